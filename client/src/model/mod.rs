@@ -1,0 +1,1 @@
+//! The Llama architecture in burn, with factored LoRA.

@@ -1,0 +1,1 @@
+//! The adapter: ordered tensor layout, values, deltas, and PEFT files.

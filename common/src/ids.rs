@@ -1,0 +1,286 @@
+//! Identifiers and digests: one newtype each, so that none is taken for another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A 32-byte BLAKE3 digest. Printed and serialised for people as 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Wraps digest bytes that were computed elsewhere.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// BLAKE3 of `data`, in the key-derivation mode of its own: equal bytes hashed for
+    /// different purposes give unrelated digests.
+    pub fn of(context: &'static str, data: &[u8]) -> Self {
+        let mut hasher = DigestWriter::new(context);
+        hasher.raw(data);
+        hasher.finish()
+    }
+
+    /// The digest's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first eight hex digits, for tables and log lines.
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..4])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| IdError::Digest {
+            got: text.chars().take(80).collect(),
+        })?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            text.parse().map_err(serde::de::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+/// Builds a [`Digest`] over several fields. Every variable-length field is preceded by its
+/// length, so no two field lists give the same input.
+pub struct DigestWriter(blake3::Hasher);
+
+impl DigestWriter {
+    /// Starts a digest for one purpose; `context` names it, once in the whole program.
+    pub fn new(context: &'static str) -> Self {
+        Self(blake3::Hasher::new_derive_key(context))
+    }
+
+    /// Adds bytes as they are; the caller answers for their framing.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update(bytes);
+        self
+    }
+
+    /// Adds a length-prefixed byte string.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.number(bytes.len() as u64);
+        self.raw(bytes)
+    }
+
+    /// Adds an integer as eight little-endian bytes.
+    pub fn number(&mut self, value: u64) -> &mut Self {
+        self.raw(&value.to_le_bytes())
+    }
+
+    /// Adds another digest.
+    pub fn digest(&mut self, digest: &Digest) -> &mut Self {
+        self.raw(digest.as_bytes())
+    }
+
+    /// The digest of all that was added.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+/// A member's name within a federation: 1 to 63 characters of `a-z`, `0-9` and `-`, not
+/// starting or ending with `-` (a DNS label, so that it can stand in a certificate).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MemberName(String);
+
+impl MemberName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for MemberName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let ok = (1..=63).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        if ok {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(IdError::MemberName {
+                got: text.chars().take(80).collect(),
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for MemberName {
+    type Error = IdError;
+
+    fn try_from(text: String) -> Result<Self, IdError> {
+        text.parse()
+    }
+}
+
+impl From<MemberName> for String {
+    fn from(name: MemberName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for MemberName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for MemberName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemberName({})", self.0)
+    }
+}
+
+/// A member's place in the pinned roster, counted from 0. Its Shamir coordinate is one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberIndex(pub u16);
+
+impl fmt::Display for MemberIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// One run: a plan executed with one roster. Random, so that no two runs share transcripts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RunId(pub [u8; 16]);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunId({self})")
+    }
+}
+
+/// A round of a run, counted from 1.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+pub struct RoundNumber(pub u32);
+
+impl fmt::Display for RoundNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A try at one round, counted from 1. A retry uses fresh keys and a fresh delta.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
+pub struct Attempt(pub u32);
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Text that is not a valid identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Not 64 hex digits.
+    #[error("'{got}' is not a digest: expected 64 hexadecimal digits")]
+    Digest {
+        /// The text, cut at 80 characters.
+        got: String,
+    },
+    /// Not a DNS label.
+    #[error(
+        "'{got}' is not a member name: use 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'"
+    )]
+    MemberName {
+        /// The text, cut at 80 characters.
+        got: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "hospital-a", "bank-7", &"x".repeat(63)] {
+            assert_eq!(good.parse::<MemberName>().unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a b",
+            "a/b",
+            "..",
+            "ü",
+            &"x".repeat(64),
+        ] {
+            assert!(bad.parse::<MemberName>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn digests_round_trip_as_text_and_refuse_other_text() {
+        let digest = Digest::of("fedlora test", b"x");
+        assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+        assert!("12".parse::<Digest>().is_err());
+        assert!("zz".repeat(32).parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn field_boundaries_and_contexts_count() {
+        let digest = |a: &[u8], b: &[u8]| DigestWriter::new("t").bytes(a).bytes(b).finish();
+        assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
+        assert_ne!(Digest::of("one", b"x"), Digest::of("two", b"x"));
+    }
+}

@@ -1,0 +1,7 @@
+//! What the members' client and the aggregator share: identifiers, the adapter's
+//! layout and files, fixed point, the cryptography, secure aggregation, the run plan,
+//! the wire format, both halves of the round, and the transport.
+
+pub mod adapter;
+pub mod ids;
+pub mod transport;

@@ -1,0 +1,1 @@
+//! TLS 1.3 over QUIC: certificates, endpoints, framed streams, chunked bulk transfer.
