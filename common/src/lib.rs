@@ -3,5 +3,8 @@
 //! the wire format, both halves of the round, and the transport.
 
 pub mod adapter;
+pub mod crypto;
+pub mod fixed;
 pub mod ids;
+pub mod secagg;
 pub mod transport;
