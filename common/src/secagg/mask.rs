@@ -76,19 +76,20 @@ impl Masker {
     /// peer that shared its secrets in this round.
     ///
     /// # Errors
-    /// [`AgreementError`] where a peer's key is of small order.
+    /// [`WeakPeer`] where a peer's key is of small order.
     pub fn new(
         me: MemberIndex,
         own: Seed,
         secret: &AgreementSecret,
         peers: impl IntoIterator<Item = (MemberIndex, AgreementPublic)>,
         transcript: &Digest,
-    ) -> Result<Self, AgreementError> {
+    ) -> Result<Self, WeakPeer> {
         let pairs = peers
             .into_iter()
             .map(|(peer, key)| {
                 pair_seed(secret, &key, (me, peer), transcript)
                     .map(|seed| (Sign::at(me, peer), seed))
+                    .map_err(|source| WeakPeer { peer, source })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { own, pairs })
@@ -113,6 +114,16 @@ impl fmt::Debug for Masker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Masker({} pairs)", self.pairs.len())
     }
+}
+
+/// A peer whose key is of small order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("member {peer}: {source}")]
+pub struct WeakPeer {
+    /// Whose key.
+    pub peer: MemberIndex,
+    /// What is wrong with it.
+    pub source: AgreementError,
 }
 
 /// A masked update as it travels: uniformly random to whoever lacks the masks.

@@ -13,7 +13,7 @@ pub mod policy;
 pub mod recovery;
 pub mod sum;
 
-pub use mask::{MaskedUpdate, Masker};
+pub use mask::{MaskedUpdate, Masker, WeakPeer};
 pub use policy::{CohortPolicy, PolicyError};
-pub use recovery::{RecoveryError, Revealed, Unmasking};
+pub use recovery::{Committed, RecoveryError, Revealed, Unmasking};
 pub use sum::RunningSum;
