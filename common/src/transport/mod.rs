@@ -13,7 +13,9 @@
 //! | [`connection`] | one connection: tagged streams, traffic counters, closing |
 //! | [`hello`] | the first exchange, in which a refused certificate shows |
 //! | [`frame`] | length-prefixed frames |
+//! | [`bulk`] | large objects in hashed, resumable chunks |
 
+pub mod bulk;
 pub mod connection;
 pub mod endpoint;
 mod error;

@@ -166,13 +166,16 @@ proptest! {
         prop_assert!(TlsKeyPair::from_pem(&text).is_err());
     }
 
+    /// The encoding has a little slack outside what is signed, but never enough for another key.
     #[test]
-    fn altered_requests_never_panic(at in 0..200_usize, flip in 1..=255_u8) {
+    fn an_altered_request_is_refused_or_means_the_same_key(at in 0..200_usize, flip in 1..=255_u8) {
         let federation = Federation::new();
-        let mut request = TlsKeyPair::generate().unwrap().signing_request().unwrap();
-        if let Some(byte) = request.get_mut(at) {
-            *byte ^= flip;
-            prop_assert!(issue(&federation, &request).is_err());
+        let key = TlsKeyPair::generate().unwrap();
+        let mut request = key.signing_request().unwrap();
+        prop_assume!(at < request.len());
+        request[at] ^= flip;
+        if let Ok(issued) = issue(&federation, &request) {
+            prop_assert_eq!(issued.key, key.digest());
         }
     }
 }

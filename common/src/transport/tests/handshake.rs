@@ -69,6 +69,9 @@ fn tls_1_3_with_the_hybrid_group_and_no_tickets() {
         );
         assert_eq!(side.alpn_protocol(), Some(ALPN_FEDERATION));
     }
+    let QuicTls::Client(client) = client else {
+        unreachable!("the first of the two is the client");
+    };
     assert_eq!(client.tls13_tickets_received(), 0);
 }
 

@@ -1,5 +1,6 @@
 //! Two endpoints on this machine, and what each must refuse of the other.
 
+mod bulk;
 mod certificates;
 mod endpoints;
 mod handshake;
