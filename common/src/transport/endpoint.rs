@@ -140,7 +140,8 @@ impl ServerEndpoint {
         self.accepted.next().await
     }
 
-    /// Uses another certificate or other revocation lists for connections from now on.
+    /// Uses another certificate or other revocation lists for connections from now on. Those that
+    /// stand are not looked at again: close a revoked member's yourself.
     ///
     /// # Errors
     /// [`TransportError::Tls`]; what was in use stays in use.
@@ -301,8 +302,8 @@ impl<T: Send + 'static> Accepted<T> {
                     let accepted = shake(incoming, limits, alpn, &connections)
                         .await
                         .and_then(|connection| admit(connection));
-                    // The slot is held until the result is taken: a slow acceptor slows
-                    // newcomers, and nothing piles up.
+                    // The slot is held until the queue has room: where nobody accepts,
+                    // newcomers are refused and nothing piles up.
                     let _ = sender.send(accepted).await;
                     drop(handshake);
                 });

@@ -83,6 +83,7 @@ pub async fn receive_hello(
             HelloReply {
                 send,
                 connection: connection.clone(),
+                limit,
             },
         )),
         Hello::Refused(_) => Err(TransportError::Unexpected {
@@ -97,6 +98,7 @@ pub async fn receive_hello(
 pub struct HelloReply {
     send: SendStream,
     connection: Connection,
+    limit: Duration,
 }
 
 impl HelloReply {
@@ -108,8 +110,8 @@ impl HelloReply {
         self.answer(ACCEPTED, payload).await
     }
 
-    /// Refuses, and waits until the client has the reason; closing the connection is left to the
-    /// caller.
+    /// Refuses, and waits until the client has the reason, for no longer than it had for its
+    /// hello; closing the connection is left to the caller.
     ///
     /// # Errors
     /// [`TransportError`] when the connection has ended.
@@ -131,7 +133,7 @@ impl HelloReply {
         let _ = self.send.finish();
         if tag == REFUSED {
             // Resolves once everything is acknowledged, or the connection is gone.
-            let _ = self.send.stopped().await;
+            let _ = timeout(self.limit, self.send.stopped()).await;
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Where an object's bytes come from and go to: memory, or a file that survives a restart.
 
+use std::fs::TryLockError;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::fs::{self, File, OpenOptions};
+use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, SeekFrom};
 
 use super::manifest::{Manifest, ManifestBuilder};
@@ -170,7 +171,8 @@ impl ChunkSink for MemorySink {
 
 /// Collects an object in `PATH.part`, with its manifest in `PATH.manifest`, and renames it to
 /// `PATH` when it is whole and synced. A new sink on the same path, after a restart too, goes on
-/// where the last one stopped, and finds an object that is already there.
+/// where the last one stopped, and finds an object that is already there. Two at a time on one path
+/// are refused.
 #[derive(Debug)]
 pub struct FileSink {
     path: PathBuf,
@@ -205,34 +207,49 @@ impl FileSink {
         self.open.as_mut().ok_or_else(not_begun)
     }
 
-    async fn start_afresh(&mut self, manifest: &Manifest) -> io::Result<()> {
+    /// Takes the part file for this object, empty unless it already belongs to it, and returns its
+    /// length. One transfer at a time: the file stays locked while it is open.
+    async fn take_part(&mut self, manifest: &Manifest) -> io::Result<u64> {
         self.open = None;
-        // The old bytes go first: they must never stand beside the new manifest.
-        remove(&self.part).await?;
-        let (sidecar, bytes) = (self.sidecar.clone(), manifest.encode());
-        blocking(move || write_atomic(&sidecar, &bytes, Access::Owner)).await?;
-        self.use_file(manifest, &self.part.clone(), false).await
-    }
-
-    async fn use_file(
-        &mut self,
-        manifest: &Manifest,
-        path: &Path,
-        finished: bool,
-    ) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        if !finished {
-            options.write(true).create(true).truncate(false);
+        let (part, sidecar, encoded) = (self.part.clone(), self.sidecar.clone(), manifest.encode());
+        let (file, length) = blocking(move || {
+            let mut options = std::fs::OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
             #[cfg(unix)]
-            options.mode(0o600);
-        }
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let file = options.open(&part)?;
+            file.try_lock().map_err(|error| match error {
+                TryLockError::WouldBlock => io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    format!("another transfer is writing {}", part.display()),
+                ),
+                TryLockError::Error(error) => error,
+            })?;
+            let known = match std::fs::read(&sidecar) {
+                Ok(bytes) => bytes == encoded,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            if !known {
+                // The old bytes go first: they must never stand beside the new manifest.
+                file.set_len(0)?;
+                write_atomic(&sidecar, &encoded, Access::Owner)?;
+            }
+            let length = file.metadata()?.len();
+            Ok((file, length))
+        })
+        .await?;
         self.open = Some(Open {
             manifest: manifest.clone(),
-            file: options.open(path).await?,
-            finished,
+            file: File::from_std(file),
+            finished: false,
         });
-        Ok(())
+        Ok(length)
+    }
+
+    async fn keep_part(&mut self, chunks: u32) -> io::Result<()> {
+        let open = self.open()?;
+        open.file.set_len(open.manifest.bytes_in(chunks)).await
     }
 }
 
@@ -240,24 +257,15 @@ impl ChunkSink for FileSink {
     async fn begin(&mut self, manifest: &Manifest) -> io::Result<u32> {
         self.open = None;
         if length_of(&self.path).await? == Some(manifest.total()) {
-            self.use_file(manifest, &self.path.clone(), true).await?;
+            self.open = Some(Open {
+                manifest: manifest.clone(),
+                file: File::open(&self.path).await?,
+                finished: true,
+            });
             return Ok(manifest.chunk_count());
         }
-        let known = match fs::read(&self.sidecar).await {
-            Ok(bytes) => bytes == manifest.encode(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
-        };
-        match length_of(&self.part).await? {
-            Some(length) if known => {
-                self.use_file(manifest, &self.part.clone(), false).await?;
-                Ok(held_chunks(manifest, length))
-            }
-            _ => {
-                self.start_afresh(manifest).await?;
-                Ok(0)
-            }
-        }
+        let length = self.take_part(manifest).await?;
+        Ok(held_chunks(manifest, length))
     }
 
     async fn read_back(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<()> {
@@ -275,10 +283,11 @@ impl ChunkSink for FileSink {
             }
             // Another object of the same length: it stays until this one is whole.
             let manifest = open.manifest.clone();
-            self.start_afresh(&manifest).await?;
+            self.take_part(&manifest).await?;
+            self.keep_part(0).await?;
             return Ok(0);
         }
-        open.file.set_len(open.manifest.bytes_in(chunks)).await?;
+        self.keep_part(chunks).await?;
         Ok(chunks)
     }
 
@@ -337,7 +346,9 @@ async fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(io::Error::other)?

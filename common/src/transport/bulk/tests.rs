@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
 use crate::ids::Digest;
@@ -199,6 +199,28 @@ async fn a_part_of_another_object_is_not_built_upon() {
     let (sent, _) = transfer(&second, &expected, &mut sink).await;
     assert_eq!(sent.unwrap().resumed, 0);
     assert_eq!(std::fs::read(&path).unwrap(), second);
+}
+
+#[tokio::test]
+async fn two_transfers_into_one_file_are_not_mixed() {
+    let bytes = object(1000);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("update.bin");
+    let mut first = FileSink::new(&path).unwrap();
+    let manifest = Manifest::of(&bytes, SIZE).unwrap();
+    assert_eq!(first.begin(&manifest).await.unwrap(), 0);
+    let mut second = FileSink::new(&path).unwrap();
+    let (sent, received) = transfer(&bytes, &exactly(1000), &mut second).await;
+    assert!(
+        matches!(sent, Err(BulkError::Refused(Refusal::Storage(0)))),
+        "{sent:?}"
+    );
+    assert!(
+        matches!(&received, Err(BulkError::Storage(error)) if error.kind() == io::ErrorKind::ResourceBusy)
+    );
+    drop(first);
+    let (sent, _) = transfer(&bytes, &exactly(1000), &mut second).await;
+    sent.unwrap();
 }
 
 #[tokio::test]
@@ -486,14 +508,4 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// The generic bounds suit trait objects too.
-#[allow(dead_code)]
-async fn accepts_unsized(
-    reader: &mut (dyn AsyncRead + Unpin + Send),
-    writer: &mut (dyn AsyncWrite + Unpin + Send),
-    sink: &mut MemorySink,
-) -> Result<Transferred, BulkError> {
-    receive(reader, writer, &exactly(1), sink, |_| ()).await
 }

@@ -279,6 +279,16 @@ impl fmt::Debug for CertificateAuthority {
     }
 }
 
+/// Digest of the key in a signing request, once its signature has proved possession: what an
+/// operator compares before approving, equal to the later [`Peer::key`](super::Peer::key).
+///
+/// # Errors
+/// [`PkiError::Request`].
+pub fn request_key(request: &[u8]) -> Result<Digest, PkiError> {
+    let key = verified_request_key(request)?;
+    Ok(key_digest(&key.subject_public_key_info()))
+}
+
 /// The public key of a signing request whose signature verifies under that very key.
 fn verified_request_key(request: &[u8]) -> Result<rcgen::PublicKey, PkiError> {
     if request.len() > MAX_REQUEST_BYTES {

@@ -7,8 +7,10 @@
 //! the one that the operator invited. The current time is always an argument.
 
 mod authority;
+mod store;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::pem::PemObject;
@@ -18,7 +20,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
-pub use authority::{CertificateAuthority, Issued, MAX_REQUEST_BYTES, Revocation};
+pub use authority::{CertificateAuthority, Issued, MAX_REQUEST_BYTES, Revocation, request_key};
+pub use store::{load_certificate, save_certificate};
 
 use crate::ids::{Digest, MemberName};
 
@@ -275,6 +278,22 @@ pub enum PkiError {
     /// Not a private key of ours. Says nothing of what was found, which may be key material.
     #[error("not a P-256 private key in PKCS #8 PEM ('-----BEGIN PRIVATE KEY-----')")]
     Key,
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A private key that anyone on the machine can read or replace.
+    #[error("{} is open to every user (mode {mode:03o}): chmod 600 it, and consider the key exposed", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Certificate and key do not belong together.
     #[error("the certificate is for the key {certificate}, the private key given is {key}")]
     OtherKey {

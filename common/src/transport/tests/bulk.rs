@@ -15,7 +15,7 @@ async fn an_upload_goes_on_where_a_lost_connection_left_it() {
     let authority = federation.authority.certificate();
     let credentials = federation.member("hospital-a");
     let bytes: Vec<u8> = (0..12 * MIN_CHUNK as usize)
-        .map(|i| (i * i >> 3) as u8)
+        .map(|i| ((i * i) >> 3) as u8)
         .collect();
     let manifest = Manifest::of(&bytes, MIN_CHUNK).unwrap();
     let expected = Expected {
