@@ -34,8 +34,8 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let text = fs::read_to_string(&arguments.catalogue)
         .with_context(|| format!("cannot read {}", arguments.catalogue.display()))?;
-    let catalogue = Catalogue::parse(&text)
-        .with_context(|| format!("in {}", arguments.catalogue.display()))?;
+    let catalogue =
+        Catalogue::parse(&text).with_context(|| format!("in {}", arguments.catalogue.display()))?;
     let pairs = pairs::make(&catalogue);
     let corpus = corpus::make(&catalogue, &pairs);
 
@@ -53,8 +53,14 @@ fn main() -> Result<()> {
     tokenizer
         .save(base.join("tokenizer.json"), true)
         .map_err(anyhow::Error::from_boxed)?;
-    write_json(&base.join("tokenizer_config.json"), &vocabulary::config(&tokenizer))?;
-    write_json(&base.join("special_tokens_map.json"), &vocabulary::special_tokens_map())?;
+    write_json(
+        &base.join("tokenizer_config.json"),
+        &vocabulary::config(&tokenizer),
+    )?;
+    write_json(
+        &base.join("special_tokens_map.json"),
+        &vocabulary::special_tokens_map(),
+    )?;
 
     if let Some(folder) = arguments.corpus.parent() {
         fs::create_dir_all(folder)?;
@@ -66,7 +72,10 @@ fn main() -> Result<()> {
                 .iter()
                 .filter(|pair| pair.institution == institution.name)
                 .collect();
-            write_lines(&data.join(format!("{}.{part}.jsonl", institution.name)), &own)?;
+            write_lines(
+                &data.join(format!("{}.{part}.jsonl", institution.name)),
+                &own,
+            )?;
         }
     }
     let card = card(&pairs)?;
@@ -123,6 +132,7 @@ fn card(pairs: &Pairs) -> Result<String> {
         .replace("{held_out}", &pairs.held_out.len().to_string())
         .replace("{repeated}", &pairs.repeated.to_string())
         .replace("{overlapping}", &pairs.overlapping.to_string())
+        .replace("{too_short}", &pairs.too_short.to_string())
         .replace("{too_long}", &pairs.too_long.to_string()))
 }
 

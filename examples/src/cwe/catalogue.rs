@@ -223,15 +223,24 @@ fn sections(element: &Element) -> Vec<Section> {
             out.push(Section { title, paragraphs });
         }
     };
-    add("Extended description".into(), prose(element, "Extended_Description"));
+    add(
+        "Extended description".into(),
+        prose(element, "Extended_Description"),
+    );
     for e in element.items("Background_Details", "Background_Detail") {
         add("Background".into(), e.paragraphs());
     }
     for e in element.items("Alternate_Terms", "Alternate_Term") {
-        add(format!("Also called {}", e.line("Term")), prose(e, "Description"));
+        add(
+            format!("Also called {}", e.line("Term")),
+            prose(e, "Description"),
+        );
     }
     for e in element.items("Modes_Of_Introduction", "Introduction") {
-        add(format!("Introduced during {}", e.line("Phase")), prose(e, "Note"));
+        add(
+            format!("Introduced during {}", e.line("Phase")),
+            prose(e, "Note"),
+        );
     }
     for e in element.items("Common_Consequences", "Consequence") {
         let title = format!(
@@ -293,7 +302,10 @@ fn grouping(element: &Element) -> Result<Grouping, CatalogueError> {
 }
 
 fn prose(element: &Element, name: &str) -> Vec<String> {
-    element.children(name).flat_map(Element::paragraphs).collect()
+    element
+        .children(name)
+        .flat_map(Element::paragraphs)
+        .collect()
 }
 
 fn lines(element: &Element, name: &str) -> Vec<String> {
@@ -334,7 +346,10 @@ mod tests {
         assert_eq!(weakness.description, "Bad output");
         assert_eq!(weakness.category, 1409);
         assert_eq!(weakness.reports[0].reference, "CVE-1-1");
-        assert_eq!(catalogue.groupings[0].sections[0].paragraphs, ["About injection."]);
+        assert_eq!(
+            catalogue.groupings[0].sections[0].paragraphs,
+            ["About injection."]
+        );
     }
 
     #[test]
@@ -342,6 +357,9 @@ mod tests {
         let refused = Catalogue::parse(&document("4.13", MEMBER));
         assert!(matches!(refused, Err(CatalogueError::Version { .. })));
         let refused = Catalogue::parse(&document(VERSION, ""));
-        assert!(matches!(refused, Err(CatalogueError::Partition { cwe: 79, found: 0 })));
+        assert!(matches!(
+            refused,
+            Err(CatalogueError::Partition { cwe: 79, found: 0 })
+        ));
     }
 }

@@ -203,7 +203,11 @@ mod tests {
         }
         assert!(!text.contains("can be crashed"));
         assert!(text.contains("Kept paragraph of record 7."));
-        assert_eq!(text.matches("The same in every record.").count(), 2, "prose and chat");
+        assert_eq!(
+            text.matches("The same in every record.").count(),
+            2,
+            "prose and chat"
+        );
         assert!(corpus.iter().any(|d| d.split == "validation"));
     }
 }

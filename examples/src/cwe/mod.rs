@@ -43,7 +43,10 @@ mod tests {
 
     #[test]
     fn comparison_ignores_case_space_and_punctuation() {
-        assert_eq!(normalised("  A  buffer-overflow,\n(heap). "), "a buffer overflow heap");
+        assert_eq!(
+            normalised("  A  buffer-overflow,\n(heap). "),
+            "a buffer overflow heap"
+        );
         assert_eq!(per_mille("t", "A b."), per_mille("t", "a  B"));
         assert_ne!(normalised("a b"), normalised("ab"));
     }

@@ -15,9 +15,9 @@ pub struct Overlap {
 }
 
 impl Overlap {
-    /// Adds every run of [`RUN`] words of `text`; a shorter text counts as one run.
+    /// Adds every run of [`RUN`] words of each paragraph; a shorter one counts as one run.
     pub fn add(&mut self, text: &str) {
-        self.runs.extend(runs(text));
+        self.runs.extend(text.lines().flat_map(runs));
     }
 
     /// Whether `text` shares a run with any text added before, or holds a shorter one whole.
@@ -33,7 +33,7 @@ impl Overlap {
 }
 
 /// Fewer words than this say too little to be called the same text.
-const MINIMUM: usize = 5;
+pub const MINIMUM: usize = 5;
 
 fn runs(text: &str) -> Vec<String> {
     let normal = normalised(text);
@@ -52,7 +52,8 @@ mod tests {
     fn a_shared_run_is_found_and_a_shared_topic_is_not() {
         let mut overlap = Overlap::default();
         overlap.add("one two three four five six seven eight nine ten eleven twelve thirteen x");
-        overlap.add("A short text of six words.");
+        overlap.add("A short text of six words.\nThe second paragraph stands alone.");
+        assert!(overlap.touches("the second paragraph stands alone"));
         assert!(overlap.touches(
             "So: One, two, three, four, five six seven eight nine ten eleven twelve thirteen."
         ));

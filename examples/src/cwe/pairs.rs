@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::catalogue::{Catalogue, Weakness};
 use super::institutions::{Institution, of_category};
-use super::overlap::Overlap;
+use super::overlap::{MINIMUM, Overlap};
 use super::{normalised, per_mille};
 
 /// How many in a thousand pairs are held out.
@@ -58,6 +58,8 @@ pub struct Pairs {
     pub overlapping: usize,
     /// Pairs without an answer of at most [`LONGEST`] characters.
     pub too_long: usize,
+    /// Reports and answers of fewer than [`MINIMUM`] words, which say too little.
+    pub too_short: usize,
 }
 
 /// Makes the pairs of a catalogue.
@@ -66,6 +68,9 @@ pub fn make(catalogue: &Catalogue) -> Pairs {
     let mut pairs = reports(catalogue, &mut out);
     pairs.extend(descriptions(catalogue, &mut out));
     pairs.extend(mitigations(catalogue, &mut out));
+    let before = pairs.len();
+    pairs.retain(|(_, pair)| normalised(pair.private_text()).split(' ').count() >= MINIMUM);
+    out.too_short = before - pairs.len();
     pairs.sort_by_key(|(weakness, pair)| (pair.institution.clone(), *weakness));
 
     let (held_out, training): (Vec<_>, Vec<_>) = pairs
@@ -112,7 +117,12 @@ fn reports(catalogue: &Catalogue, out: &mut Pairs) -> Vec<(u32, Pair)> {
     let entries: Vec<_> = catalogue
         .weaknesses
         .iter()
-        .flat_map(|weakness| weakness.reports.iter().map(move |report| (weakness, report)))
+        .flat_map(|weakness| {
+            weakness
+                .reports
+                .iter()
+                .map(move |report| (weakness, report))
+        })
         .filter(|(_, report)| !report.description.is_empty())
         .collect();
     let mut groups = Groups::new(entries.len());
@@ -136,7 +146,10 @@ fn reports(catalogue: &Catalogue, out: &mut Pairs) -> Vec<(u32, Pair)> {
     best.into_values()
         .filter_map(|index| {
             let (weakness, report) = entries[index];
-            let asked = ["report", "Which weakness does this vulnerability report show?"];
+            let asked = [
+                "report",
+                "Which weakness does this vulnerability report show?",
+            ];
             let input = report.description.clone();
             if input.chars().count() > LONGEST {
                 out.too_long += 1;
@@ -187,7 +200,10 @@ fn mitigations(catalogue: &Catalogue, out: &mut Pairs) -> Vec<(u32, Pair)> {
                 phases if phases.is_empty() => weakness.label(),
                 phases => format!("{}\nPhase: {phases}", weakness.label()),
             };
-            let rank = per_mille("fedlora data mitigation", &format!("{} {answer}", weakness.id));
+            let rank = per_mille(
+                "fedlora data mitigation",
+                &format!("{} {answer}", weakness.id),
+            );
             let candidate = (rank, pair(institution, weakness, asked, input, answer));
             let key = normalised(&candidate.1.1.output);
             match chosen.get_mut(&key) {
@@ -264,7 +280,7 @@ mod tests {
                 .collect(),
             mitigations: vec![Mitigation {
                 phases: vec!["Implementation".into()],
-                paragraphs: vec!["Do not.".into(), "x".repeat(LONGEST)],
+                paragraphs: vec!["Do not ever do this.".into(), "x".repeat(LONGEST)],
             }],
             sections: Vec::new(),
         }
@@ -274,8 +290,24 @@ mod tests {
     fn a_vulnerability_shown_twice_gives_one_pair_at_its_most_specific_weakness() {
         let catalogue = Catalogue {
             weaknesses: vec![
-                weakness(1, 1, 1396, &[("CVE-1", "First words."), ("CVE-2", "Other words.")]),
-                weakness(2, 3, 1409, &[("CVE-1", "Second words."), ("CVE-3", "other WORDS")]),
+                weakness(
+                    1,
+                    1,
+                    1396,
+                    &[
+                        ("CVE-1", "The first words of it."),
+                        ("CVE-2", "Other words for the second."),
+                    ],
+                ),
+                weakness(
+                    2,
+                    3,
+                    1409,
+                    &[
+                        ("CVE-1", "The second words of it."),
+                        ("CVE-3", "other WORDS for the second"),
+                    ],
+                ),
             ],
             groupings: Vec::new(),
         };
@@ -289,13 +321,13 @@ mod tests {
         assert_eq!(
             reports,
             BTreeSet::from([
-                ("web-soc", "Second words.", "CWE-2: Name 2"),
-                ("web-soc", "other WORDS", "CWE-2: Name 2"),
+                ("web-soc", "The second words of it.", "CWE-2: Name 2"),
+                ("web-soc", "other WORDS for the second", "CWE-2: Name 2"),
             ])
         );
         let mitigations: Vec<_> = all.iter().filter(|p| p.kind == "mitigation").collect();
         assert_eq!(mitigations.len(), 1);
-        assert_eq!(mitigations[0].output, "Do not.");
+        assert_eq!(mitigations[0].output, "Do not ever do this.");
         assert_eq!(pairs.repeated, 3);
     }
 

@@ -145,7 +145,8 @@ impl Element {
 
     /// The elements two levels down: `<list><item/><item/></list>`.
     pub fn items<'a>(&'a self, list: &'a str, item: &'a str) -> impl Iterator<Item = &'a Element> {
-        self.children(list).flat_map(move |list| list.children(item))
+        self.children(list)
+            .flat_map(move |list| list.children(item))
     }
 
     /// The first child's paragraphs joined into one line, or "".
@@ -243,9 +244,15 @@ mod tests {
 
     #[test]
     fn broken_documents_are_refused() {
-        assert!(matches!(parse("<a><b></a>"), Err(XmlError::Malformed { .. })));
+        assert!(matches!(
+            parse("<a><b></a>"),
+            Err(XmlError::Malformed { .. })
+        ));
         assert!(matches!(parse("<a><b>"), Err(XmlError::Truncated)));
-        assert!(matches!(parse("<a>&nbsp;</a>"), Err(XmlError::Entity { .. })));
+        assert!(matches!(
+            parse("<a>&nbsp;</a>"),
+            Err(XmlError::Entity { .. })
+        ));
         assert!(matches!(parse(""), Err(XmlError::Truncated)));
     }
 }
