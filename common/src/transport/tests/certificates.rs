@@ -109,6 +109,10 @@ fn an_authority_survives_storage_and_mismatched_halves_are_refused() {
         Err(PkiError::Certificate { .. })
     ));
     assert!(matches!(
+        Credentials::new(issued.certificate, &TlsKeyPair::generate().unwrap()),
+        Err(PkiError::OtherKey { .. })
+    ));
+    assert!(matches!(
         CertificateAuthority::from_pem(&authority.certificate_pem(), "no key"),
         Err(PkiError::Key)
     ));

@@ -6,45 +6,82 @@ use std::sync::Arc;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::quic::{ClientConnection, Connection as QuicTls, ServerConnection, Version};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use rustls_pki_types::ServerName;
 
 use super::*;
 use crate::transport::error::Place;
 use crate::transport::pki::SERVER_NAME;
-use crate::transport::tls::{self, ALPN_FEDERATION, ALPN_JOIN, client_config, server_config};
+use crate::transport::tls::{
+    self, ALPN_FEDERATION, ALPN_JOIN, client_config, join_client_config, server_config,
+};
 
 /// Runs the TLS handshake alone, in memory, until neither side has more to say.
-fn shake(client: ClientConfig, server: rustls::ServerConfig) -> (QuicTls, QuicTls) {
+fn shake(
+    client: ClientConfig,
+    server: rustls::ServerConfig,
+) -> Result<(QuicTls, QuicTls), rustls::Error> {
     let name = ServerName::try_from(SERVER_NAME).unwrap();
     let mut client: QuicTls =
-        ClientConnection::new(Arc::new(client), Version::V1, name, b"client".to_vec())
-            .unwrap()
-            .into();
+        ClientConnection::new(Arc::new(client), Version::V1, name, b"client".to_vec())?.into();
     let mut server: QuicTls =
-        ServerConnection::new(Arc::new(server), Version::V1, b"server".to_vec())
-            .unwrap()
-            .into();
+        ServerConnection::new(Arc::new(server), Version::V1, b"server".to_vec())?.into();
     loop {
-        let moved = step(&mut client, &mut server) + step(&mut server, &mut client);
+        let moved = step(&mut client, &mut server)? + step(&mut server, &mut client)?;
         if moved == 0 {
-            return (client, server);
+            return Ok((client, server));
         }
     }
 }
 
-fn step(from: &mut QuicTls, to: &mut QuicTls) -> usize {
+fn step(from: &mut QuicTls, to: &mut QuicTls) -> Result<usize, rustls::Error> {
     let mut moved = 0;
     loop {
         let mut bytes = Vec::new();
         let keys = from.write_hs(&mut bytes);
         if bytes.is_empty() && keys.is_none() {
-            return moved;
+            return Ok(moved);
         }
         moved += 1;
         if !bytes.is_empty() {
-            to.read_hs(&bytes).unwrap();
+            to.read_hs(&bytes)?;
         }
+    }
+}
+
+#[test]
+fn a_stolen_chain_signed_for_with_another_key_is_refused() {
+    let federation = Federation::new();
+    let authority = federation.authority.certificate();
+    let thief = federation.member("mallory").key();
+    let key = tls::provider()
+        .key_provider
+        .load_private_key(thief)
+        .unwrap();
+    let chain = vec![federation.server.certificate().clone(), authority.clone()];
+    let stolen = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
+
+    let member = client_config(&federation.member("a"), authority).unwrap();
+    let joining = join_client_config(federation.authority.fingerprint()).unwrap();
+    for ((client, verifier), alpn) in [(member, ALPN_FEDERATION), (joining, ALPN_JOIN)] {
+        let mut server = rustls::ServerConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(stolen.clone());
+        server.alpn_protocols = vec![alpn.to_vec()];
+        let error = shake(client, server).err();
+        assert!(
+            matches!(
+                error,
+                Some(rustls::Error::InvalidCertificate(
+                    rustls::CertificateError::BadSignature
+                ))
+            ),
+            "{error:?}"
+        );
+        assert!(verifier.refusal().is_some());
     }
 }
 
@@ -58,7 +95,7 @@ fn tls_1_3_with_the_hybrid_group_and_no_tickets() {
     assert_eq!(server.max_early_data_size, 0);
     assert!(!server.ticketer.enabled());
     assert!(!client.enable_early_data);
-    let (client, server) = shake(client, server);
+    let (client, server) = shake(client, server).unwrap();
     for side in [&client, &server] {
         assert!(!side.is_handshaking());
         assert_eq!(side.protocol_version(), Some(ProtocolVersion::TLSv1_3));

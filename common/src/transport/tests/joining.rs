@@ -74,14 +74,6 @@ async fn the_right_authority_shown_beside_anothers_server_certificate_is_refused
     );
 }
 
-#[test]
-fn a_stolen_chain_without_its_key_is_refused() {
-    let federation = Federation::new();
-    let thief = TlsKeyPair::generate().unwrap();
-    // The genuine chain cannot be served with another key.
-    assert!(Credentials::new(federation.server.certificate().clone(), &thief).is_err());
-}
-
 #[tokio::test]
 async fn a_member_may_not_pose_as_the_enrolment_server() {
     let federation = Federation::new();
