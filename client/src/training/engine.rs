@@ -86,7 +86,10 @@ impl Engine {
         let name = base_dir
             .canonicalize()
             .ok()
-            .and_then(|dir| dir.file_name().map(|name| name.to_string_lossy().into_owned()))
+            .and_then(|dir| {
+                dir.file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+            })
             .unwrap_or_else(|| base_dir.display().to_string());
         Self::from_weights(&weights, name, device)
     }
@@ -147,14 +150,12 @@ impl Engine {
     /// (what PEFT's Kaiming initialization with a = sqrt 5 comes to). One seed gives one
     /// adapter, on every machine.
     pub fn init_adapter(&self, config: &LoraConfig, seed: u64) -> Result<Adapter, AdapterError> {
-        let layout = self
-            .adapter_layout(config)
-            .map_err(AdapterError::Layout)?;
+        let layout = self.adapter_layout(config).map_err(AdapterError::Layout)?;
         let mut random = SplitMix::new(seed, 3);
         let mut values = Vec::with_capacity(layout.len());
         for (spec, range) in layout.iter() {
-            let is_a = ProjectionTensor::parse(&spec.name)
-                .is_some_and(|place| place.factor == Factor::A);
+            let is_a =
+                ProjectionTensor::parse(&spec.name).is_some_and(|place| place.factor == Factor::A);
             let bound = 1.0 / (spec.shape[1] as f64).sqrt();
             values.extend(range.map(|_| {
                 if is_a {
@@ -182,7 +183,8 @@ impl Engine {
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
-        self.model.train(adapter, factors, examples, options, progress)
+        self.model
+            .train(adapter, factors, examples, options, progress)
     }
 
     /// Mean loss per counted token of the base, or of the base with an adapter.
