@@ -97,7 +97,7 @@ def training(model):
     )
     save_adapter(adapted, GOLDEN / "train-start")
     steps, batch, rate, warmup, clip = 20, 2, 1e-2, 3, 1.0
-    examples = [tokens_for(64, 12 + i % 5, 3 + i) for i in range(steps * batch)]
+    examples = [tokens_for(64, 12 + i % 3, 3 + i % 3) for i in range(steps * batch)]
     prompt = 4
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate)
