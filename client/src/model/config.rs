@@ -261,7 +261,10 @@ impl Fields<'_> {
 
     fn token(&self, key: &str) -> Option<u32> {
         let value = self.object.get(key)?;
-        let value = value.as_array().and_then(|ids| ids.first()).unwrap_or(value);
+        let value = value
+            .as_array()
+            .and_then(|ids| ids.first())
+            .unwrap_or(value);
         value.as_u64().and_then(|id| u32::try_from(id).ok())
     }
 }
@@ -334,7 +337,10 @@ pub(crate) mod tests {
     #[test]
     fn reads_the_nested_rope_base() {
         let nested = json!({"rope_theta": 5.0, "rope_type": "default"});
-        assert_eq!(load_with("rope_parameters", nested).unwrap().rope_theta, 5.0);
+        assert_eq!(
+            load_with("rope_parameters", nested).unwrap().rope_theta,
+            5.0
+        );
     }
 
     #[test]
@@ -345,7 +351,10 @@ pub(crate) mod tests {
             ("attention_bias", json!(true)),
             ("mlp_bias", json!(true)),
             ("quantization_config", json!({"bits": 4})),
-            ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0})),
+            (
+                "rope_scaling",
+                json!({"rope_type": "llama3", "factor": 8.0}),
+            ),
             ("rope_scaling", json!({"type": "linear", "factor": 8.0})),
             ("rope_parameters", json!({"rope_type": "yarn"})),
             ("num_key_value_heads", json!(3)),

@@ -249,9 +249,9 @@ impl<B: FusedOps> Pass<'_, B> {
             .reshape([groups, rows, dim])
             .matmul(k.reshape([groups, length, dim]).swap_dims(1, 2));
         let p: Tensor<B, 3> = wrap(B::causal_softmax(raw(scores), 1.0 / (dim as f64).sqrt()));
-        let context = p
-            .matmul(v.reshape([groups, length, dim]))
-            .reshape([batch, queries.heads, length, dim]);
+        let context =
+            p.matmul(v.reshape([groups, length, dim]))
+                .reshape([batch, queries.heads, length, dim]);
         let context: Tensor<B, 2> = wrap(B::merge_heads(raw(context), queries, None));
         x + self.project(Target::O, &context)
     }

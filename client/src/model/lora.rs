@@ -185,7 +185,11 @@ mod tests {
         let ones = Tensor::<Flex, 2>::ones([200, 100], &Default::default());
         let draw = || {
             let mut dropout = Dropout::new(0.1, SplitMix::new(1, 2)).unwrap();
-            dropout.apply(ones.clone()).into_data().to_vec::<f32>().unwrap()
+            dropout
+                .apply(ones.clone())
+                .into_data()
+                .to_vec::<f32>()
+                .unwrap()
         };
         let values = draw();
         assert_eq!(values, draw());

@@ -19,7 +19,10 @@ pub fn loss_sum<B: FusedOps>(
     dropout: &mut Option<Dropout>,
     batch: &Batch,
 ) -> Tensor<B, 1> {
-    assert!(!batch.targets().is_empty(), "a batch without a counted token");
+    assert!(
+        !batch.targets().is_empty(),
+        "a batch without a counted token"
+    );
     let hidden = model.hidden(batch, lora, dropout);
     let device = hidden.device();
     let places: Vec<i32> = batch.places().iter().map(|&row| row as i32).collect();

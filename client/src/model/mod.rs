@@ -14,7 +14,7 @@ mod weights;
 
 pub use config::{LlamaConfig, ModelConfigError};
 pub use llama::{Batch, Llama};
-pub use lora::{Dropout, LowRank, Lora, LoraError};
+pub use lora::{Dropout, Lora, LoraError, LowRank};
 pub use loss::loss_sum;
 pub use random::SplitMix;
 pub use weights::{BaseWeights, WeightsError};

@@ -95,7 +95,11 @@ impl BaseWeights {
     pub fn save(&self, dir: &Path, float: FloatType) -> Result<(), WeightsError> {
         let specs = self.config.tensors();
         let views = specs.iter().zip(&self.tensors).map(|((name, _), tensor)| {
-            (name.as_str(), tensor.shape.as_slice(), tensor.values.as_slice())
+            (
+                name.as_str(),
+                tensor.shape.as_slice(),
+                tensor.values.as_slice(),
+            )
         });
         tensors::write(&dir.join(SINGLE_FILE), float, views)?;
         let dtype = match float {
@@ -354,12 +358,18 @@ pub(crate) mod tests {
         assert!(error.contains("'odd'"), "{error}");
         let (dir, _) = saved();
         let error = rewrite(dir.path(), |all| all.get_mut(name).unwrap().shape.reverse());
-        assert!(error.contains(name) && error.contains("[16, 24]"), "{error}");
+        assert!(
+            error.contains(name) && error.contains("[16, 24]"),
+            "{error}"
+        );
         let (dir, _) = saved();
         let error = rewrite(dir.path(), |all| {
             all.get_mut(name).unwrap().values[5] = f32::NAN;
         });
-        assert!(error.contains(name) && error.contains("element 5"), "{error}");
+        assert!(
+            error.contains(name) && error.contains("element 5"),
+            "{error}"
+        );
     }
 
     #[test]

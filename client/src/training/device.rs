@@ -104,7 +104,10 @@ pub(super) fn check_cuda(device: Device) -> Result<(), DeviceError> {
         };
         listed.iter().chain(&usual).any(|folder| starts(folder))
     };
-    for (library, part) in [("libcuda.so", "driver"), ("libnvrtc.so", "runtime compiler (NVRTC)")] {
+    for (library, part) in [
+        ("libcuda.so", "driver"),
+        ("libnvrtc.so", "runtime compiler (NVRTC)"),
+    ] {
         if !found(library) {
             return Err(DeviceError::NoLibrary {
                 device,

@@ -86,7 +86,10 @@ impl Engine {
         let name = base_dir
             .canonicalize()
             .ok()
-            .and_then(|dir| dir.file_name().map(|name| name.to_string_lossy().into_owned()))
+            .and_then(|dir| {
+                dir.file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+            })
             .unwrap_or_else(|| base_dir.display().to_string());
         Self::from_weights(&weights, name, device)
     }
@@ -147,9 +150,7 @@ impl Engine {
     /// (what PEFT's Kaiming initialization with a = sqrt 5 comes to). One seed gives one
     /// adapter, on every machine.
     pub fn init_adapter(&self, config: &LoraConfig, seed: u64) -> Result<Adapter, AdapterError> {
-        let layout = self
-            .adapter_layout(config)
-            .map_err(AdapterError::Layout)?;
+        let layout = self.adapter_layout(config).map_err(AdapterError::Layout)?;
         Adapter::initial(config.clone(), layout, seed)
     }
 
@@ -168,7 +169,8 @@ impl Engine {
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
-        self.model.train(adapter, factors, examples, options, progress)
+        self.model
+            .train(adapter, factors, examples, options, progress)
     }
 
     /// Mean loss per counted token of the base, or of the base with an adapter.

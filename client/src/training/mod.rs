@@ -15,3 +15,6 @@ pub use engine::{Engine, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};
 pub use options::{Evaluation, Progress, TrainError, TrainOptions, TrainReport, Trained};
 pub use schedule::{Decay, Schedule};
+
+#[cfg(test)]
+mod tests;

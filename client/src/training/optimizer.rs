@@ -72,11 +72,17 @@ impl<B: Backend> AdamW<B> {
                 Some((m, v)) => (first + m.mul_scalar(beta1), second + v.mul_scalar(beta2)),
                 None => (first, second),
             };
-            let root = second.clone().div_scalar(correction2).sqrt().add_scalar(eps);
+            let root = second
+                .clone()
+                .div_scalar(correction2)
+                .sqrt()
+                .add_scalar(eps);
             let update = first.clone().div(root).mul_scalar(rate / correction1);
             self.moments[index] = Some((first, second));
             let kept = if decays(index) {
-                parameters[index].clone().mul_scalar(1.0 - rate * weight_decay)
+                parameters[index]
+                    .clone()
+                    .mul_scalar(1.0 - rate * weight_decay)
             } else {
                 parameters[index].clone()
             };
@@ -87,10 +93,7 @@ impl<B: Backend> AdamW<B> {
 
 /// Scales all gradients down to a joint L2 norm of at most `max_norm`; returns the norm
 /// before. As `torch.nn.utils.clip_grad_norm_`.
-pub fn clip_global_norm<B: Backend>(
-    gradients: &mut [Option<Tensor<B, 2>>],
-    max_norm: f64,
-) -> f64 {
+pub fn clip_global_norm<B: Backend>(gradients: &mut [Option<Tensor<B, 2>>], max_norm: f64) -> f64 {
     let squares: Vec<Tensor<B, 1>> = gradients
         .iter()
         .flatten()
@@ -144,7 +147,10 @@ mod tests {
         optimizer.step(&mut parameters, gradients, 0.1, |_| true);
         // p (1 - 0.1 * 0.01) - 0.1 * sign(g).
         let moved = values(&parameters[0]);
-        assert!((moved[0] - 0.899).abs() < 1e-5 && (moved[1] + 0.899).abs() < 1e-5, "{moved:?}");
+        assert!(
+            (moved[0] - 0.899).abs() < 1e-5 && (moved[1] + 0.899).abs() < 1e-5,
+            "{moved:?}"
+        );
         assert_eq!(values(&parameters[1]), [2.0, 2.0]);
     }
 }

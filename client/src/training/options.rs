@@ -76,10 +76,18 @@ impl TrainOptions {
             return refuse("max_tokens", self.max_tokens as f64, "at least 2");
         }
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return refuse("learning_rate", self.learning_rate, "a finite number above 0");
+            return refuse(
+                "learning_rate",
+                self.learning_rate,
+                "a finite number above 0",
+            );
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return refuse("weight_decay", self.weight_decay, "a finite number, 0 or above");
+            return refuse(
+                "weight_decay",
+                self.weight_decay,
+                "a finite number, 0 or above",
+            );
         }
         if !(self.clip_norm.is_finite() && self.clip_norm >= 0.0) {
             return refuse("clip_norm", self.clip_norm, "a finite number, 0 or above");
@@ -182,7 +190,9 @@ pub enum TrainError {
         max_tokens: usize,
     },
     /// A token that the model does not have.
-    #[error("an example holds token {got}, the model's vocabulary has {vocab}: is the tokenizer this model's?")]
+    #[error(
+        "an example holds token {got}, the model's vocabulary has {vocab}: is the tokenizer this model's?"
+    )]
     Token {
         /// The token's id.
         got: u32,

@@ -64,7 +64,10 @@ mod tests {
             assert!(rates[..5].is_sorted());
             assert_eq!(rates[4], 1e-4);
             assert!(rates[4..].is_sorted_by(|a, b| a >= b));
-            assert!(rates[20..].iter().all(|&rate| rate.abs() < 1e-18), "{decay:?}");
+            assert!(
+                rates[20..].iter().all(|&rate| rate.abs() < 1e-18),
+                "{decay:?}"
+            );
         }
     }
 

@@ -29,7 +29,9 @@ pub(super) fn train<B: FusedOps>(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Trained, TrainError> {
     options.check()?;
-    let max_tokens = options.max_tokens.min(model.config().max_position_embeddings);
+    let max_tokens = options
+        .max_tokens
+        .min(model.config().max_position_embeddings);
     let examples = usable(examples, model.config().vocab_size, max_tokens)?;
     let device = model.tensors()[0].device();
     let base: Llama<Autodiff<B>> = model.map(Tensor::from_inner, Tensor::from_inner);
@@ -69,8 +71,7 @@ pub(super) fn train<B: FusedOps>(
         let mut step_loss = 0.0;
         for batch in &batches {
             let (lora, leaves) = place(&base, adapter, factors, &parameters)?;
-            let loss = loss_sum(&base, Some(&lora), &mut dropout, batch)
-                .div_scalar(counted as f64);
+            let loss = loss_sum(&base, Some(&lora), &mut dropout, batch).div_scalar(counted as f64);
             step_loss += loss.clone().into_data().iter::<f64>().sum::<f64>();
             let found = loss.backward();
             for (sum, leaf) in gradients.iter_mut().zip(&leaves) {

@@ -47,6 +47,9 @@ struct Arguments {
     /// Parts of a batch that are computed at the same time
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Minutes after which the schedule ends even where steps are left
+    #[arg(long, default_value_t = 600.0)]
+    minutes: f64,
     /// Seed of the initial weights and of the order of windows
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -98,6 +101,7 @@ fn main() -> Result<()> {
         rate: arguments.rate,
         threads: arguments.threads,
         seed: arguments.seed,
+        seconds: arguments.minutes * 60.0,
     };
     let mut saved = Instant::now();
     let outcome = training::pretrain(&initial, &corpus, &options, |progress, weights| {
@@ -134,6 +138,7 @@ fn main() -> Result<()> {
         weights: &written,
         corpus: &corpus,
         options: &options,
+        steps: outcome.steps,
         baselines,
         loss,
         seconds: started.elapsed().as_secs_f64(),

@@ -16,6 +16,8 @@ pub struct Facts<'a> {
     pub options: &'a Options,
     /// The yardsticks.
     pub baselines: Baselines,
+    /// Optimizer steps done.
+    pub steps: usize,
     /// Validation loss of the model as written, in nats a token.
     pub loss: f64,
     /// Wall time of the training in seconds.
@@ -97,7 +99,7 @@ The text is MITRE's: its copyright and terms stand in `../data/README.md`.
         documents = facts.corpus.train.len(),
         validation = count(&facts.corpus.validation),
         validation_documents = facts.corpus.validation.len(),
-        steps = options.steps,
+        steps = facts.steps,
         batch = options.batch,
         window = options.window,
         rate = options.rate,

@@ -17,7 +17,9 @@ pub fn weights(config: LlamaConfig, seed: u64) -> BaseWeights {
             }
             let writes = name.contains("o_proj") || name.contains("down_proj");
             let deviation = 0.02 * if writes { residual } else { 1.0 };
-            (0..count).map(|_| (random.normal() * deviation) as f32).collect()
+            (0..count)
+                .map(|_| (random.normal() * deviation) as f32)
+                .collect()
         })
         .collect();
     BaseWeights::new(config, values)

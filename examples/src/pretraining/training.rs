@@ -28,6 +28,8 @@ pub struct Options {
     pub threads: usize,
     /// Seed of the order of windows.
     pub seed: u64,
+    /// Seconds in which the schedule is to end where the steps take longer.
+    pub seconds: f64,
 }
 
 /// The largest norm of a step's gradient.
@@ -53,6 +55,8 @@ pub struct Progress {
 pub struct Outcome {
     /// All weights.
     pub weights: BaseWeights,
+    /// Steps that were done.
+    pub steps: usize,
 }
 
 /// Trains from `initial`. `report` is called after each step and may ask for the weights.
@@ -84,7 +88,14 @@ pub fn pretrain(
     let mut windows = Windows::new(stream, options.window, options.seed);
     let started = Instant::now();
     let mut tokens = 0;
-    for step in 0..options.steps {
+    let mut done = 0;
+    while done < options.steps {
+        // Where the machine is too slow for the steps, the schedule goes by the clock.
+        let elapsed = started.elapsed().as_secs_f64() / options.seconds;
+        let place = done.max((elapsed * options.steps as f64) as usize);
+        if place >= options.steps {
+            break;
+        }
         let examples: Vec<Example> = (0..options.batch).map(|_| windows.next()).collect();
         let share = options.batch.div_ceil(options.threads.max(1));
         let counted: usize = examples.iter().map(Example::counted).sum();
@@ -113,10 +124,12 @@ pub fn pretrain(
         }
         let mut gradients: Vec<_> = sum.into_iter().flatten().map(Some).collect();
         clip_global_norm(&mut gradients, CLIP);
-        optimizer.step(&mut parameters, gradients, schedule.rate(step), |i| decays[i]);
+        optimizer.step(&mut parameters, gradients, schedule.rate(place), |i| {
+            decays[i]
+        });
         tokens += counted;
 
-        let done = step + 1;
+        done += 1;
         let weights = || to_weights(initial, &parameters);
         let look = done % VALIDATE_EVERY == 0;
         let validation =
@@ -131,6 +144,7 @@ pub fn pretrain(
     }
     Ok(Outcome {
         weights: to_weights(initial, &parameters),
+        steps: done,
     })
 }
 

@@ -128,7 +128,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         let nodes = [x.node.clone(), weight.node.clone()];
         let output = B::rms_norm(x.primitive.clone(), weight.primitive.clone(), eps);
-        match Backward::<B, 2>::prepare::<C>(RmsNorm, nodes).compute_bound().stateful() {
+        match Backward::<B, 2>::prepare::<C>(RmsNorm, nodes)
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => prep.finish((x.primitive, weight.primitive, eps), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
@@ -137,7 +140,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [gate.node.clone(), up.node.clone()];
         let output = B::swiglu(gate.primitive.clone(), up.primitive.clone());
-        match Backward::<B, 2>::prepare::<C>(SwiGlu, nodes).compute_bound().stateful() {
+        match Backward::<B, 2>::prepare::<C>(SwiGlu, nodes)
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => prep.finish((gate.primitive, up.primitive), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
@@ -150,7 +156,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let rotation = inner::<B, C>(rotation);
         let output = B::split_heads(x.primitive, heads, rotation.clone());
-        match Backward::<B, 1>::prepare::<C>(SplitHeads, [x.node]).compute_bound().stateful() {
+        match Backward::<B, 1>::prepare::<C>(SplitHeads, [x.node])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => prep.finish((heads, rotation), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
@@ -163,7 +172,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let rotation = inner::<B, C>(rotation);
         let output = B::merge_heads(x.primitive, heads, rotation.clone());
-        match Backward::<B, 1>::prepare::<C>(MergeHeads, [x.node]).compute_bound().stateful() {
+        match Backward::<B, 1>::prepare::<C>(MergeHeads, [x.node])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => prep.finish((heads, rotation), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }

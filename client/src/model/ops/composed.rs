@@ -18,7 +18,12 @@ pub(super) fn unwrap<B: FusedOps, const D: usize>(x: Tensor<B, D>) -> FloatTenso
 }
 
 fn inverse_rms<B: FusedOps>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
-    x.clone().powi_scalar(2).mean_dim(1).add_scalar(eps).sqrt().recip()
+    x.clone()
+        .powi_scalar(2)
+        .mean_dim(1)
+        .add_scalar(eps)
+        .sqrt()
+        .recip()
 }
 
 pub(super) fn rms_norm<B: FusedOps>(
@@ -65,7 +70,10 @@ pub(super) fn swiglu_backward<B: FusedOps>(
     let silu = gate * sigma.clone();
     // silu' = sigma + silu (1 - sigma).
     let slope = sigma.clone() + silu.clone() * (sigma.neg() + 1.0);
-    (unwrap(gradient.clone() * up * slope), unwrap(gradient * silu))
+    (
+        unwrap(gradient.clone() * up * slope),
+        unwrap(gradient * silu),
+    )
 }
 
 fn rotate<B: FusedOps>(
@@ -134,7 +142,9 @@ pub(super) fn causal_softmax<B: FusedOps>(scores: FloatTensor<B>, scale: f64) ->
         .expand([groups, rows / length, length, length])
         .reshape([groups, rows, length]);
     unwrap(softmax(
-        scores.mul_scalar(scale).mask_fill(hidden, f32::NEG_INFINITY),
+        scores
+            .mul_scalar(scale)
+            .mask_fill(hidden, f32::NEG_INFINITY),
         2,
     ))
 }
@@ -157,13 +167,15 @@ pub(super) fn cross_entropy<B: FusedOps>(
     let logits = wrap::<B, 2>(logits);
     let device = logits.device();
     let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
-    let ids: Tensor<B, 2, Int> = Tensor::from_data(TensorData::new(ids, [targets.len(), 1]), &device);
+    let ids: Tensor<B, 2, Int> =
+        Tensor::from_data(TensorData::new(ids, [targets.len(), 1]), &device);
     let log_probabilities = log_softmax(logits, 1);
     let loss = log_probabilities.clone().gather(1, ids.clone()).sum().neg();
     let minus_one = Tensor::<B, 2>::ones([targets.len(), 1], &device).neg();
-    let gradient = log_probabilities
-        .exp()
-        .scatter(1, ids, minus_one, burn::tensor::IndexingUpdateOp::Add);
+    let gradient =
+        log_probabilities
+            .exp()
+            .scatter(1, ids, minus_one, burn::tensor::IndexingUpdateOp::Add);
     (unwrap(loss), unwrap(gradient))
 }
 

@@ -98,7 +98,11 @@ fn regroup(
     let sign = if split { 1.0 } else { -1.0 };
     let mut out = vec![0.0_f32; source.len()];
     // One task writes the rows of one head (split) or of one sequence (merge).
-    let block = if split { length * dim } else { length * count * dim };
+    let block = if split {
+        length * dim
+    } else {
+        length * count * dim
+    };
     let turn = |from: &[f32], to: &mut [f32], position: usize| match tables {
         None => to.copy_from_slice(from),
         Some((cos, sin)) => {

@@ -23,7 +23,10 @@ fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<Flex, D> {
 }
 
 fn assert_close(got: TensorData, expected: TensorData, what: &str) {
-    let (got, expected) = (got.to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap());
+    let (got, expected) = (
+        got.to_vec::<f32>().unwrap(),
+        expected.to_vec::<f32>().unwrap(),
+    );
     assert_eq!(got.len(), expected.len(), "{what}");
     for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
         let error = (got - expected).abs();
@@ -103,7 +106,11 @@ fn rms_norm_composed_backward() {
         Flex::rms_norm_backward(raw(&x), raw(&weight), raw(&gradient), 1e-5, true);
     let data = |x| wrap::<Flex, 2>(x).into_data();
     assert_close(data(own_x), data(by_x), "by x");
-    assert_close(data(own_weight.unwrap()), data(by_weight.unwrap()), "by weight");
+    assert_close(
+        data(own_weight.unwrap()),
+        data(by_weight.unwrap()),
+        "by weight",
+    );
 }
 
 #[test]
