@@ -2,3 +2,4 @@
 
 pub mod cwe;
 pub mod pretraining;
+pub mod simulation;

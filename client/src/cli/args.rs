@@ -1,0 +1,79 @@
+//! The arguments, as `clap` sees them.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use fedlora_client::training::Device;
+use fedlora_common::ids::Digest;
+use fedlora_common::wire::token::InviteToken;
+
+/// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
+/// and keys never leave this machine; only masked updates do.
+#[derive(Debug, Parser)]
+#[command(name = "fedlora", version, propagate_version = true)]
+pub(crate) struct Args {
+    /// Errors only.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// More detail; again for even more.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How to print data.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Join a federation: make keys here, get a certificate, pin the authority.
+    Join {
+        /// The invitation, as the operator printed it.
+        token: InviteToken,
+        /// The member's directory, made anew.
+        #[arg(long, env = "FEDLORA_DIR")]
+        dir: PathBuf,
+    },
+    /// Take part in the federation's run until it ends; write the final adapter.
+    Run(RunArgs),
+}
+
+/// What a run needs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// The member's directory.
+    #[arg(long, env = "FEDLORA_DIR")]
+    pub(crate) dir: PathBuf,
+    /// The base model: a Hugging Face folder.
+    #[arg(long, env = "FEDLORA_BASE")]
+    pub(crate) base: PathBuf,
+    /// Private records, JSON Lines; may be given several times.
+    #[arg(long, required = true)]
+    pub(crate) data: Vec<PathBuf>,
+    /// Held-out records; without, a tenth of --data is held out.
+    #[arg(long)]
+    pub(crate) held_out: Vec<PathBuf>,
+    /// Where to train: cpu or cuda:N.
+    #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
+    pub(crate) device: Device,
+    /// Seed of the order of examples; by default a random one.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Agree to a changed roster, by its digest.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) accept_roster: Option<Digest>,
+    /// Seconds to go on trying while the aggregator cannot be reached.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) patience: u64,
+}

@@ -1,0 +1,189 @@
+//! What each command does.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow};
+use fedlora_client::data::{DataReport, Dataset, Example, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_client::directory::{DirectoryError, MemberDirectory};
+use fedlora_client::enrol::{self, JoinError};
+use fedlora_client::participant::Participant;
+use fedlora_client::training::Engine;
+use fedlora_client::update::LocalWork;
+use fedlora_common::adapter::peft;
+use fedlora_common::crypto::os_rng;
+use fedlora_common::exit::Exit;
+use fedlora_common::time::Timestamp;
+use fedlora_common::wire::token::InviteToken;
+use rand::Rng;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::Failure;
+use super::args::{Args, Command, Format, RunArgs};
+use super::display::Display;
+
+/// The share of the records that is held out where no held-out file is given.
+const HELD_OUT: f64 = 0.1;
+
+/// Runs a command.
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    match args.command {
+        Command::Join { token, dir } => join(&token, &dir, args.format).await,
+        Command::Run(run) => take_part(run, args.format, args.quiet).await,
+    }
+}
+
+async fn join(token: &InviteToken, dir: &Path, format: Format) -> Result<(), Failure> {
+    let config = enrol::join(token, dir, now()).await.map_err(|error| {
+        let exit = match &error {
+            JoinError::Transport(_) => Exit::Network,
+            JoinError::Directory(error) => directory_exit(error),
+            JoinError::Expired
+            | JoinError::Refused { .. }
+            | JoinError::OtherCertificate { .. }
+            | JoinError::Pki(_)
+            | JoinError::Codec(_) => Exit::Identity,
+        };
+        Failure::new(exit, error)
+    })?;
+    let (_, membership) = MemberDirectory::open(dir).map_err(directory)?;
+    let fingerprint = membership.identity.public().fingerprint();
+    match format {
+        Format::Json => print_json(&json!({
+            "schema_version": 1,
+            "member": config.name,
+            "federation": config.federation,
+            "identity": fingerprint,
+            "aggregator": config.aggregator.fingerprint(),
+            "address": config.address,
+        })),
+        Format::Text => {
+            println!("member       {}", config.name);
+            println!("federation   {}", config.federation);
+            println!("identity     {fingerprint}");
+            println!("aggregator   {}", config.aggregator.fingerprint());
+            println!("runs at      {} (UDP)", config.address);
+        }
+    }
+    Ok(())
+}
+
+async fn take_part(args: RunArgs, format: Format, quiet: bool) -> Result<(), Failure> {
+    let (directory_, membership) = MemberDirectory::open(&args.dir).map_err(directory)?;
+    let data = |error: anyhow::Error| Failure {
+        error,
+        exit: Exit::Data,
+    };
+    let seed = args.seed.unwrap_or_else(|| os_rng().next_u64());
+    let work = tokio::task::block_in_place(|| prepare(&args, seed)).map_err(data)?;
+    let (events, watched) = mpsc::unbounded_channel();
+    let participant = Participant::new(
+        membership,
+        Arc::new(work),
+        Box::new(directory_.ledger()),
+        Box::new(directory_.roster_pin(args.accept_roster)),
+        events,
+    )
+    .with_patience(Duration::from_secs(args.patience));
+    let display = tokio::spawn(Display::new(quiet).show(watched));
+    let outcome = participant.run().await;
+    let _ = display.await;
+    let outcome = outcome.map_err(|error| Failure::new(error.exit(), error))?;
+
+    let folder = directory_.adapter();
+    let base_name = if outcome.base_name.is_empty() {
+        args.base.display().to_string()
+    } else {
+        outcome.base_name
+    };
+    peft::save(&folder, &outcome.adapter, &base_name)
+        .with_context(|| "the final adapter cannot be written")
+        .map_err(|error| Failure {
+            error,
+            exit: Exit::Failed,
+        })?;
+    match format {
+        Format::Json => print_json(&json!({
+            "schema_version": 1,
+            "run": outcome.run.to_string(),
+            "rounds": outcome.rounds,
+            "took_part": outcome.took_part,
+            "adapter": outcome.adapter.digest(),
+            "adapter_dir": folder,
+        })),
+        Format::Text => println!("{}", folder.display()),
+    }
+    Ok(())
+}
+
+/// Loads the base model and the private records.
+fn prepare(args: &RunArgs, seed: u64) -> anyhow::Result<LocalWork> {
+    let pipeline = TextPipeline::from_folder(&args.base)?;
+    let engine = Engine::open(&args.base, &args.device)
+        .with_context(|| format!("the base model {}", args.base.display()))?;
+    let options = PrepareOptions {
+        max_tokens: engine.max_tokens(),
+    };
+    let records = read(&args.data)?;
+    let (training, held_out) = if args.held_out.is_empty() {
+        records.split(HeldOut::share(HELD_OUT)?)
+    } else {
+        (records, read(&args.held_out)?)
+    };
+    let (training, report) = training.prepare(&pipeline, &options)?;
+    say_data("training", &report);
+    if training.is_empty() {
+        return Err(anyhow!("there is no record to train on in {:?}", args.data));
+    }
+    let held_out: Vec<Example> = if held_out.is_empty() {
+        Vec::new()
+    } else {
+        let (held_out, report) = held_out.prepare(&pipeline, &options)?;
+        say_data("held out", &report);
+        held_out
+    };
+    Ok(LocalWork::new(engine, training, held_out, seed))
+}
+
+fn read(files: &[PathBuf]) -> anyhow::Result<Dataset> {
+    Ok(Dataset::read(files)?)
+}
+
+fn say_data(what: &'static str, report: &DataReport) {
+    tracing::info!(
+        what,
+        examples = report.examples,
+        tokens = report.tokens,
+        "records are read"
+    );
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(since.as_millis() as u64)
+}
+
+fn directory_exit(error: &DirectoryError) -> Exit {
+    match error {
+        DirectoryError::Joined { .. }
+        | DirectoryError::NotJoined { .. }
+        | DirectoryError::Config { .. } => Exit::Configuration,
+        DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_) => Exit::Identity,
+        DirectoryError::Io { .. } => Exit::Failed,
+    }
+}
+
+fn directory(error: DirectoryError) -> Failure {
+    Failure::new(directory_exit(&error), error)
+}
+
+fn print_json<T: serde::Serialize>(value: &T) {
+    println!(
+        "{}",
+        serde_json::to_string(value).expect("documents have text keys")
+    );
+}

@@ -1,0 +1,164 @@
+//! Who the institutions are and what each of them has.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use fedlora_client::data::{Dataset, Example, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_common::ids::MemberName;
+
+use super::assets::{self, INSTITUTIONS};
+use super::options::Options;
+
+/// The share that is held out of records without a split of their own.
+const HELD_OUT: f64 = 0.1;
+/// The fewest examples that an institution can train on.
+const FEWEST: usize = 8;
+
+/// One institution's examples.
+#[derive(Debug, Clone)]
+pub struct Institution {
+    /// Its name.
+    pub name: MemberName,
+    /// What it trains on.
+    pub training: Vec<Example>,
+    /// What it is evaluated on.
+    pub held_out: Vec<Example>,
+}
+
+/// What a simulation works on.
+#[derive(Debug)]
+pub struct SimulationData {
+    /// The institutions, by name.
+    pub institutions: Vec<Institution>,
+}
+
+impl SimulationData {
+    /// Reads the records and makes examples of them with the base's tokenizer.
+    ///
+    /// # Errors
+    /// Records that cannot be read, or too few institutions.
+    pub fn load(options: &Options, base: &Path, max_tokens: usize) -> anyhow::Result<Self> {
+        let pipeline = TextPipeline::from_folder(base)?;
+        let prepare = PrepareOptions { max_tokens };
+        let mut institutions = match (&options.data, &options.split_by) {
+            (Some(file), Some(field)) => split(file, field, &pipeline, &prepare)?,
+            _ => embedded(&pipeline, &prepare)?,
+        };
+        let available = institutions.len();
+        let members = options.members.unwrap_or(available);
+        if !(3..=64).contains(&members) || members > available {
+            bail!(
+                "{members} members: the data has {available} institutions, and a secure sum \
+                 needs 3 to 64"
+            );
+        }
+        // The largest, so that a part of the data is the most of it.
+        institutions.sort_by_key(|institution| std::cmp::Reverse(institution.training.len()));
+        institutions.truncate(members);
+        institutions.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { institutions })
+    }
+
+    /// All held-out examples.
+    pub fn all_held_out(&self) -> Vec<Example> {
+        let each = self.institutions.iter();
+        each.flat_map(|one| one.held_out.iter().cloned()).collect()
+    }
+
+    /// All training examples.
+    pub fn all_training(&self) -> Vec<Example> {
+        let each = self.institutions.iter();
+        each.flat_map(|one| one.training.iter().cloned()).collect()
+    }
+}
+
+fn embedded(
+    pipeline: &TextPipeline,
+    prepare: &PrepareOptions,
+) -> anyhow::Result<Vec<Institution>> {
+    INSTITUTIONS
+        .iter()
+        .map(|one| {
+            let examples = |text: &'static str| -> anyhow::Result<Vec<Example>> {
+                let records = Dataset::from_lines(text.as_bytes(), one.name)?;
+                Ok(records.prepare(pipeline, prepare)?.0)
+            };
+            Ok(Institution {
+                name: one.name.parse()?,
+                training: examples(one.training)?,
+                held_out: examples(one.held_out)?,
+            })
+        })
+        .collect()
+}
+
+fn split(
+    file: &Path,
+    field: &str,
+    pipeline: &TextPipeline,
+    prepare: &PrepareOptions,
+) -> anyhow::Result<Vec<Institution>> {
+    let groups = Dataset::read(&[file])?.group_by(field)?;
+    let mut institutions = Vec::new();
+    for (value, records) in groups {
+        let name = member_name(&value)
+            .with_context(|| format!("the value {value:?} of field {field}"))?;
+        let (training, held_out) = records.split(HeldOut::share(HELD_OUT)?);
+        if training.len() < FEWEST || held_out.is_empty() {
+            bail!(
+                "institution {name} has {} records to train on and {} held out: give it {FEWEST} \
+                 and 1 at least",
+                training.len(),
+                held_out.len()
+            );
+        }
+        institutions.push(Institution {
+            name,
+            training: training.prepare(pipeline, prepare)?.0,
+            held_out: held_out.prepare(pipeline, prepare)?.0,
+        });
+    }
+    Ok(institutions)
+}
+
+/// A field's value as a member name: lower case, all else than letters and digits a '-'.
+fn member_name(value: &str) -> anyhow::Result<MemberName> {
+    let name: String = value
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let name: String = name.trim_matches('-').chars().take(63).collect();
+    Ok(name.trim_matches('-').parse()?)
+}
+
+/// The base that is used: the one given, or the embedded one written to `scratch`.
+///
+/// # Errors
+/// The embedded base cannot be written.
+pub(super) fn base_folder(
+    options: &Options,
+    scratch: &Path,
+) -> anyhow::Result<(std::path::PathBuf, String)> {
+    match &options.base {
+        Some(folder) => Ok((folder.clone(), folder.display().to_string())),
+        None => {
+            let folder = scratch.join("base");
+            assets::write_base(&folder)
+                .with_context(|| format!("the embedded base cannot be written to {folder:?}"))?;
+            Ok((folder, assets::BASE_NAME.into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::member_name;
+
+    #[test]
+    fn values_become_names() {
+        assert_eq!(member_name("St. Mary's").unwrap().as_str(), "st--mary-s");
+        assert_eq!(member_name("Bank 7").unwrap().as_str(), "bank-7");
+        assert!(member_name("!!").is_err());
+    }
+}

@@ -1,0 +1,294 @@
+//! The federation itself: one aggregator and its members in one process, joined by invitations
+//! and talking over the loopback, each with a directory, keys and certificate of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use fedlora_aggregator::Aggregator;
+use fedlora_aggregator::config::AggregatorConfig;
+use fedlora_aggregator::directory::Directory;
+use fedlora_aggregator::engine::RunEvent;
+use fedlora_client::directory::MemberDirectory;
+use fedlora_client::enrol;
+use fedlora_client::participant::{Faults, MemberEvent, Outcome, Participant, RoundReport};
+use fedlora_client::training::Engine;
+use fedlora_client::update::LocalWork;
+use fedlora_common::adapter::Adapter;
+use fedlora_common::fixed::RingSum;
+use fedlora_common::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
+use fedlora_common::spec::RunPlan;
+use fedlora_common::time::Timestamp;
+use fedlora_common::wire::messages::RoundResult;
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::data::SimulationData;
+use super::progress::Bars;
+use super::report::RoundFigures;
+use super::run::SimulationError;
+
+/// A federation that ran to its end.
+#[derive(Debug)]
+pub(super) struct Federation {
+    pub(super) adapter: Adapter,
+    pub(super) rounds: Vec<RoundFigures>,
+    pub(super) took_part: BTreeMap<MemberName, u32>,
+}
+
+/// What is known of one round while it runs.
+#[derive(Default)]
+struct Sight {
+    opened: Option<Instant>,
+    done: Option<(RoundResult, Option<bool>, f64)>,
+    reports: Vec<RoundReport>,
+    attempts: u32,
+    encoded: HashMap<(Attempt, MemberIndex), Arc<Vec<u32>>>,
+}
+
+/// Runs the plan with the given members.
+pub(super) async fn run(
+    engine: &Engine,
+    data: &SimulationData,
+    plan: RunPlan,
+    mut faults: BTreeMap<MemberName, Faults>,
+    verify_sum: bool,
+    jobs: usize,
+    folder: &Path,
+    bars: &Bars,
+) -> Result<Federation, SimulationError> {
+    let operator = folder.join("operator");
+    // Port 0: the system picks free ones.
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let config = AggregatorConfig::new("simulation", any).context("the configuration")?;
+    Directory::init(&operator, &config, OffsetDateTime::now_utc())
+        .context("the operator's directory")?;
+    let aggregator = Aggregator::bind(&operator)?;
+    let (registry, fingerprint) = (aggregator.registry(), aggregator.fingerprint());
+    let join_address = aggregator
+        .join_address()
+        .context("the enrolment endpoint")?
+        .to_string();
+    let (run_events, mut run_watch) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(aggregator.run(plan.clone(), run_events));
+
+    let names: Vec<MemberName> = data.institutions.iter().map(|one| one.name.clone()).collect();
+    let gate = Arc::new(Semaphore::new(jobs));
+    let (events, mut watch) = mpsc::unbounded_channel();
+    let mut members = JoinSet::new();
+    for (index, one) in data.institutions.iter().enumerate() {
+        let home = folder.join("members").join(one.name.as_str());
+        let expires = now().after(Duration::from_secs(3600));
+        let token = registry
+            .invite(one.name.clone(), join_address.clone(), fingerprint, expires)
+            .with_context(|| format!("inviting {}", one.name))?;
+        enrol::join(&token, &home, now())
+            .await
+            .with_context(|| format!("{} joining", one.name))?;
+        let (directory, membership) = MemberDirectory::open(&home)
+            .with_context(|| format!("{}'s directory", one.name))?;
+        let work = LocalWork::new(
+            engine.clone(),
+            one.training.clone(),
+            one.held_out.clone(),
+            plan.seed.wrapping_add(index as u64 + 1),
+        );
+        let (own_events, mut own_watch) = mpsc::unbounded_channel();
+        let mut own_faults = faults.remove(&one.name).unwrap_or_default();
+        own_faults.show_encoded = verify_sum;
+        let participant = Participant::new(
+            membership,
+            Arc::new(work),
+            Box::new(directory.ledger()),
+            Box::new(directory.roster_pin(None)),
+            own_events,
+        )
+        .with_gate(Arc::clone(&gate))
+        .with_faults(own_faults)
+        .with_patience(Duration::from_secs(60));
+        let member = MemberIndex(index as u16);
+        let events = events.clone();
+        tokio::spawn(async move {
+            while let Some(event) = own_watch.recv().await {
+                let _ = events.send((member, event));
+            }
+        });
+        let name = one.name.clone();
+        members.spawn(async move { (name, participant.run().await) });
+    }
+    drop(events);
+
+    let mut outcomes: BTreeMap<MemberName, Outcome> = BTreeMap::new();
+    let mut sights: BTreeMap<RoundNumber, Sight> = BTreeMap::new();
+    let mut watching = (true, true, true);
+    while watching.0 || watching.1 || watching.2 {
+        tokio::select! {
+            event = run_watch.recv(), if watching.0 => match event {
+                Some(event) => on_run_event(event, &mut sights, &plan, &names, verify_sum, bars),
+                None => watching.0 = false,
+            },
+            event = watch.recv(), if watching.1 => match event {
+                Some((member, event)) => {
+                    on_member_event(member, event, &mut sights, &names, bars);
+                }
+                None => watching.1 = false,
+            },
+            ended = members.join_next(), if watching.2 => match ended {
+                Some(Ok((name, Ok(outcome)))) => {
+                    outcomes.insert(name, outcome);
+                }
+                Some(Ok((name, Err(source)))) => {
+                    return Err(SimulationError::Member { name, source });
+                }
+                Some(Err(panic)) => return Err(anyhow::Error::new(panic).into()),
+                None => watching.2 = false,
+            },
+        }
+    }
+    serving.await.context("the aggregator")??;
+    let took_part = outcomes
+        .iter()
+        .map(|(name, outcome)| (name.clone(), outcome.took_part))
+        .collect();
+    let adapter = outcomes
+        .into_values()
+        .next()
+        .map(|outcome| outcome.adapter)
+        .context("the federation has members")?;
+    let rounds = sights
+        .into_values()
+        .filter_map(|sight| figures(sight, &names))
+        .collect();
+    Ok(Federation {
+        adapter,
+        rounds,
+        took_part,
+    })
+}
+
+fn on_run_event(
+    event: RunEvent,
+    sights: &mut BTreeMap<RoundNumber, Sight>,
+    plan: &RunPlan,
+    names: &[MemberName],
+    verify_sum: bool,
+    bars: &Bars,
+) {
+    match event {
+        RunEvent::RoundOpened { round, attempt } => {
+            let sight = sights.entry(round).or_default();
+            sight.opened.get_or_insert_with(Instant::now);
+            sight.attempts = attempt.0;
+            let steps = u64::from(plan.training.steps) * names.len() as u64;
+            bars.begin(&format!("round {round} of {}", plan.rounds), steps);
+        }
+        RunEvent::RoundDone { result, sum, .. } => {
+            let sight = sights.entry(result.round).or_default();
+            let exact = verify_sum.then(|| is_exact(sight, &result, &sum, plan));
+            let took = sight.opened.map_or(0.0, |at| at.elapsed().as_secs_f64());
+            let verified = match exact {
+                Some(true) => ", sum exact",
+                Some(false) => ", SUM NOT EXACT",
+                None => "",
+            };
+            bars.line(&format!(
+                "round {} done in {took:.1} s: {} in the sum, {} dropped{verified}",
+                result.round,
+                result.survivors.len(),
+                result.dropped.len()
+            ));
+            sight.done = Some((result, exact, took));
+        }
+        RunEvent::RoundFailed {
+            round,
+            attempt,
+            reason,
+        } => bars.line(&format!("round {round}, attempt {attempt}, failed: {reason}")),
+        RunEvent::MemberReady { .. } | RunEvent::Phase { .. } | RunEvent::Rejected { .. } => {}
+    }
+}
+
+fn on_member_event(
+    member: MemberIndex,
+    event: MemberEvent,
+    sights: &mut BTreeMap<RoundNumber, Sight>,
+    names: &[MemberName],
+    bars: &Bars,
+) {
+    let name = &names[usize::from(member.0)];
+    match event {
+        MemberEvent::Training { progress, .. } => {
+            bars.tick(format!("{name}, loss {:.3}", progress.loss));
+        }
+        MemberEvent::Encoded {
+            round,
+            attempt,
+            lanes,
+        } => {
+            let sight = sights.entry(round).or_default();
+            sight.encoded.insert((attempt, member), lanes);
+        }
+        MemberEvent::Left { round, reason } => {
+            bars.line(&format!("{name} left round {round}: {reason}"));
+        }
+        MemberEvent::RoundDone(report) => {
+            sights.entry(report.round).or_default().reports.push(report);
+        }
+        _ => {}
+    }
+}
+
+/// Adds up what the survivors encoded, which no aggregator could, and compares.
+fn is_exact(sight: &Sight, result: &RoundResult, sum: &RingSum, plan: &RunPlan) -> bool {
+    let mask = plan.aggregation.bits.mask();
+    let mut expected = vec![0_u32; sum.0.len()];
+    for member in &result.survivors {
+        let Some(lanes) = sight.encoded.get(&(result.attempt, *member)) else {
+            return false;
+        };
+        for (total, lane) in expected.iter_mut().zip(lanes.iter()) {
+            *total = total.wrapping_add(*lane) & mask;
+        }
+    }
+    expected == sum.0
+}
+
+fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {
+    let (result, sum_exact, total) = sight.done?;
+    let named = |members: &[MemberIndex]| {
+        members
+            .iter()
+            .map(|member| names[usize::from(member.0)].to_string())
+            .collect()
+    };
+    let mut seconds = BTreeMap::new();
+    for (stage, took) in sight.reports.iter().flat_map(|report| &report.seconds) {
+        let longest: &mut f64 = seconds.entry(stage.name().to_owned()).or_default();
+        *longest = longest.max(took.as_secs_f64());
+    }
+    seconds.insert("total".into(), total);
+    Some(RoundFigures {
+        round: result.round.0,
+        attempts: sight.attempts,
+        survivors: named(&result.survivors),
+        dropped: named(&result.dropped),
+        train_loss: result.train_loss,
+        eval_loss: result.eval_loss,
+        total_weight: result.total_weight,
+        bytes_up: sight.reports.iter().map(|one| one.traffic.sent).sum(),
+        bytes_down: sight.reports.iter().map(|one| one.traffic.received).sum(),
+        sum_exact,
+        seconds,
+    })
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(since.as_millis() as u64)
+}

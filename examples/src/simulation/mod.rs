@@ -1,0 +1,20 @@
+//! A whole federation on one machine: the real aggregator and the real members' code, real
+//! certificates, real QUIC over the loopback, real secure aggregation. Members share one copy
+//! of the frozen base model.
+
+mod assets;
+mod baselines;
+mod data;
+mod evaluate;
+mod federation;
+mod options;
+mod progress;
+mod report;
+mod run;
+mod table;
+
+pub use data::{Institution, SimulationData};
+pub use options::{Drop, DropSpec, Format, Options};
+pub use report::{Document, EvaluationFigures, RoundFigures, Scores};
+pub use run::{SimulationError, run};
+pub use table::render;

@@ -1,0 +1,173 @@
+//! The simulator's command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Parser, ValueEnum};
+use fedlora_client::participant::CutPoint;
+use fedlora_client::training::Device;
+use fedlora_common::adapter::FactorSchedule;
+use fedlora_common::ids::RoundNumber;
+
+/// Runs a whole federation on this machine: one aggregator and several members, over real
+/// QUIC with real certificates and real secure aggregation, on an embedded base model and
+/// embedded data unless told otherwise.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "fedlora-sim", version)]
+pub struct Options {
+    /// How many institutions take part (3 to 64; the embedded data has 6).
+    #[arg(long)]
+    pub members: Option<usize>,
+    /// Rounds of the federation.
+    #[arg(long, default_value_t = 4)]
+    pub rounds: u32,
+    /// Seed of the first adapter and of the order of examples.
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Where adapter, report and the members' directories go.
+    #[arg(long, default_value = "fedlora-sim-out", env = "FEDLORA_SIM_OUT")]
+    pub out: PathBuf,
+    /// Cut a member off, by name or number from 1: MEMBER@ROUND[:keys|upload|confirm], or
+    /// 'none'. Without, the last member is cut off in round 2 as its upload begins.
+    #[arg(long, value_name = "MEMBER@ROUND[:POINT]")]
+    pub drop: Vec<DropSpec>,
+    /// Another base model: a Hugging Face folder.
+    #[arg(long)]
+    pub base: Option<PathBuf>,
+    /// Other records: JSON Lines; with --split-by.
+    #[arg(long, requires = "split_by")]
+    pub data: Option<PathBuf>,
+    /// The field of --data whose values are the institutions.
+    #[arg(long, requires = "data", value_name = "FIELD")]
+    pub split_by: Option<String>,
+    /// Also train each member alone, and all records in one place, on the same budget.
+    #[arg(long)]
+    pub baselines: bool,
+    /// Check each unmasked ring sum, bit for bit, against the members' encoded updates, which
+    /// only a simulator can know.
+    #[arg(long)]
+    pub verify_sum: bool,
+    /// Optimizer steps of a member in a round.
+    #[arg(long, default_value_t = 60)]
+    pub steps: u32,
+    /// Examples a step.
+    #[arg(long, default_value_t = 8)]
+    pub batch: u32,
+    /// Peak learning rate.
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Rank of the adapter.
+    #[arg(long, default_value_t = 8)]
+    pub rank: usize,
+    /// Which factors are trained: alternating, freeze-a or both.
+    #[arg(long, default_value = "alternating", value_parser = factors)]
+    pub factors: FactorSchedule,
+    /// Members that train at a time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: u16,
+    /// Where to train: cpu or cuda:N.
+    #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
+    pub device: Device,
+    /// How to print the outcome.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// No progress; errors only.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The programs' own logs; twice for more.
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// How the outcome is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// One `--drop`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DropSpec {
+    /// Nobody is cut off, not by default either.
+    None,
+    /// Somebody is.
+    One(Drop),
+}
+
+/// Who is cut off, when and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drop {
+    /// The member's name, or its number from 1.
+    pub member: String,
+    /// The round.
+    pub round: RoundNumber,
+    /// The point in the round.
+    pub point: CutPoint,
+}
+
+impl FromStr for DropSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        let form = || format!("'{text}' is not MEMBER@ROUND[:keys|upload|confirm]");
+        let (member, rest) = text.split_once('@').ok_or_else(form)?;
+        let (round, point) = rest.split_once(':').unwrap_or((rest, "upload"));
+        let round: u32 = round.parse().map_err(|_| form())?;
+        let point = match point {
+            "keys" => CutPoint::Keys,
+            "upload" => CutPoint::Upload,
+            "confirm" => CutPoint::Confirm,
+            _ => return Err(form()),
+        };
+        if member.is_empty() || round == 0 {
+            return Err(form());
+        }
+        Ok(Self::One(Drop {
+            member: member.to_owned(),
+            round: RoundNumber(round),
+            point,
+        }))
+    }
+}
+
+fn factors(text: &str) -> Result<FactorSchedule, String> {
+    match text {
+        "alternating" => Ok(FactorSchedule::Alternating),
+        "freeze-a" => Ok(FactorSchedule::FreezeA),
+        "both" => Ok(FactorSchedule::Both),
+        "krum" | "trimmed-mean" | "median" | "flora" | "fedex" => Err(format!(
+            "{text} needs every member's own update, which secure aggregation hides: use \
+             alternating, freeze-a or both"
+        )),
+        _ => Err("use alternating, freeze-a or both".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_parse_or_say_their_form() {
+        let drop: DropSpec = "web-soc@2".parse().unwrap();
+        let DropSpec::One(drop) = drop else { panic!() };
+        assert_eq!(drop.point, CutPoint::Upload);
+        assert_eq!("none".parse(), Ok(DropSpec::None));
+        for bad in ["", "a", "@2", "a@", "a@0", "a@x", "a@2:", "a@2:later"] {
+            assert!(bad.parse::<DropSpec>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn rules_that_need_single_updates_are_refused_with_the_reason() {
+        for rule in ["krum", "flora", "fedex"] {
+            assert!(factors(rule).unwrap_err().contains("secure aggregation"));
+        }
+    }
+}

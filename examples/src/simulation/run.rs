@@ -1,0 +1,301 @@
+//! The simulation from start to end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use fedlora_aggregator::ServeError;
+use fedlora_client::participant::{CutPoint, Faults, ParticipantError};
+use fedlora_client::training::{Engine, ModelError, TrainError};
+use fedlora_common::adapter::{LoraConfig, Target, peft};
+use fedlora_common::exit::Exit;
+use fedlora_common::ids::{MemberName, RoundNumber};
+use fedlora_common::spec::{
+    AdapterPlan, AggregationPlan, BasePlan, PlanError, RunPlan, Timeouts, TrainingPlan,
+};
+
+use super::baselines;
+use super::data::{SimulationData, base_folder};
+use super::evaluate;
+use super::federation;
+use super::options::{DropSpec, Options};
+use super::progress::Bars;
+use super::report::{Document, EvaluationFigures, MemberFigures};
+
+/// The peak learning rate for the embedded base: a small model takes a high one.
+const EMBEDDED_RATE: f64 = 4e-3;
+/// The peak learning rate for a base of the user's.
+const USUAL_RATE: f64 = 1e-4;
+/// Tokens an example is cut at.
+const MAX_TOKENS: usize = 256;
+/// Seconds that a broken connection may take to come back.
+const RECONNECT: u64 = 3;
+/// The file by which a folder is known as a simulation's.
+const MARKER: &str = "report.json";
+
+/// Runs the simulation.
+///
+/// # Errors
+/// [`SimulationError`], with the exit code that goes with it.
+pub async fn run(options: &Options) -> Result<Document, SimulationError> {
+    let begun = Instant::now();
+    let bars = Bars::new(options.quiet);
+    let out = prepare_folder(&options.out)?;
+    let (base, base_name) = base_folder(options, &out)?;
+    let engine = Engine::open(&base, &options.device)?;
+    let max_tokens = MAX_TOKENS.min(engine.max_tokens());
+    let data = SimulationData::load(options, &base, max_tokens).map_err(SimulationError::Data)?;
+    let names: Vec<MemberName> = data.institutions.iter().map(|one| one.name.clone()).collect();
+    let faults = faults(options, &names)?;
+    let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
+
+    bars.line(&format!(
+        "{} members, {} rounds of {} steps, base {base_name}",
+        names.len(),
+        plan.rounds,
+        plan.training.steps
+    ));
+    let base_scores =
+        tokio::task::block_in_place(|| evaluate::one_for_all(&engine, &data, None))?;
+    let federation = federation::run(
+        &engine,
+        &data,
+        plan.clone(),
+        faults,
+        options.verify_sum,
+        usize::from(options.jobs),
+        &out,
+        &bars,
+    )
+    .await?;
+    bars.line("evaluating");
+    let federated = tokio::task::block_in_place(|| {
+        evaluate::one_for_all(&engine, &data, Some(&federation.adapter))
+    })?;
+    let adapter_dir = out.join("adapter");
+    peft::save(&adapter_dir, &federation.adapter, &base_name)
+        .context("the final adapter cannot be written")?;
+
+    let (mut local_only, mut centralised) = (None, None);
+    if options.baselines {
+        let first = engine
+            .init_adapter(&plan.adapter.lora, plan.seed)
+            .context("the first adapter")?;
+        tokio::task::block_in_place(|| -> Result<(), TrainError> {
+            let adapters = baselines::local_only(&engine, &data, &plan, &first, &bars)?;
+            local_only = Some(evaluate::each_its_own(&engine, &data, &adapters)?);
+            let adapter = baselines::centralised(&engine, &data, &plan, &first, &bars)?;
+            centralised = Some(evaluate::one_for_all(&engine, &data, Some(&adapter))?);
+            Ok(())
+        })?;
+    }
+    bars.finish();
+
+    let document = Document {
+        schema_version: 1,
+        base: base_name,
+        seed: options.seed,
+        factors: plan.adapter.factors,
+        members: data
+            .institutions
+            .iter()
+            .map(|one| MemberFigures {
+                name: one.name.to_string(),
+                training_examples: one.training.len(),
+                held_out_examples: one.held_out.len(),
+                rounds: federation.took_part.get(&one.name).copied().unwrap_or(0),
+            })
+            .collect(),
+        rounds: federation.rounds,
+        eval: EvaluationFigures {
+            base: base_scores,
+            local_only,
+            federated,
+            centralised,
+        },
+        adapter_dir,
+        wall_seconds: begun.elapsed().as_secs_f64(),
+    };
+    let text = serde_json::to_vec_pretty(&document).context("the report")?;
+    std::fs::write(out.join(MARKER), text).context("the report cannot be written")?;
+    if document.rounds.iter().any(|round| round.sum_exact == Some(false)) {
+        return Err(SimulationError::Sum);
+    }
+    Ok(document)
+}
+
+/// Empties the folder of an earlier simulation; anything else in the way is left alone.
+fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
+    let occupied = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied {
+        let earlier = out.join("operator").is_dir() || out.join(MARKER).is_file();
+        if !earlier {
+            return Err(SimulationError::Occupied {
+                path: out.to_owned(),
+            });
+        }
+        for name in ["operator", "members", "adapter", "base"] {
+            let folder = out.join(name);
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder)
+                    .with_context(|| format!("{} cannot be removed", folder.display()))?;
+            }
+        }
+        let _ = std::fs::remove_file(out.join(MARKER));
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
+    Ok(out.to_owned())
+}
+
+fn plan(
+    options: &Options,
+    data: &SimulationData,
+    engine: &Engine,
+    base_name: &str,
+    max_tokens: usize,
+) -> Result<RunPlan, SimulationError> {
+    let rate = if options.base.is_some() {
+        USUAL_RATE
+    } else {
+        EMBEDDED_RATE
+    };
+    let lora = LoraConfig::new(options.rank, 2.0 * options.rank as f64, 0.0, Target::ALL)
+        .map_err(|error| SimulationError::Usage(error.into()))?;
+    let most = data.institutions.iter().map(|one| one.training.len()).max();
+    let plan = RunPlan {
+        rounds: options.rounds,
+        members: data.institutions.len(),
+        seed: options.seed,
+        base: BasePlan {
+            name: base_name.to_owned(),
+            digest: Some(engine.base_digest()),
+        },
+        adapter: AdapterPlan {
+            lora,
+            factors: options.factors,
+        },
+        training: TrainingPlan {
+            steps: options.steps,
+            batch_size: options.batch,
+            max_tokens: max_tokens as u32,
+            learning_rate: options.lr.unwrap_or(rate),
+            warmup_steps: (options.steps * options.rounds / 20).max(1),
+            ..TrainingPlan::default()
+        },
+        aggregation: AggregationPlan {
+            max_weight: most.unwrap_or(1) as u32,
+            ..AggregationPlan::default()
+        },
+        timeouts: Timeouts {
+            reconnect: RECONNECT,
+            ..Timeouts::default()
+        },
+    };
+    Ok(plan.checked()?)
+}
+
+/// Who is cut off where; by default the last member in round 2, where a quorum remains.
+fn faults(
+    options: &Options,
+    names: &[MemberName],
+) -> Result<BTreeMap<MemberName, Faults>, SimulationError> {
+    let mut faults: BTreeMap<MemberName, Faults> = BTreeMap::new();
+    let mut cut = |name: &MemberName, round, point| {
+        let own = faults.entry(name.clone()).or_default();
+        own.cuts.push((round, point));
+    };
+    if options.drop.is_empty() {
+        let quorum = fedlora_common::secagg::CohortPolicy::lowest(names.len())
+            .map_or(usize::MAX, |policy| policy.quorum());
+        if options.rounds >= 2 && quorum < names.len() {
+            cut(&names[names.len() - 1], RoundNumber(2), CutPoint::Upload);
+        }
+    }
+    for spec in &options.drop {
+        let DropSpec::One(drop) = spec else { continue };
+        let name = names
+            .iter()
+            .enumerate()
+            .find(|(index, name)| {
+                name.as_str() == drop.member || drop.member == (index + 1).to_string()
+            })
+            .map(|(_, name)| name)
+            .ok_or_else(|| {
+                let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
+                SimulationError::Usage(anyhow!(
+                    "--drop names '{}', who is no member: use one of {}, or 1 to {}",
+                    drop.member,
+                    known.join(", "),
+                    names.len()
+                ))
+            })?;
+        if drop.round.0 > options.rounds {
+            return Err(SimulationError::Usage(anyhow!(
+                "--drop names round {}, and there are {}",
+                drop.round,
+                options.rounds
+            )));
+        }
+        cut(name, drop.round, drop.point);
+    }
+    Ok(faults)
+}
+
+/// Why a simulation ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulationError {
+    /// Options that do not go together.
+    #[error("{0:#}")]
+    Usage(anyhow::Error),
+    /// The folder holds something else.
+    #[error("{} is not empty and not an earlier simulation's: name another --out", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The records.
+    #[error("{0:#}")]
+    Data(anyhow::Error),
+    /// The base model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Training or evaluation.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The plan.
+    #[error("{0}")]
+    Plan(#[from] PlanError),
+    /// The aggregator.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A member.
+    #[error("{name}: {source}")]
+    Member {
+        /// Who.
+        name: MemberName,
+        /// Why.
+        source: ParticipantError,
+    },
+    /// A sum that is not what was encoded.
+    #[error("an unmasked sum is not the sum of what the members encoded")]
+    Sum,
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl SimulationError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Occupied { .. } => Exit::Usage,
+            Self::Data(_) | Self::Model(_) | Self::Train(_) => Exit::Data,
+            Self::Plan(_) => Exit::Configuration,
+            Self::Serve(error) => error.exit(),
+            Self::Member { source, .. } => source.exit(),
+            Self::Sum => Exit::Integrity,
+            Self::Other(_) => Exit::Failed,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The outcome as tables, for people.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::report::{Document, Scores};
+
+/// Renders the evaluation and the rounds.
+pub fn render(document: &Document) -> String {
+    let mut text = String::from("Held-out perplexity\n");
+    text += &evaluation(document);
+    text += "\n\nRounds\n";
+    text += &rounds(document);
+    text += &format!(
+        "\n\nAdapter {}\nWall time {:.1} s\n",
+        document.adapter_dir.display(),
+        document.wall_seconds
+    );
+    text
+}
+
+fn evaluation(document: &Document) -> String {
+    let eval = &document.eval;
+    let columns: Vec<(&str, Option<&Scores>)> = vec![
+        ("base", Some(&eval.base)),
+        ("local-only", eval.local_only.as_ref()),
+        ("federated", Some(&eval.federated)),
+        ("centralised", eval.centralised.as_ref()),
+    ];
+    let columns: Vec<(&str, &Scores)> = columns
+        .into_iter()
+        .filter_map(|(name, scores)| Some((name, scores?)))
+        .collect();
+    let mut header = vec!["member".to_owned()];
+    header.extend(columns.iter().map(|(name, _)| (*name).to_owned()));
+    header.push("gain on own data".into());
+    let mut table = new_table(header);
+    for member in &document.members {
+        let score = |scores: &Scores| scores.by_member.get(&member.name).copied();
+        let mut row = vec![member.name.clone()];
+        row.extend(columns.iter().map(|(_, scores)| number(score(scores))));
+        row.push(gain(
+            score(eval.local_only.as_ref().unwrap_or(&eval.base)),
+            score(&eval.federated),
+        ));
+        table.add_row(row);
+    }
+    let mut row = vec!["pooled".to_owned()];
+    row.extend(columns.iter().map(|(_, scores)| number(Some(scores.pooled))));
+    row.push(gain(
+        Some(eval.local_only.as_ref().unwrap_or(&eval.base).pooled),
+        Some(eval.federated.pooled),
+    ));
+    table.add_row(row);
+    let against = if eval.local_only.is_some() {
+        "local-only"
+    } else {
+        "the base"
+    };
+    format!(
+        "{}\nGain: how much lower the federated perplexity is than that of {against}.",
+        finish(table)
+    )
+}
+
+fn rounds(document: &Document) -> String {
+    let header = [
+        "round",
+        "in the sum",
+        "dropped",
+        "train loss",
+        "eval loss",
+        "up",
+        "down",
+        "sum exact",
+        "train s",
+        "mask s",
+        "upload s",
+        "aggregate s",
+        "total s",
+    ];
+    let mut table = new_table(header.map(str::to_owned).to_vec());
+    for round in &document.rounds {
+        let seconds = |stage: &str| {
+            round
+                .seconds
+                .get(stage)
+                .map_or("-".to_owned(), |seconds| format!("{seconds:.2}"))
+        };
+        let loss = |loss: Option<f32>| loss.map_or("-".to_owned(), |loss| format!("{loss:.3}"));
+        let dropped = if round.dropped.is_empty() {
+            "-".to_owned()
+        } else {
+            round.dropped.join(", ")
+        };
+        table.add_row(vec![
+            round.round.to_string(),
+            round.survivors.len().to_string(),
+            dropped,
+            loss(round.train_loss),
+            loss(round.eval_loss),
+            indicatif::HumanBytes(round.bytes_up).to_string(),
+            indicatif::HumanBytes(round.bytes_down).to_string(),
+            match round.sum_exact {
+                Some(true) => "yes".into(),
+                Some(false) => "NO".into(),
+                None => "-".into(),
+            },
+            seconds("train"),
+            seconds("mask"),
+            seconds("upload"),
+            seconds("aggregate"),
+            seconds("total"),
+        ]);
+    }
+    finish(table)
+}
+
+fn new_table(header: Vec<String>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.set_header(header);
+    table
+}
+
+/// Numbers to the right, names to the left.
+fn finish(mut table: Table) -> String {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.2}"))
+}
+
+fn gain(before: Option<f64>, after: Option<f64>) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) => format!("{:+.1} %", 100.0 * (before - after) / before),
+        _ => "-".into(),
+    }
+}
