@@ -175,6 +175,8 @@ pub struct Coordinator {
     left: BTreeSet<MemberIndex>,
     deadline: Timestamp,
     phase: Phase,
+    /// Whether the members were sent what makes them reveal.
+    revealing: bool,
 }
 
 #[derive(Debug)]
@@ -209,6 +211,7 @@ impl Coordinator {
             left: BTreeSet::new(),
             deadline: setup.deadline(PhaseName::Keys, now),
             phase: Phase::Keys(keys::CollectKeys::default()),
+            revealing: false,
             setup,
         };
         (coordinator, effects)
@@ -270,6 +273,7 @@ impl Coordinator {
                 if let Some(name) = phase.name() {
                     self.deadline = self.setup.deadline(name, event.at);
                 }
+                self.revealing |= matches!(phase, Phase::Reveal(_));
                 self.phase = phase;
                 effects.extend(more);
             }
@@ -303,7 +307,7 @@ impl Coordinator {
 
     /// Whether shares may have been revealed: then the round must not be tried again.
     pub fn may_have_revealed(&self) -> bool {
-        matches!(self.phase, Phase::Reveal(_) | Phase::Ended)
+        self.revealing
     }
 
     /// The members that the phase still waits for.
