@@ -24,7 +24,7 @@ use crate::wire::{Signable, Unverified, Verified, codec};
 use super::coordinator::{Coordinator, Effect, Event, Input, Reject, RoundSetup};
 use super::participant::{
     ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
-    Expectation, MemoryLedger, ReadyToMask, Refusal, RoundContext,
+    Expectation, MemoryLedger, Refusal, RoundContext,
 };
 
 /// Coordinates of a delta in tests: odd, so that the last 20-bit lane is half a pair.
@@ -295,7 +295,6 @@ pub(crate) enum Stage {
     Idle,
     Keys(ExpectPeerKeys),
     Shares(ExpectPeerShares),
-    Ready(ReadyToMask),
     Survivors(ExpectSurvivors),
     Confirm(ExpectConfirmations),
     Result(ExpectResult),
