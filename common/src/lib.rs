@@ -4,6 +4,7 @@
 
 pub mod adapter;
 pub mod crypto;
+pub mod exit;
 pub mod fixed;
 pub mod ids;
 pub mod round;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::config::{ConfigError, Factor, LoraConfig, ProjectionTensor, Target};
+use super::config::{ConfigError, LoraConfig, ProjectionTensor, Target};
 use super::layout::{Layout, LayoutError, TensorSpec};
 use super::tensors::{self, FloatType, TensorFileError};
 use super::values::{Adapter, AdapterError};
@@ -276,6 +276,7 @@ pub enum PeftError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::Factor;
     use super::*;
 
     fn adapter() -> Adapter {

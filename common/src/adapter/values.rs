@@ -333,6 +333,9 @@ pub enum AdapterError {
     /// The difference is no delta.
     #[error(transparent)]
     Delta(#[from] DeltaError),
+    /// The tensors form no layout.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
 }
 
 #[cfg(test)]

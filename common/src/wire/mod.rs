@@ -4,6 +4,7 @@
 pub mod codec;
 pub mod messages;
 pub mod session;
+pub mod token;
 mod verified;
 
 pub use verified::{Signable, Unverified, Verified};

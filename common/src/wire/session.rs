@@ -1,4 +1,4 @@
-//! The first bytes of each stream that a member opens: what it is for.
+//! How a session begins: joining, the hello, and what each bulk stream is for.
 
 use std::fmt;
 
@@ -14,15 +14,19 @@ use super::verified::Unverified;
 /// The version of everything in [`super`]; it stands in every hello.
 pub const PROTOCOL: u16 = 1;
 
-/// What a stream that a member opened is for.
+/// The first words of a member on each connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberHello {
+    /// [`PROTOCOL`].
+    pub protocol: u16,
+    /// The program's release, for the other side's log.
+    pub release: String,
+}
+
+/// What a bulk stream that a member opened is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum StreamHeader {
-    /// The session's control stream; one a connection.
-    Control {
-        /// [`PROTOCOL`].
-        protocol: u16,
-    },
-    /// M3: a masked update follows as a bulk transfer.
+    /// M3: a masked update follows as a bulk transfer, then the aggregator's verdict.
     Update {
         /// The digest of the M0 that it answers.
         open: Digest,
@@ -31,10 +35,24 @@ pub enum StreamHeader {
         /// Its length in bytes.
         length: u64,
     },
-    /// The member asks for a global adapter, as a bulk transfer of its f32 values.
+    /// The member asks for a global adapter, as a bulk transfer of its little-endian f32
+    /// values.
     FetchAdapter {
-        /// Its digest.
+        /// The adapter's digest.
         adapter: Digest,
+    },
+}
+
+/// The aggregator's answer on a bulk stream: to its header, and to an update once it is
+/// stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamReply {
+    /// Go on; or, at the end: it is in.
+    Accepted,
+    /// Not taken.
+    Refused {
+        /// Why, for the member's log.
+        reason: String,
     },
 }
 
