@@ -6,6 +6,7 @@ mod keys;
 mod ledger;
 mod open;
 mod result;
+mod sealing;
 mod shares;
 
 use super::{LedgerError, MemoryLedger, Refusal};
