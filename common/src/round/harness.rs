@@ -138,7 +138,7 @@ impl Federation {
         let contribution = Contribution {
             weight: 10 + place as u32,
             train_loss: 1.0,
-            eval_loss: (place % 2 == 0).then_some(2.0),
+            eval_loss: place.is_multiple_of(2).then_some(2.0),
         };
         let mut rng = StdRng::seed_from_u64(1000 + place as u64);
         self.format.encode(&delta, contribution, &mut rng).unwrap()

@@ -143,6 +143,10 @@ pub enum EventKind {
 
 /// What the shell must do.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few at a time, and each is consumed at once"
+)]
 pub enum Effect {
     /// Send a message to a member.
     Send(MemberIndex, ToMember),
