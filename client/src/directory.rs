@@ -264,21 +264,26 @@ pub struct FileLedger {
 }
 
 impl FileLedger {
+    /// The entries of all runs: one run's rounds stay closed after another has begun.
+    fn states(&self) -> Result<Vec<LedgerState>, LedgerError> {
+        match fs::read(&self.path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| self.storage(io::Error::new(io::ErrorKind::InvalidData, error))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(self.storage(error)),
+        }
+    }
+
     fn state(&self, run: RunId) -> Result<LedgerState, LedgerError> {
-        let logged: Option<LedgerState> = match fs::read(&self.path) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| {
-                self.storage(io::Error::new(io::ErrorKind::InvalidData, error))
-            })?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(self.storage(error)),
-        };
-        Ok(logged
-            .filter(|state| state.run == run)
-            .unwrap_or_else(|| LedgerState::new(run)))
+        let logged = self.states()?.into_iter().find(|state| state.run == run);
+        Ok(logged.unwrap_or_else(|| LedgerState::new(run)))
     }
 
     fn store(&self, state: LedgerState) -> Result<(), LedgerError> {
-        let text = serde_json::to_vec(&state).expect("a log entry has text keys");
+        let mut states = self.states()?;
+        states.retain(|other| other.run != state.run);
+        states.push(state);
+        let text = serde_json::to_vec(&states).expect("a log entry has text keys");
         write_atomic(&self.path, &text, Access::Owner).map_err(|error| self.storage(error))
     }
 

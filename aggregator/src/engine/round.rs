@@ -59,6 +59,10 @@ impl Engine {
                     let _ = reply.send(Err("you are not on this run's roster".into()));
                     return Ok(None);
                 };
+                if let Err(error) = self.check_upload(from).await {
+                    let _ = reply.send(Err(error.to_string()));
+                    return Ok(None);
+                }
                 match self.decide(Some(from), Input::Uploaded { from, open, claim }) {
                     Ok(event) => {
                         let end = self.advance(event).await;
@@ -196,6 +200,13 @@ impl Engine {
             }
         }
         Ok(None)
+    }
+
+    /// Checks that a stored update can be added, before its sender counts as a survivor.
+    async fn check_upload(&self, member: MemberIndex) -> std::io::Result<()> {
+        let packed = tokio::fs::read(self.upload_path(member)).await?;
+        let sum = &self.round().sum;
+        tokio::task::block_in_place(|| sum.check(&packed)).map_err(std::io::Error::other)
     }
 
     /// Adds a stored update to the running sum.

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_fills_its_bounds_evenly_and_b_is_zero() {
-        let config = LoraConfig::new(4, 8.0, 0.0, [Target::Q].into()).unwrap();
+        let config = LoraConfig::new(4, 8.0, 0.0, [Target::Q]).unwrap();
         let adapter = Adapter::initial(config.clone(), layout(), 7).unwrap();
         let (a, b) = adapter.values().split_at(400);
         assert!(a.iter().all(|x| x.abs() <= 0.1));

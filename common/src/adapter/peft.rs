@@ -1,13 +1,14 @@
 //! Adapters on disk: `adapter_model.safetensors` and `adapter_config.json`, as PEFT writes
 //! and reads them, so that vLLM, TGI or Transformers can load what a run made.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::config::{ConfigError, LoraConfig, ProjectionTensor, Target};
 use super::layout::{Layout, LayoutError, TensorSpec};
-use super::tensors::{self, FloatType, TensorFileError};
+use super::tensors::{self, FloatTensor, FloatType, TensorFileError};
 use super::values::{Adapter, AdapterError};
 
 /// The weights' file name.
@@ -61,21 +62,38 @@ pub fn save(dir: &Path, adapter: &Adapter, base_model: &str) -> Result<(), PeftE
 /// on the projections of a Llama block, with the setting that makes them so.
 pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
     let path = dir.join(CONFIG_FILE);
-    let text = tensors::read_bounded(&path, MOST_CONFIG_BYTES)?;
+    let config = parse_config(&path, &tensors::read_bounded(&path, MOST_CONFIG_BYTES)?)?;
+    let path = dir.join(WEIGHTS_FILE);
+    assemble(&path, config, tensors::read(&path, MOST_WEIGHT_BYTES)?)
+}
+
+/// Reads an `adapter_config.json` from its content; `path` stands in errors alone.
+pub fn parse_config(path: &Path, text: &[u8]) -> Result<LoraConfig, PeftError> {
     let object: Map<String, Value> =
-        serde_json::from_slice(&text).map_err(|source| PeftError::Json {
-            path: path.clone(),
+        serde_json::from_slice(text).map_err(|source| PeftError::Json {
+            path: path.to_owned(),
             source,
         })?;
-    let config = read_config(&path, &object)?;
+    read_config(path, &object)
+}
 
-    let path = dir.join(WEIGHTS_FILE);
+/// Reads an `adapter_model.safetensors` of an adapter with `config` from its content; `path`
+/// stands in errors alone.
+pub fn parse_weights(path: &Path, config: LoraConfig, bytes: &[u8]) -> Result<Adapter, PeftError> {
+    assemble(path, config, tensors::parse(path, bytes)?)
+}
+
+fn assemble(
+    path: &Path,
+    config: LoraConfig,
+    tensors: BTreeMap<String, FloatTensor>,
+) -> Result<Adapter, PeftError> {
     let in_file = |source: AdapterError| PeftError::Adapter {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
     let mut found: Vec<_> = Vec::new();
-    for (name, tensor) in tensors::read(&path, MOST_WEIGHT_BYTES)? {
+    for (name, tensor) in tensors {
         let Some(place) = ProjectionTensor::parse(&name) else {
             return Err(in_file(AdapterError::Unknown { name }));
         };
@@ -93,7 +111,7 @@ pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
         values.extend(tensor.values);
     }
     let layout = Layout::new(specs).map_err(|source| PeftError::Layout {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?;
     Adapter::new(config, layout, values).map_err(in_file)

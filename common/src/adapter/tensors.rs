@@ -38,8 +38,12 @@ impl std::fmt::Debug for FloatTensor {
 /// Reads all tensors of a safetensors file of at most `most` bytes. F32, F16 and BF16 are
 /// taken; every value must be finite.
 pub fn read(path: &Path, most: u64) -> Result<BTreeMap<String, FloatTensor>, TensorFileError> {
-    let bytes = read_bounded(path, most)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|source| TensorFileError::Format {
+    parse(path, &read_bounded(path, most)?)
+}
+
+/// Takes the tensors of a safetensors file's content apart; `path` stands in errors alone.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, FloatTensor>, TensorFileError> {
+    let file = SafeTensors::deserialize(bytes).map_err(|source| TensorFileError::Format {
         path: path.to_owned(),
         source,
     })?;

@@ -58,6 +58,31 @@ impl fmt::Debug for Seed {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AgreementPublic(pub [u8; 32]);
 
+impl AgreementPublic {
+    /// 2^255 - 19, the field's prime, most significant byte first.
+    const PRIME: [u8; 32] = {
+        let mut bytes = [0xff; 32];
+        (bytes[0], bytes[31]) = (0x7f, 0xed);
+        bytes
+    };
+
+    /// Whether this is the one encoding of a point that adds a secret of its own: below the
+    /// field's prime, so that no two keys are one point, and not of small order.
+    pub fn is_sound(&self) -> bool {
+        // Any secret is a multiple of the cofactor, so any secret tells small orders apart.
+        self.is_canonical()
+            && x25519_dalek::StaticSecret::from([1; 32])
+                .diffie_hellman(&x25519_dalek::PublicKey::from(self.0))
+                .was_contributory()
+    }
+
+    fn is_canonical(&self) -> bool {
+        let mut bytes = self.0;
+        bytes.reverse();
+        bytes < Self::PRIME
+    }
+}
+
 impl fmt::Debug for AgreementPublic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AgreementPublic({})", hex::encode(&self.0[..4]))
@@ -95,13 +120,16 @@ impl AgreementSecret {
     ///
     /// # Errors
     /// [`AgreementError`] where `theirs` is a point of small order, so that it adds no secret
-    /// of its own (RFC 7748, section 6.1).
+    /// of its own (RFC 7748, section 6.1), or another encoding of a point than the canonical.
     pub fn agree(
         &self,
         theirs: &AgreementPublic,
         context: &'static str,
         binding: &Digest,
     ) -> Result<Seed, AgreementError> {
+        if !theirs.is_canonical() {
+            return Err(AgreementError);
+        }
         let shared = self
             .0
             .diffie_hellman(&x25519_dalek::PublicKey::from(theirs.0));
@@ -121,9 +149,13 @@ impl fmt::Debug for AgreementSecret {
     }
 }
 
-/// A public key of small order: the agreed key would be known to everybody.
+/// A public key of small order, with which the agreed key would be known to everybody, or one
+/// that is not the canonical encoding of its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the X25519 key is of small order: the agreed secret would be known to everybody")]
+#[error(
+    "the X25519 key is of small order, so that the agreed secret would be known to everybody, \
+     or not in canonical form"
+)]
 pub struct AgreementError;
 
 #[cfg(test)]
@@ -154,11 +186,19 @@ mod tests {
     }
 
     #[test]
-    fn small_order_keys_are_refused() {
+    fn small_order_and_non_canonical_keys_are_refused() {
         let secret = AgreementSecret::random(&mut os_rng());
         let mut one = [0; 32];
         one[0] = 1;
-        for point in [[0; 32], one] {
+        // The prime plus one is the point 1 again; the highest bit is not part of a point.
+        let mut again = AgreementPublic::PRIME;
+        again.reverse();
+        again[0] += 1;
+        let mut high_bit = secret.public().0;
+        high_bit[31] |= 0x80;
+        assert!(secret.public().is_sound());
+        for point in [[0; 32], one, again, high_bit] {
+            assert!(!AgreementPublic(point).is_sound());
             let refused = secret.agree(&AgreementPublic(point), "test", &Digest::of("t", b""));
             assert_eq!(refused.unwrap_err(), AgreementError);
         }

@@ -1,4 +1,5 @@
-//! Shamir's secret sharing (CACM 1979) of 32-byte secrets over GF(256).
+//! Shamir's secret sharing (CACM 1979) of 32-byte secrets over GF(256), in which bytes are
+//! polynomials modulo x^8 + x^4 + x^3 + x^2 + 1 (0x11d).
 //!
 //! The polynomial arithmetic is the `sharks` crate's. What that crate leaves open is closed
 //! here: a holder's coordinate is assigned by its place, never taken from the share's own

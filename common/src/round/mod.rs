@@ -3,3 +3,6 @@
 
 pub mod coordinator;
 pub mod participant;
+
+#[cfg(test)]
+mod harness;

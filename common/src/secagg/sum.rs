@@ -37,6 +37,15 @@ impl RunningSum {
         Ok(())
     }
 
+    /// Checks that [`RunningSum::add`] would take these bytes, so that a malformed update
+    /// is its sender's loss and not the round's.
+    ///
+    /// # Errors
+    /// [`PackError`], as [`RunningSum::add`].
+    pub fn check(&self, packed: &[u8]) -> Result<(), PackError> {
+        pack::unpack(self.bits, packed, self.lanes.len(), |_, _| ())
+    }
+
     /// How many updates were added.
     pub fn added(&self) -> usize {
         self.added
@@ -46,5 +55,26 @@ impl RunningSum {
     pub fn unmask(mut self, unmasking: Unmasking) -> RingSum {
         unmasking.remove_from(&mut self.lanes, self.bits);
         RingSum(self.lanes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_check_refuses_is_not_added() {
+        let mut sum = RunningSum::new(LaneBits::B20, 1);
+        let good = pack::pack(LaneBits::B20, &[5]);
+        let mut padded = good.clone();
+        padded[2] |= 0x80;
+        for bad in [&padded[..], &good[1..]] {
+            assert!(sum.check(bad).is_err());
+            assert!(sum.add(bad).is_err());
+        }
+        sum.check(&good).unwrap();
+        sum.add(&good).unwrap();
+        assert_eq!(sum.added(), 1);
+        assert_eq!(sum.lanes, [5]);
     }
 }

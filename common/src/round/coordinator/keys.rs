@@ -36,6 +36,10 @@ impl CollectKeys {
             .verify(&entry.identity, &setup.digest)
             .map_err(|_| Reject::Signature { member: from })?;
         let own = *verified.body();
+        // Every member refuses a round with such a key in it: it must not get that far.
+        if !own.sealing.is_sound() || !own.masking.is_sound() {
+            return Err(Reject::WeakKey { member: from });
+        }
         let repeated = own.sealing == own.masking
             || self.taken.values().map(Unverified::claimed).any(|other| {
                 [other.sealing, other.masking]

@@ -143,6 +143,10 @@ pub enum EventKind {
 
 /// What the shell must do.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few at a time, and each is consumed at once"
+)]
 pub enum Effect {
     /// Send a message to a member.
     Send(MemberIndex, ToMember),
@@ -175,6 +179,8 @@ pub struct Coordinator {
     left: BTreeSet<MemberIndex>,
     deadline: Timestamp,
     phase: Phase,
+    /// Whether the members were sent what makes them reveal.
+    revealing: bool,
 }
 
 #[derive(Debug)]
@@ -209,6 +215,7 @@ impl Coordinator {
             left: BTreeSet::new(),
             deadline: setup.deadline(PhaseName::Keys, now),
             phase: Phase::Keys(keys::CollectKeys::default()),
+            revealing: false,
             setup,
         };
         (coordinator, effects)
@@ -270,6 +277,7 @@ impl Coordinator {
                 if let Some(name) = phase.name() {
                     self.deadline = self.setup.deadline(name, event.at);
                 }
+                self.revealing |= matches!(phase, Phase::Reveal(_));
                 self.phase = phase;
                 effects.extend(more);
             }
@@ -303,7 +311,7 @@ impl Coordinator {
 
     /// Whether shares may have been revealed: then the round must not be tried again.
     pub fn may_have_revealed(&self) -> bool {
-        matches!(self.phase, Phase::Reveal(_) | Phase::Ended)
+        self.revealing
     }
 
     /// The members that the phase still waits for.

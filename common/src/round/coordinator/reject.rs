@@ -54,6 +54,12 @@ pub enum Reject {
         /// Who.
         member: MemberIndex,
     },
+    /// A key of small order or not in canonical form, which every member would refuse.
+    #[error("member {member} sent a key of small order, or not in canonical form")]
+    WeakKey {
+        /// Who.
+        member: MemberIndex,
+    },
     /// Shares for other holders than those of the round, or of another length.
     #[error(
         "member {member} sent shares for other members than the round has, or of a wrong length"

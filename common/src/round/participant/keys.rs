@@ -107,6 +107,9 @@ impl ExpectPeerKeys {
                     member,
                 });
             }
+            if !verified.sealing.is_sound() || !verified.masking.is_sound() {
+                return Err(Refusal::WeakKey { member });
+            }
             if !seen.insert(verified.sealing) || !seen.insert(verified.masking) {
                 return Err(Refusal::RepeatedKey { member });
             }

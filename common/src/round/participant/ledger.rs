@@ -1,11 +1,14 @@
 //! The member's write-ahead log: which rounds it opened, and for which it revealed shares.
 //! An entry is durable before the message that it stands for is made.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, RoundNumber, RunId};
 
-/// Where the log is kept. Both calls return only once the entry is durable.
+/// Where the log is kept. Both calls return only once the entry is durable. The entries of a
+/// run stay after another run has begun: else its rounds could be replayed.
 pub trait RoundLedger {
     /// Notes that a round is opened.
     ///
@@ -97,14 +100,14 @@ impl LedgerState {
 
 /// A log that lives as long as the process: for tests, and for members of a simulation.
 #[derive(Debug, Default)]
-pub struct MemoryLedger(Option<LedgerState>);
+pub struct MemoryLedger(HashMap<RunId, LedgerState>);
 
 impl MemoryLedger {
     fn state(&self, run: RunId) -> LedgerState {
-        match self.0 {
-            Some(state) if state.run == run => state,
-            _ => LedgerState::new(run),
-        }
+        self.0
+            .get(&run)
+            .copied()
+            .unwrap_or_else(|| LedgerState::new(run))
     }
 }
 
@@ -115,7 +118,8 @@ impl RoundLedger for MemoryLedger {
         round: RoundNumber,
         attempt: Attempt,
     ) -> Result<(), LedgerError> {
-        self.0 = Some(self.state(run).after_open(round, attempt)?);
+        let state = self.state(run).after_open(round, attempt)?;
+        self.0.insert(run, state);
         Ok(())
     }
 
@@ -125,7 +129,8 @@ impl RoundLedger for MemoryLedger {
         round: RoundNumber,
         attempt: Attempt,
     ) -> Result<(), LedgerError> {
-        self.0 = Some(self.state(run).after_reveal(round, attempt)?);
+        let state = self.state(run).after_reveal(round, attempt)?;
+        self.0.insert(run, state);
         Ok(())
     }
 }

@@ -156,7 +156,12 @@ impl RoundContext {
             });
         }
         let minimum = usize::from(open.minimum);
-        let floor = lowest.minimum().max(self.contributors);
+        // No phase closes below the threshold, so that counts towards this member's own floor.
+        let floor = if threshold >= self.contributors {
+            lowest.minimum()
+        } else {
+            lowest.minimum().max(self.contributors)
+        };
         if minimum < floor || minimum > members {
             return Err(Refusal::Minimum {
                 got: minimum,

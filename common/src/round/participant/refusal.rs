@@ -119,9 +119,9 @@ pub enum Refusal {
         /// The later of the two.
         member: MemberIndex,
     },
-    /// A key of small order.
+    /// A key of small order, or not in canonical form.
     #[error(
-        "member {member}'s key is of small order: what is agreed with it is known to everybody"
+        "member {member}'s key is of small order, so that what is agreed with it is known to everybody, or not in canonical form"
     )]
     WeakKey {
         /// Whose.

@@ -123,6 +123,10 @@ impl ExpectConfirmations {
             .collect();
         let next = ExpectResult {
             transcript: RoundResult::transcript_of(&self.transcript, &self.digest),
+            dropped: roster
+                .indices()
+                .filter(|member| !self.list.0.contains_key(member))
+                .collect(),
             open: self.round.open,
             list: self.list,
         };
@@ -150,6 +154,7 @@ pub struct ExpectResult {
     transcript: Digest,
     open: Open,
     list: Survivors,
+    dropped: Vec<MemberIndex>,
 }
 
 impl ExpectResult {
@@ -178,6 +183,7 @@ impl ExpectResult {
                 "list of survivors",
                 result.survivors.iter().eq(self.list.0.keys()),
             ),
+            ("list of dropped members", result.dropped == self.dropped),
             (
                 "total weight",
                 (1..=u64::from(self.open.max_weight) * self.list.0.len() as u64)

@@ -1,0 +1,13 @@
+//! Run plans as TOML.
+#![no_main]
+
+use fedlora_common::spec::RunPlan;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Ok(plan) = RunPlan::from_toml(text) {
+        plan.policy().expect("checked when parsed");
+        plan.fixed_point().expect("checked when parsed");
+        let _ = plan.digest();
+    }
+});

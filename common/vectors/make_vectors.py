@@ -1,0 +1,371 @@
+#!/usr/bin/env python3
+"""Test vectors for fedlora's cryptography, from an implementation of its own.
+
+Needs the packages `cryptography` and `blake3`; writes `vectors.json` beside this file.
+Nothing here is random: rerunning gives the same file.
+"""
+
+import json
+import math
+import pathlib
+import struct
+from importlib.metadata import version
+
+from blake3 import blake3
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import (
+    X25519PrivateKey,
+    X25519PublicKey,
+)
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+RAW = serialization.Encoding.Raw, serialization.PublicFormat.Raw
+
+
+def fixed_bytes(label, length=32):
+    """Bytes that look random and are always the same."""
+    hasher = blake3(label.encode(), derive_key_context="fedlora test vectors")
+    return hasher.digest(length=length)
+
+
+def derive(context, data):
+    return blake3(data, derive_key_context=context).digest()
+
+
+def number(value):
+    return struct.pack("<Q", value)
+
+
+# X25519 and the seeds derived from it.
+
+
+def x25519_public(secret):
+    return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes(*RAW)
+
+
+def agree(secret, theirs, context, binding):
+    shared = X25519PrivateKey.from_private_bytes(secret).exchange(
+        X25519PublicKey.from_public_bytes(theirs)
+    )
+    return derive(context, shared + binding)
+
+
+def pair_seed(secret, theirs, one, two, transcript):
+    low, high = sorted((one, two))
+    binding = derive("fedlora 1 pair mask binding", transcript + number(low) + number(high))
+    return agree(secret, theirs, "fedlora 1 pair mask seed", binding)
+
+
+# Masks.
+
+
+def words(seed, count):
+    """AES-256-CTR, counter from zero, read as little-endian 32-bit words."""
+    cipher = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
+    stream = cipher.update(bytes(4 * count)) + cipher.finalize()
+    return list(struct.unpack(f"<{count}I", stream))
+
+
+def pack(bits, lanes):
+    """Lanes as one little-endian integer of `bits` bits each, cut into bytes."""
+    whole = sum(lane << (bits * place) for place, lane in enumerate(lanes))
+    return whole.to_bytes((bits * len(lanes) + 7) // 8, "little")
+
+
+def add_mask(lanes, seed, sign, bits):
+    stream = words(seed, len(lanes))
+    return [(lane + sign * word) % (1 << bits) for lane, word in zip(lanes, stream)]
+
+
+# Fixed point.
+
+LOSS_CAP = 32.0
+
+
+def f32(value):
+    return struct.unpack("<f", struct.pack("<f", value))[0]
+
+
+def f32_bits(value):
+    return struct.unpack("<I", struct.pack("<f", value))[0]
+
+
+def quantum(bits, members):
+    return ((1 << (bits - 1)) - 1) // members
+
+
+def round_stochastic(value, word, most, bits):
+    rounded = math.floor(value + word / 4294967296.0)
+    return max(-most, min(most, rounded)) % (1 << bits)
+
+
+def encode(bits, members, clip, max_weight, delta, weight, train, evaluated, rounding):
+    most = quantum(bits, members)
+    stream = words(rounding, len(delta) + 4)
+    share = weight / max_weight * float(most)
+    scale = share / clip
+    lanes = [
+        round_stochastic(x * scale, word, most, bits) for x, word in zip(delta, stream)
+    ]
+
+    def loss(value, word):
+        return round_stochastic(min(value, LOSS_CAP) / LOSS_CAP * share, word, most, bits)
+
+    lanes.append(weight)
+    lanes.append(weight if evaluated is not None else 0)
+    lanes.append(loss(train, stream[-2]))
+    lanes.append(loss(evaluated, stream[-1]) if evaluated is not None else
+                 round_stochastic(0.0, stream[-1], most, bits))
+    return lanes
+
+
+def lift(bits, lane):
+    return lane - (1 << bits) if lane >> (bits - 1) else lane
+
+
+def decode(bits, members, clip, max_weight, lanes):
+    coordinates, (weight, evaluated, train, held_out) = lanes[:-4], [
+        lift(bits, lane) for lane in lanes[-4:]
+    ]
+    unit = max_weight / float(quantum(bits, members))
+    scale = clip * unit / weight
+    return {
+        "delta": [f32_bits(lift(bits, lane) * scale) for lane in coordinates],
+        "weight": weight,
+        "train_loss": f32_bits(train * unit * LOSS_CAP / weight),
+        "eval_loss": f32_bits(held_out * unit * LOSS_CAP / evaluated) if evaluated else None,
+    }
+
+
+# Shamir over GF(256), polynomial x^8 + x^4 + x^3 + x^2 + 1, as the blahaj crate has it.
+
+
+def gf_multiply(a, b):
+    product = 0
+    while b:
+        if b & 1:
+            product ^= a
+        a <<= 1
+        if a & 0x100:
+            a ^= 0x11D
+        b >>= 1
+    return product
+
+
+def gf_inverse(a):
+    result = 1
+    for _ in range(254):
+        result = gf_multiply(result, a)
+    return result
+
+
+def evaluate(coefficients, x):
+    """Horner's rule; `coefficients` from the constant upwards."""
+    value = 0
+    for coefficient in reversed(coefficients):
+        value = gf_multiply(value, x) ^ coefficient
+    return value
+
+
+def interpolate_at_zero(points):
+    secret = 0
+    for x, y in points:
+        basis = 1
+        for other, _ in points:
+            if other != x:
+                basis = gf_multiply(basis, gf_multiply(other, gf_inverse(other ^ x)))
+        secret ^= gf_multiply(y, basis)
+    return secret
+
+
+# The vectors.
+
+
+def mask_expansion():
+    return [
+        {"seed": seed.hex(), "words": words(seed, 9)}
+        for seed in (bytes(32), fixed_bytes("expansion"))
+    ]
+
+
+def pair_seeds():
+    vectors = []
+    for one, two in ((0, 1), (5, 2)):
+        secret, peer = fixed_bytes(f"pair {one}"), fixed_bytes(f"pair {two}")
+        transcript = fixed_bytes("pair transcript")
+        seed = pair_seed(secret, x25519_public(peer), one, two, transcript)
+        assert seed == pair_seed(peer, x25519_public(secret), two, one, transcript)
+        vectors.append({
+            "secret": secret.hex(),
+            "public": x25519_public(secret).hex(),
+            "peer_secret": peer.hex(),
+            "peer_public": x25519_public(peer).hex(),
+            "places": [one, two],
+            "transcript": transcript.hex(),
+            "seed": seed.hex(),
+        })
+    return vectors
+
+
+def masking():
+    """Whole uploads: encoded, masked and packed, and what their sum decodes to."""
+    vectors = []
+    members, clip, max_weight = 3, 0.5, 100
+    delta = [f32((k * 5 % 11) / 11 - 0.45) for k in range(7)]
+    transcript = fixed_bytes("masking transcript")
+    secrets = [fixed_bytes(f"mask secret {k}") for k in range(members)]
+    for bits in (20, 24, 32):
+        total = [0] * (len(delta) + 4)
+        uploads = []
+        for me in range(members):
+            weight, train = 10 + me, f32(1.25 + me)
+            evaluated = None if me == 1 else f32(2.5)
+            rounding = fixed_bytes(f"rounding {bits} {me}")
+            own = fixed_bytes(f"self-mask {bits} {me}")
+            values = [f32(x / (me + 1)) for x in delta]
+            lanes = encode(
+                bits, members, clip, max_weight, values, weight, train, evaluated, rounding
+            )
+            total = [(a + b) % (1 << bits) for a, b in zip(total, lanes)]
+            masked = add_mask(lanes, own, 1, bits)
+            for peer in range(members):
+                if peer != me:
+                    seed = pair_seed(
+                        secrets[me], x25519_public(secrets[peer]), me, peer, transcript
+                    )
+                    masked = add_mask(masked, seed, 1 if me < peer else -1, bits)
+            uploads.append({
+                "delta": [f32_bits(x) for x in values],
+                "weight": weight,
+                "train_loss": f32_bits(train),
+                "eval_loss": None if evaluated is None else f32_bits(evaluated),
+                "rounding_seed": rounding.hex(),
+                "lanes": lanes,
+                "self_mask": own.hex(),
+                "self_mask_commitment": derive(
+                    "fedlora 1 self-mask seed commitment", own
+                ).hex(),
+                "mask_secret": secrets[me].hex(),
+                "mask_public": x25519_public(secrets[me]).hex(),
+                "packed": pack(bits, masked).hex(),
+                "vector_digest": blake3(pack(bits, masked)).hexdigest(),
+            })
+        vectors.append({
+            "bits": bits,
+            "members": members,
+            "clip": clip,
+            "max_weight": max_weight,
+            "transcript": transcript.hex(),
+            "uploads": uploads,
+            "sum": total,
+            "decoded": decode(bits, members, clip, max_weight, total),
+        })
+    return vectors
+
+
+def signature():
+    digests = {
+        name: fixed_bytes(f"open {name}") for name in ("roster", "adapter", "plan", "layout")
+    }
+    run = fixed_bytes("run", 16)
+    opening = {
+        "suite": 1, "round": 3, "attempt": 2, "factors": 1, "clip": 0.5,
+        "max_weight": 100, "bits": 24, "threshold": 4, "minimum": 4,
+    }
+    open_digest = derive(
+        "fedlora 1 M0 open",
+        number(opening["suite"]) + run + number(opening["round"])
+        + number(opening["attempt"]) + digests["roster"] + digests["adapter"]
+        + digests["plan"] + digests["layout"] + number(opening["factors"])
+        + number(f32_bits(opening["clip"])) + number(opening["max_weight"])
+        + number(opening["bits"]) + number(opening["threshold"]) + number(opening["minimum"]),
+    )
+    member = 2
+    sealing = x25519_public(fixed_bytes("sealing secret"))
+    mask = x25519_public(fixed_bytes("mask secret 2"))
+    commitment = derive("fedlora 1 self-mask seed commitment", fixed_bytes("self-mask"))
+    body = derive(
+        "fedlora 1 M1 keys", open_digest + number(member) + sealing + mask + commitment
+    )
+    identity = fixed_bytes("identity")
+    key = Ed25519PrivateKey.from_private_bytes(identity)
+    return {
+        "identity": identity.hex(),
+        "identity_public": key.public_key().public_bytes(*RAW).hex(),
+        "run": run.hex(),
+        **{name: digest.hex() for name, digest in digests.items()},
+        **opening,
+        "open_digest": open_digest.hex(),
+        "member": member,
+        "sealing": sealing.hex(),
+        "masking": mask.hex(),
+        "self_mask": commitment.hex(),
+        "digest": body.hex(),
+        "signature": key.sign(body).hex(),
+        "transcript": derive("fedlora 1 keys transcript", open_digest + body).hex(),
+    }
+
+
+def sealing():
+    sender, holder = 1, 4
+    secret, peer = fixed_bytes("seal sender"), fixed_bytes("seal holder")
+    transcript = fixed_bytes("seal transcript")
+    binding = derive(
+        "fedlora 1 M2 sealed shares", transcript + number(sender) + number(holder)
+    )
+    key = agree(secret, x25519_public(peer), "fedlora 1 share sealing key", binding)
+    message = fixed_bytes("two shares", 64)
+    return {
+        "sender": sender,
+        "holder": holder,
+        "sender_secret": secret.hex(),
+        "holder_secret": peer.hex(),
+        "transcript": transcript.hex(),
+        "key": key.hex(),
+        "associated": binding.hex(),
+        "message": message.hex(),
+        "sealed": ChaCha20Poly1305(key).encrypt(bytes(12), message, binding).hex(),
+    }
+
+
+def shamir():
+    threshold, holders = 4, 7
+    secret = fixed_bytes("shamir secret")
+    higher = [fixed_bytes(f"coefficient {k}") for k in range(1, threshold)]
+    columns = [[secret[k], *(c[k] for c in higher)] for k in range(32)]
+    shares = [
+        bytes(evaluate(column, place + 1) for column in columns)
+        for place in range(holders)
+    ]
+    chosen = [1, 2, 4, 6]
+    again = bytes(
+        interpolate_at_zero([(place + 1, shares[place][k]) for place in chosen])
+        for k in range(32)
+    )
+    assert again == secret
+    return {
+        "threshold": threshold,
+        "secret": secret.hex(),
+        "shares": [share.hex() for share in shares],
+        "chosen": chosen,
+    }
+
+
+def main():
+    vectors = {
+        "made_with": {name: version(name) for name in ("cryptography", "blake3")},
+        "mask_expansion": mask_expansion(),
+        "pair_seeds": pair_seeds(),
+        "masking": masking(),
+        "m1_signature": signature(),
+        "sealing": sealing(),
+        "shamir": shamir(),
+    }
+    path = pathlib.Path(__file__).with_name("vectors.json")
+    path.write_text(json.dumps(vectors, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
