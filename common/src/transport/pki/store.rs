@@ -104,7 +104,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (certificate, key) = (dir.path().join("ca.pem"), dir.path().join("ca.key"));
         let now = OffsetDateTime::UNIX_EPOCH;
-        let authority = CertificateAuthority::create("demo", now, 30, &mut rand::rng()).unwrap();
+        let authority =
+            CertificateAuthority::create("demo", now, 30, &mut crate::crypto::os_rng()).unwrap();
         authority.save(&certificate, &key).unwrap();
         let read = CertificateAuthority::load(&certificate, &key).unwrap();
         assert_eq!(read.fingerprint(), authority.fingerprint());

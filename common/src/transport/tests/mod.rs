@@ -52,7 +52,7 @@ struct Federation {
 
 impl Federation {
     fn new() -> Self {
-        let rng = &mut rand::rng();
+        let rng = &mut crate::crypto::os_rng();
         let authority = CertificateAuthority::create("demo", yesterday(), 30, rng).unwrap();
         let key = TlsKeyPair::generate().unwrap();
         let issued = authority
@@ -76,7 +76,13 @@ impl Federation {
         let request = key.signing_request().unwrap();
         let issued = self
             .authority
-            .issue_member_certificate(&request, &name(member), not_before, days, &mut rand::rng())
+            .issue_member_certificate(
+                &request,
+                &name(member),
+                not_before,
+                days,
+                &mut crate::crypto::os_rng(),
+            )
             .unwrap();
         let credentials = Credentials::new(issued.certificate.clone(), &key).unwrap();
         (credentials, issued)
