@@ -1,8 +1,12 @@
 //! What Hugging Face's chat templates expect of Jinja beyond the language: Python's string
 //! and dict methods, `raise_exception`, `strftime_now`, and the `generation` tags.
 
-use minijinja::value::ValueKind;
+use std::io::{self, Write};
+
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
+use serde::Serialize as _;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 /// Steps that one rendering may take. A template is code from elsewhere.
 const FUEL: u64 = 5_000_000;
@@ -14,6 +18,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_lstrip_blocks(true);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(python_method);
+    environment.add_filter("tojson", json);
     environment.add_function(
         "raise_exception",
         |message: String| -> Result<Value, Error> {
@@ -46,6 +51,44 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// Transformers' own `tojson`: Python's `json.dumps` with non-ASCII text as it is and nothing
+/// escaped for HTML.
+fn json(value: Value, options: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    options.assert_all_used()?;
+    let mut out = Vec::new();
+    let written = match indent {
+        Some(width) => {
+            let indent = vec![b' '; width.min(16)];
+            let format = PrettyFormatter::with_indent(&indent);
+            value.serialize(&mut Serializer::with_formatter(&mut out, format))
+        }
+        None => value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)),
+    };
+    let refused = || Error::new(ErrorKind::BadSerialization, "not to be written as JSON");
+    written.map_err(|_| refused())?;
+    String::from_utf8(out)
+        .map(Value::from)
+        .map_err(|_| refused())
+}
+
+/// JSON on one line with a space after each comma and colon.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
 }
 
 /// The date that Llama's own template falls back to. A template that shows the date must not
