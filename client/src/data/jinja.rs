@@ -35,11 +35,12 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
+        let (before, after) = rest.split_at(start + 2);
+        let Some(length) = after.find("%}") else {
             break;
         };
-        let tag = &rest[start + 2..start + length];
-        out.push_str(&rest[..start + 2]);
+        let tag = &after[..length];
+        out.push_str(before);
         let word = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         match word {
             "generation" => out.push_str(&tag.replace(word, "if true")),
@@ -47,7 +48,7 @@ pub(super) fn without_generation_tags(source: &str) -> String {
             _ => out.push_str(tag),
         }
         out.push_str("%}");
-        rest = &rest[start + length + 2..];
+        rest = &after[length + 2..];
     }
     out.push_str(rest);
     out
@@ -230,6 +231,7 @@ mod tests {
             ),
             ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
             ("{%- generation -%} x {%- endgeneration -%} y", "xy"),
+            ("{% set x = '%' %}{{ x }}{{ '{' ~ '%}' }}", "%{%}"),
         ];
         for (source, expected) in cases {
             assert_eq!(render(source).unwrap(), expected, "{source}");

@@ -354,4 +354,15 @@ mod tests {
         let file = ChatTemplate::from_folder(folder.path()).unwrap();
         assert_eq!(file.render(&chat(), false).unwrap(), "file");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_template_compiles_or_is_refused_and_rendering_ends(
+            source in "(\\{[%{] ?(for|if|m|messages|endfor|endif|set|in|x|-|\\[|\\|)* ?[%}]\\}|\\PC){0,12}"
+        ) {
+            if let Ok(template) = ChatTemplate::new(&source, BTreeMap::new()) {
+                let _ = template.render_responses(&chat());
+            }
+        }
+    }
 }

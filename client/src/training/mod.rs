@@ -1,1 +1,20 @@
-//! Local training and evaluation. Steps 2 and 11 of the round.
+//! Local training and evaluation of an adapter on a frozen base. Step 2 of the round.
+//!
+//! Nothing here knows the wire, the rounds or the transport.
+
+mod device;
+mod engine;
+mod evaluate;
+mod optimizer;
+mod options;
+mod schedule;
+mod trainer;
+
+pub use device::{Device, DeviceError};
+pub use engine::{Engine, ModelError};
+pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};
+pub use options::{Evaluation, Progress, TrainError, TrainOptions, TrainReport, Trained};
+pub use schedule::{Decay, Schedule};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,20 @@
-//! The adapter: ordered tensor layout, values, deltas, and PEFT files.
+//! The adapter as all sides see it: which tensors in which order, their values, the change
+//! a member made to them, and the PEFT files on disk.
+//!
+//! Steps 3, 4 and 10 of the round work on these types. Nothing here knows a model or a
+//! tensor library, so that the aggregator can depend on it.
+
+mod config;
+mod delta;
+mod init;
+mod layout;
+pub mod peft;
+pub mod tensors;
+mod values;
+
+pub use config::{
+    ConfigError, Factor, FactorSchedule, Factors, LoraConfig, ProjectionTensor, Target,
+};
+pub use delta::{Delta, DeltaError};
+pub use layout::{Layout, LayoutError, TensorSpec};
+pub use values::{Adapter, AdapterError};

@@ -1,0 +1,200 @@
+//! Low-rank adaptation (Hu et al., 2021), always factored: `x W^T + s (x A^T) B^T`. The dense
+//! `B A` is never built.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use fedlora_common::adapter::{Adapter, Factor, ProjectionTensor, Target};
+
+use super::config::LlamaConfig;
+use super::random::SplitMix;
+
+/// The factors of one projection: `a` `[rank, in]`, `b` `[out, rank]`.
+#[derive(Debug, Clone)]
+pub struct LowRank<B: Backend> {
+    /// The inner factor.
+    pub a: Tensor<B, 2>,
+    /// The outer factor.
+    pub b: Tensor<B, 2>,
+}
+
+/// An adapter on a device.
+#[derive(Debug, Clone)]
+pub struct Lora<B: Backend> {
+    scale: f64,
+    /// By block, then by [`Target`] as a number.
+    blocks: Vec<[Option<LowRank<B>>; 7]>,
+}
+
+impl<B: Backend> Lora<B> {
+    /// Copies an adapter to the device. `make` turns each factor into what the caller
+    /// computes with: a constant or a parameter.
+    ///
+    /// # Errors
+    /// The first tensor that does not fit the model, with the shape that would.
+    pub fn from_adapter(
+        adapter: &Adapter,
+        config: &LlamaConfig,
+        device: &B::Device,
+        mut make: impl FnMut(ProjectionTensor, Tensor<B, 2>) -> Tensor<B, 2>,
+    ) -> Result<Self, LoraError> {
+        let expected = Adapter::layout_for(adapter.config(), config.num_hidden_layers, |_, t| {
+            config.projection(t)
+        });
+        if expected.as_ref() != Ok(adapter.layout()) {
+            return Err(misfit(adapter, config));
+        }
+        let mut blocks: Vec<[Option<LowRank<B>>; 7]> =
+            vec![Default::default(); config.num_hidden_layers];
+        let mut inner = None;
+        for (spec, range) in adapter.layout().iter() {
+            let Some(place) = ProjectionTensor::parse(&spec.name) else {
+                unreachable!("the layout was compared just above");
+            };
+            let data = TensorData::new(adapter.values()[range].to_vec(), spec.shape.clone());
+            let tensor = make(place, Tensor::from_data(data, device));
+            match place.factor {
+                Factor::A => inner = Some(tensor),
+                Factor::B => {
+                    blocks[place.layer][place.target as usize] =
+                        inner.take().map(|a| LowRank { a, b: tensor });
+                }
+            }
+        }
+        Ok(Self {
+            scale: adapter.config().scale(),
+            blocks,
+        })
+    }
+
+    /// The factors on one projection, if it is adapted.
+    pub fn factors(&self, layer: usize, target: Target) -> Option<&LowRank<B>> {
+        self.blocks.get(layer)?[target as usize].as_ref()
+    }
+
+    /// What the pair adds to the projection of `x`, `[rows, in]` to `[rows, out]`.
+    pub(super) fn apply(
+        &self,
+        layer: usize,
+        target: Target,
+        x: &Tensor<B, 2>,
+        dropout: &mut Option<Dropout>,
+    ) -> Option<Tensor<B, 2>> {
+        let pair = self.factors(layer, target)?;
+        let x = match dropout {
+            Some(dropout) => dropout.apply(x.clone()),
+            None => x.clone(),
+        };
+        let inner = x.matmul(pair.a.clone().transpose()).mul_scalar(self.scale);
+        Some(inner.matmul(pair.b.clone().transpose()))
+    }
+}
+
+/// Names the first tensor that keeps an adapter from fitting a model.
+fn misfit(adapter: &Adapter, config: &LlamaConfig) -> LoraError {
+    for spec in adapter.layout().tensors() {
+        if let Some(place) = ProjectionTensor::parse(&spec.name) {
+            let (input, output) = config.projection(place.target);
+            let rank = adapter.config().rank();
+            let expected = match place.factor {
+                Factor::A => vec![rank, input],
+                Factor::B => vec![output, rank],
+            };
+            if spec.shape != expected {
+                return LoraError::Shape {
+                    name: spec.name.clone(),
+                    got: spec.shape.clone(),
+                    expected,
+                };
+            }
+        }
+    }
+    let each = adapter.config().targets().len() * 2;
+    LoraError::Blocks {
+        got: adapter.layout().tensors().len() / each,
+        expected: config.num_hidden_layers,
+    }
+}
+
+/// Zeroes inputs of A with probability `p` and scales the rest by `1 / (1 - p)`. Draws its
+/// own masks: one seed gives one training, whatever else runs in the process.
+#[derive(Debug, Clone)]
+pub struct Dropout {
+    threshold: u16,
+    keep_scale: f32,
+    random: SplitMix,
+}
+
+impl Dropout {
+    /// `None` where `probability` is 0. Resolution is 1/65536.
+    pub fn new(probability: f64, random: SplitMix) -> Option<Self> {
+        (probability > 0.0).then(|| Self {
+            threshold: (probability * 65_536.0) as u16,
+            keep_scale: (1.0 / (1.0 - probability)) as f32,
+            random,
+        })
+    }
+
+    fn apply<B: Backend>(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let shape = x.dims();
+        let count = shape[0] * shape[1];
+        let mut mask = Vec::with_capacity(count + 3);
+        while mask.len() < count {
+            // Four draws of 16 bits from one of 64.
+            let bits = self.random.next();
+            for part in 0..4 {
+                let kept = (bits >> (16 * part)) as u16 >= self.threshold;
+                mask.push(f32::from(u8::from(kept)) * self.keep_scale);
+            }
+        }
+        mask.truncate(count);
+        let device = x.device();
+        x * Tensor::from_data(TensorData::new(mask, shape), &device)
+    }
+}
+
+/// An adapter made for another model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoraError {
+    /// A tensor of the wrong shape.
+    #[error("adapter tensor '{name}' has shape {got:?}, this base model calls for {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The shape that fits.
+        expected: Vec<usize>,
+    },
+    /// Another number of blocks.
+    #[error("the adapter has {got} blocks, this base model {expected}")]
+    Blocks {
+        /// Blocks of the adapter.
+        got: usize,
+        /// Blocks of the model.
+        expected: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn_flex::Flex;
+
+    #[test]
+    fn dropout_keeps_the_mean_and_repeats() {
+        let ones = Tensor::<Flex, 2>::ones([200, 100], &Default::default());
+        let draw = || {
+            let mut dropout = Dropout::new(0.1, SplitMix::new(1, 2)).unwrap();
+            dropout
+                .apply(ones.clone())
+                .into_data()
+                .to_vec::<f32>()
+                .unwrap()
+        };
+        let values = draw();
+        assert_eq!(values, draw());
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        assert!((mean - 1.0).abs() < 0.02, "{mean}");
+        assert!(Dropout::new(0.0, SplitMix::new(1, 2)).is_none());
+    }
+}

@@ -1,0 +1,135 @@
+//! Where a model runs.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A device to train on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// This machine's processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU by its number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Device::Cpu),
+            None if text == "cuda" => Ok(Device::Cuda(0)),
+            Some(("cuda", index)) if !index.starts_with('+') => index
+                .parse()
+                .map(Device::Cuda)
+                .map_err(|_| DeviceError::unknown(text)),
+            _ => Err(DeviceError::unknown(text)),
+        }
+    }
+}
+
+/// A device that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// Not a device's name.
+    #[error("'{got}' is not a device: use cpu or cuda:N")]
+    Unknown {
+        /// What was given, cut at 40 characters.
+        got: String,
+    },
+    /// The program was built for the CPU alone.
+    #[error("{device} needs a build with CUDA: build with --features cuda, or use --device cpu")]
+    NotBuilt {
+        /// The device asked for.
+        device: Device,
+    },
+    /// A library that the CUDA backend loads is missing.
+    #[error(
+        "{device}: {library} was not found: install the NVIDIA driver and the CUDA {part}, \
+         or use --device cpu"
+    )]
+    NoLibrary {
+        /// The device asked for.
+        device: Device,
+        /// The library looked for.
+        library: &'static str,
+        /// What brings it.
+        part: &'static str,
+    },
+}
+
+impl DeviceError {
+    fn unknown(text: &str) -> Self {
+        Self::Unknown {
+            got: text.chars().take(40).collect(),
+        }
+    }
+}
+
+/// Looks for what the CUDA backend loads, which itself panics where it is missing.
+#[cfg(feature = "cuda")]
+pub(super) fn check_cuda(device: Device) -> Result<(), DeviceError> {
+    use std::path::{Path, PathBuf};
+
+    let listed: Vec<PathBuf> = std::env::var_os("LD_LIBRARY_PATH")
+        .map(|paths| std::env::split_paths(&paths).collect())
+        .unwrap_or_default();
+    let usual = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/nvidia/lib64",
+        "/usr/local/cuda/lib64",
+        "/usr/lib/wsl/lib",
+    ]
+    .map(PathBuf::from);
+    let found = |name: &str| {
+        let starts = |folder: &Path| {
+            std::fs::read_dir(folder).is_ok_and(|entries| {
+                entries
+                    .flatten()
+                    .any(|entry| entry.file_name().to_string_lossy().starts_with(name))
+            })
+        };
+        listed.iter().chain(&usual).any(|folder| starts(folder))
+    };
+    for (library, part) in [
+        ("libcuda.so", "driver"),
+        ("libnvrtc.so", "runtime compiler (NVRTC)"),
+    ] {
+        if !found(library) {
+            return Err(DeviceError::NoLibrary {
+                device,
+                library,
+                part,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        for name in ["cpu", "cuda:0", "cuda:3"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        for bad in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cpu:0"] {
+            assert!(bad.parse::<Device>().is_err(), "{bad:?} was taken");
+        }
+    }
+}

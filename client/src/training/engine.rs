@@ -1,0 +1,221 @@
+//! The model behind one door: the backend is chosen once, here, and hidden from the rest.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn_flex::Flex;
+use fedlora_common::adapter::{
+    Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig,
+};
+use fedlora_common::ids::Digest;
+
+use super::device::{Device, DeviceError};
+use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
+use super::{evaluate, trainer};
+use crate::data::Example;
+use crate::model::ops::FusedOps;
+use crate::model::{BaseWeights, Llama, LlamaConfig, WeightsError};
+
+/// A base model on a device, for training and evaluating adapters.
+///
+/// Cheap to clone; clones share the one frozen copy of the weights, and may be used from
+/// several threads at a time.
+#[derive(Clone)]
+pub struct Engine {
+    model: Arc<dyn LocalModel>,
+    config: LlamaConfig,
+    digest: Digest,
+    name: String,
+}
+
+/// What a backend does for an [`Engine`].
+trait LocalModel: Send + Sync {
+    fn train(
+        &self,
+        adapter: &Adapter,
+        factors: Factors,
+        examples: &[Example],
+        options: &TrainOptions,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError>;
+
+    fn evaluate(
+        &self,
+        adapter: Option<&Adapter>,
+        examples: &[Example],
+    ) -> Result<Evaluation, TrainError>;
+
+    fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError>;
+}
+
+impl<B: FusedOps> LocalModel for Llama<B> {
+    fn train(
+        &self,
+        adapter: &Adapter,
+        factors: Factors,
+        examples: &[Example],
+        options: &TrainOptions,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError> {
+        trainer::train(self, adapter, factors, examples, options, progress)
+    }
+
+    fn evaluate(
+        &self,
+        adapter: Option<&Adapter>,
+        examples: &[Example],
+    ) -> Result<Evaluation, TrainError> {
+        evaluate::evaluate(self, adapter, examples)
+    }
+
+    fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
+        evaluate::logits(self, adapter, tokens)
+    }
+}
+
+impl Engine {
+    /// Reads the Hugging Face folder `base_dir` and places the weights, as `f32`, on
+    /// `device`.
+    pub fn open(base_dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        // Before the weights are read: a wrong device should not cost a minute.
+        if let Device::Cuda(_) = device {
+            check_cuda(*device)?;
+        }
+        let weights = BaseWeights::load(base_dir)?;
+        let name = base_dir
+            .canonicalize()
+            .ok()
+            .and_then(|dir| {
+                dir.file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+            })
+            .unwrap_or_else(|| base_dir.display().to_string());
+        Self::from_weights(&weights, name, device)
+    }
+
+    /// Places weights that are already in memory.
+    pub fn from_weights(
+        weights: &BaseWeights,
+        name: impl Into<String>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let model: Arc<dyn LocalModel> = match device {
+            Device::Cpu => Arc::new(Llama::<Flex>::new(weights, &Default::default())),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => {
+                check_cuda(*device)?;
+                let gpu = burn_cuda::CudaDevice::new(*index);
+                Arc::new(Llama::<burn_cuda::Cuda>::new(weights, &gpu))
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => return Err(DeviceError::NotBuilt { device: *device }.into()),
+        };
+        Ok(Self {
+            model,
+            config: weights.config().clone(),
+            digest: weights.digest(),
+            name: name.into(),
+        })
+    }
+
+    /// A digest of configuration and weights: members compare it before a run.
+    pub fn base_digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    /// Longest sequence in tokens.
+    pub fn max_tokens(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    /// The base model's folder name.
+    pub fn model_name(&self) -> &str {
+        &self.name
+    }
+
+    /// The layout of a full adapter with this configuration on this model.
+    pub fn adapter_layout(&self, config: &LoraConfig) -> Result<Layout, LayoutError> {
+        Adapter::layout_for(config, self.config.num_hidden_layers, |_, target| {
+            self.config.projection(target)
+        })
+    }
+
+    /// A fresh adapter that changes nothing: B is zero, A uniform within `1 / sqrt(in)`
+    /// (what PEFT's Kaiming initialization with a = sqrt 5 comes to). One seed gives one
+    /// adapter, on every machine.
+    pub fn init_adapter(&self, config: &LoraConfig, seed: u64) -> Result<Adapter, AdapterError> {
+        let layout = self.adapter_layout(config).map_err(AdapterError::Layout)?;
+        Adapter::initial(config.clone(), layout, seed)
+    }
+
+    /// Trains the selected factors of `adapter` on `examples`; the others stay bit for bit
+    /// as they are. The same seed on the same device gives the same adapter. `progress` is
+    /// called after each optimizer step and may stop the training.
+    ///
+    /// # Errors
+    /// Options out of range, examples without a counted token, an adapter made for another
+    /// model, or a loss that is not finite.
+    pub fn train(
+        &self,
+        adapter: &Adapter,
+        factors: Factors,
+        examples: &[Example],
+        options: &TrainOptions,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError> {
+        self.model
+            .train(adapter, factors, examples, options, progress)
+    }
+
+    /// Mean loss per counted token of the base, or of the base with an adapter.
+    pub fn evaluate(
+        &self,
+        adapter: Option<&Adapter>,
+        examples: &[Example],
+    ) -> Result<Evaluation, TrainError> {
+        self.model.evaluate(adapter, examples)
+    }
+
+    /// The logits after each token, `[tokens, vocab]` row by row.
+    pub fn logits(
+        &self,
+        adapter: Option<&Adapter>,
+        tokens: &[u32],
+    ) -> Result<Vec<f32>, TrainError> {
+        self.model.logits(adapter, tokens)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("name", &self.name)
+            .field("digest", &self.digest)
+            .finish()
+    }
+}
+
+#[cfg(feature = "cuda")]
+use super::device::check_cuda;
+
+#[cfg(not(feature = "cuda"))]
+fn check_cuda(device: Device) -> Result<(), DeviceError> {
+    Err(DeviceError::NotBuilt { device })
+}
+
+/// A base model that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The device is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The folder is not a Llama that we run.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}

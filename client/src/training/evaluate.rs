@@ -1,0 +1,87 @@
+//! Held-out loss and perplexity, and logits.
+
+use burn::tensor::Tensor;
+use fedlora_common::adapter::Adapter;
+
+use super::options::{Evaluation, TrainError};
+use super::trainer::usable;
+use crate::data::Example;
+use crate::model::ops::FusedOps;
+use crate::model::{Batch, Llama, Lora, loss_sum};
+
+/// Positions of a batch, padding included.
+const POSITIONS: usize = 2048;
+
+fn place<B: FusedOps>(
+    model: &Llama<B>,
+    adapter: Option<&Adapter>,
+) -> Result<Option<Lora<B>>, TrainError> {
+    let device = model.tensors()[0].device();
+    adapter
+        .map(|adapter| Lora::from_adapter(adapter, model.config(), &device, |_, tensor| tensor))
+        .transpose()
+        .map_err(TrainError::from)
+}
+
+/// Mean loss per counted token. Examples are taken by length, so that little is padding.
+pub(super) fn evaluate<B: FusedOps>(
+    model: &Llama<B>,
+    adapter: Option<&Adapter>,
+    examples: &[Example],
+) -> Result<Evaluation, TrainError> {
+    let lora = place(model, adapter)?;
+    let max_tokens = model.config().max_position_embeddings;
+    let mut examples = usable(examples, model.config().vocab_size, max_tokens)?;
+    examples.sort_by_key(|example| example.tokens().len());
+    let (mut loss, mut tokens) = (0.0, 0);
+    let mut rest = &examples[..];
+    while !rest.is_empty() {
+        // Sorted, so the last of a batch is its longest.
+        let mut count = 1;
+        while count < rest.len()
+            && (count + 1) * rest[count].tokens().len().min(max_tokens) <= POSITIONS
+        {
+            count += 1;
+        }
+        let (part, later) = rest.split_at(count);
+        rest = later;
+        let batch = Batch::new(part.iter().copied(), max_tokens);
+        tokens += batch.targets().len();
+        loss += loss_sum(model, lora.as_ref(), &mut None, &batch)
+            .into_data()
+            .iter::<f64>()
+            .sum::<f64>();
+    }
+    let loss = loss / tokens as f64;
+    Ok(Evaluation {
+        loss,
+        perplexity: loss.exp(),
+        tokens,
+    })
+}
+
+/// The logits after each token, `[tokens, vocab]` row by row.
+pub(super) fn logits<B: FusedOps>(
+    model: &Llama<B>,
+    adapter: Option<&Adapter>,
+    tokens: &[u32],
+) -> Result<Vec<f32>, TrainError> {
+    let lora = place(model, adapter)?;
+    // A batch leaves out its last token, which only is a target: one more stands in for it.
+    let mut padded = tokens.to_vec();
+    padded.push(0);
+    let counts = vec![true; padded.len()];
+    let examples = [Example::new(padded, counts)];
+    usable(&examples, model.config().vocab_size, usize::MAX)?;
+    let batch = Batch::new(&examples, usize::MAX);
+    if batch.positions() > model.config().max_position_embeddings {
+        return Err(TrainError::Option {
+            option: "tokens",
+            got: tokens.len().to_string(),
+            expected: "no more than the model's positions",
+        });
+    }
+    let hidden: Tensor<B, 2> = model.hidden(&batch, lora.as_ref(), &mut None);
+    let logits = hidden.matmul(model.output_weight().transpose());
+    Ok(logits.into_data().iter::<f32>().collect())
+}

@@ -1,0 +1,197 @@
+//! The model and its training against PyTorch, Transformers and PEFT: the numbers in
+//! `golden/`, which `examples/oracle/make_golden.py` writes.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use fedlora_client::data::Example;
+use fedlora_client::model::SplitMix;
+use fedlora_client::training::{Device, Engine, TrainOptions};
+use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target, peft};
+use serde_json::Value;
+
+fn golden_dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn golden() -> Value {
+    let text = std::fs::read_to_string(golden_dir().join("golden.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    let values = value.as_array().unwrap().iter();
+    values.map(|number| number.as_f64().unwrap()).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    numbers(value).into_iter().map(|id| id as u32).collect()
+}
+
+fn base() -> Engine {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
+    Engine::open(&dir, &Device::Cpu).unwrap()
+}
+
+fn tiny() -> Engine {
+    Engine::open(&golden_dir().join("tiny"), &Device::Cpu).unwrap()
+}
+
+/// Relative to the largest of the expected values: logits cross zero.
+fn assert_close(got: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len());
+    let largest = expected
+        .iter()
+        .fold(0.0_f64, |most, value| most.max(value.abs()));
+    for (index, (&got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(got) - expected).abs() / largest;
+        assert!(
+            error < tolerance,
+            "element {index}: {got} instead of {expected}"
+        );
+    }
+}
+
+fn assert_loss(got: f64, expected: &Value, tolerance: f64) {
+    let expected = expected.as_f64().unwrap();
+    let error = (got - expected).abs() / expected;
+    assert!(error < tolerance, "{got} instead of {expected}");
+}
+
+fn whole(tokens: Vec<u32>) -> Example {
+    let counts = vec![true; tokens.len()];
+    Example::new(tokens, counts)
+}
+
+#[test]
+fn tiny_logits_are_transformers() {
+    let golden = golden();
+    let logits = tiny()
+        .logits(None, &ids(&golden["tiny"]["tokens"]))
+        .unwrap();
+    assert_close(&logits, &numbers(&golden["tiny"]["logits"]), 1e-4);
+}
+
+#[test]
+fn base_logits_are_transformers() {
+    let golden = &golden()["base"];
+    let engine = base();
+    let logits = engine.logits(None, &ids(&golden["tokens"])).unwrap();
+    let vocab = engine.vocab_size();
+    let last = &logits[logits.len() - vocab..];
+    assert_close(last, &numbers(&golden["last_logits"]), 1e-4);
+    let norms: Vec<f32> = logits
+        .chunks(vocab)
+        .map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt())
+        .collect();
+    assert_close(&norms, &numbers(&golden["row_norms"]), 1e-4);
+}
+
+/// An adapter with random A and B on the embedded base, the same on every machine.
+fn our_adapter(engine: &Engine) -> Adapter {
+    let config = LoraConfig::new(2, 6.0, 0.05, [Target::Q, Target::V, Target::Down]).unwrap();
+    let mut adapter = engine.init_adapter(&config, 1).unwrap();
+    let part = adapter.layout().subset(Factors::B).unwrap();
+    let mut random = SplitMix::new(2, 2);
+    let values: Vec<f32> = (0..part.len())
+        .map(|_| (0.1 * random.normal()) as f32)
+        .collect();
+    adapter.add(&part, &values).unwrap();
+    adapter
+}
+
+#[test]
+fn peft_computes_our_adapter_as_we_do() {
+    let engine = base();
+    let adapter = our_adapter(&engine);
+    let dir = golden_dir().join("ours");
+    if std::env::var_os("FEDLORA_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(&dir).unwrap();
+        peft::save(&dir, &adapter, "base").unwrap();
+        return;
+    }
+    // What PEFT read is what we write today.
+    assert_eq!(peft::load(&dir).unwrap().digest(), adapter.digest());
+    let golden = &golden()["base"];
+    let examples = [whole(ids(&golden["tokens"]))];
+    let plain = engine.evaluate(None, &examples).unwrap().loss;
+    assert_loss(plain, &golden["loss"], 1e-3);
+    let adapted = engine.evaluate(Some(&adapter), &examples).unwrap().loss;
+    assert_loss(adapted, &golden["ours"], 1e-3);
+    assert!(
+        (adapted - plain).abs() > 0.01,
+        "the adapter changes nothing"
+    );
+}
+
+#[test]
+fn we_compute_an_adapter_of_peft_as_it_does() {
+    let golden = &golden()["base"];
+    let adapter = peft::load(&golden_dir().join("theirs")).unwrap();
+    assert_eq!(
+        (adapter.config().rank(), adapter.config().alpha()),
+        (3, 5.0)
+    );
+    let examples = [whole(ids(&golden["tokens"]))];
+    let loss = base().evaluate(Some(&adapter), &examples).unwrap().loss;
+    assert_loss(loss, &golden["theirs"], 1e-3);
+}
+
+#[test]
+fn twenty_steps_follow_pytorch() {
+    let golden = &golden()["training"];
+    let number = |key: &str| golden[key].as_f64().unwrap();
+    let prompt = number("prompt") as usize;
+    let examples: Vec<Example> = golden["examples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tokens| {
+            let tokens = ids(tokens);
+            let counts = (0..tokens.len()).map(|i| i >= prompt).collect();
+            Example::new(tokens, counts)
+        })
+        .collect();
+    let start = peft::load(&golden_dir().join("train-start")).unwrap();
+    let mut norms = Vec::new();
+    let train = |batch_size, accumulation, norms: &mut Vec<f32>| {
+        let options = TrainOptions {
+            steps: number("steps") as usize,
+            batch_size,
+            accumulation,
+            learning_rate: number("rate"),
+            warmup_steps: number("warmup") as usize,
+            clip_norm: number("clip"),
+            shuffle: false,
+            ..TrainOptions::default()
+        };
+        tiny()
+            .train(
+                &start,
+                Factors::Both,
+                &examples,
+                &options,
+                &mut |progress| {
+                    norms.push(progress.gradient_norm as f32);
+                    ControlFlow::Continue(())
+                },
+            )
+            .unwrap()
+            .report
+            .losses
+            .iter()
+            .map(|&loss| loss as f32)
+            .collect::<Vec<_>>()
+    };
+    let batch = number("batch") as usize;
+    let losses = train(batch, 1, &mut norms);
+    assert_close(&losses, &numbers(&golden["losses"]), 1e-3);
+    assert_close(&norms, &numbers(&golden["norms"]), 1e-3);
+    assert!(
+        losses[19] < losses[0] - 0.2,
+        "nothing was learnt: {losses:?}"
+    );
+    // The same examples one by one, accumulated, are the same step.
+    let accumulated = train(1, batch, &mut norms);
+    assert_close(&accumulated, &numbers(&golden["losses"]), 1e-3);
+}

@@ -1,0 +1,385 @@
+//! What an adapter is made of: rank, scale, targets, and which factors a round trains.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RoundNumber;
+
+/// Largest LoRA rank.
+pub(super) const MAX_RANK: usize = 256;
+
+/// A linear layer of a Llama block that an adapter can be attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Attention queries.
+    Q,
+    /// Attention keys.
+    K,
+    /// Attention values.
+    V,
+    /// Attention output.
+    O,
+    /// The gate of the feed-forward part.
+    Gate,
+    /// Its up-projection.
+    Up,
+    /// Its down-projection.
+    Down,
+}
+
+impl Target {
+    /// All targets in the order in which a block applies them.
+    pub const ALL: [Target; 7] = [
+        Target::Q,
+        Target::K,
+        Target::V,
+        Target::O,
+        Target::Gate,
+        Target::Up,
+        Target::Down,
+    ];
+
+    /// The module's name in a checkpoint and in PEFT's `target_modules`.
+    pub const fn module(self) -> &'static str {
+        match self {
+            Target::Q => "q_proj",
+            Target::K => "k_proj",
+            Target::V => "v_proj",
+            Target::O => "o_proj",
+            Target::Gate => "gate_proj",
+            Target::Up => "up_proj",
+            Target::Down => "down_proj",
+        }
+    }
+
+    /// The module's path inside a block.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Target::Q => "self_attn.q_proj",
+            Target::K => "self_attn.k_proj",
+            Target::V => "self_attn.v_proj",
+            Target::O => "self_attn.o_proj",
+            Target::Gate => "mlp.gate_proj",
+            Target::Up => "mlp.up_proj",
+            Target::Down => "mlp.down_proj",
+        }
+    }
+
+    /// The target of that module name.
+    pub fn from_module(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|target| target.module() == name)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.module().trim_end_matches("_proj"))
+    }
+}
+
+impl FromStr for Target {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        Self::ALL
+            .into_iter()
+            .find(|target| target.to_string() == text || target.module() == text)
+            .ok_or_else(|| ConfigError::Target {
+                got: text.chars().take(80).collect(),
+            })
+    }
+}
+
+/// One of the two matrices of a low-rank pair: the layer adds `alpha / rank * B A x`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Factor {
+    /// The inner matrix, `[rank, in]`.
+    A,
+    /// The outer matrix, `[out, rank]`.
+    B,
+}
+
+/// Which factors are trained, sent and summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Factors {
+    /// Both.
+    Both,
+    /// A alone.
+    A,
+    /// B alone.
+    B,
+}
+
+impl Factors {
+    /// Whether `factor` is among them.
+    pub const fn contains(self, factor: Factor) -> bool {
+        matches!(
+            (self, factor),
+            (Factors::Both, _) | (Factors::A, Factor::A) | (Factors::B, Factor::B)
+        )
+    }
+}
+
+/// How a run chooses the factors of each round. A mean of `B A` is not `mean(B) mean(A)`:
+/// only where one factor stays fixed within a round is the sum exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FactorSchedule {
+    /// B in odd rounds, A in even ones: each round exact. B comes first because it starts
+    /// at zero, where A has no gradient.
+    Alternating,
+    /// Always B: exact, and half the bytes.
+    FreezeA,
+    /// Always both: classic FedAvg, biased.
+    Both,
+}
+
+impl FactorSchedule {
+    /// The factors that `round` (counted from 1) trains.
+    pub const fn factors_in(self, round: RoundNumber) -> Factors {
+        match self {
+            FactorSchedule::Alternating if round.0 % 2 == 0 => Factors::A,
+            FactorSchedule::Alternating | FactorSchedule::FreezeA => Factors::B,
+            FactorSchedule::Both => Factors::Both,
+        }
+    }
+}
+
+/// One factor of one projection: what an adapter tensor's name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProjectionTensor {
+    /// The block, counted from 0.
+    pub layer: usize,
+    /// The projection within the block.
+    pub target: Target,
+    /// Which factor.
+    pub factor: Factor,
+}
+
+impl ProjectionTensor {
+    /// The name under which PEFT stores the tensor.
+    pub fn name(&self) -> String {
+        let factor = match self.factor {
+            Factor::A => "lora_A",
+            Factor::B => "lora_B",
+        };
+        format!(
+            "base_model.model.model.layers.{}.{}.{factor}.weight",
+            self.layer,
+            self.target.path()
+        )
+    }
+
+    /// Reads such a name; `None` for any other.
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("base_model.model.model.layers.")?;
+        let (layer, rest) = rest.split_once('.')?;
+        let (path, factor) = rest.strip_suffix(".weight")?.rsplit_once('.')?;
+        let found = Self {
+            layer: layer.parse().ok()?,
+            target: Target::ALL.into_iter().find(|t| t.path() == path)?,
+            factor: match factor {
+                "lora_A" => Factor::A,
+                "lora_B" => Factor::B,
+                _ => return None,
+            },
+        };
+        // One spelling a tensor: "00" is not layer 0.
+        (found.name() == name).then_some(found)
+    }
+}
+
+/// Rank, scale, dropout and targets of an adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawConfig", into = "RawConfig")]
+pub struct LoraConfig {
+    rank: usize,
+    alpha: f64,
+    dropout: f64,
+    targets: BTreeSet<Target>,
+}
+
+impl LoraConfig {
+    /// Checks: rank 1 to 256, alpha finite and above 0, dropout in [0, 1), a target at least.
+    pub fn new(
+        rank: usize,
+        alpha: f64,
+        dropout: f64,
+        targets: impl IntoIterator<Item = Target>,
+    ) -> Result<Self, ConfigError> {
+        let targets: BTreeSet<_> = targets.into_iter().collect();
+        if !(1..=MAX_RANK).contains(&rank) {
+            return Err(ConfigError::Rank { got: rank });
+        }
+        if !(alpha.is_finite() && alpha > 0.0) {
+            return Err(ConfigError::Alpha { got: alpha });
+        }
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(ConfigError::Dropout { got: dropout });
+        }
+        if targets.is_empty() {
+            return Err(ConfigError::NoTargets);
+        }
+        Ok(Self {
+            rank,
+            alpha,
+            dropout,
+            targets,
+        })
+    }
+
+    /// The rank `r` of the low-rank pair.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// LoRA's alpha.
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    /// The factor before `B A x`: alpha / rank.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.rank as f64
+    }
+
+    /// The probability with which an input of A is zeroed in training.
+    pub fn dropout(&self) -> f64 {
+        self.dropout
+    }
+
+    /// The adapted projections.
+    pub fn targets(&self) -> &BTreeSet<Target> {
+        &self.targets
+    }
+}
+
+/// The fields as they stand in a file or message, unchecked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    rank: usize,
+    alpha: f64,
+    #[serde(default)]
+    dropout: f64,
+    targets: BTreeSet<Target>,
+}
+
+impl TryFrom<RawConfig> for LoraConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
+        Self::new(raw.rank, raw.alpha, raw.dropout, raw.targets)
+    }
+}
+
+impl From<LoraConfig> for RawConfig {
+    fn from(config: LoraConfig) -> Self {
+        Self {
+            rank: config.rank,
+            alpha: config.alpha,
+            dropout: config.dropout,
+            targets: config.targets,
+        }
+    }
+}
+
+/// A LoRA setting out of its range.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// Rank out of range.
+    #[error("LoRA rank {got} is out of range: use 1 to 256")]
+    Rank {
+        /// What was given.
+        got: usize,
+    },
+    /// Alpha out of range.
+    #[error("LoRA alpha {got} is out of range: use a finite number above 0")]
+    Alpha {
+        /// What was given.
+        got: f64,
+    },
+    /// Dropout out of range.
+    #[error("LoRA dropout {got} is out of range: use 0 up to, not including, 1")]
+    Dropout {
+        /// What was given.
+        got: f64,
+    },
+    /// No projection is adapted.
+    #[error("no LoRA target is given: use one or more of q, k, v, o, gate, up, down")]
+    NoTargets,
+    /// An unknown projection.
+    #[error("'{got}' is not a LoRA target: use q, k, v, o, gate, up or down")]
+    Target {
+        /// What was given, cut at 80 characters.
+        got: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for target in Target::ALL {
+            assert_eq!(target.to_string().parse::<Target>().unwrap(), target);
+            assert_eq!(target.module().parse::<Target>().unwrap(), target);
+            for factor in [Factor::A, Factor::B] {
+                let tensor = ProjectionTensor {
+                    layer: 12,
+                    target,
+                    factor,
+                };
+                assert_eq!(ProjectionTensor::parse(&tensor.name()), Some(tensor));
+            }
+        }
+        for bad in [
+            "",
+            "model.layers.0.self_attn.q_proj.weight",
+            "base_model.model.model.layers.00.self_attn.q_proj.lora_A.weight",
+            "base_model.model.model.layers.0.mlp.q_proj.lora_A.weight",
+            "base_model.model.model.layers.0.self_attn.q_proj.lora_C.weight",
+        ] {
+            assert_eq!(ProjectionTensor::parse(bad), None, "{bad}");
+        }
+        assert!("x".parse::<Target>().is_err());
+    }
+
+    #[test]
+    fn refuses_settings_out_of_range() {
+        let q = [Target::Q];
+        assert!(LoraConfig::new(8, 16.0, 0.05, q).is_ok());
+        assert!(LoraConfig::new(0, 16.0, 0.0, q).is_err());
+        assert!(LoraConfig::new(257, 16.0, 0.0, q).is_err());
+        for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(LoraConfig::new(8, alpha, 0.0, q).is_err(), "{alpha}");
+        }
+        for dropout in [-0.1, 1.0, f64::NAN] {
+            assert!(LoraConfig::new(8, 16.0, dropout, q).is_err(), "{dropout}");
+        }
+        assert!(LoraConfig::new(8, 16.0, 0.0, []).is_err());
+        let json = r#"{"rank":0,"alpha":1.0,"dropout":0.0,"targets":["q"]}"#;
+        assert!(serde_json::from_str::<LoraConfig>(json).is_err());
+    }
+
+    #[test]
+    fn alternating_begins_with_b() {
+        let factors = |round| FactorSchedule::Alternating.factors_in(RoundNumber(round));
+        assert_eq!(
+            [factors(1), factors(2), factors(3)],
+            [Factors::B, Factors::A, Factors::B]
+        );
+        assert_eq!(
+            FactorSchedule::FreezeA.factors_in(RoundNumber(2)),
+            Factors::B
+        );
+        let text = serde_json::to_string(&FactorSchedule::FreezeA).unwrap();
+        assert_eq!(text, "\"freeze-a\"");
+    }
+}

@@ -1,0 +1,397 @@
+//! Adapters on disk: `adapter_model.safetensors` and `adapter_config.json`, as PEFT writes
+//! and reads them, so that vLLM, TGI or Transformers can load what a run made.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::config::{ConfigError, LoraConfig, ProjectionTensor, Target};
+use super::layout::{Layout, LayoutError, TensorSpec};
+use super::tensors::{self, FloatType, TensorFileError};
+use super::values::{Adapter, AdapterError};
+
+/// The weights' file name.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// The configuration's file name.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+
+const MOST_WEIGHT_BYTES: u64 = 9 << 30;
+const MOST_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Settings that say nothing about what the adapter computes once it is trained.
+const FREE_KEYS: [&str; 11] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "inference_mode",
+    "layers_pattern",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "loftq_config",
+];
+
+/// Writes the adapter into `dir`, which must exist. Each file appears whole or not at all;
+/// the configuration comes last, so that a folder with one is complete.
+pub fn save(dir: &Path, adapter: &Adapter, base_model: &str) -> Result<(), PeftError> {
+    let values = adapter.values();
+    tensors::write(
+        &dir.join(WEIGHTS_FILE),
+        FloatType::F32,
+        adapter
+            .layout()
+            .iter()
+            .map(|(spec, range)| (spec.name.as_str(), spec.shape.as_slice(), &values[range])),
+    )?;
+    let mut text = serde_json::to_string_pretty(&config_json(adapter.config(), base_model))
+        .map_err(|source| PeftError::Json {
+            path: dir.join(CONFIG_FILE),
+            source,
+        })?;
+    text.push('\n');
+    Ok(tensors::write_atomic(
+        &dir.join(CONFIG_FILE),
+        text.as_bytes(),
+    )?)
+}
+
+/// Reads an adapter that PEFT or [`save`] wrote. Refuses variants that are not plain LoRA
+/// on the projections of a Llama block, with the setting that makes them so.
+pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
+    let path = dir.join(CONFIG_FILE);
+    let text = tensors::read_bounded(&path, MOST_CONFIG_BYTES)?;
+    let object: Map<String, Value> =
+        serde_json::from_slice(&text).map_err(|source| PeftError::Json {
+            path: path.clone(),
+            source,
+        })?;
+    let config = read_config(&path, &object)?;
+
+    let path = dir.join(WEIGHTS_FILE);
+    let in_file = |source: AdapterError| PeftError::Adapter {
+        path: path.clone(),
+        source,
+    };
+    let mut found: Vec<_> = Vec::new();
+    for (name, tensor) in tensors::read(&path, MOST_WEIGHT_BYTES)? {
+        let Some(place) = ProjectionTensor::parse(&name) else {
+            return Err(in_file(AdapterError::Unknown { name }));
+        };
+        found.push((place, name, tensor));
+    }
+    // The tensors' own order is by name; ours is by block, projection and factor.
+    found.sort_by_key(|(place, ..)| *place);
+    let mut specs = Vec::with_capacity(found.len());
+    let mut values = Vec::new();
+    for (_, name, tensor) in found {
+        specs.push(TensorSpec {
+            name,
+            shape: tensor.shape,
+        });
+        values.extend(tensor.values);
+    }
+    let layout = Layout::new(specs).map_err(|source| PeftError::Layout {
+        path: path.clone(),
+        source,
+    })?;
+    Adapter::new(config, layout, values).map_err(in_file)
+}
+
+fn config_json(config: &LoraConfig, base_model: &str) -> Value {
+    let modules: Vec<_> = config.targets().iter().map(|t| t.module()).collect();
+    json!({
+        "auto_mapping": null,
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "lora_alpha": whole_or_float(config.alpha()),
+        "lora_dropout": config.dropout(),
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": config.rank(),
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "revision": null,
+        "target_modules": modules,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": false,
+    })
+}
+
+/// PEFT writes a whole alpha as an integer, and vLLM's loader expects it so.
+fn whole_or_float(value: f64) -> Value {
+    if value.fract() == 0.0 && value < 9e15 {
+        json!(value as u64)
+    } else {
+        json!(value)
+    }
+}
+
+fn read_config(path: &Path, object: &Map<String, Value>) -> Result<LoraConfig, PeftError> {
+    let refuse = |key: &str, expected: &'static str| PeftError::Setting {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        got: object
+            .get(key)
+            .map_or_else(|| "nothing".to_owned(), |v| clip(&v.to_string())),
+        expected,
+    };
+    let mut targets = Vec::new();
+    for (key, value) in object {
+        match key.as_str() {
+            "peft_type" if value == "LORA" => {}
+            "peft_type" => return Err(refuse(key, "\"LORA\"")),
+            "task_type" if value == "CAUSAL_LM" || value.is_null() => {}
+            "task_type" => return Err(refuse(key, "\"CAUSAL_LM\"")),
+            "bias" if value == "none" => {}
+            "bias" => return Err(refuse(key, "\"none\": trained biases are not supported")),
+            "init_lora_weights" => {
+                // The others (PiSSA, OLoRA, CorDA, LoftQ) change the base weights, too.
+                let plain = value.is_boolean()
+                    || ["gaussian", "eva", "orthogonal"]
+                        .iter()
+                        .any(|&name| value == name);
+                if !plain {
+                    return Err(refuse(key, "true, false, gaussian, eva or orthogonal"));
+                }
+            }
+            "target_modules" => {
+                let names = value
+                    .as_array()
+                    .ok_or_else(|| refuse(key, "a list of module names"))?;
+                for name in names {
+                    let target = name.as_str().and_then(Target::from_module).ok_or_else(|| {
+                        refuse(
+                            key,
+                            "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
+                        )
+                    })?;
+                    targets.push(target);
+                }
+            }
+            "r" | "lora_alpha" | "lora_dropout" => {}
+            _ if FREE_KEYS.contains(&key.as_str()) => {}
+            _ if is_off(value) => {}
+            _ => return Err(refuse(key, "absent, null, false or empty: not supported")),
+        }
+    }
+    let number = |key: &str| {
+        object
+            .get(key)
+            .and_then(Value::as_f64)
+            .ok_or_else(|| refuse(key, "a number"))
+    };
+    if !object.contains_key("peft_type") {
+        return Err(refuse("peft_type", "\"LORA\""));
+    }
+    let rank = object
+        .get("r")
+        .and_then(Value::as_u64)
+        .and_then(|rank| usize::try_from(rank).ok())
+        .ok_or_else(|| refuse("r", "a whole number from 1 to 256"))?;
+    let dropout = match object.get("lora_dropout") {
+        None => 0.0,
+        Some(_) => number("lora_dropout")?,
+    };
+    LoraConfig::new(rank, number("lora_alpha")?, dropout, targets).map_err(|source| {
+        PeftError::Config {
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+/// Whether a setting is switched off: a variant of LoRA that the adapter does not use.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// An adapter folder that cannot be written or is not plain LoRA.
+#[derive(Debug, thiserror::Error)]
+pub enum PeftError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] TensorFileError),
+    /// Not JSON.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A setting that is missing or not supported.
+    #[error("{}: '{key}' is {got}: expected {expected}", path.display())]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        key: String,
+        /// Its value, cut at 80 characters.
+        got: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// Rank, alpha, dropout or targets out of range.
+    #[error("{}: {source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// The tensors form no layout.
+    #[error("{}: {source}", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: LayoutError,
+    },
+    /// The tensors are not the configuration's.
+    #[error("{}: {source}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: AdapterError,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Factor;
+    use super::*;
+
+    fn adapter() -> Adapter {
+        let config = LoraConfig::new(2, 16.0, 0.05, [Target::Q, Target::Down]).unwrap();
+        // Eleven blocks: by name, block 10 sorts before block 2.
+        let layout = Adapter::layout_for(&config, 11, |_, _| (3, 4)).unwrap();
+        let values = (0..layout.len()).map(|i| i as f32 * 0.25).collect();
+        Adapter::new(config, layout, values).unwrap()
+    }
+
+    fn saved() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &adapter(), "base").unwrap();
+        dir
+    }
+
+    fn edit_config(dir: &Path, key: &str, value: Value) {
+        let path = dir.join(CONFIG_FILE);
+        let mut object: Map<String, Value> =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        object.insert(key.to_owned(), value);
+        std::fs::write(&path, serde_json::to_vec(&object).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn round_trips() {
+        let dir = saved();
+        let read = load(dir.path()).unwrap();
+        assert_eq!(read, adapter());
+        assert_eq!(read.digest(), adapter().digest());
+    }
+
+    #[test]
+    fn refuses_variants_by_their_setting() {
+        let bad = [
+            ("use_dora", json!(true)),
+            ("use_rslora", json!(true)),
+            ("bias", json!("all")),
+            ("lora_bias", json!(true)),
+            ("modules_to_save", json!(["lm_head"])),
+            ("rank_pattern", json!({"q_proj": 4})),
+            ("alpha_pattern", json!({"q_proj": 4})),
+            ("layers_to_transform", json!([0])),
+            ("layer_replication", json!([[0, 1]])),
+            ("fan_in_fan_out", json!(true)),
+            ("target_parameters", json!(["x"])),
+            ("target_modules", json!(["lm_head"])),
+            ("target_modules", json!("all-linear")),
+            ("target_modules", json!([])),
+            ("init_lora_weights", json!("pissa")),
+            ("peft_type", json!("IA3")),
+            ("task_type", json!("SEQ_CLS")),
+            ("some_later_variant", json!({"x": 1})),
+            ("r", json!(0)),
+            ("r", json!(3)),
+            ("lora_alpha", json!("16")),
+            ("lora_dropout", json!(1.0)),
+        ];
+        for (key, value) in bad {
+            let dir = saved();
+            edit_config(dir.path(), key, value.clone());
+            let error = load(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("adapter_"), "{key} {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn refuses_missing_extra_and_misshaped_tensors() {
+        let adapter = adapter();
+        let specs = adapter.layout().tensors();
+        let write = |edit: &dyn Fn(&mut Vec<TensorSpec>)| {
+            let dir = saved();
+            let mut specs = specs.to_vec();
+            edit(&mut specs);
+            let zeros = vec![0.0; 64];
+            let path = dir.path().join(WEIGHTS_FILE);
+            let tensors = specs.iter().map(|spec| {
+                let count = spec.shape.iter().product();
+                (spec.name.as_str(), spec.shape.as_slice(), &zeros[..count])
+            });
+            tensors::write(&path, FloatType::F32, tensors).unwrap();
+            load(dir.path())
+        };
+        assert!(write(&|_| ()).is_ok());
+        let missing = write(&|specs| drop(specs.remove(5)))
+            .unwrap_err()
+            .to_string();
+        assert!(missing.contains(&specs[5].name), "{missing}");
+        let extra = write(&|specs| specs[5].name.push('x'))
+            .unwrap_err()
+            .to_string();
+        assert!(extra.contains("weightx"), "{extra}");
+        let shape = write(&|specs| specs[5].shape = vec![4, 3])
+            .unwrap_err()
+            .to_string();
+        assert!(shape.contains(&specs[5].name), "{shape}");
+        let rank = write(&|specs| specs[5].shape = vec![12])
+            .unwrap_err()
+            .to_string();
+        assert!(rank.contains(&specs[5].name), "{rank}");
+    }
+
+    #[test]
+    fn refuses_a_folder_without_files_and_text_that_is_not_json() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(CONFIG_FILE), "{error}");
+        let dir = saved();
+        std::fs::write(dir.path().join(CONFIG_FILE), "{").unwrap();
+        assert!(matches!(load(dir.path()), Err(PeftError::Json { .. })));
+    }
+
+    #[test]
+    fn factors_sort_as_the_layout_does() {
+        assert!(Factor::A < Factor::B);
+        assert!(Target::ALL.is_sorted());
+    }
+}

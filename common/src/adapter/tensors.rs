@@ -1,0 +1,331 @@
+//! Float tensors in safetensors files, read with checks and written so that a reader never
+//! sees half a file. Adapters and base weights both go through here.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, TensorView, View};
+use safetensors::{SafeTensorError, SafeTensors};
+
+/// The element type of a tensor on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FloatType {
+    /// IEEE single precision.
+    F32,
+    /// The upper half of an `f32`.
+    Bf16,
+}
+
+/// A tensor in memory: row-major `f32`.
+#[derive(Clone, PartialEq)]
+pub struct FloatTensor {
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub values: Vec<f32>,
+}
+
+impl std::fmt::Debug for FloatTensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FloatTensor({:?})", self.shape)
+    }
+}
+
+/// Reads all tensors of a safetensors file of at most `most` bytes. F32, F16 and BF16 are
+/// taken; every value must be finite.
+pub fn read(path: &Path, most: u64) -> Result<BTreeMap<String, FloatTensor>, TensorFileError> {
+    let bytes = read_bounded(path, most)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|source| TensorFileError::Format {
+        path: path.to_owned(),
+        source,
+    })?;
+    file.iter()
+        .map(|(name, view)| {
+            let values = decode(&view).ok_or_else(|| TensorFileError::Type {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                got: format!("{:?}", view.dtype()),
+            })?;
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                return Err(TensorFileError::NotFinite {
+                    path: path.to_owned(),
+                    name: name.to_owned(),
+                    index,
+                });
+            }
+            let shape = view.shape().to_vec();
+            Ok((name.to_owned(), FloatTensor { shape, values }))
+        })
+        .collect()
+}
+
+/// Writes `tensors` to `path` as `float`, atomically.
+pub fn write<'a>(
+    path: &Path,
+    float: FloatType,
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
+) -> Result<(), TensorFileError> {
+    let views = tensors.into_iter().map(|(name, shape, values)| {
+        (
+            name,
+            Encoded {
+                float,
+                shape,
+                values,
+            },
+        )
+    });
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|source| {
+        TensorFileError::Format {
+            path: path.to_owned(),
+            source,
+        }
+    })?;
+    write_atomic(path, &bytes)
+}
+
+/// Reads a whole file, refusing one of more than `most` bytes before reading it.
+pub fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, TensorFileError> {
+    let io = |source| TensorFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(io)?;
+    let got = file.metadata().map_err(io)?.len();
+    let too_large = |got| TensorFileError::TooLarge {
+        path: path.to_owned(),
+        got,
+        most,
+    };
+    if got > most {
+        return Err(too_large(got));
+    }
+    let mut bytes = Vec::new();
+    // The length can be wrong (a pipe, a file that grows): the limit holds all the same.
+    file.take(most.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    if bytes.len() as u64 > most {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes)
+}
+
+/// Writes `bytes` beside `path`, flushes them to the disk, then renames.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TensorFileError> {
+    let io = |source| TensorFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let name = path
+        .file_name()
+        .ok_or_else(|| io(io::Error::from(io::ErrorKind::InvalidInput)))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(hidden);
+    let written = File::create(&temporary)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(source) = written {
+        // Best effort: the error that matters is the one above.
+        let _ = fs::remove_file(&temporary);
+        return Err(io(source));
+    }
+    // The rename itself must survive a power cut, too.
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io)
+}
+
+struct Encoded<'a> {
+    float: FloatType,
+    shape: &'a [usize],
+    values: &'a [f32],
+}
+
+impl View for Encoded<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.float {
+            FloatType::F32 => Dtype::F32,
+            FloatType::Bf16 => Dtype::BF16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(match self.float {
+            FloatType::F32 => self.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            FloatType::Bf16 => self
+                .values
+                .iter()
+                .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
+                .collect(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        match self.float {
+            FloatType::F32 => self.values.len() * 4,
+            FloatType::Bf16 => self.values.len() * 2,
+        }
+    }
+}
+
+/// The values as `f32`; `None` for a type that is not a float we read.
+fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let data = view.data();
+    match view.dtype() {
+        Dtype::F32 => Some(
+            data.as_chunks::<4>()
+                .0
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes))
+                .collect(),
+        ),
+        Dtype::F16 => Some(
+            data.as_chunks::<2>()
+                .0
+                .iter()
+                .map(|&bytes| f16::from_le_bytes(bytes).to_f32())
+                .collect(),
+        ),
+        Dtype::BF16 => Some(
+            data.as_chunks::<2>()
+                .0
+                .iter()
+                .map(|&bytes| bf16::from_le_bytes(bytes).to_f32())
+                .collect(),
+        ),
+        _ => None,
+    }
+}
+
+/// A tensor file that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorFileError {
+    /// The file system said no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Larger than what such a file may be.
+    #[error("{} has {got} bytes, more than the {most} allowed", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        got: u64,
+        /// Bytes allowed.
+        most: u64,
+    },
+    /// Truncated, or no safetensors file at all.
+    #[error("{} is not a whole safetensors file ({source}): fetch or write it again", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: SafeTensorError,
+    },
+    /// An element type other than F32, F16 and BF16.
+    #[error("{}: tensor '{name}' is of type {got}: expected F32, F16 or BF16", path.display())]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        got: String,
+    },
+    /// NaN or infinity.
+    #[error("{}: tensor '{name}' is not finite at element {index}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The element inside it.
+        index: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUES: [f32; 3] = [1.0, -2.5, 0.125];
+
+    fn written(float: FloatType, values: &[f32]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        write(&path, float, [("t", &[3_usize][..], values)]).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn both_types_round_trip_and_leave_no_temporary_file() {
+        for float in [FloatType::F32, FloatType::Bf16] {
+            let (dir, path) = written(float, &VALUES);
+            let read = read(&path, 1000).unwrap();
+            assert_eq!(read["t"].shape, [3]);
+            assert_eq!(read["t"].values, VALUES);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn refuses_truncated_oversized_and_not_finite_files() {
+        let (_dir, path) = written(FloatType::F32, &VALUES);
+        let bytes = fs::read(&path).unwrap();
+        for cut in [0, 7, 8, 20, bytes.len() - 1] {
+            fs::write(&path, &bytes[..cut]).unwrap();
+            let error = read(&path, 1000).unwrap_err();
+            assert!(
+                matches!(error, TensorFileError::Format { .. }),
+                "{cut}: {error}"
+            );
+        }
+        fs::write(&path, &bytes).unwrap();
+        assert!(matches!(
+            read(&path, 10),
+            Err(TensorFileError::TooLarge { .. })
+        ));
+        let (_dir, path) = written(FloatType::Bf16, &[1.0, f32::NAN, 0.0]);
+        let error = read(&path, 1000).unwrap_err();
+        assert!(
+            matches!(error, TensorFileError::NotFinite { index: 1, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn refuses_integer_tensors() {
+        let view = TensorView::new(Dtype::I32, vec![1], &[0; 4]).unwrap();
+        let bytes = safetensors::serialize([("ids", view)], None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(
+            read(&path, 1000),
+            Err(TensorFileError::Type { .. })
+        ));
+    }
+}
