@@ -1,8 +1,12 @@
 //! What Hugging Face's chat templates expect of Jinja beyond the language: Python's string
 //! and dict methods, `raise_exception`, `strftime_now`, and the `generation` tags.
 
-use minijinja::value::ValueKind;
+use std::io::{self, Write};
+
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
+use serde::Serialize as _;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 /// Steps that one rendering may take. A template is code from elsewhere.
 const FUEL: u64 = 5_000_000;
@@ -14,6 +18,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_lstrip_blocks(true);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(python_method);
+    environment.add_filter("tojson", json);
     environment.add_function(
         "raise_exception",
         |message: String| -> Result<Value, Error> {
@@ -30,11 +35,12 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
+        let (before, after) = rest.split_at(start + 2);
+        let Some(length) = after.find("%}") else {
             break;
         };
-        let tag = &rest[start + 2..start + length];
-        out.push_str(&rest[..start + 2]);
+        let tag = &after[..length];
+        out.push_str(before);
         let word = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         match word {
             "generation" => out.push_str(&tag.replace(word, "if true")),
@@ -42,10 +48,48 @@ pub(super) fn without_generation_tags(source: &str) -> String {
             _ => out.push_str(tag),
         }
         out.push_str("%}");
-        rest = &rest[start + length + 2..];
+        rest = &after[length + 2..];
     }
     out.push_str(rest);
     out
+}
+
+/// Transformers' own `tojson`: Python's `json.dumps` with non-ASCII text as it is and nothing
+/// escaped for HTML.
+fn json(value: Value, options: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    options.assert_all_used()?;
+    let mut out = Vec::new();
+    let written = match indent {
+        Some(width) => {
+            let indent = vec![b' '; width.min(16)];
+            let format = PrettyFormatter::with_indent(&indent);
+            value.serialize(&mut Serializer::with_formatter(&mut out, format))
+        }
+        None => value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)),
+    };
+    let refused = || Error::new(ErrorKind::BadSerialization, "not to be written as JSON");
+    written.map_err(|_| refused())?;
+    String::from_utf8(out)
+        .map(Value::from)
+        .map_err(|_| refused())
+}
+
+/// JSON on one line with a space after each comma and colon.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        out.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
 }
 
 /// The date that Llama's own template falls back to. A template that shows the date must not
@@ -187,6 +231,7 @@ mod tests {
             ),
             ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
             ("{%- generation -%} x {%- endgeneration -%} y", "xy"),
+            ("{% set x = '%' %}{{ x }}{{ '{' ~ '%}' }}", "%{%}"),
         ];
         for (source, expected) in cases {
             assert_eq!(render(source).unwrap(), expected, "{source}");

@@ -77,6 +77,13 @@ pub enum TemplateError {
     NotIncremental,
 }
 
+/// A turn as templates see it, its fields in this order.
+#[derive(serde::Serialize)]
+struct Message<'a> {
+    role: &'a str,
+    content: &'a str,
+}
+
 /// A compiled chat template with the special tokens that it may name.
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -154,10 +161,10 @@ impl ChatTemplate {
         let messages: Vec<_> = turns
             .iter()
             .map(|turn| {
-                JinjaValue::from(BTreeMap::from([
-                    ("role", JinjaValue::from(turn.role)),
-                    ("content", JinjaValue::from(turn.content.as_str())),
-                ]))
+                JinjaValue::from_serialize(Message {
+                    role: turn.role,
+                    content: &turn.content,
+                })
             })
             .collect();
         let mut context: BTreeMap<&str, JinjaValue> = self
@@ -234,6 +241,7 @@ fn in_config(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::records::{Content, parse_line};
     use super::*;
 
     fn chat() -> Vec<Turn> {
@@ -261,6 +269,39 @@ mod tests {
         };
         assert_eq!(&text[response.clone()], "SECRET answer<|im_end|>\n");
         assert!(text.starts_with("<|im_start|>user\nSECRET question<|im_end|>\n<|im_start|>"));
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        tokens: BTreeMap<String, String>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        template: String,
+        messages: Value,
+        rendered: String,
+        prompt: String,
+    }
+
+    #[test]
+    fn templates_of_several_styles_render_as_in_transformers() {
+        let golden: Golden =
+            serde_json::from_str(include_str!("../../vectors/templates.json")).unwrap();
+        for case in &golden.cases {
+            let line = serde_json::json!({ "messages": case.messages }).to_string();
+            let (content, _) = parse_line(line.as_bytes()).unwrap().unwrap();
+            let Content::Chat(turns) = content else {
+                panic!("not a chat")
+            };
+            let template = ChatTemplate::new(&case.template, golden.tokens.clone()).unwrap();
+            let rendered = template.render(&turns, false).unwrap();
+            assert_eq!(rendered, case.rendered, "{}", case.name);
+            let prompt = template.render(&turns[..turns.len() - 1], true).unwrap();
+            assert_eq!(prompt, case.prompt, "{}", case.name);
+        }
     }
 
     #[test]
@@ -312,5 +353,16 @@ mod tests {
         std::fs::write(folder.path().join("chat_template.jinja"), "file").unwrap();
         let file = ChatTemplate::from_folder(folder.path()).unwrap();
         assert_eq!(file.render(&chat(), false).unwrap(), "file");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_template_compiles_or_is_refused_and_rendering_ends(
+            source in "(\\{[%{] ?(for|if|m|messages|endfor|endif|set|in|x|-|\\[|\\|)* ?[%}]\\}|\\PC){0,12}"
+        ) {
+            if let Ok(template) = ChatTemplate::new(&source, BTreeMap::new()) {
+                let _ = template.render_responses(&chat());
+            }
+        }
     }
 }
