@@ -143,7 +143,7 @@ impl FactorSchedule {
     /// The factors that `round` (counted from 1) trains.
     pub const fn factors_in(self, round: RoundNumber) -> Factors {
         match self {
-            FactorSchedule::Alternating if round.0 % 2 == 0 => Factors::A,
+            FactorSchedule::Alternating if round.0.is_multiple_of(2) => Factors::A,
             FactorSchedule::Alternating | FactorSchedule::FreezeA => Factors::B,
             FactorSchedule::Both => Factors::Both,
         }
