@@ -1,1 +1,15 @@
-//! placeholder
+//! The operator's half of fedlora: it forms the cohort, coordinates the rounds, adds masked
+//! updates up, and publishes the merged adapter. It never holds a base model, a tokenizer, a
+//! record, or a single member's delta.
+
+pub mod config;
+pub mod daemon;
+pub mod directory;
+pub mod engine;
+mod enrol;
+pub mod publish;
+pub mod registry;
+mod server;
+pub mod status;
+
+pub use daemon::{Aggregator, ServeError, now};

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! `fedlora-aggregator`: the operator's program.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,6 +1,11 @@
 //! The member's half of fedlora: private data, the model, local training, the masked
 //! update, and taking part in rounds.
 
+pub mod connection;
 pub mod data;
+pub mod directory;
+pub mod enrol;
 pub mod model;
+pub mod participant;
 pub mod training;
+pub mod update;

@@ -3,5 +3,13 @@
 //! the wire format, both halves of the round, and the transport.
 
 pub mod adapter;
+pub mod crypto;
+pub mod exit;
+pub mod fixed;
 pub mod ids;
+pub mod round;
+pub mod secagg;
+pub mod spec;
+pub mod time;
 pub mod transport;
+pub mod wire;

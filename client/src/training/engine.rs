@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn_flex::Flex;
 use fedlora_common::adapter::{
-    Adapter, AdapterError, Factor, Factors, Layout, LayoutError, LoraConfig, ProjectionTensor,
+    Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig,
 };
 use fedlora_common::ids::Digest;
 
@@ -15,7 +15,7 @@ use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
 use super::{evaluate, trainer};
 use crate::data::Example;
 use crate::model::ops::FusedOps;
-use crate::model::{BaseWeights, Llama, LlamaConfig, SplitMix, WeightsError};
+use crate::model::{BaseWeights, Llama, LlamaConfig, WeightsError};
 
 /// A base model on a device, for training and evaluating adapters.
 ///
@@ -151,21 +151,7 @@ impl Engine {
     /// adapter, on every machine.
     pub fn init_adapter(&self, config: &LoraConfig, seed: u64) -> Result<Adapter, AdapterError> {
         let layout = self.adapter_layout(config).map_err(AdapterError::Layout)?;
-        let mut random = SplitMix::new(seed, 3);
-        let mut values = Vec::with_capacity(layout.len());
-        for (spec, range) in layout.iter() {
-            let is_a =
-                ProjectionTensor::parse(&spec.name).is_some_and(|place| place.factor == Factor::A);
-            let bound = 1.0 / (spec.shape[1] as f64).sqrt();
-            values.extend(range.map(|_| {
-                if is_a {
-                    ((2.0 * random.unit() - 1.0) * bound) as f32
-                } else {
-                    0.0
-                }
-            }));
-        }
-        Adapter::new(config.clone(), layout, values)
+        Adapter::initial(config.clone(), layout, seed)
     }
 
     /// Trains the selected factors of `adapter` on `examples`; the others stay bit for bit

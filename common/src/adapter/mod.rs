@@ -6,6 +6,7 @@
 
 mod config;
 mod delta;
+mod init;
 mod layout;
 pub mod peft;
 pub mod tensors;

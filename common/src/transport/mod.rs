@@ -1,1 +1,34 @@
 //! TLS 1.3 over QUIC: certificates, endpoints, framed streams, chunked bulk transfer.
+//!
+//! Step 6 of a round, and the roads that all its other messages travel. This module carries
+//! bytes: what they mean is the wire format's business. It knows who the peer is, because a
+//! verified certificate says so, and hands that on as a [`Peer`].
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`pki`] | the federation's certificate authority, requests, issued certificates, peer identity |
+//! | [`files`] | atomic, durable, private file writing |
+//! | [`tls`] | the four TLS configurations: server, client, join server, join client |
+//! | [`endpoint`] | UDP endpoints: bind, accept, connect, limits |
+//! | [`connection`] | one connection: tagged streams, traffic counters, closing |
+//! | [`hello`] | the first exchange, in which a refused certificate shows |
+//! | [`frame`] | length-prefixed frames |
+//! | [`bulk`] | large objects in hashed, resumable chunks |
+
+pub mod bulk;
+pub mod connection;
+pub mod endpoint;
+mod error;
+pub mod files;
+pub mod frame;
+pub mod hello;
+pub mod pki;
+pub mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use connection::{Connection, StreamKind, Traffic};
+pub use endpoint::{JoinServer, Limits, MemberConnection, ServerEndpoint, connect, join_connect};
+pub use error::{ServerCertificateProblem, TransportError};
+pub use pki::{CaFingerprint, CertificateAuthority, Credentials, Peer, TlsKeyPair};

@@ -56,9 +56,48 @@ pub fn of_category(category: u32) -> Option<&'static Institution> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use std::path::Path;
+
+    use fedlora_client::data::{Content, Dataset, Record};
     use fedlora_common::ids::MemberName;
 
+    use super::super::normalised;
     use super::*;
+
+    /// The text of a record that must not occur twice: the report, or the answer.
+    fn private_text(record: &Record) -> String {
+        let Content::Chat(turns) = record.content() else {
+            panic!("{} is not a chat", record.place())
+        };
+        let [question, answer] = turns.as_slice() else {
+            panic!("{} is not a pair", record.place())
+        };
+        let text = match record.label("kind") {
+            Some("report") => question.content.split_once("\n\n").unwrap().1,
+            _ => &answer.content,
+        };
+        normalised(text)
+    }
+
+    #[test]
+    fn the_embedded_files_are_readable_small_and_without_a_text_twice() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/data");
+        let mut texts = BTreeSet::new();
+        let (mut records, mut bytes) = (0, 0);
+        for institution in INSTITUTIONS {
+            for part in ["train", "heldout"] {
+                let path = folder.join(format!("{}.{part}.jsonl", institution.name));
+                bytes += std::fs::metadata(&path).unwrap().len();
+                let data = Dataset::read(&[path]).unwrap();
+                records += data.len();
+                texts.extend(data.records().iter().map(private_text));
+                let holders = data.group_by("institution").unwrap();
+                assert_eq!(holders.into_keys().collect::<Vec<_>>(), [institution.name]);
+            }
+        }
+        assert!(bytes <= 3_000_000, "{bytes} bytes");
+        assert_eq!(texts.len(), records);
+    }
 
     #[test]
     fn names_are_member_names_and_categories_are_disjoint() {

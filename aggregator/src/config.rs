@@ -1,0 +1,67 @@
+//! `aggregator.toml`: what the operator decides once, beside the plans of single runs.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The aggregator's configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AggregatorConfig {
+    /// The federation's name, shown to members.
+    pub federation: String,
+    /// Where members with certificates connect (UDP).
+    pub listen: SocketAddr,
+    /// Where invited members join (UDP); the port above `listen`'s by default.
+    pub join_listen: SocketAddr,
+    /// The host and port by which members reach `listen`, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// The host and port by which members reach `join_listen`, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_advertise: Option<String>,
+}
+
+impl AggregatorConfig {
+    /// A configuration that listens on `listen` and, for joining, on the port above.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoPortAbove`] where there is none.
+    pub fn new(federation: &str, listen: SocketAddr) -> Result<Self, ConfigError> {
+        let mut join_listen = listen;
+        // Port 0 asks the system for a free one: both do.
+        if listen.port() != 0 {
+            let above = listen.port().checked_add(1);
+            join_listen.set_port(above.ok_or(ConfigError::NoPortAbove)?);
+        }
+        Ok(Self {
+            federation: federation.to_owned(),
+            listen,
+            join_listen,
+            advertise: None,
+            join_advertise: None,
+        })
+    }
+
+    /// The address that members are told to run against.
+    pub fn member_address(&self) -> String {
+        self.advertise
+            .clone()
+            .unwrap_or_else(|| self.listen.to_string())
+    }
+
+    /// The address that invitations name.
+    pub fn join_address(&self) -> String {
+        self.join_advertise
+            .clone()
+            .unwrap_or_else(|| self.join_listen.to_string())
+    }
+}
+
+/// An address that leaves no room for the second one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Port 65535.
+    #[error("port 65535 has none above it for joining: name one with --join-listen")]
+    NoPortAbove,
+}

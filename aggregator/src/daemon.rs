@@ -1,0 +1,200 @@
+//! The aggregator as a whole: endpoints, enrolment, and the engine, from start to end of a run.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fedlora_common::crypto::os_rng;
+use fedlora_common::exit::Exit;
+use fedlora_common::ids::RunId;
+use fedlora_common::spec::{PlanError, RunPlan};
+use fedlora_common::time::Timestamp;
+use fedlora_common::transport::pki::PkiError;
+use fedlora_common::transport::{
+    Credentials, JoinServer, Limits, ServerEndpoint, TlsKeyPair, TransportError,
+};
+use rand::Rng;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+use crate::directory::{Directory, DirectoryError, Opened};
+use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure};
+use crate::registry::Registry;
+use crate::{enrol, server};
+
+/// How long the server's certificate is valid; a new one is made at each start.
+const SERVER_DAYS: u32 = 30;
+/// Messages that may wait for the engine before senders have to.
+const INBOX: usize = 256;
+
+/// The clock: the one place in this program that reads it.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(since.as_millis() as u64)
+}
+
+/// An aggregator whose endpoints are open, ready to run a plan.
+#[derive(Debug)]
+pub struct Aggregator {
+    directory: Directory,
+    opened: Arc<Opened>,
+    members: ServerEndpoint,
+    joining: JoinServer,
+}
+
+impl Aggregator {
+    /// Opens both endpoints of an operator's directory. Must be called within a tokio
+    /// runtime with more than one thread.
+    ///
+    /// # Errors
+    /// [`ServeError`] naming the file or address.
+    pub fn bind(root: &Path) -> Result<Self, ServeError> {
+        let (directory, opened) = Directory::open(root)?;
+        let key = TlsKeyPair::generate()?;
+        let authority = &opened.authority;
+        let issued = authority.issue_server_certificate(
+            &key,
+            OffsetDateTime::now_utc(),
+            SERVER_DAYS,
+            &mut os_rng(),
+        )?;
+        let credentials = Credentials::new(issued.certificate, &key)?;
+        let limits = Limits::default();
+        let members = ServerEndpoint::bind(
+            opened.config.listen,
+            &credentials,
+            authority.certificate(),
+            Vec::new(),
+            limits,
+        )?;
+        let joining = JoinServer::bind(
+            opened.config.join_listen,
+            &credentials,
+            authority.certificate(),
+            limits,
+        )?;
+        Ok(Self {
+            directory,
+            opened: Arc::new(opened),
+            members,
+            joining,
+        })
+    }
+
+    /// The address that members with certificates connect to.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> Result<SocketAddr, TransportError> {
+        self.members.local_address()
+    }
+
+    /// The address that invited members join at.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn join_address(&self) -> Result<SocketAddr, TransportError> {
+        self.joining.local_address()
+    }
+
+    /// The members and invitations.
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.directory.clone())
+    }
+
+    /// The fingerprint that invitations carry.
+    pub fn fingerprint(&self) -> fedlora_common::transport::CaFingerprint {
+        self.opened.authority.fingerprint()
+    }
+
+    /// Runs a plan from gathering to the last round. `events` gets what happens.
+    ///
+    /// # Errors
+    /// [`ServeError`]; members that are connected have been told.
+    pub async fn run(
+        self,
+        plan: RunPlan,
+        events: mpsc::UnboundedSender<RunEvent>,
+    ) -> Result<RunId, ServeError> {
+        let mut id = [0; 16];
+        os_rng().fill_bytes(&mut id);
+        let run = RunId(id);
+        let registry = self.registry();
+        let (inbox, messages) = mpsc::channel(INBOX);
+        let engine = Engine::new(
+            EngineSetup {
+                run,
+                plan,
+                federation: self.opened.config.federation.clone(),
+                operator: Arc::clone(&self.opened),
+                registry: registry.clone(),
+                directory: self.directory.create_run(run)?,
+                status: self.directory.status_path(),
+                events,
+            },
+            messages,
+        )?;
+        info!(
+            %run, listen = %self.address()?, join = %self.join_address()?,
+            "waiting for members"
+        );
+        // A configured port 0 was taken by the system: members are told the real one.
+        let member_address = match (&self.opened.config.advertise, self.opened.config.listen) {
+            (None, listen) if listen.port() == 0 => self.address()?.to_string(),
+            _ => self.opened.config.member_address(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let enrolment = tokio::spawn(enrol::serve(
+            self.joining,
+            Arc::clone(&self.opened),
+            registry.clone(),
+            member_address,
+        ));
+        let sessions = tokio::spawn(server::serve(self.members, registry, inbox, stopped));
+        let outcome = engine.run().await;
+        enrolment.abort();
+        let _ = stop.send(());
+        let _ = sessions.await;
+        Ok(outcome?)
+    }
+}
+
+/// Why serving ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The operator's directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The endpoints.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The plan.
+    #[error("the plan: {0}")]
+    Plan(#[from] PlanError),
+    /// The run.
+    #[error(transparent)]
+    Run(#[from] RunFailure),
+}
+
+impl ServeError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Directory(DirectoryError::Io { .. } | DirectoryError::Exists { .. }) => {
+                Exit::Failed
+            }
+            Self::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
+            | Self::Pki(_) => Exit::Identity,
+            Self::Directory(_) | Self::Plan(_) => Exit::Configuration,
+            Self::Transport(_) => Exit::Network,
+            Self::Run(failure) => failure.exit(),
+        }
+    }
+}

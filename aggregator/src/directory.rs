@@ -1,0 +1,241 @@
+//! The operator's directory: configuration, keys, invitations, members, runs.
+//!
+//! ```text
+//! aggregator.toml      configuration
+//! ca.pem ca.key        the federation's certificate authority
+//! identity.key         the key that signs plans and results
+//! invitations/NAME     an open invitation; gone once it is redeemed
+//! members/NAME         a member: certificate serial, keys
+//! runs/ID/             adapters/, results.jsonl, uploads/ (emptied after each round)
+//! status.json          what `status` prints
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fedlora_common::crypto::os_rng;
+use fedlora_common::crypto::sign::IdentityKey;
+use fedlora_common::ids::RunId;
+use fedlora_common::transport::CertificateAuthority;
+use fedlora_common::transport::files::{Access, write_atomic};
+use fedlora_common::transport::pki::PkiError;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::config::AggregatorConfig;
+
+/// How long the certificate authority is valid.
+const AUTHORITY_DAYS: u32 = 3650;
+
+/// An operator's directory that has been initialised.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    root: PathBuf,
+}
+
+/// What the directory holds that never changes while the aggregator runs.
+#[derive(Debug)]
+pub struct Opened {
+    /// The configuration.
+    pub config: AggregatorConfig,
+    /// The certificate authority.
+    pub authority: CertificateAuthority,
+    /// The key that signs plans and results.
+    pub identity: IdentityKey,
+}
+
+impl Directory {
+    /// Makes a new directory with fresh keys.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Exists`] where one was initialised before: keys are never overwritten.
+    pub fn init(
+        root: &Path,
+        config: &AggregatorConfig,
+        now: OffsetDateTime,
+    ) -> Result<Self, DirectoryError> {
+        let directory = Self {
+            root: root.to_owned(),
+        };
+        if directory.config_path().exists() {
+            return Err(DirectoryError::Exists {
+                path: root.to_owned(),
+            });
+        }
+        for folder in [
+            directory.root.clone(),
+            directory.invitations(),
+            directory.members(),
+        ] {
+            fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
+        }
+        let authority =
+            CertificateAuthority::create(&config.federation, now, AUTHORITY_DAYS, &mut os_rng())?;
+        directory.write("ca.key", authority.key_pem().as_bytes(), Access::Owner)?;
+        directory.write(
+            "ca.pem",
+            authority.certificate_pem().as_bytes(),
+            Access::Everyone,
+        )?;
+        let identity = IdentityKey::random(&mut os_rng());
+        directory.write("identity.key", identity.expose().as_slice(), Access::Owner)?;
+        let text = toml::to_string_pretty(config).expect("a configuration is a TOML table");
+        // Last: a directory with a configuration is whole.
+        directory.write("aggregator.toml", text.as_bytes(), Access::Everyone)?;
+        Ok(directory)
+    }
+
+    /// Opens a directory that was initialised before.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] naming the file that is missing or wrong.
+    pub fn open(root: &Path) -> Result<(Self, Opened), DirectoryError> {
+        let directory = Self {
+            root: root.to_owned(),
+        };
+        let path = directory.config_path();
+        if !path.exists() {
+            return Err(DirectoryError::NotInitialised {
+                path: root.to_owned(),
+            });
+        }
+        let text = directory.read_text("aggregator.toml")?;
+        let config = toml::from_str(&text).map_err(|error| DirectoryError::Config {
+            path,
+            message: error.to_string(),
+        })?;
+        let authority = CertificateAuthority::from_pem(
+            &directory.read_text("ca.pem")?,
+            &Zeroizing::new(directory.read_text("ca.key")?),
+        )?;
+        let path = directory.root.join("identity.key");
+        let seed = Zeroizing::new(fs::read(&path).map_err(|error| io_error(&path, error))?);
+        let seed = <&[u8; 32]>::try_from(seed.as_slice())
+            .map_err(|_| DirectoryError::IdentityKey { path })?;
+        let opened = Opened {
+            config,
+            authority,
+            identity: IdentityKey::from_bytes(seed),
+        };
+        Ok((directory, opened))
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Open invitations, a file each.
+    pub fn invitations(&self) -> PathBuf {
+        self.root.join("invitations")
+    }
+
+    /// Members, a file each.
+    pub fn members(&self) -> PathBuf {
+        self.root.join("members")
+    }
+
+    /// What `status` prints.
+    pub fn status_path(&self) -> PathBuf {
+        self.root.join("status.json")
+    }
+
+    /// Makes the folders of a run.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`].
+    pub fn create_run(&self, run: RunId) -> Result<RunDirectory, DirectoryError> {
+        let root = self.root.join("runs").join(run.to_string());
+        for folder in [root.join("adapters"), root.join("uploads")] {
+            fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
+        }
+        Ok(RunDirectory { root })
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.root.join("aggregator.toml")
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], access: Access) -> Result<(), DirectoryError> {
+        let path = self.root.join(name);
+        write_atomic(&path, bytes, access).map_err(|error| io_error(&path, error))
+    }
+
+    fn read_text(&self, name: &str) -> Result<String, DirectoryError> {
+        let path = self.root.join(name);
+        fs::read_to_string(&path).map_err(|error| io_error(&path, error))
+    }
+}
+
+/// The folder of one run.
+#[derive(Debug, Clone)]
+pub struct RunDirectory {
+    root: PathBuf,
+}
+
+impl RunDirectory {
+    /// Where a round's adapter is published, in PEFT's form.
+    pub fn adapter(&self, round: u32) -> PathBuf {
+        self.root.join("adapters").join(format!("round-{round:04}"))
+    }
+
+    /// Masked updates that wait to be added.
+    pub fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    /// The signed results, one JSON document a line.
+    pub fn results(&self) -> PathBuf {
+        self.root.join("results.jsonl")
+    }
+}
+
+pub(crate) fn io_error(path: &Path, source: io::Error) -> DirectoryError {
+    DirectoryError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// What is wrong with the operator's directory.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Initialised before.
+    #[error("{} holds an aggregator already: use another --dir, or remove it", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Not initialised.
+    #[error("{} holds no aggregator: run 'fedlora-aggregator init --dir {}' first", path.display(), path.display())]
+    NotInitialised {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A configuration that does not parse.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message.
+        message: String,
+    },
+    /// An identity key of another length than 32 bytes.
+    #[error("{} is not an identity key: 32 bytes are expected", path.display())]
+    IdentityKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificate authority.
+    #[error("certificate authority: {0}")]
+    Pki(#[from] PkiError),
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}

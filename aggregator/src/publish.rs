@@ -1,0 +1,118 @@
+//! Step 10 of the round: from the unmasked sum to the next global adapter, in PEFT's form,
+//! with a signed result that is chained to the one before.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use fedlora_common::adapter::{Adapter, AdapterError, Layout, peft};
+use fedlora_common::crypto::sign::IdentityKey;
+use fedlora_common::fixed::{FixedError, FixedPoint, RingSum, WeightedMean};
+use fedlora_common::ids::{Digest, MemberIndex};
+use fedlora_common::wire::messages::{Open, RoundResult};
+use fedlora_common::wire::{Unverified, Verified};
+
+use crate::directory::RunDirectory;
+
+/// Applies a mean delta to the global adapter.
+///
+/// # Errors
+/// A sum that is none, or values that are no longer finite.
+pub fn apply(
+    global: &Adapter,
+    part: &Layout,
+    format: &FixedPoint,
+    sum: &RingSum,
+    server_learning_rate: f32,
+) -> Result<(Adapter, WeightedMean), PublishError> {
+    let mut mean = format.decode(sum)?;
+    for value in &mut mean.delta {
+        *value *= server_learning_rate;
+    }
+    let mut next = global.clone();
+    next.add(part, &mean.delta)?;
+    Ok((next, mean))
+}
+
+/// Who is in a round's sum.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The members in the sum.
+    pub survivors: Vec<MemberIndex>,
+    /// Those that are not.
+    pub dropped: Vec<MemberIndex>,
+    /// The digest of keys and survivor list.
+    pub transcript: Digest,
+}
+
+/// Signs the result of a round.
+pub fn sign_result(
+    open: &Open,
+    outcome: Outcome,
+    adapter: &Adapter,
+    mean: &WeightedMean,
+    previous: Digest,
+    key: &IdentityKey,
+) -> Verified<RoundResult> {
+    let result = RoundResult {
+        run: open.run,
+        round: open.round,
+        attempt: open.attempt,
+        adapter: adapter.digest(),
+        total_weight: mean.weight,
+        transcript: outcome.transcript,
+        previous,
+        survivors: outcome.survivors,
+        dropped: outcome.dropped,
+        train_loss: mean.train_loss,
+        eval_loss: mean.eval_loss,
+    };
+    Verified::sign(result, key, &previous)
+}
+
+/// Writes a round's adapter and appends its result, durably, in that order.
+///
+/// # Errors
+/// [`PublishError`] naming the file.
+pub fn store(
+    directory: &RunDirectory,
+    adapter: &Adapter,
+    base_name: &str,
+    result: &Unverified<RoundResult>,
+) -> Result<PathBuf, PublishError> {
+    let folder = directory.adapter(result.claimed().round.0);
+    peft::save(&folder, adapter, base_name)?;
+    let path = directory.results();
+    append_line(&path, result).map_err(|source| PublishError::Io { path, source })?;
+    Ok(folder)
+}
+
+fn append_line(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(result)?;
+    line.push(b'\n');
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(&line)?;
+    file.sync_all()
+}
+
+/// Why a round's outcome could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The sum is none.
+    #[error(transparent)]
+    Sum(#[from] FixedError),
+    /// The sum does not fit the adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter's files.
+    #[error(transparent)]
+    Peft(#[from] peft::PeftError),
+    /// The results file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,320 @@
+//! Invitations and members: one file each, so that `invite` and `serve` may run at once.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use fedlora_common::crypto::os_rng;
+use fedlora_common::crypto::sign::IdentityPublic;
+use fedlora_common::ids::{Digest, MemberName};
+use fedlora_common::time::Timestamp;
+use fedlora_common::transport::CaFingerprint;
+use fedlora_common::transport::files::{Access, write_atomic};
+use fedlora_common::wire::session::JoinSecret;
+use fedlora_common::wire::token::InviteToken;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::directory::{Directory, DirectoryError, io_error};
+
+/// An open invitation. The secret itself is in the token alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    /// Whom it is for.
+    pub name: MemberName,
+    /// The digest of the one-time secret.
+    pub secret: Digest,
+    /// When it expires.
+    pub expires: Timestamp,
+}
+
+/// A member that has joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberRecord {
+    /// Its name.
+    pub name: MemberName,
+    /// Its identity key.
+    pub identity: IdentityPublic,
+    /// The digest of its TLS public key.
+    pub certificate_key: Digest,
+    /// Its certificate's serial number, in hexadecimal.
+    pub serial: String,
+    /// When it joined.
+    pub joined: Timestamp,
+}
+
+/// The invitations and members in an operator's directory.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    directory: Directory,
+}
+
+impl Registry {
+    /// The registry of a directory.
+    pub fn new(directory: Directory) -> Self {
+        Self { directory }
+    }
+
+    /// Invites a member; an older open invitation for the name is void from now on.
+    ///
+    /// # Errors
+    /// [`RegistryError::Joined`] where a member has that name.
+    pub fn invite(
+        &self,
+        name: MemberName,
+        address: String,
+        authority: CaFingerprint,
+        expires: Timestamp,
+    ) -> Result<InviteToken, RegistryError> {
+        if self.member_path(&name).exists() {
+            return Err(RegistryError::Joined { name });
+        }
+        let mut secret = [0; 32];
+        os_rng().fill_bytes(&mut secret);
+        let token = InviteToken {
+            address,
+            authority: authority.0,
+            name: name.clone(),
+            secret: JoinSecret(secret),
+            expires,
+        };
+        let invitation = Invitation {
+            secret: token.secret.digest(),
+            name,
+            expires,
+        };
+        self.store(self.invitation_path(&invitation.name), &invitation)?;
+        Ok(token)
+    }
+
+    /// Checks an invitation's secret without using it up.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotInvited`] or [`RegistryError::Expired`].
+    pub fn check(
+        &self,
+        name: &MemberName,
+        secret: &JoinSecret,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let path = self.invitation_path(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(RegistryError::NotInvited { name: name.clone() });
+            }
+            Err(error) => return Err(io_error(&path, error).into()),
+        };
+        let invitation: Invitation = parse(path, &text)?;
+        // Digests of high-entropy secrets: comparing them tells nothing of the secret.
+        if invitation.secret != secret.digest() {
+            return Err(RegistryError::NotInvited { name: name.clone() });
+        }
+        if now > invitation.expires {
+            return Err(RegistryError::Expired { name: name.clone() });
+        }
+        Ok(())
+    }
+
+    /// Uses an invitation up and records the member. Only one of several that race for an
+    /// invitation gets it.
+    ///
+    /// # Errors
+    /// As [`Registry::check`]; the invitation is gone and the member recorded, or neither.
+    pub fn redeem(
+        &self,
+        record: &MemberRecord,
+        secret: &JoinSecret,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        self.check(&record.name, secret, now)?;
+        let path = self.invitation_path(&record.name);
+        let taken = path.with_extension("redeemed");
+        fs::rename(&path, &taken).map_err(|_| RegistryError::NotInvited {
+            name: record.name.clone(),
+        })?;
+        if let Err(error) = self.store(self.member_path(&record.name), record) {
+            // The member is not recorded: give the invitation back.
+            let _ = fs::rename(&taken, &path);
+            return Err(error);
+        }
+        let _ = fs::remove_file(&taken);
+        Ok(())
+    }
+
+    /// A member by name.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn member(&self, name: &MemberName) -> Result<Option<MemberRecord>, RegistryError> {
+        let path = self.member_path(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(path, &text).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(&path, error).into()),
+        }
+    }
+
+    /// All members, by name.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn members(&self) -> Result<Vec<MemberRecord>, RegistryError> {
+        let folder = self.directory.members();
+        let mut members = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|error| io_error(&folder, error))? {
+            let path = entry.map_err(|error| io_error(&folder, error))?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
+                let text = fs::read_to_string(&path).map_err(|error| io_error(&path, error))?;
+                members.push(parse::<MemberRecord>(path, &text)?);
+            }
+        }
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(members)
+    }
+
+    fn invitation_path(&self, name: &MemberName) -> PathBuf {
+        self.directory.invitations().join(format!("{name}.json"))
+    }
+
+    fn member_path(&self, name: &MemberName) -> PathBuf {
+        self.directory.members().join(format!("{name}.json"))
+    }
+
+    fn store<T: Serialize>(&self, path: PathBuf, value: &T) -> Result<(), RegistryError> {
+        let text = serde_json::to_vec_pretty(value).expect("records have text keys");
+        write_atomic(&path, &text, Access::Owner).map_err(|error| io_error(&path, error).into())
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: PathBuf, text: &str) -> Result<T, RegistryError> {
+    serde_json::from_str(text).map_err(|error| RegistryError::Record {
+        path,
+        message: error.to_string(),
+    })
+}
+
+/// What is wrong with an invitation or a member.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The name is taken.
+    #[error("{name} has joined already: a member's name is not given twice")]
+    Joined {
+        /// The name.
+        name: MemberName,
+    },
+    /// No open invitation with that secret.
+    #[error(
+        "there is no open invitation for {name} with this secret: it was used, replaced or never made; ask the operator for a new one"
+    )]
+    NotInvited {
+        /// The name.
+        name: MemberName,
+    },
+    /// Too late.
+    #[error("the invitation for {name} has expired: ask the operator for a new one")]
+    Expired {
+        /// The name.
+        name: MemberName,
+    },
+    /// A file that is no record.
+    #[error("{}: {message}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message.
+        message: String,
+    },
+    /// The directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::config::AggregatorConfig;
+
+    fn registry(root: &std::path::Path) -> Registry {
+        let listen: SocketAddr = "127.0.0.1:4433".parse().unwrap();
+        let config = AggregatorConfig::new("test", listen).unwrap();
+        Registry::new(Directory::init(root, &config, OffsetDateTime::UNIX_EPOCH).unwrap())
+    }
+
+    fn record(name: &MemberName) -> MemberRecord {
+        MemberRecord {
+            name: name.clone(),
+            identity: IdentityPublic::from_bytes([1; 32]),
+            certificate_key: Digest::from_bytes([2; 32]),
+            serial: "00".into(),
+            joined: Timestamp(5),
+        }
+    }
+
+    #[test]
+    fn an_invitation_serves_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        let name: MemberName = "a".parse().unwrap();
+        let fingerprint = CaFingerprint(Digest::from_bytes([3; 32]));
+        let token = registry
+            .invite(name.clone(), "x:1".into(), fingerprint, Timestamp(10))
+            .unwrap();
+
+        let wrong = JoinSecret([0; 32]);
+        assert!(
+            registry
+                .redeem(&record(&name), &wrong, Timestamp(5))
+                .is_err()
+        );
+        let late = registry.redeem(&record(&name), &token.secret, Timestamp(11));
+        assert!(matches!(late, Err(RegistryError::Expired { .. })));
+
+        registry
+            .redeem(&record(&name), &token.secret, Timestamp(5))
+            .unwrap();
+        let again = registry.redeem(&record(&name), &token.secret, Timestamp(5));
+        assert!(matches!(again, Err(RegistryError::NotInvited { .. })));
+        assert_eq!(registry.members().unwrap(), [record(&name)]);
+        assert!(matches!(
+            registry.invite(name, "x:1".into(), fingerprint, Timestamp(10)),
+            Err(RegistryError::Joined { .. })
+        ));
+    }
+
+    #[test]
+    fn the_secret_is_not_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        let name: MemberName = "a".parse().unwrap();
+        let token = registry
+            .invite(
+                name.clone(),
+                "x:1".into(),
+                CaFingerprint(Digest::from_bytes([3; 32])),
+                Timestamp(10),
+            )
+            .unwrap();
+        let stored = fs::read_to_string(registry.invitation_path(&name)).unwrap();
+        assert!(!stored.contains(&Digest::from_bytes(token.secret.0).to_string()));
+    }
+
+    #[test]
+    fn keys_are_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        registry(folder.path());
+        let listen: SocketAddr = "127.0.0.1:4433".parse().unwrap();
+        let config = AggregatorConfig::new("test", listen).unwrap();
+        let again = Directory::init(folder.path(), &config, OffsetDateTime::UNIX_EPOCH);
+        assert!(matches!(again, Err(DirectoryError::Exists { .. })));
+    }
+}

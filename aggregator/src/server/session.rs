@@ -1,0 +1,189 @@
+//! One member's connection, from its hello to its end.
+
+use std::time::Duration;
+
+use fedlora_common::ids::MemberName;
+use fedlora_common::transport::connection::CloseCode;
+use fedlora_common::transport::frame::{read_frame, write_frame};
+use fedlora_common::transport::hello::receive_hello;
+use fedlora_common::transport::{Connection, MemberConnection, StreamKind, TransportError};
+use fedlora_common::wire::codec::{self, CodecError, MESSAGE_LIMIT};
+use fedlora_common::wire::messages::{ToAggregator, ToMember};
+use fedlora_common::wire::session::{MemberHello, PROTOCOL};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::streams;
+use crate::engine::{SessionId, ToEngine};
+use crate::registry::{Registry, RegistryError};
+
+/// How long a member may take for its hello and its control stream.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves one connection until it ends.
+pub(super) async fn run(
+    member: MemberConnection,
+    session: SessionId,
+    registry: &Registry,
+    engine: mpsc::Sender<ToEngine>,
+) -> Result<(), SessionError> {
+    let MemberConnection { peer, connection } = member;
+    let name = peer.name;
+    greet(&connection, &name, &peer.key, registry).await?;
+    let (mut send, mut recv) = tokio::time::timeout(PATIENCE, control_stream(&connection))
+        .await
+        .map_err(|_| SessionError::NoControl)??;
+    info!(member = %name, from = %connection.remote_address(), "the member is connected");
+
+    let (outbox, mut outgoing) = mpsc::unbounded_channel::<ToMember>();
+    let connected = ToEngine::Connected {
+        member: name.clone(),
+        session,
+        outbox,
+    };
+    if engine.send(connected).await.is_err() {
+        connection.close(CloseCode::ShuttingDown, "the run is over");
+        return Ok(());
+    }
+    // A malformed message ends the session, not the round: the member may come back.
+    let ended = tokio::select! {
+        ended = read_control(&mut recv, &name, &engine) => ended,
+        ended = async {
+            while let Some(message) = outgoing.recv().await {
+                write_frame(&mut send, &codec::encode(&message)?)
+                    .await
+                    .map_err(|error| connection.explain(error))?;
+            }
+            // The engine took a newer connection of this member in this one's place.
+            connection.close(CloseCode::Replaced, "a newer connection took over");
+            Ok(())
+        } => ended,
+        ended = serve_streams(&connection, &name, &engine) => ended,
+    };
+    if let Err(SessionError::Codec(error)) = &ended {
+        connection.close(CloseCode::Protocol, &error.to_string());
+    }
+    let _ = engine
+        .send(ToEngine::Disconnected {
+            member: name,
+            session,
+        })
+        .await;
+    match ended {
+        Err(SessionError::Transport(error)) if is_goodbye(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// Checks that the certificate's holder is a recorded member, with the key it joined with.
+async fn greet(
+    connection: &Connection,
+    name: &MemberName,
+    key: &fedlora_common::ids::Digest,
+    registry: &Registry,
+) -> Result<(), SessionError> {
+    let (payload, reply) = receive_hello(connection, PATIENCE).await?;
+    let refusal = match codec::decode::<MemberHello>(&payload) {
+        Err(error) => Some(error.to_string()),
+        Ok(hello) if hello.protocol != PROTOCOL => Some(format!(
+            "this aggregator speaks protocol {PROTOCOL}, release {} of the member speaks {}: \
+             upgrade the older",
+            hello.release.chars().take(40).collect::<String>(),
+            hello.protocol
+        )),
+        Ok(_) => match registry.member(name)? {
+            Some(record) if record.certificate_key == *key => None,
+            _ => Some(format!(
+                "{name} is not a member of this federation any more"
+            )),
+        },
+    };
+    match refusal {
+        None => Ok(reply.accept(&[]).await?),
+        Some(reason) => {
+            reply.refuse(&reason).await?;
+            connection.close(CloseCode::NotAMember, &reason);
+            Err(SessionError::Refused { reason })
+        }
+    }
+}
+
+async fn control_stream(
+    connection: &Connection,
+) -> Result<(quinn::SendStream, quinn::RecvStream), SessionError> {
+    match connection.accept().await? {
+        (StreamKind::Control, send, recv) => Ok((send, recv)),
+        _ => Err(SessionError::NoControl),
+    }
+}
+
+async fn read_control(
+    recv: &mut quinn::RecvStream,
+    member: &MemberName,
+    engine: &mpsc::Sender<ToEngine>,
+) -> Result<(), SessionError> {
+    loop {
+        let bytes = read_frame(recv, MESSAGE_LIMIT)
+            .await
+            .map_err(TransportError::Frame)?;
+        let message: ToAggregator = codec::decode(&bytes)?;
+        let message = ToEngine::Message {
+            member: member.clone(),
+            message: Box::new(message),
+        };
+        if engine.send(message).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn serve_streams(
+    connection: &Connection,
+    member: &MemberName,
+    engine: &mpsc::Sender<ToEngine>,
+) -> Result<(), SessionError> {
+    loop {
+        match connection.accept().await {
+            Ok((StreamKind::Bulk, send, recv)) => {
+                let (member, engine) = (member.clone(), engine.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = streams::serve(send, recv, &member, &engine).await {
+                        warn!(%member, %error, "a transfer ended early");
+                    }
+                });
+            }
+            Ok((kind, ..)) => warn!(%member, ?kind, "a stream that nobody expects was dropped"),
+            Err(error @ (TransportError::Unexpected { .. } | TransportError::Frame(_)))
+                if connection.close_reason().is_none() =>
+            {
+                warn!(%member, %error, "a stream was dropped");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a member that is done closed its connection.
+fn is_goodbye(error: &TransportError) -> bool {
+    matches!(error, TransportError::Closed { .. })
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// The connection.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A message that is none.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The members' records.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The member was refused.
+    #[error("{reason}")]
+    Refused { reason: String },
+    /// The first stream was not a control stream, or there was none.
+    #[error("the member opened no control stream")]
+    NoControl,
+}

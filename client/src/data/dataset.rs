@@ -1,0 +1,205 @@
+//! A member's records: read from files, grouped, split and prepared.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use super::example::Example;
+use super::prepare::{DataReport, PrepareError, PrepareOptions, prepare};
+use super::records::{self, Problem, Record};
+use super::split::HeldOut;
+use super::tokenizer::TextPipeline;
+
+/// How many bad lines an error lists.
+const LISTED: usize = 20;
+
+/// Why data cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file that cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Io {
+        /// Which file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Files without a single record.
+    #[error("no record in {files}: expected JSON Lines, one object a line")]
+    Empty {
+        /// Which files.
+        files: String,
+    },
+    /// Lines that cannot be used.
+    #[error("{}", list(.0))]
+    Lines(Vec<Problem>),
+    /// Records that cannot be made into examples.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// Every record was left out.
+    #[error(
+        "none of {records} records has a response within {max_tokens} tokens: allow longer \
+         examples, or shorten the prompts"
+    )]
+    NothingCounted {
+        /// Records read.
+        records: usize,
+        /// The limit.
+        max_tokens: usize,
+    },
+    /// A record without the field to group by.
+    #[error(
+        "{place}: no text field '{field}' of at most 256 bytes to split by, as in {count} records"
+    )]
+    Label {
+        /// The first such record.
+        place: String,
+        /// The field.
+        field: String,
+        /// How many records lack it.
+        count: usize,
+    },
+}
+
+/// Problems one a line, the first [`LISTED`] of them.
+pub(super) fn list(problems: &[Problem]) -> String {
+    let mut text = match problems.len() {
+        1 => "1 line cannot be used".to_owned(),
+        count => format!("{count} lines cannot be used"),
+    };
+    for problem in problems.iter().take(LISTED) {
+        text.push_str(&format!("\n  {problem}"));
+    }
+    if problems.len() > LISTED {
+        text.push_str(&format!("\n  and {} more", problems.len() - LISTED));
+    }
+    text
+}
+
+/// Records in the order of their files and lines. `Debug` shows their number only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Dataset {
+    records: Vec<Record>,
+}
+
+impl std::fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dataset({} records)", self.records.len())
+    }
+}
+
+impl Dataset {
+    /// Reads JSON Lines files.
+    ///
+    /// # Errors
+    /// [`DataError::Lines`] with every bad line of every file, [`DataError::Io`], or
+    /// [`DataError::Empty`] when there is no record at all.
+    pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Self, DataError> {
+        let (mut records, mut problems) = (Vec::new(), Vec::new());
+        for path in paths {
+            let file = path.as_ref().display().to_string();
+            let failed = |source| DataError::Io {
+                file: file.clone(),
+                source,
+            };
+            let source = BufReader::new(File::open(path.as_ref()).map_err(failed)?);
+            let (good, bad) = records::read(source, &file).map_err(failed)?;
+            records.extend(good);
+            problems.extend(bad);
+        }
+        if !problems.is_empty() {
+            return Err(DataError::Lines(problems));
+        }
+        if records.is_empty() {
+            let files: Vec<_> = paths
+                .iter()
+                .map(|path| PathBuf::from(path.as_ref()).display().to_string())
+                .collect();
+            let files = files.join(", ");
+            return Err(DataError::Empty { files });
+        }
+        Ok(Self { records })
+    }
+
+    /// Reads files and prepares every record.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`prepare`](Self::prepare).
+    pub fn load<P: AsRef<Path>>(
+        paths: &[P],
+        pipeline: &TextPipeline,
+        options: &PrepareOptions,
+    ) -> Result<(Vec<Example>, DataReport), DataError> {
+        Self::read(paths)?.prepare(pipeline, options)
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The records.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Splits into what is trained on and what is held out, by content.
+    pub fn split(self, held_out: HeldOut) -> (Self, Self) {
+        let (held, training) = self
+            .records
+            .into_iter()
+            .partition(|record| held_out.holds_out(&record.digest()));
+        (Self { records: training }, Self { records: held })
+    }
+
+    /// One data set for each value of a text field outside the content.
+    ///
+    /// # Errors
+    /// [`DataError::Label`] when a record lacks the field.
+    pub fn group_by(self, field: &str) -> Result<BTreeMap<String, Self>, DataError> {
+        let lacking = || self.records.iter().filter(|r| r.label(field).is_none());
+        if let Some(first) = lacking().next() {
+            return Err(DataError::Label {
+                place: first.place().to_string(),
+                field: field.chars().take(80).collect(),
+                count: lacking().count(),
+            });
+        }
+        let mut groups: BTreeMap<String, Self> = BTreeMap::new();
+        for record in self.records {
+            let label = record.label(field).unwrap_or_default().to_owned();
+            groups.entry(label).or_default().records.push(record);
+        }
+        Ok(groups)
+    }
+
+    /// Makes one example of each record that has something to count.
+    ///
+    /// # Errors
+    /// [`DataError::Prepare`], or [`DataError::NothingCounted`] when no example is left of
+    /// at least one record.
+    pub fn prepare(
+        &self,
+        pipeline: &TextPipeline,
+        options: &PrepareOptions,
+    ) -> Result<(Vec<Example>, DataReport), DataError> {
+        let (examples, report) = prepare(&self.records, pipeline, options)?;
+        if examples.is_empty() && report.records > 0 {
+            return Err(DataError::NothingCounted {
+                records: report.records,
+                max_tokens: options.max_tokens,
+            });
+        }
+        Ok((examples, report))
+    }
+}
+
+#[cfg(test)]
+#[path = "dataset_tests.rs"]
+mod tests;

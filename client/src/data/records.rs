@@ -1,0 +1,490 @@
+//! JSON Lines records in the four forms that members keep: Alpaca, Dolly, chat and text.
+//!
+//! Every line that cannot be used is reported by file and line with what was found and what
+//! would do. A report never shows the line's content.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufRead};
+use std::sync::Arc;
+
+use fedlora_common::ids::{Digest, DigestWriter};
+use serde_json::{Map, Value};
+
+/// Longest line that is read, in bytes.
+pub const LONGEST_LINE: usize = 4 << 20;
+/// Longest value that [`Record::label`] keeps, in bytes.
+const LONGEST_LABEL: usize = 256;
+/// Roles that a turn may have.
+const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
+/// Field names that an error may repeat: all others could be private.
+const KNOWN: [&str; 8] = [
+    "instruction",
+    "input",
+    "output",
+    "context",
+    "response",
+    "messages",
+    "text",
+    "system",
+];
+
+/// One turn of a chat.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: &'static str,
+    /// What was said. Private.
+    pub content: String,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Turn({}, {} bytes)", self.role, self.content.len())
+    }
+}
+
+/// What a record holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Turns, of which the assistant's are trained on. There is at least one of those.
+    Chat(Vec<Turn>),
+    /// Text that is trained on as a whole.
+    Text(PrivateText),
+}
+
+/// Text whose `Debug` shows its length only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateText(String);
+
+impl PrivateText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// One record and where it stood.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    content: Content,
+    labels: BTreeMap<String, String>,
+    place: Place,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("content", &self.content)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    /// What it holds.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Where it stood.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The value of a field outside the content, such as `institution`.
+    pub fn label(&self, field: &str) -> Option<&str> {
+        self.labels.get(field).map(String::as_str)
+    }
+
+    /// A digest of the content alone: the same in whatever file, line and form it stands.
+    pub fn digest(&self) -> Digest {
+        let mut writer = DigestWriter::new("fedlora data record 1");
+        match &self.content {
+            Content::Text(text) => {
+                writer.number(0).bytes(text.0.as_bytes());
+            }
+            Content::Chat(turns) => {
+                writer.number(turns.len() as u64);
+                for turn in turns {
+                    writer.bytes(turn.role.as_bytes());
+                    writer.bytes(turn.content.as_bytes());
+                }
+            }
+        }
+        writer.finish()
+    }
+}
+
+/// A file and a line in it, counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file, as it was named.
+    pub file: Arc<str>,
+    /// The line.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// Why a line cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineProblem {
+    /// Longer than [`LONGEST_LINE`].
+    #[error("longer than {LONGEST_LINE} bytes: split the record")]
+    TooLong,
+    /// Saved in another encoding.
+    #[error("not UTF-8{hint}: save the file as UTF-8")]
+    Encoding {
+        /// What it looks like instead, if that can be told.
+        hint: &'static str,
+    },
+    /// Not JSON.
+    #[error("not JSON: broken at column {column}; each line must be one complete JSON object")]
+    Json {
+        /// Where reading stopped.
+        column: usize,
+    },
+    /// JSON of another kind.
+    #[error("a JSON {found}: expected an object, one a line")]
+    NotAnObject {
+        /// What stands there.
+        found: &'static str,
+    },
+    /// None of the four forms.
+    #[error(
+        "an object with {found}: expected instruction + output (Alpaca), instruction + response \
+         (Dolly), messages (chat) or text"
+    )]
+    Form {
+        /// Known fields by name, others by number.
+        found: String,
+    },
+    /// A field of another kind.
+    #[error("field '{field}' is a JSON {found}: expected {expected}")]
+    Kind {
+        /// Which field.
+        field: String,
+        /// What stands there.
+        found: &'static str,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A field without text.
+    #[error("field '{field}' is empty: there is nothing to train on")]
+    Empty {
+        /// Which field.
+        field: String,
+    },
+    /// A role that chat templates do not know.
+    #[error("field '{field}' is no role that is known: use system, user, assistant or tool")]
+    Role {
+        /// Which field.
+        field: String,
+    },
+    /// A chat in which the assistant says nothing.
+    #[error("no message has the role 'assistant': there is nothing to train on")]
+    NoAssistant,
+    /// Text that the tokenizer would take for its own.
+    #[error("the text of {field} holds the tokenizer's control token '{token}': take it out")]
+    ControlToken {
+        /// Which part of the record.
+        field: String,
+        /// Which token.
+        token: String,
+    },
+}
+
+/// A line that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it stands.
+    pub place: Place,
+    /// What is wrong with it.
+    pub what: LineProblem,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// Reads every line of `source`. Blank lines, a byte-order mark and CRLF are allowed.
+/// Memory holds one line of at most [`LONGEST_LINE`] bytes besides the records.
+///
+/// # Errors
+/// What reading from `source` gives. Lines that cannot be used are the second value.
+pub fn read(source: impl BufRead, file: &str) -> io::Result<(Vec<Record>, Vec<Problem>)> {
+    let mut lines = Lines::new(source);
+    let file: Arc<str> = file.into();
+    let (mut records, mut problems) = (Vec::new(), Vec::new());
+    let mut number = 0;
+    while let Some(line) = lines.next_line()? {
+        number += 1;
+        let place = Place {
+            file: Arc::clone(&file),
+            line: number,
+        };
+        let parsed = match line {
+            Line::TooLong => Err(LineProblem::TooLong),
+            Line::Whole(bytes) if number == 1 => parse_first(bytes),
+            Line::Whole(bytes) => parse_line(bytes),
+        };
+        match parsed {
+            Ok(None) => {}
+            Ok(Some((content, labels))) => records.push(Record {
+                content,
+                labels,
+                place,
+            }),
+            Err(what) => {
+                let stop = matches!(what, LineProblem::Encoding { hint } if !hint.is_empty());
+                problems.push(Problem { place, what });
+                if stop {
+                    break;
+                }
+            }
+        }
+    }
+    Ok((records, problems))
+}
+
+/// A record's content and its other text fields.
+pub type Parsed = (Content, BTreeMap<String, String>);
+
+fn parse_first(bytes: &[u8]) -> Result<Option<Parsed>, LineProblem> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(LineProblem::Encoding {
+            hint: " but UTF-16",
+        });
+    }
+    parse_line(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+}
+
+/// Reads one line; a blank one is `None`.
+///
+/// # Errors
+/// [`LineProblem`], which never shows the line's content.
+pub fn parse_line(bytes: &[u8]) -> Result<Option<Parsed>, LineProblem> {
+    let text = std::str::from_utf8(bytes).map_err(|_| LineProblem::Encoding { hint: "" })?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let value: Value = serde_json::from_str(text).map_err(|error| LineProblem::Json {
+        column: error.column(),
+    })?;
+    let Value::Object(mut object) = value else {
+        return Err(LineProblem::NotAnObject {
+            found: kind(&value),
+        });
+    };
+    let content = content(&mut object)?;
+    let labels = object
+        .into_iter()
+        .filter_map(|(key, value)| match value {
+            Value::String(text) if text.len() <= LONGEST_LABEL => Some((key, text)),
+            _ => None,
+        })
+        .collect();
+    Ok(Some((content, labels)))
+}
+
+/// Takes the content's fields out of `object`.
+fn content(object: &mut Map<String, Value>) -> Result<Content, LineProblem> {
+    let has = |field: &str| object.contains_key(field);
+    if has("messages") {
+        return messages(object.remove("messages").unwrap_or_default()).map(Content::Chat);
+    }
+    if has("instruction") && (has("output") || has("response")) {
+        let (extra, answer) = if has("output") {
+            ("input", "output")
+        } else {
+            ("context", "response")
+        };
+        let system = optional_text(object, "system")?;
+        let mut question = required_text(object, "instruction")?;
+        if let Some(extra) = optional_text(object, extra)? {
+            question.push_str("\n\n");
+            question.push_str(&extra);
+        }
+        let answer = required_text(object, answer)?;
+        let turns = [("user", question), ("assistant", answer)];
+        let system = system.map(|text| ("system", text));
+        return Ok(Content::Chat(
+            system
+                .into_iter()
+                .chain(turns)
+                .map(|(role, content)| Turn { role, content })
+                .collect(),
+        ));
+    }
+    if has("text") {
+        return Ok(Content::Text(PrivateText(required_text(object, "text")?)));
+    }
+    Err(LineProblem::Form {
+        found: fields(object),
+    })
+}
+
+fn messages(value: Value) -> Result<Vec<Turn>, LineProblem> {
+    let Value::Array(messages) = value else {
+        return Err(LineProblem::Kind {
+            field: "messages".to_owned(),
+            found: kind(&value),
+            expected: "an array of {\"role\", \"content\"} objects",
+        });
+    };
+    let mut turns = Vec::with_capacity(messages.len());
+    for (index, message) in messages.into_iter().enumerate() {
+        let place = format!("messages[{index}]");
+        let Value::Object(mut message) = message else {
+            return Err(LineProblem::Kind {
+                field: place,
+                found: kind(&message),
+                expected: "a {\"role\", \"content\"} object",
+            });
+        };
+        let role = text_field(&mut message, "role", &format!("{place}.role"))?;
+        let role = ROLES.into_iter().find(|known| *known == role);
+        let role = role.ok_or_else(|| LineProblem::Role {
+            field: format!("{place}.role"),
+        })?;
+        let content = text_field(&mut message, "content", &format!("{place}.content"))?;
+        turns.push(Turn { role, content });
+    }
+    if turns.iter().all(|turn| turn.role != "assistant") {
+        return Err(LineProblem::NoAssistant);
+    }
+    Ok(turns)
+}
+
+fn required_text(object: &mut Map<String, Value>, field: &str) -> Result<String, LineProblem> {
+    text_field(object, field, field)
+}
+
+fn text_field(
+    object: &mut Map<String, Value>,
+    field: &str,
+    shown: &str,
+) -> Result<String, LineProblem> {
+    match object.remove(field).unwrap_or_default() {
+        Value::String(text) if text.trim().is_empty() => Err(LineProblem::Empty {
+            field: shown.to_owned(),
+        }),
+        Value::String(text) => Ok(text),
+        other => Err(LineProblem::Kind {
+            field: shown.to_owned(),
+            found: kind(&other),
+            expected: "text",
+        }),
+    }
+}
+
+/// Text that may be missing, null or empty.
+fn optional_text(
+    object: &mut Map<String, Value>,
+    field: &str,
+) -> Result<Option<String>, LineProblem> {
+    match object.remove(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
+        Some(other) => Err(LineProblem::Kind {
+            field: field.to_owned(),
+            found: kind(&other),
+            expected: "text",
+        }),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null (or it is missing)",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn fields(object: &Map<String, Value>) -> String {
+    let known: Vec<_> = KNOWN
+        .into_iter()
+        .filter(|field| object.contains_key(*field))
+        .collect();
+    let others = object.len() - known.len();
+    match (known.is_empty(), others) {
+        (true, 0) => "no field".to_owned(),
+        (true, n) => format!("{n} fields of other names"),
+        (false, 0) => known.join(" + "),
+        (false, n) => format!("{} and {n} fields of other names", known.join(" + ")),
+    }
+}
+
+enum Line<'a> {
+    Whole(&'a [u8]),
+    TooLong,
+}
+
+/// Lines of bounded length.
+struct Lines<R> {
+    source: R,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn new(source: R) -> Self {
+        Self {
+            source,
+            line: Vec::new(),
+        }
+    }
+
+    /// The next line without its end, or `None` after the last.
+    fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
+        self.line.clear();
+        let (mut any, mut too_long) = (false, false);
+        loop {
+            let bytes = match self.source.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if bytes.is_empty() {
+                break;
+            }
+            any = true;
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            too_long |= self.line.len() + part.len() > LONGEST_LINE;
+            if !too_long {
+                self.line.extend_from_slice(part);
+            }
+            let used = end.map_or(bytes.len(), |end| end + 1);
+            self.source.consume(used);
+            if end.is_some() {
+                break;
+            }
+        }
+        Ok(match (any, too_long) {
+            (false, _) => None,
+            (true, true) => Some(Line::TooLong),
+            (true, false) => Some(Line::Whole(&self.line)),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

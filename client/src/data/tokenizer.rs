@@ -1,0 +1,225 @@
+//! A base's tokenizer and chat template: from text and turns to token ids.
+
+use std::path::Path;
+
+use fedlora_common::ids::Digest;
+use tokenizers::Tokenizer;
+
+use super::example::Example;
+use super::records::{LineProblem, Turn};
+use super::template::{ChatTemplate, TemplateError};
+
+/// Why a tokenizer cannot be loaded or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// `tokenizer.json` cannot be read.
+    #[error("cannot read {file}: {source}; a base needs tokenizer.json")]
+    Io {
+        /// Which file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `tokenizer.json` is not a tokenizer.
+    #[error("{file} is not a tokenizer that is supported: {why}")]
+    Format {
+        /// Which file.
+        file: String,
+        /// What the tokenizer library says.
+        why: String,
+    },
+    /// The template is missing, broken or refuses the record.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The tokenizer refuses the text.
+    #[error("the tokenizer refuses the text")]
+    Encode,
+}
+
+/// Everything that text passes on its way to token ids, as the base's folder has it.
+pub struct TextPipeline {
+    tokenizer: Tokenizer,
+    template: Result<ChatTemplate, String>,
+    control: Vec<String>,
+    special: Vec<bool>,
+    digest: Digest,
+}
+
+impl std::fmt::Debug for TextPipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextPipeline")
+            .field("vocabulary", &self.special.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TextPipeline {
+    /// Loads `tokenizer.json` and the chat template from a Hugging Face folder. A base
+    /// without a template still serves plain text.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] when the tokenizer or an existing template cannot be read.
+    pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
+        let path = folder.join("tokenizer.json");
+        let file = path.display().to_string();
+        let bytes = std::fs::read(&path).map_err(|source| TokenizerError::Io {
+            file: file.clone(),
+            source,
+        })?;
+        let template = match ChatTemplate::from_folder(folder) {
+            Ok(template) => Ok(template),
+            Err(TemplateError::Missing { folder }) => Err(folder),
+            Err(error) => return Err(error.into()),
+        };
+        Self::new(&bytes, template).map_err(|why| TokenizerError::Format { file, why })
+    }
+
+    /// Reads a `tokenizer.json`; without a template, `Err` is where one was looked for.
+    fn new(bytes: &[u8], template: Result<ChatTemplate, String>) -> Result<Self, String> {
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
+        // What these do to length is decided by `PrepareOptions`, and counted.
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| error.to_string())?
+            .with_padding(None);
+        let added = tokenizer.get_added_tokens_decoder();
+        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        let mut special = vec![false; highest as usize + 1];
+        let mut control = Vec::new();
+        for (id, token) in added {
+            if token.special && !token.content.is_empty() {
+                special[id as usize] = true;
+                control.push(token.content);
+            }
+        }
+        control.sort();
+        Ok(Self {
+            tokenizer,
+            template,
+            control,
+            special,
+            digest: Digest::of("fedlora tokenizer file 1", bytes),
+        })
+    }
+
+    /// One more than the highest token id: what the model's embedding must at least hold.
+    pub fn vocabulary(&self) -> usize {
+        self.special.len()
+    }
+
+    /// A digest of `tokenizer.json`.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The id of a token by its text, such as `<|eot_id|>`.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// The text of token ids, without special tokens.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] for ids that are no tokens.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        self.tokenizer
+            .decode(ids, true)
+            .map_err(|_| TokenizerError::Encode)
+    }
+
+    /// Plain text as one example in which every token counts, with what the tokenizer itself
+    /// puts around a text (Llama 3: `<|begin_of_text|>` before it).
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn text(&self, text: &str) -> Result<Example, TokenizerError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, true)
+            .map_err(|_| TokenizerError::Encode)?;
+        let tokens = encoding.get_ids().to_vec();
+        let counts = vec![true; tokens.len()];
+        Ok(Example::new(tokens, counts))
+    }
+
+    /// A chat as one example in which the assistant's tokens count, each turn up to and with
+    /// the special token that ends it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Template`] when there is no template or it refuses the turns.
+    pub fn chat(&self, turns: &[Turn]) -> Result<Example, TokenizerError> {
+        let (text, responses) = self.template()?.render_responses(turns)?;
+        let encoding = self
+            .tokenizer
+            .encode(text.as_str(), false)
+            .map_err(|_| TokenizerError::Encode)?;
+        let (ids, offsets) = (encoding.get_ids(), encoding.get_offsets());
+        let mut counts = vec![false; ids.len()];
+        for response in responses {
+            let inside = offsets
+                .iter()
+                .enumerate()
+                .filter(|(_, (start, end))| {
+                    *start >= response.start && *end > response.start && *end <= response.end
+                })
+                .map(|(index, _)| index);
+            for index in inside {
+                counts[index] = true;
+                if self.special[ids[index] as usize] {
+                    break;
+                }
+            }
+        }
+        Ok(Example::new(ids.to_vec(), counts))
+    }
+
+    /// The tokens that ask the assistant for its next turn.
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat).
+    pub fn prompt(&self, turns: &[Turn]) -> Result<Vec<u32>, TokenizerError> {
+        let text = self.template()?.render(turns, true)?;
+        self.tokenizer
+            .encode_fast(text.as_str(), false)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|_| TokenizerError::Encode)
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, TemplateError> {
+        self.template
+            .as_ref()
+            .map_err(|folder| TemplateError::Missing {
+                folder: folder.clone(),
+            })
+    }
+
+    /// Refuses text that holds a control token's: the tokenizer would take it for the token,
+    /// and a record could then end its own turn and begin another.
+    ///
+    /// # Errors
+    /// [`LineProblem::ControlToken`] with `field` as it was given.
+    pub fn refuse_control(&self, text: &str, field: &str) -> Result<(), LineProblem> {
+        match self.control.iter().find(|token| text.contains(*token)) {
+            None => Ok(()),
+            Some(token) => Err(LineProblem::ControlToken {
+                field: field.to_owned(),
+                token: token.clone(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_or_broken_tokenizer_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = TextPipeline::from_folder(folder.path()).unwrap_err();
+        assert!(matches!(missing, TokenizerError::Io { .. }));
+        std::fs::write(folder.path().join("tokenizer.json"), "{\"model\": 7}").unwrap();
+        let broken = TextPipeline::from_folder(folder.path()).unwrap_err();
+        assert!(matches!(broken, TokenizerError::Format { .. }));
+    }
+}

@@ -1,0 +1,411 @@
+//! The member's directory: configuration, keys, pinned roster, round log, adapters.
+//!
+//! ```text
+//! fedlora.toml     configuration: name, address, aggregator, floors
+//! identity.key     the key that signs this member's messages
+//! tls.key tls.pem  the key and certificate of its connections
+//! ca.pem           the federation's certificate authority, pinned when joining
+//! roster.json      the roster, pinned when first shown
+//! ledger.json      which rounds were opened and revealed
+//! adapter/         the newest global adapter, in PEFT's form
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fedlora_common::crypto::sign::{IdentityKey, IdentityPublic};
+use fedlora_common::ids::{Attempt, Digest, MemberName, RoundNumber, RunId};
+use fedlora_common::round::participant::{LedgerError, LedgerState, RoundLedger};
+use fedlora_common::spec::{Floors, Roster};
+use fedlora_common::transport::files::{Access, write_atomic};
+use fedlora_common::transport::pki::{PkiError, certificate_from_pem, certificate_to_pem};
+use fedlora_common::transport::{Credentials, TlsKeyPair};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// `fedlora.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberConfig {
+    /// This member's name.
+    pub name: MemberName,
+    /// The federation's name.
+    pub federation: String,
+    /// Host and port of the aggregator.
+    pub address: String,
+    /// The aggregator's identity key, which signs plans and results.
+    pub aggregator: IdentityPublic,
+    /// What this member insists on.
+    #[serde(default)]
+    pub floors: Floors,
+}
+
+/// A member's directory.
+#[derive(Debug, Clone)]
+pub struct MemberDirectory {
+    root: PathBuf,
+}
+
+/// What a member needs to take part.
+#[derive(Debug)]
+pub struct Membership {
+    /// The configuration.
+    pub config: MemberConfig,
+    /// The key that signs this member's messages.
+    pub identity: IdentityKey,
+    /// The key and certificate of its connections.
+    pub credentials: Credentials,
+    /// The pinned certificate authority.
+    pub authority: CertificateDer<'static>,
+}
+
+impl MemberDirectory {
+    /// A directory to join into.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Joined`] where a membership is in it: keys are never overwritten.
+    pub fn create(root: &Path) -> Result<Self, DirectoryError> {
+        let directory = Self {
+            root: root.to_owned(),
+        };
+        if directory.path("fedlora.toml").exists() {
+            return Err(DirectoryError::Joined {
+                path: root.to_owned(),
+            });
+        }
+        fs::create_dir_all(root).map_err(|error| io_error(root, error))?;
+        Ok(directory)
+    }
+
+    /// Stores a new membership. The configuration comes last: a directory with one is whole.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn store(
+        &self,
+        config: &MemberConfig,
+        identity: &IdentityKey,
+        tls: &TlsKeyPair,
+        certificate: &CertificateDer<'_>,
+        authority: &CertificateDer<'_>,
+    ) -> Result<(), DirectoryError> {
+        self.write("identity.key", identity.expose().as_slice(), Access::Owner)?;
+        self.write("tls.key", tls.to_pem().as_bytes(), Access::Owner)?;
+        self.write(
+            "tls.pem",
+            certificate_to_pem(certificate).as_bytes(),
+            Access::Everyone,
+        )?;
+        self.write(
+            "ca.pem",
+            certificate_to_pem(authority).as_bytes(),
+            Access::Everyone,
+        )?;
+        let text = toml::to_string_pretty(config).expect("a configuration is a TOML table");
+        self.write("fedlora.toml", text.as_bytes(), Access::Everyone)
+    }
+
+    /// Opens a directory that a member joined into.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] naming the file that is missing or wrong.
+    pub fn open(root: &Path) -> Result<(Self, Membership), DirectoryError> {
+        let directory = Self {
+            root: root.to_owned(),
+        };
+        let path = directory.path("fedlora.toml");
+        if !path.exists() {
+            return Err(DirectoryError::NotJoined {
+                path: root.to_owned(),
+            });
+        }
+        let config = toml::from_str(&directory.read_text("fedlora.toml")?).map_err(|error| {
+            DirectoryError::Config {
+                path,
+                message: error.to_string(),
+            }
+        })?;
+        let path = directory.path("identity.key");
+        let seed = Zeroizing::new(fs::read(&path).map_err(|error| io_error(&path, error))?);
+        let seed = <&[u8; 32]>::try_from(seed.as_slice())
+            .map_err(|_| DirectoryError::IdentityKey { path })?;
+        let tls = TlsKeyPair::from_pem(&Zeroizing::new(directory.read_text("tls.key")?))?;
+        let certificate = certificate_from_pem(&directory.read_text("tls.pem")?)?;
+        let membership = Membership {
+            config,
+            identity: IdentityKey::from_bytes(seed),
+            credentials: Credentials::new(certificate, &tls)?,
+            authority: certificate_from_pem(&directory.read_text("ca.pem")?)?,
+        };
+        Ok((directory, membership))
+    }
+
+    /// Where the newest global adapter is written.
+    pub fn adapter(&self) -> PathBuf {
+        self.path("adapter")
+    }
+
+    /// The durable round log.
+    pub fn ledger(&self) -> FileLedger {
+        FileLedger {
+            path: self.path("ledger.json"),
+        }
+    }
+
+    /// The durable roster pin. `consented` is the digest of a changed roster that the member
+    /// agrees to.
+    pub fn roster_pin(&self, consented: Option<Digest>) -> FileRosterPin {
+        FileRosterPin {
+            path: self.path("roster.json"),
+            consented,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], access: Access) -> Result<(), DirectoryError> {
+        let path = self.path(name);
+        write_atomic(&path, bytes, access).map_err(|error| io_error(&path, error))
+    }
+
+    fn read_text(&self, name: &str) -> Result<String, DirectoryError> {
+        let path = self.path(name);
+        fs::read_to_string(&path).map_err(|error| io_error(&path, error))
+    }
+}
+
+/// Where a member pins the roster that it was first shown.
+pub trait RosterPin {
+    /// Pins `roster` where none is pinned.
+    ///
+    /// # Errors
+    /// [`PinError::Changed`] where another one is and the member did not agree to the change.
+    fn pin(&mut self, roster: &Roster) -> Result<(), PinError>;
+}
+
+/// A pin that lives as long as the process.
+#[derive(Debug, Default)]
+pub struct MemoryRosterPin(Option<Digest>);
+
+impl RosterPin for MemoryRosterPin {
+    fn pin(&mut self, roster: &Roster) -> Result<(), PinError> {
+        let got = roster.digest();
+        let pinned = *self.0.get_or_insert(got);
+        if pinned == got {
+            return Ok(());
+        }
+        Err(PinError::Changed { pinned, got })
+    }
+}
+
+/// A pin in the member's directory, readable for people.
+#[derive(Debug)]
+pub struct FileRosterPin {
+    path: PathBuf,
+    consented: Option<Digest>,
+}
+
+impl RosterPin for FileRosterPin {
+    fn pin(&mut self, roster: &Roster) -> Result<(), PinError> {
+        let storage = |error: io::Error| PinError::Storage {
+            message: format!("{}: {error}", self.path.display()),
+        };
+        let got = roster.digest();
+        let pinned: Option<Roster> = match fs::read(&self.path) {
+            Ok(bytes) => Some(
+                serde_json::from_slice(&bytes)
+                    .map_err(|error| storage(io::Error::new(io::ErrorKind::InvalidData, error)))?,
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(storage(error)),
+        };
+        match pinned.map(|roster| roster.digest()) {
+            Some(pinned) if pinned == got => return Ok(()),
+            Some(pinned) if self.consented != Some(got) => {
+                return Err(PinError::Changed { pinned, got });
+            }
+            _ => {}
+        }
+        let text = serde_json::to_vec_pretty(roster).expect("a roster has text keys");
+        write_atomic(&self.path, &text, Access::Everyone).map_err(storage)
+    }
+}
+
+/// A roster that was not pinned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PinError {
+    /// Another roster was pinned before.
+    #[error(
+        "the roster has changed: pinned is {pinned}, shown is {got}. Ask the other members who \
+         joined, left or changed keys; if you agree, run again with --accept-roster {got}"
+    )]
+    Changed {
+        /// The pinned one.
+        pinned: Digest,
+        /// The one that was shown.
+        got: Digest,
+    },
+    /// The pin cannot be read or written.
+    #[error("the pinned roster: {message}")]
+    Storage {
+        /// The file and the system's reason.
+        message: String,
+    },
+}
+
+/// The round log in a file. An entry is synced before the call returns.
+#[derive(Debug)]
+pub struct FileLedger {
+    path: PathBuf,
+}
+
+impl FileLedger {
+    fn state(&self, run: RunId) -> Result<LedgerState, LedgerError> {
+        let logged: Option<LedgerState> = match fs::read(&self.path) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| {
+                self.storage(io::Error::new(io::ErrorKind::InvalidData, error))
+            })?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(self.storage(error)),
+        };
+        Ok(logged
+            .filter(|state| state.run == run)
+            .unwrap_or_else(|| LedgerState::new(run)))
+    }
+
+    fn store(&self, state: LedgerState) -> Result<(), LedgerError> {
+        let text = serde_json::to_vec(&state).expect("a log entry has text keys");
+        write_atomic(&self.path, &text, Access::Owner).map_err(|error| self.storage(error))
+    }
+
+    fn storage(&self, error: io::Error) -> LedgerError {
+        LedgerError::Storage {
+            message: format!("{}: {error}", self.path.display()),
+        }
+    }
+}
+
+impl RoundLedger for FileLedger {
+    fn open(
+        &mut self,
+        run: RunId,
+        round: RoundNumber,
+        attempt: Attempt,
+    ) -> Result<(), LedgerError> {
+        self.store(self.state(run)?.after_open(round, attempt)?)
+    }
+
+    fn reveal(
+        &mut self,
+        run: RunId,
+        round: RoundNumber,
+        attempt: Attempt,
+    ) -> Result<(), LedgerError> {
+        self.store(self.state(run)?.after_reveal(round, attempt)?)
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> DirectoryError {
+    DirectoryError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// What is wrong with the member's directory.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Joined before.
+    #[error("{} holds a membership already: use another --dir, or remove it", path.display())]
+    Joined {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Not joined.
+    #[error("{} holds no membership: run 'fedlora join TOKEN --dir {}' first", path.display(), path.display())]
+    NotJoined {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A configuration that does not parse.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message.
+        message: String,
+    },
+    /// An identity key of another length than 32 bytes.
+    #[error("{} is not an identity key: 32 bytes are expected", path.display())]
+    IdentityKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key or certificate.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use fedlora_common::spec::RosterEntry;
+
+    use super::*;
+
+    fn roster(key: u8) -> Roster {
+        Roster::new(vec![RosterEntry {
+            name: "a".parse().unwrap(),
+            identity: IdentityPublic::from_bytes([key; 32]),
+            certificate_key: Digest::from_bytes([9; 32]),
+        }])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_changed_roster_needs_consent() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = MemberDirectory::create(folder.path()).unwrap();
+        directory.roster_pin(None).pin(&roster(1)).unwrap();
+        directory.roster_pin(None).pin(&roster(1)).unwrap();
+        let refused = directory.roster_pin(None).pin(&roster(2)).unwrap_err();
+        assert!(matches!(refused, PinError::Changed { .. }));
+        let other = Some(roster(3).digest());
+        assert!(directory.roster_pin(other).pin(&roster(2)).is_err());
+        let agreed = Some(roster(2).digest());
+        directory.roster_pin(agreed).pin(&roster(2)).unwrap();
+        directory.roster_pin(None).pin(&roster(2)).unwrap();
+        assert!(directory.roster_pin(None).pin(&roster(1)).is_err());
+    }
+
+    #[test]
+    fn the_ledger_outlives_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = MemberDirectory::create(folder.path()).unwrap();
+        let (run, round) = (RunId([1; 16]), RoundNumber(1));
+        directory.ledger().open(run, round, Attempt(1)).unwrap();
+        assert!(directory.ledger().open(run, round, Attempt(1)).is_err());
+        directory.ledger().open(run, round, Attempt(2)).unwrap();
+        directory.ledger().reveal(run, round, Attempt(2)).unwrap();
+        assert!(directory.ledger().reveal(run, round, Attempt(2)).is_err());
+        assert!(directory.ledger().open(run, round, Attempt(3)).is_err());
+        directory
+            .ledger()
+            .open(RunId([2; 16]), round, Attempt(1))
+            .unwrap();
+        fs::write(folder.path().join("ledger.json"), "{").unwrap();
+        let broken = directory.ledger().open(run, RoundNumber(2), Attempt(1));
+        assert!(matches!(broken, Err(LedgerError::Storage { .. })));
+    }
+}

@@ -1,0 +1,113 @@
+//! Joining a federation: keys are made here, the certificate comes back, the certificate
+//! authority and the aggregator's identity are pinned.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fedlora_common::crypto::os_rng;
+use fedlora_common::crypto::sign::IdentityKey;
+use fedlora_common::ids::MemberName;
+use fedlora_common::spec::Floors;
+use fedlora_common::time::Timestamp;
+use fedlora_common::transport::endpoint::resolve;
+use fedlora_common::transport::hello::hello;
+use fedlora_common::transport::pki::{Peer, PkiError};
+use fedlora_common::transport::{CaFingerprint, Limits, TlsKeyPair, TransportError, join_connect};
+use fedlora_common::wire::codec::{self, CodecError};
+use fedlora_common::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
+use fedlora_common::wire::token::InviteToken;
+use rustls_pki_types::CertificateDer;
+
+use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};
+
+/// How long the aggregator may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Joins with an invitation and stores the membership in `root`.
+///
+/// # Errors
+/// [`JoinError`]; the directory is left without a membership.
+pub async fn join(
+    token: &InviteToken,
+    root: &Path,
+    now: Timestamp,
+) -> Result<MemberConfig, JoinError> {
+    if now > token.expires {
+        return Err(JoinError::Expired);
+    }
+    let directory = MemberDirectory::create(root)?;
+    let identity = IdentityKey::random(&mut os_rng());
+    let tls = TlsKeyPair::generate()?;
+    let certificate_request = tls.signing_request()?;
+    let proof = JoinRequest::proof_digest(&token.name, &certificate_request);
+    let request = JoinRequest {
+        protocol: PROTOCOL,
+        name: token.name.clone(),
+        secret: token.secret.clone(),
+        identity: identity.public(),
+        proof: identity.sign(&proof),
+        certificate_request,
+    };
+
+    let addresses = resolve(&token.address).await?;
+    let fingerprint = CaFingerprint(token.authority);
+    let (connection, authority) =
+        join_connect(addresses[0], fingerprint, Limits::default()).await?;
+    let answer = hello(&connection, &codec::encode(&request)?, PATIENCE).await?;
+    connection.finish().await;
+    let (federation, certificate, address, aggregator) = match codec::decode(&answer)? {
+        JoinResponse::Welcome {
+            federation,
+            certificate,
+            address,
+            aggregator,
+        } => (federation, certificate, address, aggregator),
+        JoinResponse::Refused { reason } => return Err(JoinError::Refused { reason }),
+    };
+    let certificate = CertificateDer::from(certificate);
+    let peer = Peer::from_certificate(&certificate)?;
+    if peer.name != token.name || peer.key != tls.digest() {
+        return Err(JoinError::OtherCertificate { name: peer.name });
+    }
+    let config = MemberConfig {
+        name: token.name.clone(),
+        federation,
+        address,
+        aggregator,
+        floors: Floors::default(),
+    };
+    directory.store(&config, &identity, &tls, &certificate, &authority)?;
+    Ok(config)
+}
+
+/// Why joining failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// Too late.
+    #[error("the invitation has expired: ask the operator for a new one")]
+    Expired,
+    /// The aggregator said no.
+    #[error("the aggregator refused: {reason}")]
+    Refused {
+        /// Its reason.
+        reason: String,
+    },
+    /// A certificate for another name or key.
+    #[error("the aggregator issued a certificate for {name} or another key: do not use it")]
+    OtherCertificate {
+        /// The name in it.
+        name: MemberName,
+    },
+    /// The directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The connection.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// An answer that is none.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}

@@ -1,0 +1,228 @@
+//! The privacy boundary: the one file in which what was learned from private records becomes
+//! something that may leave. Steps 3 and 4 of the round.
+//!
+//! What comes out is a digest of the base model, the first adapter (which follows from the
+//! plan), and [`EncodedUpdate`]s, which the masker consumes. Deltas, losses and example counts
+//! stay within [`LocalUpdate`].
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use fedlora_common::adapter::{Adapter, AdapterError, Delta, DeltaError, Factors, Layout};
+use fedlora_common::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
+use fedlora_common::ids::{Digest, DigestWriter, RoundNumber};
+use fedlora_common::spec::{LearningRateSchedule, PlanError, RunPlan};
+use rand::CryptoRng;
+
+use crate::data::Example;
+use crate::training::{Decay, Engine, Evaluation, Progress, TrainError, TrainOptions};
+
+/// What a member works with: model and private examples.
+#[derive(Debug)]
+pub struct LocalWork {
+    engine: Engine,
+    training: Vec<Example>,
+    held_out: Vec<Example>,
+    seed: u64,
+}
+
+/// One round's task, as the plan gives it.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The round.
+    pub round: RoundNumber,
+    /// The factors that it trains.
+    pub factors: Factors,
+    /// The layout of those factors.
+    pub part: Layout,
+    /// The global adapter that training starts from.
+    pub adapter: Adapter,
+}
+
+/// A round's outcome at this member. Private: only its encoding leaves.
+pub struct LocalUpdate {
+    delta: Delta,
+    contribution: Contribution,
+    format: FixedPoint,
+    report: LocalReport,
+}
+
+/// What this member is shown of its own round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LocalReport {
+    /// Mean training loss, in nats a token.
+    pub train_loss: f64,
+    /// The global adapter's loss on this member's held-out data before training.
+    pub eval_loss: Option<f64>,
+    /// The delta's L2 norm before clipping.
+    pub delta_norm: f64,
+    /// Whether it was clipped.
+    pub clipped: bool,
+    /// Tokens trained on.
+    pub tokens: usize,
+}
+
+impl LocalWork {
+    /// Puts model and examples together. `seed` decides the order of examples and the
+    /// dropout; it is this member's own.
+    pub fn new(engine: Engine, training: Vec<Example>, held_out: Vec<Example>, seed: u64) -> Self {
+        Self {
+            engine,
+            training,
+            held_out,
+            seed,
+        }
+    }
+
+    /// The digest of the base model's configuration and weights.
+    pub fn base_digest(&self) -> Digest {
+        self.engine.base_digest()
+    }
+
+    /// The run's first adapter, on this member's base model.
+    ///
+    /// # Errors
+    /// A plan that does not fit the model.
+    pub fn first_adapter(&self, plan: &RunPlan) -> Result<Adapter, UpdateError> {
+        let lora = &plan.adapter.lora;
+        Ok(self.engine.init_adapter(lora, plan.seed)?)
+    }
+
+    /// Evaluates, trains, and clips the delta.
+    ///
+    /// # Errors
+    /// [`UpdateError::Stopped`] where `keep_going` said so; otherwise what made it impossible.
+    pub fn update(
+        &self,
+        plan: &RunPlan,
+        task: &Task,
+        keep_going: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<LocalUpdate, UpdateError> {
+        let format = plan.fixed_point()?;
+        let eval_loss = self
+            .evaluate(&task.adapter)?
+            .map(|evaluation| evaluation.loss);
+        let options = self.options(plan, task.round);
+        let trained = self.engine.train(
+            &task.adapter,
+            task.factors,
+            &self.training,
+            &options,
+            &mut |progress| {
+                if keep_going(progress) {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        if trained.report.stopped {
+            return Err(UpdateError::Stopped);
+        }
+        let mut delta = trained.adapter.difference(&task.adapter, &task.part)?;
+        let clip = f64::from(plan.aggregation.clip);
+        let delta_norm = delta.clip(clip)?;
+        let weight = u32::try_from(self.training.len())
+            .unwrap_or(u32::MAX)
+            .min(plan.aggregation.max_weight);
+        Ok(LocalUpdate {
+            delta,
+            contribution: Contribution {
+                weight,
+                train_loss: trained.report.mean_loss as f32,
+                eval_loss: eval_loss.map(|loss| loss as f32),
+            },
+            format,
+            report: LocalReport {
+                train_loss: trained.report.mean_loss,
+                eval_loss,
+                delta_norm,
+                clipped: delta_norm > clip,
+                tokens: trained.report.tokens,
+            },
+        })
+    }
+
+    /// The loss of an adapter on this member's held-out examples, if it has any.
+    ///
+    /// # Errors
+    /// An adapter that does not fit the model.
+    pub fn evaluate(&self, adapter: &Adapter) -> Result<Option<Evaluation>, UpdateError> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.engine.evaluate(Some(adapter), &self.held_out)?))
+    }
+
+    /// The plan's training parameters for one round: the schedule spans all rounds.
+    pub fn options(&self, plan: &RunPlan, round: RoundNumber) -> TrainOptions {
+        let training = &plan.training;
+        let steps = training.steps as usize;
+        let mut order = DigestWriter::new("fedlora 1 local training order");
+        let order = order.number(self.seed).number(round.0.into()).finish();
+        TrainOptions {
+            steps,
+            batch_size: training.batch_size as usize,
+            accumulation: training.accumulation as usize,
+            max_tokens: training.max_tokens as usize,
+            learning_rate: training.learning_rate,
+            decay: match training.schedule {
+                LearningRateSchedule::Cosine => Decay::Cosine,
+                LearningRateSchedule::Linear => Decay::Linear,
+                LearningRateSchedule::Constant => Decay::Constant,
+            },
+            warmup_steps: training.warmup_steps as usize,
+            first_step: steps * (round.0.saturating_sub(1)) as usize,
+            total_steps: steps * plan.rounds as usize,
+            weight_decay: training.weight_decay,
+            clip_norm: training.clip_norm,
+            seed: u64::from_le_bytes(order.as_bytes()[..8].try_into().expect("eight of 32 bytes")),
+            shuffle: true,
+        }
+    }
+}
+
+impl LocalUpdate {
+    /// What this member is shown.
+    pub fn report(&self) -> LocalReport {
+        self.report
+    }
+
+    /// The update as ring integers, rounded with fresh randomness.
+    ///
+    /// # Errors
+    /// A delta that could overflow; clipping rules that out.
+    pub fn encode(&self, rng: &mut impl CryptoRng) -> Result<EncodedUpdate, FixedError> {
+        self.format
+            .encode(self.delta.values(), self.contribution, rng)
+    }
+}
+
+impl fmt::Debug for LocalUpdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalUpdate({} values)", self.delta.len())
+    }
+}
+
+/// Why there is no update.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The delta.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The round ended first.
+    #[error("training was stopped: the round is over")]
+    Stopped,
+    /// A bug, or a device that failed.
+    #[error("training ended unexpectedly; the reason stands above")]
+    Panicked,
+}

@@ -1,0 +1,18 @@
+//! The cryptographic primitives, one a file. Nothing here knows of rounds or members.
+//!
+//! Randomness comes in as an argument; in the programs it is the operating system's.
+
+pub mod keys;
+pub mod prg;
+pub mod seal;
+pub mod shamir;
+pub mod sign;
+
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+
+/// The operating system's random number generator. It panics where the system has none to
+/// give, for then no key can be made.
+pub fn os_rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}

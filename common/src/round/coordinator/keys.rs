@@ -1,0 +1,85 @@
+//! Collecting M1.
+
+use std::collections::BTreeMap;
+
+use crate::ids::MemberIndex;
+use crate::wire::Unverified;
+use crate::wire::messages::{Keys, PhaseName, ToMember, keys_digest};
+
+use super::shares::CollectShares;
+use super::{Effect, EventKind, Phase, Reject, RoundSetup, Step, View, missing};
+
+/// The keys taken so far. They are stored as they came, signature and all, because the
+/// members check them again; they were verified before they became an event.
+#[derive(Debug, Default)]
+pub(super) struct CollectKeys {
+    taken: BTreeMap<MemberIndex, Unverified<Keys>>,
+}
+
+impl CollectKeys {
+    pub(super) fn decide(
+        &self,
+        setup: &RoundSetup,
+        from: MemberIndex,
+        keys: Unverified<Keys>,
+    ) -> Result<EventKind, Reject> {
+        let claimed = keys.claimed().member;
+        if claimed != from {
+            return Err(Reject::Impersonation { from, claimed });
+        }
+        let entry = setup
+            .roster
+            .get(from)
+            .filter(|_| !self.taken.contains_key(&from))
+            .ok_or(Reject::NotAwaited { member: from })?;
+        let verified = keys
+            .verify(&entry.identity, &setup.digest)
+            .map_err(|_| Reject::Signature { member: from })?;
+        let own = *verified.body();
+        let repeated = own.sealing == own.masking
+            || self.taken.values().map(Unverified::claimed).any(|other| {
+                [other.sealing, other.masking]
+                    .iter()
+                    .any(|key| *key == own.sealing || *key == own.masking)
+            });
+        if repeated {
+            return Err(Reject::RepeatedKey { member: from });
+        }
+        Ok(EventKind::KeysTaken(verified.unverified().clone()))
+    }
+
+    pub(super) fn apply(mut self, view: View<'_>, event: EventKind) -> Step {
+        if let EventKind::KeysTaken(keys) = event {
+            self.taken.insert(keys.claimed().member, keys);
+        }
+        if !view.closes(&self.awaited(view.setup)) {
+            return Step::Stay(Phase::Keys(self));
+        }
+        // A member that sent keys and left since is kept: it shares nothing, so it drops
+        // out in the next phase at no cost.
+        if let Some(end) = view.too_few(PhaseName::Keys, self.taken.len()) {
+            return end;
+        }
+        let transcript = keys_digest(
+            &view.setup.digest,
+            self.taken.values().map(Unverified::claimed),
+        );
+        let next = CollectShares::new(self.taken, transcript);
+        let request = next.request();
+        let effects = next
+            .members()
+            .map(|member| Effect::Send(member, request.clone()))
+            .collect();
+        Step::Next(Phase::Shares(next), effects)
+    }
+
+    pub(super) fn awaited(&self, setup: &RoundSetup) -> Vec<MemberIndex> {
+        let all: Vec<_> = setup.roster.indices().collect();
+        missing(&all, |member| self.taken.contains_key(member))
+    }
+}
+
+/// The message that carries all keys.
+pub(super) fn peer_keys(keys: &BTreeMap<MemberIndex, Unverified<Keys>>) -> ToMember {
+    ToMember::PeerKeys(keys.values().cloned().collect())
+}

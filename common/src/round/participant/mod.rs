@@ -1,0 +1,32 @@
+//! The member's half of a round: one struct a phase, each handed by value into the next, so
+//! that no step can be taken twice or out of order. A refusal ends the round for this member
+//! and wipes its keys; the others go on.
+//!
+//! | phase | waits for | gives |
+//! |---|---|---|
+//! | [`RoundContext::open`] | M0 | M1, own keys |
+//! | [`ExpectPeerKeys`] | M1 of all | M2, sealed shares |
+//! | [`ExpectPeerShares`] | M2 of the others | the masker |
+//! | [`ReadyToMask`] | the encoded update | M3 |
+//! | [`ExpectSurvivors`] | the survivor list | M4, a signature |
+//! | [`ExpectConfirmations`] | the others' signatures | M5, shares |
+//! | [`ExpectResult`] | M6 | |
+
+mod keys;
+mod ledger;
+mod open;
+mod refusal;
+mod reveal;
+mod shares;
+mod update;
+
+pub use keys::ExpectPeerKeys;
+pub use ledger::{LedgerError, LedgerState, MemoryLedger, RoundLedger};
+pub use open::{Expectation, RoundContext};
+pub use refusal::Refusal;
+pub use reveal::{ExpectConfirmations, ExpectResult, ExpectSurvivors, check_result};
+pub use shares::ExpectPeerShares;
+pub use update::ReadyToMask;
+
+#[cfg(test)]
+mod tests;

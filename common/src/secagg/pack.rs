@@ -1,0 +1,156 @@
+//! Ring lanes as bytes: b bits a lane, least significant bit first, the last byte padded
+//! with zeros.
+
+use crate::fixed::LaneBits;
+
+/// Bytes that `lanes` lanes take.
+pub fn packed_len(bits: LaneBits, lanes: usize) -> usize {
+    match bits {
+        LaneBits::B20 => (lanes * 5).div_ceil(2),
+        LaneBits::B24 => lanes * 3,
+        LaneBits::B32 => lanes * 4,
+    }
+}
+
+/// Packs lanes, each below 2^b.
+pub fn pack(bits: LaneBits, lanes: &[u32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(packed_len(bits, lanes.len()));
+    match bits {
+        LaneBits::B20 => {
+            for pair in lanes.chunks(2) {
+                let low = u64::from(pair[0]);
+                let high = pair.get(1).map_or(0, |&lane| u64::from(lane));
+                let word = (low | high << 20).to_le_bytes();
+                bytes.extend_from_slice(&word[..if pair.len() == 2 { 5 } else { 3 }]);
+            }
+        }
+        LaneBits::B24 => {
+            for lane in lanes {
+                bytes.extend_from_slice(&lane.to_le_bytes()[..3]);
+            }
+        }
+        LaneBits::B32 => {
+            for lane in lanes {
+                bytes.extend_from_slice(&lane.to_le_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+/// Calls `each(index, lane)` for the lanes of a packed vector, in order.
+///
+/// # Errors
+/// [`PackError`] where the length is not that of `lanes` lanes, or padding bits are set: two
+/// byte strings must not stand for one vector.
+pub fn unpack(
+    bits: LaneBits,
+    bytes: &[u8],
+    lanes: usize,
+    mut each: impl FnMut(usize, u32),
+) -> Result<(), PackError> {
+    let expected = packed_len(bits, lanes);
+    if bytes.len() != expected {
+        return Err(PackError::Length {
+            got: bytes.len(),
+            expected,
+        });
+    }
+    match bits {
+        LaneBits::B20 => {
+            if lanes % 2 == 1 && bytes[expected - 1] >> 4 != 0 {
+                return Err(PackError::Padding);
+            }
+            for (pair, chunk) in bytes.chunks(5).enumerate() {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                let word = u64::from_le_bytes(word);
+                each(2 * pair, (word & 0xf_ffff) as u32);
+                if chunk.len() == 5 {
+                    each(2 * pair + 1, (word >> 20) as u32);
+                }
+            }
+        }
+        LaneBits::B24 => {
+            for (index, chunk) in bytes.chunks_exact(3).enumerate() {
+                each(index, u32::from_le_bytes([chunk[0], chunk[1], chunk[2], 0]));
+            }
+        }
+        LaneBits::B32 => {
+            for (index, chunk) in bytes.chunks_exact(4).enumerate() {
+                each(
+                    index,
+                    u32::from_le_bytes(chunk.try_into().expect("chunks of four")),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that are not a packed vector of the round's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// Another length than the layout's.
+    #[error("a masked vector of {got} bytes, where the round's layout takes {expected}")]
+    Length {
+        /// Bytes found.
+        got: usize,
+        /// Bytes the layout takes.
+        expected: usize,
+    },
+    /// Bits set behind the last lane.
+    #[error("bits are set behind the masked vector's last lane")]
+    Padding,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [LaneBits; 3] = [LaneBits::B20, LaneBits::B24, LaneBits::B32];
+
+    proptest! {
+        #[test]
+        fn unpack_undoes_pack(words in prop::collection::vec(any::<u32>(), 0..99)) {
+            for bits in ALL {
+                let lanes: Vec<u32> = words.iter().map(|word| word & bits.mask()).collect();
+                let bytes = pack(bits, &lanes);
+                prop_assert_eq!(bytes.len(), packed_len(bits, lanes.len()));
+                let mut back = vec![0; lanes.len()];
+                unpack(bits, &bytes, lanes.len(), |index, lane| back[index] = lane).unwrap();
+                prop_assert_eq!(back, lanes);
+            }
+        }
+
+        #[test]
+        fn any_bytes_unpack_canonically_or_not_at_all(
+            bytes in prop::collection::vec(any::<u8>(), 0..64),
+            lanes in 0usize..32,
+        ) {
+            for bits in ALL {
+                let mut out = vec![0; lanes];
+                if unpack(bits, &bytes, lanes, |index, lane| out[index] = lane).is_ok() {
+                    prop_assert_eq!(pack(bits, &out), bytes.clone());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_lengths_and_padding_are_refused() {
+        for bits in ALL {
+            let bytes = pack(bits, &[1, 2, 3]);
+            assert!(unpack(bits, &bytes[1..], 3, |_, _| ()).is_err());
+            assert!(unpack(bits, &bytes, 5, |_, _| ()).is_err());
+        }
+        let mut odd = pack(LaneBits::B20, &[1]);
+        odd[2] |= 0x10;
+        assert_eq!(
+            unpack(LaneBits::B20, &odd, 1, |_, _| ()),
+            Err(PackError::Padding)
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! What a member insists on, whatever the aggregator's plan says.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::RunPlan;
+
+/// A member's own floors and ceilings. The protocol's floors (threshold, three honest
+/// contributors) hold beside these and cannot be lowered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Floors {
+    /// The fewest members in the roster.
+    pub members: usize,
+    /// The fewest contributors in any sum.
+    pub contributors: usize,
+    /// The most rounds in one run: each sum reveals something.
+    pub rounds: u32,
+    /// The most optimizer steps a round that this member will compute.
+    pub steps: u32,
+    /// The largest adapter rank.
+    pub rank: usize,
+    /// The largest clip norm of a delta.
+    pub clip: f32,
+}
+
+impl Default for Floors {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            contributors: 3,
+            rounds: 1000,
+            steps: 1_000_000,
+            rank: 256,
+            clip: 1000.0,
+        }
+    }
+}
+
+impl Floors {
+    /// Checks a plan.
+    ///
+    /// # Errors
+    /// The first value that does not meet a floor.
+    pub fn admit(&self, plan: &RunPlan) -> Result<(), FloorBreach> {
+        let minimum = plan.policy().map_or(0, |policy| policy.quorum());
+        let at_least = [
+            ("members", plan.members as f64, self.members as f64),
+            ("contributors", minimum as f64, self.contributors as f64),
+        ];
+        let at_most = [
+            ("rounds", f64::from(plan.rounds), f64::from(self.rounds)),
+            (
+                "steps",
+                f64::from(plan.training.steps),
+                f64::from(self.steps),
+            ),
+            ("rank", plan.adapter.lora.rank() as f64, self.rank as f64),
+            (
+                "clip",
+                f64::from(plan.aggregation.clip),
+                f64::from(self.clip),
+            ),
+        ];
+        let low = at_least.into_iter().find(|(_, got, floor)| got < floor);
+        let high = at_most.into_iter().find(|(_, got, ceiling)| got > ceiling);
+        match low.or(high) {
+            Some((floor, got, own)) => Err(FloorBreach { floor, got, own }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A plan that does not meet one of the member's floors.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("the plan's {floor} is {got}, and this member's floors.{floor} is {own}")]
+pub struct FloorBreach {
+    /// Which floor.
+    pub floor: &'static str,
+    /// What the plan says.
+    pub got: f64,
+    /// What the member insists on.
+    pub own: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_floor_is_enforced() {
+        let plan = RunPlan::from_toml(
+            r#"
+            rounds = 2
+            members = 5
+            [adapter]
+            lora = { rank = 4, alpha = 8.0, dropout = 0.0, targets = ["q"] }
+            "#,
+        )
+        .unwrap();
+        let base = Floors::default();
+        base.admit(&plan).unwrap();
+        let cases = [
+            (
+                "members",
+                Floors {
+                    members: 6,
+                    ..base.clone()
+                },
+            ),
+            (
+                "contributors",
+                Floors {
+                    contributors: 5,
+                    ..base.clone()
+                },
+            ),
+            (
+                "rounds",
+                Floors {
+                    rounds: 1,
+                    ..base.clone()
+                },
+            ),
+            (
+                "steps",
+                Floors {
+                    steps: 49,
+                    ..base.clone()
+                },
+            ),
+            (
+                "rank",
+                Floors {
+                    rank: 3,
+                    ..base.clone()
+                },
+            ),
+            (
+                "clip",
+                Floors {
+                    clip: 9.0,
+                    ..base.clone()
+                },
+            ),
+        ];
+        for (name, floors) in cases {
+            assert_eq!(floors.admit(&plan).unwrap_err().floor, name);
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! UDP endpoints: the aggregator's two servers, and how a member reaches them.
+//!
+//! A server validates every client's address with a Retry packet before it spends anything on
+//! it, does a bounded number of handshakes at a time, each with a time limit and none in another's
+//! way, and keeps a bounded number of connections.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::connection::{CloseCode, Connection};
+use super::error::{Place, TransportError};
+use super::pki::{CaFingerprint, Credentials, Peer, PkiError, SERVER_NAME};
+use super::tls::{
+    self, ALPN_FEDERATION, ALPN_JOIN, ServerVerifier, TlsError, client_config, join_client_config,
+};
+
+/// Limits of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that a server keeps open at a time.
+    pub connections: usize,
+    /// Handshakes that a server does at a time.
+    pub handshakes: usize,
+    /// Streams that the peer may have open at a time.
+    pub streams: u32,
+    /// Silence after which a connection is taken for dead. Keep-alives go out at a third of it.
+    pub idle: Duration,
+    /// Time for a handshake.
+    pub handshake: Duration,
+    /// Bytes in flight that are buffered for one stream.
+    pub stream_window: u32,
+    /// Bytes in flight that are buffered for one connection.
+    pub connection_window: u32,
+}
+
+impl Default for Limits {
+    /// For a federation of up to 250 members on links of up to 1 Gbit/s at 60 ms.
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            handshakes: 64,
+            streams: 16,
+            idle: Duration::from_secs(30),
+            handshake: Duration::from_secs(10),
+            stream_window: 4 << 20,
+            connection_window: 8 << 20,
+        }
+    }
+}
+
+impl Limits {
+    fn transport(&self) -> Arc<TransportConfig> {
+        let mut transport = TransportConfig::default();
+        // The longest that QUIC can state is 2^62 ms; anything above means the same.
+        let idle = IdleTimeout::try_from(self.idle)
+            .unwrap_or_else(|_| IdleTimeout::from(VarInt::from_u32(u32::MAX)));
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.streams))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .max_idle_timeout(Some(idle))
+            .keep_alive_interval(Some(self.idle / 3))
+            .stream_receive_window(VarInt::from_u32(self.stream_window))
+            .receive_window(VarInt::from_u32(self.connection_window))
+            .send_window(u64::from(self.connection_window));
+        Arc::new(transport)
+    }
+}
+
+/// A member's connection, as the aggregator accepted it.
+#[derive(Debug, Clone)]
+pub struct MemberConnection {
+    /// Who it is, from its verified certificate.
+    pub peer: Peer,
+    /// The connection.
+    pub connection: Connection,
+}
+
+/// The aggregator's endpoint for members with certificates.
+#[derive(Debug)]
+pub struct ServerEndpoint {
+    endpoint: Endpoint,
+    limits: Limits,
+    accepted: Accepted<MemberConnection>,
+}
+
+impl ServerEndpoint {
+    /// Listens on `address` (port 0 takes a free one). Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`TransportError::Bind`] or [`TransportError::Tls`].
+    pub fn bind(
+        address: SocketAddr,
+        credentials: &Credentials,
+        authority: &CertificateDer<'static>,
+        revocations: Vec<CertificateRevocationListDer<'static>>,
+        limits: Limits,
+    ) -> Result<Self, TransportError> {
+        let config = tls::server_config(credentials, authority, revocations)?;
+        let endpoint = listen(address, config, &limits)?;
+        let accepted =
+            Accepted::spawn(
+                &endpoint,
+                limits,
+                ALPN_FEDERATION,
+                |connection| match peer_of(&connection) {
+                    Ok(peer) => Ok(MemberConnection { peer, connection }),
+                    Err(error) => {
+                        connection.close(CloseCode::NotAMember, "not a member's certificate");
+                        Err(error.into())
+                    }
+                },
+            );
+        Ok(Self {
+            endpoint,
+            limits,
+            accepted,
+        })
+    }
+
+    /// The address in use, with the port that was taken.
+    ///
+    /// # Errors
+    /// [`TransportError::Broken`] when the socket is gone.
+    pub fn local_address(&self) -> Result<SocketAddr, TransportError> {
+        local_address(&self.endpoint)
+    }
+
+    /// The next connection whose handshake is complete, or the next that failed and why. `None`
+    /// once the endpoint is closed. A failure concerns one client: log it and go on.
+    pub async fn accept(&mut self) -> Option<Result<MemberConnection, TransportError>> {
+        self.accepted.next().await
+    }
+
+    /// Uses another certificate or other revocation lists for connections from now on. Those that
+    /// stand are not looked at again: close a revoked member's yourself.
+    ///
+    /// # Errors
+    /// [`TransportError::Tls`]; what was in use stays in use.
+    pub fn reconfigure(
+        &self,
+        credentials: &Credentials,
+        authority: &CertificateDer<'static>,
+        revocations: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<(), TransportError> {
+        let config = tls::server_config(credentials, authority, revocations)?;
+        self.endpoint
+            .set_server_config(Some(quic_server(config, &self.limits)?));
+        Ok(())
+    }
+
+    /// Closes every connection and waits until the peers have been told.
+    pub async fn close(self, reason: &str) {
+        close(&self.endpoint, reason).await;
+    }
+}
+
+/// The aggregator's endpoint for those who hold a join token and no certificate yet. Only the
+/// server is authenticated: what arrives is from anyone, until the token in it is checked.
+#[derive(Debug)]
+pub struct JoinServer {
+    endpoint: Endpoint,
+    accepted: Accepted<Connection>,
+}
+
+impl JoinServer {
+    /// Listens on `address`, another port than the members'. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`TransportError::Bind`] or [`TransportError::Tls`].
+    pub fn bind(
+        address: SocketAddr,
+        credentials: &Credentials,
+        authority: &CertificateDer<'static>,
+        limits: Limits,
+    ) -> Result<Self, TransportError> {
+        let config = tls::join_server_config(credentials, authority)?;
+        let endpoint = listen(address, config, &limits)?;
+        let accepted = Accepted::spawn(&endpoint, limits, ALPN_JOIN, Ok);
+        Ok(Self { endpoint, accepted })
+    }
+
+    /// The address in use, with the port that was taken.
+    ///
+    /// # Errors
+    /// [`TransportError::Broken`] when the socket is gone.
+    pub fn local_address(&self) -> Result<SocketAddr, TransportError> {
+        local_address(&self.endpoint)
+    }
+
+    /// The next connection whose handshake is complete, or the next that failed and why. `None`
+    /// once the endpoint is closed.
+    pub async fn accept(&mut self) -> Option<Result<Connection, TransportError>> {
+        self.accepted.next().await
+    }
+
+    /// Closes every connection and waits until the peers have been told.
+    pub async fn close(self, reason: &str) {
+        close(&self.endpoint, reason).await;
+    }
+}
+
+/// Connects a member to the aggregator. The connection may still be refused: the server checks
+/// the client's certificate after this returns (TLS 1.3), so say hello first
+/// ([`hello`](super::hello::hello)).
+///
+/// # Errors
+/// [`TransportError`].
+pub async fn connect(
+    address: SocketAddr,
+    credentials: &Credentials,
+    authority: &CertificateDer<'static>,
+    limits: Limits,
+) -> Result<Connection, TransportError> {
+    let (config, verifier) = client_config(credentials, authority)?;
+    dial(address, config, &verifier, limits, ALPN_FEDERATION).await
+}
+
+/// Connects to the enrolment endpoint, trusting only an authority with this fingerprint. Returns
+/// that authority's certificate, which from now on is pinned.
+///
+/// # Errors
+/// [`TransportError`].
+pub async fn join_connect(
+    address: SocketAddr,
+    fingerprint: CaFingerprint,
+    limits: Limits,
+) -> Result<(Connection, CertificateDer<'static>), TransportError> {
+    let (config, verifier) = join_client_config(fingerprint)?;
+    let connection = dial(address, config, &verifier, limits, ALPN_JOIN).await?;
+    let authority = peer_chain(&connection)
+        .pop()
+        .filter(|authority| CaFingerprint::of(authority) == fingerprint)
+        .ok_or_else(|| TransportError::Unexpected {
+            expected: "the authority's certificate",
+            got: "another chain than was verified".into(),
+        })?;
+    Ok((connection, authority))
+}
+
+/// The addresses behind `HOST:PORT`, in the resolver's order.
+///
+/// # Errors
+/// [`TransportError::Resolve`] when there is none.
+pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, TransportError> {
+    let unresolved = |reason: String| TransportError::Resolve {
+        address: address.chars().take(200).collect(),
+        reason,
+    };
+    let found: Vec<_> = tokio::net::lookup_host(address)
+        .await
+        .map_err(|error| unresolved(error.to_string()))?
+        .collect();
+    if found.is_empty() {
+        return Err(unresolved("the name has no address".into()));
+    }
+    Ok(found)
+}
+
+/// Connections in the order in which their handshakes end, from a task of its own.
+#[derive(Debug)]
+struct Accepted<T> {
+    queue: mpsc::Receiver<Result<T, TransportError>>,
+    task: JoinHandle<()>,
+}
+
+impl<T: Send + 'static> Accepted<T> {
+    fn spawn(
+        endpoint: &Endpoint,
+        limits: Limits,
+        alpn: &'static [u8],
+        admit: impl Fn(Connection) -> Result<T, TransportError> + Send + Sync + 'static,
+    ) -> Self {
+        let (sender, queue) = mpsc::channel(limits.handshakes.max(1));
+        let endpoint = endpoint.clone();
+        let admit = Arc::new(admit);
+        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+        let connections = Arc::new(Semaphore::new(limits.connections));
+        let task = tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                if !incoming.remote_address_validated() {
+                    // Cannot fail: an address that is not validated may always be retried.
+                    let _ = incoming.retry();
+                    continue;
+                }
+                let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
+                    incoming.refuse();
+                    continue;
+                };
+                let (admit, sender, connections) =
+                    (admit.clone(), sender.clone(), connections.clone());
+                tokio::spawn(async move {
+                    let accepted = shake(incoming, limits, alpn, &connections)
+                        .await
+                        .and_then(|connection| admit(connection));
+                    // The slot is held until the queue has room: where nobody accepts,
+                    // newcomers are refused and nothing piles up.
+                    let _ = sender.send(accepted).await;
+                    drop(handshake);
+                });
+            }
+        });
+        Self { queue, task }
+    }
+
+    async fn next(&mut self) -> Option<Result<T, TransportError>> {
+        self.queue.recv().await
+    }
+}
+
+impl<T> Drop for Accepted<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn shake(
+    incoming: quinn::Incoming,
+    limits: Limits,
+    alpn: &'static [u8],
+    connections: &Arc<Semaphore>,
+) -> Result<Connection, TransportError> {
+    let place = Place {
+        server: true,
+        address: incoming.remote_address(),
+        alpn,
+    };
+    let connecting = incoming
+        .accept()
+        .map_err(|error| TransportError::from_connection(error, &place))?;
+    let quic = timeout(limits.handshake, connecting)
+        .await
+        .map_err(|_| TransportError::HandshakeTimeout {
+            address: place.address,
+            after: limits.handshake,
+        })?
+        .map_err(|error| TransportError::from_connection(error, &place))?;
+    match connections.clone().try_acquire_owned() {
+        Ok(permit) => Ok(Connection::new(quic, None, place, Some(permit))),
+        Err(_) => {
+            quic.close(VarInt::from_u32(CloseCode::Busy as u32), b"busy");
+            Err(TransportError::Busy)
+        }
+    }
+}
+
+async fn dial(
+    address: SocketAddr,
+    config: rustls::ClientConfig,
+    verifier: &ServerVerifier,
+    limits: Limits,
+    alpn: &'static [u8],
+) -> Result<Connection, TransportError> {
+    let local: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let endpoint = Endpoint::client(local).map_err(|source| TransportError::Bind {
+        address: local,
+        source,
+    })?;
+    let crypto = QuicClientConfig::try_from(config)
+        .map_err(|error| TlsError::Verifier(error.to_string()))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(limits.transport());
+    let connecting = endpoint
+        .connect_with(config, address, SERVER_NAME)
+        .map_err(|error| TransportError::from_connect(error, address))?;
+    let place = Place {
+        server: false,
+        address,
+        alpn,
+    };
+    let unreachable = TransportError::Unreachable {
+        address,
+        after: limits.handshake,
+    };
+    match timeout(limits.handshake, connecting).await {
+        Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(unreachable),
+        Ok(Ok(quic)) => Ok(Connection::new(quic, Some(endpoint), place, None)),
+        Ok(Err(error)) => Err(match verifier.refusal() {
+            Some(problem) => TransportError::ServerCertificate(problem),
+            None => TransportError::from_connection(error, &place),
+        }),
+    }
+}
+
+fn listen(
+    address: SocketAddr,
+    config: rustls::ServerConfig,
+    limits: &Limits,
+) -> Result<Endpoint, TransportError> {
+    Endpoint::server(quic_server(config, limits)?, address)
+        .map_err(|source| TransportError::Bind { address, source })
+}
+
+fn quic_server(
+    config: rustls::ServerConfig,
+    limits: &Limits,
+) -> Result<quinn::ServerConfig, TransportError> {
+    let crypto = QuicServerConfig::try_from(config)
+        .map_err(|error| TlsError::Verifier(error.to_string()))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server
+        .transport_config(limits.transport())
+        .max_incoming(limits.handshakes.saturating_mul(4).max(64))
+        .incoming_buffer_size(64 << 10)
+        .incoming_buffer_size_total(8 << 20);
+    Ok(server)
+}
+
+fn local_address(endpoint: &Endpoint) -> Result<SocketAddr, TransportError> {
+    endpoint
+        .local_addr()
+        .map_err(|error| TransportError::Broken {
+            detail: error.to_string(),
+        })
+}
+
+async fn close(endpoint: &Endpoint, reason: &str) {
+    let code = VarInt::from_u32(CloseCode::ShuttingDown as u32);
+    endpoint.close(code, reason.as_bytes());
+    endpoint.wait_idle().await;
+}
+
+fn peer_of(connection: &Connection) -> Result<Peer, PkiError> {
+    let chain = peer_chain(connection);
+    let certificate = chain.first().ok_or_else(|| PkiError::Certificate {
+        reason: "none was shown".into(),
+    })?;
+    Peer::from_certificate(certificate)
+}
+
+fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    connection
+        .quic()
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .map(|chain| *chain)
+        .unwrap_or_default()
+}

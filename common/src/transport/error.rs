@@ -1,0 +1,324 @@
+//! What can happen to a connection, in words for an operator or a member.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use quinn::{ConnectError, ConnectionError, TransportErrorCode};
+use rustls::{AlertDescription, CertificateError};
+
+use super::connection::CloseCode;
+use super::frame::FrameError;
+use super::pki::{CaFingerprint, PkiError, SERVER_NAME};
+use super::tls::TlsError;
+
+/// Why a connection could not be made, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The local address cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The aggregator's name has no address.
+    #[error("cannot find the address of '{address}' (expected HOST:PORT): {reason}")]
+    Resolve {
+        /// The address as given.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// No packet came back.
+    #[error(
+        "no answer from {address} within {seconds:.0} s: is the aggregator running there, and does a firewall let UDP through?",
+        seconds = after.as_secs_f64()
+    )]
+    Unreachable {
+        /// The address tried.
+        address: SocketAddr,
+        /// How long it was tried.
+        after: Duration,
+    },
+    /// A peer began a handshake and did not end it in time.
+    #[error("{address} did not complete its handshake within {after:?}")]
+    HandshakeTimeout {
+        /// The peer's address.
+        address: SocketAddr,
+        /// The time it had.
+        after: Duration,
+    },
+    /// An answer was awaited for too long.
+    #[error("no {awaited} from the peer within {after:?}")]
+    AnswerTimeout {
+        /// What was awaited.
+        awaited: &'static str,
+        /// The time it had.
+        after: Duration,
+    },
+    /// The peer refused this side's certificate.
+    #[error("the peer refused our certificate: {reason}")]
+    CertificateRefused {
+        /// What its alert says.
+        reason: &'static str,
+    },
+    /// This side refused the aggregator's certificate.
+    #[error("the aggregator's certificate is refused: {0}")]
+    ServerCertificate(ServerCertificateProblem),
+    /// This side refused a client's certificate.
+    #[error("a client at {address} is refused: {reason} ({detail})")]
+    ClientCertificate {
+        /// The client's address.
+        address: SocketAddr,
+        /// What was sent to it.
+        reason: &'static str,
+        /// What was found.
+        detail: String,
+    },
+    /// The peer speaks another protocol: an older program, or the other of the two endpoints.
+    #[error("the peer does not speak {ours}: is this the right port, and the same version?")]
+    Protocol {
+        /// The protocol offered.
+        ours: String,
+    },
+    /// The TLS parameters have nothing in common.
+    #[error("no common TLS 1.3 parameters; X25519MLKEM768 is required ({detail})")]
+    NoCommonParameters {
+        /// What was found.
+        detail: String,
+    },
+    /// The server has as many connections as it takes.
+    #[error("the aggregator has as many connections as it takes: try again later")]
+    Busy,
+    /// The connection was silent for too long.
+    #[error("the connection was silent for too long and is taken for dead")]
+    Silent,
+    /// The peer closed the connection.
+    #[error("the peer closed the connection (code {code}): {reason}")]
+    Closed {
+        /// Its code; see [`CloseCode`].
+        code: u64,
+        /// Its words, cut at 200 characters.
+        reason: String,
+    },
+    /// This side closed the connection.
+    #[error("the connection was closed on this side")]
+    ClosedHere,
+    /// The connection broke.
+    #[error("the connection broke: {detail}")]
+    Broken {
+        /// What was found.
+        detail: String,
+    },
+    /// A frame within a connection that still stands.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The hello was answered with a refusal.
+    #[error("the aggregator refused the connection: {reason}")]
+    Refused {
+        /// Its words, cut at 200 characters.
+        reason: String,
+    },
+    /// A message that does not belong here.
+    #[error("unexpected {got}, where {expected} was expected")]
+    Unexpected {
+        /// What would have been right.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// TLS cannot be configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// Why a client refused the aggregator's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServerCertificateProblem {
+    /// Issued by someone else.
+    #[error("it is not from this federation's authority: another federation, or an impostor")]
+    OtherAuthority,
+    /// The authority shown is not the one the token names.
+    #[error("its authority has the fingerprint {found}, the join token says {expected}")]
+    Fingerprint {
+        /// From the token.
+        expected: CaFingerprint,
+        /// From the server.
+        found: CaFingerprint,
+    },
+    /// Past its end or before its beginning.
+    #[error("it is not valid now ({detail}): is this machine's clock right?")]
+    NotValidNow {
+        /// Dates.
+        detail: String,
+    },
+    /// For another name.
+    #[error("it is not for the name {SERVER_NAME} ({detail})")]
+    OtherName {
+        /// The names in it.
+        detail: String,
+    },
+    /// Not for a server.
+    #[error("it is not a server's certificate ({detail})")]
+    OtherPurpose {
+        /// The purposes in it.
+        detail: String,
+    },
+    /// Anything else.
+    #[error("{detail}")]
+    Other {
+        /// What was found.
+        detail: String,
+    },
+}
+
+impl ServerCertificateProblem {
+    pub(super) fn from_rustls(error: &rustls::Error) -> Self {
+        use CertificateError as E;
+        let detail = error.to_string();
+        let rustls::Error::InvalidCertificate(problem) = error else {
+            return Self::Other { detail };
+        };
+        match problem {
+            // A root of the same name with another key signs what our root cannot verify.
+            E::UnknownIssuer | E::BadSignature => Self::OtherAuthority,
+            E::Expired
+            | E::ExpiredContext { .. }
+            | E::NotValidYet
+            | E::NotValidYetContext { .. } => Self::NotValidNow { detail },
+            E::NotValidForName | E::NotValidForNameContext { .. } => Self::OtherName { detail },
+            E::InvalidPurpose | E::InvalidPurposeContext { .. } => Self::OtherPurpose { detail },
+            _ => Self::Other { detail },
+        }
+    }
+}
+
+impl TransportError {
+    /// Reads a broken connection. `local` is what this side offered, `address` the peer's.
+    pub(super) fn from_connection(error: ConnectionError, at: &Place) -> Self {
+        match error {
+            ConnectionError::TransportError(error) => match alert(error.code) {
+                Some(AlertDescription::NoApplicationProtocol) => at.protocol(),
+                Some(alert) => match (at.server, certificate_alert(alert)) {
+                    (true, Some(reason)) => Self::ClientCertificate {
+                        address: at.address,
+                        reason,
+                        detail: error.reason,
+                    },
+                    (false, Some(_)) => Self::ServerCertificate(ServerCertificateProblem::Other {
+                        detail: error.reason,
+                    }),
+                    (_, None) => parameters(alert, error.reason),
+                },
+                None => Self::Broken {
+                    detail: error.to_string(),
+                },
+            },
+            ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
+                Some(AlertDescription::NoApplicationProtocol) => at.protocol(),
+                Some(alert) => match certificate_alert(alert) {
+                    Some(reason) => Self::CertificateRefused { reason },
+                    None => parameters(alert, printable(&close.reason)),
+                },
+                None if close.error_code == TransportErrorCode::CONNECTION_REFUSED => Self::Busy,
+                None => Self::Broken {
+                    detail: close.error_code.to_string(),
+                },
+            },
+            ConnectionError::ApplicationClosed(close) => {
+                let code = close.error_code.into_inner();
+                if code == CloseCode::Busy as u64 {
+                    Self::Busy
+                } else {
+                    Self::Closed {
+                        code,
+                        reason: printable(&close.reason),
+                    }
+                }
+            }
+            ConnectionError::TimedOut => Self::Silent,
+            ConnectionError::LocallyClosed => Self::ClosedHere,
+            error => Self::Broken {
+                detail: error.to_string(),
+            },
+        }
+    }
+
+    pub(super) fn from_connect(error: ConnectError, address: SocketAddr) -> Self {
+        match error {
+            ConnectError::InvalidRemoteAddress(_) => Self::Resolve {
+                address: address.to_string(),
+                reason: "not an address to connect to".into(),
+            },
+            error => Self::Broken {
+                detail: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Where an error happened: what is needed to word it.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) server: bool,
+    pub(super) address: SocketAddr,
+    pub(super) alpn: &'static [u8],
+}
+
+impl Place {
+    fn protocol(&self) -> TransportError {
+        TransportError::Protocol {
+            ours: String::from_utf8_lossy(self.alpn).into_owned(),
+        }
+    }
+}
+
+/// Text from a peer, fit for a terminal: control characters replaced, cut at 200 characters.
+pub(super) fn printable(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(800)];
+    String::from_utf8_lossy(head)
+        .chars()
+        .take(200)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// The TLS alert in a QUIC error code (RFC 9001, section 4.8).
+fn alert(code: TransportErrorCode) -> Option<AlertDescription> {
+    let code = u64::from(code);
+    let alert = u8::try_from(code.checked_sub(0x100)?).ok()?;
+    Some(AlertDescription::from(alert))
+}
+
+fn certificate_alert(alert: AlertDescription) -> Option<&'static str> {
+    use AlertDescription as A;
+    Some(match alert {
+        A::CertificateRequired | A::NoCertificate => "a client certificate is required",
+        A::CertificateExpired => "the certificate has expired or is not yet valid",
+        A::CertificateRevoked => "the certificate has been revoked",
+        A::UnknownCA => "the certificate is not from this federation's authority",
+        A::BadCertificate => "the certificate is malformed or for another name",
+        A::UnsupportedCertificate => "the certificate is not for this purpose",
+        A::DecryptError => "the certificate's signature does not verify",
+        A::CertificateUnknown | A::AccessDenied => "the certificate is not accepted",
+        _ => return None,
+    })
+}
+
+fn parameters(alert: AlertDescription, detail: String) -> TransportError {
+    use AlertDescription as A;
+    match alert {
+        A::HandshakeFailure
+        | A::ProtocolVersion
+        | A::InsufficientSecurity
+        | A::IllegalParameter => TransportError::NoCommonParameters { detail },
+        alert => TransportError::Broken {
+            detail: format!("TLS alert {alert:?}: {detail}"),
+        },
+    }
+}

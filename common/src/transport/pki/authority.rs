@@ -1,0 +1,336 @@
+//! The authority: it is made once, stored as two PEM texts, and issues every certificate.
+
+use std::fmt;
+
+use rand::CryptoRng;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams,
+    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SanType,
+    SerialNumber,
+};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, CertificateSigningRequestDer,
+};
+use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use zeroize::Zeroizing;
+
+use super::{
+    CaFingerprint, MEMBER_SUFFIX, PkiError, SERVER_NAME, TlsKeyPair, certificate_from_pem,
+    certificate_to_pem, key_digest, parse_certificate,
+};
+use crate::ids::{Digest, MemberName};
+
+/// The longest signing request that is parsed, in bytes. One for a P-256 key takes about 250.
+pub const MAX_REQUEST_BYTES: usize = 4096;
+
+/// What the authority issued, with what the operator keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The certificate, DER.
+    pub certificate: CertificateDer<'static>,
+    /// Its serial number, big-endian: how a revocation names it.
+    pub serial: [u8; 16],
+    /// Digest of the public key it was issued for.
+    pub key: Digest,
+    /// The end of its validity.
+    pub not_after: OffsetDateTime,
+}
+
+impl Issued {
+    /// The certificate as PEM.
+    pub fn pem(&self) -> String {
+        certificate_to_pem(&self.certificate)
+    }
+}
+
+/// A certificate to be listed as revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revocation {
+    /// The certificate's serial number.
+    pub serial: [u8; 16],
+    /// When the operator revoked it.
+    pub at: OffsetDateTime,
+}
+
+/// The federation's certificate authority. It lives with the aggregator and is the only root that
+/// members and aggregator trust.
+pub struct CertificateAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    not_after: OffsetDateTime,
+}
+
+impl CertificateAuthority {
+    /// Makes an authority valid for `days` from `not_before`.
+    ///
+    /// # Errors
+    /// [`PkiError::FederationName`] unless the name is 1 to 64 printable characters,
+    /// [`PkiError::Validity`] for no days or too many, [`PkiError::Generation`].
+    pub fn create(
+        federation: &str,
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, PkiError> {
+        let length = federation.chars().count();
+        if !(1..=64).contains(&length) || federation.chars().any(char::is_control) {
+            return Err(PkiError::FederationName { length });
+        }
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Generation)?;
+        let not_after = end_of(not_before, days)?;
+        let mut params = CertificateParams::default();
+        params.not_before = not_before;
+        params.not_after = not_after;
+        params.serial_number = Some(SerialNumber::from_slice(&random_serial(rng)));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("fedlora {federation}"));
+        // It issues end-entity certificates and nothing below them.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).map_err(PkiError::Generation)?;
+        Ok(Self {
+            certificate: certificate.into(),
+            issuer: Issuer::new(params, key),
+            not_after,
+        })
+    }
+
+    /// Reads an authority that was stored as two PEM texts.
+    ///
+    /// # Errors
+    /// [`PkiError::Key`], [`PkiError::Certificate`], or [`PkiError::OtherKey`] when the two do not
+    /// belong together.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
+        let key = TlsKeyPair::from_pem(key_pem)?;
+        let certificate = certificate_from_pem(certificate_pem)?;
+        let (found, not_after, is_ca) = {
+            let parsed = parse_certificate(&certificate)?;
+            (
+                key_digest(parsed.public_key().raw),
+                parsed.validity().not_after.to_datetime(),
+                parsed.is_ca(),
+            )
+        };
+        if !is_ca {
+            return Err(PkiError::certificate("not an authority's certificate"));
+        }
+        if found != key.digest() {
+            return Err(PkiError::OtherKey {
+                certificate: found,
+                key: key.digest(),
+            });
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key.0)
+            .map_err(|error| PkiError::certificate(error.to_string()))?;
+        Ok(Self {
+            issuer,
+            certificate,
+            not_after,
+        })
+    }
+
+    /// The authority's certificate: public, what members pin.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The authority's certificate as PEM.
+    pub fn certificate_pem(&self) -> String {
+        certificate_to_pem(&self.certificate)
+    }
+
+    /// The authority's private key as PKCS #8 PEM, for a file that only its owner may read.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// The fingerprint that join tokens carry.
+    pub fn fingerprint(&self) -> CaFingerprint {
+        CaFingerprint::of(&self.certificate)
+    }
+
+    /// Issues the aggregator's own certificate: [`SERVER_NAME`], usable by a server only.
+    ///
+    /// # Errors
+    /// [`PkiError::Validity`] or [`PkiError::Generation`].
+    pub fn issue_server_certificate(
+        &self,
+        key: &TlsKeyPair,
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Issued, PkiError> {
+        self.issue(
+            &key.0,
+            SERVER_NAME,
+            ExtendedKeyUsagePurpose::ServerAuth,
+            not_before,
+            days,
+            rng,
+        )
+    }
+
+    /// Issues a member's certificate: `NAME.member.fedlora`, usable by a client only, for the
+    /// public key in `request` (PKCS #10, DER). Whatever subject, names and usages the request
+    /// asks for are ignored.
+    ///
+    /// # Errors
+    /// [`PkiError::Request`] when it is malformed, not for a P-256 key, or not signed by that key;
+    /// [`PkiError::Validity`] or [`PkiError::Generation`].
+    pub fn issue_member_certificate(
+        &self,
+        request: &[u8],
+        member: &MemberName,
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Issued, PkiError> {
+        self.issue(
+            &verified_request_key(request)?,
+            &format!("{member}{MEMBER_SUFFIX}"),
+            ExtendedKeyUsagePurpose::ClientAuth,
+            not_before,
+            days,
+            rng,
+        )
+    }
+
+    /// Signs the list of revoked certificates. `number` must grow with each list.
+    ///
+    /// # Errors
+    /// [`PkiError::Validity`] or [`PkiError::Generation`].
+    pub fn revocation_list(
+        &self,
+        revoked: &[Revocation],
+        number: u64,
+        issued: OffsetDateTime,
+        days: u32,
+    ) -> Result<CertificateRevocationListDer<'static>, PkiError> {
+        CertificateRevocationListParams {
+            this_update: issued,
+            next_update: end_of(issued, days)?,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked
+                .iter()
+                .map(|revocation| RevokedCertParams {
+                    serial_number: SerialNumber::from_slice(&revocation.serial),
+                    revocation_time: revocation.at,
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        }
+        .signed_by(&self.issuer)
+        .map(Into::into)
+        .map_err(PkiError::Generation)
+    }
+
+    fn issue(
+        &self,
+        key: &impl PublicKeyData,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Issued, PkiError> {
+        let serial = random_serial(rng);
+        // Never beyond the authority's own end: it could not be verified there.
+        let not_after = end_of(not_before, days)?.min(self.not_after);
+        if not_after <= not_before {
+            return Err(PkiError::AuthorityExpired {
+                not_after: self.not_after,
+            });
+        }
+        let mut params = CertificateParams::default();
+        params.not_before = not_before;
+        params.not_after = not_after;
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = vec![SanType::DnsName(
+            name.try_into().map_err(PkiError::Generation)?,
+        )];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params
+            .signed_by(key, &self.issuer)
+            .map_err(PkiError::Generation)?;
+        Ok(Issued {
+            certificate: certificate.into(),
+            serial,
+            key: key_digest(&key.subject_public_key_info()),
+            not_after,
+        })
+    }
+}
+
+impl fmt::Debug for CertificateAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CertificateAuthority({})", self.fingerprint().0.short())
+    }
+}
+
+/// Digest of the key in a signing request, once its signature has proved possession: what an
+/// operator compares before approving, equal to the later [`Peer::key`](super::Peer::key).
+///
+/// # Errors
+/// [`PkiError::Request`].
+pub fn request_key(request: &[u8]) -> Result<Digest, PkiError> {
+    let key = verified_request_key(request)?;
+    Ok(key_digest(&key.subject_public_key_info()))
+}
+
+/// The public key of a signing request whose signature verifies under that very key.
+fn verified_request_key(request: &[u8]) -> Result<rcgen::PublicKey, PkiError> {
+    if request.len() > MAX_REQUEST_BYTES {
+        return Err(PkiError::request(format!(
+            "{} bytes; at most {MAX_REQUEST_BYTES} are taken",
+            request.len()
+        )));
+    }
+    let (rest, parsed) = X509CertificationRequest::from_der(request)
+        .map_err(|_| PkiError::request("not a PKCS #10 request in DER"))?;
+    if !rest.is_empty() {
+        return Err(PkiError::request(format!(
+            "{} bytes after its end",
+            rest.len()
+        )));
+    }
+    let verified =
+        CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
+            .map_err(|error| PkiError::request(error.to_string()))?;
+    // The algorithm above is the signature's; the key must be of that very kind.
+    let key = verified.public_key;
+    if *key.algorithm() != PKCS_ECDSA_P256_SHA256
+        || key.subject_public_key_info() != parsed.certification_request_info.subject_pki.raw
+    {
+        return Err(PkiError::request("its key is not ECDSA on P-256"));
+    }
+    Ok(key)
+}
+
+/// 126 random bits. The top two are 01, so that DER neither drops a leading zero nor adds one and
+/// a revocation list names the very same bytes.
+fn random_serial(rng: &mut impl CryptoRng) -> [u8; 16] {
+    let mut serial = [0; 16];
+    rng.fill_bytes(&mut serial);
+    serial[0] = 0x40 | (serial[0] & 0x3f);
+    serial
+}
+
+fn end_of(not_before: OffsetDateTime, days: u32) -> Result<OffsetDateTime, PkiError> {
+    (1..=36_500)
+        .contains(&days)
+        .then(|| not_before.checked_add(Duration::days(i64::from(days))))
+        .flatten()
+        .ok_or(PkiError::Validity { days })
+}

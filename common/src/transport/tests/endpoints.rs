@@ -1,0 +1,349 @@
+//! Connections that stand, and every kind that is refused.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use super::*;
+use crate::transport::connection::{CloseCode, StreamKind};
+use crate::transport::error::ServerCertificateProblem;
+use crate::transport::frame::{FrameError, read_frame, write_frame};
+use crate::transport::pki::Revocation;
+
+#[tokio::test]
+async fn a_member_connects_and_is_known_by_name_and_key() {
+    let federation = Federation::new();
+    let mut server = federation.listen();
+    let (credentials, issued) = federation.member_from("hospital-a", yesterday(), 30);
+    let (client, accepted) = meet(&mut server, &credentials, &federation).await;
+    assert_eq!(client.unwrap(), b"welcome");
+    let member = accepted.unwrap();
+    assert_eq!(member.peer.name, name("hospital-a"));
+    assert_eq!(member.peer.key, issued.key);
+    assert!(member.connection.traffic().received > 1200);
+}
+
+#[tokio::test]
+async fn ipv6_works_as_ipv4_does() {
+    let federation = Federation::new();
+    let Ok(mut server) = ServerEndpoint::bind(
+        "[::1]:0".parse().unwrap(),
+        &federation.server,
+        federation.authority.certificate(),
+        Vec::new(),
+        limits(),
+    ) else {
+        // No IPv6 on this machine: nothing to test.
+        return;
+    };
+    let (client, _) = meet(&mut server, &federation.member("bank-7"), &federation).await;
+    assert_eq!(client.unwrap(), b"welcome");
+}
+
+#[tokio::test]
+async fn control_and_bulk_streams_arrive_with_their_kind() {
+    let federation = Federation::new();
+    let mut server = federation.listen();
+    let address = server.local_address().unwrap();
+    let credentials = federation.member("hospital-a");
+    let (client, member) = tokio::join!(
+        connect(
+            address,
+            &credentials,
+            federation.authority.certificate(),
+            limits()
+        ),
+        server.accept()
+    );
+    let (client, member) = (client.unwrap(), member.unwrap().unwrap());
+    for kind in [StreamKind::Control, StreamKind::Bulk] {
+        let (mut send, mut recv) = client.open(kind).await.unwrap();
+        write_frame(&mut send, b"ping").await.unwrap();
+        let (got, mut reply, mut request) = member.connection.accept().await.unwrap();
+        assert_eq!(got, kind);
+        assert_eq!(read_frame(&mut request, 4).await.unwrap(), b"ping");
+        write_frame(&mut reply, b"pong").await.unwrap();
+        assert_eq!(read_frame(&mut recv, 4).await.unwrap(), b"pong");
+    }
+
+    // A frame above the limit, and one that its sender cuts off.
+    let (mut send, _recv) = client.open(StreamKind::Control).await.unwrap();
+    let (_, _reply, mut request) = member.connection.accept().await.unwrap();
+    write_frame(&mut send, &[7; 100]).await.unwrap();
+    assert!(matches!(
+        read_frame(&mut request, 99).await,
+        Err(FrameError::Oversized {
+            got: 100,
+            limit: 99
+        })
+    ));
+    let (mut send, _recv) = client.open(StreamKind::Control).await.unwrap();
+    let (_, _reply, mut request) = member.connection.accept().await.unwrap();
+    send.write_all(&[100, 0, 0, 0, 1, 2, 3]).await.unwrap();
+    send.finish().unwrap();
+    assert!(matches!(
+        read_frame(&mut request, 100).await,
+        Err(FrameError::Truncated {
+            got: 3,
+            expected: 100
+        })
+    ));
+
+    // A stream of no known kind costs that stream; the connection stays.
+    let (mut send, _recv) = client.quic().open_bi().await.unwrap();
+    send.write_all(&[77]).await.unwrap();
+    assert!(matches!(
+        member.connection.accept().await,
+        Err(TransportError::Unexpected { .. })
+    ));
+    client.open(StreamKind::Control).await.unwrap();
+    assert!(member.connection.accept().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_certificate_from_another_authority_is_refused() {
+    let (federation, other) = (Federation::new(), Federation::new());
+    let mut server = federation.listen();
+    // Trusts the right server, shows a certificate of the other federation.
+    let (client, accepted) = meet(&mut server, &other.member("hospital-a"), &federation).await;
+    let client = client.unwrap_err();
+    assert!(
+        matches!(client, TransportError::CertificateRefused { .. }),
+        "{client:?}"
+    );
+    let accepted = accepted.unwrap_err();
+    assert!(
+        matches!(accepted, TransportError::ClientCertificate { .. }),
+        "{accepted:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_or_future_certificate_is_refused() {
+    let federation = Federation::new();
+    let mut server = federation.listen();
+    let long_ago = now() - time::Duration::days(20);
+    let tomorrow = now() + time::Duration::days(1);
+    for (start, days) in [(long_ago, 10), (tomorrow, 10)] {
+        let (credentials, _) = federation.member_from("hospital-a", start, days);
+        let (client, accepted) = meet(&mut server, &credentials, &federation).await;
+        let client = client.unwrap_err();
+        assert!(
+            matches!(&client, TransportError::CertificateRefused { reason } if reason.contains("expired")),
+            "{client:?}"
+        );
+        assert!(matches!(
+            accepted,
+            Err(TransportError::ClientCertificate { .. })
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_and_the_others_are_not() {
+    let federation = Federation::new();
+    let (revoked, issued) = federation.member_from("hospital-a", yesterday(), 30);
+    let revocation = Revocation {
+        serial: issued.serial,
+        at: now(),
+    };
+    let list = federation
+        .authority
+        .revocation_list(&[revocation], 1, yesterday(), 30)
+        .unwrap();
+    let mut server = federation.listen();
+    let (before, _) = meet(&mut server, &revoked, &federation).await;
+    assert!(before.is_ok());
+
+    server
+        .reconfigure(
+            &federation.server,
+            federation.authority.certificate(),
+            vec![list],
+        )
+        .unwrap();
+    let (client, accepted) = meet(&mut server, &revoked, &federation).await;
+    let client = client.unwrap_err();
+    assert!(
+        matches!(&client, TransportError::CertificateRefused { reason } if reason.contains("revoked")),
+        "{client:?}"
+    );
+    assert!(matches!(
+        accepted,
+        Err(TransportError::ClientCertificate { .. })
+    ));
+    let (other, _) = meet(&mut server, &federation.member("hospital-b"), &federation).await;
+    assert!(other.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_refused() {
+    let (federation, other) = (Federation::new(), Federation::new());
+    let mut server = other.listen();
+    let (client, _) = meet(&mut server, &federation.member("hospital-a"), &federation).await;
+    let client = client.unwrap_err();
+    assert!(
+        matches!(
+            client,
+            TransportError::ServerCertificate(ServerCertificateProblem::OtherAuthority)
+        ),
+        "{client:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_is_refused_when_expired_or_in_truth_a_member() {
+    let mut federation = Federation::new();
+    let key = TlsKeyPair::generate().unwrap();
+    let long_ago = now() - time::Duration::days(20);
+    let issued = federation
+        .authority
+        .issue_server_certificate(&key, long_ago, 10, &mut rand::rng())
+        .unwrap();
+    federation.server = Credentials::new(issued.certificate, &key).unwrap();
+    let (client, _) = meet(
+        &mut federation.listen(),
+        &federation.member("a"),
+        &federation,
+    )
+    .await;
+    assert!(
+        matches!(
+            client,
+            Err(TransportError::ServerCertificate(
+                ServerCertificateProblem::NotValidNow { .. }
+            ))
+        ),
+        "{client:?}"
+    );
+
+    // A member that poses as the aggregator with its own, valid certificate.
+    federation.server = federation.member("mallory");
+    let (client, _) = meet(
+        &mut federation.listen(),
+        &federation.member("a"),
+        &federation,
+    )
+    .await;
+    assert!(
+        matches!(
+            client,
+            Err(TransportError::ServerCertificate(
+                ServerCertificateProblem::OtherName { .. }
+                    | ServerCertificateProblem::OtherPurpose { .. }
+            ))
+        ),
+        "{client:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_servers_own_certificate_is_no_members() {
+    let federation = Federation::new();
+    let mut server = federation.listen();
+    let (client, accepted) = meet(&mut server, &federation.server, &federation).await;
+    assert!(
+        matches!(client, Err(TransportError::CertificateRefused { .. })),
+        "{client:?}"
+    );
+    assert!(accepted.is_err());
+}
+
+#[tokio::test]
+async fn nobody_listening_is_said_so() {
+    let federation = Federation::new();
+    // Bound and silent: no answer will ever come from here.
+    let silent = UdpSocket::bind(loopback()).unwrap();
+    let error = connect(
+        silent.local_addr().unwrap(),
+        &federation.member("a"),
+        federation.authority.certificate(),
+        Limits {
+            handshake: Duration::from_millis(300),
+            ..limits()
+        },
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        matches!(error, TransportError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("127.0.0.1"), "{error}");
+
+    let error = crate::transport::endpoint::resolve("no port")
+        .await
+        .unwrap_err();
+    assert!(matches!(error, TransportError::Resolve { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_full_server_says_that_it_is_busy_and_frees_its_place() {
+    let federation = Federation::new();
+    let mut server = federation.listen_with(
+        Vec::new(),
+        Limits {
+            connections: 1,
+            ..limits()
+        },
+    );
+    let credentials = federation.member("a");
+    let address = server.local_address().unwrap();
+    let authority = federation.authority.certificate();
+    let (first, accepted) = tokio::join!(
+        connect(address, &credentials, authority, limits()),
+        server.accept()
+    );
+    let (_first, accepted) = (first.unwrap(), accepted.unwrap().unwrap());
+    let (client, refused) = meet(&mut server, &federation.member("b"), &federation).await;
+    assert!(matches!(client, Err(TransportError::Busy)), "{client:?}");
+    assert!(matches!(refused, Err(TransportError::Busy)));
+    drop(accepted);
+    let (client, _) = meet(&mut server, &federation.member("b"), &federation).await;
+    assert!(client.is_ok(), "{client:?}");
+}
+
+#[tokio::test]
+async fn a_refused_hello_carries_the_servers_words() {
+    let federation = Federation::new();
+    let mut server = federation.listen();
+    let address = server.local_address().unwrap();
+    let credentials = federation.member("a");
+    let client = async {
+        let authority = federation.authority.certificate();
+        let connection = connect(address, &credentials, authority, limits()).await?;
+        hello(&connection, b"version 0", PATIENCE).await
+    };
+    let serving = async {
+        let member = server.accept().await.unwrap().unwrap();
+        let (_, reply) = receive_hello(&member.connection, PATIENCE).await.unwrap();
+        reply.refuse("version 0 is too old\u{1b}[2J").await.unwrap();
+        member.connection.close(CloseCode::Protocol, "version");
+    };
+    let (client, ()) = tokio::join!(client, serving);
+    let error = client.unwrap_err();
+    assert!(
+        matches!(&error, TransportError::Refused { reason } if reason == "version 0 is too old [2J"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn closing_tells_the_members() {
+    let federation = Federation::new();
+    let mut server = federation.listen();
+    let address = server.local_address().unwrap();
+    let credentials = federation.member("a");
+    let authority = federation.authority.certificate();
+    let (client, accepted) = tokio::join!(
+        connect(address, &credentials, authority, limits()),
+        server.accept()
+    );
+    let client = client.unwrap();
+    let _accepted = accepted.unwrap().unwrap();
+    server.close("maintenance").await;
+    let reason = client.closed().await;
+    assert!(
+        matches!(&reason, TransportError::Closed { reason, .. } if reason == "maintenance"),
+        "{reason:?}"
+    );
+}

@@ -1,0 +1,129 @@
+//! Two endpoints on this machine, and what each must refuse of the other.
+
+mod bulk;
+mod certificates;
+mod endpoints;
+mod handshake;
+mod joining;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls_pki_types::CertificateRevocationListDer;
+use time::OffsetDateTime;
+
+use super::hello::{hello, receive_hello};
+use super::pki::{CertificateAuthority, Credentials, Issued, TlsKeyPair};
+use super::{Limits, MemberConnection, ServerEndpoint, TransportError, connect};
+use crate::ids::MemberName;
+
+/// Generous: these tests wait for events, and fail by what happens, not by when.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+fn yesterday() -> OffsetDateTime {
+    now() - time::Duration::days(1)
+}
+
+fn name(text: &str) -> MemberName {
+    text.parse().unwrap()
+}
+
+fn limits() -> Limits {
+    Limits {
+        handshake: PATIENCE,
+        idle: PATIENCE,
+        ..Limits::default()
+    }
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// A federation: its authority and its server's credentials.
+struct Federation {
+    authority: CertificateAuthority,
+    server: Credentials,
+}
+
+impl Federation {
+    fn new() -> Self {
+        let rng = &mut rand::rng();
+        let authority = CertificateAuthority::create("demo", yesterday(), 30, rng).unwrap();
+        let key = TlsKeyPair::generate().unwrap();
+        let issued = authority
+            .issue_server_certificate(&key, yesterday(), 30, rng)
+            .unwrap();
+        let server = Credentials::new(issued.certificate, &key).unwrap();
+        Self { authority, server }
+    }
+
+    fn member(&self, member: &str) -> Credentials {
+        self.member_from(member, yesterday(), 30).0
+    }
+
+    fn member_from(
+        &self,
+        member: &str,
+        not_before: OffsetDateTime,
+        days: u32,
+    ) -> (Credentials, Issued) {
+        let key = TlsKeyPair::generate().unwrap();
+        let request = key.signing_request().unwrap();
+        let issued = self
+            .authority
+            .issue_member_certificate(&request, &name(member), not_before, days, &mut rand::rng())
+            .unwrap();
+        let credentials = Credentials::new(issued.certificate.clone(), &key).unwrap();
+        (credentials, issued)
+    }
+
+    fn listen(&self) -> ServerEndpoint {
+        self.listen_with(Vec::new(), limits())
+    }
+
+    fn listen_with(
+        &self,
+        revocations: Vec<CertificateRevocationListDer<'static>>,
+        limits: Limits,
+    ) -> ServerEndpoint {
+        ServerEndpoint::bind(
+            loopback(),
+            &self.server,
+            self.authority.certificate(),
+            revocations,
+            limits,
+        )
+        .unwrap()
+    }
+}
+
+/// Connects to `server` and says hello, with a server side that answers whoever gets in. Returns
+/// what the client and the server saw.
+async fn meet(
+    server: &mut ServerEndpoint,
+    credentials: &Credentials,
+    federation: &Federation,
+) -> (
+    Result<Vec<u8>, TransportError>,
+    Result<MemberConnection, TransportError>,
+) {
+    let address = server.local_address().unwrap();
+    let client = async {
+        let authority = federation.authority.certificate();
+        let connection = connect(address, credentials, authority, limits()).await?;
+        hello(&connection, b"hi", PATIENCE).await
+    };
+    let serving = async {
+        let member = server.accept().await.unwrap()?;
+        let (payload, reply) = receive_hello(&member.connection, PATIENCE).await?;
+        assert_eq!(payload, b"hi");
+        reply.accept(b"welcome").await?;
+        Ok(member)
+    };
+    tokio::join!(client, serving)
+}
