@@ -181,7 +181,7 @@ impl Fields<'_> {
         if heads % config.num_key_value_heads != 0 {
             return Err(self.refuse("num_key_value_heads", "a divisor of num_attention_heads"));
         }
-        if config.head_dim == 0 || config.head_dim % 2 != 0 {
+        if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
             return Err(self.refuse("head_dim", "an even number above 0"));
         }
         Ok(config)

@@ -26,8 +26,7 @@ pub struct Lora<B: Backend> {
 }
 
 impl<B: Backend> Lora<B> {
-    /// Copies an adapter to the device. `make` turns each factor into what the caller
-    /// computes with: a constant or a parameter.
+    /// Copies an adapter to the device.
     ///
     /// # Errors
     /// The first tensor that does not fit the model, with the shape that would.
@@ -35,7 +34,6 @@ impl<B: Backend> Lora<B> {
         adapter: &Adapter,
         config: &LlamaConfig,
         device: &B::Device,
-        mut make: impl FnMut(ProjectionTensor, Tensor<B, 2>) -> Tensor<B, 2>,
     ) -> Result<Self, LoraError> {
         let expected = Adapter::layout_for(adapter.config(), config.num_hidden_layers, |_, t| {
             config.projection(t)
@@ -51,7 +49,7 @@ impl<B: Backend> Lora<B> {
                 unreachable!("the layout was compared just above");
             };
             let data = TensorData::new(adapter.values()[range].to_vec(), spec.shape.clone());
-            let tensor = make(place, Tensor::from_data(data, device));
+            let tensor = Tensor::from_data(data, device);
             match place.factor {
                 Factor::A => inner = Some(tensor),
                 Factor::B => {
@@ -64,6 +62,28 @@ impl<B: Backend> Lora<B> {
             scale: adapter.config().scale(),
             blocks,
         })
+    }
+
+    /// The same adapter with each factor passed through `change`, in layout order, which may
+    /// move it to another backend.
+    pub fn map<C: Backend>(
+        &self,
+        mut change: impl FnMut(Factor, Tensor<B, 2>) -> Tensor<C, 2>,
+    ) -> Lora<C> {
+        let mut pair = |pair: &Option<LowRank<B>>| {
+            pair.as_ref().map(|pair| LowRank {
+                a: change(Factor::A, pair.a.clone()),
+                b: change(Factor::B, pair.b.clone()),
+            })
+        };
+        Lora {
+            scale: self.scale,
+            blocks: self
+                .blocks
+                .iter()
+                .map(|block| std::array::from_fn(|target| pair(&block[target])))
+                .collect(),
+        }
     }
 
     /// The factors on one projection, if it is adapted.
@@ -137,16 +157,17 @@ impl Dropout {
     fn apply<B: Backend>(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let shape = x.dims();
         let count = shape[0] * shape[1];
-        let mut mask = Vec::with_capacity(count + 3);
-        while mask.len() < count {
+        let mut mask = vec![0.0_f32; count];
+        for four in mask.chunks_mut(4) {
             // Four draws of 16 bits from one of 64.
-            let bits = self.random.next();
-            for part in 0..4 {
-                let kept = (bits >> (16 * part)) as u16 >= self.threshold;
-                mask.push(f32::from(u8::from(kept)) * self.keep_scale);
+            let mut bits = self.random.next();
+            for value in four {
+                if bits as u16 >= self.threshold {
+                    *value = self.keep_scale;
+                }
+                bits >>= 16;
             }
         }
-        mask.truncate(count);
         let device = x.device();
         x * Tensor::from_data(TensorData::new(mask, shape), &device)
     }

@@ -18,7 +18,7 @@ fn place<B: FusedOps>(
 ) -> Result<Option<Lora<B>>, TrainError> {
     let device = model.tensors()[0].device();
     adapter
-        .map(|adapter| Lora::from_adapter(adapter, model.config(), &device, |_, tensor| tensor))
+        .map(|adapter| Lora::from_adapter(adapter, model.config(), &device))
         .transpose()
         .map_err(TrainError::from)
 }

@@ -37,12 +37,13 @@ pub(super) fn train<B: FusedOps>(
     let base: Llama<Autodiff<B>> = model.map(Tensor::from_inner, Tensor::from_inner);
 
     let mut parameters: Vec<Tensor<B, 2>> = Vec::new();
-    Lora::<B>::from_adapter(adapter, model.config(), &device, |place, tensor| {
-        if factors.contains(place.factor) {
+    let start = Lora::<B>::from_adapter(adapter, model.config(), &device)?;
+    start.map(|factor, tensor| {
+        if factors.contains(factor) {
             parameters.push(tensor.clone());
         }
         tensor
-    })?;
+    });
     let mut optimizer = AdamW::new(options.adamw(), parameters.len());
     let schedule = options.schedule();
     let mut order = Order::new(examples.len(), options);
@@ -70,7 +71,7 @@ pub(super) fn train<B: FusedOps>(
         let mut gradients: Vec<Option<Tensor<B, 2>>> = vec![None; parameters.len()];
         let mut step_loss = 0.0;
         for batch in &batches {
-            let (lora, leaves) = place(&base, adapter, factors, &parameters)?;
+            let (lora, leaves) = place(&start, factors, &parameters);
             let loss = loss_sum(&base, Some(&lora), &mut dropout, batch).div_scalar(counted as f64);
             step_loss += loss.clone().into_data().iter::<f64>().sum::<f64>();
             let found = loss.backward();
@@ -142,26 +143,23 @@ pub(super) fn usable(
 }
 
 /// The adapter under autodiff: the selected factors, in layout order, as fresh leaves.
-#[allow(clippy::type_complexity)]
 fn place<B: FusedOps>(
-    base: &Llama<Autodiff<B>>,
-    adapter: &Adapter,
+    start: &Lora<B>,
     factors: Factors,
     parameters: &[Tensor<B, 2>],
-) -> Result<(Lora<Autodiff<B>>, Vec<Tensor<Autodiff<B>, 2>>), TrainError> {
-    let device = base.tensors()[0].device();
+) -> (Lora<Autodiff<B>>, Vec<Tensor<Autodiff<B>, 2>>) {
     let mut parameters = parameters.iter();
     let mut leaves = Vec::new();
-    let lora = Lora::from_adapter(adapter, base.config(), &device, |place, tensor| {
-        if !factors.contains(place.factor) {
-            return tensor;
+    let lora = start.map(|factor, tensor| {
+        if !factors.contains(factor) {
+            return Tensor::from_inner(tensor);
         }
-        let current = parameters.next().cloned();
-        let leaf = current.map_or(tensor, Tensor::from_inner).require_grad();
+        let current = parameters.next().cloned().unwrap_or(tensor);
+        let leaf = Tensor::from_inner(current).require_grad();
         leaves.push(leaf.clone());
         leaf
-    })?;
-    Ok((lora, leaves))
+    });
+    (lora, leaves)
 }
 
 /// The adapter with the trained factors put in; `None` where one is not finite.

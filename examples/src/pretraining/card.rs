@@ -39,6 +39,12 @@ pub fn readme(facts: &Facts<'_>) -> String {
     let config = facts.weights.config();
     let count = |documents: &[Vec<u32>]| documents.iter().map(Vec::len).sum::<usize>();
     let options = facts.options;
+    let clock = if facts.steps < options.steps {
+        "\nThe schedule was ended by the clock, on a machine that did other work as well: the same steps
+without a clock come close to this model, not to its bits.\n"
+    } else {
+        ""
+    };
     format!(
         "---
 language: en
@@ -82,7 +88,7 @@ cargo run --release --bin make_data -- --catalogue cwec_v4.14.xml
 cargo run --release --bin make_base -- --steps {steps} --batch {batch} --window {window} --rate {rate} \\
     --hidden {hidden} --layers {layers} --inner {inner} --threads {threads} --seed {seed}
 ```
-
+{clock}
 The text is MITRE's: its copyright and terms stand in `../data/README.md`.
 ",
         parameters = facts.weights.parameters(),

@@ -170,7 +170,7 @@ fn causal_softmax() {
     // Two query heads in a group: rows 0..6 and 6..12 stand at positions 0..6.
     let scores = random([3, 12, 6], 1).mul_scalar(5.0);
     compare::<3, 3>(
-        &[scores.clone()],
+        std::slice::from_ref(&scores),
         |inputs| Train::causal_softmax(one(inputs), 0.7),
         |inputs| composed::causal_softmax::<Train>(one(inputs), 0.7),
     );
