@@ -85,7 +85,9 @@ fn start_logging(args: &Args) {
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::new(format!("warn,fedlora_client={level},fedlora_common={level}"));
+    let filter = EnvFilter::new(format!(
+        "warn,fedlora_client={level},fedlora_common={level}"
+    ));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

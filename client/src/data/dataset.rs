@@ -122,6 +122,26 @@ impl Dataset {
         Ok(Self { records })
     }
 
+    /// Reads JSON Lines from memory; `name` stands for the file's in errors.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_lines(lines: &[u8], name: &str) -> Result<Self, DataError> {
+        let failed = |source| DataError::Io {
+            file: name.to_owned(),
+            source,
+        };
+        let (records, problems) = records::read(lines, name).map_err(failed)?;
+        if !problems.is_empty() {
+            return Err(DataError::Lines(problems));
+        }
+        if records.is_empty() {
+            let files = name.to_owned();
+            return Err(DataError::Empty { files });
+        }
+        Ok(Self { records })
+    }
+
     /// Reads files and prepares every record.
     ///
     /// # Errors

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn_flex::Flex;
-use fedlora_common::adapter::{
-    Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig,
-};
+use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
 use fedlora_common::ids::Digest;
 
 use super::device::{Device, DeviceError};

@@ -34,10 +34,14 @@ const FREE_KEYS: [&str; 11] = [
     "loftq_config",
 ];
 
-/// Writes the adapter into `dir`, which must exist. Each file appears whole or not at all;
+/// Writes the adapter into `dir`, which is made where it is missing. Each file appears whole or not at all;
 /// the configuration comes last, so that a folder with one is complete.
 pub fn save(dir: &Path, adapter: &Adapter, base_model: &str) -> Result<(), PeftError> {
     let values = adapter.values();
+    std::fs::create_dir_all(dir).map_err(|source| PeftError::Folder {
+        path: dir.to_owned(),
+        source,
+    })?;
     tensors::write(
         &dir.join(WEIGHTS_FILE),
         FloatType::F32,
@@ -243,6 +247,14 @@ fn clip(text: &str) -> String {
 /// An adapter folder that cannot be written or is not plain LoRA.
 #[derive(Debug, thiserror::Error)]
 pub enum PeftError {
+    /// The folder cannot be made.
+    #[error("{}: the folder cannot be made: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] TensorFileError),

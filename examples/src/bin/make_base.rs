@@ -50,6 +50,9 @@ struct Arguments {
     /// Minutes after which the schedule ends even where steps are left
     #[arg(long, default_value_t = 600.0)]
     minutes: f64,
+    /// Go on from the weights that are in --base, with a schedule of its own
+    #[arg(long)]
+    resume: bool,
     /// Seed of the initial weights and of the order of windows
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -81,7 +84,13 @@ fn main() -> Result<()> {
         bos_token_id: Some(corpus.bos),
         eos_token_id: Some(corpus.end_of_turn),
     };
-    let initial = init::weights(config, arguments.seed);
+    let (initial, earlier) = if arguments.resume {
+        let card = std::fs::read_to_string(arguments.base.join("README.md"))
+            .context("the card of the weights to go on from")?;
+        (BaseWeights::load(&arguments.base)?, Some(card))
+    } else {
+        (init::weights(config, arguments.seed), None)
+    };
     eprintln!(
         "{} parameters; {} training and {} validation tokens",
         initial.parameters(),
@@ -142,6 +151,7 @@ fn main() -> Result<()> {
         baselines,
         loss,
         seconds: started.elapsed().as_secs_f64(),
+        earlier: earlier.as_deref(),
     });
     let path = arguments.base.join("README.md");
     write_atomic(&path, text.as_bytes()).context("cannot write the card")?;

@@ -22,6 +22,8 @@ pub struct Facts<'a> {
     pub loss: f64,
     /// Wall time of the training in seconds.
     pub seconds: f64,
+    /// The card of the weights that training went on from.
+    pub earlier: Option<&'a str>,
 }
 
 /// `generation_config.json`.
@@ -45,6 +47,12 @@ without a clock come close to this model, not to its bits.\n"
     } else {
         ""
     };
+    let resumed = if facts.earlier.is_some() {
+        " \\\n    --resume"
+    } else {
+        ""
+    };
+    let earlier = facts.earlier.map_or_else(String::new, earlier_stretch);
     format!(
         "---
 language: en
@@ -86,8 +94,9 @@ Nats a token on the same validation tokens; the n-gram models are counted on the
 ```
 cargo run --release --bin make_data -- --catalogue cwec_v4.14.xml
 cargo run --release --bin make_base -- --steps {steps} --batch {batch} --window {window} --rate {rate} \\
-    --hidden {hidden} --layers {layers} --inner {inner} --threads {threads} --seed {seed}
+    --hidden {hidden} --layers {layers} --inner {inner} --threads {threads} --seed {seed}{resumed}
 ```
+{earlier}
 {clock}
 The text is MITRE's: its copyright and terms stand in `../data/README.md`.
 ",
@@ -118,5 +127,27 @@ The text is MITRE's: its copyright and terms stand in `../data/README.md`.
         bigram_perplexity = facts.baselines.bigram.exp(),
         loss = facts.loss,
         perplexity = facts.loss.exp(),
+    )
+}
+
+/// How the weights that training went on from were made, out of their own card.
+fn earlier_stretch(card: &str) -> String {
+    let rows: Vec<&str> = card
+        .lines()
+        .filter(|line| {
+            [
+                "| weights |",
+                "| training |",
+                "| time |",
+                "| this model |",
+                "| before: ",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start))
+        })
+        .collect();
+    format!(
+        "\nIt went on from weights that the same program had made before:\n\n| | |\n|---|---|\n{}\n",
+        rows.join("\n")
     )
 }

@@ -14,11 +14,26 @@ pub(super) struct EmbeddedInstitution {
 pub(super) const BASE_NAME: &str = "fedlora-cwe-base";
 
 const BASE: [(&str, &[u8]); 5] = [
-    ("config.json", include_bytes!("../../assets/base/config.json")),
-    ("model.safetensors", include_bytes!("../../assets/base/model.safetensors")),
-    ("tokenizer.json", include_bytes!("../../assets/base/tokenizer.json")),
-    ("tokenizer_config.json", include_bytes!("../../assets/base/tokenizer_config.json")),
-    ("special_tokens_map.json", include_bytes!("../../assets/base/special_tokens_map.json")),
+    (
+        "config.json",
+        include_bytes!("../../assets/base/config.json"),
+    ),
+    (
+        "model.safetensors",
+        include_bytes!("../../assets/base/model.safetensors"),
+    ),
+    (
+        "tokenizer.json",
+        include_bytes!("../../assets/base/tokenizer.json"),
+    ),
+    (
+        "tokenizer_config.json",
+        include_bytes!("../../assets/base/tokenizer_config.json"),
+    ),
+    (
+        "special_tokens_map.json",
+        include_bytes!("../../assets/base/special_tokens_map.json"),
+    ),
 ];
 
 /// The institutions, by name.

@@ -72,10 +72,7 @@ impl SimulationData {
     }
 }
 
-fn embedded(
-    pipeline: &TextPipeline,
-    prepare: &PrepareOptions,
-) -> anyhow::Result<Vec<Institution>> {
+fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result<Vec<Institution>> {
     INSTITUTIONS
         .iter()
         .map(|one| {
@@ -101,8 +98,8 @@ fn split(
     let groups = Dataset::read(&[file])?.group_by(field)?;
     let mut institutions = Vec::new();
     for (value, records) in groups {
-        let name = member_name(&value)
-            .with_context(|| format!("the value {value:?} of field {field}"))?;
+        let name =
+            member_name(&value).with_context(|| format!("the value {value:?} of field {field}"))?;
         let (training, held_out) = records.split(HeldOut::share(HELD_OUT)?);
         if training.len() < FEWEST || held_out.is_empty() {
             bail!(

@@ -76,7 +76,11 @@ pub(super) async fn run(
     let (run_events, mut run_watch) = mpsc::unbounded_channel();
     let serving = tokio::spawn(aggregator.run(plan.clone(), run_events));
 
-    let names: Vec<MemberName> = data.institutions.iter().map(|one| one.name.clone()).collect();
+    let names: Vec<MemberName> = data
+        .institutions
+        .iter()
+        .map(|one| one.name.clone())
+        .collect();
     let gate = Arc::new(Semaphore::new(jobs));
     let (events, mut watch) = mpsc::unbounded_channel();
     let mut members = JoinSet::new();
@@ -89,8 +93,8 @@ pub(super) async fn run(
         enrol::join(&token, &home, now())
             .await
             .with_context(|| format!("{} joining", one.name))?;
-        let (directory, membership) = MemberDirectory::open(&home)
-            .with_context(|| format!("{}'s directory", one.name))?;
+        let (directory, membership) =
+            MemberDirectory::open(&home).with_context(|| format!("{}'s directory", one.name))?;
         let work = LocalWork::new(
             engine.clone(),
             one.training.clone(),
@@ -207,7 +211,9 @@ fn on_run_event(
             round,
             attempt,
             reason,
-        } => bars.line(&format!("round {round}, attempt {attempt}, failed: {reason}")),
+        } => bars.line(&format!(
+            "round {round}, attempt {attempt}, failed: {reason}"
+        )),
         RunEvent::MemberReady { .. } | RunEvent::Phase { .. } | RunEvent::Rejected { .. } => {}
     }
 }

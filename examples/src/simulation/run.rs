@@ -46,7 +46,11 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let engine = Engine::open(&base, &options.device)?;
     let max_tokens = MAX_TOKENS.min(engine.max_tokens());
     let data = SimulationData::load(options, &base, max_tokens).map_err(SimulationError::Data)?;
-    let names: Vec<MemberName> = data.institutions.iter().map(|one| one.name.clone()).collect();
+    let names: Vec<MemberName> = data
+        .institutions
+        .iter()
+        .map(|one| one.name.clone())
+        .collect();
     let faults = faults(options, &names)?;
     let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
 
@@ -56,8 +60,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         plan.rounds,
         plan.training.steps
     ));
-    let base_scores =
-        tokio::task::block_in_place(|| evaluate::one_for_all(&engine, &data, None))?;
+    let base_scores = tokio::task::block_in_place(|| evaluate::one_for_all(&engine, &data, None))?;
     let federation = federation::run(
         &engine,
         &data,
@@ -119,7 +122,11 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     };
     let text = serde_json::to_vec_pretty(&document).context("the report")?;
     std::fs::write(out.join(MARKER), text).context("the report cannot be written")?;
-    if document.rounds.iter().any(|round| round.sum_exact == Some(false)) {
+    if document
+        .rounds
+        .iter()
+        .any(|round| round.sum_exact == Some(false))
+    {
         return Err(SimulationError::Sum);
     }
     Ok(document)

@@ -45,7 +45,11 @@ fn evaluation(document: &Document) -> String {
         table.add_row(row);
     }
     let mut row = vec!["pooled".to_owned()];
-    row.extend(columns.iter().map(|(_, scores)| number(Some(scores.pooled))));
+    row.extend(
+        columns
+            .iter()
+            .map(|(_, scores)| number(Some(scores.pooled))),
+    );
     row.push(gain(
         Some(eval.local_only.as_ref().unwrap_or(&eval.base).pooled),
         Some(eval.federated.pooled),
