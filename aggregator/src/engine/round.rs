@@ -316,7 +316,7 @@ impl Engine {
         self.links
             .send(member, ToMember::Roster(running.roster.as_ref().clone()));
         self.send_results(member);
-        if let Some(message) = self.round().coordinator.outstanding(from) {
+        for message in self.round().coordinator.outstanding(from) {
             self.links.send(member, message);
         }
     }

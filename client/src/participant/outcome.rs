@@ -41,6 +41,20 @@ pub enum ParticipantError {
     /// The roster.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// The roster is not as large as the plan says.
+    #[error("the roster holds {got} members; the plan that this member accepted is for {planned}")]
+    RosterSize {
+        /// Members on the roster.
+        got: usize,
+        /// Members that the plan is for.
+        planned: usize,
+    },
+    /// The aggregator began another run.
+    #[error(
+        "the aggregator serves another run now: one start is consent to one run; start again \
+         to take part in this one"
+    )]
+    OtherRun,
     /// This member is not on the roster.
     #[error("the roster does not hold this member's name and keys")]
     NotOnRoster,
@@ -85,9 +99,11 @@ impl ParticipantError {
     /// The exit code that goes with it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Plan(PlanError::Signature(_)) | Self::Pin(_) | Self::NotOnRoster => {
-                Exit::Integrity
-            }
+            Self::Plan(PlanError::Signature(_))
+            | Self::Pin(_)
+            | Self::RosterSize { .. }
+            | Self::OtherRun
+            | Self::NotOnRoster => Exit::Integrity,
             Self::Plan(_) | Self::Floor(_) => Exit::Configuration,
             Self::Refusal(_) | Self::OtherAdapter { .. } => Exit::Integrity,
             Self::Refused { .. } => Exit::Identity,

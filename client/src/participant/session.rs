@@ -216,7 +216,10 @@ impl Member {
         signed: SignedPlan,
     ) -> Result<(), ParticipantError> {
         let (id, plan) = signed.verify(&self.settings.aggregator)?;
-        if self.run.as_ref().is_none_or(|run| run.id != id) {
+        if self.run.as_ref().is_some_and(|run| run.id != id) {
+            return Err(ParticipantError::OtherRun);
+        }
+        if self.run.is_none() {
             self.settings.floors.admit(&plan)?;
             let work = Arc::clone(&self.settings.work);
             let adapter = work.first_adapter(&plan)?;
@@ -226,8 +229,6 @@ impl Member {
                 rounds: plan.rounds,
                 steps: plan.training.steps,
             });
-            self.active = None;
-            self.training = None;
             self.run = Some(RunState {
                 id,
                 plan,
@@ -253,6 +254,13 @@ impl Member {
         let Some(run) = &mut self.run else {
             return Ok(());
         };
+        // The plan's floors and the fixed-point format were checked for this many.
+        if roster.len() != run.plan.members {
+            return Err(ParticipantError::RosterSize {
+                got: roster.len(),
+                planned: run.plan.members,
+            });
+        }
         self.settings.pin.pin(roster)?;
         if run.context.is_some() {
             return Ok(());

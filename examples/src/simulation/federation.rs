@@ -50,17 +50,35 @@ struct Sight {
     encoded: HashMap<(Attempt, MemberIndex), Arc<Vec<u32>>>,
 }
 
-/// Runs the plan with the given members.
+/// How a federation is run.
+#[derive(Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) data: &'a SimulationData,
+    pub(super) plan: &'a RunPlan,
+    /// Whether each unmasked sum is checked.
+    pub(super) verify_sum: bool,
+    /// Members that train at a time.
+    pub(super) jobs: usize,
+    /// Where operator and members have their directories.
+    pub(super) folder: &'a Path,
+    pub(super) bars: &'a Bars,
+}
+
+/// Runs the plan with the given members, some of them cut off.
 pub(super) async fn run(
-    engine: &Engine,
-    data: &SimulationData,
-    plan: RunPlan,
+    setting: Setting<'_>,
     mut faults: BTreeMap<MemberName, Faults>,
-    verify_sum: bool,
-    jobs: usize,
-    folder: &Path,
-    bars: &Bars,
 ) -> Result<Federation, SimulationError> {
+    let Setting {
+        engine,
+        data,
+        plan,
+        verify_sum,
+        jobs,
+        folder,
+        bars,
+    } = setting;
     let operator = folder.join("operator");
     // Port 0: the system picks free ones.
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -132,7 +150,7 @@ pub(super) async fn run(
     while watching.0 || watching.1 || watching.2 {
         tokio::select! {
             event = run_watch.recv(), if watching.0 => match event {
-                Some(event) => on_run_event(event, &mut sights, &plan, &names, verify_sum, bars),
+                Some(event) => on_run_event(event, &mut sights, plan, &names, verify_sum, bars),
                 None => watching.0 = false,
             },
             event = watch.recv(), if watching.1 => match event {

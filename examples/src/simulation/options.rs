@@ -48,7 +48,7 @@ pub struct Options {
     #[arg(long)]
     pub verify_sum: bool,
     /// Optimizer steps of a member in a round.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 30)]
     pub steps: u32,
     /// Examples a step.
     #[arg(long, default_value_t = 8)]

@@ -61,17 +61,16 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         plan.training.steps
     ));
     let base_scores = tokio::task::block_in_place(|| evaluate::one_for_all(&engine, &data, None))?;
-    let federation = federation::run(
-        &engine,
-        &data,
-        plan.clone(),
-        faults,
-        options.verify_sum,
-        usize::from(options.jobs),
-        &out,
-        &bars,
-    )
-    .await?;
+    let setting = federation::Setting {
+        engine: &engine,
+        data: &data,
+        plan: &plan,
+        verify_sum: options.verify_sum,
+        jobs: usize::from(options.jobs),
+        folder: &out,
+        bars: &bars,
+    };
+    let federation = federation::run(setting, faults).await?;
     bars.line("evaluating");
     let federated = tokio::task::block_in_place(|| {
         evaluate::one_for_all(&engine, &data, Some(&federation.adapter))

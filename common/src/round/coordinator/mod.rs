@@ -330,19 +330,20 @@ impl Coordinator {
             .collect()
     }
 
-    /// What a member that comes back must be sent again: the phase's message, where an answer
-    /// to it is awaited.
-    pub fn outstanding(&self, member: MemberIndex) -> Option<ToMember> {
+    /// What a member that comes back must be sent again: the phase's messages, where an
+    /// answer to them is awaited.
+    pub fn outstanding(&self, member: MemberIndex) -> Vec<ToMember> {
         if !self.awaited().contains(&member) {
-            return None;
+            return Vec::new();
         }
         match &self.phase {
-            Phase::Keys(_) => Some(ToMember::Open(self.setup.open.clone())),
-            Phase::Shares(phase) => Some(phase.request()),
-            Phase::Updates(phase) => Some(phase.request(member)),
-            Phase::Confirm(phase) => Some(phase.request()),
-            Phase::Reveal(phase) => Some(phase.request()),
-            Phase::Ended => None,
+            Phase::Keys(_) => vec![ToMember::Open(self.setup.open.clone())],
+            Phase::Shares(phase) => vec![phase.request()],
+            Phase::Updates(phase) => vec![phase.request(member)],
+            Phase::Confirm(phase) => vec![phase.request()],
+            // It may have been away before it saw the list, and reveals nothing without.
+            Phase::Reveal(phase) => vec![phase.list(), phase.request()],
+            Phase::Ended => Vec::new(),
         }
     }
 

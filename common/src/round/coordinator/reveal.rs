@@ -45,6 +45,11 @@ impl CollectReveals {
         self.list.0.keys().copied()
     }
 
+    /// The survivor list, for a member that has not seen it.
+    pub(super) fn list(&self) -> ToMember {
+        ToMember::Survivors(self.list.clone())
+    }
+
     pub(super) fn request(&self) -> ToMember {
         ToMember::Confirmations(self.confirmations.clone())
     }

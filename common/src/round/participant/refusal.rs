@@ -1,7 +1,7 @@
 //! Every reason for which a member leaves a round rather than go on.
 
 use crate::crypto::shamir::ShamirError;
-use crate::ids::{Attempt, Digest, MemberIndex, RoundNumber};
+use crate::ids::{Digest, MemberIndex, RoundNumber};
 use crate::secagg::PolicyError;
 
 use super::ledger::LedgerError;
@@ -168,12 +168,4 @@ pub enum Refusal {
     /// Sharing this member's secrets failed.
     #[error("the secrets cannot be shared: {0}")]
     Shamir(#[from] ShamirError),
-    /// A message for another round or attempt than the one at hand.
-    #[error("a message of round {round}, attempt {attempt}, is not of the round at hand")]
-    OutOfTurn {
-        /// The round.
-        round: RoundNumber,
-        /// The attempt.
-        attempt: Attempt,
-    },
 }

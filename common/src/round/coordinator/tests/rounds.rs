@@ -179,12 +179,12 @@ fn a_member_that_comes_back_is_sent_what_is_awaited_of_it() {
     let one = MemberIndex(1);
     assert_eq!(
         world.coordinator().outstanding(one),
-        Some(crate::wire::messages::ToMember::Open(
+        [crate::wire::messages::ToMember::Open(
             federation.open.clone()
-        ))
+        )]
     );
-    assert_eq!(world.coordinator().outstanding(MemberIndex(9)), None);
+    assert_eq!(world.coordinator().outstanding(MemberIndex(9)), []);
     let world = world.run();
-    assert_eq!(world.coordinator().outstanding(one), None);
+    assert_eq!(world.coordinator().outstanding(one), []);
     assert!(world.coordinator().awaited().is_empty());
 }
