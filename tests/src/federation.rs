@@ -165,9 +165,7 @@ impl Federation {
             .arg("--data")
             .arg(data);
         if INSTITUTIONS.contains(&member) {
-            command
-                .arg("--held-out")
-                .arg(self.data(member, "heldout"));
+            command.arg("--held-out").arg(self.data(member, "heldout"));
         }
         command
     }
@@ -202,7 +200,9 @@ impl Federation {
         let path = self.run().expect("a run").join("results.jsonl");
         let text = fs::read_to_string(&path).expect("the run has results");
         let result = |line| -> Value { serde_json::from_str(line).expect("results are JSON") };
-        text.lines().map(|line| result(line)["body"].take()).collect()
+        text.lines()
+            .map(|line| result(line)["body"].take())
+            .collect()
     }
 }
 

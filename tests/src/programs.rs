@@ -187,10 +187,7 @@ impl Finished {
     /// The one JSON document of the current form that standard output is.
     pub fn document(&self) -> Value {
         let document: Value = serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
-            panic!(
-                "{}: not one document: {error}\n{}",
-                self.name, self.stdout
-            )
+            panic!("{}: not one document: {error}\n{}", self.name, self.stdout)
         });
         assert_eq!(document["schema_version"], 1, "{}", self.name);
         document

@@ -131,9 +131,8 @@ fn what_a_member_is_given_is_checked_before_it_connects() {
     drop(aggregator);
 
     let data = federation.data(member, "train");
-    let run = |base: &Path, data: &Path| {
-        finished("run", federation.taking_part_with(member, base, data))
-    };
+    let run =
+        |base: &Path, data: &Path| finished("run", federation.taking_part_with(member, base, data));
     let broken = federation.folder().join("broken.jsonl");
     let good = fs::read_to_string(&data).expect("the records are there");
     let good: Vec<_> = good.lines().take(2).collect();
@@ -174,7 +173,8 @@ fn what_the_operator_is_given_is_checked() {
     let federation = Federation::new();
     finished("init", federation.init()).failed(1, &["holds an aggregator already"]);
     let serve = |plan: &str| finished("serve", federation.serving(plan));
-    serve(&PLAN.replace("members = 3", "members = 3\ncolour = 1")).failed(3, &["colour", "plan.toml"]);
+    serve(&PLAN.replace("members = 3", "members = 3\ncolour = 1"))
+        .failed(3, &["colour", "plan.toml"]);
     serve(&PLAN.replace("[training]", "[training]\npace = 1")).failed(3, &["pace"]);
     for minimum in [2, 4] {
         serve(&format!("{PLAN}[aggregation]\nminimum = {minimum}\n"))

@@ -99,7 +99,10 @@ fn killed_during_upload() -> bool {
         })
         .collect();
     let victim = running.pop().expect("five members");
-    let uploads = federation.run().expect("the run has a folder").join("uploads");
+    let uploads = federation
+        .run()
+        .expect("the run has a folder")
+        .join("uploads");
     let whole: PathBuf = uploads.join("round-0001-attempt-1-member-4.masked");
     let part = uploads.join("round-0001-attempt-1-member-4.masked.part");
     wait_for(
