@@ -1,1 +1,36 @@
-//! placeholder
+//! The harness of the end-to-end tests: builds and runs the real programs, with a deadline on
+//! every wait and everything on the loopback.
+
+mod federation;
+mod programs;
+
+pub use federation::{Federation, INSTITUTIONS, repository};
+pub use programs::{Finished, Running, program};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks until there is an answer.
+///
+/// # Panics
+/// When there is none within [`PATIENCE`]; `context` is asked for what to show then.
+pub fn wait_for<T>(
+    what: &str,
+    context: impl Fn() -> String,
+    mut ask: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no {what} within {PATIENCE:?}\n{}",
+            context()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

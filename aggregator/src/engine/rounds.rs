@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) running: Option<Running>,
     pub(super) rounds_by_member: BTreeMap<MemberName, u32>,
     pub(super) rounds_done: u32,
+    /// How the run ended, once it has.
+    ended: Option<(RunState, Option<String>)>,
 }
 
 /// What exists once the cohort is complete.
@@ -102,6 +104,7 @@ impl Engine {
             running: None,
             rounds_by_member: BTreeMap::new(),
             rounds_done: 0,
+            ended: None,
             setup,
         })
     }
@@ -118,7 +121,8 @@ impl Engine {
             None => RunState::Finished,
             Some(_) => RunState::Failed,
         };
-        self.write_status(state, failure.clone());
+        self.ended = Some((state, failure.clone()));
+        self.write_status_now();
         self.links.broadcast(&ToMember::Finished { failure });
         self.farewell().await;
         outcome.map(|()| self.setup.run)
@@ -387,7 +391,7 @@ impl Engine {
                         self.common(message);
                         // It was away when the run ended: it follows the chain and leaves.
                         self.send_results(&member);
-                        let failure = None;
+                        let failure = self.ended.clone().and_then(|(_, failure)| failure);
                         self.links.send(&member, ToMember::Finished { failure });
                     } else {
                         self.common(message);
@@ -418,12 +422,13 @@ impl Engine {
     }
 
     fn write_status_now(&self) {
-        let state = if self.running.is_some() {
-            RunState::Running
-        } else {
-            RunState::Gathering
+        let (state, failure) = match &self.ended {
+            // Members that leave after the end do not bring the run back.
+            Some(ended) => ended.clone(),
+            None if self.running.is_some() => (RunState::Running, None),
+            None => (RunState::Gathering, None),
         };
-        self.write_status(state, None);
+        self.write_status(state, failure);
     }
 
     pub(super) fn write_status(&self, state: RunState, failure: Option<String>) {

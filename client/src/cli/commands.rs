@@ -15,6 +15,7 @@ use fedlora_common::adapter::peft;
 use fedlora_common::crypto::os_rng;
 use fedlora_common::exit::Exit;
 use fedlora_common::time::Timestamp;
+use fedlora_common::transport::TransportError;
 use fedlora_common::wire::token::InviteToken;
 use rand::Rng;
 use serde_json::json;
@@ -38,6 +39,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 async fn join(token: &InviteToken, dir: &Path, format: Format) -> Result<(), Failure> {
     let config = enrol::join(token, dir, now()).await.map_err(|error| {
         let exit = match &error {
+            JoinError::Transport(
+                TransportError::ServerCertificate(_) | TransportError::Refused { .. },
+            ) => Exit::Identity,
             JoinError::Transport(_) => Exit::Network,
             JoinError::Directory(error) => directory_exit(error),
             JoinError::Expired

@@ -1,0 +1,228 @@
+//! A federation on the loopback: an operator's directory, members' directories, a little data.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fedlora_common::adapter::{Adapter, peft};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::programs::{Finished, Running, program};
+
+/// Members whose data comes with the repository, in the order of a roster.
+pub const INSTITUTIONS: [&str; 5] = [
+    "bank-identity",
+    "cloud-storage",
+    "device-vendor",
+    "hospital-privacy",
+    "kernel-lab",
+];
+
+/// Records of a member's training data: enough for a step, little enough to be quick.
+const RECORDS: usize = 12;
+/// Records that it holds out.
+const HELD_OUT: usize = 2;
+
+/// The repository's folder.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests lie in the repository")
+        .to_owned()
+}
+
+/// A federation with its directories.
+#[derive(Debug)]
+pub struct Federation {
+    folder: TempDir,
+    listen: SocketAddr,
+    join_listen: SocketAddr,
+}
+
+impl Federation {
+    /// A new federation, initialised by the operator's program.
+    pub fn new() -> Self {
+        let (listen, join_listen) = free_ports();
+        let federation = Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            listen,
+            join_listen,
+        };
+        Finished::of("init", &mut federation.init()).done();
+        federation
+    }
+
+    /// The command that initialises the operator's directory.
+    pub fn init(&self) -> Command {
+        let mut command = program("fedlora-aggregator");
+        command
+            .args(["init", "--name", "test", "--dir"])
+            .arg(self.operator())
+            .arg("--listen")
+            .arg(self.listen.to_string())
+            .arg("--join-listen")
+            .arg(self.join_listen.to_string());
+        command
+    }
+
+    /// Where members connect.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where invited members join.
+    pub fn join_listen(&self) -> SocketAddr {
+        self.join_listen
+    }
+
+    /// The folder of everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The operator's directory.
+    pub fn operator(&self) -> PathBuf {
+        self.folder().join("operator")
+    }
+
+    /// A member's directory.
+    pub fn home(&self, member: &str) -> PathBuf {
+        self.folder().join("members").join(member)
+    }
+
+    /// An operator's command on this federation.
+    pub fn operate(&self, command: &str) -> Command {
+        let mut operate = program("fedlora-aggregator");
+        operate.arg(command).arg("--dir").arg(self.operator());
+        operate
+    }
+
+    /// Invites a member; its token.
+    pub fn invite(&self, member: &str) -> String {
+        let done = Finished::of("invite", self.operate("invite").arg(member)).done();
+        done.stdout.trim().to_owned()
+    }
+
+    /// The command that joins with a token.
+    pub fn joining(&self, token: &str, member: &str) -> Command {
+        let mut command = program("fedlora");
+        command
+            .args(["join", token, "--dir"])
+            .arg(self.home(member));
+        command
+    }
+
+    /// Invites a member and lets it join; the aggregator must be serving.
+    pub fn join(&self, member: &str) {
+        let token = self.invite(member);
+        Finished::of("join", &mut self.joining(&token, member)).done();
+    }
+
+    /// The command that serves a plan.
+    pub fn serving(&self, plan: &str) -> Command {
+        let path = self.folder().join("plan.toml");
+        fs::write(&path, plan).expect("a plan can be written");
+        let mut command = self.operate("serve");
+        command.arg("--plan").arg(path).args(["--format", "json"]);
+        command
+    }
+
+    /// Serves a plan; returns once members can connect.
+    pub fn serve(&self, plan: &str) -> Running {
+        let mut serving = Running::start("the aggregator", &mut self.serving(plan));
+        serving.wait_for("waiting for members");
+        serving
+    }
+
+    /// A few of an institution's records.
+    pub fn data(&self, member: &str, kind: &str) -> PathBuf {
+        let name = format!("{member}.{kind}.jsonl");
+        let text = fs::read_to_string(repository().join("examples/assets/data").join(&name))
+            .expect("the repository has the institution's data");
+        let count = if kind == "train" { RECORDS } else { HELD_OUT };
+        let lines: Vec<_> = text.lines().take(count).collect();
+        let path = self.folder().join(name);
+        fs::write(&path, lines.join("\n") + "\n").expect("records can be written");
+        path
+    }
+
+    /// The command with which a member takes part, on the repository's base model.
+    pub fn taking_part(&self, member: &str) -> Command {
+        let base = repository().join("examples/assets/base");
+        self.taking_part_with(member, &base, &self.data(member, "train"))
+    }
+
+    /// The same with another base model and other records.
+    pub fn taking_part_with(&self, member: &str, base: &Path, data: &Path) -> Command {
+        let mut command = program("fedlora");
+        command
+            .args(["run", "--format", "json", "--patience", "60", "--dir"])
+            .arg(self.home(member))
+            .arg("--base")
+            .arg(base)
+            .arg("--data")
+            .arg(data);
+        if INSTITUTIONS.contains(&member) {
+            command.arg("--held-out").arg(self.data(member, "heldout"));
+        }
+        command
+    }
+
+    /// Starts a member.
+    pub fn start(&self, member: &str) -> Running {
+        Running::start(member, &mut self.taking_part(member))
+    }
+
+    /// The adapter that a member ended with.
+    pub fn adapter(&self, member: &str) -> Adapter {
+        peft::load(&self.home(member).join("adapter"))
+            .unwrap_or_else(|error| panic!("{member}'s adapter: {error}"))
+    }
+
+    /// What the operator's `status` prints.
+    pub fn status(&self) -> Value {
+        let mut command = self.operate("status");
+        Finished::of("status", command.args(["--format", "json"]))
+            .done()
+            .document()
+    }
+
+    /// The folder of the one run, once there is one.
+    pub fn run(&self) -> Option<PathBuf> {
+        let runs = fs::read_dir(self.operator().join("runs")).ok()?;
+        Some(runs.flatten().next()?.path())
+    }
+
+    /// The signed results of the one run.
+    pub fn results(&self) -> Vec<Value> {
+        let path = self.run().expect("a run").join("results.jsonl");
+        let text = fs::read_to_string(&path).expect("the run has results");
+        let result = |line| -> Value { serde_json::from_str(line).expect("results are JSON") };
+        text.lines()
+            .map(|line| result(line)["body"].take())
+            .collect()
+    }
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Two free UDP ports, one above the other.
+fn free_ports() -> (SocketAddr, SocketAddr) {
+    loop {
+        let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let listen = first.local_addr().expect("a bound socket has an address");
+        let Some(above) = listen.port().checked_add(1) else {
+            continue;
+        };
+        let join_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, above));
+        if UdpSocket::bind(join_listen).is_ok() {
+            return (listen, join_listen);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The programs under test as child processes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::wait_for;
+
+/// Variables that would change what the programs do.
+const VARIABLES: [&str; 8] = [
+    "FEDLORA_DIR",
+    "FEDLORA_LISTEN",
+    "FEDLORA_JOIN_LISTEN",
+    "FEDLORA_ADVERTISE",
+    "FEDLORA_JOIN_ADVERTISE",
+    "FEDLORA_BASE",
+    "FEDLORA_DEVICE",
+    "FEDLORA_SIM_OUT",
+];
+
+/// The folder of the programs, which are built once in the tests' own profile: cargo does not
+/// build other packages' programs for a test.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        let profile = test
+            .ancestors()
+            .nth(2)
+            .expect("tests lie in TARGET/PROFILE/deps");
+        let target = profile.parent().expect("a profile lies in a target folder");
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build
+            .args(["build", "--bins", "--quiet"])
+            .args(["-p", "fedlora-aggregator", "-p", "fedlora-client"])
+            .args(["-p", "fedlora-examples", "--target-dir"])
+            .arg(target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let status = build.status().expect("cargo can be started");
+        assert!(status.success(), "the programs do not build");
+        profile.to_owned()
+    })
+}
+
+/// A command that runs one of the programs.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(folder().join(name));
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A child process; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    name: String,
+    child: Child,
+    /// Standard output and error.
+    files: TempDir,
+}
+
+/// A child process that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// What it was called.
+    pub name: String,
+    /// Its exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Running {
+    /// Starts a program.
+    pub fn start(name: &str, command: &mut Command) -> Self {
+        let files = tempfile::tempdir().expect("a temporary folder");
+        let file = |name: &str| File::create(files.path().join(name)).expect("a temporary file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            files,
+        }
+    }
+
+    /// Standard error so far.
+    pub fn stderr(&self) -> String {
+        self.text("err")
+    }
+
+    /// Waits until standard error holds `text`.
+    pub fn wait_for(&mut self, text: &str) {
+        let what = format!("'{text}' from {}", self.name);
+        let err = self.files.path().join("err");
+        let child = &mut self.child;
+        let read = || read(&err);
+        wait_for(&what, read, || {
+            let ended = child.try_wait().expect("a child can be asked");
+            if read().contains(text) {
+                return Some(());
+            }
+            assert!(ended.is_none(), "no {what}, which has ended\n{}", read());
+            None
+        });
+    }
+
+    /// Ends the program as a power cut would: SIGKILL, no goodbye.
+    pub fn kill(mut self) -> Finished {
+        self.child.kill().expect("a child can be killed");
+        self.finish()
+    }
+
+    /// Waits until the program ends.
+    pub fn finish(mut self) -> Finished {
+        let what = format!("end of {}", self.name);
+        let err = self.files.path().join("err");
+        let child = &mut self.child;
+        let status = wait_for(
+            &what,
+            || read(&err),
+            || child.try_wait().expect("a child can be asked"),
+        );
+        Finished {
+            name: self.name.clone(),
+            code: status.code(),
+            stdout: self.text("out"),
+            stderr: self.text("err"),
+        }
+    }
+
+    fn text(&self, name: &str) -> String {
+        read(&self.files.path().join(name))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Finished {
+    /// Runs a program to its end.
+    pub fn of(name: &str, command: &mut Command) -> Self {
+        Running::start(name, command).finish()
+    }
+
+    /// Checks that the program did what it was asked.
+    pub fn done(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.name, self.stderr);
+        self
+    }
+
+    /// Checks that the program ended with `code` and said each of `words`.
+    pub fn failed(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.name, self.stderr);
+        for word in words {
+            assert!(
+                self.stderr.contains(word),
+                "{} does not say '{word}':\n{}",
+                self.name,
+                self.stderr
+            );
+        }
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        assert_eq!(self.stdout, "", "{}: data beside an error", self.name);
+        self
+    }
+
+    /// The one JSON document of the current form that standard output is.
+    pub fn document(&self) -> Value {
+        let document: Value = serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
+            panic!("{}: not one document: {error}\n{}", self.name, self.stdout)
+        });
+        assert_eq!(document["schema_version"], 1, "{}", self.name);
+        document
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}

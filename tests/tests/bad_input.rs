@@ -1,0 +1,232 @@
+//! What the programs say, and how they end, when what they are given is wrong.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+
+use fedlora_client::model::BaseWeights;
+use fedlora_common::adapter::tensors::{self, FloatTensor, FloatType};
+use fedlora_common::time::Timestamp;
+use fedlora_common::wire::token::InviteToken;
+use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, program, repository};
+use serde_json::json;
+
+const PLAN: &str = r#"rounds = 1
+members = 3
+[adapter]
+lora = { rank = 2, alpha = 4.0, targets = ["q"] }
+[training]
+steps = 1
+batch_size = 1
+max_tokens = 64
+[timeouts]
+join = 100
+keys = 30
+shares = 30
+update = 60
+confirm = 30
+reveal = 30
+reconnect = 3
+"#;
+/// A tensor of the base model.
+const TENSOR: &str = "model.layers.0.mlp.up_proj.weight";
+
+fn base() -> PathBuf {
+    repository().join("examples/assets/base")
+}
+
+/// A copy of the base model.
+fn base_copy(folder: &Path) -> PathBuf {
+    let copy = folder.join("base");
+    fs::create_dir_all(&copy).expect("a folder can be made");
+    for file in fs::read_dir(base()).expect("the base model is there") {
+        let file = file.expect("the base model's files can be listed");
+        fs::copy(file.path(), copy.join(file.file_name())).expect("a file can be copied");
+    }
+    copy
+}
+
+/// Rewrites the weights of a copied base model.
+fn edit(base: &Path, change: impl FnOnce(&mut Vec<(String, FloatTensor)>)) {
+    let path = base.join("model.safetensors");
+    let read = tensors::read(&path, 1 << 30).expect("the weights can be read");
+    let mut all: Vec<_> = read.into_iter().collect();
+    change(&mut all);
+    let views = all
+        .iter()
+        .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.values.as_slice()));
+    tensors::write(&path, FloatType::F32, views).expect("the weights can be written");
+}
+
+fn tensor(all: &mut [(String, FloatTensor)]) -> &mut FloatTensor {
+    let found = all.iter_mut().find(|(name, _)| name == TENSOR);
+    &mut found.expect("the base model has the tensor").1
+}
+
+fn finished(name: &str, mut command: std::process::Command) -> Finished {
+    Finished::of(name, &mut command)
+}
+
+#[test]
+fn tokens_that_are_damaged_used_expired_or_of_another_federation() {
+    let federation = Federation::new();
+    let _aggregator = federation.serve(PLAN);
+    let token = federation.invite("hospital-a");
+    let join = |token: &str, home: &str| finished("join", federation.joining(token, home));
+
+    let mut damaged = token.clone();
+    let last = damaged.pop().expect("a token has characters");
+    damaged.push(if last == 'A' { 'B' } else { 'A' });
+    join(&damaged, "damaged").failed(2, &["damaged", "copy it whole"]);
+    join("letmein", "none").failed(2, &["not an invitation token", "fedlora1."]);
+
+    let mut expired: InviteToken = token.parse().expect("the operator's token is whole");
+    expired.expires = Timestamp(1);
+    join(&expired.expose(), "expired").failed(4, &["expired", "ask the operator"]);
+    // Of the same port, but made under another authority.
+    let other = Federation::new();
+    let mut foreign: InviteToken = other.invite("hospital-a").parse().expect("a whole token");
+    foreign.address = federation.join_listen().to_string();
+    join(&foreign.expose(), "foreign").failed(4, &["certificate is refused", "fingerprint"]);
+
+    join(&token, "first").done();
+    join(&token, "second").failed(4, &["refused", "hospital-a"]);
+    // Neither failure left a membership behind; nor is the first overwritten.
+    assert!(!federation.home("second").join("fedlora.toml").exists());
+    assert!(!federation.home("foreign").join("fedlora.toml").exists());
+    join(&token, "first").failed(3, &["holds a membership already"]);
+    finished("invite", {
+        let mut invite = federation.operate("invite");
+        invite.arg("hospital-a");
+        invite
+    })
+    .failed(4, &["hospital-a has joined already"]);
+
+    // Expired at the operator's, whatever the token says.
+    let token = federation.invite("hospital-b");
+    let path = federation.operator().join("invitations/hospital-b.json");
+    let text = fs::read_to_string(&path).expect("the invitation is on file");
+    let mut stored: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    stored["expires"] = json!(1);
+    fs::write(&path, stored.to_string()).expect("the invitation can be rewritten");
+    join(&token, "late").failed(4, &["hospital-b", "expired"]);
+}
+
+#[test]
+fn an_aggregator_that_is_not_there() {
+    let federation = Federation::new();
+    let token = federation.invite("hospital-a");
+    let address = federation.join_listen().to_string();
+    let join = finished("join", federation.joining(&token, "hospital-a"));
+    join.failed(5, &["no answer from", &address]);
+}
+
+#[test]
+fn what_a_member_is_given_is_checked_before_it_connects() {
+    let federation = Federation::new();
+    let aggregator = federation.serve(PLAN);
+    let member = INSTITUTIONS[0];
+    finished("run", federation.taking_part(member)).failed(3, &["fedlora join", member]);
+    federation.join(member);
+    drop(aggregator);
+
+    let data = federation.data(member, "train");
+    let run =
+        |base: &Path, data: &Path| finished("run", federation.taking_part_with(member, base, data));
+    let broken = federation.folder().join("broken.jsonl");
+    let good = fs::read_to_string(&data).expect("the records are there");
+    let good: Vec<_> = good.lines().take(2).collect();
+    fs::write(&broken, format!("{}\n{{\"text\": \n", good.join("\n"))).expect("a file");
+    run(&base(), &broken).failed(7, &["broken.jsonl:3", "not JSON"]);
+    run(&base(), Path::new("/nowhere/records.jsonl")).failed(7, &["/nowhere/records.jsonl"]);
+
+    let folder = |name: &str| base_copy(&federation.folder().join(name));
+    let copy = folder("missing");
+    edit(&copy, |all| all.retain(|(name, _)| name != TENSOR));
+    run(&copy, &data).failed(7, &[TENSOR, "missing"]);
+    let copy = folder("not-finite");
+    edit(&copy, |all| tensor(all).values[5] = f32::NAN);
+    run(&copy, &data).failed(7, &[TENSOR, "not finite at element 5"]);
+    let copy = folder("truncated");
+    let path = copy.join("model.safetensors");
+    let bytes = fs::read(&path).expect("the weights are there");
+    fs::write(&path, &bytes[..bytes.len() / 2]).expect("the weights can be cut");
+    run(&copy, &data).failed(7, &["truncated/base/model.safetensors", "not a whole"]);
+    let copy = folder("no-tokenizer");
+    fs::remove_file(copy.join("tokenizer.json")).expect("the tokenizer is there");
+    run(&copy, &data).failed(7, &["tokenizer.json"]);
+
+    let path = federation.home(member).join("fedlora.toml");
+    let text = fs::read_to_string(&path).expect("the member has a configuration");
+    fs::write(&path, format!("colour = \"red\"\n{text}")).expect("a file");
+    run(&base(), &data).failed(3, &["fedlora.toml", "colour"]);
+    let mut command = federation.taking_part(member);
+    finished("run", {
+        command.args(["--device", "abacus"]);
+        command
+    })
+    .failed(2, &["abacus"]);
+}
+
+#[test]
+fn what_the_operator_is_given_is_checked() {
+    let federation = Federation::new();
+    finished("init", federation.init()).failed(1, &["holds an aggregator already"]);
+    let serve = |plan: &str| finished("serve", federation.serving(plan));
+    serve(&PLAN.replace("members = 3", "members = 3\ncolour = 1"))
+        .failed(3, &["colour", "plan.toml"]);
+    serve(&PLAN.replace("[training]", "[training]\npace = 1")).failed(3, &["pace"]);
+    for minimum in [2, 4] {
+        serve(&format!("{PLAN}[aggregation]\nminimum = {minimum}\n"))
+            .failed(3, &["aggregation.minimum", &minimum.to_string()]);
+    }
+    let mut command = federation.operate("serve");
+    command.args(["--plan", "/nowhere/plan.toml"]);
+    finished("serve", command).failed(3, &["/nowhere/plan.toml"]);
+    let mut command = program("fedlora-aggregator");
+    command.args(["status", "--dir", "/nowhere"]);
+    finished("status", command).failed(3, &["/nowhere", "init"]);
+    let mut command = federation.operate("invite");
+    command.arg("Hospital A");
+    finished("invite", command).failed(2, &["Hospital A"]);
+
+    let taken = UdpSocket::bind(federation.listen()).expect("the port is free");
+    let address = federation.listen().to_string();
+    serve(PLAN).failed(5, &["cannot listen on", &address]);
+    drop(taken);
+    serve(&PLAN.replace("join = 100", "join = 1")).failed(6, &["0 of 3 members"]);
+    assert_eq!(federation.status()["state"], "failed");
+}
+
+#[test]
+fn a_member_with_another_base_model_is_refused_and_the_others_go_on() {
+    let federation = Federation::new();
+    let weights = BaseWeights::load(&base()).expect("the base model loads");
+    let digest = weights.digest();
+    let aggregator = federation.serve(&PLAN.replace(
+        "[adapter]",
+        &format!("[base]\nname = \"b\"\ndigest = \"{digest}\"\n[adapter]"),
+    ));
+    let odd = INSTITUTIONS[3];
+    federation.join(odd);
+    let copy = base_copy(federation.folder());
+    edit(&copy, |all| tensor(all).values[5] += 1.0);
+    let other = BaseWeights::load(&copy).expect("the changed model loads");
+    let data = federation.data(odd, "train");
+    let refused = finished("run", federation.taking_part_with(odd, &copy, &data));
+    let (expected, got) = (digest.to_string(), other.digest().to_string());
+    refused.failed(4, &["refused", &expected, &got, "same checkpoint"]);
+
+    let running: Vec<Running> = INSTITUTIONS[..3]
+        .iter()
+        .map(|member| {
+            federation.join(member);
+            federation.start(member)
+        })
+        .collect();
+    for member in running {
+        member.finish().done();
+    }
+    aggregator.finish().done();
+    assert_eq!(federation.results()[0]["survivors"], json!([0, 1, 2]));
+}

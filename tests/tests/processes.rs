@@ -1,0 +1,175 @@
+//! Whole runs with a process for each participant.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fedlora_tests::{Federation, INSTITUTIONS, wait_for};
+use serde_json::json;
+
+const TIMEOUTS: &str = "[timeouts]
+join = 100
+keys = 30
+shares = 30
+update = 100
+confirm = 60
+reveal = 60
+reconnect = 3
+";
+
+fn plan(rounds: u32, members: usize, adapter: &str, aggregation: &str) -> String {
+    format!(
+        "rounds = {rounds}\nmembers = {members}\nbase.name = \"test-base\"\n\
+         [adapter]\n{adapter}\n\
+         [training]\nsteps = 1\nbatch_size = 1\nmax_tokens = 64\nwarmup_steps = 0\n\
+         learning_rate = 0.001\nschedule = \"constant\"\n\
+         [aggregation]\n{aggregation}\n{TIMEOUTS}"
+    )
+}
+
+const SMALL: &str = r#"lora = { rank = 4, alpha = 8.0, targets = ["q", "v"] }"#;
+/// Some 20 MB a masked update: an upload lasts long enough to be caught.
+const LARGE: &str = r#"lora = { rank = 256, alpha = 256.0, targets = ["q", "k", "v", "o", "gate", "up", "down"] }
+factors = "both""#;
+
+/// Checks that every member holds the adapter that the last result names.
+fn assert_one_adapter(federation: &Federation, members: &[&str]) {
+    let results = federation.results();
+    let last = &results.last().expect("a round was done")["adapter"];
+    for member in members {
+        let digest = federation.adapter(member).digest().to_string();
+        assert_eq!(*last, json!(digest), "{member}");
+    }
+}
+
+#[test]
+fn a_run_ends_well_with_one_adapter_for_all() {
+    let members = &INSTITUTIONS[..3];
+    let federation = Federation::new();
+    let aggregator = federation.serve(&plan(2, 3, SMALL, ""));
+    let running: Vec<_> = members
+        .iter()
+        .map(|member| {
+            federation.join(member);
+            federation.start(member)
+        })
+        .collect();
+    for member in running {
+        let done = member.finish().done();
+        let document = done.document();
+        assert_eq!(document["rounds"], 2);
+        assert_eq!(document["took_part"], 2);
+        assert!(document["adapter_dir"].is_string());
+    }
+    let document = aggregator.finish().done().document();
+    assert_eq!(document["rounds"], 2);
+    let status = federation.status();
+    assert_eq!(status["state"], "finished");
+    assert_eq!(status["rounds_done"], 2);
+    for result in federation.results() {
+        assert_eq!(result["survivors"], json!([0, 1, 2]));
+        assert_eq!(result["dropped"], json!([]));
+    }
+    assert_one_adapter(&federation, members);
+    assert_ne!(
+        federation.results()[0]["adapter"],
+        federation.results()[1]["adapter"]
+    );
+}
+
+#[test]
+fn a_member_killed_during_its_upload_is_left_out_and_the_others_end_well() {
+    for _ in 0..3 {
+        if killed_during_upload() {
+            return;
+        }
+    }
+    panic!("three uploads were all complete before their member could be killed");
+}
+
+/// One try; false where the upload was faster than the kill.
+fn killed_during_upload() -> bool {
+    let federation = Federation::new();
+    let mut aggregator = federation.serve(&plan(1, 5, LARGE, "bits = 32\nmax_weight = 64"));
+    let mut running: Vec<_> = INSTITUTIONS
+        .iter()
+        .map(|member| {
+            federation.join(member);
+            federation.start(member)
+        })
+        .collect();
+    let victim = running.pop().expect("five members");
+    let uploads = federation
+        .run()
+        .expect("the run has a folder")
+        .join("uploads");
+    let whole: PathBuf = uploads.join("round-0001-attempt-1-member-4.masked");
+    let part = uploads.join("round-0001-attempt-1-member-4.masked.part");
+    wait_for(
+        "upload of the fifth member",
+        || format!("{}\n{}", aggregator.stderr(), victim.stderr()),
+        || (part.exists() || whole.exists()).then_some(()),
+    );
+    let killed = victim.kill();
+    assert_eq!(killed.code, None, "SIGKILL leaves no exit code");
+    // What was on its way may still arrive.
+    std::thread::sleep(Duration::from_millis(500));
+    if whole.exists() || !part.exists() {
+        return false;
+    }
+    let survivors = &INSTITUTIONS[..4];
+    for member in running {
+        let done = member.finish().done();
+        assert_eq!(done.document()["took_part"], 1, "{}", done.name);
+    }
+    aggregator.wait_for("stays away");
+    aggregator.finish().done();
+    let status = federation.status();
+    assert_eq!(status["state"], "finished");
+    let rounds: Vec<_> = status["members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .map(|member| (member["name"].clone(), member["rounds"].clone()))
+        .collect();
+    let expected: Vec<_> = INSTITUTIONS
+        .iter()
+        .enumerate()
+        .map(|(index, name)| (json!(name), json!(u32::from(index < 4))))
+        .collect();
+    assert_eq!(rounds, expected);
+    let results = federation.results();
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0]["survivors"], json!([0, 1, 2, 3]));
+    assert_eq!(results[0]["dropped"], json!([4]));
+    assert_one_adapter(&federation, survivors);
+    let left = fs::read_dir(&uploads).expect("the folder is there").count();
+    assert_eq!(left, 0, "masked updates outlive their round");
+    true
+}
+
+#[test]
+fn a_member_that_was_killed_and_started_again_takes_part_in_a_later_round() {
+    let federation = Federation::new();
+    let aggregator = federation.serve(&plan(3, 5, SMALL, ""));
+    let mut running: Vec<_> = INSTITUTIONS
+        .iter()
+        .map(|member| {
+            federation.join(member);
+            federation.start(member)
+        })
+        .collect();
+    let mut victim = running.pop().expect("five members");
+    victim.wait_for("round 1 done");
+    victim.kill();
+    running.push(federation.start(INSTITUTIONS[4]));
+    for member in running {
+        let done = member.finish().done();
+        assert_eq!(done.document()["rounds"], 3, "{}", done.stderr);
+    }
+    aggregator.finish().done();
+    let results = federation.results();
+    assert_eq!(results.len(), 3);
+    assert_eq!(results[2]["survivors"], json!([0, 1, 2, 3, 4]));
+    assert_one_adapter(&federation, &INSTITUTIONS);
+}

@@ -1,0 +1,173 @@
+//! The simulator: what its document promises, drops at each point, data of the user's own.
+
+use std::fs;
+
+use fedlora_tests::{Finished, INSTITUTIONS, program, repository};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Runs the simulator quietly in a folder of its own.
+fn simulate(arguments: &[&str]) -> (Finished, TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = program("fedlora-sim");
+    command
+        .args(["--batch", "1", "--rank", "2", "--format", "json", "--quiet"])
+        .arg("--out")
+        .arg(folder.path().join("out"))
+        .args(arguments);
+    (Finished::of("fedlora-sim", &mut command), folder)
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let list = list.as_array().expect("a list of names");
+    list.iter()
+        .map(|name| name.as_str().expect("a name"))
+        .collect()
+}
+
+fn rounds(document: &Value) -> &Vec<Value> {
+    document["rounds"].as_array().expect("rounds")
+}
+
+#[test]
+fn the_document_holds_what_it_promises() {
+    let (finished, _folder) = simulate(&[
+        "--rounds",
+        "2",
+        "--steps",
+        "2",
+        "--verify-sum",
+        "--baselines",
+    ]);
+    let finished = finished.done();
+    assert_eq!(finished.stderr, "", "--quiet is not quiet");
+    let document = finished.document();
+    let members = document["members"].as_array().expect("members");
+    assert_eq!(members.len(), 6);
+    for member in members {
+        assert!(member["name"].is_string());
+        assert!(member["training_examples"].as_u64() > Some(0));
+        assert!(member["held_out_examples"].as_u64() > Some(0));
+    }
+    assert_eq!(rounds(&document).len(), 2);
+    for (index, round) in rounds(&document).iter().enumerate() {
+        assert_eq!(round["round"], index + 1);
+        assert_eq!(round["attempts"], 1);
+        for key in ["train_loss", "eval_loss"] {
+            assert!(round[key].as_f64() > Some(0.0), "{key}: {round}");
+        }
+        for key in ["bytes_up", "bytes_down", "total_weight"] {
+            assert!(round[key].as_u64() > Some(0), "{key}: {round}");
+        }
+        assert_eq!(round["sum_exact"], true);
+        assert!(round["seconds"]["total"].as_f64() > Some(0.0), "{round}");
+    }
+    // Without --drop the last member is cut off in round 2.
+    assert_eq!(rounds(&document)[0]["dropped"], json!([]));
+    assert_eq!(rounds(&document)[1]["dropped"], json!(["web-soc"]));
+    assert_eq!(names(&rounds(&document)[1]["survivors"]), INSTITUTIONS);
+    for way in ["base", "local_only", "federated", "centralised"] {
+        let scores = &document["eval"][way];
+        assert!(scores["pooled"].as_f64() > Some(1.0), "{way}: {scores}");
+        let by_member = scores["by_member"].as_object().expect("figures by member");
+        assert_eq!(by_member.len(), 6, "{way}");
+    }
+    let adapter = document["adapter_dir"].as_str().expect("a folder");
+    fedlora_common::adapter::peft::load(adapter.as_ref()).expect("the adapter loads");
+    assert!(document["wall_seconds"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn members_drop_at_each_point() {
+    let (finished, _folder) = simulate(&[
+        "--rounds",
+        "3",
+        "--steps",
+        "1",
+        "--members",
+        "5",
+        "--verify-sum",
+        "--drop",
+        "1@1:keys",
+        "--drop",
+        "2@2:upload",
+        "--drop",
+        "3@3:confirm",
+    ]);
+    let document = finished.done().document();
+    let members = document["members"].as_array().expect("members");
+    let name = |index: usize| members[index]["name"].as_str().expect("a name");
+    let rounds = rounds(&document);
+    assert_eq!(names(&rounds[0]["dropped"]), [name(0)]);
+    assert_eq!(names(&rounds[1]["dropped"]), [name(1)]);
+    // Its update had arrived: it is in the sum although it signed nothing.
+    assert_eq!(rounds[2]["dropped"], json!([]));
+    assert!(names(&rounds[2]["survivors"]).contains(&name(2)));
+    for round in rounds {
+        assert_eq!(round["sum_exact"], true, "{round}");
+    }
+    let took_part: Vec<_> = members.iter().map(|m| m["rounds"].as_u64()).collect();
+    assert_eq!(took_part[0], Some(2), "{document}");
+    assert_eq!(took_part[1], Some(2), "{document}");
+    assert_eq!(took_part[3..], [Some(3), Some(3)], "{document}");
+}
+
+#[test]
+fn records_of_the_users_own_are_split_by_a_field() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("all.jsonl");
+    let assets = repository().join("examples/assets/data");
+    let mut all = String::new();
+    for name in &INSTITUTIONS[..3] {
+        let text = fs::read_to_string(assets.join(format!("{name}.train.jsonl")));
+        let text = text.expect("the repository has the institution's data");
+        all.extend(text.lines().take(60).flat_map(|line| [line, "\n"]));
+    }
+    fs::write(&data, all).expect("records can be written");
+    let data = data.to_str().expect("a plain path");
+    let split = ["--data", data, "--rounds", "1", "--steps", "1"];
+    let with = |field| [&split[..], &["--split-by", field]].concat();
+
+    let (finished, _out) = simulate(&with("institution"));
+    let document = finished.done().document();
+    let members: Vec<_> = document["members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .map(|member| member["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(members, INSTITUTIONS[..3]);
+    assert_eq!(names(&rounds(&document)[0]["survivors"]), members);
+
+    let (finished, _out) = simulate(&with("hospital"));
+    finished.failed(7, &["hospital", "all.jsonl"]);
+    let (finished, _out) = simulate(&split);
+    finished.failed(2, &["--split-by"]);
+}
+
+#[test]
+fn options_that_cannot_be_met_are_refused_with_what_would_do() {
+    let (finished, _out) = simulate(&["--drop", "nobody@1"]);
+    finished.failed(2, &["'nobody'", "bank-identity", "web-soc", "1 to 6"]);
+    let (finished, _out) = simulate(&["--drop", "web-soc@9"]);
+    finished.failed(2, &["round 9", "there are 4"]);
+    let (finished, _out) = simulate(&["--drop", "web-soc@1:later"]);
+    finished.failed(2, &["keys|upload|confirm"]);
+    let (finished, _out) = simulate(&["--members", "2"]);
+    finished.failed(7, &["2 members", "6 institutions"]);
+    let (finished, _out) = simulate(&["--factors", "krum"]);
+    finished.failed(2, &["secure aggregation"]);
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("out");
+    fs::create_dir(&out).expect("a folder can be made");
+    fs::write(out.join("thesis.txt"), "work").expect("a file can be written");
+    let mut command = program("fedlora-sim");
+    let finished = Finished::of("fedlora-sim", command.arg("--out").arg(&out));
+    finished.failed(2, &["not empty", "--out"]);
+    let left = fs::read_to_string(out.join("thesis.txt"));
+    assert_eq!(left.expect("the file is there"), "work");
+}
