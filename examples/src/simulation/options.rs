@@ -48,7 +48,7 @@ pub struct Options {
     #[arg(long)]
     pub verify_sum: bool,
     /// Optimizer steps of a member in a round.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 20)]
     pub steps: u32,
     /// Examples a step.
     #[arg(long, default_value_t = 8)]
@@ -62,9 +62,9 @@ pub struct Options {
     /// Which factors are trained: alternating, freeze-a or both.
     #[arg(long, default_value = "alternating", value_parser = factors)]
     pub factors: FactorSchedule,
-    /// Members that train at a time.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub jobs: u16,
+    /// Members that train at a time; as many as there are processors, without.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: Option<u16>,
     /// Where to train: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub device: Device,

@@ -66,7 +66,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         data: &data,
         plan: &plan,
         verify_sum: options.verify_sum,
-        jobs: usize::from(options.jobs),
+        jobs: jobs(options.jobs),
         folder: &out,
         bars: &bars,
     };
@@ -129,6 +129,14 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         return Err(SimulationError::Sum);
     }
     Ok(document)
+}
+
+/// Members that train at a time: their tensors are small beside the base that they share.
+fn jobs(asked: Option<u16>) -> usize {
+    asked.map_or_else(
+        || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        usize::from,
+    )
 }
 
 /// Empties the folder of an earlier simulation; anything else in the way is left alone.
