@@ -1,6 +1,7 @@
 //! The simulator: what its document promises, drops at each point, data of the user's own.
 
 use std::fs;
+use std::path::Path;
 
 use fedlora_tests::{Finished, INSTITUTIONS, program, repository};
 use serde_json::{Value, json};
@@ -18,6 +19,26 @@ fn simulate(arguments: &[&str]) -> (Finished, TempDir) {
     (Finished::of("fedlora-sim", &mut command), folder)
 }
 
+/// A file with a few records of each of the first `institutions`: evaluating all that is
+/// embedded takes minutes without optimisation.
+fn few_records(folder: &Path, institutions: &[&str]) -> String {
+    let assets = repository().join("examples/assets/data");
+    let mut all = String::new();
+    for name in institutions {
+        let text = fs::read_to_string(assets.join(format!("{name}.train.jsonl")));
+        let text = text.expect("the repository has the institution's data");
+        all.extend(text.lines().take(40).flat_map(|line| [line, "\n"]));
+    }
+    let data = folder.join("all.jsonl");
+    fs::write(&data, all).expect("records can be written");
+    data.to_str().expect("a plain path").to_owned()
+}
+
+/// All whose data comes with the repository.
+fn six() -> Vec<&'static str> {
+    [&INSTITUTIONS[..], &["web-soc"]].concat()
+}
+
 fn names(list: &Value) -> Vec<&str> {
     let list = list.as_array().expect("a list of names");
     list.iter()
@@ -31,7 +52,13 @@ fn rounds(document: &Value) -> &Vec<Value> {
 
 #[test]
 fn the_document_holds_what_it_promises() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &six());
     let (finished, _folder) = simulate(&[
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
         "--rounds",
         "2",
         "--steps",
@@ -79,7 +106,13 @@ fn the_document_holds_what_it_promises() {
 
 #[test]
 fn members_drop_at_each_point() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &six());
     let (finished, _folder) = simulate(&[
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
         "--rounds",
         "3",
         "--steps",
@@ -115,16 +148,8 @@ fn members_drop_at_each_point() {
 #[test]
 fn records_of_the_users_own_are_split_by_a_field() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let data = folder.path().join("all.jsonl");
-    let assets = repository().join("examples/assets/data");
-    let mut all = String::new();
-    for name in &INSTITUTIONS[..3] {
-        let text = fs::read_to_string(assets.join(format!("{name}.train.jsonl")));
-        let text = text.expect("the repository has the institution's data");
-        all.extend(text.lines().take(60).flat_map(|line| [line, "\n"]));
-    }
-    fs::write(&data, all).expect("records can be written");
-    let data = data.to_str().expect("a plain path");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let data = data.as_str();
     let split = ["--data", data, "--rounds", "1", "--steps", "1"];
     let with = |field| [&split[..], &["--split-by", field]].concat();
 

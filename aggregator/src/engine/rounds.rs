@@ -12,6 +12,7 @@ use fedlora_common::ids::{Attempt, Digest, MemberName, RoundNumber, RunId};
 use fedlora_common::round::coordinator::{Coordinator, RoundSetup};
 use fedlora_common::secagg::{CohortPolicy, RunningSum};
 use fedlora_common::spec::{PlanError, Roster, RosterEntry, RunPlan, SignedPlan};
+use fedlora_common::time::Timestamp;
 use fedlora_common::wire::Unverified;
 use fedlora_common::wire::messages::{
     Open, PhaseName, RoundFailure, RoundResult, SUITE, ToAggregator, ToMember,
@@ -35,6 +36,9 @@ const MAX_ATTEMPTS: u32 = 3;
 const TICK: Duration = Duration::from_millis(100);
 /// How long members may take to fetch the last adapter.
 const FAREWELL: Duration = Duration::from_secs(60);
+/// How long beyond the plan's own patience a member that is away at the end may take to come
+/// back: the longest pause between a member's tries.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// What an engine is made from.
 #[derive(Debug)]
@@ -383,13 +387,23 @@ impl Engine {
     /// Waits until the members that are connected hold the last adapter, or have gone.
     async fn farewell(&mut self) {
         let deadline = now().after(FAREWELL);
-        while self.links.count() > 0 && now() < deadline {
-            match tokio::time::timeout(now().until(deadline), self.inbox.recv()).await {
+        let mut away = self.lately_away();
+        while self.links.count() > 0 || !away.is_empty() {
+            away.retain(|_, until| now() < *until);
+            if now() >= deadline {
+                return;
+            }
+            match tokio::time::timeout(TICK, self.inbox.recv()).await {
                 Ok(Some(message)) => {
                     if let ToEngine::Connected { member, .. } = &message {
                         let member = member.clone();
+                        away.remove(&member);
                         self.common(message);
                         // It was away when the run ended: it follows the chain and leaves.
+                        if let Some(running) = &self.running {
+                            let roster = running.roster.as_ref().clone();
+                            self.links.send(&member, ToMember::Roster(roster));
+                        }
                         self.send_results(&member);
                         let failure = self.ended.clone().and_then(|(_, failure)| failure);
                         self.links.send(&member, ToMember::Finished { failure });
@@ -397,9 +411,23 @@ impl Engine {
                         self.common(message);
                     }
                 }
-                Ok(None) | Err(_) => return,
+                Ok(None) => return,
+                Err(_) => {}
             }
         }
+    }
+
+    /// The members whose connection broke so lately that they may still come back for the last
+    /// adapter, with how long each is waited for.
+    fn lately_away(&self) -> BTreeMap<MemberName, Timestamp> {
+        let patience = Duration::from_secs(self.setup.plan.timeouts.reconnect) + RETURN;
+        let roster = self.running.iter().flat_map(|run| run.roster.entries());
+        roster
+            .filter_map(|entry| {
+                let since = self.links.broken_since(&entry.name)?;
+                Some((entry.name.clone(), since.after(patience)))
+            })
+            .collect()
     }
 
     /// Sends all results so far: the member follows the chain from where it left off.
