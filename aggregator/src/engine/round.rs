@@ -10,6 +10,7 @@ use fedlora_common::fixed::AUXILIARY_LANES;
 use fedlora_common::ids::{Digest, MemberIndex, MemberName};
 use fedlora_common::round::coordinator::{Completed, Coordinator, Effect, Event, Input};
 use fedlora_common::secagg::{RunningSum, pack};
+use fedlora_common::time::Timestamp;
 use fedlora_common::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 use tracing::{info, warn};
 
@@ -25,6 +26,8 @@ pub(super) struct RoundAtHand {
     pub(super) coordinator: Coordinator,
     pub(super) part: Layout,
     pub(super) sum: RunningSum,
+    /// When the round was opened.
+    pub(super) opened: Timestamp,
 }
 
 /// How a round ended.
@@ -113,6 +116,7 @@ impl Engine {
             return Ok(Some(end));
         }
         let patience = Duration::from_secs(self.setup.plan.timeouts.reconnect);
+        let opened = self.round().opened;
         let absent: Vec<MemberIndex> = self
             .round()
             .coordinator
@@ -121,7 +125,8 @@ impl Engine {
             .filter(|member| {
                 self.name_of(*member)
                     .and_then(|name| self.links.broken_since(&name))
-                    .is_some_and(|since| since.after(patience) <= now())
+                    // Who was away before gets the same time to come back for this round.
+                    .is_some_and(|since| since.max(opened).after(patience) <= now())
             })
             .collect();
         for member in absent {
@@ -160,6 +165,7 @@ impl Engine {
             coordinator,
             part,
             sum,
+            opened,
         } = running.round.take().expect("a round is at hand");
         let before = coordinator.phase();
         let (coordinator, effects) = coordinator.apply(event);
@@ -169,6 +175,7 @@ impl Engine {
             coordinator,
             part,
             sum,
+            opened,
         });
         if let Some(phase) = after.filter(|_| before != after) {
             info!(run = %self.setup.run, %round, %phase, "the phase begins");
@@ -223,6 +230,7 @@ impl Engine {
             coordinator,
             part,
             sum,
+            ..
         } = running.round.take().expect("a round is at hand");
         let outcome = Outcome {
             survivors: completed.survivors,

@@ -300,6 +300,7 @@ impl Engine {
             coordinator,
             sum: RunningSum::new(aggregation.bits, lanes),
             part,
+            opened: now(),
         });
         self.watch(RunEvent::RoundOpened { round, attempt });
         self.write_status(RunState::Running, None);
