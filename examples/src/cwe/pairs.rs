@@ -56,7 +56,7 @@ pub struct Pairs {
     pub repeated: usize,
     /// Training pairs that share a run of words with a held-out pair.
     pub overlapping: usize,
-    /// Pairs without an answer of at most [`LONGEST`] characters.
+    /// Pairs without an answer of at most `LONGEST` characters.
     pub too_long: usize,
     /// Reports and answers of fewer than [`MINIMUM`] words, which say too little.
     pub too_short: usize,

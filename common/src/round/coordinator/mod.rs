@@ -5,11 +5,11 @@
 //!
 //! | phase | collects | closes with |
 //! |---|---|---|
-//! | [`keys`] | M1 | all keys to all |
-//! | [`shares`] | M2 | to each holder what was sealed for it |
-//! | [`updates`] | M3 | the survivor list |
-//! | [`confirm`] | signatures on it | the signatures to all survivors |
-//! | [`reveal`] | M5 | the masks to take off |
+//! | `keys` | M1 | all keys to all |
+//! | `shares` | M2 | to each holder what was sealed for it |
+//! | `updates` | M3 | the survivor list |
+//! | `confirm` | signatures on it | the signatures to all survivors |
+//! | `reveal` | M5 | the masks to take off |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
