@@ -53,6 +53,9 @@ def save_adapter(model, path):
     if path.exists():
         shutil.rmtree(path)
     model.save_pretrained(path)
+    # PEFT notes where the base was on this machine: say where it is in the repository.
+    config = path / "adapter_config.json"
+    config.write_text(config.read_text().replace(f"{ROOT}/", ""))
     (path / "README.md").unlink(missing_ok=True)
 
 
