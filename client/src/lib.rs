@@ -1,6 +1,7 @@
 //! The member's half of fedlora: private data, the model, local training, the masked
 //! update, and taking part in rounds.
 
+pub mod base;
 pub mod connection;
 pub mod data;
 pub mod directory;

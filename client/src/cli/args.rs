@@ -7,6 +7,11 @@ use fedlora_client::training::Device;
 use fedlora_common::ids::Digest;
 use fedlora_common::wire::token::InviteToken;
 
+use super::check::CheckArgs;
+use super::eval::EvalArgs;
+use super::generate::GenerateArgs;
+use super::train::TrainArgs;
+
 /// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
 /// and keys never leave this machine; only masked updates do.
 #[derive(Debug, Parser)]
@@ -47,6 +52,14 @@ pub(crate) enum Command {
     },
     /// Take part in the federation's run until it ends; write the final adapter.
     Run(RunArgs),
+    /// Show what a training would use: the records as the model sees them, memory, device.
+    Check(CheckArgs),
+    /// Fine-tune an adapter on this machine, without a federation.
+    Train(TrainArgs),
+    /// Score a base model or an adapter on records.
+    Eval(EvalArgs),
+    /// Continue a prompt.
+    Generate(GenerateArgs),
 }
 
 /// What a run needs.

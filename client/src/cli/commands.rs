@@ -33,7 +33,18 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Join { token, dir } => join(&token, &dir, args.format).await,
         Command::Run(run) => take_part(run, args.format, args.quiet).await,
+        Command::Check(check) => local(|| super::check::run(&check, args.format, args.quiet)),
+        Command::Train(train) => local(|| super::train::run(&train, args.format, args.quiet)),
+        Command::Eval(eval) => local(|| super::eval::run(&eval, args.format, args.quiet)),
+        Command::Generate(generate) => {
+            local(|| super::generate::run(&generate, args.format, args.quiet))
+        }
     }
+}
+
+/// Runs work that computes on a thread where it may block.
+fn local(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    tokio::task::block_in_place(work)
 }
 
 async fn join(token: &InviteToken, dir: &Path, format: Format) -> Result<(), Failure> {
@@ -185,7 +196,7 @@ fn directory(error: DirectoryError) -> Failure {
     Failure::new(directory_exit(&error), error)
 }
 
-fn print_json<T: serde::Serialize>(value: &T) {
+pub(super) fn print_json<T: serde::Serialize>(value: &T) {
     println!(
         "{}",
         serde_json::to_string(value).expect("documents have text keys")

@@ -2,8 +2,12 @@
 //! standard error.
 
 mod args;
+mod check;
 mod commands;
 mod display;
+mod eval;
+mod generate;
+mod train;
 
 use std::process::ExitCode;
 
