@@ -1,4 +1,4 @@
-//! `config.json` of a Hugging Face Llama folder.
+//! The shape of a Llama-class model, and `config.json` of a Hugging Face folder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,9 +8,36 @@ use serde_json::{Map, Value, json};
 
 const MOST_CONFIG_BYTES: u64 = 1 << 20;
 
+/// A family of checkpoints that run on the one forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Architecture {
+    /// Llama 2, 3, 3.1 and 3.2, and what calls itself Llama, such as SmolLM2.
+    #[default]
+    Llama,
+    /// Mistral: Llama with, in its first version, a sliding window.
+    Mistral,
+    /// Qwen2 and Qwen2.5: Llama with biases on q, k and v.
+    Qwen2,
+}
+
+/// Llama 3.1's stretching of the rotary frequencies (`rope_scaling` of type `llama3`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Llama3Scaling {
+    /// By how much low frequencies are slowed.
+    pub factor: f64,
+    /// Wavelengths above `original / low_freq_factor` are low frequencies.
+    pub low_freq_factor: f64,
+    /// Wavelengths below `original / high_freq_factor` are left alone.
+    pub high_freq_factor: f64,
+    /// The positions that the model was first trained with.
+    pub original_max_position_embeddings: usize,
+}
+
 /// The shape of a Llama model. All sizes are counts of features, heads, blocks or tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
+    /// The family.
+    pub architecture: Architecture,
     /// Tokens in the vocabulary.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -31,6 +58,12 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// The base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are stretched.
+    pub rope_scaling: Option<Llama3Scaling>,
+    /// Keys that a token attends to, its own included; all that precede it where `None`.
+    pub sliding_window: Option<usize>,
+    /// Whether the q, k and v projections add a bias.
+    pub qkv_bias: bool,
     /// Whether the output layer is the embedding.
     pub tie_word_embeddings: bool,
     /// The token that begins a sequence.
@@ -103,8 +136,8 @@ impl LlamaConfig {
     }
 
     /// Every tensor of a checkpoint, in the order in which [`super::Llama`] holds them:
-    /// embedding; by block input norm, q k v o, second norm, gate up down; last norm; and
-    /// the output layer where it is not tied.
+    /// embedding; by block input norm, q k v o, second norm, gate up down, and the biases of
+    /// q k v where there are any; last norm; and the output layer where it is not tied.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
         let vocab = vec![self.vocab_size, hidden];
@@ -120,6 +153,15 @@ impl LlamaConfig {
                 }
                 let (input, output) = self.projection(target);
                 push(target.path(), vec![output, input]);
+            }
+            if self.qkv_bias {
+                for target in [Target::Q, Target::K, Target::V] {
+                    let path = target.path();
+                    specs.push((
+                        format!("model.layers.{layer}.{path}.bias"),
+                        vec![self.projection(target).1],
+                    ));
+                }
             }
         }
         specs.push(("model.norm.weight".to_owned(), vec![hidden]));
@@ -156,6 +198,7 @@ impl Fields<'_> {
         let heads = self.size("num_attention_heads")?;
         let hidden_size = self.size("hidden_size")?;
         let config = LlamaConfig {
+            architecture: Architecture::Llama,
             vocab_size: self.size("vocab_size")?,
             hidden_size,
             intermediate_size: self.size("intermediate_size")?,
@@ -169,6 +212,9 @@ impl Fields<'_> {
                 None => 1e-6,
             },
             rope_theta,
+            rope_scaling: None,
+            sliding_window: None,
+            qkv_bias: false,
             tie_word_embeddings: match self.object.get("tie_word_embeddings") {
                 None | Some(Value::Null) => false,
                 Some(value) => value
@@ -303,6 +349,7 @@ pub(crate) mod tests {
 
     pub(crate) fn tiny() -> LlamaConfig {
         LlamaConfig {
+            architecture: Architecture::Llama,
             vocab_size: 40,
             hidden_size: 16,
             intermediate_size: 24,
@@ -313,6 +360,9 @@ pub(crate) mod tests {
             max_position_embeddings: 64,
             rms_norm_eps: 1e-5,
             rope_theta: 500_000.0,
+            rope_scaling: None,
+            sliding_window: None,
+            qkv_bias: false,
             tie_word_embeddings: true,
             bos_token_id: Some(0),
             eos_token_id: Some(1),

@@ -4,6 +4,7 @@
 //! Nothing here knows the wire, the rounds or the transport.
 
 mod config;
+mod gradients;
 mod llama;
 mod lora;
 mod loss;
@@ -12,7 +13,8 @@ mod random;
 mod rope;
 mod weights;
 
-pub use config::{LlamaConfig, ModelConfigError};
+pub use config::{Architecture, Llama3Scaling, LlamaConfig, ModelConfigError};
+pub use gradients::{Gradients, Memory, loss_and_gradients};
 pub use llama::{Batch, Llama};
 pub use lora::{Dropout, Lora, LoraError, LowRank};
 pub use loss::loss_sum;

@@ -116,6 +116,15 @@ impl BaseWeights {
         &self.config
     }
 
+    /// The values of the tensor at `index` of [`LlamaConfig::tensors`], as `f32`. One tensor
+    /// is read at a time, so that a model is never held twice.
+    ///
+    /// # Errors
+    /// A file that cannot be read (any more), or values that are not finite.
+    pub fn read(&self, index: usize) -> Result<FloatTensor, WeightsError> {
+        Ok(self.tensors[index].clone())
+    }
+
     /// The tensors in order.
     pub fn tensors(&self) -> &[FloatTensor] {
         &self.tensors

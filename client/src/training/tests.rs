@@ -6,10 +6,11 @@ use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
 use crate::data::Example;
-use crate::model::{BaseWeights, LlamaConfig, SplitMix};
+use crate::model::{Architecture, BaseWeights, LlamaConfig, SplitMix};
 
 fn weights() -> BaseWeights {
     let config = LlamaConfig {
+        architecture: Architecture::Llama,
         vocab_size: 40,
         hidden_size: 16,
         intermediate_size: 24,
@@ -20,6 +21,9 @@ fn weights() -> BaseWeights {
         max_position_embeddings: 32,
         rms_norm_eps: 1e-5,
         rope_theta: 500_000.0,
+        rope_scaling: None,
+        sliding_window: None,
+        qkv_bias: false,
         tie_word_embeddings: true,
         bos_token_id: None,
         eos_token_id: None,

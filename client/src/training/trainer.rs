@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use fedlora_common::adapter::{Adapter, Factor, Factors, ProjectionTensor};
 
@@ -10,7 +9,7 @@ use super::optimizer::{AdamW, clip_global_norm};
 use super::options::{Progress, TrainError, TrainOptions, TrainReport, Trained};
 use crate::data::Example;
 use crate::model::ops::FusedOps;
-use crate::model::{Batch, Dropout, Llama, Lora, SplitMix, loss_sum};
+use crate::model::{Batch, Dropout, Llama, Lora, Memory, SplitMix, loss_and_gradients};
 
 /// Streams of one seed.
 const ORDER: u64 = 1;
@@ -34,8 +33,6 @@ pub(super) fn train<B: FusedOps>(
         .min(model.config().max_position_embeddings);
     let examples = usable(examples, model.config().vocab_size, max_tokens)?;
     let device = model.tensors()[0].device();
-    let base: Llama<Autodiff<B>> = model.map(Tensor::from_inner, Tensor::from_inner);
-
     let mut parameters: Vec<Tensor<B, 2>> = Vec::new();
     let start = Lora::<B>::from_adapter(adapter, model.config(), &device)?;
     start.map(|factor, tensor| {
@@ -70,18 +67,24 @@ pub(super) fn train<B: FusedOps>(
         let counted: usize = batches.iter().map(|batch| batch.targets().len()).sum();
         let mut gradients: Vec<Option<Tensor<B, 2>>> = vec![None; parameters.len()];
         let mut step_loss = 0.0;
+        let scale = 1.0 / counted as f64;
         for batch in &batches {
-            let (lora, leaves) = place(&start, factors, &parameters);
-            let loss = loss_sum(&base, Some(&lora), &mut dropout, batch).div_scalar(counted as f64);
-            step_loss += loss.clone().into_data().iter::<f64>().sum::<f64>();
-            let found = loss.backward();
-            for (sum, leaf) in gradients.iter_mut().zip(&leaves) {
-                if let Some(gradient) = leaf.grad(&found) {
-                    *sum = Some(match sum.take() {
-                        Some(sum) => sum + gradient,
-                        None => gradient,
-                    });
-                }
+            let lora = place(&start, factors, &parameters);
+            let found = loss_and_gradients(
+                model,
+                &lora,
+                factors,
+                &mut dropout,
+                batch,
+                Memory::default(),
+            );
+            step_loss += found.loss.into_data().iter::<f64>().sum::<f64>() * scale;
+            for (sum, gradient) in gradients.iter_mut().zip(found.factors) {
+                let gradient = gradient.mul_scalar(scale);
+                *sum = Some(match sum.take() {
+                    Some(sum) => sum + gradient,
+                    None => gradient,
+                });
             }
         }
         let limit = if options.clip_norm > 0.0 {
@@ -142,24 +145,16 @@ pub(super) fn usable(
     Ok(usable)
 }
 
-/// The adapter under autodiff: the selected factors, in layout order, as fresh leaves.
-fn place<B: FusedOps>(
-    start: &Lora<B>,
-    factors: Factors,
-    parameters: &[Tensor<B, 2>],
-) -> (Lora<Autodiff<B>>, Vec<Tensor<Autodiff<B>, 2>>) {
+/// The adapter with the selected factors as they stand now, given in layout order.
+fn place<B: FusedOps>(start: &Lora<B>, factors: Factors, parameters: &[Tensor<B, 2>]) -> Lora<B> {
     let mut parameters = parameters.iter();
-    let mut leaves = Vec::new();
-    let lora = start.map(|factor, tensor| {
-        if !factors.contains(factor) {
-            return Tensor::from_inner(tensor);
+    start.map(|factor, tensor| {
+        if factors.contains(factor) {
+            parameters.next().cloned().unwrap_or(tensor)
+        } else {
+            tensor
         }
-        let current = parameters.next().cloned().unwrap_or(tensor);
-        let leaf = Tensor::from_inner(current).require_grad();
-        leaves.push(leaf.clone());
-        leaf
-    });
-    (lora, leaves)
+    })
 }
 
 /// The adapter with the trained factors put in; `None` where one is not finite.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use fedlora_client::model::{BaseWeights, LlamaConfig};
+use fedlora_client::model::{Architecture, BaseWeights, LlamaConfig};
 use fedlora_common::adapter::tensors::{FloatType, write_atomic};
 use fedlora_examples::pretraining::corpus::Corpus;
 use fedlora_examples::pretraining::{card, entropy, init, training};
@@ -70,6 +70,7 @@ fn main() -> Result<()> {
     }
     let heads = arguments.hidden / 32;
     let config = LlamaConfig {
+        architecture: Architecture::Llama,
         vocab_size: corpus.vocab_size,
         hidden_size: arguments.hidden,
         intermediate_size: arguments.inner,
@@ -80,6 +81,9 @@ fn main() -> Result<()> {
         max_position_embeddings: 1024,
         rms_norm_eps: 1e-5,
         rope_theta: 500_000.0,
+        rope_scaling: None,
+        sliding_window: None,
+        qkv_bias: false,
         tie_word_embeddings: true,
         bos_token_id: Some(corpus.bos),
         eos_token_id: Some(corpus.end_of_turn),
