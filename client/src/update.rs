@@ -15,6 +15,7 @@ use fedlora_common::spec::{LearningRateSchedule, PlanError, RunPlan};
 use rand::CryptoRng;
 
 use crate::data::Example;
+use crate::model::WeightsError;
 use crate::training::{Decay, Engine, Evaluation, Progress, TrainError, TrainOptions};
 
 /// What a member works with: model and private examples.
@@ -75,8 +76,11 @@ impl LocalWork {
     }
 
     /// The digest of the base model's configuration and weights.
-    pub fn base_digest(&self) -> Digest {
-        self.engine.base_digest()
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read any more.
+    pub fn base_digest(&self) -> Result<Digest, UpdateError> {
+        Ok(self.engine.base_digest()?)
     }
 
     /// The run's first adapter, on this member's base model.
@@ -207,6 +211,9 @@ impl fmt::Debug for LocalUpdate {
 /// Why there is no update.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
+    /// The base model.
+    #[error(transparent)]
+    Base(#[from] WeightsError),
     /// Training.
     #[error(transparent)]
     Train(#[from] TrainError),

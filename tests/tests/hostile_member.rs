@@ -244,7 +244,7 @@ impl Hostile {
                         .expect("signed");
                     let first = work.first_adapter(&plan).expect("the plan fits");
                     answer = Some(ToAggregator::Ready(Ready {
-                        base: work.base_digest(),
+                        base: work.base_digest().expect("the base model is readable"),
                         layout: first.layout().clone(),
                         adapter: first.digest(),
                     }));

@@ -138,6 +138,8 @@ fn prepare(args: &RunArgs, seed: u64) -> anyhow::Result<LocalWork> {
     let pipeline = TextPipeline::from_folder(&args.base)?;
     let engine = Engine::open(&args.base, &args.device)
         .with_context(|| format!("the base model {}", args.base.display()))?;
+    // Here rather than in a session, which it would hold up.
+    engine.base_digest()?;
     let options = PrepareOptions {
         max_tokens: engine.max_tokens(),
     };

@@ -10,7 +10,7 @@ use super::config::LlamaConfig;
 use super::lora::{Dropout, Lora};
 use super::ops::{FusedOps, Heads, Rotation};
 use super::rope::RopeTables;
-use super::weights::BaseWeights;
+use super::weights::{BaseWeights, WeightsError};
 use crate::data::Example;
 
 /// Sequences padded on the right to one length, with the rows whose next token counts.
@@ -91,21 +91,24 @@ pub struct Llama<B: Backend> {
 const PER_BLOCK: usize = 9;
 
 impl<B: Backend> Llama<B> {
-    /// Copies weights to the device.
-    pub fn new(weights: &BaseWeights, device: &B::Device) -> Self {
-        let tensors = weights
-            .tensors()
-            .iter()
-            .map(|tensor| {
+    /// Reads the weights, one tensor at a time, and places them on the device.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or that is not finite.
+    pub fn new(weights: &BaseWeights, device: &B::Device) -> Result<Self, WeightsError> {
+        let config = weights.config();
+        let tensors = (0..config.tensors().len())
+            .map(|index| {
+                let tensor = weights.read(index)?;
                 let shape = match tensor.shape[..] {
                     [rows, columns] => [rows, columns],
                     _ => [1, tensor.values.len()],
                 };
-                Tensor::from_data(TensorData::new(tensor.values.clone(), shape), device)
+                let data = TensorData::new(tensor.values, shape);
+                Ok(Tensor::from_data(data, device))
             })
-            .collect();
-        let config = weights.config();
-        Self {
+            .collect::<Result<_, WeightsError>>()?;
+        Ok(Self {
             rope: RopeTables::new(
                 config.max_position_embeddings,
                 config.head_dim,
@@ -114,7 +117,7 @@ impl<B: Backend> Llama<B> {
             ),
             config: Arc::new(config.clone()),
             tensors,
-        }
+        })
     }
 
     /// The model's shape.

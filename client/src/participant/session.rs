@@ -243,7 +243,7 @@ impl Member {
         // The first adapter, whatever round it is: the aggregator knows which one is newest.
         let first = self.settings.work.first_adapter(&run.plan)?;
         let ready = Ready {
-            base: self.settings.work.base_digest(),
+            base: self.settings.work.base_digest()?,
             layout: first.layout().clone(),
             adapter: first.digest(),
         };

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn_flex::Flex;
 use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
@@ -22,8 +22,8 @@ use crate::model::{BaseWeights, Llama, LlamaConfig, WeightsError};
 #[derive(Clone)]
 pub struct Engine {
     model: Arc<dyn LocalModel>,
-    config: LlamaConfig,
-    digest: Digest,
+    weights: BaseWeights,
+    digest: Arc<OnceLock<Digest>>,
     name: String,
 }
 
@@ -92,44 +92,56 @@ impl Engine {
         Self::from_weights(&weights, name, device)
     }
 
-    /// Places weights that are already in memory.
+    /// Places the weights of a checkpoint that was opened before.
     pub fn from_weights(
         weights: &BaseWeights,
         name: impl Into<String>,
         device: &Device,
     ) -> Result<Self, ModelError> {
         let model: Arc<dyn LocalModel> = match device {
-            Device::Cpu => Arc::new(Llama::<Flex>::new(weights, &Default::default())),
+            Device::Cpu => Arc::new(Llama::<Flex>::new(weights, &Default::default())?),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
                 check_cuda(*device)?;
                 let gpu = burn_cuda::CudaDevice::new(*index);
-                Arc::new(Llama::<burn_cuda::Cuda>::new(weights, &gpu))
+                Arc::new(Llama::<burn_cuda::Cuda>::new(weights, &gpu)?)
             }
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => return Err(DeviceError::NotBuilt { device: *device }.into()),
         };
         Ok(Self {
             model,
-            config: weights.config().clone(),
-            digest: weights.digest(),
+            weights: weights.clone(),
+            digest: Arc::default(),
             name: name.into(),
         })
     }
 
-    /// A digest of configuration and weights: members compare it before a run.
-    pub fn base_digest(&self) -> Digest {
-        self.digest
+    /// A digest of configuration and weights: members compare it before a run. The first
+    /// call reads the whole checkpoint once more; later ones, and clones, know the answer.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read any more.
+    pub fn base_digest(&self) -> Result<Digest, WeightsError> {
+        if let Some(&digest) = self.digest.get() {
+            return Ok(digest);
+        }
+        let digest = self.weights.digest()?;
+        Ok(*self.digest.get_or_init(|| digest))
+    }
+
+    fn config(&self) -> &LlamaConfig {
+        self.weights.config()
     }
 
     /// Tokens of the vocabulary.
     pub fn vocab_size(&self) -> usize {
-        self.config.vocab_size
+        self.config().vocab_size
     }
 
     /// Longest sequence in tokens.
     pub fn max_tokens(&self) -> usize {
-        self.config.max_position_embeddings
+        self.config().max_position_embeddings
     }
 
     /// The base model's folder name.
@@ -139,8 +151,8 @@ impl Engine {
 
     /// The layout of a full adapter with this configuration on this model.
     pub fn adapter_layout(&self, config: &LoraConfig) -> Result<Layout, LayoutError> {
-        Adapter::layout_for(config, self.config.num_hidden_layers, |_, target| {
-            self.config.projection(target)
+        Adapter::layout_for(config, self.config().num_hidden_layers, |_, target| {
+            self.config().projection(target)
         })
     }
 
@@ -194,8 +206,8 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine")
             .field("name", &self.name)
-            .field("digest", &self.digest)
-            .finish()
+            .field("config", self.config())
+            .finish_non_exhaustive()
     }
 }
 

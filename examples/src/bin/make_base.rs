@@ -141,7 +141,7 @@ fn main() -> Result<()> {
     outcome.weights.save(&arguments.base, FloatType::Bf16)?;
     // What is on the disk is rounded to bf16: the card states that model's loss.
     let written = BaseWeights::load(&arguments.base)?;
-    let loss = training::validation_loss(&written, &corpus);
+    let loss = training::validation_loss(&written, &corpus)?;
     let generation = card::generation_config(&corpus);
     write_atomic(
         &arguments.base.join("generation_config.json"),
@@ -149,6 +149,7 @@ fn main() -> Result<()> {
     )?;
     let text = card::readme(&card::Facts {
         weights: &written,
+        digest: written.digest()?,
         corpus: &corpus,
         options: &options,
         steps: outcome.steps,

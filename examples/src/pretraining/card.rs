@@ -1,6 +1,7 @@
 //! The base model's card and generation settings.
 
 use fedlora_client::model::BaseWeights;
+use fedlora_common::ids::Digest;
 
 use super::corpus::Corpus;
 use super::entropy::Baselines;
@@ -10,6 +11,8 @@ use super::training::Options;
 pub struct Facts<'a> {
     /// The model as written.
     pub weights: &'a BaseWeights,
+    /// Its digest.
+    pub digest: Digest,
     /// Its text.
     pub corpus: &'a Corpus,
     /// How it was trained.
@@ -109,7 +112,7 @@ The text is MITRE's: its copyright and terms stand in `../data/README.md`.
         dim = config.head_dim,
         theta = config.rope_theta,
         vocab = config.vocab_size,
-        digest = facts.weights.digest(),
+        digest = facts.digest,
         train = count(&facts.corpus.train),
         documents = facts.corpus.train.len(),
         validation = count(&facts.corpus.validation),

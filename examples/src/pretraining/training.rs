@@ -68,7 +68,7 @@ pub fn pretrain(
 ) -> Result<Outcome> {
     let config = initial.config();
     let device = Default::default();
-    let frame: Llama<Flex> = Llama::new(initial, &device);
+    let frame: Llama<Flex> = Llama::new(initial, &device)?;
     let mut parameters: Vec<Tensor<Flex, 2>> = frame.tensors().to_vec();
     let adam = AdamWConfig {
         beta2: 0.95,
@@ -149,11 +149,12 @@ pub fn pretrain(
 }
 
 /// Mean loss on the validation documents in nats a token, as `weights` stand.
-pub fn validation_loss(weights: &BaseWeights, corpus: &Corpus) -> f64 {
-    mean_loss(
-        &Llama::<Flex>::new(weights, &Default::default()),
-        &corpus.validation,
-    )
+///
+/// # Errors
+/// Weights that cannot be read.
+pub fn validation_loss(weights: &BaseWeights, corpus: &Corpus) -> Result<f64> {
+    let model = Llama::<Flex>::new(weights, &Default::default())?;
+    Ok(mean_loss(&model, &corpus.validation))
 }
 
 fn gradients(

@@ -183,7 +183,7 @@ fn plan(
         seed: options.seed,
         base: BasePlan {
             name: base_name.to_owned(),
-            digest: Some(engine.base_digest()),
+            digest: Some(engine.base_digest().map_err(ModelError::from)?),
         },
         adapter: AdapterPlan {
             lora,
