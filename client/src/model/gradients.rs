@@ -1,13 +1,13 @@
-//! The loss of a batch with the gradients of an adapter's factors.
+//! What the passes through the model give and how much they may hold.
 
-use burn::backend::Autodiff;
 use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use fedlora_common::adapter::Factors;
 
-use super::llama::{Batch, Llama};
+use super::batch::Batch;
+use super::llama::Llama;
 use super::lora::{Dropout, Lora};
-use super::loss::loss_sum;
-use super::ops::FusedOps;
+use super::passes::Passes;
 
 /// What the forward pass keeps for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,46 +22,37 @@ pub enum Memory {
 
 /// A batch's loss and gradients, both summed over its counted tokens.
 #[derive(Debug, Clone)]
-pub struct Gradients<B: FusedOps> {
+pub struct Gradients<B: Backend> {
     /// Sum of the cross-entropies in nats, `[1]`.
     pub loss: Tensor<B, 1>,
     /// One for each selected factor, in layout order.
     pub factors: Vec<Tensor<B, 2>>,
 }
 
+/// What a model makes of a batch's counted tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Score {
+    /// Sum of the cross-entropies in nats.
+    pub loss: f64,
+    /// Tokens that have the largest logit.
+    pub correct: usize,
+}
+
 /// Computes the loss of `batch` and its gradients by the factors that `factors` selects.
 ///
 /// # Panics
 /// When the batch counts no token: the caller leaves such batches out.
-pub fn loss_and_gradients<B: FusedOps>(
+pub fn loss_and_gradients<B: Passes>(
     model: &Llama<B>,
     lora: &Lora<B>,
     factors: Factors,
     dropout: &mut Option<Dropout>,
     batch: &Batch,
-    _memory: Memory,
+    memory: Memory,
 ) -> Gradients<B> {
-    let base: Llama<Autodiff<B>> = model.map(Tensor::from_inner, Tensor::from_inner);
-    let mut leaves = Vec::new();
-    let lora = lora.map(|factor, tensor| {
-        let tensor = Tensor::from_inner(tensor);
-        if !factors.contains(factor) {
-            return tensor;
-        }
-        let leaf = tensor.require_grad();
-        leaves.push(leaf.clone());
-        leaf
-    });
-    let loss = loss_sum(&base, Some(&lora), dropout, batch);
-    let found = loss.backward();
-    Gradients {
-        loss: loss.inner(),
-        factors: leaves
-            .iter()
-            .map(|leaf| {
-                leaf.grad(&found)
-                    .unwrap_or_else(|| leaf.clone().inner().zeros_like())
-            })
-            .collect(),
-    }
+    assert!(
+        !batch.targets().is_empty(),
+        "a batch without a counted token"
+    );
+    B::loss_and_gradients(model, lora, factors, dropout, batch, memory)
 }

@@ -6,75 +6,31 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use fedlora_common::adapter::Target;
 
+use super::batch::Batch;
 use super::config::LlamaConfig;
+use super::cpu::pool::Pool;
 use super::lora::{Dropout, Lora};
-use super::ops::{FusedOps, Heads, Rotation};
-use super::rope::RopeTables;
+use super::ops::{AttentionShape, FusedOps, Rotation, Turn};
+use super::packed::{Packed, WeightKind};
+use super::rope::Rope;
 use super::weights::{BaseWeights, WeightsError};
-use crate::data::Example;
 
-/// Sequences padded on the right to one length, with the rows whose next token counts.
-///
-/// Attention is causal, so padding cannot reach a real token; padded rows are never counted.
-#[derive(Clone)]
-pub struct Batch {
-    tokens: Vec<i32>,
-    batch: usize,
-    length: usize,
-    places: Vec<usize>,
-    targets: Vec<u32>,
+/// A frozen weight on a device.
+#[derive(Debug, Clone)]
+pub enum Weight<B: Backend> {
+    /// As it is; vectors are `[1, width]`.
+    Dense(Tensor<B, 2>),
+    /// In fewer bits.
+    Packed(Packed<B>),
 }
 
-impl Batch {
-    /// Pads `examples`, each cut at `max_tokens`, to the longest among them.
-    pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>, max_tokens: usize) -> Self {
-        let rows: Vec<_> = examples
-            .into_iter()
-            .map(|example| {
-                let length = example.tokens().len().min(max_tokens);
-                (&example.tokens()[..length], &example.loss()[..length])
-            })
-            .collect();
-        // The last token only is a target: nothing is predicted from it.
-        let length = rows
-            .iter()
-            .map(|(tokens, _)| tokens.len().saturating_sub(1))
-            .max()
-            .unwrap_or(0)
-            .max(1);
-        let mut made = Self {
-            tokens: vec![0; rows.len() * length],
-            batch: rows.len(),
-            length,
-            places: Vec::new(),
-            targets: Vec::new(),
-        };
-        for (row, (tokens, loss)) in rows.into_iter().enumerate() {
-            for position in 0..tokens.len().saturating_sub(1) {
-                let place = row * length + position;
-                made.tokens[place] = tokens[position] as i32;
-                if loss[position + 1] {
-                    made.places.push(place);
-                    made.targets.push(tokens[position + 1]);
-                }
-            }
+impl<B: Backend> Weight<B> {
+    /// The values as a dense matrix.
+    pub fn dense(&self) -> Tensor<B, 2> {
+        match self {
+            Self::Dense(tensor) => tensor.clone(),
+            Self::Packed(packed) => packed.unpack(),
         }
-        made
-    }
-
-    /// Rows of the hidden states from which a counted token is predicted.
-    pub fn places(&self) -> &[usize] {
-        &self.places
-    }
-
-    /// The counted tokens, one a place.
-    pub fn targets(&self) -> &[u32] {
-        &self.targets
-    }
-
-    /// Positions that are computed, padding included.
-    pub fn positions(&self) -> usize {
-        self.batch * self.length
     }
 }
 
@@ -82,41 +38,52 @@ impl Batch {
 #[derive(Debug, Clone)]
 pub struct Llama<B: Backend> {
     config: Arc<LlamaConfig>,
-    /// In the order of [`LlamaConfig::tensors`]; norms are `[1, hidden]`.
-    tensors: Vec<Tensor<B, 2>>,
-    rope: RopeTables<B>,
+    /// In the order of [`LlamaConfig::tensors`].
+    weights: Vec<Weight<B>>,
+    rope: Rope<B>,
+    /// The CPU's buffers, shared by all clones.
+    pub(super) pool: Arc<Pool>,
 }
 
-/// Tensors of a block, counted from its first.
-const PER_BLOCK: usize = 9;
-
 impl<B: Backend> Llama<B> {
-    /// Reads the weights, one tensor at a time, and places them on the device.
+    /// Reads the weights, one tensor at a time, and places them on the device as `f32`.
     ///
     /// # Errors
     /// A tensor that cannot be read, or that is not finite.
     pub fn new(weights: &BaseWeights, device: &B::Device) -> Result<Self, WeightsError> {
+        Self::with_kind(weights, WeightKind::F32, device)
+    }
+
+    /// The same with the matrices held as `kind`; vectors always are `f32`.
+    ///
+    /// # Errors
+    /// As [`Llama::new`].
+    pub fn with_kind(
+        weights: &BaseWeights,
+        kind: WeightKind,
+        device: &B::Device,
+    ) -> Result<Self, WeightsError> {
         let config = weights.config();
-        let tensors = (0..config.tensors().len())
+        let placed = (0..config.tensors().len())
             .map(|index| {
                 let tensor = weights.read(index)?;
-                let shape = match tensor.shape[..] {
-                    [rows, columns] => [rows, columns],
-                    _ => [1, tensor.values.len()],
+                let (shape, vector) = match tensor.shape[..] {
+                    [rows, columns] => ([rows, columns], false),
+                    _ => ([1, tensor.values.len()], true),
                 };
-                let data = TensorData::new(tensor.values, shape);
-                Ok(Tensor::from_data(data, device))
+                Ok(if vector || kind == WeightKind::F32 {
+                    let data = TensorData::new(tensor.values, shape);
+                    Weight::Dense(Tensor::from_data(data, device))
+                } else {
+                    Weight::Packed(Packed::new(kind, &tensor.values, shape, device))
+                })
             })
             .collect::<Result<_, WeightsError>>()?;
         Ok(Self {
-            rope: RopeTables::new(
-                config.max_position_embeddings,
-                config.head_dim,
-                config.rope_theta,
-                device,
-            ),
+            rope: Rope::new(config, device),
             config: Arc::new(config.clone()),
-            tensors,
+            weights: placed,
+            pool: Arc::default(),
         })
     }
 
@@ -125,45 +92,126 @@ impl<B: Backend> Llama<B> {
         &self.config
     }
 
-    /// All weights, in the order of [`LlamaConfig::tensors`].
-    pub fn tensors(&self) -> &[Tensor<B, 2>] {
-        &self.tensors
+    /// Where the model is.
+    pub fn device(&self) -> B::Device {
+        // Norms are never packed.
+        match &self.weights[self.index(0, FIRST_NORM)] {
+            Weight::Dense(tensor) => tensor.device(),
+            Weight::Packed(packed) => packed.words.device(),
+        }
     }
 
-    /// The same model with each weight and table passed through `change`, which may move it
-    /// to another backend.
+    /// All weights, dense, in the order of [`LlamaConfig::tensors`].
+    pub fn tensors(&self) -> Vec<Tensor<B, 2>> {
+        self.weights.iter().map(Weight::dense).collect()
+    }
+
+    /// The same model with each weight and table passed through, which may move it to another
+    /// backend.
     pub fn map<C: Backend>(
         &self,
-        mut weight: impl FnMut(Tensor<B, 2>) -> Tensor<C, 2>,
+        mut dense: impl FnMut(Tensor<B, 2>) -> Tensor<C, 2>,
+        packed: impl Fn(&Packed<B>) -> Packed<C>,
         table: impl Fn(Tensor<B, 2>) -> Tensor<C, 2>,
+        device: &C::Device,
     ) -> Llama<C> {
         Llama {
             config: self.config.clone(),
-            tensors: self.tensors.iter().cloned().map(&mut weight).collect(),
-            rope: RopeTables {
-                cos: table(self.rope.cos.clone()),
-                sin: table(self.rope.sin.clone()),
-            },
+            weights: self
+                .weights
+                .iter()
+                .map(|weight| match weight {
+                    Weight::Dense(tensor) => Weight::Dense(dense(tensor.clone())),
+                    Weight::Packed(found) => Weight::Packed(packed(found)),
+                })
+                .collect(),
+            rope: self.rope.map(table, device),
+            pool: self.pool.clone(),
         }
     }
 
     /// The output layer, `[vocab, hidden]`.
     pub fn output_weight(&self) -> Tensor<B, 2> {
-        let index = if self.config.tie_word_embeddings {
-            0
-        } else {
-            self.tensors.len() - 1
-        };
-        self.tensors[index].clone()
+        self.output().dense()
     }
 
-    fn block(&self, layer: usize, offset: usize) -> Tensor<B, 2> {
-        self.tensors[1 + layer * PER_BLOCK + offset].clone()
+    pub(super) fn output(&self) -> &Weight<B> {
+        if self.config.tie_word_embeddings {
+            &self.weights[0]
+        } else {
+            &self.weights[self.weights.len() - 1]
+        }
+    }
+
+    pub(super) fn embedding(&self) -> &Weight<B> {
+        &self.weights[0]
+    }
+
+    pub(super) fn last_norm(&self) -> Tensor<B, 2> {
+        self.weights[self.index(self.config.num_hidden_layers, 0)].dense()
+    }
+
+    /// The norm before attention.
+    pub(super) fn first_norm(&self, layer: usize) -> Tensor<B, 2> {
+        self.weights[self.index(layer, FIRST_NORM)].dense()
+    }
+
+    /// The norm before the feed-forward part.
+    pub(super) fn second_norm(&self, layer: usize) -> Tensor<B, 2> {
+        self.weights[self.index(layer, SECOND_NORM)].dense()
+    }
+
+    pub(super) fn projection(&self, layer: usize, target: Target) -> &Weight<B> {
+        // A norm stands before the seven, and one among them.
+        let offset = 1 + target as usize + usize::from(target >= Target::Gate);
+        &self.weights[self.index(layer, offset)]
+    }
+
+    /// The bias of a projection, `[1, out]`, if it has one.
+    pub(super) fn bias(&self, layer: usize, target: Target) -> Option<Tensor<B, 2>> {
+        (self.config.qkv_bias && target <= Target::V)
+            .then(|| self.weights[self.index(layer, FIRST_BIAS + target as usize)].dense())
+    }
+
+    fn index(&self, layer: usize, offset: usize) -> usize {
+        let each = if self.config.qkv_bias {
+            FIRST_BIAS + 3
+        } else {
+            FIRST_BIAS
+        };
+        1 + layer * each + offset
+    }
+
+    pub(super) fn rope(&self) -> &Rope<B> {
+        &self.rope
+    }
+
+    /// The heads of the attention layers.
+    pub fn attention_shape(&self) -> AttentionShape {
+        AttentionShape {
+            heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            dim: self.config.head_dim,
+            window: self.config.sliding_window,
+        }
     }
 }
 
+/// Places in a block's tensors.
+const FIRST_NORM: usize = 0;
+const SECOND_NORM: usize = 5;
+const FIRST_BIAS: usize = 9;
+
 impl<B: FusedOps> Llama<B> {
-    /// Hidden states after the last norm, `[batch * length, hidden]`.
+    /// The embeddings of a batch's tokens, `[rows, hidden]`.
+    pub(super) fn embed(&self, tokens: &[u32]) -> Tensor<B, 2> {
+        let ids: Vec<i32> = tokens.iter().map(|&id| id as i32).collect();
+        let data = TensorData::new(ids, [tokens.len()]);
+        let ids = Tensor::<B, 1, Int>::from_data(data, &self.device());
+        self.embedding().dense().select(0, ids)
+    }
+
+    /// Hidden states after the last norm, `[rows, hidden]`, composed of single operations.
     ///
     /// # Panics
     /// When a sequence is longer than the model's positions: callers cut examples.
@@ -173,121 +221,108 @@ impl<B: FusedOps> Llama<B> {
         lora: Option<&Lora<B>>,
         dropout: &mut Option<Dropout>,
     ) -> Tensor<B, 2> {
-        let config = &self.config;
+        let mut x = self.embed(batch.tokens());
+        let rotation = self.rotation(batch);
+        for layer in 0..self.config.num_hidden_layers {
+            x = self.block(layer, x, batch, &rotation, lora, dropout);
+        }
+        self.norm(x, self.last_norm())
+    }
+
+    /// The rotary tables' lines for the rows of a batch.
+    pub(super) fn rotation(&self, batch: &Batch) -> Rotation<Tensor<B, 2>> {
+        let sequences = batch.sequences();
         assert!(
-            batch.length <= config.max_position_embeddings,
+            sequences.longest() <= self.config.max_position_embeddings,
             "a sequence longer than the model's positions"
         );
-        let device = self.tensors[0].device();
-        let data = TensorData::new(batch.tokens.clone(), [batch.positions()]);
-        let tokens = Tensor::<B, 1, Int>::from_data(data, &device);
-        let mut x = self.tensors[0].clone().select(0, tokens);
-        for layer in 0..config.num_hidden_layers {
-            let mut pass = Pass {
-                model: self,
-                layer,
-                lora,
-                dropout,
-                shape: (batch.batch, batch.length),
-            };
-            x = pass.attention(x);
-            x = pass.feed_forward(x);
+        let tables = self.rope.tables(sequences.longest());
+        let positions: Vec<i32> = sequences.positions().iter().map(|&p| p as i32).collect();
+        let data = TensorData::new(positions, [sequences.rows()]);
+        let positions = Tensor::<B, 1, Int>::from_data(data, &self.device());
+        Rotation {
+            cos: tables.cos.select(0, positions.clone()),
+            sin: tables.sin.select(0, positions),
         }
-        let last = 1 + config.num_hidden_layers * PER_BLOCK;
-        self.norm(x, self.tensors[last].clone())
     }
 
-    fn norm(&self, x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
-        wrap(B::rms_norm(raw(x), raw(weight), self.config.rms_norm_eps))
+    /// One block, `[rows, hidden]` to the same.
+    pub(super) fn block(
+        &self,
+        layer: usize,
+        x: Tensor<B, 2>,
+        batch: &Batch,
+        rotation: &Rotation<Tensor<B, 2>>,
+        lora: Option<&Lora<B>>,
+        dropout: &mut Option<Dropout>,
+    ) -> Tensor<B, 2> {
+        let shape = self.attention_shape();
+        let mut project = |target, x: &Tensor<B, 2>| self.project(layer, target, x, lora, dropout);
+        let normed = self.norm(x.clone(), self.first_norm(layer));
+        let q = self.rotate(project(Target::Q, &normed), rotation);
+        let k = self.rotate(project(Target::K, &normed), rotation);
+        let v = project(Target::V, &normed);
+        let attended = B::causal_attention(raw(q), raw(k), raw(v), &shape, batch.sequences());
+        let x = x + project(Target::O, &wrap(attended.context));
+        let normed = self.norm(x.clone(), self.second_norm(layer));
+        let (gate, up) = (project(Target::Gate, &normed), project(Target::Up, &normed));
+        let inner: Tensor<B, 2> = wrap(B::swiglu(raw(gate), raw(up)));
+        x + project(Target::Down, &inner)
     }
-}
 
-/// One block of one forward pass.
-struct Pass<'a, B: FusedOps> {
-    model: &'a Llama<B>,
-    layer: usize,
-    lora: Option<&'a Lora<B>>,
-    dropout: &'a mut Option<Dropout>,
-    shape: (usize, usize),
-}
-
-impl<B: FusedOps> Pass<'_, B> {
-    fn project(&mut self, target: Target, x: &Tensor<B, 2>) -> Tensor<B, 2> {
-        // Two norms stand among the seven projections.
-        let offset = 1 + target as usize + usize::from(target >= Target::Gate);
-        let weight = self.model.block(self.layer, offset);
-        let y = x.clone().matmul(weight.transpose());
-        let low_rank = self
-            .lora
-            .and_then(|lora| lora.apply(self.layer, target, x, self.dropout));
-        match low_rank {
+    /// A projection with its bias and its low-rank pair, `[rows, in]` to `[rows, out]`.
+    pub(super) fn project(
+        &self,
+        layer: usize,
+        target: Target,
+        x: &Tensor<B, 2>,
+        lora: Option<&Lora<B>>,
+        dropout: &mut Option<Dropout>,
+    ) -> Tensor<B, 2> {
+        let weight = self.projection(layer, target).dense();
+        let mut y = x.clone().matmul(weight.transpose());
+        if let Some(bias) = self.bias(layer, target) {
+            let shape = y.dims();
+            y = y + bias.expand(shape);
+        }
+        match lora.and_then(|lora| lora.apply(layer, target, x, dropout)) {
             Some(low_rank) => y + low_rank,
             None => y,
         }
     }
 
-    fn heads(&self, heads: usize) -> Heads {
-        Heads {
-            batch: self.shape.0,
-            length: self.shape.1,
-            heads,
-            dim: self.model.config.head_dim,
-        }
+    /// The root-mean-square norm of each row.
+    pub(super) fn norm(&self, x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+        wrap(B::rms_norm(raw(x), raw(weight), self.config.rms_norm_eps))
     }
 
-    fn attention(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let config = &self.model.config;
-        let normed = self.model.norm(x.clone(), self.model.block(self.layer, 0));
-        let queries = self.heads(config.num_attention_heads);
-        let keys = self.heads(config.num_key_value_heads);
-        let (batch, length, dim) = (queries.batch, queries.length, queries.dim);
-        // Query heads that share keys lie side by side: one product serves the group.
-        let groups = batch * keys.heads;
-        let rows = queries.heads / keys.heads * length;
-
-        let q = self.split(Target::Q, &normed, queries, true);
-        let k = self.split(Target::K, &normed, keys, true);
-        let v = self.split(Target::V, &normed, keys, false);
-        let scores = q
-            .reshape([groups, rows, dim])
-            .matmul(k.reshape([groups, length, dim]).swap_dims(1, 2));
-        let p: Tensor<B, 3> = wrap(B::causal_softmax(raw(scores), 1.0 / (dim as f64).sqrt()));
-        let context =
-            p.matmul(v.reshape([groups, length, dim]))
-                .reshape([batch, queries.heads, length, dim]);
-        let context: Tensor<B, 2> = wrap(B::merge_heads(raw(context), queries, None));
-        x + self.project(Target::O, &context)
-    }
-
-    fn split(
-        &mut self,
-        target: Target,
-        x: &Tensor<B, 2>,
-        heads: Heads,
-        rotated: bool,
-    ) -> Tensor<B, 4> {
-        let rope = &self.model.rope;
-        let rotation = rotated.then(|| Rotation {
-            cos: raw(rope.cos.clone()),
-            sin: raw(rope.sin.clone()),
-        });
-        let projected = self.project(target, x);
-        wrap(B::split_heads(raw(projected), heads, rotation))
-    }
-
-    fn feed_forward(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let normed = self.model.norm(x.clone(), self.model.block(self.layer, 5));
-        let gate = self.project(Target::Gate, &normed);
-        let up = self.project(Target::Up, &normed);
-        let inner: Tensor<B, 2> = wrap(B::swiglu(raw(gate), raw(up)));
-        x + self.project(Target::Down, &inner)
+    /// Queries or keys turned by their positions.
+    pub(super) fn rotate(
+        &self,
+        x: Tensor<B, 2>,
+        rotation: &Rotation<Tensor<B, 2>>,
+    ) -> Tensor<B, 2> {
+        let rotation = Rotation {
+            cos: raw(rotation.cos.clone()),
+            sin: raw(rotation.sin.clone()),
+        };
+        wrap(B::rotate(
+            raw(x),
+            self.config.head_dim,
+            rotation,
+            Turn::Forward,
+        ))
     }
 }
 
-fn wrap<B: Backend, const D: usize>(x: burn::tensor::ops::FloatTensor<B>) -> Tensor<B, D> {
+pub(super) fn wrap<B: Backend, const D: usize>(
+    x: burn::tensor::ops::FloatTensor<B>,
+) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(x))
 }
 
-fn raw<B: Backend, const D: usize>(x: Tensor<B, D>) -> burn::tensor::ops::FloatTensor<B> {
+pub(super) fn raw<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+) -> burn::tensor::ops::FloatTensor<B> {
     x.into_primitive().tensor()
 }

@@ -86,6 +86,11 @@ impl<B: Backend> Lora<B> {
         }
     }
 
+    /// What the pairs' products are multiplied with.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
     /// The factors on one projection, if it is adapted.
     pub fn factors(&self, layer: usize, target: Target) -> Option<&LowRank<B>> {
         self.blocks.get(layer)?[target as usize].as_ref()
@@ -154,22 +159,82 @@ impl Dropout {
         })
     }
 
+    /// The next mask.
+    pub(super) fn draw(&mut self) -> DropoutMask {
+        DropoutMask {
+            seed: self.random.next(),
+            threshold: self.threshold,
+            keep_scale: self.keep_scale,
+        }
+    }
+
     fn apply<B: Backend>(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let shape = x.dims();
-        let count = shape[0] * shape[1];
-        let mut mask = vec![0.0_f32; count];
-        for four in mask.chunks_mut(4) {
-            // Four draws of 16 bits from one of 64.
-            let mut bits = self.random.next();
-            for value in four {
-                if bits as u16 >= self.threshold {
-                    *value = self.keep_scale;
-                }
-                bits >>= 16;
-            }
-        }
+        let mut mask = vec![1.0_f32; shape[0] * shape[1]];
+        self.draw().scale(&mut mask, 0);
         let device = x.device();
         x * Tensor::from_data(TensorData::new(mask, shape), &device)
+    }
+}
+
+/// A mask that is never held: each element's fate follows from its number, so that the
+/// backward pass finds the same again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DropoutMask {
+    seed: u64,
+    threshold: u16,
+    keep_scale: f32,
+}
+
+impl DropoutMask {
+    /// Four draws of 16 bits from one of 64 (the output function of SplitMix64).
+    #[inline(always)]
+    fn factors(&self, four: u64) -> [f32; 4] {
+        let mut bits = self
+            .seed
+            .wrapping_add(four.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^= bits >> 31;
+        std::array::from_fn(|at| {
+            if (bits >> (16 * at)) as u16 >= self.threshold {
+                self.keep_scale
+            } else {
+                0.0
+            }
+        })
+    }
+
+    /// The factor of each element from number `first` on, to `each` with its place.
+    #[inline(always)]
+    fn for_each(&self, count: usize, first: usize, mut each: impl FnMut(usize, f32)) {
+        let mut at = 0;
+        while at < count {
+            let number = first + at;
+            let factors = self.factors(number as u64 / 4);
+            for &factor in &factors[number % 4..] {
+                if at == count {
+                    return;
+                }
+                each(at, factor);
+                at += 1;
+            }
+        }
+    }
+
+    /// `values * mask`, in place; `first` is the number of the first.
+    pub(super) fn scale(&self, values: &mut [f32], first: usize) {
+        self.for_each(values.len(), first, |at, factor| values[at] *= factor);
+    }
+
+    /// `to = from * mask`.
+    pub(super) fn copy(&self, from: &[f32], to: &mut [f32], first: usize) {
+        self.for_each(from.len(), first, |at, factor| to[at] = from[at] * factor);
+    }
+
+    /// `to += from * mask`.
+    pub(super) fn add(&self, from: &[f32], to: &mut [f32], first: usize) {
+        self.for_each(from.len(), first, |at, factor| to[at] += from[at] * factor);
     }
 }
 
@@ -217,5 +282,21 @@ mod tests {
         let mean = values.iter().sum::<f32>() / values.len() as f32;
         assert!((mean - 1.0).abs() < 0.02, "{mean}");
         assert!(Dropout::new(0.0, SplitMix::new(1, 2)).is_none());
+    }
+
+    #[test]
+    fn a_part_of_a_mask_is_that_part_of_the_whole() {
+        let mask = Dropout::new(0.3, SplitMix::new(1, 2)).unwrap().draw();
+        let mut whole = vec![1.0; 50];
+        mask.scale(&mut whole, 0);
+        assert!(whole.contains(&0.0) && whole.iter().any(|&value| value > 1.0));
+        for first in 0..50 {
+            let ones = vec![1.0; 50 - first];
+            let mut part = vec![0.0; 50 - first];
+            mask.copy(&ones, &mut part, first);
+            assert_eq!(part, whole[first..]);
+            mask.add(&ones, &mut part, first);
+            assert!(part.iter().zip(&whole[first..]).all(|(p, w)| *p == 2.0 * w));
+        }
     }
 }

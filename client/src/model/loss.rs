@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 
-use super::llama::{Batch, Llama};
+use super::batch::Batch;
+use super::llama::Llama;
 use super::lora::{Dropout, Lora};
 use super::ops::FusedOps;
 

@@ -3,20 +3,29 @@
 //!
 //! Nothing here knows the wire, the rounds or the transport.
 
+mod batch;
 mod config;
+mod cpu;
 mod gradients;
 mod llama;
 mod lora;
 mod loss;
 pub mod ops;
+mod packed;
+mod passes;
 mod random;
 mod rope;
+mod sequences;
 mod weights;
 
+pub use batch::Batch;
 pub use config::{Architecture, Llama3Scaling, LlamaConfig, ModelConfigError};
-pub use gradients::{Gradients, Memory, loss_and_gradients};
-pub use llama::{Batch, Llama};
+pub use gradients::{Gradients, Memory, Score, loss_and_gradients};
+pub use llama::{Llama, Weight};
 pub use lora::{Dropout, Lora, LoraError, LowRank};
 pub use loss::loss_sum;
+pub use packed::{Packed, WeightKind, WeightKindError};
+pub use passes::Passes;
 pub use random::SplitMix;
+pub use sequences::Sequences;
 pub use weights::{BaseWeights, WeightsError};

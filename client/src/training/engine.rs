@@ -12,8 +12,7 @@ use super::device::{Device, DeviceError};
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
 use super::{evaluate, trainer};
 use crate::data::Example;
-use crate::model::ops::FusedOps;
-use crate::model::{BaseWeights, Llama, LlamaConfig, WeightsError};
+use crate::model::{BaseWeights, Llama, LlamaConfig, Passes, WeightsError};
 
 /// A base model on a device, for training and evaluating adapters.
 ///
@@ -47,7 +46,7 @@ trait LocalModel: Send + Sync {
     fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError>;
 }
 
-impl<B: FusedOps> LocalModel for Llama<B> {
+impl<B: Passes> LocalModel for Llama<B> {
     fn train(
         &self,
         adapter: &Adapter,

@@ -6,17 +6,16 @@ use fedlora_common::adapter::Adapter;
 use super::options::{Evaluation, TrainError};
 use super::trainer::usable;
 use crate::data::Example;
-use crate::model::ops::FusedOps;
-use crate::model::{Batch, Llama, Lora, loss_sum};
+use crate::model::{Batch, Llama, Lora, Passes};
 
 /// Positions of a batch, padding included.
 const POSITIONS: usize = 2048;
 
-fn place<B: FusedOps>(
+fn place<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
 ) -> Result<Option<Lora<B>>, TrainError> {
-    let device = model.tensors()[0].device();
+    let device = model.device();
     adapter
         .map(|adapter| Lora::from_adapter(adapter, model.config(), &device))
         .transpose()
@@ -24,7 +23,7 @@ fn place<B: FusedOps>(
 }
 
 /// Mean loss per counted token. Examples are taken by length, so that little is padding.
-pub(super) fn evaluate<B: FusedOps>(
+pub(super) fn evaluate<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
     examples: &[Example],
@@ -47,10 +46,7 @@ pub(super) fn evaluate<B: FusedOps>(
         rest = later;
         let batch = Batch::new(part.iter().copied(), max_tokens);
         tokens += batch.targets().len();
-        loss += loss_sum(model, lora.as_ref(), &mut None, &batch)
-            .into_data()
-            .iter::<f64>()
-            .sum::<f64>();
+        loss += B::score(model, lora.as_ref(), &batch).loss;
     }
     let loss = loss / tokens as f64;
     Ok(Evaluation {
@@ -61,27 +57,24 @@ pub(super) fn evaluate<B: FusedOps>(
 }
 
 /// The logits after each token, `[tokens, vocab]` row by row.
-pub(super) fn logits<B: FusedOps>(
+pub(super) fn logits<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
     tokens: &[u32],
 ) -> Result<Vec<f32>, TrainError> {
     let lora = place(model, adapter)?;
-    // A batch leaves out its last token, which only is a target: one more stands in for it.
-    let mut padded = tokens.to_vec();
-    padded.push(0);
-    let counts = vec![true; padded.len()];
-    let examples = [Example::new(padded, counts)];
-    usable(&examples, model.config().vocab_size, usize::MAX)?;
-    let batch = Batch::new(&examples, usize::MAX);
-    if batch.positions() > model.config().max_position_embeddings {
+    let vocab = model.config().vocab_size;
+    if let Some(&got) = tokens.iter().find(|&&id| id as usize >= vocab) {
+        return Err(TrainError::Token { got, vocab });
+    }
+    if tokens.is_empty() || tokens.len() > model.config().max_position_embeddings {
         return Err(TrainError::Option {
             option: "tokens",
             got: tokens.len().to_string(),
-            expected: "no more than the model's positions",
+            expected: "at least one, and no more than the model's positions",
         });
     }
-    let hidden: Tensor<B, 2> = model.hidden(&batch, lora.as_ref(), &mut None);
+    let hidden: Tensor<B, 2> = B::hidden(model, lora.as_ref(), &Batch::of_tokens(tokens));
     let logits = hidden.matmul(model.output_weight().transpose());
     Ok(logits.into_data().iter::<f32>().collect())
 }

@@ -8,8 +8,7 @@ use fedlora_common::adapter::{Adapter, Factor, Factors, ProjectionTensor};
 use super::optimizer::{AdamW, clip_global_norm};
 use super::options::{Progress, TrainError, TrainOptions, TrainReport, Trained};
 use crate::data::Example;
-use crate::model::ops::FusedOps;
-use crate::model::{Batch, Dropout, Llama, Lora, Memory, SplitMix, loss_and_gradients};
+use crate::model::{Batch, Dropout, Llama, Lora, Memory, Passes, SplitMix, loss_and_gradients};
 
 /// Streams of one seed.
 const ORDER: u64 = 1;
@@ -19,7 +18,7 @@ const DROPOUT: u64 = 2;
 ///
 /// A step's loss is the mean over all counted tokens of its batches, accumulated ones
 /// included, so that accumulation changes memory and not the result.
-pub(super) fn train<B: FusedOps>(
+pub(super) fn train<B: Passes>(
     model: &Llama<B>,
     adapter: &Adapter,
     factors: Factors,
@@ -32,7 +31,7 @@ pub(super) fn train<B: FusedOps>(
         .max_tokens
         .min(model.config().max_position_embeddings);
     let examples = usable(examples, model.config().vocab_size, max_tokens)?;
-    let device = model.tensors()[0].device();
+    let device = model.device();
     let mut parameters: Vec<Tensor<B, 2>> = Vec::new();
     let start = Lora::<B>::from_adapter(adapter, model.config(), &device)?;
     start.map(|factor, tensor| {
@@ -146,7 +145,7 @@ pub(super) fn usable(
 }
 
 /// The adapter with the selected factors as they stand now, given in layout order.
-fn place<B: FusedOps>(start: &Lora<B>, factors: Factors, parameters: &[Tensor<B, 2>]) -> Lora<B> {
+fn place<B: Passes>(start: &Lora<B>, factors: Factors, parameters: &[Tensor<B, 2>]) -> Lora<B> {
     let mut parameters = parameters.iter();
     start.map(|factor, tensor| {
         if factors.contains(factor) {
@@ -158,7 +157,7 @@ fn place<B: FusedOps>(start: &Lora<B>, factors: Factors, parameters: &[Tensor<B,
 }
 
 /// The adapter with the trained factors put in; `None` where one is not finite.
-fn collect<B: FusedOps>(
+fn collect<B: Passes>(
     adapter: &Adapter,
     factors: Factors,
     parameters: &[Tensor<B, 2>],

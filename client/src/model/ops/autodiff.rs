@@ -10,7 +10,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::tensor::ops::FloatTensor;
 
-use super::{FusedOps, HeadLoss, Heads, Rotation};
+use super::{Attended, AttentionShape, FusedOps, HeadLoss, Rotation, Turn};
+use crate::model::sequences::Sequences;
 
 #[derive(Debug)]
 struct RmsNorm;
@@ -52,47 +53,40 @@ impl<B: FusedOps> Backward<B, 2> for SwiGlu {
 }
 
 #[derive(Debug)]
-struct SplitHeads;
+struct Rotate;
 
-impl<B: FusedOps> Backward<B, 1> for SplitHeads {
-    type State = (Heads, Option<Rotation<FloatTensor<B>>>);
+impl<B: FusedOps> Backward<B, 1> for Rotate {
+    type State = (usize, Rotation<FloatTensor<B>>, Turn);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let (heads, rotation) = ops.state;
+        let (dim, rotation, turn) = ops.state;
         if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::merge_heads(gradient, heads, rotation));
+            let by_x = B::rotate(gradient, dim, rotation, turn.reversed());
+            grads.register::<B>(node.id, by_x);
         }
     }
 }
 
 #[derive(Debug)]
-struct MergeHeads;
+struct Attention;
 
-impl<B: FusedOps> Backward<B, 1> for MergeHeads {
-    type State = (Heads, Option<Rotation<FloatTensor<B>>>);
+impl<B: FusedOps> Backward<B, 3> for Attention {
+    type State = (
+        [FloatTensor<B>; 3],
+        Attended<FloatTensor<B>>,
+        AttentionShape,
+        Sequences,
+    );
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let (heads, rotation) = ops.state;
-        if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::split_heads(gradient, heads, rotation));
-        }
-    }
-}
-
-#[derive(Debug)]
-struct CausalSoftmax;
-
-impl<B: FusedOps> Backward<B, 1> for CausalSoftmax {
-    type State = (FloatTensor<B>, f64);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = grads.consume::<B>(&ops.node);
-        let (probabilities, scale) = ops.state;
-        if let [Some(node)] = ops.parents {
-            let by_scores = B::causal_softmax_backward(probabilities, gradient, scale);
-            grads.register::<B>(node.id, by_scores);
+        let (inputs, attended, shape, sequences) = ops.state;
+        let found = B::causal_attention_backward(inputs, attended, gradient, &shape, &sequences);
+        for (node, gradient) in ops.parents.into_iter().zip(found) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
         }
     }
 }
@@ -113,15 +107,6 @@ impl<B: FusedOps> Backward<B, 2> for Head {
             }
         }
     }
-}
-
-fn inner<B: FusedOps, C: CheckpointStrategy>(
-    rotation: Option<Rotation<FloatTensor<Autodiff<B, C>>>>,
-) -> Option<Rotation<FloatTensor<B>>> {
-    rotation.map(|tables| Rotation {
-        cos: tables.cos.primitive,
-        sin: tables.sin.primitive,
-    })
 }
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
@@ -149,44 +134,52 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
-    fn split_heads(
+    fn rotate(
         x: FloatTensor<Self>,
-        heads: Heads,
-        rotation: Option<Rotation<FloatTensor<Self>>>,
+        dim: usize,
+        rotation: Rotation<FloatTensor<Self>>,
+        turn: Turn,
     ) -> FloatTensor<Self> {
-        let rotation = inner::<B, C>(rotation);
-        let output = B::split_heads(x.primitive, heads, rotation.clone());
-        match Backward::<B, 1>::prepare::<C>(SplitHeads, [x.node])
+        let rotation = Rotation {
+            cos: rotation.cos.primitive,
+            sin: rotation.sin.primitive,
+        };
+        let output = B::rotate(x.primitive, dim, rotation.clone(), turn);
+        match Backward::<B, 1>::prepare::<C>(Rotate, [x.node])
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish((heads, rotation), output),
+            OpsKind::Tracked(prep) => prep.finish((dim, rotation, turn), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
 
-    fn merge_heads(
-        x: FloatTensor<Self>,
-        heads: Heads,
-        rotation: Option<Rotation<FloatTensor<Self>>>,
-    ) -> FloatTensor<Self> {
-        let rotation = inner::<B, C>(rotation);
-        let output = B::merge_heads(x.primitive, heads, rotation.clone());
-        match Backward::<B, 1>::prepare::<C>(MergeHeads, [x.node])
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: &AttentionShape,
+        sequences: &Sequences,
+    ) -> Attended<FloatTensor<Self>> {
+        let nodes = [q.node.clone(), k.node.clone(), v.node.clone()];
+        let inputs = [q.primitive, k.primitive, v.primitive];
+        let [q, k, v] = inputs.clone();
+        let found = B::causal_attention(q, k, v, shape, sequences);
+        let context = match Backward::<B, 3>::prepare::<C>(Attention, nodes)
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish((heads, rotation), output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        }
-    }
-
-    fn causal_softmax(scores: FloatTensor<Self>, scale: f64) -> FloatTensor<Self> {
-        let output = B::causal_softmax(scores.primitive, scale);
-        let prep = Backward::<B, 1>::prepare::<C>(CausalSoftmax, [scores.node]);
-        match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((output.clone(), scale), output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
+            OpsKind::Tracked(prep) => {
+                let context = found.context.clone();
+                let state = (inputs, found.clone(), *shape, sequences.clone());
+                prep.finish(state, context)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(found.context),
+        };
+        // The sums are the backward pass's own: nothing is differentiated through them.
+        Attended {
+            context,
+            sums: <Self as burn::tensor::backend::AutodiffBackend>::from_inner(found.sums),
         }
     }
 

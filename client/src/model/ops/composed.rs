@@ -1,10 +1,25 @@
 //! The operations, composed of burn's own: right on every backend, fast on none.
 
-use burn::tensor::activation::{log_softmax, sigmoid, softmax};
+use burn::tensor::activation::{log_softmax, sigmoid};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Bool, Int, Tensor, TensorData, TensorMetadata, TensorPrimitive};
+use burn::tensor::{
+    Bool, DType, FloatDType, Int, Tensor, TensorData, TensorMetadata, TensorPrimitive,
+};
 
-use super::{FusedOps, HeadLoss, Heads, Rotation};
+use super::{Attended, AttentionShape, FusedOps, HeadLoss, Rotation, Turn};
+use crate::model::sequences::Sequences;
+
+/// What sums of products are held in: `f32`, or `f64` where the inputs are.
+fn wide(dtype: DType) -> FloatDType {
+    if dtype == DType::F64 {
+        FloatDType::F64
+    } else {
+        FloatDType::F32
+    }
+}
+
+/// Queries whose scores are held at a time.
+const QUERIES: usize = 256;
 
 /// Rows of logits held at a time.
 const CHUNK: usize = 512;
@@ -76,88 +91,249 @@ pub(super) fn swiglu_backward<B: FusedOps>(
     )
 }
 
-fn rotate<B: FusedOps>(
-    x: Tensor<B, 4>,
-    heads: Heads,
+pub(super) fn rotate<B: FusedOps>(
+    x: FloatTensor<B>,
+    dim: usize,
     rotation: Rotation<FloatTensor<B>>,
-    sign: f64,
-) -> Tensor<B, 4> {
-    let half = heads.dim / 2;
+    turn: Turn,
+) -> FloatTensor<B> {
+    let x = wrap::<B, 2>(x);
+    let [rows, width] = x.dims();
+    let (heads, half) = (width / dim, dim / 2);
+    let sign = match turn {
+        Turn::Forward => 1.0,
+        Turn::Back => -1.0,
+    };
     let table = |table| {
         wrap::<B, 2>(table)
-            .slice([0..heads.length, 0..half])
-            .reshape([1, 1, heads.length, half])
-            .expand([heads.batch, heads.heads, heads.length, half])
+            .reshape([rows, 1, half])
+            .expand([rows, heads, half])
     };
     let (cos, sin) = (table(rotation.cos), table(rotation.sin).mul_scalar(sign));
-    let mut halves = x.chunk(2, 3).into_iter();
-    let (Some(first), Some(second)) = (halves.next(), halves.next()) else {
-        unreachable!("a head's width is even");
-    };
-    Tensor::cat(
+    let x = x.reshape([rows, heads, dim]);
+    let first = x.clone().slice([0..rows, 0..heads, 0..half]);
+    let second = x.slice([0..rows, 0..heads, half..dim]);
+    let turned = Tensor::cat(
         vec![
             first.clone() * cos.clone() - second.clone() * sin.clone(),
             second * cos + first * sin,
         ],
-        3,
-    )
-}
-
-pub(super) fn split_heads<B: FusedOps>(
-    x: FloatTensor<B>,
-    heads: Heads,
-    rotation: Option<Rotation<FloatTensor<B>>>,
-) -> FloatTensor<B> {
-    let x = wrap::<B, 2>(x)
-        .reshape([heads.batch, heads.length, heads.heads, heads.dim])
-        .swap_dims(1, 2);
-    unwrap(match rotation {
-        Some(rotation) => rotate(x, heads, rotation, 1.0),
-        None => x,
-    })
-}
-
-pub(super) fn merge_heads<B: FusedOps>(
-    x: FloatTensor<B>,
-    heads: Heads,
-    rotation: Option<Rotation<FloatTensor<B>>>,
-) -> FloatTensor<B> {
-    let x = wrap::<B, 4>(x);
-    let x = match rotation {
-        Some(rotation) => rotate(x, heads, rotation, -1.0),
-        None => x,
-    };
-    unwrap(
-        x.swap_dims(1, 2)
-            .reshape([heads.batch * heads.length, heads.heads * heads.dim]),
-    )
-}
-
-pub(super) fn causal_softmax<B: FusedOps>(scores: FloatTensor<B>, scale: f64) -> FloatTensor<B> {
-    let scores = wrap::<B, 3>(scores);
-    let [groups, rows, length] = scores.dims();
-    let hidden: Tensor<B, 2, Bool> = Tensor::tril_mask([length, length], 0, &scores.device());
-    let hidden = hidden
-        .reshape([1, 1, length, length])
-        .expand([groups, rows / length, length, length])
-        .reshape([groups, rows, length]);
-    unwrap(softmax(
-        scores
-            .mul_scalar(scale)
-            .mask_fill(hidden, f32::NEG_INFINITY),
         2,
-    ))
+    );
+    unwrap(turned.reshape([rows, width]))
 }
 
-pub(super) fn causal_softmax_backward<B: FusedOps>(
-    probabilities: FloatTensor<B>,
+/// Sequences of one length that follow each other: their first row, number and length.
+fn runs(sequences: &Sequences) -> Vec<(usize, usize, usize)> {
+    let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+    for rows in sequences.iter() {
+        match runs.last_mut() {
+            Some((_, count, length)) if *length == rows.len() => *count += 1,
+            _ => runs.push((rows.start, 1, rows.len())),
+        }
+    }
+    runs.retain(|(_, _, length)| *length > 0);
+    runs
+}
+
+/// Sequences of one length as `[count * kv_heads, group, length, dim]` of `[rows, width]`.
+fn heads_of<B: FusedOps>(
+    x: &Tensor<B, 2>,
+    (start, count, length): (usize, usize, usize),
+    shape: &AttentionShape,
+) -> Tensor<B, 4> {
+    let width = x.dims()[1];
+    let group = width / (shape.kv_heads * shape.dim);
+    x.clone()
+        .slice([start..start + count * length, 0..width])
+        .reshape([count, length, shape.kv_heads, group, shape.dim])
+        .permute([0, 2, 3, 1, 4])
+        .reshape([count * shape.kv_heads, group, length, shape.dim])
+}
+
+/// The inverse of [`heads_of`].
+fn rows_of<B: FusedOps>(
+    x: Tensor<B, 4>,
+    (_, count, length): (usize, usize, usize),
+    shape: &AttentionShape,
+) -> Tensor<B, 2> {
+    let group = x.dims()[1];
+    x.reshape([count, shape.kv_heads, group, length, shape.dim])
+        .permute([0, 3, 1, 2, 4])
+        .reshape([count * length, shape.kv_heads * group * shape.dim])
+}
+
+/// A chunk of queries with the keys that they see.
+struct QueryChunk {
+    queries: std::ops::Range<usize>,
+    keys: std::ops::Range<usize>,
+}
+
+impl QueryChunk {
+    fn of(length: usize, window: Option<usize>) -> impl Iterator<Item = Self> {
+        (0..length).step_by(QUERIES).map(move |start| {
+            let end = (start + QUERIES).min(length);
+            let first = (start + 1).saturating_sub(window.unwrap_or(usize::MAX));
+            Self {
+                queries: start..end,
+                keys: first..end,
+            }
+        })
+    }
+
+    /// What a query does not see, `[queries, keys]`.
+    fn hidden<B: FusedOps>(&self, window: Option<usize>, device: &B::Device) -> Tensor<B, 2, Bool> {
+        let size = [self.queries.len(), self.keys.len()];
+        let offset = (self.queries.start - self.keys.start) as i64;
+        // True above the diagonal of the query itself.
+        let later: Tensor<B, 2, Bool> = Tensor::tril_mask(size, offset, device);
+        match window {
+            Some(window) if self.queries.end > window => {
+                let diagonal = offset - (window as i64 - 1);
+                let earlier: Tensor<B, 2, Bool> = Tensor::triu_mask(size, diagonal, device);
+                later.bool_or(earlier)
+            }
+            _ => later,
+        }
+    }
+
+    /// `scale q k^T` with what is not seen at negative infinity, in `f32`:
+    /// `[heads, group, queries, keys]`.
+    fn scores<B: FusedOps>(
+        &self,
+        q: &Tensor<B, 4>,
+        k: &Tensor<B, 4>,
+        shape: &AttentionShape,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
+        let [heads, group, _, dim] = q.dims();
+        let (count, width) = (self.queries.len(), self.keys.len());
+        let q = q
+            .clone()
+            .slice([0..heads, 0..group, self.queries.clone(), 0..dim]);
+        let k = k
+            .clone()
+            .slice([0..heads, 0..1, self.keys.clone(), 0..dim])
+            .expand([heads, group, width, dim]);
+        let hidden = self
+            .hidden::<B>(shape.window, &q.device())
+            .reshape([1, 1, count, width])
+            .expand([heads, group, count, width]);
+        let scores = q
+            .clone()
+            .matmul(k.clone().swap_dims(2, 3))
+            .cast(wide(q.dtype()))
+            .mul_scalar(shape.scale())
+            .mask_fill(hidden, f32::NEG_INFINITY);
+        (scores, q, k)
+    }
+}
+
+pub(super) fn causal_attention<B: FusedOps>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    shape: &AttentionShape,
+    sequences: &Sequences,
+) -> Attended<FloatTensor<B>> {
+    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
+    let dtype = q.dtype();
+    let (mut contexts, mut all_sums) = (Vec::new(), Vec::new());
+    for run in runs(sequences) {
+        let (_, count, length) = run;
+        let (q, k, v) = (
+            heads_of(&q, run, shape),
+            heads_of(&k, run, shape),
+            heads_of(&v, run, shape),
+        );
+        let [heads, group, _, dim] = q.dims();
+        let (mut parts, mut sums) = (Vec::new(), Vec::new());
+        for chunk in QueryChunk::of(length, shape.window) {
+            let (scores, _, _) = chunk.scores(&q, &k, shape);
+            let most = scores.clone().max_dim(3);
+            let exponentials = (scores - most.clone()).exp();
+            let sum = exponentials.clone().sum_dim(3);
+            let v = v
+                .clone()
+                .slice([0..heads, 0..1, chunk.keys.clone(), 0..dim])
+                .expand([heads, group, chunk.keys.len(), dim]);
+            let p = exponentials.div(sum.clone());
+            parts.push(p.cast(dtype).matmul(v));
+            sums.push(most + sum.log());
+        }
+        contexts.push(rows_of(Tensor::cat(parts, 2), run, shape));
+        let sums = Tensor::cat(sums, 2)
+            .reshape([count, shape.kv_heads * group, length])
+            .permute([1, 0, 2])
+            .reshape([shape.kv_heads * group, count * length]);
+        all_sums.push(sums);
+    }
+    Attended {
+        context: unwrap(Tensor::cat(contexts, 0)),
+        sums: unwrap(Tensor::cat(all_sums, 1)),
+    }
+}
+
+pub(super) fn causal_attention_backward<B: FusedOps>(
+    [q, k, v]: [FloatTensor<B>; 3],
+    attended: Attended<FloatTensor<B>>,
     gradient: FloatTensor<B>,
-    scale: f64,
-) -> FloatTensor<B> {
-    let p = wrap::<B, 3>(probabilities);
-    let weighted = p.clone() * wrap::<B, 3>(gradient);
-    let mean = weighted.clone().sum_dim(2);
-    unwrap((weighted - p * mean).mul_scalar(scale))
+    shape: &AttentionShape,
+    sequences: &Sequences,
+) -> [FloatTensor<B>; 3] {
+    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
+    let dtype = q.dtype();
+    let (context, sums) = (wrap::<B, 2>(attended.context), wrap::<B, 2>(attended.sums));
+    let gradient = wrap::<B, 2>(gradient);
+    let mut found: [Vec<Tensor<B, 2>>; 3] = Default::default();
+    for run in runs(sequences) {
+        let (start, count, length) = run;
+        let of = |x| heads_of(x, run, shape);
+        let (q, k, v, context, gradient) = (of(&q), of(&k), of(&v), of(&context), of(&gradient));
+        let [heads, group, _, dim] = q.dims();
+        let sums = sums
+            .clone()
+            .slice([0..shape.heads, start..start + count * length])
+            .reshape([shape.kv_heads, group, count, length])
+            .permute([2, 0, 1, 3])
+            .reshape([heads, group, length, 1]);
+        let mut by_q = Vec::new();
+        let mut by_k = Tensor::<B, 4>::zeros([heads, 1, length, dim], &q.device()).cast(dtype);
+        let mut by_v = by_k.clone();
+        for chunk in QueryChunk::of(length, shape.window) {
+            let (scores, q, k) = chunk.scores(&q, &k, shape);
+            let width = chunk.keys.len();
+            let part = |x: &Tensor<B, 4>| {
+                let last = x.dims()[3];
+                x.clone()
+                    .slice([0..heads, 0..group, chunk.queries.clone(), 0..last])
+            };
+            let (gradient, context) = (part(&gradient), part(&context));
+            let p = (scores - part(&sums)).exp();
+            let v = v
+                .clone()
+                .slice([0..heads, 0..1, chunk.keys.clone(), 0..dim])
+                .expand([heads, group, width, dim]);
+            let by_p = gradient.clone().matmul(v.swap_dims(2, 3)).cast(wide(dtype));
+            let dots = (gradient.clone() * context).cast(wide(dtype)).sum_dim(3);
+            let slopes = (p.clone() * (by_p - dots))
+                .mul_scalar(shape.scale())
+                .cast(dtype);
+            by_q.push(slopes.clone().matmul(k));
+            // Query heads of a group share their keys: their gradients add up.
+            let keys = [0..heads, 0..1, chunk.keys.clone(), 0..dim];
+            let add = |sum: Tensor<B, 4>, part: Tensor<B, 4>| {
+                let part = part.sum_dim(1) + sum.clone().slice(keys.clone());
+                sum.slice_assign(keys.clone(), part)
+            };
+            by_v = add(by_v, p.cast(dtype).swap_dims(2, 3).matmul(gradient));
+            by_k = add(by_k, slopes.swap_dims(2, 3).matmul(q));
+        }
+        let parts = [Tensor::cat(by_q, 2), by_k, by_v];
+        for (found, part) in found.iter_mut().zip(parts) {
+            found.push(rows_of(part, run, shape));
+        }
+    }
+    found.map(|parts| unwrap(Tensor::cat(parts, 0)))
 }
 
 pub(super) fn cross_entropy<B: FusedOps>(
@@ -169,9 +345,12 @@ pub(super) fn cross_entropy<B: FusedOps>(
     let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
     let ids: Tensor<B, 2, Int> =
         Tensor::from_data(TensorData::new(ids, [targets.len(), 1]), &device);
+    let dtype = logits.dtype();
     let log_probabilities = log_softmax(logits, 1);
     let loss = log_probabilities.clone().gather(1, ids.clone()).sum().neg();
-    let minus_one = Tensor::<B, 2>::ones([targets.len(), 1], &device).neg();
+    let minus_one = Tensor::<B, 2>::ones([targets.len(), 1], &device)
+        .cast(dtype)
+        .neg();
     let gradient =
         log_probabilities
             .exp()

@@ -5,33 +5,70 @@
 
 mod autodiff;
 mod composed;
-mod cpu;
+pub(in crate::model) mod flex;
 
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
-/// How rows of features divide into heads.
+use super::sequences::Sequences;
+
+/// The heads of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heads {
-    /// Sequences in the batch.
-    pub batch: usize,
-    /// Tokens in each.
-    pub length: usize,
-    /// Heads.
+pub struct AttentionShape {
+    /// Query heads.
     pub heads: usize,
-    /// Features in each.
+    /// Key and value heads; each serves `heads / kv_heads` query heads that follow each other.
+    pub kv_heads: usize,
+    /// Features of a head; even.
     pub dim: usize,
+    /// Rows that a row attends to, itself included; all before it where `None`.
+    pub window: Option<usize>,
 }
 
-/// Rotary tables for at least as many positions as a batch has tokens, `[positions, dim / 2]`.
+impl AttentionShape {
+    /// What scores are multiplied with: `1 / sqrt(dim)` (Vaswani et al., 2017).
+    pub fn scale(&self) -> f64 {
+        1.0 / (self.dim as f64).sqrt()
+    }
+}
+
+/// Rotary tables with one line for each row, `[rows, dim / 2]`.
 #[derive(Debug, Clone)]
 pub struct Rotation<F> {
     /// Cosines.
     pub cos: F,
     /// Sines.
     pub sin: F,
+}
+
+/// Which way to turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// By the position.
+    Forward,
+    /// Back again: the adjoint.
+    Back,
+}
+
+impl Turn {
+    /// The other way.
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::Forward => Self::Back,
+            Self::Back => Self::Forward,
+        }
+    }
+}
+
+/// What attention gives.
+#[derive(Debug, Clone)]
+pub struct Attended<F> {
+    /// The weighted values, `[rows, heads * dim]`.
+    pub context: F,
+    /// The logarithm of the softmax's sum for each score row, `[heads, rows]`.
+    pub sums: F,
 }
 
 /// The loss of the output layer, with the gradients that were asked for.
@@ -78,39 +115,38 @@ pub trait FusedOps: Backend {
         composed::swiglu_backward::<Self>(gate, up, gradient)
     }
 
-    /// `[batch * length, heads * dim]` to `[batch, heads, length, dim]`, rotated by position
-    /// where tables are given.
-    fn split_heads(
+    /// Turns the pairs `(i, i + dim / 2)` of each head of each row (Su et al., 2021), `x`
+    /// `[rows, heads * dim]`.
+    fn rotate(
         x: FloatTensor<Self>,
-        heads: Heads,
-        rotation: Option<Rotation<FloatTensor<Self>>>,
+        dim: usize,
+        rotation: Rotation<FloatTensor<Self>>,
+        turn: Turn,
     ) -> FloatTensor<Self> {
-        composed::split_heads::<Self>(x, heads, rotation)
+        composed::rotate::<Self>(x, dim, rotation, turn)
     }
 
-    /// The adjoint of [`FusedOps::split_heads`]: the inverse rotation, then
-    /// `[batch, heads, length, dim]` to `[batch * length, heads * dim]`.
-    fn merge_heads(
-        x: FloatTensor<Self>,
-        heads: Heads,
-        rotation: Option<Rotation<FloatTensor<Self>>>,
-    ) -> FloatTensor<Self> {
-        composed::merge_heads::<Self>(x, heads, rotation)
+    /// Causal attention within each sequence: `q` `[rows, heads * dim]`, `k` and `v`
+    /// `[rows, kv_heads * dim]`. The scores of all rows are never held at a time.
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: &AttentionShape,
+        sequences: &Sequences,
+    ) -> Attended<FloatTensor<Self>> {
+        composed::causal_attention::<Self>(q, k, v, shape, sequences)
     }
 
-    /// Softmax of `scale * scores` over the keys up to each row's own position; zero beyond.
-    /// `scores` is `[groups, rows, length]`, where row `r` stands at position `r % length`.
-    fn causal_softmax(scores: FloatTensor<Self>, scale: f64) -> FloatTensor<Self> {
-        composed::causal_softmax::<Self>(scores, scale)
-    }
-
-    /// The gradient of [`FusedOps::causal_softmax`] by `scores`, given its result.
-    fn causal_softmax_backward(
-        probabilities: FloatTensor<Self>,
+    /// The gradients of the context of [`FusedOps::attention`] by `q`, `k` and `v`.
+    fn causal_attention_backward(
+        inputs: [FloatTensor<Self>; 3],
+        attended: Attended<FloatTensor<Self>>,
         gradient: FloatTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        composed::causal_softmax_backward::<Self>(probabilities, gradient, scale)
+        shape: &AttentionShape,
+        sequences: &Sequences,
+    ) -> [FloatTensor<Self>; 3] {
+        composed::causal_attention_backward::<Self>(inputs, attended, gradient, shape, sequences)
     }
 
     /// Sum of the rows' cross-entropies, `[1]`, and `softmax(logits) - onehot(targets)`.

@@ -1,12 +1,13 @@
-//! Each kernel against its composed form, forward and backward; the composed gradients are
-//! burn's own.
+//! Each kernel against its composed form in double precision, forward and backward, on fresh
+//! random inputs; the composed gradients are burn's own.
 
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use burn_flex::Flex;
+use rand::Rng;
 
 use super::composed::{self, unwrap, wrap};
 use super::*;
@@ -15,6 +16,13 @@ use crate::model::SplitMix;
 type Train = Autodiff<Flex>;
 type Raw = FloatTensor<Train>;
 
+/// A seed that is another in every run; a failure shows it.
+fn fresh() -> u64 {
+    let seed = rand::rng().next_u64();
+    println!("seed {seed}");
+    seed
+}
+
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<Flex, D> {
     let mut random = SplitMix::new(seed, 9);
     let count = shape.iter().product();
@@ -22,39 +30,41 @@ fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<Flex, D> {
     Tensor::from_data(TensorData::new(values, shape), &Default::default())
 }
 
-fn assert_close(got: TensorData, expected: TensorData, what: &str) {
-    let (got, expected) = (
-        got.to_vec::<f32>().unwrap(),
-        expected.to_vec::<f32>().unwrap(),
-    );
+fn numbers(data: TensorData) -> Vec<f64> {
+    data.iter::<f64>().collect()
+}
+
+fn assert_close(got: &[f64], expected: &[f64], what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}");
-    for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+    let size = expected.iter().fold(1.0_f64, |most, x| most.max(x.abs()));
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
         let error = (got - expected).abs();
         assert!(
-            error <= 2e-5 * (1.0 + expected.abs()),
+            error <= 1e-5 * size,
             "{what}, element {index}: {got} instead of {expected}"
         );
     }
 }
 
-/// Value and input gradients of `sum(op(inputs) * weight)`.
+/// Value and input gradients of `sum(op(inputs) * weight)`, in single or double precision.
 fn run<const I: usize, const O: usize>(
     inputs: &[Tensor<Flex, I>],
-    op: impl Fn(Vec<Raw>) -> Raw,
-) -> (TensorData, Vec<TensorData>) {
+    float: FloatDType,
+    op: &dyn Fn(Vec<Raw>) -> Raw,
+) -> (Vec<f64>, Vec<Vec<f64>>) {
     let leaves: Vec<Tensor<Train, I>> = inputs
         .iter()
-        .map(|input| Tensor::from_inner(input.clone()).require_grad())
+        .map(|input| Tensor::from_inner(input.clone().cast(float)).require_grad())
         .collect();
     let output: Tensor<Train, O> =
         wrap::<Train, O>(op(leaves.iter().cloned().map(unwrap::<Train, I>).collect()));
-    let weight = Tensor::from_inner(random(output.dims(), 77));
+    let weight = Tensor::from_inner(random(output.dims(), 77).cast(float));
     let gradients = (output.clone() * weight).sum().backward();
     let found = leaves
         .iter()
-        .map(|leaf| leaf.grad(&gradients).unwrap().into_data())
+        .map(|leaf| numbers(leaf.grad(&gradients).unwrap().into_data()))
         .collect();
-    (output.into_data(), found)
+    (numbers(output.into_data()), found)
 }
 
 fn compare<const I: usize, const O: usize>(
@@ -62,10 +72,10 @@ fn compare<const I: usize, const O: usize>(
     fused: impl Fn(Vec<Raw>) -> Raw,
     composed: impl Fn(Vec<Raw>) -> Raw,
 ) {
-    let (value, gradients) = run::<I, O>(inputs, fused);
-    let (expected, expected_gradients) = run::<I, O>(inputs, composed);
-    assert_close(value, expected, "value");
-    for (index, (got, expected)) in gradients.into_iter().zip(expected_gradients).enumerate() {
+    let (value, gradients) = run::<I, O>(inputs, FloatDType::F32, &fused);
+    let (expected, expected_gradients) = run::<I, O>(inputs, FloatDType::F64, &composed);
+    assert_close(&value, &expected, "value");
+    for (index, (got, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
         assert_close(got, expected, &format!("gradient {index}"));
     }
 }
@@ -75,14 +85,17 @@ fn two(mut inputs: Vec<Raw>) -> (Raw, Raw) {
     (inputs.pop().unwrap(), second)
 }
 
-fn one(mut inputs: Vec<Raw>) -> Raw {
-    inputs.pop().unwrap()
+fn three(mut inputs: Vec<Raw>) -> (Raw, Raw, Raw) {
+    let third = inputs.pop().unwrap();
+    let (first, second) = two(inputs);
+    (first, second, third)
 }
 
 #[test]
 fn rms_norm() {
-    let x = random([700, 33], 1);
-    let weight = random([1, 33], 2);
+    let seed = fresh();
+    let x = random([700, 33], seed);
+    let weight = random([1, 33], seed ^ 1);
     compare::<2, 2>(
         &[x, weight],
         |inputs| {
@@ -104,18 +117,22 @@ fn rms_norm_composed_backward() {
         composed::rms_norm_backward::<Flex>(raw(&x), raw(&weight), raw(&gradient), 1e-5, true);
     let (own_x, own_weight) =
         Flex::rms_norm_backward(raw(&x), raw(&weight), raw(&gradient), 1e-5, true);
-    let data = |x| wrap::<Flex, 2>(x).into_data();
-    assert_close(data(own_x), data(by_x), "by x");
+    let data = |x| numbers(wrap::<Flex, 2>(x).into_data());
+    assert_close(&data(own_x), &data(by_x), "by x");
     assert_close(
-        data(own_weight.unwrap()),
-        data(by_weight.unwrap()),
+        &data(own_weight.unwrap()),
+        &data(by_weight.unwrap()),
         "by weight",
     );
 }
 
 #[test]
 fn swiglu() {
-    let inputs = [random([300, 70], 1).mul_scalar(4.0), random([300, 70], 2)];
+    let seed = fresh();
+    let inputs = [
+        random([300, 70], seed).mul_scalar(4.0),
+        random([300, 70], seed ^ 1),
+    ];
     compare::<2, 2>(
         &inputs,
         |inputs| {
@@ -130,65 +147,135 @@ fn swiglu() {
     let raw = |index: usize| unwrap(inputs[index].clone());
     let (gate, up) = Flex::swiglu_backward(raw(0), raw(1), raw(1));
     let (other_gate, other_up) = composed::swiglu_backward::<Flex>(raw(0), raw(1), raw(1));
-    let data = |x| wrap::<Flex, 2>(x).into_data();
-    assert_close(data(gate), data(other_gate), "gate");
-    assert_close(data(up), data(other_up), "up");
+    let data = |x| numbers(wrap::<Flex, 2>(x).into_data());
+    assert_close(&data(gate), &data(other_gate), "gate");
+    assert_close(&data(up), &data(other_up), "up");
 }
 
 #[test]
-fn splitting_and_merging_heads() {
-    let heads = Heads {
-        batch: 2,
-        length: 5,
-        heads: 3,
-        dim: 4,
+fn rotating() {
+    let seed = fresh();
+    let tables = |float| {
+        let table = |seed| {
+            let table: Tensor<Flex, 2> = random([90, 2], seed).cast(float);
+            unwrap::<Train, 2>(Tensor::from_inner(table))
+        };
+        Rotation {
+            cos: table(5),
+            sin: table(6),
+        }
     };
-    // Longer than the batch, as the model's tables are.
-    let tables = || {
-        Some(Rotation {
-            cos: unwrap::<Train, 2>(Tensor::from_inner(random([8, 2], 5))),
-            sin: unwrap::<Train, 2>(Tensor::from_inner(random([8, 2], 6))),
-        })
-    };
-    for rotated in [false, true] {
-        let tables = || tables().filter(|_| rotated);
-        compare::<2, 4>(
-            &[random([10, 12], 1)],
-            |inputs| Train::split_heads(one(inputs), heads, tables()),
-            |inputs| composed::split_heads::<Train>(one(inputs), heads, tables()),
-        );
-        compare::<4, 2>(
-            &[random([2, 3, 5, 4], 1)],
-            |inputs| Train::merge_heads(one(inputs), heads, tables()),
-            |inputs| composed::merge_heads::<Train>(one(inputs), heads, tables()),
+    for turn in [Turn::Forward, Turn::Back] {
+        compare::<2, 2>(
+            &[random([90, 12], seed)],
+            |mut inputs| Train::rotate(inputs.pop().unwrap(), 4, tables(FloatDType::F32), turn),
+            |mut inputs| {
+                let x = inputs.pop().unwrap();
+                composed::rotate::<Train>(x, 4, tables(FloatDType::F64), turn)
+            },
         );
     }
 }
 
-#[test]
-fn causal_softmax() {
-    // Two query heads in a group: rows 0..6 and 6..12 stand at positions 0..6.
-    let scores = random([3, 12, 6], 1).mul_scalar(5.0);
-    compare::<3, 3>(
-        std::slice::from_ref(&scores),
-        |inputs| Train::causal_softmax(one(inputs), 0.7),
-        |inputs| composed::causal_softmax::<Train>(one(inputs), 0.7),
+/// Attention by its definition: all scores at a time, one sequence after another.
+fn plain(q: Raw, k: Raw, v: Raw, shape: &AttentionShape, sequences: &Sequences) -> Raw {
+    let (q, k, v) = (
+        wrap::<Train, 2>(q),
+        wrap::<Train, 2>(k),
+        wrap::<Train, 2>(v),
     );
-    let p = Flex::causal_softmax(unwrap(scores.clone()), 0.7);
-    let own = Flex::causal_softmax_backward(p.clone(), unwrap(scores.clone()), 0.7);
-    let other = composed::causal_softmax_backward::<Flex>(p.clone(), unwrap(scores), 0.7);
-    let data = |x| wrap::<Flex, 3>(x).into_data();
-    assert_close(data(own), data(other), "backward");
-    let p = data(p).to_vec::<f32>().unwrap();
-    assert!(p[1..6].iter().all(|&later| later == 0.0));
-    assert!((p[6] + p[7] - 1.0).abs() < 1e-6);
+    let group = shape.heads / shape.kv_heads;
+    let mut rows_found = Vec::new();
+    for rows in sequences.iter().filter(|rows| !rows.is_empty()) {
+        let length = rows.len();
+        let mut heads = Vec::new();
+        for head in 0..shape.heads {
+            let part = |x: &Tensor<Train, 2>, head: usize| {
+                x.clone()
+                    .slice([rows.clone(), head * shape.dim..(head + 1) * shape.dim])
+            };
+            let scores = part(&q, head)
+                .matmul(part(&k, head / group).transpose())
+                .mul_scalar(shape.scale());
+            let window = shape.window.unwrap_or(length);
+            let hidden: Vec<bool> = (0..length * length)
+                .map(|at| {
+                    let (query, key) = (at / length, at % length);
+                    key > query || key + window <= query
+                })
+                .collect();
+            let hidden = Tensor::from_data(
+                TensorData::new(hidden, [length, length]),
+                &Default::default(),
+            );
+            let p =
+                burn::tensor::activation::softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 1);
+            heads.push(p.matmul(part(&v, head / group)));
+        }
+        rows_found.push(Tensor::cat(heads, 1));
+    }
+    unwrap(Tensor::cat(rows_found, 0))
+}
+
+#[test]
+fn attention_is_its_definition_for_every_shape() {
+    let seed = fresh();
+    for (kv_heads, window, lengths) in [
+        (1, None, vec![5]),
+        (3, None, vec![4, 70, 1, 33]),
+        (1, Some(3), vec![7, 7, 150]),
+        (3, Some(40), vec![130, 0, 65]),
+        (1, None, vec![300]),
+        (3, Some(20), vec![300, 300]),
+    ] {
+        let shape = AttentionShape {
+            heads: 3,
+            kv_heads,
+            dim: 4,
+            window,
+        };
+        let sequences = Sequences::of_lengths(lengths);
+        let rows = sequences.rows();
+        let inputs = [
+            random([rows, 12], seed).mul_scalar(2.0),
+            random([rows, 4 * kv_heads], seed ^ 1).mul_scalar(2.0),
+            random([rows, 4 * kv_heads], seed ^ 2),
+        ];
+        let reference = |inputs| {
+            let (q, k, v) = three(inputs);
+            plain(q, k, v, &shape, &sequences)
+        };
+        compare::<2, 2>(
+            &inputs,
+            |inputs| {
+                let (q, k, v) = three(inputs);
+                Train::causal_attention(q, k, v, &shape, &sequences).context
+            },
+            reference,
+        );
+        // What other backends compute, and its own backward pass.
+        let raw = |x: &Tensor<Flex, 2>| unwrap(x.clone());
+        let given = || inputs.each_ref().map(raw);
+        let [q, k, v] = given();
+        let found = composed::causal_attention::<Flex>(q, k, v, &shape, &sequences);
+        let (expected, gradients) = run::<2, 2>(&inputs, FloatDType::F64, &reference);
+        let data = |x| numbers(wrap::<Flex, 2>(x).into_data());
+        assert_close(&data(found.context.clone()), &expected, "composed");
+        let weight = unwrap(random([rows, 12], 77));
+        let own =
+            composed::causal_attention_backward::<Flex>(given(), found, weight, &shape, &sequences);
+        for (own, expected) in own.into_iter().zip(&gradients) {
+            assert_close(&data(own), expected, "composed gradient");
+        }
+    }
 }
 
 #[test]
 fn head_loss_by_chunks_is_the_whole() {
     // More rows than a chunk.
-    let (rows, weight) = (random([1100, 8], 1), random([50, 8], 2));
-    let mut ids = SplitMix::new(1, 1);
+    let seed = fresh();
+    let (rows, weight) = (random([1100, 8], seed), random([50, 8], seed ^ 1));
+    let mut ids = SplitMix::new(seed, 1);
     let targets: Arc<[u32]> = (0..1100).map(|_| ids.below(50) as u32).collect();
     let mean = |x: Raw| unwrap(wrap::<Train, 1>(x).div_scalar(1100.0));
     compare::<2, 1>(
@@ -208,12 +295,13 @@ fn head_loss_by_chunks_is_the_whole() {
 
 #[test]
 fn cross_entropy_gradient_is_that_of_the_loss() {
-    let logits = random([6, 9], 3).mul_scalar(3.0);
+    let logits = random([6, 9], fresh()).mul_scalar(3.0);
     let targets = [0, 8, 3, 3, 1, 7];
     let (loss, gradient) = Flex::cross_entropy(unwrap(logits.clone()), &targets);
-    let (other_loss, other) = composed::cross_entropy::<Flex>(unwrap(logits), &targets);
-    let data1 = |x| wrap::<Flex, 1>(x).into_data();
-    let data2 = |x| wrap::<Flex, 2>(x).into_data();
-    assert_close(data1(loss), data1(other_loss), "loss");
-    assert_close(data2(gradient), data2(other), "gradient");
+    let double = unwrap(logits.cast(FloatDType::F64));
+    let (other_loss, other) = composed::cross_entropy::<Flex>(double, &targets);
+    let data1 = |x| numbers(wrap::<Flex, 1>(x).into_data());
+    let data2 = |x| numbers(wrap::<Flex, 2>(x).into_data());
+    assert_close(&data1(loss), &data1(other_loss), "loss");
+    assert_close(&data2(gradient), &data2(other), "gradient");
 }

@@ -1,0 +1,43 @@
+//! Rotary position embedding of rows in place, the half-split kind of Hugging Face
+//! checkpoints.
+
+use super::simd::vectorized;
+use crate::model::ops::Turn;
+
+/// Cosines and sines, each `[positions, dim / 2]`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::model) struct Tables<'a> {
+    pub(in crate::model) cos: &'a [f32],
+    pub(in crate::model) sin: &'a [f32],
+}
+
+/// Turns the heads of each row, `[rows, heads * dim]`, by the row's position.
+pub(in crate::model) fn rotate(
+    x: &mut [f32],
+    width: usize,
+    dim: usize,
+    positions: &[u32],
+    tables: Tables<'_>,
+    turn: Turn,
+) {
+    let half = dim / 2;
+    let sign = match turn {
+        Turn::Forward => 1.0,
+        Turn::Back => -1.0,
+    };
+    vectorized(|| {
+        for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
+            let start = position as usize * half;
+            let cos = &tables.cos[start..start + half];
+            let sin = &tables.sin[start..start + half];
+            for head in row.chunks_exact_mut(dim) {
+                let (first, second) = head.split_at_mut(half);
+                for i in 0..half {
+                    let (a, b, sin) = (first[i], second[i], sin[i] * sign);
+                    first[i] = a * cos[i] - b * sin;
+                    second[i] = b * cos[i] + a * sin;
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,68 @@
+//! The passes through the model that training and evaluation make, by backend: handwritten
+//! on the CPU, through autodiff elsewhere.
+
+mod generic;
+
+use burn_flex::Flex;
+use fedlora_common::adapter::Factors;
+
+use super::batch::Batch;
+use super::cpu;
+use super::gradients::{Gradients, Memory, Score};
+use super::llama::Llama;
+use super::lora::{Dropout, Lora};
+use super::ops::FusedOps;
+use burn::tensor::Tensor;
+
+/// A backend that models are trained on.
+pub trait Passes: FusedOps {
+    /// Hidden states after the last norm, `[rows, hidden]`, without gradients.
+    fn hidden(model: &Llama<Self>, lora: Option<&Lora<Self>>, batch: &Batch) -> Tensor<Self, 2> {
+        model.hidden(batch, lora, &mut None)
+    }
+
+    /// Loss and correct predictions of a batch's counted tokens, without gradients.
+    fn score(model: &Llama<Self>, lora: Option<&Lora<Self>>, batch: &Batch) -> Score {
+        generic::score(model, lora, batch)
+    }
+
+    /// A batch's loss and the gradients of the selected factors, summed over its counted
+    /// tokens.
+    fn loss_and_gradients(
+        model: &Llama<Self>,
+        lora: &Lora<Self>,
+        factors: Factors,
+        dropout: &mut Option<Dropout>,
+        batch: &Batch,
+        memory: Memory,
+    ) -> Gradients<Self> {
+        generic::loss_and_gradients(model, lora, factors, dropout, batch, memory)
+    }
+}
+
+impl Passes for Flex {
+    fn hidden(model: &Llama<Self>, lora: Option<&Lora<Self>>, batch: &Batch) -> Tensor<Self, 2> {
+        cpu::passes::hidden(model, lora, batch)
+    }
+
+    fn score(model: &Llama<Self>, lora: Option<&Lora<Self>>, batch: &Batch) -> Score {
+        cpu::passes::score(model, lora, batch)
+    }
+
+    fn loss_and_gradients(
+        model: &Llama<Self>,
+        lora: &Lora<Self>,
+        factors: Factors,
+        dropout: &mut Option<Dropout>,
+        batch: &Batch,
+        memory: Memory,
+    ) -> Gradients<Self> {
+        cpu::passes::loss_and_gradients(model, lora, factors, dropout, batch, memory)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Passes for burn_cuda::Cuda {}
+
+#[cfg(test)]
+mod tests;

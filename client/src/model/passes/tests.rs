@@ -1,0 +1,189 @@
+//! The CPU's handwritten passes against autodiff over single operations, and the passes
+//! block by block against those of the whole model.
+
+use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target};
+
+use super::*;
+use crate::data::Example;
+use crate::model::{BaseWeights, Llama3Scaling, LlamaConfig, SplitMix, WeightKind};
+
+fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
+    LlamaConfig {
+        architecture: crate::model::Architecture::Llama,
+        vocab_size: 40,
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 6,
+        max_position_embeddings: 200,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: Some(Llama3Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 64,
+        }),
+        sliding_window: window,
+        qkv_bias,
+        tie_word_embeddings: window.is_some(),
+        bos_token_id: None,
+        eos_token_id: None,
+    }
+}
+
+fn model(config: LlamaConfig, kind: WeightKind) -> Llama<Flex> {
+    let mut random = SplitMix::new(7, 0);
+    let values = config
+        .tensors()
+        .iter()
+        .map(|(_, shape)| {
+            let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
+            let count = shape.iter().product::<usize>();
+            (0..count)
+                .map(|_| (centre + 0.2 * random.normal()) as f32)
+                .collect()
+        })
+        .collect();
+    let weights = BaseWeights::new(config, values);
+    Llama::with_kind(&weights, kind, &Default::default()).unwrap()
+}
+
+fn lora(model: &Llama<Flex>, targets: &[Target]) -> Lora<Flex> {
+    let lora = LoraConfig::new(3, 6.0, 0.0, targets.iter().copied()).unwrap();
+    let layers = model.config().num_hidden_layers;
+    let layout =
+        Adapter::layout_for(&lora, layers, |_, target| model.config().projection(target)).unwrap();
+    let mut random = SplitMix::new(8, 0);
+    let values = (0..layout.len())
+        .map(|_| (0.3 * random.normal()) as f32)
+        .collect();
+    let adapter = Adapter::new(lora, layout, values).unwrap();
+    Lora::from_adapter(&adapter, model.config(), &Default::default()).unwrap()
+}
+
+fn batch(lengths: &[usize]) -> Batch {
+    let mut random = SplitMix::new(9, 0);
+    let examples: Vec<Example> = lengths
+        .iter()
+        .map(|&length| {
+            let tokens: Vec<u32> = (0..length).map(|_| random.below(40) as u32).collect();
+            let counts = (0..length).map(|at| at % 3 != 1).collect();
+            Example::new(tokens, counts)
+        })
+        .collect();
+    Batch::new(&examples, 200)
+}
+
+fn values<const D: usize>(x: &Tensor<Flex, D>) -> Vec<f32> {
+    x.clone().into_data().to_vec().unwrap()
+}
+
+fn assert_close(got: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let size = expected.iter().fold(1e-3_f32, |most, x| most.max(x.abs()));
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            (got - expected).abs() <= 2e-5 * size,
+            "{what}, element {index}: {got} instead of {expected}"
+        );
+    }
+}
+
+fn same(got: &Gradients<Flex>, expected: &Gradients<Flex>, what: &str) {
+    assert_close(&values(&got.loss), &values(&expected.loss), what);
+    assert_eq!(got.factors.len(), expected.factors.len(), "{what}");
+    for (at, (got, expected)) in got.factors.iter().zip(&expected.factors).enumerate() {
+        let place = format!("{what}, factor {at}");
+        assert_eq!(got.dims(), expected.dims(), "{place}");
+        assert_close(&values(got), &values(expected), &place);
+    }
+}
+
+#[test]
+fn handwritten_gradients_are_those_of_autodiff() {
+    let all = Target::ALL;
+    let some = [Target::K, Target::O, Target::Up];
+    for (window, bias, targets, lengths) in [
+        (None, false, &all[..], vec![9, 90, 3]),
+        (Some(5), true, &all[..], vec![40, 12]),
+        (None, true, &some[..], vec![150]),
+    ] {
+        for kind in [WeightKind::F32, WeightKind::Nf4] {
+            let model = model(config(window, bias), kind);
+            let lora = lora(&model, targets);
+            let batch = batch(&lengths);
+            for factors in [Factors::Both, Factors::A, Factors::B] {
+                let run = |memory| {
+                    Flex::loss_and_gradients(&model, &lora, factors, &mut None, &batch, memory)
+                };
+                let generic = |memory| {
+                    generic::loss_and_gradients(&model, &lora, factors, &mut None, &batch, memory)
+                };
+                let expected = generic(Memory::Normal);
+                same(&run(Memory::Normal), &expected, "normal");
+                same(&run(Memory::Low), &expected, "low");
+                same(&generic(Memory::Low), &expected, "block by block");
+            }
+        }
+    }
+}
+
+#[test]
+fn dropout_is_the_same_in_every_pass() {
+    let model = model(config(None, false), WeightKind::F32);
+    let lora = lora(&model, &Target::ALL);
+    let batch = batch(&[20, 7]);
+    let dropout = || Dropout::new(0.3, SplitMix::new(1, 1));
+    let run = |memory| {
+        let mut dropout = dropout();
+        Flex::loss_and_gradients(&model, &lora, Factors::Both, &mut dropout, &batch, memory)
+    };
+    let normal = run(Memory::Normal);
+    same(&run(Memory::Low), &normal, "low");
+    for memory in [Memory::Normal, Memory::Low] {
+        let mut dropout = dropout();
+        let factors = Factors::Both;
+        let found =
+            generic::loss_and_gradients(&model, &lora, factors, &mut dropout, &batch, memory);
+        same(&found, &normal, "generic");
+    }
+    let without = Flex::loss_and_gradients(
+        &model,
+        &lora,
+        Factors::Both,
+        &mut None,
+        &batch,
+        Memory::Normal,
+    );
+    assert_ne!(values(&without.loss), values(&normal.loss));
+}
+
+#[test]
+fn scores_and_hidden_states_are_those_of_single_operations() {
+    for kind in [WeightKind::F32, WeightKind::Int8, WeightKind::Bf16] {
+        let model = model(config(Some(5), true), kind);
+        let lora = lora(&model, &Target::ALL);
+        for lora in [None, Some(&lora)] {
+            let batch = batch(&[30, 1, 12]);
+            let expected = model.hidden(&batch, lora, &mut None);
+            let found = Flex::hidden(&model, lora, &batch);
+            assert_close(&values(&found), &values(&expected), "hidden");
+            let expected = generic::score(&model, lora, &batch);
+            let found = Flex::score(&model, lora, &batch);
+            assert!((found.loss - expected.loss).abs() < 1e-4 * expected.loss);
+            assert_eq!(found.correct, expected.correct);
+        }
+    }
+}
+
+#[test]
+fn an_example_is_not_touched_by_its_neighbours_in_the_batch() {
+    let model = model(config(None, false), WeightKind::F32);
+    let both = batch(&[25, 31]);
+    let alone = Flex::hidden(&model, None, &Batch::of_tokens(&both.tokens()[24..]));
+    let packed = values(&Flex::hidden(&model, None, &both));
+    assert_close(&packed[24 * 16..], &values(&alone), "second example");
+}
