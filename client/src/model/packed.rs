@@ -9,6 +9,7 @@ use std::ops::Range;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Int, Tensor, TensorData};
 use half::bf16;
+use pulp::{Arch, Simd, with_simd};
 
 /// Values that share a scale.
 pub(super) const BLOCK: usize = 64;
@@ -250,6 +251,17 @@ fn nearest(level: f32) -> u32 {
         .count() as u32
 }
 
+#[with_simd(unpack = Arch::new())]
+#[inline(always)]
+fn unpack_with_simd<'a, S: Simd>(
+    _simd: S,
+    packed: &'a PackedSlices<'a>,
+    start: usize,
+    out: &'a mut [f32],
+) {
+    packed.unpack_from(start, out);
+}
+
 /// A packed matrix on the host.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::model) struct PackedSlices<'a> {
@@ -262,8 +274,12 @@ pub(in crate::model) struct PackedSlices<'a> {
 impl PackedSlices<'_> {
     /// Writes the values of `rows` to `out`, `[rows, columns]`.
     pub(in crate::model) fn unpack_rows(&self, rows: Range<usize>, out: &mut [f32]) {
-        let start = rows.start * self.columns;
         debug_assert_eq!(out.len(), rows.len() * self.columns);
+        unpack(self, rows.start * self.columns, out);
+    }
+
+    #[inline(always)]
+    fn unpack_from(&self, start: usize, out: &mut [f32]) {
         match self.kind {
             WeightKind::Bf16 | WeightKind::F32 => {
                 for (offset, value) in out.iter_mut().enumerate() {

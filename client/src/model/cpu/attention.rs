@@ -9,10 +9,11 @@
 use std::ops::Range;
 
 use faer::{MatMut, MatRef};
+use pulp::{Arch, Simd, with_simd};
 use rayon::prelude::*;
 
 use super::rows::{Into, matrix, matrix_mut, multiply};
-use super::simd::{exp, largest, sum_by, vectorized};
+use super::simd::{dot_product, exp, largest, sum_by};
 use crate::model::ops::AttentionShape;
 use crate::model::sequences::Sequences;
 
@@ -240,58 +241,64 @@ fn divide_sums<'a>(sums: &'a mut [f32], heads: usize, sequences: &Sequences) -> 
 }
 
 /// Softmax of each row over the keys that it sees, zero elsewhere.
-fn softmax(scores: &mut [f32], block: &Block, sums: &mut [f32]) {
+#[with_simd(softmax = Arch::new())]
+#[inline(always)]
+fn softmax_with_simd<'a, S: Simd>(
+    _simd: S,
+    scores: &'a mut [f32],
+    block: &'a Block,
+    sums: &'a mut [f32],
+) {
     let width = block.keys.len();
-    vectorized(|| {
-        for (query, (row, sum)) in scores.chunks_exact_mut(width).zip(sums).enumerate() {
-            let seen = block.seen(query);
-            row[..seen.start].fill(0.0);
-            row[seen.end..].fill(0.0);
-            let row = &mut row[seen];
-            let most = largest(row);
-            for score in row.iter_mut() {
-                *score = exp(*score - most);
-            }
-            let total = sum_by(row.len(), |i| row[i]);
-            let inverse = 1.0 / total;
-            for score in row {
-                *score *= inverse;
-            }
-            *sum = most + total.ln();
+    for (query, (row, sum)) in scores.chunks_exact_mut(width).zip(sums).enumerate() {
+        let seen = block.seen(query);
+        row[..seen.start].fill(0.0);
+        row[seen.end..].fill(0.0);
+        let row = &mut row[seen];
+        let most = largest(row);
+        for score in row.iter_mut() {
+            *score = exp(*score - most);
         }
-    });
+        let total = sum_by(row.len(), |i| row[i]);
+        let inverse = 1.0 / total;
+        for score in row {
+            *score *= inverse;
+        }
+        *sum = most + total.ln();
+    }
 }
 
 /// Scores to probabilities, and the probabilities' gradients in `slopes` to those of the
 /// unscaled scores: `scale * p (slope - dot)`.
-fn softmax_backward(
-    scores: &mut [f32],
-    slopes: &mut [f32],
-    block: &Block,
-    sums: &[f32],
-    dots: &[f32; BLOCK],
+#[with_simd(softmax_backward = Arch::new())]
+#[inline(always)]
+fn softmax_backward_with_simd<'a, S: Simd>(
+    _simd: S,
+    scores: &'a mut [f32],
+    slopes: &'a mut [f32],
+    block: &'a Block,
+    sums: &'a [f32],
+    dots: &'a [f32; BLOCK],
     scale: f32,
 ) {
     let width = block.keys.len();
-    vectorized(|| {
-        for (query, ((row, slopes), &sum)) in scores
-            .chunks_exact_mut(width)
-            .zip(slopes.chunks_exact_mut(width))
-            .zip(sums)
-            .enumerate()
-        {
-            let seen = block.seen(query);
-            for part in [0..seen.start, seen.end..width] {
-                row[part.clone()].fill(0.0);
-                slopes[part].fill(0.0);
-            }
-            let dot = dots[query];
-            for (score, slope) in row[seen.clone()].iter_mut().zip(&mut slopes[seen]) {
-                *score = exp(*score - sum);
-                *slope = *score * (*slope - dot) * scale;
-            }
+    for (query, ((row, slopes), &sum)) in scores
+        .chunks_exact_mut(width)
+        .zip(slopes.chunks_exact_mut(width))
+        .zip(sums)
+        .enumerate()
+    {
+        let seen = block.seen(query);
+        for part in [0..seen.start, seen.end..width] {
+            row[part.clone()].fill(0.0);
+            slopes[part].fill(0.0);
         }
-    });
+        let dot = dots[query];
+        for (score, slope) in row[seen.clone()].iter_mut().zip(&mut slopes[seen]) {
+            *score = exp(*score - sum);
+            *slope = *score * (*slope - dot) * scale;
+        }
+    }
 }
 
 /// The dot product of each row of one block with that of the other.
@@ -304,7 +311,7 @@ fn row_dots(left: MatRef<'_, f32>, right: MatRef<'_, f32>) -> [f32; BLOCK] {
         );
         if let (Some(left), Some(right)) = rows {
             let (left, right) = (left.as_slice(), right.as_slice());
-            *dot = vectorized(|| sum_by(left.len(), |i| left[i] * right[i]));
+            *dot = dot_product(left, right);
         }
     }
     dots

@@ -12,6 +12,7 @@ use super::pool::Pool;
 use super::projection::{PairGradient, Projection, Scratch};
 use super::rope::{Tables, rotate};
 use super::rows::{Into, split};
+use super::simd::add;
 use crate::model::ops::{AttentionShape, Turn};
 use crate::model::sequences::Sequences;
 
@@ -519,14 +520,6 @@ fn sum(parts: Vec<PairGradients>, pool: &Pool) -> PairGradients {
         }
     }
     total
-}
-
-fn add(total: &mut [f32], part: &[f32]) {
-    super::simd::vectorized(|| {
-        for (total, part) in total.iter_mut().zip(part) {
-            *total += part;
-        }
-    });
 }
 
 /// A thread's scratch, given back to the pool at the end.

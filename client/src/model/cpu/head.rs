@@ -1,13 +1,14 @@
 //! The end of the model: last norm, output layer and cross-entropy, a chunk of rows at a
 //! time, gradients taken on the way, so that the logits are never held whole.
 
+use pulp::{Arch, Simd, with_simd};
 use rayon::prelude::*;
 
 use super::elementwise::{rms_norm, rms_norm_backward};
 use super::pool::Pool;
 use super::projection::Frozen;
 use super::rows::{Into, matrix, matrix_mut, multiply};
-use super::simd::{exp, largest, sum_by, vectorized};
+use super::simd::{exp, largest, sum_by};
 
 /// Most logits of a chunk: 32 MiB.
 const LOGITS: usize = 8 << 20;
@@ -92,7 +93,7 @@ impl Head<'_> {
                 for start in (0..self.vocab).step_by(PANEL) {
                     let end = (start + PANEL).min(self.vocab);
                     scratch.resize((end - start) * hidden, 0.0);
-                    vectorized(|| packed.unpack_rows(start..end, &mut scratch));
+                    packed.unpack_rows(start..end, &mut scratch);
                     let right = matrix(&scratch, hidden).transpose();
                     let part = target.as_mut().subcols_mut(start, end - start);
                     multiply(part, Into::Replace, left, right, 1.0);
@@ -124,7 +125,7 @@ impl Head<'_> {
                     for start in (0..self.vocab).step_by(PANEL) {
                         let end = (start + PANEL).min(self.vocab);
                         scratch.resize((end - start) * hidden, 0.0);
-                        vectorized(|| packed.unpack_rows(start..end, &mut scratch));
+                        packed.unpack_rows(start..end, &mut scratch);
                         let part = left.subcols(start, end - start);
                         let right = matrix(&scratch, hidden);
                         multiply(matrix_mut(&mut by_normed, hidden), into, part, right, 1.0);
@@ -147,28 +148,29 @@ impl Head<'_> {
 
 /// The cross-entropy of a row of logits and whether the target is its largest. Where
 /// `gradient` is set, the logits become the gradient: the softmax less one at the target.
-pub(in crate::model) fn cross_entropy(
-    row: &mut [f32],
+#[with_simd(cross_entropy = Arch::new())]
+#[inline(always)]
+pub(in crate::model) fn cross_entropy_with_simd<'a, S: Simd>(
+    _simd: S,
+    row: &'a mut [f32],
     target: usize,
     gradient: bool,
 ) -> (f32, bool) {
-    vectorized(|| {
-        let most = largest(row);
-        let chosen = row[target] - most;
-        let sum = if gradient {
-            for logit in row.iter_mut() {
-                *logit = exp(*logit - most);
-            }
-            let sum = sum_by(row.len(), |i| row[i]);
-            let inverse = 1.0 / sum;
-            for value in row.iter_mut() {
-                *value *= inverse;
-            }
-            row[target] -= 1.0;
-            sum
-        } else {
-            sum_by(row.len(), |i| exp(row[i] - most))
-        };
-        (sum.ln() - chosen, chosen == 0.0)
-    })
+    let most = largest(row);
+    let chosen = row[target] - most;
+    let sum = if gradient {
+        for logit in row.iter_mut() {
+            *logit = exp(*logit - most);
+        }
+        let sum = sum_by(row.len(), |i| row[i]);
+        let inverse = 1.0 / sum;
+        for value in row.iter_mut() {
+            *value *= inverse;
+        }
+        row[target] -= 1.0;
+        sum
+    } else {
+        sum_by(row.len(), |i| exp(row[i] - most))
+    };
+    (sum.ln() - chosen, chosen == 0.0)
 }

@@ -2,7 +2,7 @@
 //! `y = x W^T + b + s (d(x) A^T) B^T`, with `d` the dropout of the pair's input.
 
 use super::rows::{Into, matrix, matrix_mut, multiply};
-use super::simd::vectorized;
+use super::simd::add;
 use crate::model::lora::DropoutMask;
 use crate::model::packed::PackedSlices;
 
@@ -79,7 +79,7 @@ impl Projection<'_> {
                 for start in (0..self.output).step_by(PANEL) {
                     let end = (start + PANEL).min(self.output);
                     scratch.resize((end - start) * self.input, 0.0);
-                    vectorized(|| packed.unpack_rows(start..end, scratch));
+                    packed.unpack_rows(start..end, scratch);
                     let weight = matrix(scratch, self.input).transpose();
                     let part = target.as_mut().subcols_mut(start, end - start);
                     multiply(part, Into::Replace, rows, weight, 1.0);
@@ -87,13 +87,9 @@ impl Projection<'_> {
             }
         }
         if let Some(bias) = self.bias {
-            vectorized(|| {
-                for row in y.chunks_exact_mut(self.output) {
-                    for (value, bias) in row.iter_mut().zip(bias) {
-                        *value += bias;
-                    }
-                }
-            });
+            for row in y.chunks_exact_mut(self.output) {
+                add(row, bias);
+            }
         }
         if let Some(pair) = &self.pair {
             let seen = pair.seen(x, self.input, first, scratch);
@@ -198,7 +194,7 @@ impl Projection<'_> {
                 for start in (0..self.output).step_by(PANEL) {
                     let end = (start + PANEL).min(self.output);
                     scratch.resize((end - start) * self.input, 0.0);
-                    vectorized(|| packed.unpack_rows(start..end, scratch));
+                    packed.unpack_rows(start..end, scratch);
                     let part = out.subcols(start, end - start);
                     let weight = matrix(scratch, self.input);
                     multiply(matrix_mut(by_x, self.input), into, part, weight, 1.0);

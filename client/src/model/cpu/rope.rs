@@ -1,7 +1,8 @@
 //! Rotary position embedding of rows in place, the half-split kind of Hugging Face
 //! checkpoints.
 
-use super::simd::vectorized;
+use pulp::{Arch, Simd, with_simd};
+
 use crate::model::ops::Turn;
 
 /// Cosines and sines, each `[positions, dim / 2]`.
@@ -12,12 +13,15 @@ pub(in crate::model) struct Tables<'a> {
 }
 
 /// Turns the heads of each row, `[rows, heads * dim]`, by the row's position.
-pub(in crate::model) fn rotate(
-    x: &mut [f32],
+#[with_simd(rotate = Arch::new())]
+#[inline(always)]
+pub(in crate::model) fn rotate_with_simd<'a, S: Simd>(
+    _simd: S,
+    x: &'a mut [f32],
     width: usize,
     dim: usize,
-    positions: &[u32],
-    tables: Tables<'_>,
+    positions: &'a [u32],
+    tables: Tables<'a>,
     turn: Turn,
 ) {
     let half = dim / 2;
@@ -25,19 +29,17 @@ pub(in crate::model) fn rotate(
         Turn::Forward => 1.0,
         Turn::Back => -1.0,
     };
-    vectorized(|| {
-        for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
-            let start = position as usize * half;
-            let cos = &tables.cos[start..start + half];
-            let sin = &tables.sin[start..start + half];
-            for head in row.chunks_exact_mut(dim) {
-                let (first, second) = head.split_at_mut(half);
-                for i in 0..half {
-                    let (a, b, sin) = (first[i], second[i], sin[i] * sign);
-                    first[i] = a * cos[i] - b * sin;
-                    second[i] = b * cos[i] + a * sin;
-                }
+    for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
+        let start = position as usize * half;
+        let cos = &tables.cos[start..start + half];
+        let sin = &tables.sin[start..start + half];
+        for head in row.chunks_exact_mut(dim) {
+            let (first, second) = head.split_at_mut(half);
+            for i in 0..half {
+                let (a, b, sin) = (first[i], second[i], sin[i] * sign);
+                first[i] = a * cos[i] - b * sin;
+                second[i] = b * cos[i] + a * sin;
             }
         }
-    });
+    }
 }

@@ -1,17 +1,35 @@
 //! Elementwise work in the widest vectors that the processor has, and sums in a fixed order.
+//!
+//! A function marked `with_simd` is compiled for AVX-512, for AVX2 and for any processor, and
+//! the one that fits is chosen when it is called. What it calls must be inlined into it.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, with_simd};
 
 /// Lanes of a sum: enough for two AVX-512 registers.
 const LANES: usize = 32;
 
-/// Runs `work` compiled for this processor's widest vectors (AVX-512 or AVX2 where there is
-/// one), found out at run time.
-///
-/// What `work` calls must be inlined for that to reach it.
+/// `total += part`, element by element.
+#[with_simd(add = Arch::new())]
 #[inline(always)]
-pub(in crate::model) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(work)
+pub(in crate::model) fn add_with_simd<'a, S: Simd>(
+    _simd: S,
+    total: &'a mut [f32],
+    part: &'a [f32],
+) {
+    for (total, part) in total.iter_mut().zip(part) {
+        *total += part;
+    }
+}
+
+/// The sum of the products.
+#[with_simd(dot_product = Arch::new())]
+#[inline(always)]
+pub(in crate::model) fn dot_product_with_simd<'a, S: Simd>(
+    _simd: S,
+    left: &'a [f32],
+    right: &'a [f32],
+) -> f32 {
+    sum_by(left.len().min(right.len()), |i| left[i] * right[i])
 }
 
 /// `e^x` for `x <= 88`, to about 2e-7 relative: `2^n e^r` with `n` the nearest integer to
@@ -89,7 +107,7 @@ mod tests {
         for step in -8_700..8_800 {
             let x = step as f32 * 0.01;
             let expected = f64::from(x).exp();
-            let got = f64::from(vectorized(|| exp(x)));
+            let got = f64::from(exp(x));
             assert!(((got - expected) / expected).abs() < 5e-7, "{x}: {got}");
         }
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
@@ -100,9 +118,9 @@ mod tests {
         for count in 0..100_usize {
             let values: Vec<f32> = (0..count).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
             let sum: f32 = values.iter().sum();
-            assert_eq!(vectorized(|| sum_by(count, |i| values[i])), sum);
+            assert_eq!(sum_by(count, |i| values[i]), sum);
             let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            assert_eq!(vectorized(|| largest(&values)), most);
+            assert_eq!(largest(&values), most);
         }
     }
 }
