@@ -1,6 +1,6 @@
 """The shapes that the benchmark knows, and the multiplications that a training step of one takes.
 
-Standard library alone: the driver imports it, and should stay small (see compare.py).
+Standard library alone: the driver imports it, and needs no more.
 """
 
 import json
