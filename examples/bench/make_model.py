@@ -126,16 +126,28 @@ def write_model(model, dtype, seq, seed, folder):
 def convert_gguf(file, folder):
     """A GGUF file as a folder of f32 weights."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
-    AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).save_pretrained(folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # `save_pretrained` refuses what came out of a GGUF file, though nothing of it is quantised any more.
+    tied = model.config.tie_word_embeddings
+    weights = {
+        name: values.contiguous() for name, values in model.state_dict().items() if not (tied and name == "lm_head.weight")
+    }
+    if any(values.dtype != torch.float32 for values in weights.values()):
+        raise SystemExit(f"error: {file.name} did not become f32")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_dict()
+    for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        config.pop(key, None)
+    config["architectures"] = [type(model).__name__]
     # Where Transformers 5 keeps the base of the rotary frequencies, and where everyone else does.
-    if "rope_theta" not in config:
-        config["rope_theta"] = config["rope_parameters"]["rope_theta"]
-        path.write_text(json.dumps(config, indent=2))
+    rotary = config.get("rope_parameters") or {}
+    config.setdefault("rope_theta", rotary.get("rope_theta"))
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
 
 
 def write_adapter(model, rank, targets, seed, base, folder):
