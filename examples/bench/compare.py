@@ -316,7 +316,7 @@ def prepare(args, shape, plan):
 
 def fingerprint(plan, sides):
     """What a stored result must have been made with to count for this call."""
-    kept = {key: value for key, value in plan.items() if key not in ("work", "made", "pairs", "keep_going")}
+    kept = {key: value for key, value in plan.items() if key not in ("work", "made")}
     if "fedlora" in sides:
         kept["binary"] = digest_of(plan["fedlora"])
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Makes what one benchmark trains: model, first adapter, records, and the records as token ids.
 
-    python examples/bench/make_model.py --shape 8m --out target/bench/8m
-    python examples/bench/make_model.py --shape smollm2 --base SmolLM2-135M-Instruct.Q4_1.gguf --out target/bench/smollm2
+    python examples/bench/make_model.py --shape 8m --out target/bench/8m/made
+    python examples/bench/make_model.py --shape smollm2 --base SmolLM2-135M-Instruct.Q4_1.gguf --out target/bench/smollm2/made
 
 compare.py runs it. Needs torch, safetensors, tokenizers and peft; for a GGUF file also transformers
 and gguf. Everything is drawn from --seed.

@@ -1,7 +1,7 @@
 """The PyTorch + PEFT side of the benchmark: LoRA training as one writes it with these libraries.
 
-    python examples/bench/peft_train.py --made target/bench/8m --steps 45 --threads 2
-    python examples/bench/peft_train.py --made target/bench/8m --steps 12 --threads 2 --profile
+    python examples/bench/peft_train.py --made target/bench/8m/made --steps 45 --threads 2
+    python examples/bench/peft_train.py --made target/bench/8m/made --steps 12 --threads 2 --profile
 
 Transformers' model with SDPA attention, PEFT's adapter on it, AdamW, gradients clipped at norm 1. In f32;
 on a GPU with a bf16 base under autocast, adapter and optimizer in f32. Prints a line of JSON after
