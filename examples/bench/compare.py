@@ -6,7 +6,7 @@
     python examples/bench/compare.py --shape llama3-8b --fedlora BINARY_WITH_CUDA --device cuda:0
     python examples/bench/compare.py --self-check
 
-The Python that runs the other side (--python; by default the one that runs this) needs torch,
+Python 3.11 or later. The one that runs the other side (--python; by default the same) needs torch,
 transformers and peft.
 
 Both sides train the same: the same base values and type, the same first adapter, the same records in
