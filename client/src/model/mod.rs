@@ -4,6 +4,7 @@
 //! Nothing here knows the wire, the rounds or the transport.
 
 mod batch;
+mod checkpoint;
 mod config;
 mod cpu;
 mod gradients;
