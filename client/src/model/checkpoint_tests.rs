@@ -410,7 +410,7 @@ fn refuses_headers_that_lie() {
         (entry("F32", json!([2]), 0, 8), 4, "its header calls for"),
         (entry("F32", json!([u64::MAX, 4]), 0, 8), 8, "overflow"),
         (
-            entry("F32", json!([1 << 40]), 0, 1 << 42),
+            entry("F32", json!([1_u64 << 40]), 0, 1_u64 << 42),
             8,
             "its header calls for",
         ),
