@@ -10,9 +10,11 @@ use fedlora_common::ids::Digest;
 
 use super::device::{Device, DeviceError};
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
-use super::{evaluate, trainer};
+use super::trainer::{self, ModelTrainer, Steps, Trainer};
+use super::evaluate;
 use crate::data::Example;
-use crate::model::{BaseWeights, Llama, LlamaConfig, Passes, WeightsError};
+use crate::model::Passes;
+use crate::model::{BaseWeights, Llama, LlamaConfig, WeightsError};
 
 /// A base model on a device, for training and evaluating adapters.
 ///
@@ -28,14 +30,13 @@ pub struct Engine {
 
 /// What a backend does for an [`Engine`].
 trait LocalModel: Send + Sync {
-    fn train(
-        &self,
+    fn trainer<'a>(
+        &'a self,
         adapter: &Adapter,
         factors: Factors,
-        examples: &[Example],
+        examples: &'a [Example],
         options: &TrainOptions,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Trained, TrainError>;
+    ) -> Result<Box<dyn Steps + 'a>, TrainError>;
 
     fn evaluate(
         &self,
@@ -47,15 +48,15 @@ trait LocalModel: Send + Sync {
 }
 
 impl<B: Passes> LocalModel for Llama<B> {
-    fn train(
-        &self,
+    fn trainer<'a>(
+        &'a self,
         adapter: &Adapter,
         factors: Factors,
-        examples: &[Example],
+        examples: &'a [Example],
         options: &TrainOptions,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Trained, TrainError> {
-        trainer::train(self, adapter, factors, examples, options, progress)
+    ) -> Result<Box<dyn Steps + 'a>, TrainError> {
+        let trainer = ModelTrainer::new(self, adapter, factors, examples, options)?;
+        Ok(Box::new(trainer))
     }
 
     fn evaluate(
@@ -178,8 +179,23 @@ impl Engine {
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
-        self.model
-            .train(adapter, factors, examples, options, progress)
+        let trainer = self.trainer(adapter, factors, examples, options)?;
+        trainer::train(trainer, progress)
+    }
+
+    /// A training to be taken step by step, as [`train`](Self::train) takes it whole.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train), before the first step.
+    pub fn trainer<'a>(
+        &'a self,
+        adapter: &Adapter,
+        factors: Factors,
+        examples: &'a [Example],
+        options: &TrainOptions,
+    ) -> Result<Trainer<'a>, TrainError> {
+        let steps = self.model.trainer(adapter, factors, examples, options)?;
+        Ok(Trainer(steps))
     }
 
     /// Mean loss per counted token of the base, or of the base with an adapter.

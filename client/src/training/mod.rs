@@ -7,6 +7,7 @@ mod engine;
 mod evaluate;
 mod optimizer;
 mod options;
+mod order;
 mod schedule;
 mod trainer;
 
@@ -14,7 +15,9 @@ pub use device::{Device, DeviceError};
 pub use engine::{Engine, ModelError};
 pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};
 pub use options::{Evaluation, Progress, TrainError, TrainOptions, TrainReport, Trained};
+pub use order::Position;
 pub use schedule::{Decay, Schedule};
+pub use trainer::{Trainer, TrainerState};
 
 #[cfg(test)]
 mod tests;

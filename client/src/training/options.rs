@@ -4,14 +4,21 @@ use fedlora_common::adapter::Adapter;
 
 use super::optimizer::AdamWConfig;
 use super::schedule::{Decay, Schedule};
+use crate::data::Batching;
+use crate::model::Memory;
 
-/// One member's training in one round.
+/// One training: a member's in one round, or a whole one on this machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOptions {
-    /// Optimizer steps.
+    /// Optimizer steps; not looked at where `epochs` are given.
     pub steps: usize,
-    /// Examples computed at a time.
+    /// Passes over the data instead of steps; only with `batching`.
+    pub epochs: Option<usize>,
+    /// Examples computed at a time where `batching` does not say it.
     pub batch_size: usize,
+    /// How each pass is cut into batches. Without, passes follow one another without a break,
+    /// so that every batch is full.
+    pub batching: Option<Batching>,
     /// Batches summed before an optimizer step.
     pub accumulation: usize,
     /// Tokens at which an example is cut.
@@ -32,15 +39,20 @@ pub struct TrainOptions {
     pub clip_norm: f64,
     /// Seed of the order of examples and of dropout.
     pub seed: u64,
-    /// Whether the examples are shuffled before each pass. Without, they come as given.
+    /// Whether the examples are shuffled before each pass where `batching` does not say it.
+    /// Without, they come as given.
     pub shuffle: bool,
+    /// What the forward pass keeps.
+    pub memory: Memory,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
         Self {
             steps: 100,
+            epochs: None,
             batch_size: 8,
+            batching: None,
             accumulation: 1,
             max_tokens: 1024,
             learning_rate: 1e-4,
@@ -52,6 +64,7 @@ impl Default for TrainOptions {
             clip_norm: 1.0,
             seed: 0,
             shuffle: true,
+            memory: Memory::Normal,
         }
     }
 }
@@ -68,6 +81,12 @@ impl TrainOptions {
         };
         if self.batch_size == 0 {
             return refuse("batch_size", 0.0, "at least 1");
+        }
+        if self.epochs == Some(0) {
+            return refuse("epochs", 0.0, "at least 1");
+        }
+        if let (Some(epochs), None) = (self.epochs, self.batching) {
+            return refuse("epochs", epochs as f64, "a way to cut each pass into batches");
         }
         if self.accumulation == 0 {
             return refuse("accumulation", 0.0, "at least 1");
@@ -95,12 +114,13 @@ impl TrainOptions {
         Ok(())
     }
 
-    pub(super) fn schedule(&self) -> Schedule {
+    /// The schedule of a training of `steps` steps.
+    pub(super) fn schedule(&self, steps: usize) -> Schedule {
         Schedule {
             peak: self.learning_rate,
             warmup: self.warmup_steps,
             total: match self.total_steps {
-                0 => self.first_step + self.steps,
+                0 => self.first_step + steps,
                 total => total,
             },
             decay: self.decay,
@@ -128,6 +148,12 @@ pub struct Progress {
     pub learning_rate: f64,
     /// The joint L2 norm of the gradients before clipping.
     pub gradient_norm: f64,
+    /// Tokens of the step's examples, after the cut.
+    pub tokens: usize,
+    /// Those of them whose prediction counts.
+    pub counted_tokens: usize,
+    /// Passes over the data done, the part of the one at hand included.
+    pub epochs: f64,
 }
 
 /// A training's figures. Private to the member.
@@ -202,6 +228,12 @@ pub enum TrainError {
     /// The adapter is for another model.
     #[error(transparent)]
     Lora(#[from] crate::model::LoraError),
+    /// The state of another training, or none that this one could be in.
+    #[error("the training cannot go on from this state: {what}")]
+    State {
+        /// What does not fit.
+        what: &'static str,
+    },
     /// The loss or a value became NaN or infinite.
     #[error("training diverged at step {step}: a lower learning rate or smaller clip would help")]
     Diverged {
