@@ -9,9 +9,9 @@ use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutErro
 use fedlora_common::ids::Digest;
 
 use super::device::{Device, DeviceError};
+use super::evaluate;
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
 use super::trainer::{self, ModelTrainer, Steps, Trainer};
-use super::evaluate;
 use crate::data::Example;
 use crate::model::Passes;
 use crate::model::{BaseWeights, Llama, LlamaConfig, WeightsError};

@@ -29,6 +29,8 @@ pub struct TrainOptions {
     pub decay: Decay,
     /// Steps of warm-up, counted over the whole schedule.
     pub warmup_steps: usize,
+    /// The warm-up as a share of the schedule's steps, rounded up; 0 leaves it to `warmup_steps`.
+    pub warmup_share: f64,
     /// Where this training begins in the schedule: a schedule can span rounds.
     pub first_step: usize,
     /// Steps of the whole schedule; 0 stands for `first_step + steps`.
@@ -58,6 +60,7 @@ impl Default for TrainOptions {
             learning_rate: 1e-4,
             decay: Decay::Cosine,
             warmup_steps: 0,
+            warmup_share: 0.0,
             first_step: 0,
             total_steps: 0,
             weight_decay: 0.01,
@@ -71,7 +74,10 @@ impl Default for TrainOptions {
 
 impl TrainOptions {
     /// Checks the numbers that could make training meaningless or endless.
-    pub(super) fn check(&self) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    /// [`TrainError::Option`] with the first that is out of range.
+    pub fn check(&self) -> Result<(), TrainError> {
         let refuse = |option, got: f64, expected| {
             Err(TrainError::Option {
                 option,
@@ -86,7 +92,11 @@ impl TrainOptions {
             return refuse("epochs", 0.0, "at least 1");
         }
         if let (Some(epochs), None) = (self.epochs, self.batching) {
-            return refuse("epochs", epochs as f64, "a way to cut each pass into batches");
+            return refuse(
+                "epochs",
+                epochs as f64,
+                "a way to cut each pass into batches",
+            );
         }
         if self.accumulation == 0 {
             return refuse("accumulation", 0.0, "at least 1");
@@ -100,6 +110,9 @@ impl TrainOptions {
                 self.learning_rate,
                 "a finite number above 0",
             );
+        }
+        if !(0.0..=1.0).contains(&self.warmup_share) {
+            return refuse("warmup_share", self.warmup_share, "a number from 0 to 1");
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             return refuse(
@@ -116,13 +129,18 @@ impl TrainOptions {
 
     /// The schedule of a training of `steps` steps.
     pub(super) fn schedule(&self, steps: usize) -> Schedule {
+        let total = match self.total_steps {
+            0 => self.first_step + steps,
+            total => total,
+        };
         Schedule {
             peak: self.learning_rate,
-            warmup: self.warmup_steps,
-            total: match self.total_steps {
-                0 => self.first_step + steps,
-                total => total,
+            warmup: if self.warmup_share > 0.0 {
+                (self.warmup_share * total as f64).ceil() as usize
+            } else {
+                self.warmup_steps
             },
+            total,
             decay: self.decay,
         }
     }
@@ -154,6 +172,8 @@ pub struct Progress {
     pub counted_tokens: usize,
     /// Passes over the data done, the part of the one at hand included.
     pub epochs: f64,
+    /// Whether the step ended a pass.
+    pub pass_ended: bool,
 }
 
 /// A training's figures. Private to the member.

@@ -8,9 +8,7 @@ use crate::model::SplitMix;
 const STREAM: u64 = 1;
 
 /// A place in the order of examples.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// Passes over the data that are complete.
@@ -56,9 +54,7 @@ impl Order {
             None => {
                 // Another order in each round of a schedule that spans rounds.
                 let stream = STREAM + ((options.first_step as u64) << 8);
-                let first = options
-                    .shuffle
-                    .then(|| SplitMix::new(options.seed, stream));
+                let first = options.shuffle.then(|| SplitMix::new(options.seed, stream));
                 Passes::Continuous {
                     batch_size: options.batch_size,
                     waiting: Vec::new(),
@@ -190,9 +186,8 @@ impl Order {
                 batches,
             } => {
                 let planned = plan_epoch(&self.lengths, *how, *seed, to.epoch);
-                let inside = last.is_none_or(|last| {
-                    to.epoch < last || (to.epoch == last && to.taken == 0)
-                });
+                let inside =
+                    last.is_none_or(|last| to.epoch < last || (to.epoch == last && to.taken == 0));
                 if to.taken >= planned.len() || !inside {
                     return false;
                 }
@@ -266,10 +261,7 @@ mod tests {
             assert_eq!(order.position(), Position::default());
         }
         let mut order = Order::new(lengths(), &all()[3]);
-        let after = Position {
-            epoch: 9,
-            taken: 1,
-        };
+        let after = Position { epoch: 9, taken: 1 };
         assert!(!order.seek(after));
     }
 

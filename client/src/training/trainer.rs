@@ -257,6 +257,7 @@ impl<B: Passes> Steps for ModelTrainer<'_, B> {
     /// The loss is the mean over all counted tokens of the step's batches, accumulated ones
     /// included, so that accumulation changes memory and not the result.
     fn step(&mut self) -> Result<Progress, TrainError> {
+        let epoch = self.order.position().epoch;
         let chosen: Vec<Vec<usize>> = (0..self.options.accumulation)
             .map_while(|_| self.order.take())
             .collect();
@@ -345,6 +346,7 @@ impl<B: Passes> Steps for ModelTrainer<'_, B> {
             tokens,
             counted_tokens: counted,
             epochs: self.order.epochs(),
+            pass_ended: self.order.position().epoch > epoch,
         })
     }
 
@@ -456,7 +458,11 @@ pub(super) fn usable(
 }
 
 /// The adapter with the selected factors as they stand now, given in layout order.
-fn place_factors<B: Passes>(start: &Lora<B>, factors: Factors, parameters: &[Tensor<B, 2>]) -> Lora<B> {
+fn place_factors<B: Passes>(
+    start: &Lora<B>,
+    factors: Factors,
+    parameters: &[Tensor<B, 2>],
+) -> Lora<B> {
     let mut parameters = parameters.iter();
     start.map(|factor, tensor| {
         if factors.contains(factor) {
