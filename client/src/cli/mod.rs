@@ -10,6 +10,7 @@ mod generate;
 mod stop;
 mod threads;
 mod train;
+mod train_args;
 mod train_display;
 
 use std::process::ExitCode;
@@ -54,7 +55,7 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            eprintln!("error: {:#}", failure.error);
+            eprintln!("error: {}", chain(&failure.error));
             failure.exit.into()
         }
     }
@@ -92,6 +93,19 @@ async fn interruptible(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// An error with its causes. Many say their cause themselves: it is not said twice.
+fn chain(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
+}
+
 /// An error with the exit code that goes with it.
 pub(crate) struct Failure {
     pub(crate) error: anyhow::Error,
@@ -126,4 +140,20 @@ fn start_logging(args: &Args) {
         .with_ansi(display::colour())
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || anyhow::anyhow!("the disk is full");
+        assert_eq!(
+            chain(&cause().context("no room")),
+            "no room: the disk is full"
+        );
+        let both = cause().context("no room: the disk is full, sadly");
+        assert_eq!(chain(&both), "no room: the disk is full, sadly");
+    }
 }

@@ -61,7 +61,7 @@ impl RunSpec {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: &Option<String>| match value {
-            Some(value) => value.chars().take(80).collect(),
+            Some(value) => value.chars().take(40).collect(),
             None => "not set".to_owned(),
         };
         write!(
