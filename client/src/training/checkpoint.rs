@@ -36,6 +36,7 @@ pub struct Scored {
     /// Steps done then.
     pub step: usize,
     /// Mean loss in nats a counted token.
+    #[serde(with = "exact")]
     pub loss: f64,
 }
 
@@ -48,12 +49,16 @@ pub struct Figures {
     /// Those whose prediction counted.
     pub counted_tokens: u64,
     /// Sum of the counted tokens' losses in nats.
+    #[serde(with = "exact")]
     pub loss_sum: f64,
     /// The last step's mean loss.
+    #[serde(with = "exact")]
     pub last_loss: f64,
     /// Seconds in optimizer steps.
+    #[serde(with = "exact")]
     pub step_seconds: f64,
     /// Seconds in all, evaluations and checkpoints included.
+    #[serde(with = "exact")]
     pub seconds: f64,
     /// The latest held-out score.
     pub scored: Option<Scored>,
@@ -63,6 +68,21 @@ pub struct Figures {
     pub since_best: usize,
     /// Whether the last step ended a pass over the data.
     pub pass_ended: bool,
+}
+
+/// Numbers as text: what is read is bit for bit what was written, which JSON's own numbers do
+/// not promise.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// A training put away.

@@ -212,7 +212,7 @@ mod tests {
         StepRecord {
             step,
             epoch: 0.5,
-            loss: 1.0 / 3.0,
+            loss: 0.375,
             learning_rate: 1e-4,
             gradient_norm: 0.7,
             tokens: 100 * step as u64,
