@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::stop::Stop;
-use super::train_args::{TrainArgs, WeightKind, name, options, spec};
+use super::train_args::{TrainArgs, options, spec};
 use super::train_display::{TrainDisplay, print, print_document};
 use super::{Failure, threads};
 
@@ -64,7 +64,7 @@ pub(super) fn run(
         None => most.min(1024),
     };
     let (training, held_out) = read(args, &pipeline, seq, &mut display)?;
-    let engine = Engine::from_weights(&weights, base.name(), &args.device)
+    let engine = Engine::with_kind(&weights, args.base_dtype, base.name(), &args.device)
         .with_context(|| format!("the base model {}", base.name()))
         .map_err(data)?;
     drop(weights);
@@ -74,7 +74,8 @@ pub(super) fn run(
         First::Given(adapter) => adapter,
     };
     let options = options(args, seq);
-    let spec = spec(args, &options, &engine, &adapter, &training, &held_out);
+    let digest = engine.base_digest().map_err(data)?;
+    let spec = spec(args, &options, digest, &adapter, &training, &held_out);
     folder.begin(&spec, args.restart).map_err(output)?;
     let setup = Setup {
         engine: &engine,
@@ -201,12 +202,6 @@ fn first_adapter(args: &TrainArgs) -> Result<First, Failure> {
 
 /// Checks what needs no file.
 fn check(args: &TrainArgs) -> Result<(), Failure> {
-    if args.base_dtype != WeightKind::F32 {
-        return Err(usage(anyhow!(
-            "--base-dtype {}: this build holds the base in f32 alone",
-            name(args.base_dtype)
-        )));
-    }
     if args.patience.is_some() && args.eval_data.is_empty() && args.hold_out.is_none() {
         return Err(usage(anyhow!(
             "--patience needs held-out records: give --eval-data or --hold-out"

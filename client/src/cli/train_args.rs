@@ -6,11 +6,10 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use fedlora_client::data::{Batching, Example};
-use fedlora_client::model::Memory;
-use fedlora_client::training::{
-    Decay, Device, Engine, Interval, Keep, RunOptions, RunSpec, TrainOptions,
-};
+use fedlora_client::model::{Memory, WeightKind};
+use fedlora_client::training::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
 use fedlora_common::adapter::{Adapter, Target};
+use fedlora_common::ids::Digest;
 
 /// What it needs.
 #[derive(Debug, clap::Args)]
@@ -147,8 +146,8 @@ pub(crate) struct TrainArgs {
     /// What is kept for the backward pass: low computes each block twice and takes less memory.
     #[arg(long, value_enum, default_value_t = MemoryKind::Normal, help_heading = "Machine")]
     pub(crate) memory: MemoryKind,
-    /// How the frozen base is held in memory.
-    #[arg(long, value_enum, default_value_t = WeightKind::F32, help_heading = "Machine")]
+    /// How the frozen base is held in memory: f32, bf16, q8 or q4.
+    #[arg(long, default_value_t = WeightKind::F32, help_heading = "Machine")]
     pub(crate) base_dtype: WeightKind,
     /// What lies at most between two checkpoints: steps (50) or time (30s, 5m).
     #[arg(
@@ -198,19 +197,6 @@ pub(crate) enum MemoryKind {
     Normal,
     /// The blocks' inputs alone.
     Low,
-}
-
-/// How the base's weights are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WeightKind {
-    /// Single precision.
-    F32,
-    /// The upper half of it.
-    Bf16,
-    /// 8-bit blocks.
-    Q8,
-    /// 4-bit blocks.
-    Q4,
 }
 
 /// How long the learning rate rises.
@@ -299,7 +285,7 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
 pub(super) fn spec(
     args: &TrainArgs,
     options: &RunOptions,
-    engine: &Engine,
+    base: Digest,
     adapter: &Adapter,
     training: &[Example],
     held_out: &[Example],
@@ -312,8 +298,8 @@ pub(super) fn spec(
         None => format!("{} epochs", args.epochs),
     };
     RunSpec::default()
-        .with("base model", engine.base_digest())
-        .with("base dtype", name(args.base_dtype))
+        .with("base model", base)
+        .with("base dtype", args.base_dtype)
         .with("device", args.device)
         .with_examples("training examples", training)
         .with_examples("held-out examples", held_out)
@@ -374,7 +360,7 @@ impl fmt::Display for OrNone {
 }
 
 /// The name under which a value is given on the command line.
-pub(super) fn name(value: impl ValueEnum) -> String {
+fn name(value: impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map(|value| value.get_name().to_owned())

@@ -13,8 +13,7 @@ use super::evaluate;
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
 use super::trainer::{self, ModelTrainer, Steps, Trainer};
 use crate::data::Example;
-use crate::model::Passes;
-use crate::model::{BaseWeights, Llama, LlamaConfig, WeightsError};
+use crate::model::{BaseWeights, Llama, LlamaConfig, Passes, WeightKind, WeightsError};
 
 /// A base model on a device, for training and evaluating adapters.
 ///
@@ -92,19 +91,39 @@ impl Engine {
         Self::from_weights(&weights, name, device)
     }
 
-    /// Places the weights of a checkpoint that was opened before.
+    /// Places the weights of a checkpoint that was opened before, as `f32`.
+    ///
+    /// # Errors
+    /// As [`with_kind`](Self::with_kind).
     pub fn from_weights(
         weights: &BaseWeights,
         name: impl Into<String>,
         device: &Device,
     ) -> Result<Self, ModelError> {
+        Self::with_kind(weights, WeightKind::F32, name, device)
+    }
+
+    /// Places the weights of a checkpoint that was opened before, the matrices as `kind`.
+    ///
+    /// # Errors
+    /// A device that is not there, or a tensor that cannot be read.
+    pub fn with_kind(
+        weights: &BaseWeights,
+        kind: WeightKind,
+        name: impl Into<String>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let model: Arc<dyn LocalModel> = match device {
-            Device::Cpu => Arc::new(Llama::<Flex>::new(weights, &Default::default())?),
+            Device::Cpu => Arc::new(Llama::<Flex>::with_kind(
+                weights,
+                kind,
+                &Default::default(),
+            )?),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
                 check_cuda(*device)?;
                 let gpu = burn_cuda::CudaDevice::new(*index);
-                Arc::new(Llama::<burn_cuda::Cuda>::new(weights, &gpu)?)
+                Arc::new(Llama::<burn_cuda::Cuda>::with_kind(weights, kind, &gpu)?)
             }
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => return Err(DeviceError::NotBuilt { device: *device }.into()),

@@ -10,8 +10,7 @@ use super::options::{Progress, TrainError, TrainOptions, TrainReport, Trained};
 use super::order::{Order, Position};
 use super::schedule::Schedule;
 use crate::data::Example;
-use crate::model::Passes;
-use crate::model::{Batch, Dropout, Llama, Lora, SplitMix, loss_and_gradients};
+use crate::model::{Batch, Dropout, Llama, Lora, Passes, SplitMix, loss_and_gradients};
 
 /// The stream of a seed that dropout draws from.
 const DROPOUT: u64 = 2;
