@@ -181,7 +181,7 @@ impl LocalWork {
             weight_decay: training.weight_decay,
             clip_norm: training.clip_norm,
             seed: u64::from_le_bytes(order.as_bytes()[..8].try_into().expect("eight of 32 bytes")),
-            shuffle: true,
+            ..TrainOptions::default()
         }
     }
 }

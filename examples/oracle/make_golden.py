@@ -11,7 +11,6 @@ The second command writes the adapter that PEFT is to read here.
 """
 
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -85,59 +84,6 @@ def tiny():
     return model
 
 
-def training(model):
-    """Twenty steps of AdamW on both factors, as HF's loop would do them."""
-    torch.manual_seed(5)
-    adapted = get_peft_model(
-        model,
-        LoraConfig(
-            r=4,
-            lora_alpha=8,
-            lora_dropout=0.0,
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-            task_type="CAUSAL_LM",
-        ),
-    )
-    save_adapter(adapted, GOLDEN / "train-start")
-    steps, batch, rate, warmup, clip = 20, 2, 1e-2, 3, 1.0
-    examples = [tokens_for(64, 12 + i % 3, 3 + i % 3) for i in range(steps * batch)]
-    prompt = 4
-    parameters = [p for p in adapted.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=rate)
-    losses, norms = [], []
-    for step in range(steps):
-        if step < warmup:
-            factor = (step + 1) / (warmup + 1)
-        else:
-            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-        optimizer.param_groups[0]["lr"] = rate * factor
-        total, counted = 0.0, 0
-        for tokens in examples[step * batch : (step + 1) * batch]:
-            ids = torch.tensor([tokens])
-            logits = adapted(input_ids=ids).logits[0]
-            total = total + torch.nn.functional.cross_entropy(
-                logits[prompt - 1 : -1], ids[0, prompt:], reduction="sum"
-            )
-            counted += len(tokens) - prompt
-        loss = total / counted
-        optimizer.zero_grad()
-        loss.backward()
-        norms.append(torch.nn.utils.clip_grad_norm_(parameters, clip).item())
-        optimizer.step()
-        losses.append(loss.item())
-    return {
-        "steps": steps,
-        "batch": batch,
-        "rate": rate,
-        "warmup": warmup,
-        "clip": clip,
-        "prompt": prompt,
-        "examples": examples,
-        "losses": losses,
-        "norms": norms,
-    }
-
-
 def base():
     load = lambda: AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
     model = load()
@@ -189,11 +135,9 @@ def main():
         "transformers": transformers.__version__,
         "peft": peft.__version__,
         "tiny": {"tokens": tokens, "logits": logits.flatten().tolist()},
-        "training": training(model),
         "base": base(),
     }
     (GOLDEN / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
-    print("tiny training:", " ".join(f"{loss:.4f}" for loss in golden["training"]["losses"]))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,15 @@ impl Running {
         self.finish()
     }
 
+    /// Asks the program to end, as ctrl-c does.
+    pub fn interrupt(&self) {
+        let kill = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status()
+            .expect("kill can be started");
+        assert!(kill.success(), "{} cannot be interrupted", self.name);
+    }
+
     /// Waits until the program ends.
     pub fn finish(mut self) -> Finished {
         let what = format!("end of {}", self.name);

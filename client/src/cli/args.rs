@@ -10,7 +10,7 @@ use fedlora_common::wire::token::InviteToken;
 use super::check::CheckArgs;
 use super::eval::EvalArgs;
 use super::generate::GenerateArgs;
-use super::train::TrainArgs;
+use super::train_args::TrainArgs;
 
 /// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
 /// and keys never leave this machine; only masked updates do.
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     /// Show what a training would use: the records as the model sees them, memory, device.
     Check(CheckArgs),
     /// Fine-tune an adapter on this machine, without a federation.
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Score a base model or an adapter on records.
     Eval(EvalArgs),
     /// Continue a prompt.

@@ -24,27 +24,38 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::args::{Args, Command, Format, RunArgs};
 use super::display::Display;
+use super::stop::Stop;
 
 /// The share of the records that is held out where no held-out file is given.
 const HELD_OUT: f64 = 0.1;
 
 /// Runs a command.
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, stop: Stop) -> Result<(), Failure> {
+    let (format, quiet) = (args.format, args.quiet);
     match args.command {
-        Command::Join { token, dir } => join(&token, &dir, args.format).await,
-        Command::Run(run) => take_part(run, args.format, args.quiet).await,
-        Command::Check(check) => local(|| super::check::run(&check, args.format, args.quiet)),
-        Command::Train(train) => local(|| super::train::run(&train, args.format, args.quiet)),
-        Command::Eval(eval) => local(|| super::eval::run(&eval, args.format, args.quiet)),
+        Command::Join { token, dir } => join(&token, &dir, format).await,
+        Command::Run(run) => take_part(run, format, quiet).await,
+        Command::Check(check) => local(move || super::check::run(&check, format, quiet)).await,
+        Command::Train(train) => {
+            local(move || super::train::run(&train, format, quiet, &stop)).await
+        }
+        Command::Eval(eval) => local(move || super::eval::run(&eval, format, quiet)).await,
         Command::Generate(generate) => {
-            local(|| super::generate::run(&generate, args.format, args.quiet))
+            local(move || super::generate::run(&generate, format, quiet)).await
         }
     }
 }
 
-/// Runs work that computes on a thread where it may block.
-fn local(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    tokio::task::block_in_place(work)
+/// Runs work that computes on a thread of its own, so that an interruption is noticed.
+async fn local(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        // The panic's own words stand above.
+        Err(_) => Err(Failure::new(
+            Exit::Failed,
+            anyhow!("the command ended unexpectedly; the reason stands above"),
+        )),
+    }
 }
 
 async fn join(token: &InviteToken, dir: &Path, format: Format) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 //! [`split`] decides what is held out, and [`dataset`] puts these together. Nothing here may
 //! use the wire, round or transport modules, and no error or `Debug` shows a record's text.
 
+pub mod batching;
 pub mod dataset;
 mod example;
 mod jinja;
@@ -14,6 +15,7 @@ pub mod split;
 pub mod template;
 pub mod tokenizer;
 
+pub use batching::{Batching, plan_epoch};
 pub use dataset::{DataError, Dataset};
 pub use example::Example;
 pub use prepare::{DataReport, PrepareOptions};

@@ -9,10 +9,11 @@ use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutErro
 use fedlora_common::ids::Digest;
 
 use super::device::{Device, DeviceError};
+use super::evaluate;
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
-use super::{evaluate, trainer};
+use super::trainer::{self, ModelTrainer, Steps, Trainer};
 use crate::data::Example;
-use crate::model::{BaseWeights, Llama, LlamaConfig, Passes, WeightsError};
+use crate::model::{BaseWeights, Llama, LlamaConfig, Passes, WeightKind, WeightsError};
 
 /// A base model on a device, for training and evaluating adapters.
 ///
@@ -28,14 +29,13 @@ pub struct Engine {
 
 /// What a backend does for an [`Engine`].
 trait LocalModel: Send + Sync {
-    fn train(
-        &self,
+    fn trainer<'a>(
+        &'a self,
         adapter: &Adapter,
         factors: Factors,
-        examples: &[Example],
+        examples: &'a [Example],
         options: &TrainOptions,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Trained, TrainError>;
+    ) -> Result<Box<dyn Steps + 'a>, TrainError>;
 
     fn evaluate(
         &self,
@@ -47,15 +47,15 @@ trait LocalModel: Send + Sync {
 }
 
 impl<B: Passes> LocalModel for Llama<B> {
-    fn train(
-        &self,
+    fn trainer<'a>(
+        &'a self,
         adapter: &Adapter,
         factors: Factors,
-        examples: &[Example],
+        examples: &'a [Example],
         options: &TrainOptions,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Trained, TrainError> {
-        trainer::train(self, adapter, factors, examples, options, progress)
+    ) -> Result<Box<dyn Steps + 'a>, TrainError> {
+        let trainer = ModelTrainer::new(self, adapter, factors, examples, options)?;
+        Ok(Box::new(trainer))
     }
 
     fn evaluate(
@@ -91,19 +91,39 @@ impl Engine {
         Self::from_weights(&weights, name, device)
     }
 
-    /// Places the weights of a checkpoint that was opened before.
+    /// Places the weights of a checkpoint that was opened before, as `f32`.
+    ///
+    /// # Errors
+    /// As [`with_kind`](Self::with_kind).
     pub fn from_weights(
         weights: &BaseWeights,
         name: impl Into<String>,
         device: &Device,
     ) -> Result<Self, ModelError> {
+        Self::with_kind(weights, WeightKind::F32, name, device)
+    }
+
+    /// Places the weights of a checkpoint that was opened before, the matrices as `kind`.
+    ///
+    /// # Errors
+    /// A device that is not there, or a tensor that cannot be read.
+    pub fn with_kind(
+        weights: &BaseWeights,
+        kind: WeightKind,
+        name: impl Into<String>,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let model: Arc<dyn LocalModel> = match device {
-            Device::Cpu => Arc::new(Llama::<Flex>::new(weights, &Default::default())?),
+            Device::Cpu => Arc::new(Llama::<Flex>::with_kind(
+                weights,
+                kind,
+                &Default::default(),
+            )?),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
                 check_cuda(*device)?;
                 let gpu = burn_cuda::CudaDevice::new(*index);
-                Arc::new(Llama::<burn_cuda::Cuda>::new(weights, &gpu)?)
+                Arc::new(Llama::<burn_cuda::Cuda>::with_kind(weights, kind, &gpu)?)
             }
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => return Err(DeviceError::NotBuilt { device: *device }.into()),
@@ -178,8 +198,23 @@ impl Engine {
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
-        self.model
-            .train(adapter, factors, examples, options, progress)
+        let trainer = self.trainer(adapter, factors, examples, options)?;
+        trainer::train(trainer, progress)
+    }
+
+    /// A training to be taken step by step, as [`train`](Self::train) takes it whole.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train), before the first step.
+    pub fn trainer<'a>(
+        &'a self,
+        adapter: &Adapter,
+        factors: Factors,
+        examples: &'a [Example],
+        options: &TrainOptions,
+    ) -> Result<Trainer<'a>, TrainError> {
+        let steps = self.model.trainer(adapter, factors, examples, options)?;
+        Ok(Trainer(steps))
     }
 
     /// Mean loss per counted token of the base, or of the base with an adapter.

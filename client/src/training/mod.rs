@@ -2,19 +2,35 @@
 //!
 //! Nothing here knows the wire, the rounds or the transport.
 
+mod checkpoint;
 mod device;
 mod engine;
 mod evaluate;
+mod metrics;
 mod optimizer;
 mod options;
+mod order;
+mod output;
+mod run;
 mod schedule;
+mod spec;
+mod tensorboard;
 mod trainer;
 
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Figures, Found, Scored};
 pub use device::{Device, DeviceError};
 pub use engine::{Engine, ModelError};
+pub use metrics::{EvaluationRecord, MetricsError, StepRecord};
 pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};
 pub use options::{Evaluation, Progress, TrainError, TrainOptions, TrainReport, Trained};
+pub use order::Position;
+pub use output::{OutputError, OutputFolder};
+pub use run::{
+    Event, Interval, Keep, Outcome, RunError, RunOptions, Setup, Summary, peak_memory, run,
+};
 pub use schedule::{Decay, Schedule};
+pub use spec::{Difference, RunSpec};
+pub use trainer::{Trainer, TrainerState};
 
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,29 @@ impl<B: Backend> AdamW<B> {
         }
     }
 
+    /// Updates done.
+    pub fn steps(&self) -> i32 {
+        self.step
+    }
+
+    /// The first and second moments of each parameter; `None` before its first gradient.
+    pub fn moments(&self) -> &[Option<(Tensor<B, 2>, Tensor<B, 2>)>] {
+        &self.moments
+    }
+
+    /// The state after `steps` updates that left these moments.
+    pub fn resumed(
+        config: AdamWConfig,
+        steps: i32,
+        moments: Vec<Option<(Tensor<B, 2>, Tensor<B, 2>)>>,
+    ) -> Self {
+        Self {
+            config,
+            step: steps,
+            moments,
+        }
+    }
+
     /// One update at learning rate `rate`. A parameter without a gradient stays as it is.
     /// `decays` says which parameters weight decay applies to.
     pub fn step(
@@ -66,8 +89,8 @@ impl<B: Backend> AdamW<B> {
         let correction2 = 1.0 - beta2.powi(self.step);
         for (index, gradient) in gradients.into_iter().enumerate() {
             let Some(gradient) = gradient else { continue };
-            let first = gradient.clone().mul_scalar(1.0 - beta1);
-            let second = gradient.powi_scalar(2).mul_scalar(1.0 - beta2);
+            let second = (gradient.clone() * gradient.clone()).mul_scalar(1.0 - beta2);
+            let first = gradient.mul_scalar(1.0 - beta1);
             let (first, second) = match self.moments[index].take() {
                 Some((m, v)) => (first + m.mul_scalar(beta1), second + v.mul_scalar(beta2)),
                 None => (first, second),
@@ -94,27 +117,36 @@ impl<B: Backend> AdamW<B> {
 /// Scales all gradients down to a joint L2 norm of at most `max_norm`; returns the norm
 /// before. As `torch.nn.utils.clip_grad_norm_`.
 pub fn clip_global_norm<B: Backend>(gradients: &mut [Option<Tensor<B, 2>>], max_norm: f64) -> f64 {
+    match clip_on_device(gradients, max_norm) {
+        Some(norm) => norm.into_data().iter::<f64>().sum(),
+        None => 0.0,
+    }
+}
+
+/// [`clip_global_norm`] without waiting for the device: the norm before, `[1]`, stays there.
+/// `None` where there is no gradient.
+pub(super) fn clip_on_device<B: Backend>(
+    gradients: &mut [Option<Tensor<B, 2>>],
+    max_norm: f64,
+) -> Option<Tensor<B, 1>> {
     let squares: Vec<Tensor<B, 1>> = gradients
         .iter()
         .flatten()
-        .map(|gradient| gradient.clone().powi_scalar(2).sum())
+        .map(|gradient| (gradient.clone() * gradient.clone()).sum())
         .collect();
     if squares.is_empty() {
-        return 0.0;
+        return None;
     }
-    // One transfer from the device; summed on the host in double precision.
-    let norm = Tensor::cat(squares, 0)
-        .into_data()
-        .iter::<f64>()
-        .sum::<f64>()
-        .sqrt();
-    let scale = max_norm / (norm + 1e-6);
-    if scale < 1.0 {
-        for gradient in gradients.iter_mut().flatten() {
-            *gradient = gradient.clone().mul_scalar(scale);
+    let norm = Tensor::cat(squares, 0).sum().sqrt();
+    if max_norm.is_finite() {
+        // At most 1: a gradient within the limit is multiplied by exactly that.
+        let scale = (norm.clone().add_scalar(1e-6).recip().mul_scalar(max_norm)).clamp_max(1.0);
+        let scale: Tensor<B, 2> = scale.reshape([1, 1]);
+        for slot in gradients.iter_mut() {
+            *slot = slot.take().map(|gradient| gradient * scale.clone());
         }
     }
-    norm
+    Some(norm)
 }
 
 #[cfg(test)]

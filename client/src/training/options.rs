@@ -4,14 +4,21 @@ use fedlora_common::adapter::Adapter;
 
 use super::optimizer::AdamWConfig;
 use super::schedule::{Decay, Schedule};
+use crate::data::Batching;
+use crate::model::Memory;
 
-/// One member's training in one round.
+/// One training: a member's in one round, or a whole one on this machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOptions {
-    /// Optimizer steps.
+    /// Optimizer steps; not looked at where `epochs` are given.
     pub steps: usize,
-    /// Examples computed at a time.
+    /// Passes over the data instead of steps; only with `batching`.
+    pub epochs: Option<usize>,
+    /// Examples computed at a time where `batching` does not say it.
     pub batch_size: usize,
+    /// How each pass is cut into batches. Without, passes follow one another without a break,
+    /// so that every batch is full.
+    pub batching: Option<Batching>,
     /// Batches summed before an optimizer step.
     pub accumulation: usize,
     /// Tokens at which an example is cut.
@@ -22,6 +29,8 @@ pub struct TrainOptions {
     pub decay: Decay,
     /// Steps of warm-up, counted over the whole schedule.
     pub warmup_steps: usize,
+    /// The warm-up as a share of the schedule's steps, rounded up; 0 leaves it to `warmup_steps`.
+    pub warmup_share: f64,
     /// Where this training begins in the schedule: a schedule can span rounds.
     pub first_step: usize,
     /// Steps of the whole schedule; 0 stands for `first_step + steps`.
@@ -32,33 +41,43 @@ pub struct TrainOptions {
     pub clip_norm: f64,
     /// Seed of the order of examples and of dropout.
     pub seed: u64,
-    /// Whether the examples are shuffled before each pass. Without, they come as given.
+    /// Whether the examples are shuffled before each pass where `batching` does not say it.
+    /// Without, they come as given.
     pub shuffle: bool,
+    /// What the forward pass keeps.
+    pub memory: Memory,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
         Self {
             steps: 100,
+            epochs: None,
             batch_size: 8,
+            batching: None,
             accumulation: 1,
             max_tokens: 1024,
             learning_rate: 1e-4,
             decay: Decay::Cosine,
             warmup_steps: 0,
+            warmup_share: 0.0,
             first_step: 0,
             total_steps: 0,
             weight_decay: 0.01,
             clip_norm: 1.0,
             seed: 0,
             shuffle: true,
+            memory: Memory::Normal,
         }
     }
 }
 
 impl TrainOptions {
     /// Checks the numbers that could make training meaningless or endless.
-    pub(super) fn check(&self) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    /// [`TrainError::Option`] with the first that is out of range.
+    pub fn check(&self) -> Result<(), TrainError> {
         let refuse = |option, got: f64, expected| {
             Err(TrainError::Option {
                 option,
@@ -68,6 +87,16 @@ impl TrainOptions {
         };
         if self.batch_size == 0 {
             return refuse("batch_size", 0.0, "at least 1");
+        }
+        if self.epochs == Some(0) {
+            return refuse("epochs", 0.0, "at least 1");
+        }
+        if let (Some(epochs), None) = (self.epochs, self.batching) {
+            return refuse(
+                "epochs",
+                epochs as f64,
+                "a way to cut each pass into batches",
+            );
         }
         if self.accumulation == 0 {
             return refuse("accumulation", 0.0, "at least 1");
@@ -82,6 +111,9 @@ impl TrainOptions {
                 "a finite number above 0",
             );
         }
+        if !(0.0..=1.0).contains(&self.warmup_share) {
+            return refuse("warmup_share", self.warmup_share, "a number from 0 to 1");
+        }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             return refuse(
                 "weight_decay",
@@ -95,14 +127,20 @@ impl TrainOptions {
         Ok(())
     }
 
-    pub(super) fn schedule(&self) -> Schedule {
+    /// The schedule of a training of `steps` steps.
+    pub(super) fn schedule(&self, steps: usize) -> Schedule {
+        let total = match self.total_steps {
+            0 => self.first_step + steps,
+            total => total,
+        };
         Schedule {
             peak: self.learning_rate,
-            warmup: self.warmup_steps,
-            total: match self.total_steps {
-                0 => self.first_step + self.steps,
-                total => total,
+            warmup: if self.warmup_share > 0.0 {
+                (self.warmup_share * total as f64).ceil() as usize
+            } else {
+                self.warmup_steps
             },
+            total,
             decay: self.decay,
         }
     }
@@ -128,6 +166,14 @@ pub struct Progress {
     pub learning_rate: f64,
     /// The joint L2 norm of the gradients before clipping.
     pub gradient_norm: f64,
+    /// Tokens of the step's examples, after the cut.
+    pub tokens: usize,
+    /// Those of them whose prediction counts.
+    pub counted_tokens: usize,
+    /// Passes over the data done, the part of the one at hand included.
+    pub epochs: f64,
+    /// Whether the step ended a pass.
+    pub pass_ended: bool,
 }
 
 /// A training's figures. Private to the member.
@@ -202,6 +248,12 @@ pub enum TrainError {
     /// The adapter is for another model.
     #[error(transparent)]
     Lora(#[from] crate::model::LoraError),
+    /// The state of another training, or none that this one could be in.
+    #[error("the training cannot go on from this state: {what}")]
+    State {
+        /// What does not fit.
+        what: &'static str,
+    },
     /// The loss or a value became NaN or infinite.
     #[error("training diverged at step {step}: a lower learning rate or smaller clip would help")]
     Diverged {

@@ -43,7 +43,7 @@ fn weights() -> BaseWeights {
     BaseWeights::new(config, values)
 }
 
-fn engine() -> Engine {
+pub(super) fn engine() -> Engine {
     Engine::from_weights(&weights(), "tiny", &Device::Cpu).unwrap()
 }
 
@@ -51,7 +51,7 @@ fn config(dropout: f64) -> LoraConfig {
     LoraConfig::new(4, 8.0, dropout, Target::ALL).unwrap()
 }
 
-fn examples() -> Vec<Example> {
+pub(super) fn examples() -> Vec<Example> {
     let mut random = SplitMix::new(5, 0);
     (0..12)
         .map(|i| {
@@ -196,6 +196,19 @@ fn refuses_what_cannot_be_trained() {
         },
         TrainOptions {
             max_tokens: 1,
+            ..options()
+        },
+        TrainOptions {
+            epochs: Some(0),
+            ..options()
+        },
+        // Passes that run into one another have no end.
+        TrainOptions {
+            epochs: Some(1),
+            ..options()
+        },
+        TrainOptions {
+            warmup_share: 1.5,
             ..options()
         },
         TrainOptions {

@@ -1,0 +1,131 @@
+//! What a training is: all that its result depends on, so that it is not taken up again as
+//! another.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use fedlora_common::ids::{Digest, DigestWriter};
+use serde::{Deserialize, Serialize};
+
+use crate::data::Example;
+
+/// The digests of what a training is given and its options, each by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunSpec(BTreeMap<String, String>);
+
+/// An entry in which two trainings differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What it is.
+    pub name: String,
+    /// Its value in the training that was begun, if it had one.
+    pub before: Option<String>,
+    /// Its value now, if it has one.
+    pub now: Option<String>,
+}
+
+impl RunSpec {
+    /// The same with one entry more.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.0.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// The same with an entry for examples, `none` where there are none.
+    #[must_use]
+    pub fn with_examples(self, name: &str, examples: &[Example]) -> Self {
+        match examples {
+            [] => self.with(name, "none"),
+            examples => self.with(name, examples_digest(examples)),
+        }
+    }
+
+    /// What differs from the training that was `begun`, by name.
+    pub fn differences(&self, begun: &Self) -> Vec<Difference> {
+        let names: std::collections::BTreeSet<&String> =
+            self.0.keys().chain(begun.0.keys()).collect();
+        names
+            .into_iter()
+            .filter(|&name| self.0.get(name) != begun.0.get(name))
+            .map(|name| Difference {
+                name: name.clone(),
+                before: begun.0.get(name).cloned(),
+                now: self.0.get(name).cloned(),
+            })
+            .collect()
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &Option<String>| match value {
+            Some(value) => value.chars().take(40).collect(),
+            None => "not set".to_owned(),
+        };
+        write!(
+            f,
+            "{}: it was begun with {}, now it is {}",
+            self.name,
+            text(&self.before),
+            text(&self.now)
+        )
+    }
+}
+
+/// A digest of tokens and of which of them count, in order.
+fn examples_digest(examples: &[Example]) -> Digest {
+    let mut writer = DigestWriter::new("fedlora examples v1");
+    writer.number(examples.len() as u64);
+    for example in examples {
+        let tokens: Vec<u8> = example
+            .tokens()
+            .iter()
+            .flat_map(|token| token.to_le_bytes())
+            .collect();
+        let counts: Vec<u8> = example.loss().iter().map(|&counts| counts.into()).collect();
+        writer.bytes(&tokens).bytes(&counts);
+    }
+    writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_what_differs_and_nothing_else() {
+        let begun = RunSpec::default().with("rank", 8).with("seed", 1);
+        assert_eq!(begun.differences(&begun), []);
+        let now = RunSpec::default()
+            .with("rank", 16)
+            .with("seed", 1)
+            .with("alpha", 2.0);
+        let said: Vec<String> = now
+            .differences(&begun)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "alpha: it was begun with not set, now it is 2",
+                "rank: it was begun with 8, now it is 16"
+            ]
+        );
+    }
+
+    #[test]
+    fn examples_count_with_their_order_and_what_counts() {
+        let example = |tokens: [u32; 3], counts| Example::new(tokens.to_vec(), vec![counts; 3]);
+        let of = |examples: &[Example]| RunSpec::default().with_examples("data", examples);
+        let (one, two) = (example([1, 2, 3], true), example([4, 5, 6], true));
+        let all = of(&[one.clone(), two.clone()]);
+        assert_eq!(all, of(&[one.clone(), two.clone()]));
+        assert_ne!(all, of(&[two.clone(), one.clone()]));
+        assert_ne!(all, of(&[one.clone(), example([4, 5, 6], false)]));
+        assert_ne!(all, of(&[one]));
+        assert_ne!(all, of(&[]));
+    }
+}

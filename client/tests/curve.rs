@@ -1,0 +1,147 @@
+//! Fifty steps of training against PyTorch and PEFT: the numbers in `golden/curve.json`, which
+//! `examples/oracle/training_curve.py` writes.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use fedlora_client::data::{Batching, Example};
+use fedlora_client::model::Memory;
+use fedlora_client::training::{Device, Engine, Progress, TrainOptions};
+use fedlora_common::adapter::{Factors, peft};
+use serde_json::Value;
+
+fn golden_dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+struct Curve {
+    golden: Value,
+    engine: Engine,
+    examples: Vec<Example>,
+}
+
+impl Curve {
+    fn read() -> Self {
+        let text = std::fs::read_to_string(golden_dir().join("curve.json")).unwrap();
+        let golden: Value = serde_json::from_str(&text).unwrap();
+        let prompt = golden["prompt"].as_u64().unwrap() as usize;
+        let examples = golden["examples"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tokens| {
+                let tokens: Vec<u32> = tokens
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|id| id.as_u64().unwrap() as u32)
+                    .collect();
+                let counts = (0..tokens.len()).map(|at| at >= prompt).collect();
+                Example::new(tokens, counts)
+            })
+            .collect();
+        Self {
+            golden,
+            engine: Engine::open(&golden_dir().join("tiny"), &Device::Cpu).unwrap(),
+            examples,
+        }
+    }
+
+    fn numbers(&self, key: &str) -> Vec<f64> {
+        let values = self.golden[key].as_array().unwrap().iter();
+        values.map(|value| value.as_f64().unwrap()).collect()
+    }
+
+    fn options(&self) -> TrainOptions {
+        let number = |key: &str| self.golden[key].as_f64().unwrap();
+        TrainOptions {
+            steps: number("steps") as usize,
+            batch_size: number("batch") as usize,
+            learning_rate: number("rate"),
+            warmup_steps: number("warmup") as usize,
+            clip_norm: number("clip"),
+            shuffle: false,
+            ..TrainOptions::default()
+        }
+    }
+
+    fn train(&self, options: &TrainOptions) -> Vec<Progress> {
+        let start = peft::load(&golden_dir().join("curve-start")).unwrap();
+        assert_eq!(
+            (start.config().rank(), start.config().targets().len()),
+            (8, 7)
+        );
+        let mut steps = Vec::new();
+        self.engine
+            .train(
+                &start,
+                Factors::Both,
+                &self.examples,
+                options,
+                &mut |step| {
+                    steps.push(step);
+                    ControlFlow::Continue(())
+                },
+            )
+            .unwrap();
+        steps
+    }
+
+    fn assert_follows(&self, options: &TrainOptions) {
+        let steps = self.train(options);
+        let (losses, norms) = (self.numbers("losses"), self.numbers("norms"));
+        assert_eq!(steps.len(), losses.len());
+        for (step, (loss, norm)) in steps.iter().zip(losses.iter().zip(&norms)) {
+            let off = |got: f64, expected: f64| (got / expected - 1.0).abs();
+            assert!(off(step.loss, *loss) < 1e-3, "{step:?} instead of {loss}");
+            assert!(
+                off(step.gradient_norm, *norm) < 1e-2,
+                "{step:?} instead of {norm}"
+            );
+        }
+        assert!(losses[49] < losses[0] - 1.0, "PyTorch learnt nothing");
+    }
+}
+
+#[test]
+fn fifty_steps_follow_pytorch_and_peft() {
+    let curve = Curve::read();
+    curve.assert_follows(&curve.options());
+}
+
+#[test]
+fn so_do_accumulated_planned_and_low_memory_steps() {
+    let curve = Curve::read();
+    let batch = curve.options().batch_size;
+    curve.assert_follows(&TrainOptions {
+        batch_size: 1,
+        accumulation: batch,
+        ..curve.options()
+    });
+    // 24 examples are six whole batches of four: a planned pass is the same.
+    curve.assert_follows(&TrainOptions {
+        batching: Some(Batching::InOrder { examples: batch }),
+        ..curve.options()
+    });
+    curve.assert_follows(&TrainOptions {
+        memory: Memory::Low,
+        ..curve.options()
+    });
+}
+
+#[test]
+fn another_learning_rate_does_not_follow() {
+    let curve = Curve::read();
+    let options = curve.options();
+    let other = TrainOptions {
+        learning_rate: 1.1 * options.learning_rate,
+        ..options
+    };
+    let losses = curve.numbers("losses");
+    let off = curve
+        .train(&other)
+        .iter()
+        .zip(&losses)
+        .any(|(step, loss)| (step.loss / loss - 1.0).abs() > 1e-3);
+    assert!(off, "the tolerance hides a wrong learning rate");
+}
