@@ -6,6 +6,8 @@ pub mod connection;
 pub mod data;
 pub mod directory;
 pub mod enrol;
+pub mod generation;
+pub mod metrics;
 pub mod model;
 pub mod participant;
 pub mod training;
