@@ -6,6 +6,7 @@ pub mod connection;
 pub mod data;
 pub mod directory;
 pub mod enrol;
+pub mod evaluation;
 pub mod generation;
 pub mod metrics;
 pub mod model;

@@ -7,6 +7,8 @@ mod commands;
 mod display;
 mod eval;
 mod generate;
+mod local;
+mod threads;
 mod train;
 
 use std::process::ExitCode;

@@ -199,3 +199,7 @@ pub enum DecodeError {
         vocab: usize,
     },
 }
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

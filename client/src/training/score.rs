@@ -81,7 +81,8 @@ mod tests {
             [-3.0, -2.0, -1.0, -0.5],
         ];
         let flat: Vec<f32> = rows.iter().flatten().copied().collect();
-        let logits = Tensor::<Flex, 2>::from_data(TensorData::new(flat, [3, 4]), &Default::default());
+        let logits =
+            Tensor::<Flex, 2>::from_data(TensorData::new(flat, [3, 4]), &Default::default());
         let targets = [2_u32, 1, 0];
         let scores = score_rows(logits, &targets);
         for ((row, target), score) in rows.iter().zip(targets).zip(&scores) {
