@@ -7,6 +7,7 @@ mod commands;
 mod display;
 mod eval;
 mod generate;
+mod local;
 mod stop;
 mod threads;
 mod train;

@@ -13,6 +13,7 @@ pub mod prepare;
 pub mod records;
 pub mod split;
 pub mod template;
+mod text_stream;
 pub mod tokenizer;
 
 pub use batching::{Batching, plan_epoch};
@@ -21,4 +22,5 @@ pub use example::Example;
 pub use prepare::{DataReport, PrepareOptions};
 pub use records::{Content, Record, Turn};
 pub use split::HeldOut;
+pub use text_stream::TextStream;
 pub use tokenizer::TextPipeline;

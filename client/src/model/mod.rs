@@ -4,6 +4,7 @@
 //! Nothing here knows the wire, the rounds or the transport.
 
 mod batch;
+mod cache;
 mod checkpoint;
 mod config;
 mod cpu;
@@ -20,6 +21,7 @@ mod sequences;
 mod weights;
 
 pub use batch::Batch;
+pub use cache::Cache;
 pub use config::{Architecture, Llama3Scaling, LlamaConfig, ModelConfigError};
 pub use gradients::{Gradients, Memory, Score, loss_and_gradients};
 pub use llama::{Llama, Weight};

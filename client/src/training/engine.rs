@@ -8,6 +8,7 @@ use burn_flex::Flex;
 use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
 use fedlora_common::ids::Digest;
 
+use super::decode::{Decode, Decoder, Sequence};
 use super::device::{Device, DeviceError};
 use super::evaluate;
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
@@ -41,9 +42,12 @@ trait LocalModel: Send + Sync {
         &self,
         adapter: Option<&Adapter>,
         examples: &[Example],
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Evaluation, TrainError>;
 
     fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError>;
+
+    fn decoder(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Decode>, TrainError>;
 }
 
 impl<B: Passes> LocalModel for Llama<B> {
@@ -62,12 +66,18 @@ impl<B: Passes> LocalModel for Llama<B> {
         &self,
         adapter: Option<&Adapter>,
         examples: &[Example],
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Evaluation, TrainError> {
-        evaluate::evaluate(self, adapter, examples)
+        evaluate::evaluate(self, adapter, examples, progress)
     }
 
     fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
         evaluate::logits(self, adapter, tokens)
+    }
+
+    fn decoder(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Decode>, TrainError> {
+        let lora = evaluate::place(self, adapter)?;
+        Ok(Box::new(Sequence::new(self.clone(), lora)))
     }
 }
 
@@ -223,7 +233,31 @@ impl Engine {
         adapter: Option<&Adapter>,
         examples: &[Example],
     ) -> Result<Evaluation, TrainError> {
-        self.model.evaluate(adapter, examples)
+        self.evaluate_with(adapter, examples, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`evaluate`](Self::evaluate). `progress` hears from time to time how many examples
+    /// are done and may stop the evaluation, which then is of those.
+    ///
+    /// # Errors
+    /// Examples without a counted token, an adapter made for another model, or a loss that is
+    /// not finite.
+    pub fn evaluate_with(
+        &self,
+        adapter: Option<&Adapter>,
+        examples: &[Example],
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Evaluation, TrainError> {
+        self.model.evaluate(adapter, examples, progress)
+    }
+
+    /// A sequence without tokens yet, on the base or on the base with an adapter.
+    ///
+    /// # Errors
+    /// [`TrainError::Lora`] for an adapter made for another model.
+    pub fn decoder(&self, adapter: Option<&Adapter>) -> Result<Decoder, TrainError> {
+        let inner = self.model.decoder(adapter)?;
+        Ok(Decoder::new(inner, self.vocab_size(), self.max_tokens()))
     }
 
     /// The logits after each token, `[tokens, vocab]` row by row.

@@ -1,17 +1,20 @@
-//! Held-out loss and perplexity, and logits.
+//! Held-out loss, perplexity and token accuracy, and logits.
+
+use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 use fedlora_common::adapter::Adapter;
 
 use super::options::{Evaluation, TrainError};
+use super::score;
 use super::trainer::usable;
 use crate::data::Example;
 use crate::model::{Batch, Llama, Lora, Passes};
 
-/// Positions of a batch, padding included.
+/// Rows of a batch.
 const POSITIONS: usize = 2048;
 
-fn place<B: Passes>(
+pub(super) fn place<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
 ) -> Result<Option<Lora<B>>, TrainError> {
@@ -22,17 +25,19 @@ fn place<B: Passes>(
         .map_err(TrainError::from)
 }
 
-/// Mean loss per counted token. Examples are taken by length, so that little is padding.
+/// Scores the counted tokens. Examples are taken by length, so that tasks are alike.
+/// `progress` hears how many examples are done and may stop it; then the score is of those.
 pub(super) fn evaluate<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
     examples: &[Example],
+    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Evaluation, TrainError> {
     let lora = place(model, adapter)?;
     let max_tokens = model.config().max_position_embeddings;
     let mut examples = usable(examples, model.config().vocab_size, max_tokens)?;
     examples.sort_by_key(|example| example.tokens().len());
-    let (mut loss, mut tokens) = (0.0, 0);
+    let (mut loss, mut correct, mut tokens) = (0.0, 0, 0);
     let mut rest = &examples[..];
     while !rest.is_empty() {
         // Sorted, so the last of a batch is its longest.
@@ -46,13 +51,22 @@ pub(super) fn evaluate<B: Passes>(
         rest = later;
         let batch = Batch::new(part.iter().copied(), max_tokens);
         tokens += batch.targets().len();
-        loss += B::score(model, lora.as_ref(), &batch).loss;
+        let score = B::score(model, lora.as_ref(), &batch);
+        loss += score.loss;
+        correct += score.correct;
+        if progress(examples.len() - rest.len()).is_break() {
+            break;
+        }
     }
     let loss = loss / tokens as f64;
+    if !loss.is_finite() {
+        return Err(TrainError::NotFinite);
+    }
     Ok(Evaluation {
         loss,
         perplexity: loss.exp(),
         tokens,
+        token_accuracy: correct as f64 / tokens as f64,
     })
 }
 
@@ -75,6 +89,6 @@ pub(super) fn logits<B: Passes>(
         });
     }
     let hidden: Tensor<B, 2> = B::hidden(model, lora.as_ref(), &Batch::of_tokens(tokens));
-    let logits = hidden.matmul(model.output_weight().transpose());
+    let logits = score::logits(model, hidden);
     Ok(logits.into_data().iter::<f32>().collect())
 }

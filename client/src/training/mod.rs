@@ -3,6 +3,7 @@
 //! Nothing here knows the wire, the rounds or the transport.
 
 mod checkpoint;
+mod decode;
 mod device;
 mod engine;
 mod evaluate;
@@ -15,9 +16,12 @@ mod run;
 mod schedule;
 mod spec;
 mod tensorboard;
-mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Figures, Found, Scored};
+mod score;
+mod trainer;
+
+pub use decode::{DecodeError, Decoder};
 pub use device::{Device, DeviceError};
 pub use engine::{Engine, ModelError};
 pub use metrics::{EvaluationRecord, MetricsError, StepRecord};

@@ -209,6 +209,8 @@ pub struct Evaluation {
     pub perplexity: f64,
     /// Counted tokens.
     pub tokens: usize,
+    /// The share of them that the model finds likeliest.
+    pub token_accuracy: f64,
 }
 
 /// A training or evaluation that cannot be done.
@@ -254,6 +256,9 @@ pub enum TrainError {
         /// What does not fit.
         what: &'static str,
     },
+    /// A score that is no number.
+    #[error("the loss is not a finite number: the base or the adapter is broken")]
+    NotFinite,
     /// The loss or a value became NaN or infinite.
     #[error("training diverged at step {step}: a lower learning rate or smaller clip would help")]
     Diverged {

@@ -1,0 +1,70 @@
+//! What the commands that only read a base model share: opening it with an adapter, and the
+//! exit codes of what can go wrong.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use anyhow::Context;
+use fedlora_client::base::Base;
+use fedlora_client::data::TextPipeline;
+use fedlora_client::training::{Device, Engine};
+use fedlora_common::adapter::{Adapter, peft};
+use fedlora_common::exit::Exit;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Failure;
+
+/// A base model on its device, with its text and an adapter that fits it.
+pub(super) struct Opened {
+    pub(super) base: Base,
+    pub(super) pipeline: TextPipeline,
+    pub(super) engine: Engine,
+    pub(super) adapter: Option<Adapter>,
+}
+
+/// Opens all that a model needs. What is small comes first: a wrong adapter should not cost
+/// the reading of a model.
+pub(super) fn open(base: &str, adapter: Option<&Path>, device: &Device) -> Result<Opened, Failure> {
+    let adapter = adapter
+        .map(|folder| {
+            peft::load(folder).with_context(|| format!("the adapter {}", folder.display()))
+        })
+        .transpose()
+        .map_err(data)?;
+    let base = Base::open(base).map_err(data)?;
+    let pipeline = base.text().map_err(data)?;
+    let weights = base.weights().map_err(data)?;
+    let engine = Engine::from_weights(&weights, base.name(), device).map_err(data)?;
+    // Refuses an adapter of another model.
+    engine.decoder(adapter.as_ref()).map_err(data)?;
+    Ok(Opened {
+        base,
+        pipeline,
+        engine,
+        adapter,
+    })
+}
+
+/// A failure of data, model or device.
+pub(super) fn data(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Exit::Data, error)
+}
+
+/// A failure of the command line.
+pub(super) fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Exit::Usage, error)
+}
+
+/// A bar on standard error, on a terminal alone.
+pub(super) fn bar(what: &'static str, count: usize, quiet: bool) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() && !quiet {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {eta}")
+        .expect("the template is well-formed");
+    let bar = ProgressBar::with_draw_target(Some(count as u64), target).with_style(style);
+    bar.set_prefix(what);
+    bar
+}

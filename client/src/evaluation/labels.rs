@@ -1,0 +1,140 @@
+//! Closed sets of responses.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::question::Question;
+
+/// Most labels that are taken for a closed set unasked.
+const MOST_LABELS: usize = 20;
+/// Longest label that is taken for one unasked, in characters.
+const LONGEST_LABEL: usize = 40;
+/// Records that each label must have on average to be taken for one unasked.
+const RECORDS_EACH: usize = 3;
+
+/// The responses that there are to choose from, at least two, and which each record has.
+/// `Debug` shows their number only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LabelSet {
+    labels: Vec<String>,
+    truth: Vec<usize>,
+}
+
+impl fmt::Debug for LabelSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "LabelSet({} labels, {} records)",
+            self.labels.len(),
+            self.truth.len()
+        )
+    }
+}
+
+impl LabelSet {
+    /// The set of all responses, whatever they are, in alphabetical order. White space around
+    /// a response is not part of its label.
+    ///
+    /// # Errors
+    /// [`LabelError::Few`] where all records have the same response.
+    pub fn of_responses(questions: &[Question]) -> Result<Self, LabelError> {
+        let mut labels: BTreeMap<&str, usize> = questions
+            .iter()
+            .map(|question| (question.reference().trim(), 0))
+            .collect();
+        for (number, index) in labels.values_mut().enumerate() {
+            *index = number;
+        }
+        if labels.len() < 2 {
+            return Err(LabelError::Few {
+                records: questions.len(),
+            });
+        }
+        Ok(Self {
+            truth: questions
+                .iter()
+                .map(|question| labels[question.reference().trim()])
+                .collect(),
+            labels: labels.into_keys().map(str::to_owned).collect(),
+        })
+    }
+
+    /// The set of all responses if they look like labels: from 2 to 20, each of at most 40
+    /// characters on one line, and at least three records for each on average.
+    pub fn detect(questions: &[Question]) -> Option<Self> {
+        let set = Self::of_responses(questions).ok()?;
+        let short = |label: &String| {
+            label.chars().count() <= LONGEST_LABEL && !label.contains(['\n', '\r'])
+        };
+        let closed = set.labels.len() <= MOST_LABELS
+            && questions.len() >= RECORDS_EACH * set.labels.len()
+            && set.labels.iter().all(short);
+        closed.then_some(set)
+    }
+
+    /// A set given by hand.
+    ///
+    /// # Errors
+    /// Fewer than two labels, an empty or repeated one, or a record with another response.
+    pub fn given(labels: &[String], questions: &[Question]) -> Result<Self, LabelError> {
+        let labels: Vec<String> = labels.iter().map(|label| label.trim().to_owned()).collect();
+        let distinct = |(index, label): (usize, &String)| {
+            !label.is_empty() && !labels[..index].contains(label)
+        };
+        if labels.len() < 2 || !labels.iter().enumerate().all(distinct) {
+            return Err(LabelError::Given);
+        }
+        let place = |question: &Question| {
+            let response = question.reference().trim();
+            labels.iter().position(|label| label == response)
+        };
+        let truth: Vec<_> = questions.iter().map(place).collect();
+        let others = truth.iter().filter(|label| label.is_none()).count();
+        let first = questions.iter().zip(&truth).find(|(_, at)| at.is_none());
+        if let Some((question, _)) = first {
+            return Err(LabelError::Other {
+                place: question.place().to_owned(),
+                count: others,
+            });
+        }
+        Ok(Self {
+            truth: truth.into_iter().flatten().collect(),
+            labels,
+        })
+    }
+
+    /// The labels.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Each question's label, as a place in [`labels`](Self::labels).
+    pub fn truth(&self) -> &[usize] {
+        &self.truth
+    }
+}
+
+/// Responses that are no closed set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LabelError {
+    /// Nothing to choose from.
+    #[error(
+        "all {records} records have the same response: classification needs at least two \
+         different ones, or --labels that name the others"
+    )]
+    Few {
+        /// Records given.
+        records: usize,
+    },
+    /// Labels that cannot be told apart.
+    #[error("--labels needs at least two different labels, none of them empty")]
+    Given,
+    /// A response that is not among the labels.
+    #[error("{place}: the response is none of --labels, as in {count} records")]
+    Other {
+        /// The first such record.
+        place: String,
+        /// How many there are.
+        count: usize,
+    },
+}
