@@ -9,7 +9,7 @@ use fedlora_common::adapter::Target;
 use super::config::LlamaConfig;
 use super::lora::{Dropout, Lora};
 use super::ops::{FusedOps, Heads, Rotation};
-use super::rope::RopeTables;
+use super::rope::{RopeTables, inverse_frequencies};
 use super::weights::{BaseWeights, WeightsError};
 use crate::data::Example;
 
@@ -111,8 +111,7 @@ impl<B: Backend> Llama<B> {
         Ok(Self {
             rope: RopeTables::new(
                 config.max_position_embeddings,
-                config.head_dim,
-                config.rope_theta,
+                &inverse_frequencies(config),
                 device,
             ),
             config: Arc::new(config.clone()),

@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows the wire, the rounds or the transport.
 
+mod checkpoint;
 mod config;
 mod gradients;
 mod llama;

@@ -1,20 +1,16 @@
-//! Base weights on the host: read from a Hugging Face folder with every tensor checked, or
-//! written as one.
+//! Base weights: a configuration with a source of its tensors, which are read one at a time
+//! so that a model is never held twice, and written as a Hugging Face folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fedlora_common::adapter::Target;
 use fedlora_common::adapter::tensors::{self, FloatTensor, FloatType, TensorFileError};
 use fedlora_common::ids::{Digest, DigestWriter};
-use serde::Deserialize;
 
-use super::config::{LlamaConfig, ModelConfigError};
-
-const MOST_SHARD_BYTES: u64 = 64 << 30;
-const MOST_INDEX_BYTES: u64 = 64 << 20;
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
+use super::checkpoint::{Checkpoint, SINGLE_FILE};
+use super::config::{Architecture, LlamaConfig, ModelConfigError};
 
 /// Where the tensors of a model are read from, one at a time: a folder, a GGUF file, memory.
 ///
@@ -46,49 +42,16 @@ pub struct BaseWeights {
 }
 
 impl BaseWeights {
-    /// Reads `config.json` and `model.safetensors` (or the shards that its index lists).
-    /// A missing, extra, misshaped or not finite tensor is an error that names it.
+    /// Opens a Hugging Face folder: `config.json` and `model.safetensors`, or the shards that
+    /// its index lists. The values stay on the disk until they are asked for.
+    ///
+    /// # Errors
+    /// What the configuration or a header says that we do not run, by name: a missing, extra
+    /// or misshaped tensor, a type other than F32, F16 and BF16, a file that is not whole.
     pub fn load(dir: &Path) -> Result<Self, WeightsError> {
         let config = LlamaConfig::load(dir)?;
-        let mut found = BTreeMap::new();
-        for path in shards(dir)? {
-            for (name, tensor) in tensors::read(&path, MOST_SHARD_BYTES)? {
-                if found.contains_key(&name) {
-                    return Err(WeightsError::Twice { path, name });
-                }
-                found.insert(name, tensor);
-            }
-        }
-        // Some writers store the output layer beside the embedding it is tied to; older
-        // ones also the rotary frequencies. Neither is read.
-        if config.tie_word_embeddings {
-            found.remove("lm_head.weight");
-        }
-        found.retain(|name, _| !name.ends_with(".rotary_emb.inv_freq"));
-
-        let mut ordered = Vec::new();
-        for (name, expected) in config.tensors() {
-            let tensor = found.remove(&name).ok_or_else(|| WeightsError::Missing {
-                dir: dir.to_owned(),
-                name: name.clone(),
-            })?;
-            if tensor.shape != expected {
-                return Err(WeightsError::Shape {
-                    dir: dir.to_owned(),
-                    name,
-                    got: tensor.shape,
-                    expected,
-                });
-            }
-            ordered.push(tensor);
-        }
-        if let Some(name) = found.into_keys().next() {
-            return Err(WeightsError::Extra {
-                dir: dir.to_owned(),
-                name,
-            });
-        }
-        Ok(Self::from_source(config, Arc::new(InMemory(ordered))))
+        let checkpoint = Checkpoint::open(dir, &config)?;
+        Ok(Self::from_source(config, Arc::new(checkpoint)))
     }
 
     /// Takes a source whose tensors are those of `config`.
@@ -121,13 +84,16 @@ impl BaseWeights {
         let values = (0..specs.len())
             .map(|index| self.read(index))
             .collect::<Result<Vec<_>, _>>()?;
-        let views = specs.iter().zip(&values).map(|((name, _), tensor)| {
-            (
-                name.as_str(),
-                tensor.shape.as_slice(),
-                tensor.values.as_slice(),
-            )
-        });
+        let biases = self.output_biases();
+        let views = specs
+            .iter()
+            .map(|(name, _)| name)
+            .zip(&values)
+            .chain(biases.iter().map(|(name, tensor)| (name, tensor)))
+            .map(|(name, tensor)| {
+                let (shape, values) = (tensor.shape.as_slice(), tensor.values.as_slice());
+                (name.as_str(), shape, values)
+            });
         tensors::write(&dir.join(SINGLE_FILE), float, views)?;
         let dtype = match float {
             FloatType::F32 => "float32",
@@ -136,6 +102,22 @@ impl BaseWeights {
         let text = self.config.to_json(dtype);
         tensors::write_atomic(&dir.join("config.json"), text.as_bytes())?;
         Ok(())
+    }
+
+    /// What Transformers calls for beside a Llama's q k v biases, and we do not have.
+    fn output_biases(&self) -> Vec<(String, FloatTensor)> {
+        let config = &self.config;
+        if config.architecture != Architecture::Llama || !config.qkv_bias {
+            return Vec::new();
+        }
+        let zeros = FloatTensor {
+            shape: vec![config.hidden_size],
+            values: vec![0.0; config.hidden_size],
+        };
+        let path = Target::O.path();
+        (0..config.num_hidden_layers)
+            .map(|layer| (format!("model.layers.{layer}.{path}.bias"), zeros.clone()))
+            .collect()
     }
 
     /// The model's shape.
@@ -160,8 +142,9 @@ impl BaseWeights {
             .sum()
     }
 
-    /// A digest of everything that decides what the model computes: the configuration's
-    /// numbers, and every tensor's name, shape and values as little-endian `f32`.
+    /// A digest of everything that decides what the model computes: the architecture, the
+    /// configuration's numbers, and every tensor's name, shape and values as little-endian
+    /// `f32`. Equal values have equal digests, whatever type and file they were read from.
     ///
     /// # Errors
     /// A tensor that cannot be read: each is read once, and one is held at a time.
@@ -182,6 +165,7 @@ impl BaseWeights {
         }
         writer.number(config.rms_norm_eps.to_bits());
         writer.number(config.rope_theta.to_bits());
+        write_variant(&mut writer, config);
         let mut buffer = Vec::with_capacity(1 << 16);
         for (index, (name, shape)) in config.tensors().iter().enumerate() {
             let tensor = self.read(index)?;
@@ -200,46 +184,40 @@ impl BaseWeights {
     }
 }
 
+/// What sets a model apart from the plain Llama that the digest began with: nothing is added
+/// for one of those. No other field begins with these bytes.
+fn write_variant(writer: &mut DigestWriter, config: &LlamaConfig) {
+    let plain = config.architecture == Architecture::Llama
+        && config.rope_scaling.is_none()
+        && config.sliding_window.is_none()
+        && !config.qkv_bias;
+    if plain {
+        return;
+    }
+    writer.bytes(b"variant");
+    writer.bytes(config.architecture.model_type().as_bytes());
+    writer.number(u64::from(config.qkv_bias));
+    // No window has 0 keys.
+    writer.number(config.sliding_window.unwrap_or(0) as u64);
+    writer.number(u64::from(config.rope_scaling.is_some()));
+    if let Some(scaling) = &config.rope_scaling {
+        for number in [
+            scaling.factor,
+            scaling.low_freq_factor,
+            scaling.high_freq_factor,
+        ] {
+            writer.number(number.to_bits());
+        }
+        writer.number(scaling.original_max_position_embeddings as u64);
+    }
+}
+
 impl std::fmt::Debug for BaseWeights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BaseWeights")
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// The files that hold the weights.
-fn shards(dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    let single = dir.join(SINGLE_FILE);
-    let index = dir.join(INDEX_FILE);
-    if single.exists() || !index.exists() {
-        return Ok(vec![single]);
-    }
-    let bytes = tensors::read_bounded(&index, MOST_INDEX_BYTES)?;
-    let parsed: Index = serde_json::from_slice(&bytes).map_err(|source| WeightsError::Index {
-        path: index.clone(),
-        source,
-    })?;
-    let names: BTreeSet<_> = parsed.weight_map.into_values().collect();
-    names
-        .into_iter()
-        .map(|name| {
-            // An index must not lead out of its folder.
-            if Path::new(&name).file_name() == Some(name.as_ref()) {
-                Ok(dir.join(name))
-            } else {
-                Err(WeightsError::ShardName {
-                    path: index.clone(),
-                    got: name.chars().take(80).collect(),
-                })
-            }
-        })
-        .collect()
 }
 
 /// Weights that are not the configuration's.
@@ -266,6 +244,82 @@ pub enum WeightsError {
         path: PathBuf,
         /// The name, cut at 80 characters.
         got: String,
+    },
+    /// Neither weights nor an index.
+    #[error(
+        "{}: neither model.safetensors nor model.safetensors.index.json is there: expected a \
+         checkpoint in safetensors form (pickled ones, such as pytorch_model.bin, are not read)",
+        dir.display()
+    )]
+    NoWeights {
+        /// The model's folder.
+        dir: PathBuf,
+    },
+    /// The index names a file that is not there.
+    #[error("{}: shard '{name}' is not in the folder: fetch it", path.display())]
+    MissingShard {
+        /// The index.
+        path: PathBuf,
+        /// The shard.
+        name: String,
+    },
+    /// A header that is not one, or that does not fit its file.
+    #[error("{} is not a whole safetensors file ({reason}): fetch or write it again", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The index places a tensor in a shard that does not hold it.
+    #[error("{}: tensor '{name}' is not in shard '{shard}'", path.display())]
+    NotInShard {
+        /// The index.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shard.
+        shard: String,
+    },
+    /// A shard holds a tensor that the index does not know.
+    #[error("{}: tensor '{name}' is not in the index: one of the two is of another checkpoint", path.display())]
+    Unlisted {
+        /// The shard.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor's bytes could not be read.
+    #[error("{}: tensor '{name}' cannot be read ({source}): was the file changed since it was opened?", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An output layer that is said to be the embedding, and is not.
+    #[error(
+        "{}: tensor '{name}' differs from '{embedding}', which config.json says it is tied to: \
+         set tie_word_embeddings to false, or take it out",
+        path.display()
+    )]
+    Untied {
+        /// The file.
+        path: PathBuf,
+        /// The output layer.
+        name: String,
+        /// The embedding.
+        embedding: String,
+    },
+    /// A bias of an output projection.
+    #[error("{}: tensor '{name}' is not zero: biases are supported on q, k and v only", path.display())]
+    OutputBias {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
     },
     /// Two shards hold the same tensor.
     #[error("{}: tensor '{name}' also stands in another shard", path.display())]
@@ -306,116 +360,5 @@ pub enum WeightsError {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::super::config::tests::tiny;
-    use super::super::random::SplitMix;
-    use super::*;
-
-    pub(crate) fn random(config: LlamaConfig, seed: u64) -> BaseWeights {
-        let mut random = SplitMix::new(seed, 0);
-        let values = config
-            .tensors()
-            .iter()
-            .map(|(_, shape)| {
-                let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
-                let count = shape.iter().product::<usize>();
-                (0..count)
-                    .map(|_| (centre + 0.2 * random.normal()) as f32)
-                    .collect()
-            })
-            .collect();
-        BaseWeights::new(config, values)
-    }
-
-    fn saved() -> (tempfile::TempDir, BaseWeights) {
-        let dir = tempfile::tempdir().unwrap();
-        let weights = random(tiny(), 1);
-        weights.save(dir.path(), FloatType::F32).unwrap();
-        (dir, weights)
-    }
-
-    fn rewrite(dir: &Path, edit: impl Fn(&mut BTreeMap<String, FloatTensor>)) -> String {
-        let path = dir.join(SINGLE_FILE);
-        let mut all = tensors::read(&path, 1 << 30).unwrap();
-        edit(&mut all);
-        let views = all
-            .iter()
-            .map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.values.as_slice()));
-        tensors::write(&path, FloatType::F32, views).unwrap();
-        BaseWeights::load(dir).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn round_trips_and_digests() {
-        let (dir, weights) = saved();
-        let read = BaseWeights::load(dir.path()).unwrap();
-        let digest = weights.digest().unwrap();
-        assert_eq!(read.digest().unwrap(), digest);
-        assert_ne!(random(tiny(), 2).digest().unwrap(), digest);
-    }
-
-    #[test]
-    fn reads_shards_and_refuses_an_index_that_leaves_the_folder() {
-        let (dir, weights) = saved();
-        let all = tensors::read(&dir.path().join(SINGLE_FILE), 1 << 30).unwrap();
-        std::fs::remove_file(dir.path().join(SINGLE_FILE)).unwrap();
-        let mut map = BTreeMap::new();
-        for (shard, part) in [("a.safetensors", 0), ("b.safetensors", 1)] {
-            let chosen = all.iter().enumerate().filter(|(i, _)| i % 2 == part);
-            let views = chosen.map(|(_, (name, t))| {
-                map.insert(name.clone(), shard.to_owned());
-                (name.as_str(), t.shape.as_slice(), t.values.as_slice())
-            });
-            tensors::write(&dir.path().join(shard), FloatType::F32, views).unwrap();
-        }
-        let write_index = |map: &BTreeMap<String, String>| {
-            let text = serde_json::json!({ "weight_map": map }).to_string();
-            std::fs::write(dir.path().join(INDEX_FILE), text).unwrap();
-        };
-        write_index(&map);
-        let read = BaseWeights::load(dir.path()).unwrap();
-        assert_eq!(read.digest().unwrap(), weights.digest().unwrap());
-        map.insert("x".to_owned(), "../b.safetensors".to_owned());
-        write_index(&map);
-        let error = BaseWeights::load(dir.path()).unwrap_err();
-        assert!(matches!(error, WeightsError::ShardName { .. }), "{error}");
-    }
-
-    #[test]
-    fn names_what_is_missing_extra_misshaped_or_not_finite() {
-        let name = "model.layers.1.mlp.up_proj.weight";
-        let (dir, _) = saved();
-        let error = rewrite(dir.path(), |all| drop(all.remove(name)));
-        assert!(error.contains(name) && error.contains("missing"), "{error}");
-        let (dir, _) = saved();
-        let error = rewrite(dir.path(), |all| {
-            let copy = all[name].clone();
-            all.insert("odd".to_owned(), copy);
-        });
-        assert!(error.contains("'odd'"), "{error}");
-        let (dir, _) = saved();
-        let error = rewrite(dir.path(), |all| all.get_mut(name).unwrap().shape.reverse());
-        assert!(
-            error.contains(name) && error.contains("[16, 24]"),
-            "{error}"
-        );
-        let (dir, _) = saved();
-        let error = rewrite(dir.path(), |all| {
-            all.get_mut(name).unwrap().values[5] = f32::NAN;
-        });
-        assert!(
-            error.contains(name) && error.contains("element 5"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn refuses_a_truncated_file() {
-        let (dir, _) = saved();
-        let path = dir.path().join(SINGLE_FILE);
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let error = BaseWeights::load(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("whole"), "{error}");
-    }
-}
+#[path = "weights_tests.rs"]
+pub(crate) mod tests;
