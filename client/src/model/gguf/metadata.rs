@@ -216,6 +216,11 @@ impl Metadata {
         self.values.get(key)
     }
 
+    #[cfg(test)]
+    pub(super) fn values(&self) -> &BTreeMap<String, Value> {
+        &self.values
+    }
+
     /// The error for a key that is missing or not as expected.
     pub(crate) fn refuse(&self, key: &str, expected: &'static str) -> GgufError {
         GgufError::Key {

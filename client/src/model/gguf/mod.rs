@@ -13,10 +13,13 @@ pub(crate) mod metadata;
 mod quant;
 mod rope_factors;
 mod source;
+#[cfg(test)]
+pub(crate) mod test_file;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use config::token as token_id;
 pub use error::GgufError;
 
 use super::weights::{BaseWeights, WeightsError};
