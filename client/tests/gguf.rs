@@ -18,13 +18,16 @@ fn assert_logits(name: &str) {
     let tokens: Vec<u32> = serde_json::from_value(golden["tokens"].clone()).unwrap();
     let expected: Vec<f64> = serde_json::from_value(golden["last_logits"].clone()).unwrap();
     let weights = BaseWeights::from_gguf(&golden_dir().join(format!("{name}.gguf"))).unwrap();
-    let engine = Engine::from_weights(weights, name, &Device::Cpu).unwrap();
+    let engine = Engine::from_weights(&weights, name, &Device::Cpu).unwrap();
     let logits = engine.logits(None, &tokens).unwrap();
     let last = &logits[logits.len() - expected.len()..];
     let largest = expected.iter().fold(0.0_f64, |most, it| most.max(it.abs()));
     for (index, (&got, expected)) in last.iter().zip(&expected).enumerate() {
         let error = (f64::from(got) - expected).abs() / largest;
-        assert!(error < 1e-4, "{name}, token {index}: {got} instead of {expected}");
+        assert!(
+            error < 1e-4,
+            "{name}, token {index}: {got} instead of {expected}"
+        );
     }
 }
 

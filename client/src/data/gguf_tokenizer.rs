@@ -40,11 +40,10 @@ impl TextPipeline {
         let container = Container::open(path)?;
         let vocabulary = Vocabulary::read(container.metadata())?;
         let json = vocabulary.to_json()?.to_string();
-        let template = container.metadata().optional(
-            "tokenizer.chat_template",
-            "a text",
-            Value::as_text,
-        )?;
+        let template =
+            container
+                .metadata()
+                .optional("tokenizer.chat_template", "a text", Value::as_text)?;
         let template = match template {
             Some(source) => Ok(ChatTemplate::new(source, vocabulary.named_tokens())?),
             None => Err(path.display().to_string()),
@@ -222,8 +221,7 @@ impl<'a> Vocabulary<'a> {
         let tokens = self.tokens.iter().enumerate();
         tokens
             .filter_map(|(id, &token)| {
-                let special =
-                    self.is(id, CONTROL) || named.contains(&id) || usual.contains(&token);
+                let special = self.is(id, CONTROL) || named.contains(&id) || usual.contains(&token);
                 let user = self.is(id, USER_DEFINED) && spelled[id] == token;
                 ((special || user) && !token.is_empty()).then(|| {
                     json!({
@@ -287,7 +285,9 @@ impl<'a> Vocabulary<'a> {
     /// What is put around a text.
     fn post_processor(&self) -> Result<Json, GgufError> {
         let flag = |key, default| -> Result<bool, GgufError> {
-            let value = self.metadata.optional(key, "true or false", Value::as_bool)?;
+            let value = self
+                .metadata
+                .optional(key, "true or false", Value::as_bool)?;
             Ok(value.unwrap_or(default))
         };
         let begin = flag(
@@ -347,9 +347,9 @@ impl<'a> Vocabulary<'a> {
     fn merges(&self) -> Result<Vec<(String, String)>, GgufError> {
         let key = "tokenizer.ggml.merges";
         let expected = "a list of texts, each two tokens with a space between";
-        let listed = self.metadata.optional(key, expected, |value| {
-            value.as_list().and_then(two_tokens)
-        })?;
+        let listed = self
+            .metadata
+            .optional(key, expected, |value| value.as_list().and_then(two_tokens))?;
         match (listed, self.kind) {
             (Some(merges), _) => Ok(merges),
             (None, Kind::SentencePiece) => self.merges_by_score(),

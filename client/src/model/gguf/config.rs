@@ -156,14 +156,13 @@ impl Keys<'_> {
         if let Some(size) = self.optional_size("vocab_size")? {
             return Ok(size);
         }
-        let embedding =
-            container
-                .tensors()
-                .get(EMBEDDING)
-                .ok_or_else(|| GgufError::Missing {
-                    path: container.path().to_owned(),
-                    name: EMBEDDING.to_owned(),
-                })?;
+        let embedding = container
+            .tensors()
+            .get(EMBEDDING)
+            .ok_or_else(|| GgufError::Missing {
+                path: container.path().to_owned(),
+                name: EMBEDDING.to_owned(),
+            })?;
         Some(embedding.shape[0])
             .filter(|size| *size as i128 <= MOST_SIZE)
             .ok_or_else(|| self.refuse("vocab_size", SIZE))
@@ -184,7 +183,9 @@ impl Keys<'_> {
         for factor in ["rope.scaling.factor", "rope.scale_linear"] {
             // Converters write a factor of 0 or 1 where there is no scaling.
             self.metadata.optional(&self.key(factor), one, |value| {
-                value.as_float().filter(|&factor| factor == 0.0 || factor == 1.0)
+                value
+                    .as_float()
+                    .filter(|&factor| factor == 0.0 || factor == 1.0)
             })?;
         }
         Ok(())

@@ -367,7 +367,10 @@ impl<R: Read> Reader<'_, R> {
 
     fn scalar_type(&self, code: u32, at: u64, key: &str) -> Result<ScalarType, GgufError> {
         ScalarType::from_code(code).ok_or_else(|| {
-            self.malformed(at, format!("key '{key}' is of type {code}, which GGUF lacks"))
+            self.malformed(
+                at,
+                format!("key '{key}' is of type {code}, which GGUF lacks"),
+            )
         })
     }
 

@@ -28,7 +28,9 @@ impl Builder {
     }
 
     fn pair(&mut self, key: &str, code: u32, value: &[u8]) -> &mut Self {
-        self.text(key.as_bytes()).put(&code.to_le_bytes()).put(value)
+        self.text(key.as_bytes())
+            .put(&code.to_le_bytes())
+            .put(value)
     }
 
     fn tensor(&mut self, name: &str, shape: &[u64], code: u32, offset: u64) -> &mut Self {
@@ -145,7 +147,10 @@ fn reads_version_2_alike_and_no_other() {
     assert!(read(&bytes).is_ok());
     for version in [0_u32, 1, 4, 99] {
         let refusal = Builder::new(version, 0, 0).refusal();
-        assert!(refusal.contains(&format!("version {version} ")), "{refusal}");
+        assert!(
+            refusal.contains(&format!("version {version} ")),
+            "{refusal}"
+        );
     }
     let big = Builder::new(3_u32.swap_bytes(), 0, 0).refusal();
     assert!(big.contains("big-endian"), "{big}");
@@ -181,10 +186,20 @@ fn refuses_counts_and_lengths_that_the_file_cannot_hold() {
         Builder::new(3, u64::MAX, 0).refusal(),
         Builder::new(3, 1 << 40, 0).refusal(),
         Builder::new(3, 0, u64::MAX).refusal(),
-        Builder::new(3, 0, 1).put(&u64::MAX.to_le_bytes()).data(99).refusal(),
-        Builder::new(3, 0, 1).pair("k", 8, &u64::MAX.to_le_bytes()).data(99).refusal(),
-        Builder::new(3, 0, 1).pair("k", 9, &scalars(8, 1 << 50, &[0; 99])).refusal(),
-        Builder::new(3, 0, 1).pair("k", 9, &scalars(12, 1 << 61, &[0; 99])).refusal(),
+        Builder::new(3, 0, 1)
+            .put(&u64::MAX.to_le_bytes())
+            .data(99)
+            .refusal(),
+        Builder::new(3, 0, 1)
+            .pair("k", 8, &u64::MAX.to_le_bytes())
+            .data(99)
+            .refusal(),
+        Builder::new(3, 0, 1)
+            .pair("k", 9, &scalars(8, 1 << 50, &[0; 99]))
+            .refusal(),
+        Builder::new(3, 0, 1)
+            .pair("k", 9, &scalars(12, 1 << 61, &[0; 99]))
+            .refusal(),
     ] {
         assert!(refusal.contains("at most"), "{refusal}");
     }
@@ -193,7 +208,10 @@ fn refuses_counts_and_lengths_that_the_file_cannot_hold() {
 #[test]
 fn refuses_values_that_mean_nothing() {
     let pair = |code, value: &[u8]| {
-        Builder::new(3, 0, 1).pair("some.key", code, value).data(64).refusal()
+        Builder::new(3, 0, 1)
+            .pair("some.key", code, value)
+            .data(64)
+            .refusal()
     };
     for (refusal, why) in [
         (pair(13, &[0; 8]), "type 13"),
@@ -204,8 +222,14 @@ fn refuses_values_that_mean_nothing() {
     ] {
         assert!(refusal.contains(why), "{refusal}");
     }
-    let twice = Builder::new(3, 0, 2).pair("k", 7, &[0]).pair("k", 7, &[0]).refusal();
-    assert!(twice.contains("'k'") && twice.contains("second time"), "{twice}");
+    let twice = Builder::new(3, 0, 2)
+        .pair("k", 7, &[0])
+        .pair("k", 7, &[0])
+        .refusal();
+    assert!(
+        twice.contains("'k'") && twice.contains("second time"),
+        "{twice}"
+    );
     for alignment in [0_u32, 3, 1 << 21] {
         let refusal = Builder::new(3, 0, 1)
             .pair("general.alignment", 4, &alignment.to_le_bytes())
@@ -217,7 +241,10 @@ fn refuses_values_that_mean_nothing() {
 #[test]
 fn refuses_tensors_of_wrong_shape_type_or_place_by_name() {
     let one = |shape: &[u64], code, offset| {
-        Builder::new(3, 1, 0).tensor("blk.0.x", shape, code, offset).data(128).refusal()
+        Builder::new(3, 1, 0)
+            .tensor("blk.0.x", shape, code, offset)
+            .data(128)
+            .refusal()
     };
     for (refusal, why) in [
         (one(&[], 0, 0), "0 dimensions"),
@@ -234,34 +261,53 @@ fn refuses_tensors_of_wrong_shape_type_or_place_by_name() {
         (one(&[1 << 30], 0, 0), "within the file"),
         (one(&[4], 0, 4), "multiple of 32"),
     ] {
-        assert!(refusal.contains("'blk.0.x'") && refusal.contains(why), "{refusal}");
+        assert!(
+            refusal.contains("'blk.0.x'") && refusal.contains(why),
+            "{refusal}"
+        );
     }
     let twice = Builder::new(3, 2, 0)
         .tensor("x", &[4], 0, 0)
         .tensor("x", &[4], 0, 32)
         .data(64)
         .refusal();
-    assert!(twice.contains("'x'") && twice.contains("second time"), "{twice}");
+    assert!(
+        twice.contains("'x'") && twice.contains("second time"),
+        "{twice}"
+    );
     let over = Builder::new(3, 2, 0)
         .tensor("x", &[16], 0, 0)
         .tensor("y", &[4], 0, 32)
         .data(64)
         .refusal();
-    assert!(over.contains("'x'") && over.contains("over tensor 'y'"), "{over}");
+    assert!(
+        over.contains("'x'") && over.contains("over tensor 'y'"),
+        "{over}"
+    );
 }
 
 #[test]
 fn opens_files_and_knows_them_by_their_first_letters() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model");
-    std::fs::File::create(&path).unwrap().write_all(&whole()).unwrap();
+    std::fs::File::create(&path)
+        .unwrap()
+        .write_all(&whole())
+        .unwrap();
     assert!(has_magic(&path));
     let container = Container::open(&path).unwrap();
     let mut buffer = [1; 24];
-    container.read_at(&mut buffer, container.tensors()["a"].offset).unwrap();
+    container
+        .read_at(&mut buffer, container.tensors()["a"].offset)
+        .unwrap();
     assert_eq!(buffer, [0; 24]);
     // The file was cut after it was opened.
-    std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(100)
+        .unwrap();
     let error = container.read_at(&mut buffer, 96).unwrap_err();
     assert!(matches!(error, GgufError::Io { .. }), "{error}");
     std::fs::write(&path, "GGU").unwrap();

@@ -10,9 +10,12 @@ use super::*;
 
 /// Every bit of every value counts, and its place: what the script computes of the bits.
 fn fingerprint(values: &[f32]) -> String {
-    let sum = values.iter().zip(1_u64..).fold(0_u64, |sum, (value, place)| {
-        sum.wrapping_add(u64::from(value.to_bits()).wrapping_mul(place))
-    });
+    let sum = values
+        .iter()
+        .zip(1_u64..)
+        .fold(0_u64, |sum, (value, place)| {
+            sum.wrapping_add(u64::from(value.to_bits()).wrapping_mul(place))
+        });
     sum.to_string()
 }
 
@@ -49,7 +52,11 @@ fn weights_are_those_that_transformers_loads() {
         }
         // Transformers lists a tied output layer as well.
         let tied = usize::from(weights.config().tie_word_embeddings);
-        assert_eq!(weights.config().tensors().len() + tied, expected.len(), "{name}");
+        assert_eq!(
+            weights.config().tensors().len() + tied,
+            expected.len(),
+            "{name}"
+        );
     }
 }
 
@@ -59,14 +66,25 @@ fn the_configuration_is_that_of_the_metadata() {
     let weights = open("llama3-rope.gguf");
     let config = weights.config();
     assert_eq!(config.architecture, Architecture::Llama);
-    let sizes = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+    let sizes = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+    );
     assert_eq!(sizes, (32, 32, 1));
-    let heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+    let heads = (
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    );
     assert_eq!(heads, (2, 1, 16));
     assert_eq!(config.max_position_embeddings, 128);
     assert_eq!(config.rms_norm_eps, f64::from(1e-5_f32));
     assert!(config.tie_word_embeddings && !config.qkv_bias);
-    assert_eq!((config.bos_token_id, config.eos_token_id), (Some(1), Some(2)));
+    assert_eq!(
+        (config.bos_token_id, config.eos_token_id),
+        (Some(1), Some(2))
+    );
     let scaling = Llama3Scaling {
         factor: 8.0,
         low_freq_factor: 1.0,
@@ -89,7 +107,11 @@ fn a_folder_with_the_same_values_has_the_same_digest() {
         let dir = tempfile::tempdir().unwrap();
         weights.save(dir.path(), FloatType::F32).unwrap();
         let folder = BaseWeights::load(dir.path()).unwrap();
-        assert_eq!(folder.digest().unwrap(), weights.digest().unwrap(), "{name}");
+        assert_eq!(
+            folder.digest().unwrap(),
+            weights.digest().unwrap(),
+            "{name}"
+        );
     }
 }
 
@@ -138,37 +160,62 @@ fn a_file_written_again_is_the_same_model() {
 #[test]
 fn names_tensors_that_are_missing_extra_misshaped_or_not_finite() {
     let file = || TestFile::golden("llama-mixed.gguf");
-    for name in ["token_embd.weight", "output_norm.weight", "blk.1.ffn_up.weight"] {
+    for name in [
+        "token_embd.weight",
+        "output_norm.weight",
+        "blk.1.ffn_up.weight",
+    ] {
         let mut changed = file();
         changed.tensors.remove(name).unwrap();
         let missing = refusal(&changed);
-        assert!(missing.contains(&format!("'{name}' is missing")), "{missing}");
+        assert!(
+            missing.contains(&format!("'{name}' is missing")),
+            "{missing}"
+        );
     }
     let missing = refusal(&file().set("llama.block_count", Value::Integer(1 << 24)));
-    assert!(missing.contains("'blk.2.attn_norm.weight' is missing"), "{missing}");
+    assert!(
+        missing.contains("'blk.2.attn_norm.weight' is missing"),
+        "{missing}"
+    );
 
     let extra = refusal(&file().set("llama.block_count", Value::Integer(1)));
-    assert!(extra.contains("'blk.1.attn_k.weight' does not belong"), "{extra}");
+    assert!(
+        extra.contains("'blk.1.attn_k.weight' does not belong"),
+        "{extra}"
+    );
     // Biases, which Llama files must not have.
     let mut changed = file();
     let bias = changed.tensors["output_norm.weight"].clone();
     changed.tensors.insert("blk.0.attn_q.bias".to_owned(), bias);
     let extra = refusal(&changed);
-    assert!(extra.contains("'blk.0.attn_q.bias' does not belong"), "{extra}");
+    assert!(
+        extra.contains("'blk.0.attn_q.bias' does not belong"),
+        "{extra}"
+    );
 
     let mut changed = file();
     changed.tensor("blk.0.ffn_down.weight").shape.reverse();
     let shape = refusal(&changed);
     assert!(shape.contains("'blk.0.ffn_down.weight'"), "{shape}");
-    assert!(shape.contains("[64, 32]") && shape.contains("[32, 64]"), "{shape}");
+    assert!(
+        shape.contains("[64, 32]") && shape.contains("[32, 64]"),
+        "{shape}"
+    );
     let shape = refusal(&file().set("llama.vocab_size", Value::Integer(421)));
-    assert!(shape.contains("'token_embd.weight'") && shape.contains("421"), "{shape}");
+    assert!(
+        shape.contains("'token_embd.weight'") && shape.contains("421"),
+        "{shape}"
+    );
 
     let mut changed = file();
     let bytes = &mut changed.tensor("blk.1.ffn_down.weight").bytes;
     bytes[4 * 70..4 * 71].copy_from_slice(&f32::NAN.to_le_bytes());
     let error = refusal(&changed);
-    assert!(error.contains("element 70 of tensor 'blk.1.ffn_down.weight'"), "{error}");
+    assert!(
+        error.contains("element 70 of tensor 'blk.1.ffn_down.weight'"),
+        "{error}"
+    );
 }
 
 /// The element that an error names is the model's, not the file's.
@@ -220,7 +267,10 @@ fn refuses_by_name_what_the_metadata_must_not_say() {
             ("llama.attention.key_length", Value::Integer(16)) => "llama.rope.dimension_count",
             _ => key,
         };
-        assert!(error.contains(&format!("'{key}' is ")), "{key} {value:?}: {error}");
+        assert!(
+            error.contains(&format!("'{key}' is ")),
+            "{key} {value:?}: {error}"
+        );
     }
     for key in [
         "general.architecture",
@@ -232,7 +282,10 @@ fn refuses_by_name_what_the_metadata_must_not_say() {
         "llama.context_length",
     ] {
         let error = refusal(&TestFile::golden("llama-mixed.gguf").without(key));
-        assert!(error.contains(&format!("'{key}' is absent")), "{key}: {error}");
+        assert!(
+            error.contains(&format!("'{key}' is absent")),
+            "{key}: {error}"
+        );
     }
 }
 

@@ -137,7 +137,11 @@ impl TensorType {
     /// When `bytes` are not what `out.len()` values take: that is a bug of the caller.
     pub(crate) fn dequantize(self, bytes: &[u8], out: &mut [f32]) {
         let block = self.block();
-        assert_eq!(bytes.len(), self.bytes_of(out.len()), "bytes of whole blocks");
+        assert_eq!(
+            bytes.len(),
+            self.bytes_of(out.len()),
+            "bytes of whole blocks"
+        );
         let pairs = bytes
             .chunks_exact(block.bytes)
             .zip(out.chunks_exact_mut(block.values));
@@ -280,17 +284,26 @@ mod tests {
         block.extend((0..16_u8).map(|i| i | (15 - i) << 4));
         let mut out = [0.0; 32];
         TensorType::Q4_0.dequantize(&block, &mut out);
-        assert_eq!((out[0], out[15], out[16], out[31]), (-16.0, 14.0, 14.0, -16.0));
+        assert_eq!(
+            (out[0], out[15], out[16], out[31]),
+            (-16.0, 14.0, 14.0, -16.0)
+        );
         block.splice(2..2, f16::from_f32(-1.0).to_le_bytes());
         TensorType::Q4_1.dequantize(&block, &mut out);
-        assert_eq!((out[0], out[15], out[16], out[31]), (-1.0, 29.0, 29.0, -1.0));
+        assert_eq!(
+            (out[0], out[15], out[16], out[31]),
+            (-1.0, 29.0, 29.0, -1.0)
+        );
     }
 
     #[test]
     fn a_type_that_is_not_read_is_named() {
         assert_eq!(TensorType::from_code(10), Err("Q2_K".to_owned()));
         assert_eq!(TensorType::from_code(4), Err("number 4".to_owned()));
-        assert_eq!(TensorType::from_code(u32::MAX), Err("number 4294967295".to_owned()));
+        assert_eq!(
+            TensorType::from_code(u32::MAX),
+            Err("number 4294967295".to_owned())
+        );
     }
 
     #[test]

@@ -50,9 +50,7 @@ fn find(factors: &[f32], head_dim: usize, theta: f64) -> Result<Option<Llama3Sca
     // Frequencies fall with the pair, so the last is the first to be slowed in full.
     let factor = f64::from(factors[factors.len() - 1]);
     if factor <= 1.0 {
-        return Err(format!(
-            "its last factor is {factor}: Llama 3's is above 1"
-        ));
+        return Err(format!("its last factor is {factor}: Llama 3's is above 1"));
     }
     // Only the ratios of the other three numbers count. All released models take 1 and 4, and
     // positions of the first training that are a power of two, most often 8192: that comes
