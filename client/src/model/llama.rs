@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Bool, Int, Tensor, TensorData, TensorPrimitive};
 use fedlora_common::adapter::Target;
 
 use super::config::LlamaConfig;
@@ -87,8 +88,12 @@ pub struct Llama<B: Backend> {
     rope: RopeTables<B>,
 }
 
-/// Tensors of a block, counted from its first.
+/// Tensors of a block, counted from its first; the biases of q k v follow.
 const PER_BLOCK: usize = 9;
+
+fn per_block(config: &LlamaConfig) -> usize {
+    PER_BLOCK + if config.qkv_bias { 3 } else { 0 }
+}
 
 impl<B: Backend> Llama<B> {
     /// Reads the weights, one tensor at a time, and places them on the device.
@@ -157,7 +162,7 @@ impl<B: Backend> Llama<B> {
     }
 
     fn block(&self, layer: usize, offset: usize) -> Tensor<B, 2> {
-        self.tensors[1 + layer * PER_BLOCK + offset].clone()
+        self.tensors[1 + layer * per_block(&self.config) + offset].clone()
     }
 }
 
@@ -192,7 +197,7 @@ impl<B: FusedOps> Llama<B> {
             x = pass.attention(x);
             x = pass.feed_forward(x);
         }
-        let last = 1 + config.num_hidden_layers * PER_BLOCK;
+        let last = 1 + config.num_hidden_layers * per_block(config);
         self.norm(x, self.tensors[last].clone())
     }
 
@@ -215,7 +220,10 @@ impl<B: FusedOps> Pass<'_, B> {
         // Two norms stand among the seven projections.
         let offset = 1 + target as usize + usize::from(target >= Target::Gate);
         let weight = self.model.block(self.layer, offset);
-        let y = x.clone().matmul(weight.transpose());
+        let mut y = x.clone().matmul(weight.transpose());
+        if self.model.config.qkv_bias && target <= Target::V {
+            y = y + self.model.block(self.layer, PER_BLOCK + target as usize);
+        }
         let low_rank = self
             .lora
             .and_then(|lora| lora.apply(self.layer, target, x, self.dropout));
@@ -250,7 +258,23 @@ impl<B: FusedOps> Pass<'_, B> {
         let scores = q
             .reshape([groups, rows, dim])
             .matmul(k.reshape([groups, length, dim]).swap_dims(1, 2));
-        let p: Tensor<B, 3> = wrap(B::causal_softmax(raw(scores), 1.0 / (dim as f64).sqrt()));
+        let scale = 1.0 / (dim as f64).sqrt();
+        let p: Tensor<B, 3> = match config.sliding_window {
+            Some(window) if window < length => {
+                let device = scores.device();
+                let later = Tensor::<B, 2, Bool>::tril_mask([length, length], 0, &device);
+                let gone =
+                    Tensor::<B, 2, Bool>::triu_mask([length, length], 1 - window as i64, &device);
+                let hidden = later
+                    .bool_or(gone)
+                    .reshape([1, 1, length, length])
+                    .expand([groups, rows / length, length, length])
+                    .reshape([groups, rows, length]);
+                let scores = scores.mul_scalar(scale);
+                softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 2)
+            }
+            _ => wrap(B::causal_softmax(raw(scores), scale)),
+        };
         let context =
             p.matmul(v.reshape([groups, length, dim]))
                 .reshape([batch, queries.heads, length, dim]);

@@ -32,8 +32,13 @@ pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
     let rope_theta = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
     let blocks = keys.size("block_count")?;
     has_blocks(container, blocks)?;
+    let sliding_window = keys.optional_size("attention.sliding_window")?;
     let config = LlamaConfig {
-        architecture,
+        architecture: match (architecture, sliding_window) {
+            // Mistral's files call themselves Llama; only a window tells them apart.
+            (Architecture::Llama, Some(_)) => Architecture::Mistral,
+            _ => architecture,
+        },
         vocab_size: keys.vocabulary(container)?,
         hidden_size,
         intermediate_size: keys.size("feed_forward_length")?,
@@ -47,7 +52,7 @@ pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
             .ok_or_else(|| keys.refuse("attention.layer_norm_rms_epsilon", POSITIVE))?,
         rope_theta,
         rope_scaling: rope_factors::scaling(container, head_dim, rope_theta)?,
-        sliding_window: keys.optional_size("attention.sliding_window")?,
+        sliding_window,
         qkv_bias: architecture == Architecture::Qwen2,
         tie_word_embeddings: !container.tensors().contains_key(OUTPUT),
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id")?,
@@ -62,7 +67,6 @@ fn architecture(metadata: &Metadata) -> Result<(Architecture, &'static str), Ggu
     let key = "general.architecture";
     let expected = "\"llama\" or \"qwen2\", the supported architectures";
     match metadata.required(key, expected, Value::as_text)? {
-        // Mistral's files say so, too.
         "llama" => Ok((Architecture::Llama, "llama")),
         "qwen2" => Ok((Architecture::Qwen2, "qwen2")),
         _ => Err(metadata.refuse(key, expected)),

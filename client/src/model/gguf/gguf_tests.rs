@@ -303,6 +303,7 @@ fn takes_what_files_may_leave_out() {
     assert_eq!(config(&file), whole);
     file = file.set("llama.attention.sliding_window", Value::Integer(16));
     assert_eq!(config(&file).sliding_window, Some(16));
+    assert_eq!(config(&file).architecture, Architecture::Mistral);
     file.tensors.remove("output.weight");
     assert!(config(&file).tie_word_embeddings);
 }

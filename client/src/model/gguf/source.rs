@@ -54,8 +54,9 @@ impl GgufSource {
                 });
             }
             let rotated = name.contains(".attn_q.") || name.contains(".attn_k.");
-            let head =
-                (rotated && config.architecture == Architecture::Llama).then_some(config.head_dim);
+            // Qwen2's files keep the order.
+            let reordered = rotated && config.architecture != Architecture::Qwen2;
+            let head = reordered.then_some(config.head_dim);
             places.push(Place { name, info, head });
         }
         let mut known: BTreeSet<&str> = places.iter().map(|place| place.name.as_str()).collect();
