@@ -8,6 +8,7 @@
 pub mod batching;
 pub mod dataset;
 mod example;
+mod gguf_tokenizer;
 mod jinja;
 pub mod prepare;
 pub mod records;

@@ -31,6 +31,9 @@ pub enum TokenizerError {
         /// What the tokenizer library says.
         why: String,
     },
+    /// A GGUF file that is broken, or whose tokenizer is not supported.
+    #[error(transparent)]
+    Gguf(#[from] crate::model::GgufError),
     /// The template is missing, broken or refuses the record.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -78,6 +81,17 @@ impl TextPipeline {
         let mut made =
             Self::new(&bytes, template).map_err(|why| TokenizerError::Format { file, why })?;
         made.ends.extend(configured_ends(folder));
+        Ok(made)
+    }
+
+    /// What [`new`](Self::new) makes, with more tokens that end a text.
+    pub(super) fn from_parts(
+        bytes: &[u8],
+        template: Result<ChatTemplate, String>,
+        ends: impl IntoIterator<Item = u32>,
+    ) -> Result<Self, String> {
+        let mut made = Self::new(bytes, template)?;
+        made.ends.extend(ends);
         Ok(made)
     }
 

@@ -1,5 +1,5 @@
-//! A Llama model in burn: its configuration and weights as Hugging Face folders hold them,
-//! the forward pass with factored LoRA, and the loss. Step 2 of the round.
+//! A Llama model in burn: its configuration and weights as Hugging Face folders and GGUF files
+//! hold them, the forward pass with factored LoRA, and the loss. Step 2 of the round.
 //!
 //! Nothing here knows the wire, the rounds or the transport.
 
@@ -8,6 +8,7 @@ mod cache;
 mod checkpoint;
 mod config;
 mod cpu;
+pub(crate) mod gguf;
 mod gradients;
 mod llama;
 mod lora;
@@ -25,6 +26,7 @@ pub use cache::Cache;
 pub use config::{Architecture, Llama3Scaling, LlamaConfig, ModelConfigError};
 pub use gradients::{Gradients, Memory, Score, loss_and_gradients};
 pub use llama::{Llama, Weight};
+pub use gguf::{GgufError, is_gguf};
 pub use lora::{Dropout, Lora, LoraError, LowRank};
 pub use loss::loss_sum;
 pub use packed::{Packed, WeightKind, WeightKindError};

@@ -229,6 +229,9 @@ pub enum WeightsError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] TensorFileError),
+    /// A GGUF file is refused.
+    #[error(transparent)]
+    Gguf(#[from] super::gguf::GgufError),
     /// The index is not JSON of the expected form.
     #[error("{}: {source}", path.display())]
     Index {

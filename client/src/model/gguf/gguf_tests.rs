@@ -1,0 +1,354 @@
+use std::path::PathBuf;
+
+use fedlora_common::adapter::tensors::FloatType;
+use proptest::prelude::*;
+
+use super::super::config::{Architecture, Llama3Scaling};
+use super::metadata::{List, Value};
+use super::test_file::{TestFile, golden, golden_path, smollm2};
+use super::*;
+
+/// Every bit of every value counts, and its place: what the script computes of the bits.
+fn fingerprint(values: &[f32]) -> String {
+    let sum = values
+        .iter()
+        .zip(1_u64..)
+        .fold(0_u64, |sum, (value, place)| {
+            sum.wrapping_add(u64::from(value.to_bits()).wrapping_mul(place))
+        });
+    sum.to_string()
+}
+
+/// All types, bit for bit as the gguf package has them.
+#[test]
+fn dequantised_values_are_those_of_the_gguf_package() {
+    let container = Container::open(&golden_path("quants.gguf")).unwrap();
+    let golden = golden();
+    let expected = golden["quants"].as_object().unwrap();
+    assert_eq!(expected.len(), quant::TensorType::ALL.len());
+    for kind in quant::TensorType::ALL {
+        let expected = &expected[kind.name()];
+        let info = &container.tensors()[kind.name()];
+        assert_eq!(info.kind, kind);
+        let values = source::read_plain(&container, kind.name(), info).unwrap();
+        for (index, sample) in expected["first_row"].as_array().unwrap().iter().enumerate() {
+            let sample = sample.as_f64().unwrap() as f32;
+            assert_eq!(values[7 * index], sample, "{kind:?}, value {}", 7 * index);
+        }
+        assert_eq!(fingerprint(&values), expected["fingerprint"], "{kind:?}");
+    }
+}
+
+/// Names, rows and values of all tensors as Transformers has them after loading the file.
+#[test]
+fn weights_are_those_that_transformers_loads() {
+    let golden = golden();
+    for (name, expected) in golden["models"].as_object().unwrap() {
+        let weights = BaseWeights::from_gguf(&golden_path(&format!("{name}.gguf"))).unwrap();
+        let expected = expected["weights"].as_object().unwrap();
+        for (index, (tensor, _)) in weights.config().tensors().iter().enumerate() {
+            let values = weights.read(index).unwrap().values;
+            assert_eq!(fingerprint(&values), expected[tensor], "{name}: {tensor}");
+        }
+        // Transformers lists a tied output layer as well.
+        let tied = usize::from(weights.config().tie_word_embeddings);
+        assert_eq!(
+            weights.config().tensors().len() + tied,
+            expected.len(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_configuration_is_that_of_the_metadata() {
+    let open = |name| BaseWeights::from_gguf(&golden_path(name)).unwrap();
+    let weights = open("llama3-rope.gguf");
+    let config = weights.config();
+    assert_eq!(config.architecture, Architecture::Llama);
+    let sizes = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+    );
+    assert_eq!(sizes, (32, 32, 1));
+    let heads = (
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    );
+    assert_eq!(heads, (2, 1, 16));
+    assert_eq!(config.max_position_embeddings, 128);
+    assert_eq!(config.rms_norm_eps, f64::from(1e-5_f32));
+    assert!(config.tie_word_embeddings && !config.qkv_bias);
+    assert_eq!(
+        (config.bos_token_id, config.eos_token_id),
+        (Some(1), Some(2))
+    );
+    let scaling = Llama3Scaling {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    };
+    assert_eq!(config.rope_scaling, Some(scaling));
+
+    let qwen2 = open("qwen2.gguf");
+    assert_eq!(qwen2.config().architecture, Architecture::Qwen2);
+    assert!(qwen2.config().qkv_bias && qwen2.config().tie_word_embeddings);
+    assert!(!open("llama-k.gguf").config().tie_word_embeddings);
+}
+
+/// A folder written from a GGUF file is the same base.
+#[test]
+fn a_folder_with_the_same_values_has_the_same_digest() {
+    for name in ["llama-mixed.gguf", "qwen2.gguf", "llama3-rope.gguf"] {
+        let weights = BaseWeights::from_gguf(&golden_path(name)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        weights.save(dir.path(), FloatType::F32).unwrap();
+        let folder = BaseWeights::load(dir.path()).unwrap();
+        assert_eq!(
+            folder.digest().unwrap(),
+            weights.digest().unwrap(),
+            "{name}"
+        );
+    }
+}
+
+/// SmolLM2 in two forms: the GGUF file, and the folder that Transformers converts it to
+/// (`examples/oracle/convert_gguf.py`).
+#[test]
+fn smollm2_is_the_same_from_gguf_and_from_a_converted_folder() {
+    let folder = std::env::var_os("FEDLORA_SMOLLM2_FOLDER").map(PathBuf::from);
+    let (Some(file), Some(folder)) = (smollm2(), folder) else {
+        println!("skipped: needs FEDLORA_SMOLLM2 and FEDLORA_SMOLLM2_FOLDER");
+        return;
+    };
+    let weights = BaseWeights::from_gguf(&file).unwrap();
+    let folder = BaseWeights::load(&folder).unwrap();
+    let (ours, theirs) = (weights.config(), folder.config());
+    assert_eq!(ours, theirs);
+    assert_eq!(weights.parameters(), 134_515_008);
+    assert_eq!(weights.digest().unwrap(), folder.digest().unwrap());
+}
+
+/// Opens a changed file and reads all its tensors.
+fn read(file: &TestFile) -> Result<BaseWeights, WeightsError> {
+    let (_dir, path) = file.write();
+    read_all(&path)
+}
+
+fn read_all(path: &Path) -> Result<BaseWeights, WeightsError> {
+    let weights = BaseWeights::from_gguf(path)?;
+    for index in 0..weights.config().tensors().len() {
+        weights.read(index)?;
+    }
+    Ok(weights)
+}
+
+fn refusal(file: &TestFile) -> String {
+    read(file).unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_written_again_is_the_same_model() {
+    let again = read(&TestFile::golden("llama-mixed.gguf")).unwrap();
+    let weights = BaseWeights::from_gguf(&golden_path("llama-mixed.gguf")).unwrap();
+    assert_eq!(again.digest().unwrap(), weights.digest().unwrap());
+}
+
+#[test]
+fn names_tensors_that_are_missing_extra_misshaped_or_not_finite() {
+    let file = || TestFile::golden("llama-mixed.gguf");
+    for name in [
+        "token_embd.weight",
+        "output_norm.weight",
+        "blk.1.ffn_up.weight",
+    ] {
+        let mut changed = file();
+        changed.tensors.remove(name).unwrap();
+        let missing = refusal(&changed);
+        assert!(
+            missing.contains(&format!("'{name}' is missing")),
+            "{missing}"
+        );
+    }
+    let missing = refusal(&file().set("llama.block_count", Value::Integer(1 << 24)));
+    assert!(
+        missing.contains("'blk.2.attn_norm.weight' is missing"),
+        "{missing}"
+    );
+
+    let extra = refusal(&file().set("llama.block_count", Value::Integer(1)));
+    assert!(
+        extra.contains("'blk.1.attn_k.weight' does not belong"),
+        "{extra}"
+    );
+    // Biases, which Llama files must not have.
+    let mut changed = file();
+    let bias = changed.tensors["output_norm.weight"].clone();
+    changed.tensors.insert("blk.0.attn_q.bias".to_owned(), bias);
+    let extra = refusal(&changed);
+    assert!(
+        extra.contains("'blk.0.attn_q.bias' does not belong"),
+        "{extra}"
+    );
+
+    let mut changed = file();
+    changed.tensor("blk.0.ffn_down.weight").shape.reverse();
+    let shape = refusal(&changed);
+    assert!(shape.contains("'blk.0.ffn_down.weight'"), "{shape}");
+    assert!(
+        shape.contains("[64, 32]") && shape.contains("[32, 64]"),
+        "{shape}"
+    );
+    let shape = refusal(&file().set("llama.vocab_size", Value::Integer(421)));
+    assert!(
+        shape.contains("'token_embd.weight'") && shape.contains("421"),
+        "{shape}"
+    );
+
+    let mut changed = file();
+    let bytes = &mut changed.tensor("blk.1.ffn_down.weight").bytes;
+    bytes[4 * 70..4 * 71].copy_from_slice(&f32::NAN.to_le_bytes());
+    let error = refusal(&changed);
+    assert!(
+        error.contains("element 70 of tensor 'blk.1.ffn_down.weight'"),
+        "{error}"
+    );
+}
+
+/// The element that an error names is the model's, not the file's.
+#[test]
+fn a_value_that_is_not_finite_is_found_among_permuted_rows() {
+    let mut file = TestFile::golden("llama3-rope.gguf");
+    // Row 3 of the second head of 16, as stored; that is row 16 + 8 + 1 of the model.
+    let at = 2 * (32 * (16 + 3) + 5);
+    let bytes = &mut file.tensor("blk.0.attn_q.weight").bytes;
+    bytes[at..at + 2].copy_from_slice(&half::bf16::INFINITY.to_le_bytes());
+    let error = refusal(&file);
+    let index = 32 * (16 + 8 + 1) + 5;
+    let expected = format!("element {index} of tensor 'blk.0.attn_q.weight'");
+    assert!(error.contains(&expected), "{error}");
+}
+
+#[test]
+fn refuses_by_name_what_the_metadata_must_not_say() {
+    let text = |text: &str| Value::Text(text.to_owned());
+    let (number, float) = (Value::Integer, Value::Float);
+    for (key, value) in [
+        ("general.architecture", text("gemma")),
+        ("general.architecture", number(1)),
+        ("llama.block_count", number(0)),
+        ("llama.block_count", float(2.0)),
+        ("llama.embedding_length", number((1 << 24) + 1)),
+        ("llama.feed_forward_length", number(-1)),
+        ("llama.attention.head_count", number(0)),
+        ("llama.attention.head_count_kv", number(3)),
+        ("llama.attention.head_count_kv", Value::List(List::texts())),
+        ("llama.attention.key_length", number(7)),
+        ("llama.attention.value_length", number(16)),
+        ("llama.rope.dimension_count", number(4)),
+        ("llama.attention.key_length", number(16)),
+        ("llama.attention.layer_norm_rms_epsilon", float(-1.0)),
+        ("llama.attention.layer_norm_rms_epsilon", number(1)),
+        ("llama.rope.freq_base", float(f64::NAN)),
+        ("llama.rope.scaling.type", text("yarn")),
+        ("llama.rope.scaling.factor", float(4.0)),
+        ("llama.rope.scale_linear", float(4.0)),
+        ("llama.expert_count", number(8)),
+        ("llama.vocab_size", number(0)),
+        ("tokenizer.ggml.eos_token_id", number(-1)),
+    ] {
+        let file = TestFile::golden("llama-mixed.gguf").set(key, value.clone());
+        let error = refusal(&file);
+        // A width of heads that does not fit the rotation is told as the rotation's.
+        let key = match (key, &value) {
+            ("llama.attention.key_length", Value::Integer(16)) => "llama.rope.dimension_count",
+            _ => key,
+        };
+        assert!(
+            error.contains(&format!("'{key}' is ")),
+            "{key} {value:?}: {error}"
+        );
+    }
+    for key in [
+        "general.architecture",
+        "llama.block_count",
+        "llama.embedding_length",
+        "llama.feed_forward_length",
+        "llama.attention.head_count",
+        "llama.attention.layer_norm_rms_epsilon",
+        "llama.context_length",
+    ] {
+        let error = refusal(&TestFile::golden("llama-mixed.gguf").without(key));
+        assert!(
+            error.contains(&format!("'{key}' is absent")),
+            "{key}: {error}"
+        );
+    }
+}
+
+#[test]
+fn takes_what_files_may_leave_out() {
+    let config = |file: &TestFile| read(file).unwrap().config().clone();
+    let whole = config(&TestFile::golden("llama-mixed.gguf"));
+    let mut file = TestFile::golden("llama-mixed.gguf")
+        .without("llama.vocab_size")
+        .without("llama.rope.dimension_count")
+        .without("llama.rope.freq_base")
+        .set("llama.expert_count", Value::Integer(0))
+        .set("llama.rope.scaling.type", Value::Text("none".to_owned()))
+        .set("llama.rope.scaling.factor", Value::Float(1.0));
+    assert_eq!(config(&file), whole);
+    file = file.set("llama.attention.sliding_window", Value::Integer(16));
+    assert_eq!(config(&file).sliding_window, Some(16));
+    assert_eq!(config(&file).architecture, Architecture::Mistral);
+    file.tensors.remove("output.weight");
+    assert!(config(&file).tie_word_embeddings);
+}
+
+#[test]
+fn refuses_rope_factors_that_are_not_llama_3s() {
+    let mut file = TestFile::golden("llama3-rope.gguf");
+    file.tensor("rope_freqs.weight").bytes[8..12].copy_from_slice(&3.0_f32.to_le_bytes());
+    let error = refusal(&file);
+    assert!(error.contains("'rope_freqs.weight'"), "{error}");
+    let factors = file.tensor("rope_freqs.weight");
+    factors.shape = vec![4];
+    factors.bytes.truncate(16);
+    let error = refusal(&file);
+    assert!(error.contains("[4]") && error.contains("[8]"), "{error}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = BaseWeights::from_gguf(Path::new("/nowhere/x.gguf")).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/x.gguf"), "{error}");
+    assert!(is_gguf(Path::new("/nowhere/x.gguf")));
+    assert!(is_gguf(&golden_path("qwen2.gguf")));
+    assert!(!is_gguf(&golden_path("golden.json")));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Changes anywhere, most of them in the header: a model or a refusal, never a panic.
+    #[test]
+    fn a_mutated_model_is_read_or_refused(
+        changes in proptest::collection::vec((0_usize..1 << 12, any::<u8>()), 1..8),
+        cut in proptest::option::weighted(0.2, any::<proptest::sample::Index>()),
+    ) {
+        let mut bytes = std::fs::read(golden_path("llama-k.gguf")).unwrap();
+        for (place, byte) in changes {
+            bytes[place] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        let _ = read_all(&path);
+    }
+}
