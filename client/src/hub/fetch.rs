@@ -56,6 +56,8 @@ pub enum FetchEvent {
     Fetched {
         /// Its name in the repository.
         file: String,
+        /// Its bytes.
+        size: u64,
     },
     /// Something failed and is tried again.
     Retrying {
@@ -262,7 +264,10 @@ impl Job<'_> {
         for (file, info) in missing {
             self.place(file, &info, &mut |event| self.client.say(event))
                 .await?;
-            self.client.say(FetchEvent::Fetched { file: file.clone() });
+            self.client.say(FetchEvent::Fetched {
+                file: file.clone(),
+                size: info.size,
+            });
         }
         Ok(())
     }
