@@ -141,7 +141,9 @@ fn gguf(path: &Path) -> Result<Place, BaseError> {
     let place = Place::Gguf(path.to_owned());
     // GGUF: delete the next three lines and the error once such files can be loaded.
     if matches!(place, Place::Gguf(_)) {
-        return Err(BaseError::GgufUnsupported { path: path.to_owned() });
+        return Err(BaseError::GgufUnsupported {
+            path: path.to_owned(),
+        });
     }
     Ok(place)
 }
@@ -260,7 +262,10 @@ mod tests {
             "a\\b",
         ] {
             let error = Base::open(text).expect_err(text);
-            assert!(matches!(error, BaseError::NoPath { .. }), "{text:?}: {error}");
+            assert!(
+                matches!(error, BaseError::NoPath { .. }),
+                "{text:?}: {error}"
+            );
             assert_eq!(error.exit(), Exit::Data);
         }
     }
@@ -269,10 +274,17 @@ mod tests {
     fn what_is_neither_path_nor_name_says_what_would_do() {
         for text in ["a b/c", "a/b@", "a/b:model.bin", "-a/b"] {
             let error = Base::open(text).expect_err(text);
-            assert!(matches!(error, BaseError::Missing { .. }), "{text:?}: {error}");
+            assert!(
+                matches!(error, BaseError::Missing { .. }),
+                "{text:?}: {error}"
+            );
         }
         assert!(Base::here("owner/name").expect("perhaps a name").is_none());
-        assert!(Base::here("o/n@refs/pr/1:q/x.gguf").expect("perhaps a name").is_none());
+        assert!(
+            Base::here("o/n@refs/pr/1:q/x.gguf")
+                .expect("perhaps a name")
+                .is_none()
+        );
     }
 
     #[test]

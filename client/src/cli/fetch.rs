@@ -118,9 +118,10 @@ impl State {
                 self.position = self.done;
                 None
             }
-            FetchEvent::Retrying { why, wait } => {
-                Some(format!("{why}; trying again in {:.0} s", wait.as_secs_f64()))
-            }
+            FetchEvent::Retrying { why, wait } => Some(format!(
+                "{why}; trying again in {:.0} s",
+                wait.as_secs_f64()
+            )),
             FetchEvent::Waiting { file } => {
                 Some(format!("{file}: another process is fetching it; waiting"))
             }

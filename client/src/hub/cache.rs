@@ -31,11 +31,7 @@ pub(super) struct ModelCache {
 
 impl ModelCache {
     pub(super) fn new(root: &Path, name: &HubName) -> Self {
-        let repo = Repo::with_revision(
-            name.repo(),
-            RepoType::Model,
-            name.revision().to_owned(),
-        );
+        let repo = Repo::with_revision(name.repo(), RepoType::Model, name.revision().to_owned());
         Self {
             root: root.to_owned(),
             folder: repo.folder_name(),
@@ -49,7 +45,11 @@ impl ModelCache {
         if is_commit(&self.revision) {
             return Some(self.revision.clone());
         }
-        let path = self.root.join(&self.folder).join("refs").join(&self.revision);
+        let path = self
+            .root
+            .join(&self.folder)
+            .join("refs")
+            .join(&self.revision);
         let text = fs::read_to_string(path).ok()?;
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
@@ -168,7 +168,17 @@ mod tests {
     fn names_of_contents_stay_in_their_folder() {
         assert!(is_blob_name("ce013625030ba8dba906f756967f9e9ca394464a"));
         assert!(is_blob_name("5f3-7a"));
-        for etag in ["", "..", "../x", "a/b", "/x", ".x", "a\\b", "a b", &"a".repeat(129)] {
+        for etag in [
+            "",
+            "..",
+            "../x",
+            "a/b",
+            "/x",
+            ".x",
+            "a\\b",
+            "a b",
+            &"a".repeat(129),
+        ] {
             assert!(!is_blob_name(etag), "{etag:?}");
         }
     }

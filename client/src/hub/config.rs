@@ -188,7 +188,9 @@ fn endpoint(text: &str) -> Result<Url, HubError> {
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback(&url) => Ok(url),
-        "http" => refuse("plain http is taken for this machine only (127.0.0.1, localhost); use https"),
+        "http" => {
+            refuse("plain http is taken for this machine only (127.0.0.1, localhost); use https")
+        }
         _ => refuse("it must begin with https://"),
     }
 }
@@ -226,9 +228,15 @@ mod tests {
         let cache = |vars: &[(&str, &str)]| config(vars).expect("a configuration").cache;
         let home = ("HOME", "/h");
         assert_eq!(cache(&[home]), Path::new("/h/.cache/huggingface/hub"));
-        assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
+        assert_eq!(
+            cache(&[home, ("XDG_CACHE_HOME", "/x")]),
+            Path::new("/x/huggingface/hub")
+        );
         assert_eq!(cache(&[home, ("HF_HOME", "~/hf")]), Path::new("/h/hf/hub"));
-        assert_eq!(cache(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]), Path::new("/c"));
+        assert_eq!(
+            cache(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]),
+            Path::new("/c")
+        );
         assert!(matches!(config(&[]), Err(HubError::NoHome)));
     }
 
@@ -246,7 +254,10 @@ mod tests {
         assert_eq!(token(&both.expect("a configuration")), Some("hf_variable"));
         let path = folder.path().join("other");
         std::fs::write(&path, "hf_other").expect("written");
-        let other = config(&[("HF_HOME", home), ("HF_TOKEN_PATH", path.to_str().expect("plain"))]);
+        let other = config(&[
+            ("HF_HOME", home),
+            ("HF_TOKEN_PATH", path.to_str().expect("plain")),
+        ]);
         assert_eq!(token(&other.expect("a configuration")), Some("hf_other"));
         let off = config(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]);
         assert_eq!(token(&off.expect("a configuration")), None);
@@ -259,31 +270,49 @@ mod tests {
         let error = config(&[("HF_HOME", "/nowhere"), ("HF_TOKEN", "hf_a\nb")]).expect_err("odd");
         assert!(matches!(error, HubError::Token { .. }));
         assert!(!format!("{error} {error:?}").contains("hf_a"));
-        let header = Token::parse("hf_secret", "x").expect("a token").expect("one").header();
+        let header = Token::parse("hf_secret", "x")
+            .expect("a token")
+            .expect("one")
+            .header();
         assert!(!format!("{:?}", header.expect("a header")).contains("hf_secret"));
     }
 
     #[test]
     fn plain_http_is_for_this_machine_only() {
         for text in [
-            "https://hub.example", "https://hub.example/mirror/", "http://127.0.0.1:8080",
-            "http://localhost:1", "http://[::1]:1", "http://127.8.9.1",
+            "https://hub.example",
+            "https://hub.example/mirror/",
+            "http://127.0.0.1:8080",
+            "http://localhost:1",
+            "http://[::1]:1",
+            "http://127.8.9.1",
         ] {
             assert!(endpoint(text).is_ok(), "{text}");
         }
         for text in [
-            "http://hub.example", "http://127.0.0.1.hub.example", "http://localhost.example",
-            "http://10.0.0.1", "ftp://127.0.0.1", "hub.example", "https://u:p@hub.example",
-            "https://hub.example/?x", "http://2130706433.example",
+            "http://hub.example",
+            "http://127.0.0.1.hub.example",
+            "http://localhost.example",
+            "http://10.0.0.1",
+            "ftp://127.0.0.1",
+            "hub.example",
+            "https://u:p@hub.example",
+            "https://hub.example/?x",
+            "http://2130706433.example",
         ] {
-            assert!(matches!(endpoint(text), Err(HubError::Endpoint { .. })), "{text}");
+            assert!(
+                matches!(endpoint(text), Err(HubError::Endpoint { .. })),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn offline_is_a_switch() {
         let offline = |value| {
-            config(&[("HF_HOME", "/nowhere"), ("HF_HUB_OFFLINE", value)]).expect("a configuration").offline
+            config(&[("HF_HOME", "/nowhere"), ("HF_HUB_OFFLINE", value)])
+                .expect("a configuration")
+                .offline
         };
         for value in ["1", "true", "YES", "on"] {
             assert!(offline(value), "{value}");

@@ -34,7 +34,9 @@ pub enum HubError {
     #[error("there is no place to keep models: set HF_HOME or HOME")]
     NoHome,
     /// No answer, or a connection that broke too often.
-    #[error("cannot reach {host}: {why}; what is here already is kept, so another try goes on from there")]
+    #[error(
+        "cannot reach {host}: {why}; what is here already is kept, so another try goes on from there"
+    )]
     Network {
         /// The machine.
         host: String,
@@ -42,7 +44,9 @@ pub enum HubError {
         why: String,
     },
     /// The hub is up but does not serve.
-    #[error("{host} answers with status {status}; what is here already is kept, so another try goes on from there")]
+    #[error(
+        "{host} answers with status {status}; what is here already is kept, so another try goes on from there"
+    )]
     Status {
         /// The machine.
         host: String,
@@ -136,7 +140,9 @@ pub enum HubError {
         what: String,
     },
     /// A file is not what the hub announced.
-    #[error("{file} is not the file that the hub announced (its hash differs); it was deleted, fetch it again")]
+    #[error(
+        "{file} is not the file that the hub announced (its hash differs); it was deleted, fetch it again"
+    )]
     Hash {
         /// Which file.
         file: String,
@@ -166,10 +172,9 @@ impl HubError {
     /// The exit code that goes with it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Endpoint { .. }
-            | Self::Token { .. }
-            | Self::TokenFile { .. }
-            | Self::NoHome => Exit::Configuration,
+            Self::Endpoint { .. } | Self::Token { .. } | Self::TokenFile { .. } | Self::NoHome => {
+                Exit::Configuration
+            }
             Self::Network { .. } | Self::Status { .. } => Exit::Network,
             Self::Gated { .. } | Self::Unauthorized { .. } => Exit::Identity,
             Self::NoRepo { .. }
@@ -178,9 +183,10 @@ impl HubError {
             | Self::NoWeights { .. }
             | Self::WhichGguf { .. }
             | Self::Offline { .. } => Exit::Data,
-            Self::Path { .. } | Self::Redirect { .. } | Self::Protocol { .. } | Self::Hash { .. } => {
-                Exit::Integrity
-            }
+            Self::Path { .. }
+            | Self::Redirect { .. }
+            | Self::Protocol { .. }
+            | Self::Hash { .. } => Exit::Integrity,
             Self::DiskFull { .. } | Self::Io { .. } | Self::Setup(_) => Exit::Failed,
         }
     }

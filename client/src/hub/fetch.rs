@@ -104,7 +104,11 @@ pub fn fetch(
     progress: &mut dyn FetchProgress,
 ) -> Result<Fetched, HubError> {
     let cache = ModelCache::new(&config.cache, name);
-    let here = || cache.commit().and_then(|commit| cached(&cache, name, &commit));
+    let here = || {
+        cache
+            .commit()
+            .and_then(|commit| cached(&cache, name, &commit))
+    };
     if config.offline {
         return here().ok_or_else(|| HubError::Offline {
             name: name.clone(),
@@ -130,7 +134,8 @@ pub fn fetch(
         for event in watched {
             progress.event(&event);
         }
-        work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        work.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -319,7 +324,11 @@ impl Job<'_> {
                 Ok(()) => {}
                 Err(error @ HubError::Network { .. }) => {
                     // A line that is slow and breaks often still gets there.
-                    failures = if partial.length > before { 1 } else { failures + 1 };
+                    failures = if partial.length > before {
+                        1
+                    } else {
+                        failures + 1
+                    };
                     self.client.pause(failures, Duration::ZERO, error).await?;
                 }
                 Err(error) => return Err(error),
@@ -362,7 +371,10 @@ impl Job<'_> {
         let host = host(response.url());
         let mut unsaid = 0;
         loop {
-            let part = response.chunk().await.map_err(|error| network(&host, error));
+            let part = response
+                .chunk()
+                .await
+                .map_err(|error| network(&host, error));
             let Some(part) = part? else { break };
             if part.len() as u64 > info.size - partial.length {
                 return Err(HubError::Protocol {

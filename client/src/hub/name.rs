@@ -177,22 +177,53 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         for text in [
-            "", "gpt2", "/x", "x/", "a/b/c", "./b", "../b", "a/..", "a/b--c", "a b/c", "-a/b",
-            "~/b", "a\\b/c", "https://host/x",
+            "",
+            "gpt2",
+            "/x",
+            "x/",
+            "a/b/c",
+            "./b",
+            "../b",
+            "a/..",
+            "a/b--c",
+            "a b/c",
+            "-a/b",
+            "~/b",
+            "a\\b/c",
+            "https://host/x",
         ] {
             assert_eq!(text.parse::<HubName>(), Err(NameError::Form), "{text:?}");
         }
         for text in ["a/b@", "a/b@../main", "a/b@/x", "a/b@x y", "a/b@.hidden"] {
-            assert_eq!(text.parse::<HubName>(), Err(NameError::Revision), "{text:?}");
+            assert_eq!(
+                text.parse::<HubName>(),
+                Err(NameError::Revision),
+                "{text:?}"
+            );
         }
-        for text in ["a/b:", "a/b:../x.gguf", "a/b:x.bin", "a/b:/x.gguf", "a/b:.gguf"] {
+        for text in [
+            "a/b:",
+            "a/b:../x.gguf",
+            "a/b:x.bin",
+            "a/b:/x.gguf",
+            "a/b:.gguf",
+        ] {
             assert_eq!(text.parse::<HubName>(), Err(NameError::File), "{text:?}");
         }
     }
 
     #[test]
     fn paths_that_lead_out_are_known() {
-        for path in ["../x", "a/../../x", "/etc/x", "\\x", "a\\..\\x", "c:x", "a\0", ""] {
+        for path in [
+            "../x",
+            "a/../../x",
+            "/etc/x",
+            "\\x",
+            "a\\..\\x",
+            "c:x",
+            "a\0",
+            "",
+        ] {
             assert!(escapes(path), "{path:?}");
         }
         for path in ["x", "a/b.json", "..x", "x..", "a b#?"] {

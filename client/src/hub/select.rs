@@ -120,9 +120,17 @@ mod tests {
         let chosen = select_(
             "a/b",
             &[
-                ".gitattributes", "README.md", "config.json", "tokenizer.json", "model.safetensors",
-                "model.safetensors.index.json", "pytorch_model.bin", "original/params.json",
-                "onnx/model.onnx", "consolidated.safetensors", "b.gguf",
+                ".gitattributes",
+                "README.md",
+                "config.json",
+                "tokenizer.json",
+                "model.safetensors",
+                "model.safetensors.index.json",
+                "pytorch_model.bin",
+                "original/params.json",
+                "onnx/model.onnx",
+                "consolidated.safetensors",
+                "b.gguf",
             ],
         );
         assert_eq!(
@@ -132,8 +140,14 @@ mod tests {
                 sharded: false,
             }
         );
-        let chosen = select_("a/b", &["config.json", INDEX, "model-00001-of-00002.safetensors"]);
-        assert!(matches!(chosen, Ok(Selection::Folder { sharded: true, .. })));
+        let chosen = select_(
+            "a/b",
+            &["config.json", INDEX, "model-00001-of-00002.safetensors"],
+        );
+        assert!(matches!(
+            chosen,
+            Ok(Selection::Folder { sharded: true, .. })
+        ));
     }
 
     #[test]
@@ -156,7 +170,10 @@ mod tests {
     fn a_repository_without_weights_says_what_it_has() {
         let error = select_("a/b", &["config.json", "pytorch_model.bin"]).expect_err("pickled");
         assert!(error.to_string().contains("pickled"), "{error}");
-        assert!(matches!(select_("a/b", &[]), Err(HubError::NoWeights { .. })));
+        assert!(matches!(
+            select_("a/b", &[]),
+            Err(HubError::NoWeights { .. })
+        ));
     }
 
     #[test]
@@ -169,9 +186,20 @@ mod tests {
 
     #[test]
     fn an_index_names_plain_files_only() {
-        let index = |file: &str| format!(r#"{{"weight_map": {{"a": "m-1.safetensors", "b": {file:?}}}}}"#);
-        assert_eq!(shards(index("m-2.safetensors").as_bytes()).expect("two").len(), 2);
-        for path in ["../m.safetensors", "/m.safetensors", "m.bin", ".m.safetensors"] {
+        let index =
+            |file: &str| format!(r#"{{"weight_map": {{"a": "m-1.safetensors", "b": {file:?}}}}}"#);
+        assert_eq!(
+            shards(index("m-2.safetensors").as_bytes())
+                .expect("two")
+                .len(),
+            2
+        );
+        for path in [
+            "../m.safetensors",
+            "/m.safetensors",
+            "m.bin",
+            ".m.safetensors",
+        ] {
             assert_eq!(
                 shards(index(path).as_bytes()),
                 Err(ShardError::Path(path.to_owned()))

@@ -69,9 +69,15 @@ impl HubClient {
             builder = builder.no_proxy();
         }
         Ok(Self {
-            http: builder.build().map_err(|error| HubError::Setup(causes(&error)))?,
+            http: builder
+                .build()
+                .map_err(|error| HubError::Setup(causes(&error)))?,
             endpoint: config.endpoint.clone(),
-            token: config.token.as_ref().map(|token| token.header()).transpose()?,
+            token: config
+                .token
+                .as_ref()
+                .map(|token| token.header())
+                .transpose()?,
             name: name.clone(),
             transfer: config.transfer.clone(),
             events,
@@ -101,7 +107,11 @@ impl HubClient {
             what: what.to_owned(),
         };
         let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(|error| network(&host, error))? {
+        while let Some(part) = response
+            .chunk()
+            .await
+            .map_err(|error| network(&host, error))?
+        {
             if body.len() + part.len() > MOST_LISTING_BYTES {
                 return Err(protocol("the list of files is too long"));
             }
@@ -146,7 +156,9 @@ impl HubClient {
             .and_then(|size| size.parse().ok())
             .ok_or_else(|| protocol(format!("no length for {file}")))?;
         if header("x-repo-commit").is_some_and(|other| other != commit) {
-            return Err(protocol(format!("another commit than was asked for with {file}")));
+            return Err(protocol(format!(
+                "another commit than was asked for with {file}"
+            )));
         }
         Ok(FileInfo { etag, size })
     }

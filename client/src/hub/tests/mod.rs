@@ -30,7 +30,10 @@ fn tiny() -> BTreeMap<String, Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
     let mut files = BTreeMap::new();
     for file in ["config.json", "generation_config.json", WEIGHTS] {
-        files.insert(file.to_owned(), fs::read(folder.join(file)).expect("a golden file"));
+        files.insert(
+            file.to_owned(),
+            fs::read(folder.join(file)).expect("a golden file"),
+        );
     }
     files.insert("tokenizer.json".to_owned(), TOKENIZER.as_bytes().to_vec());
     files.insert("README.md".to_owned(), b"not needed".to_vec());
@@ -42,8 +45,15 @@ fn tiny() -> BTreeMap<String, Vec<u8>> {
 fn sharded() -> BTreeMap<String, Vec<u8>> {
     let mut files = tiny();
     let weights = files.remove(WEIGHTS).expect("weights");
+    // A safetensors file begins with the length of its header, which names the tensors.
+    let (length, rest) = weights.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().expect("eight bytes")) as usize;
+    let header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&rest[..length]).expect("a header");
+    let names = header.into_keys().filter(|name| name != "__metadata__");
+    let map: BTreeMap<String, &str> = names.map(|name| (name, SHARD)).collect();
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map }).to_string();
     files.insert(SHARD.to_owned(), weights);
-    let index = format!(r#"{{"weight_map": {{"model.norm.weight": "{SHARD}"}}}}"#);
     files.insert(format!("{WEIGHTS}.index.json"), index.into_bytes());
     files
 }
@@ -91,10 +101,14 @@ impl Client {
     /// All files below the cache, by what their path ends with.
     fn holds(&self, end: &str) -> bool {
         fn walk(folder: &Path, end: &str) -> bool {
-            fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-                let path = entry.path();
-                path.to_string_lossy().ends_with(end) || (path.is_dir() && walk(&path, end))
-            })
+            fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .any(|entry| {
+                    let path = entry.path();
+                    path.to_string_lossy().ends_with(end) || (path.is_dir() && walk(&path, end))
+                })
         }
         walk(self.cache.path(), end)
     }
@@ -141,7 +155,12 @@ fn a_model_is_fetched_whole_into_the_shared_layout_and_loads() {
     let folder = folder(fetched.expect("fetched"));
     assert_eq!(folder, client.repo().join("snapshots").join(COMMIT));
     assert_loads(&folder);
-    for file in ["config.json", "generation_config.json", "tokenizer.json", WEIGHTS] {
+    for file in [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        WEIGHTS,
+    ] {
         let content = &hub.served().files[file];
         let link = fs::read_link(folder.join(file)).expect("a link");
         let blob = Path::new("../../blobs").join(server::etag(file, content));
@@ -176,7 +195,10 @@ fn the_token_goes_to_the_hub_and_not_to_the_store() {
     client.fetch("o/n").0.expect("fetched");
     let seen = hub.seen();
     let bearer = format!("Bearer {TOKEN}");
-    assert!(seen.iter().any(|seen| seen.at_store), "the weights are in the store");
+    assert!(
+        seen.iter().any(|seen| seen.at_store),
+        "the weights are in the store"
+    );
     for seen in &seen {
         let expected = (!seen.at_store).then_some(bearer.as_str());
         assert_eq!(seen.authorization.as_deref(), expected, "{}", seen.path);
@@ -237,11 +259,15 @@ fn a_transfer_that_broke_goes_on_at_the_right_byte() {
 
     let (fetched, events) = client.fetch("o/n");
     assert_loads(&folder(fetched.expect("fetched")));
-    let ranges: Vec<_> = hub.seen().into_iter().filter_map(|seen| {
-        seen.at_store.then_some(seen.range).flatten()
-    }).collect();
+    let ranges: Vec<_> = hub
+        .seen()
+        .into_iter()
+        .filter_map(|seen| seen.at_store.then_some(seen.range).flatten())
+        .collect();
     assert_eq!(ranges, ["bytes=1000-"]);
-    let begun = events.iter().any(|event| matches!(event, FetchEvent::File { start: 1000, .. }));
+    let begun = events
+        .iter()
+        .any(|event| matches!(event, FetchEvent::File { start: 1000, .. }));
     assert!(begun, "{events:?}");
 }
 
@@ -254,9 +280,23 @@ fn a_line_that_breaks_is_taken_up_within_one_fetch() {
     let (fetched, events) = client.fetch("o/n");
     assert_loads(&folder(fetched.expect("fetched")));
     let seen = hub.seen();
-    let ranges: Vec<_> = seen.iter().filter(|seen| seen.at_store).map(|seen| seen.range.as_deref()).collect();
-    assert_eq!(ranges, [None, Some("bytes=1000-"), Some("bytes=1500-"), Some("bytes=1500-")]);
-    let retries = events.iter().filter(|event| matches!(event, FetchEvent::Retrying { .. }));
+    let ranges: Vec<_> = seen
+        .iter()
+        .filter(|seen| seen.at_store)
+        .map(|seen| seen.range.as_deref())
+        .collect();
+    assert_eq!(
+        ranges,
+        [
+            None,
+            Some("bytes=1000-"),
+            Some("bytes=1500-"),
+            Some("bytes=1500-")
+        ]
+    );
+    let retries = events
+        .iter()
+        .filter(|event| matches!(event, FetchEvent::Retrying { .. }));
     assert_eq!(retries.count(), 3);
 }
 
@@ -279,7 +319,10 @@ fn what_is_not_the_announced_content_is_refused_and_removed() {
     *last ^= 1;
     hub.served().other.insert(WEIGHTS.to_owned(), other);
     let error = client.refused("o/n");
-    assert!(matches!(&error, HubError::Hash { file } if file == WEIGHTS), "{error}");
+    assert!(
+        matches!(&error, HubError::Hash { file } if file == WEIGHTS),
+        "{error}"
+    );
     assert_eq!(error.exit(), Exit::Integrity);
     assert!(!client.holds(".incomplete") && !client.holds(WEIGHTS));
     let announced = server::etag(WEIGHTS, &hub.served().files[WEIGHTS]);
@@ -299,7 +342,10 @@ fn no_more_is_taken_than_was_announced() {
     let error = client.refused("o/n");
     assert!(matches!(error, HubError::Protocol { .. }), "{error}");
     let size = hub.served().files[WEIGHTS].len() as u64;
-    for entry in fs::read_dir(client.repo().join("blobs")).expect("blobs").flatten() {
+    for entry in fs::read_dir(client.repo().join("blobs"))
+        .expect("blobs")
+        .flatten()
+    {
         assert!(entry.metadata().expect("a file").len() <= size);
     }
 }
@@ -333,18 +379,46 @@ fn plain_http_to_another_machine_is_not_followed() {
     let client = Client::of(&hub.endpoint);
     hub.served().store = Some("http://store.invalid".to_owned());
     let error = client.refused("o/n");
-    assert!(matches!(&error, HubError::Redirect { target } if target == "http://store.invalid"), "{error}");
+    assert!(
+        matches!(&error, HubError::Redirect { target } if target == "http://store.invalid"),
+        "{error}"
+    );
 }
 
 #[test]
 fn refusals_say_what_would_help() {
     let cases = [
-        (401, "GatedRepo", "accept the licence on the model's page, then set HF_TOKEN", Exit::Identity),
-        (403, "GatedRepo", "accept the licence on the model's page, then set HF_TOKEN", Exit::Identity),
-        (401, "RepoNotFound", "no model o/n, or it is private", Exit::Data),
-        (404, "RepoNotFound", "no model o/n, or it is private", Exit::Data),
+        (
+            401,
+            "GatedRepo",
+            "accept the licence on the model's page, then set HF_TOKEN",
+            Exit::Identity,
+        ),
+        (
+            403,
+            "GatedRepo",
+            "accept the licence on the model's page, then set HF_TOKEN",
+            Exit::Identity,
+        ),
+        (
+            401,
+            "RepoNotFound",
+            "no model o/n, or it is private",
+            Exit::Data,
+        ),
+        (
+            404,
+            "RepoNotFound",
+            "no model o/n, or it is private",
+            Exit::Data,
+        ),
         (401, "", "the hub refuses the token for o/n", Exit::Identity),
-        (404, "RevisionNotFound", "o/n has no revision 'main'", Exit::Data),
+        (
+            404,
+            "RevisionNotFound",
+            "o/n has no revision 'main'",
+            Exit::Data,
+        ),
         (418, "", "answers with status 418", Exit::Network),
         (503, "", "answers with status 503", Exit::Network),
     ];
@@ -362,7 +436,10 @@ fn refusals_say_what_would_help() {
     client.config.token = None;
     hub.served().refusals = vec![(401, "GatedRepo")];
     hub.served().refuse_files = true;
-    assert!(matches!(client.refused("o/n"), HubError::Gated { token: false, .. }));
+    assert!(matches!(
+        client.refused("o/n"),
+        HubError::Gated { token: false, .. }
+    ));
     assert!(hub.seen().iter().all(|seen| seen.authorization.is_none()));
 }
 
@@ -374,7 +451,10 @@ fn a_busy_hub_is_asked_again() {
     hub.served().refusals = vec![(503, ""), (429, "")];
     let (fetched, events) = client.fetch("o/n");
     assert_loads(&folder(fetched.expect("fetched")));
-    assert!(matches!(events[..2], [FetchEvent::Retrying { .. }, FetchEvent::Retrying { .. }]));
+    assert!(matches!(
+        events[..2],
+        [FetchEvent::Retrying { .. }, FetchEvent::Retrying { .. }]
+    ));
 }
 
 #[test]
@@ -407,9 +487,8 @@ fn without_a_hub_what_was_fetched_before_is_used() {
 
 #[test]
 fn one_of_several_gguf_files_is_named() {
-    let files = ["README.md", "q4.gguf", "q8.gguf"].map(|file| {
-        (file.to_owned(), format!("GGUF {file}").into_bytes())
-    });
+    let files = ["README.md", "q4.gguf", "q8.gguf"]
+        .map(|file| (file.to_owned(), format!("GGUF {file}").into_bytes()));
     let hub = Hub::start(files.into());
     let mut client = Client::of(&hub.endpoint);
     assert!(matches!(client.refused("o/n"), HubError::WhichGguf { .. }));
@@ -420,7 +499,10 @@ fn one_of_several_gguf_files_is_named() {
     assert!(!client.holds("q4.gguf"));
     client.config.offline = true;
     assert!(client.fetch("o/n:q8.gguf").0.is_ok());
-    assert!(matches!(client.refused("o/n:q4.gguf"), HubError::Offline { .. }));
+    assert!(matches!(
+        client.refused("o/n:q4.gguf"),
+        HubError::Offline { .. }
+    ));
 }
 
 #[test]

@@ -131,7 +131,11 @@ fn answer(stream: TcpStream, served: &Mutex<Served>, at_store: bool, store_at: &
     let is_file = seen.path.contains("/resolve/");
     if !at_store && (is_file || !served.refuse_files) && !served.refusals.is_empty() {
         let (status, code) = served.refusals.remove(0);
-        return head(&stream, status, &[("X-Error-Code", code), ("Content-Length", "0")]);
+        return head(
+            &stream,
+            status,
+            &[("X-Error-Code", code), ("Content-Length", "0")],
+        );
     }
     if at_store {
         return from_store(stream, served, &seen);
@@ -142,7 +146,8 @@ fn answer(stream: TcpStream, served: &Mutex<Served>, at_store: bool, store_at: &
             .into_iter()
             .map(|name| serde_json::json!({ "rfilename": name }))
             .collect();
-        let body = serde_json::json!({ "id": "o/n", "sha": COMMIT, "siblings": siblings }).to_string();
+        let body =
+            serde_json::json!({ "id": "o/n", "sha": COMMIT, "siblings": siblings }).to_string();
         return whole(&stream, body.as_bytes());
     }
     let Some((file, content)) = seen
@@ -150,8 +155,16 @@ fn answer(stream: TcpStream, served: &Mutex<Served>, at_store: bool, store_at: &
         .strip_prefix(&format!("/o/n/resolve/{COMMIT}/"))
         .and_then(|file| served.files.get_key_value(file))
     else {
-        let code = if is_file { "EntryNotFound" } else { "RepoNotFound" };
-        return head(&stream, 404, &[("X-Error-Code", code), ("Content-Length", "0")]);
+        let code = if is_file {
+            "EntryNotFound"
+        } else {
+            "RepoNotFound"
+        };
+        return head(
+            &stream,
+            404,
+            &[("X-Error-Code", code), ("Content-Length", "0")],
+        );
     };
     let etag = served.etag.clone().unwrap_or_else(|| etag(file, content));
     let length = content.len().to_string();
@@ -186,19 +199,34 @@ fn answer(stream: TcpStream, served: &Mutex<Served>, at_store: bool, store_at: &
 }
 
 fn from_store(stream: TcpStream, mut served: MutexGuard<'_, Served>, seen: &Seen) -> Option<()> {
-    let file = seen.path.strip_prefix("/lfs/")?.split('?').next()?.to_owned();
-    let content = served.other.get(&file).or_else(|| served.files.get(&file))?.clone();
+    let file = seen
+        .path
+        .strip_prefix("/lfs/")?
+        .split('?')
+        .next()?
+        .to_owned();
+    let content = served
+        .other
+        .get(&file)
+        .or_else(|| served.files.get(&file))?
+        .clone();
     let start = match &seen.range {
-        Some(range) if !served.no_ranges => {
-            range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()?
-        }
+        Some(range) if !served.no_ranges => range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse()
+            .ok()?,
         _ => 0,
     };
     let rest = &content[start..];
     let length = rest.len().to_string();
     if start > 0 {
         let range = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
-        head(&stream, 206, &[("Content-Length", &length), ("Content-Range", &range)])?;
+        head(
+            &stream,
+            206,
+            &[("Content-Length", &length), ("Content-Range", &range)],
+        )?;
     } else {
         head(&stream, 200, &[("Content-Length", &length)])?;
     }
