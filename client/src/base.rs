@@ -1,27 +1,97 @@
 //! Where a base model comes from: a Hugging Face folder, a GGUF file, or the hub.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use fedlora_common::exit::Exit;
 
 use crate::data::TextPipeline;
 use crate::data::tokenizer::TokenizerError;
+use crate::hub::{self, FetchProgress, Fetched, HubConfig, HubError, HubName, NameError};
 use crate::model::{BaseWeights, WeightsError};
 
 /// A base model that is on this machine.
 #[derive(Debug, Clone)]
 pub struct Base {
     name: String,
-    folder: PathBuf,
+    place: Place,
+}
+
+/// Where it lies, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// A Hugging Face folder.
+    Folder(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
 }
 
 impl Base {
-    /// Finds the base that `text` names.
+    /// Finds the base that `text` names: a path that exists, else a name on the hub
+    /// (`owner/name[@revision][:file.gguf]`), which is fetched as the environment says. Text
+    /// that can only be a path never goes to the network.
     ///
     /// # Errors
     /// Where nothing of that name can be had.
     pub fn open(text: &str) -> Result<Self, BaseError> {
-        let folder = PathBuf::from(text);
-        let name = name_of(&folder);
-        Ok(Self { name, folder })
+        Self::open_with(text, &mut ())
+    }
+
+    /// As [`Base::open`]; `progress` is told how a fetch gets on.
+    ///
+    /// # Errors
+    /// Where nothing of that name can be had.
+    pub fn open_with(text: &str, progress: &mut dyn FetchProgress) -> Result<Self, BaseError> {
+        match Self::here(text)? {
+            Some(base) => Ok(base),
+            None => Self::from_hub(text, &HubConfig::from_env()?, progress),
+        }
+    }
+
+    /// A base at a path; `None` where the text may be a name on the hub.
+    fn here(text: &str) -> Result<Option<Self>, BaseError> {
+        let path = Path::new(text);
+        let place = match path.metadata() {
+            Ok(data) if data.is_dir() => Place::Folder(path.to_owned()),
+            Ok(_) => gguf(path)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound && !text.is_empty() => {
+                return Err(BaseError::Io {
+                    path: path.to_owned(),
+                    source: error,
+                });
+            }
+            Err(_) if is_path(text) => {
+                return Err(BaseError::NoPath {
+                    path: path.to_owned(),
+                });
+            }
+            Err(_) => return Ok(None),
+        };
+        Ok(Some(Self {
+            name: name_of(path),
+            place,
+        }))
+    }
+
+    /// A base by its name on the hub.
+    fn from_hub(
+        text: &str,
+        config: &HubConfig,
+        progress: &mut dyn FetchProgress,
+    ) -> Result<Self, BaseError> {
+        let name: HubName = text.parse().map_err(|why| BaseError::Missing {
+            name: text.to_owned(),
+            why,
+        })?;
+        let place = match hub::fetch(&name, config, progress)? {
+            Fetched::Folder(folder) => Place::Folder(folder),
+            Fetched::Gguf(file) => gguf(&file)?,
+        };
+        Ok(Self {
+            name: name.repo(),
+            place,
+        })
     }
 
     /// What adapters call it: the folder's or file's name, or the name on the hub.
@@ -34,7 +104,11 @@ impl Base {
     /// # Errors
     /// What keeps them from being a model that we run.
     pub fn weights(&self) -> Result<BaseWeights, WeightsError> {
-        BaseWeights::load(&self.folder)
+        match &self.place {
+            Place::Folder(folder) => BaseWeights::load(folder),
+            // GGUF: BaseWeights::from_gguf(file); `gguf` below lets none come here yet.
+            Place::Gguf(file) => BaseWeights::load(file),
+        }
     }
 
     /// Its tokenizer and chat template.
@@ -42,8 +116,52 @@ impl Base {
     /// # Errors
     /// What keeps them from being used.
     pub fn text(&self) -> Result<TextPipeline, TokenizerError> {
-        TextPipeline::from_folder(&self.folder)
+        match &self.place {
+            Place::Folder(folder) => TextPipeline::from_folder(folder),
+            // GGUF: TextPipeline::from_gguf(file); `gguf` below lets none come here yet.
+            Place::Gguf(file) => TextPipeline::from_folder(file),
+        }
     }
+}
+
+/// A file that is GGUF by its first bytes.
+fn gguf(path: &Path) -> Result<Place, BaseError> {
+    let mut magic = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(4).read_to_end(&mut magic))
+        .map_err(|source| BaseError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+    if magic != b"GGUF" {
+        return Err(BaseError::NotABase {
+            path: path.to_owned(),
+        });
+    }
+    let place = Place::Gguf(path.to_owned());
+    // GGUF: delete the next three lines and the error once such files can be loaded.
+    if matches!(place, Place::Gguf(_)) {
+        return Err(BaseError::GgufUnsupported {
+            path: path.to_owned(),
+        });
+    }
+    Ok(place)
+}
+
+/// Whether text can only be meant as a path, so that it must not be asked for on the network.
+fn is_path(text: &str) -> bool {
+    let path = Path::new(text);
+    let lower = text.to_ascii_lowercase();
+    path.is_absolute()
+        || text.is_empty()
+        || text.starts_with(['.', '~'])
+        || text.ends_with(['/', '\\'])
+        || text.contains('\\')
+        || !text.contains('/')
+        // `owner/name:file.gguf` names a file on the hub, `folder/file.gguf` one here.
+        || (!text.contains(':') && [".gguf", ".safetensors", ".json"].iter().any(|end| lower.ends_with(end)))
+        // More parts than owner and name: a revision or a file of the hub may hold '/'.
+        || text.split(['@', ':']).next().is_some_and(|repo| repo.matches('/').count() > 1)
 }
 
 /// The last part of a path, resolved.
@@ -60,10 +178,123 @@ fn name_of(path: &Path) -> String {
 /// A base that cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
-    /// Nothing of that name.
-    #[error("there is no base model '{name}'")]
+    /// Neither a path nor a name.
+    #[error("there is no base model '{name}': nothing lies there, and {why}")]
     Missing {
         /// What was asked for.
         name: String,
+        /// Why it is no name on the hub.
+        why: NameError,
     },
+    /// A path where nothing lies.
+    #[error(
+        "there is no base model at {}; a base is a Hugging Face folder, a GGUF file, or a name on the hub such as meta-llama/Meta-Llama-3-8B",
+        path.display()
+    )]
+    NoPath {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file of another kind.
+    #[error(
+        "{} is not a GGUF file; for a model in safetensors name its folder, the one with config.json",
+        path.display()
+    )]
+    NotABase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// GGUF.
+    #[error("{} is a GGUF file, which cannot be loaded yet; name a Hugging Face folder", path.display())]
+    GgufUnsupported {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A path that cannot be looked at.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+}
+
+impl BaseError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Hub(error) => error.exit(),
+            _ => Exit::Data,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_exists_comes_first() {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
+        let base = Base::open(tiny.to_str().expect("plain")).expect("a base");
+        assert_eq!(base.name(), "tiny");
+        assert!(base.weights().is_ok());
+        assert!(base.text().is_err(), "it has no tokenizer");
+    }
+
+    #[test]
+    fn text_that_can_only_be_a_path_does_not_go_to_the_network() {
+        for text in [
+            "",
+            "./models/llama",
+            "../llama",
+            "/models/llama",
+            "~/models",
+            "llama",
+            "models/",
+            "a/b/c",
+            "folder/model.gguf",
+            "folder/model.safetensors",
+            "a\\b",
+        ] {
+            let error = Base::open(text).expect_err(text);
+            assert!(
+                matches!(error, BaseError::NoPath { .. }),
+                "{text:?}: {error}"
+            );
+            assert_eq!(error.exit(), Exit::Data);
+        }
+    }
+
+    #[test]
+    fn what_is_neither_path_nor_name_says_what_would_do() {
+        for text in ["a b/c", "a/b@", "a/b:model.bin", "-a/b"] {
+            let error = Base::open(text).expect_err(text);
+            assert!(
+                matches!(error, BaseError::Missing { .. }),
+                "{text:?}: {error}"
+            );
+        }
+        assert!(Base::here("owner/name").expect("perhaps a name").is_none());
+        assert!(
+            Base::here("o/n@refs/pr/1:q/x.gguf")
+                .expect("perhaps a name")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_file_must_be_gguf_by_its_first_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.gguf");
+        for content in [&b""[..], b"GGU", b"not one"] {
+            std::fs::write(&path, content).expect("written");
+            let error = Base::open(path.to_str().expect("plain")).expect_err("no base");
+            assert!(matches!(error, BaseError::NotABase { .. }), "{error}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod enrol;
 pub mod evaluation;
 pub mod generation;
 pub mod metrics;
+pub mod hub;
 pub mod model;
 pub mod participant;
 pub mod training;

@@ -68,9 +68,9 @@ pub(crate) struct RunArgs {
     /// The member's directory.
     #[arg(long, env = "FEDLORA_DIR")]
     pub(crate) dir: PathBuf,
-    /// The base model: a Hugging Face folder.
+    /// The base model: a Hugging Face folder, a GGUF file or a name on the hub.
     #[arg(long, env = "FEDLORA_BASE")]
-    pub(crate) base: PathBuf,
+    pub(crate) base: String,
     /// Private records, JSON Lines; may be given several times.
     #[arg(long, required = true)]
     pub(crate) data: Vec<PathBuf>,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
-use fedlora_client::data::{DataReport, Dataset, Example, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_client::base::Base;
+use fedlora_client::data::{DataReport, Dataset, Example, HeldOut, PrepareOptions};
 use fedlora_client::directory::{DirectoryError, MemberDirectory};
 use fedlora_client::enrol::{self, JoinError};
 use fedlora_client::participant::Participant;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::args::{Args, Command, Format, RunArgs};
 use super::display::Display;
+use super::fetch::open_base;
 use super::stop::Stop;
 
 /// The share of the records that is held out where no held-out file is given.
@@ -103,7 +105,16 @@ async fn take_part(args: RunArgs, format: Format, quiet: bool) -> Result<(), Fai
         exit: Exit::Data,
     };
     let seed = args.seed.unwrap_or_else(|| os_rng().next_u64());
-    let work = tokio::task::block_in_place(|| prepare(&args, seed)).map_err(data)?;
+    // On a thread of its own, so that an interruption is noticed.
+    let prepared = tokio::task::spawn_blocking(move || {
+        let base = open_base(&args.base, quiet)?;
+        let work = prepare(&args, &base, seed).map_err(data)?;
+        Ok((args, work))
+    });
+    let (args, work) = prepared
+        .await
+        .context("reading the base model and the records ended unexpectedly")
+        .map_err(data)??;
     let (events, watched) = mpsc::unbounded_channel();
     let participant = Participant::new(
         membership,
@@ -120,7 +131,7 @@ async fn take_part(args: RunArgs, format: Format, quiet: bool) -> Result<(), Fai
 
     let folder = directory_.adapter();
     let base_name = if outcome.base_name.is_empty() {
-        args.base.display().to_string()
+        args.base
     } else {
         outcome.base_name
     };
@@ -145,10 +156,13 @@ async fn take_part(args: RunArgs, format: Format, quiet: bool) -> Result<(), Fai
 }
 
 /// Loads the base model and the private records.
-fn prepare(args: &RunArgs, seed: u64) -> anyhow::Result<LocalWork> {
-    let pipeline = TextPipeline::from_folder(&args.base)?;
-    let engine = Engine::open(&args.base, &args.device)
-        .with_context(|| format!("the base model {}", args.base.display()))?;
+fn prepare(args: &RunArgs, base: &Base, seed: u64) -> anyhow::Result<LocalWork> {
+    let pipeline = base.text()?;
+    let weights = base
+        .weights()
+        .with_context(|| format!("the base model {}", args.base))?;
+    let engine = Engine::from_weights(&weights, base.name(), &args.device)
+        .with_context(|| format!("the base model {}", args.base))?;
     // Here rather than in a session, which it would hold up.
     engine.base_digest()?;
     let options = PrepareOptions {

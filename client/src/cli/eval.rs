@@ -120,7 +120,7 @@ pub(super) fn run(args: &EvalArgs, format: Format, quiet: bool) -> Result<(), Fa
     // Records come first: they are read sooner than a model.
     let records = Dataset::read(&args.data).map_err(data)?;
     let work = Work::of(args, &records)?;
-    let opened = local::open(&args.base, args.adapter.as_deref(), &args.device)?;
+    let opened = local::open(&args.base, args.adapter.as_deref(), &args.device, quiet)?;
     let positions = opened.engine.max_tokens();
     let max_tokens = args.seq.unwrap_or(positions).min(positions);
     if args.seq.is_some_and(|seq| seq > positions) && !quiet {

@@ -98,7 +98,7 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
     }
     threads::limit(args.threads)?;
     let text = prompt_text(&args.prompt)?;
-    let opened = local::open(&args.base, args.adapter.as_deref(), &args.device)?;
+    let opened = local::open(&args.base, args.adapter.as_deref(), &args.device, quiet)?;
     let prompt = tokens(args, &text, &opened.pipeline, quiet)?;
     let decoder = opened.engine.decoder(opened.adapter.as_ref());
     let options = GenerateOptions {

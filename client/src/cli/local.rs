@@ -13,6 +13,7 @@ use fedlora_common::exit::Exit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;
+use super::fetch::open_base;
 
 /// A base model on its device, with its text and an adapter that fits it.
 pub(super) struct Opened {
@@ -24,14 +25,19 @@ pub(super) struct Opened {
 
 /// Opens all that a model needs. What is small comes first: a wrong adapter should not cost
 /// the reading of a model.
-pub(super) fn open(base: &str, adapter: Option<&Path>, device: &Device) -> Result<Opened, Failure> {
+pub(super) fn open(
+    base: &str,
+    adapter: Option<&Path>,
+    device: &Device,
+    quiet: bool,
+) -> Result<Opened, Failure> {
     let adapter = adapter
         .map(|folder| {
             peft::load(folder).with_context(|| format!("the adapter {}", folder.display()))
         })
         .transpose()
         .map_err(data)?;
-    let base = Base::open(base).map_err(data)?;
+    let base = open_base(base, quiet)?;
     let pipeline = base.text().map_err(data)?;
     let weights = base.weights().map_err(data)?;
     let engine = Engine::from_weights(&weights, base.name(), device).map_err(data)?;

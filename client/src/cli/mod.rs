@@ -6,6 +6,7 @@ mod check;
 mod commands;
 mod display;
 mod eval;
+mod fetch;
 mod generate;
 mod local;
 mod stop;

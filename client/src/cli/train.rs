@@ -1,7 +1,6 @@
 //! `fedlora train`: fine-tunes an adapter on this machine.
 
 use anyhow::{Context, anyhow};
-use fedlora_client::base::Base;
 use fedlora_client::data::{
     DataError, DataReport, Dataset, Example, HeldOut, PrepareOptions, TextPipeline,
 };
@@ -14,6 +13,7 @@ use fedlora_common::exit::Exit;
 use serde::Serialize;
 
 use super::args::Format;
+use super::fetch::open_base;
 use super::stop::Stop;
 use super::train_args::{TrainArgs, options, spec};
 use super::train_display::{TrainDisplay, print, print_document};
@@ -50,7 +50,7 @@ pub(super) fn run(
     let mut display = TrainDisplay::new(format, quiet, args.log_every, args.log_file.as_deref())
         .map_err(|error| Failure::new(Exit::Failed, error))?;
 
-    let base = Base::open(&args.base).map_err(data)?;
+    let base = open_base(&args.base, quiet)?;
     let pipeline = base.text().map_err(data)?;
     let weights = base.weights().map_err(data)?;
     let most = weights.config().max_position_embeddings;

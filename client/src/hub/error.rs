@@ -1,0 +1,213 @@
+//! What can go wrong between here and the hub.
+
+use std::io;
+use std::path::PathBuf;
+
+use fedlora_common::exit::Exit;
+
+use super::name::HubName;
+
+/// A base that cannot be had from the hub. No variant holds a token or a signed address.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// `HF_ENDPOINT` cannot be used.
+    #[error("HF_ENDPOINT cannot be used: {why}")]
+    Endpoint {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A token that is not one.
+    #[error("{from} holds a token with characters that no token has")]
+    Token {
+        /// The variable or file.
+        from: String,
+    },
+    /// A file that the environment names cannot be read.
+    #[error("cannot read the token in {}: {source}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no place for the cache.
+    #[error("there is no place to keep models: set HF_HOME or HOME")]
+    NoHome,
+    /// No answer, or a connection that broke too often.
+    #[error(
+        "cannot reach {host}: {why}; what is here already is kept, so another try goes on from there"
+    )]
+    Network {
+        /// The machine.
+        host: String,
+        /// What the network said.
+        why: String,
+    },
+    /// The hub is up but does not serve.
+    #[error(
+        "{host} answers with status {status}; what is here already is kept, so another try goes on from there"
+    )]
+    Status {
+        /// The machine.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// No such model, or not for us.
+    #[error("the hub has no model {repo}, or it is private{}", if *token { ": the token in use cannot see it" } else { ": then set HF_TOKEN" })]
+    NoRepo {
+        /// `owner/name`.
+        repo: String,
+        /// Whether a token was sent.
+        token: bool,
+    },
+    /// No such branch, tag or commit.
+    #[error("{repo} has no revision '{revision}'")]
+    NoRevision {
+        /// `owner/name`.
+        repo: String,
+        /// What was asked for.
+        revision: String,
+    },
+    /// No such file.
+    #[error("{repo} has no file {file}{}", list(.others))]
+    NoFile {
+        /// `owner/name`.
+        repo: String,
+        /// What was asked for.
+        file: String,
+        /// What could have been meant.
+        others: Vec<String>,
+    },
+    /// The owner asks for consent first.
+    #[error("{repo} is gated: accept the licence on the model's page, then set HF_TOKEN{}", if *token { " to a token of that account (the one in use has no access)" } else { "" })]
+    Gated {
+        /// `owner/name`.
+        repo: String,
+        /// Whether a token was sent.
+        token: bool,
+    },
+    /// The token is wrong, or one is needed.
+    #[error("{}", if *token { format!("the hub refuses the token for {repo}: check HF_TOKEN, or the token file in HF_HOME") } else { format!("the hub wants a token for {repo}: set HF_TOKEN") })]
+    Unauthorized {
+        /// `owner/name`.
+        repo: String,
+        /// Whether a token was sent.
+        token: bool,
+    },
+    /// Nothing that we can load.
+    #[error("{repo} has no weights that can be loaded: {found}")]
+    NoWeights {
+        /// `owner/name`.
+        repo: String,
+        /// What is there instead.
+        found: &'static str,
+    },
+    /// Several GGUF files, and none is named.
+    #[error("{repo} has several GGUF files, name one as {repo}:FILE{}", list(.files))]
+    WhichGguf {
+        /// `owner/name`.
+        repo: String,
+        /// Which there are.
+        files: Vec<String>,
+    },
+    /// `HF_HUB_OFFLINE` is set and not all is here.
+    #[error("{name} is not in {}, or not whole, and HF_HUB_OFFLINE forbids to fetch it", cache.display())]
+    Offline {
+        /// What was asked for.
+        name: HubName,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
+    /// A path that leads out of the cache.
+    #[error("the hub names a file that is not one of the model's: {path:?}; nothing was written")]
+    Path {
+        /// The path, as the hub gave it.
+        path: String,
+    },
+    /// A redirect to where we do not follow.
+    #[error("the hub sends us to {target}, which is not HTTPS")]
+    Redirect {
+        /// Scheme and machine.
+        target: String,
+    },
+    /// An answer that is not the hub's protocol.
+    #[error("{host} does not answer as a hub does: {what}")]
+    Protocol {
+        /// The machine.
+        host: String,
+        /// What is missing or wrong.
+        what: String,
+    },
+    /// A file is not what the hub announced.
+    #[error(
+        "{file} is not the file that the hub announced (its hash differs); it was deleted, fetch it again"
+    )]
+    Hash {
+        /// Which file.
+        file: String,
+    },
+    /// No room.
+    #[error("the disk is full: {} needs {} more; free some space or point HF_HOME to another disk", path.display(), indicatif::HumanBytes(*missing))]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// Bytes still to come when it filled up.
+        missing: u64,
+    },
+    /// The cache cannot be read or written.
+    #[error("the model cache: {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The machinery of the connection cannot start.
+    #[error("cannot set up a connection: {0}")]
+    Setup(String),
+}
+
+impl HubError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Endpoint { .. } | Self::Token { .. } | Self::TokenFile { .. } | Self::NoHome => {
+                Exit::Configuration
+            }
+            Self::Network { .. } | Self::Status { .. } => Exit::Network,
+            Self::Gated { .. } | Self::Unauthorized { .. } => Exit::Identity,
+            Self::NoRepo { .. }
+            | Self::NoRevision { .. }
+            | Self::NoFile { .. }
+            | Self::NoWeights { .. }
+            | Self::WhichGguf { .. }
+            | Self::Offline { .. } => Exit::Data,
+            Self::Path { .. }
+            | Self::Redirect { .. }
+            | Self::Protocol { .. }
+            | Self::Hash { .. } => Exit::Integrity,
+            Self::DiskFull { .. } | Self::Io { .. } | Self::Setup(_) => Exit::Failed,
+        }
+    }
+
+    /// A failure of the disk, told apart by whether it is full.
+    pub(super) fn disk(path: impl Into<PathBuf>, missing: u64, source: io::Error) -> Self {
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path, missing }
+            }
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+/// Up to a dozen names to choose from.
+fn list(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names if names.len() > 12 => format!("; there are {}, ...", names[..12].join(", ")),
+        names => format!("; there are {}", names.join(", ")),
+    }
+}
