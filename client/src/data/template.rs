@@ -153,6 +153,11 @@ impl ChatTemplate {
         })
     }
 
+    /// The text of a special token by the name that templates use, such as `eos_token`.
+    pub fn token(&self, name: &str) -> Option<&str> {
+        self.tokens.get(name).map(String::as_str)
+    }
+
     /// Renders turns; `prompt` adds what precedes the assistant's next turn.
     ///
     /// # Errors

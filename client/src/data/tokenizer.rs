@@ -1,13 +1,16 @@
-//! A base's tokenizer and chat template: from text and turns to token ids.
+//! A base's tokenizer and chat template: from text and turns to token ids, and back.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use fedlora_common::ids::Digest;
+use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::example::Example;
 use super::records::{LineProblem, Turn};
 use super::template::{ChatTemplate, TemplateError};
+use super::text_stream::TextStream;
 
 /// Why a tokenizer cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,7 @@ pub struct TextPipeline {
     template: Result<ChatTemplate, String>,
     control: Vec<String>,
     special: Vec<bool>,
+    ends: BTreeSet<u32>,
     digest: Digest,
 }
 
@@ -71,7 +75,10 @@ impl TextPipeline {
             Err(TemplateError::Missing { folder }) => Err(folder),
             Err(error) => return Err(error.into()),
         };
-        Self::new(&bytes, template).map_err(|why| TokenizerError::Format { file, why })
+        let mut made =
+            Self::new(&bytes, template).map_err(|why| TokenizerError::Format { file, why })?;
+        made.ends.extend(configured_ends(folder));
+        Ok(made)
     }
 
     /// Reads a `tokenizer.json`; without a template, `Err` is where one was looked for.
@@ -93,13 +100,36 @@ impl TextPipeline {
             }
         }
         control.sort();
-        Ok(Self {
+        let mut made = Self {
             tokenizer,
             template,
             control,
             special,
+            ends: BTreeSet::new(),
             digest: Digest::of("fedlora tokenizer file 1", bytes),
-        })
+        };
+        made.ends = made.template_ends();
+        Ok(made)
+    }
+
+    /// The tokens that a template says end a text or the assistant's turn.
+    fn template_ends(&self) -> BTreeSet<u32> {
+        let Ok(template) = &self.template else {
+            return BTreeSet::new();
+        };
+        let end_of_text = template.token("eos_token").and_then(|t| self.token_id(t));
+        // A turn whose words mean nothing shows what the template puts after them.
+        let turns = [("user", "a"), ("assistant", "b")].map(|(role, content)| Turn {
+            role,
+            content: content.to_owned(),
+        });
+        let end_of_turn = self.chat(&turns).ok().and_then(|example| {
+            let counted = example.tokens().iter().zip(example.loss());
+            counted
+                .filter_map(|(id, counts)| counts.then_some(*id))
+                .rfind(|id| self.is_special(*id))
+        });
+        end_of_text.into_iter().chain(end_of_turn).collect()
     }
 
     /// One more than the highest token id: what the model's embedding must at least hold.
@@ -127,17 +157,45 @@ impl TextPipeline {
             .map_err(|_| TokenizerError::Encode)
     }
 
+    /// The text of token ids that come one at a time.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream::new(self)
+    }
+
+    /// Whether a token is a control token, which [`decode`](Self::decode) leaves out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// The tokens after which nothing more is to be generated, in ascending order: the ends of
+    /// text that the base's configuration names, and what its template ends a turn with.
+    pub fn end_tokens(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ends.iter().copied()
+    }
+
+    /// Whether the base has a chat template.
+    pub fn has_template(&self) -> bool {
+        self.template.is_ok()
+    }
+
+    /// The token ids of plain text, with what the tokenizer itself puts around a text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.tokenizer
+            .encode_fast(text, true)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|_| TokenizerError::Encode)
+    }
+
     /// Plain text as one example in which every token counts, with what the tokenizer itself
     /// puts around a text (Llama 3: `<|begin_of_text|>` before it).
     ///
     /// # Errors
     /// [`TokenizerError::Encode`].
     pub fn text(&self, text: &str) -> Result<Example, TokenizerError> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, true)
-            .map_err(|_| TokenizerError::Encode)?;
-        let tokens = encoding.get_ids().to_vec();
+        let tokens = self.encode_text(text)?;
         let counts = vec![true; tokens.len()];
         Ok(Example::new(tokens, counts))
     }
@@ -165,7 +223,7 @@ impl TextPipeline {
                 .map(|(index, _)| index);
             for index in inside {
                 counts[index] = true;
-                if self.special[ids[index] as usize] {
+                if self.is_special(ids[index]) {
                     break;
                 }
             }
@@ -209,9 +267,51 @@ impl TextPipeline {
     }
 }
 
+/// The ends of text that a folder's configurations name; what cannot be read names none.
+fn configured_ends(folder: &Path) -> Vec<u32> {
+    let ids = |file: &str| {
+        let bytes = std::fs::read(folder.join(file)).ok()?;
+        let config: Value = serde_json::from_slice(&bytes).ok()?;
+        let named = match &config["eos_token_id"] {
+            Value::Array(ids) => ids.clone(),
+            one => vec![one.clone()],
+        };
+        let ids = named.iter().filter_map(Value::as_u64);
+        Some(ids.filter_map(|id| u32::try_from(id).ok()).collect())
+    };
+    ["generation_config.json", "config.json"]
+        .into_iter()
+        .filter_map(ids)
+        .collect::<Vec<Vec<u32>>>()
+        .concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ends_are_those_of_configuration_and_template() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
+        let pipeline = TextPipeline::from_folder(&base).unwrap();
+        let named = ["<|end_of_text|>", "<|eot_id|>"].map(|t| pipeline.token_id(t).unwrap());
+        assert_eq!(pipeline.end_tokens().collect::<Vec<_>>(), named);
+        assert!(pipeline.is_special(named[0]));
+        assert!(!pipeline.is_special(0) && !pipeline.is_special(u32::MAX));
+
+        let folder = tempfile::tempdir().unwrap();
+        let copy = |file: &str| std::fs::copy(base.join(file), folder.path().join(file)).unwrap();
+        copy("tokenizer.json");
+        let bare = TextPipeline::from_folder(folder.path()).unwrap();
+        assert!(!bare.has_template());
+        assert_eq!(bare.end_tokens().count(), 0);
+        let template =
+            "{{ bos_token }}{% for m in messages %}{{ m.content }}<|eom_id|>{% endfor %}";
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        let own = TextPipeline::from_folder(folder.path()).unwrap();
+        let end = own.token_id("<|eom_id|>").unwrap();
+        assert_eq!(own.end_tokens().collect::<Vec<_>>(), [end]);
+    }
 
     #[test]
     fn a_missing_or_broken_tokenizer_is_refused() {
