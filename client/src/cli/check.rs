@@ -12,7 +12,7 @@ use fedlora_client::data::{
     Dataset, Example, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline,
     prepare,
 };
-use fedlora_client::model::{BaseWeights, LlamaConfig, Memory};
+use fedlora_client::model::{BaseWeights, LlamaConfig, Memory, WeightKind};
 use fedlora_client::training::estimate::{Estimate, Workload};
 use fedlora_client::training::{Device, Engine, Machine, TrainOptions, check_device, product_rate};
 use fedlora_common::adapter::{Factors, LoraConfig, Target};
@@ -70,6 +70,9 @@ pub(crate) struct CheckArgs {
     /// Where to train: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub(crate) device: Device,
+    /// How the frozen base is held in memory: f32, bf16, q8 or q4 [default: f32, bf16 on a GPU].
+    #[arg(long)]
+    pub(crate) base_dtype: Option<WeightKind>,
     /// Show so many of the first examples, with what is trained on marked.
     #[arg(long, default_value_t = 3, value_name = "EXAMPLES")]
     pub(crate) show: usize,
@@ -410,17 +413,19 @@ fn memory_section(
     estimate: Estimate,
     machine: &Machine,
 ) -> MemorySection {
-    let (weights, available) = match args.device {
-        Device::Cpu => (estimate.weights.f32, machine.cpu.memory_available),
-        Device::Cuda(_) => (estimate.weights.bf16, None),
+    let (kind, available) = match args.device {
+        Device::Cpu => (WeightKind::F32, machine.cpu.memory_available),
+        Device::Cuda(_) => (WeightKind::Bf16, None),
     };
+    let kind = args.base_dtype.unwrap_or(kind);
     MemorySection {
         rank: workload.rank,
         targets: workload.targets.iter().map(ToString::to_string).collect(),
         batch: args.batch,
         rows: workload.rows,
-        total: estimate.total(weights, Memory::Normal),
-        total_low: estimate.total(weights, Memory::Low),
+        base_dtype: kind.to_string(),
+        total: estimate.total(kind, Memory::Normal),
+        total_low: estimate.total(kind, Memory::Low),
         available,
         estimate,
     }

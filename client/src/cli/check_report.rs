@@ -59,7 +59,9 @@ pub(super) struct MemorySection {
     pub(super) rows: usize,
     #[serde(flatten)]
     pub(super) estimate: Estimate,
-    /// Bytes in all, the base held as it is by default.
+    /// How the base is held.
+    pub(super) base_dtype: String,
+    /// Bytes in all.
     pub(super) total: u64,
     /// The same with `--memory low`.
     pub(super) total_low: u64,

@@ -173,7 +173,7 @@ fn text(report: &Report, shown: &[Shown], marks: Marks) -> String {
         out.push('\n');
     }
     if let Some(memory) = &report.memory {
-        self::memory(&mut out, memory, report.device.name == "cpu");
+        self::memory(&mut out, memory);
     }
     if let Some(time) = &report.time {
         self::time(&mut out, time);
@@ -307,7 +307,7 @@ fn lengths(out: &mut String, lengths: &Lengths) {
     }
 }
 
-fn memory(out: &mut String, memory: &MemorySection, cpu: bool) {
+fn memory(out: &mut String, memory: &MemorySection) {
     let estimate = &memory.estimate;
     line(
         out,
@@ -318,30 +318,25 @@ fn memory(out: &mut String, memory: &MemorySection, cpu: bool) {
         ),
     );
     let weights = estimate.weights;
-    let (own, others) = if cpu {
-        (
-            ("f32", weights.f32),
-            [
-                ("bf16", weights.bf16),
-                ("q8", weights.q8),
-                ("q4", weights.q4),
-            ],
-        )
-    } else {
-        (
-            ("bf16", weights.bf16),
-            [("f32", weights.f32), ("q8", weights.q8), ("q4", weights.q4)],
-        )
-    };
-    let others: Vec<_> = others
-        .into_iter()
-        .map(|(name, held)| format!("{} {name}", bytes(held)))
+    let kinds = [
+        ("f32", weights.f32),
+        ("bf16", weights.bf16),
+        ("q8", weights.q8),
+        ("q4", weights.q4),
+    ];
+    let own = |name: &str| name == memory.base_dtype;
+    let held = kinds.iter().find(|(name, _)| own(name));
+    let held = held.map_or(0, |(_, held)| *held);
+    let others: Vec<_> = kinds
+        .iter()
+        .filter(|(name, _)| !own(name))
+        .map(|(name, held)| format!("{} as {name}", bytes(*held)))
         .collect();
     for (what, held, note) in [
         (
             "base",
-            own.1,
-            format!("as {} ({})", own.0, others.join(", ")),
+            held,
+            format!("as {} ({})", memory.base_dtype, others.join(", ")),
         ),
         (
             "adapter",

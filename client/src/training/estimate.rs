@@ -7,10 +7,8 @@
 use fedlora_common::adapter::Target;
 use serde::Serialize;
 
-use crate::model::{LlamaConfig, Memory};
+use crate::model::{LlamaConfig, Memory, WeightKind};
 
-/// Values that share a scale in quantised weights.
-const SCALED: u64 = 64;
 /// Most logits that are held at a time.
 const LOGITS: u64 = 8 << 20;
 
@@ -67,21 +65,31 @@ pub struct WeightBytes {
     pub q4: u64,
 }
 
+impl WeightBytes {
+    /// Those of a kind.
+    pub fn of(&self, kind: WeightKind) -> u64 {
+        match kind {
+            WeightKind::F32 => self.f32,
+            WeightKind::Bf16 => self.bf16,
+            WeightKind::Int8 => self.q8,
+            WeightKind::Nf4 => self.q4,
+        }
+    }
+}
+
 impl Estimate {
     /// Computes it.
     pub fn of(config: &LlamaConfig, workload: &Workload) -> Self {
         let tensors = config.tensors();
-        let count = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
-        let (mut matrices, mut vectors) = (0, 0);
-        for (_, shape) in &tensors {
-            match shape.len() {
-                2 => matrices += count(shape),
-                _ => vectors += count(shape),
-            }
-        }
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
         // Vectors stay as they are: they are few.
-        let held = |matrix_bytes: u64| matrix_bytes + 4 * vectors;
-        let scales = 4 * matrices.div_ceil(SCALED);
+        let held = |kind: WeightKind| {
+            let bytes = tensors.iter().map(|(_, shape)| match shape.len() {
+                2 => kind.bytes(count(shape)) as u64,
+                _ => WeightKind::F32.bytes(count(shape)) as u64,
+            });
+            bytes.sum::<u64>()
+        };
 
         let blocks = config.num_hidden_layers as u64;
         let rank = workload.rank as u64;
@@ -122,13 +130,13 @@ impl Estimate {
         let backward = 2.0 * weights as f64 + 4.0 * adapter_parameters as f64 + 2.5 * attention;
         let operations = forward + backward + 4.0 * head;
         Self {
-            parameters: matrices + vectors,
+            parameters: tensors.iter().map(|(_, shape)| count(shape) as u64).sum(),
             adapter_parameters,
             weights: WeightBytes {
-                f32: held(4 * matrices),
-                bf16: held(2 * matrices),
-                q8: held(matrices + scales),
-                q4: held(matrices.div_ceil(2) + scales),
+                f32: held(WeightKind::F32),
+                bf16: held(WeightKind::Bf16),
+                q8: held(WeightKind::Int8),
+                q4: held(WeightKind::Nf4),
             },
             adapter: 16 * adapter_parameters,
             activations: blocks * block,
@@ -140,13 +148,13 @@ impl Estimate {
         }
     }
 
-    /// Bytes of the whole training, the base's weights being `weights`.
-    pub fn total(&self, weights: u64, memory: Memory) -> u64 {
+    /// Bytes of the whole training.
+    pub fn total(&self, kind: WeightKind, memory: Memory) -> u64 {
         let activations = match memory {
             Memory::Normal => self.activations,
             Memory::Low => self.activations_low,
         };
-        weights + self.adapter + activations + self.working
+        self.weights.of(kind) + self.adapter + activations + self.working
     }
 }
 
@@ -224,8 +232,8 @@ mod tests {
         assert!(with(|workload| workload.float = 2).activations * 2 == base.activations);
         assert!(base.activations_low < base.activations / 2);
         assert!(base.operations_low > base.operations * 1.3);
-        let low = base.total(base.weights.f32, Memory::Low);
-        assert!(low < base.total(base.weights.f32, Memory::Normal));
+        let low = base.total(WeightKind::F32, Memory::Low);
+        assert!(low < base.total(WeightKind::F32, Memory::Normal));
         assert!(low > base.weights.f32);
         assert!(base.weights.q4 < base.weights.q8 && base.weights.q8 < base.weights.bf16);
     }
