@@ -3,6 +3,8 @@
 
 mod args;
 mod check;
+mod check_report;
+mod check_text;
 mod commands;
 mod display;
 mod eval;

@@ -1,12 +1,15 @@
 //! A member's records: read from files, grouped, split and prepared.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
 
 use super::example::Example;
-use super::prepare::{DataReport, PrepareError, PrepareOptions, prepare};
+use super::files;
+use super::parquet::ParquetError;
+use super::prepare::{DataReport, PrepareError, PrepareOptions, Prepared, prepare};
 use super::records::{self, Problem, Record};
 use super::split::HeldOut;
 use super::tokenizer::TextPipeline;
@@ -25,8 +28,30 @@ pub enum DataError {
         /// Why.
         source: io::Error,
     },
+    /// A folder without a file of records.
+    #[error("no .jsonl, .ndjson, .json or .parquet file in the folder {folder}")]
+    NoFiles {
+        /// Which folder.
+        folder: String,
+    },
+    /// A file of another format.
+    #[error("{file} is {found}; expected JSON Lines, a JSON array of records, or Parquet")]
+    Unknown {
+        /// Which file.
+        file: String,
+        /// What it looks like.
+        found: &'static str,
+    },
+    /// A Parquet file that cannot be read.
+    #[error("{file}: {source}")]
+    Parquet {
+        /// Which file.
+        file: String,
+        /// Why.
+        source: ParquetError,
+    },
     /// Files without a single record.
-    #[error("no record in {files}: expected JSON Lines, one object a line")]
+    #[error("no record in {files}: expected JSON Lines, a JSON array of records, or Parquet")]
     Empty {
         /// Which files.
         files: String,
@@ -90,36 +115,28 @@ impl std::fmt::Debug for Dataset {
 }
 
 impl Dataset {
-    /// Reads JSON Lines files.
+    /// Reads files, and the files in folders: JSON Lines, JSON arrays and Parquet.
     ///
     /// # Errors
-    /// [`DataError::Lines`] with every bad line of every file, [`DataError::Io`], or
-    /// [`DataError::Empty`] when there is no record at all.
+    /// [`DataError::Lines`] with every bad line of every file, an error about a file as a whole,
+    /// or [`DataError::Empty`] when there is no record at all.
     pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Self, DataError> {
-        let (mut records, mut problems) = (Vec::new(), Vec::new());
-        for path in paths {
-            let file = path.as_ref().display().to_string();
-            let failed = |source| DataError::Io {
-                file: file.clone(),
-                source,
-            };
-            let source = BufReader::new(File::open(path.as_ref()).map_err(failed)?);
-            let (good, bad) = records::read(source, &file).map_err(failed)?;
-            records.extend(good);
-            problems.extend(bad);
+        let survey = Survey::of(paths);
+        if let Some(failure) = survey.failures.into_iter().next() {
+            return Err(failure);
         }
-        if !problems.is_empty() {
-            return Err(DataError::Lines(problems));
+        if !survey.problems.is_empty() {
+            return Err(DataError::Lines(survey.problems));
         }
-        if records.is_empty() {
+        if survey.dataset.is_empty() {
             let files: Vec<_> = paths
                 .iter()
-                .map(|path| PathBuf::from(path.as_ref()).display().to_string())
+                .map(|path| path.as_ref().display().to_string())
                 .collect();
             let files = files.join(", ");
             return Err(DataError::Empty { files });
         }
-        Ok(Self { records })
+        Ok(survey.dataset)
     }
 
     /// Reads JSON Lines from memory; `name` stands for the file's in errors.
@@ -131,14 +148,15 @@ impl Dataset {
             file: name.to_owned(),
             source,
         };
-        let (records, problems) = records::read(lines, name).map_err(failed)?;
-        if !problems.is_empty() {
-            return Err(DataError::Lines(problems));
+        let found = records::read(lines, name).map_err(failed)?;
+        if !found.problems.is_empty() {
+            return Err(DataError::Lines(found.problems));
         }
-        if records.is_empty() {
+        if found.records.is_empty() {
             let files = name.to_owned();
             return Err(DataError::Empty { files });
         }
+        let records = found.records;
         Ok(Self { records })
     }
 
@@ -209,7 +227,15 @@ impl Dataset {
         pipeline: &TextPipeline,
         options: &PrepareOptions,
     ) -> Result<(Vec<Example>, DataReport), DataError> {
-        let (examples, report) = prepare(&self.records, pipeline, options)?;
+        let Prepared {
+            examples,
+            report,
+            problems,
+            ..
+        } = prepare(&self.records, pipeline, options)?;
+        if !problems.is_empty() {
+            return Err(PrepareError::Records(problems).into());
+        }
         if examples.is_empty() && report.records > 0 {
             return Err(DataError::NothingCounted {
                 records: report.records,
@@ -217,6 +243,64 @@ impl Dataset {
             });
         }
         Ok((examples, report))
+    }
+}
+
+/// A file that was read, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// The file.
+    pub file: String,
+    /// Records in it.
+    pub records: usize,
+    /// Lines, elements or rows that cannot be used.
+    pub bad: usize,
+    /// Blank lines, which are passed over.
+    pub blank: usize,
+}
+
+/// All that can be said of files: what can be used of them, and all that cannot.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// The records of all files.
+    pub dataset: Dataset,
+    /// The files that could be read.
+    pub files: Vec<FileReport>,
+    /// Every line, element or row that cannot be used.
+    pub problems: Vec<Problem>,
+    /// What could not be read at all.
+    pub failures: Vec<DataError>,
+}
+
+impl Survey {
+    /// Reads as [`Dataset::read`] does, but goes on where something is wrong.
+    pub fn of<P: AsRef<Path>>(paths: &[P]) -> Self {
+        let mut survey = Self::default();
+        for path in paths {
+            let files = match files::expand(&[path]) {
+                Ok(files) => files,
+                Err(failure) => {
+                    survey.failures.push(failure);
+                    continue;
+                }
+            };
+            for path in files {
+                match files::read(&path) {
+                    Ok(found) => {
+                        survey.files.push(FileReport {
+                            file: path.display().to_string(),
+                            records: found.records.len(),
+                            bad: found.problems.len(),
+                            blank: found.blank,
+                        });
+                        survey.dataset.records.extend(found.records);
+                        survey.problems.extend(found.problems);
+                    }
+                    Err(failure) => survey.failures.push(failure),
+                }
+            }
+        }
+        survey
     }
 }
 

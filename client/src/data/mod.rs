@@ -1,15 +1,21 @@
 //! From private records to tokenised examples. Step 1 of the round.
 //!
-//! [`records`] reads JSON Lines, [`template`] renders chats as the checkpoint's own template
-//! says, [`tokenizer`] makes token ids of them, [`prepare`] makes scored [`Example`]s,
-//! [`split`] decides what is held out, and [`dataset`] puts these together. Nothing here may
-//! use the wire, round or transport modules, and no error or `Debug` shows a record's text.
+//! `files` tells what lies at a path; [`records`] takes records out of JSON Lines, `json_array`
+//! out of JSON arrays, [`parquet`] out of Parquet. [`template`] renders chats as the
+//! checkpoint's own template says, [`tokenizer`] makes token ids of them, [`prepare`] makes
+//! scored [`Example`]s, [`split`] decides what is held out, [`batching`] what is computed
+//! together, and [`dataset`] puts these together. Nothing here may use the wire, round or
+//! transport modules, and no error or `Debug` shows a record's text.
 
 pub mod batching;
 pub mod dataset;
 mod example;
+mod files;
 mod gguf_tokenizer;
 mod jinja;
+mod json_array;
+mod lengths;
+pub mod parquet;
 pub mod prepare;
 pub mod records;
 pub mod split;
@@ -18,10 +24,11 @@ mod text_stream;
 pub mod tokenizer;
 
 pub use batching::{Batching, plan_epoch};
-pub use dataset::{DataError, Dataset};
+pub use dataset::{DataError, Dataset, FileReport, Survey};
 pub use example::Example;
-pub use prepare::{DataReport, PrepareOptions};
-pub use records::{Content, Record, Turn};
+pub use lengths::{Bin, Lengths};
+pub use prepare::{DataReport, PrepareError, PrepareOptions, Prepared, prepare};
+pub use records::{Content, Problem, Record, Turn};
 pub use split::HeldOut;
 pub use text_stream::TextStream;
 pub use tokenizer::TextPipeline;

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use fedlora_common::ids::Digest;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::example::Example;
-use super::records::{Content, LineProblem, Place, Problem, Record};
-use super::template::TemplateError;
+use super::records::{Content, LineProblem, Problem, Record};
 use super::tokenizer::{TextPipeline, TokenizerError};
 
 /// How records are made into examples.
@@ -50,60 +51,69 @@ pub enum PrepareError {
     },
     /// The base cannot serve these records at all.
     #[error(transparent)]
-    Tokenizer(TokenizerError),
-    /// Records that hold control tokens.
+    Tokenizer(#[from] TokenizerError),
+    /// Records that hold control tokens, or that the template or the tokenizer refuses.
     #[error("{}", super::dataset::list(.0))]
     Records(Vec<Problem>),
-    /// The template refuses a record.
-    #[error("{place}: {source}")]
-    Refused {
-        /// Which record.
-        place: Place,
-        /// Why.
-        source: TokenizerError,
-    },
 }
 
-/// Makes one example of each record.
+/// Examples with what is known about each record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// One for each record that has something to count, in order.
+    pub examples: Vec<Example>,
+    /// The record that each example was made of, by its number.
+    pub origins: Vec<usize>,
+    /// Tokens of each record that could be tokenised, before truncation, in order.
+    pub lengths: Vec<usize>,
+    /// What became of the records.
+    pub report: DataReport,
+    /// Records that cannot be made into examples.
+    pub problems: Vec<Problem>,
+}
+
+/// Makes one example of each record. The records are worked on side by side; what comes of them
+/// is in their order.
 ///
 /// # Errors
-/// [`PrepareError`]: all records with control tokens at once, otherwise the first that the
-/// base's template or tokenizer refuses.
-pub fn prepare<'a>(
-    records: impl IntoIterator<Item = &'a Record>,
+/// [`PrepareError::MaxTokens`], and [`PrepareError::Tokenizer`] where the records are chats and
+/// the base has no chat template. What is wrong with single records is in
+/// [`Prepared::problems`].
+pub fn prepare(
+    records: &[Record],
     pipeline: &TextPipeline,
     options: &PrepareOptions,
-) -> Result<(Vec<Example>, DataReport), PrepareError> {
+) -> Result<Prepared, PrepareError> {
     if options.max_tokens < 2 {
         return Err(PrepareError::MaxTokens {
             got: options.max_tokens,
         });
     }
-    let mut report = DataReport::default();
+    let chat = |record: &Record| matches!(record.content(), Content::Chat(_));
+    if !pipeline.has_template() && records.iter().any(chat) {
+        return Err(TokenizerError::Template(pipeline.no_template()).into());
+    }
+    let tokenised: Vec<(Digest, Result<Example, LineProblem>)> = records
+        .par_iter()
+        .map(|record| (record.digest(), tokenise(record, pipeline)))
+        .collect();
+
+    let mut made = Prepared::default();
+    let report = &mut made.report;
     let mut seen = HashSet::new();
-    let (mut examples, mut problems) = (Vec::new(), Vec::new());
-    for record in records {
+    for (index, (record, (digest, example))) in records.iter().zip(tokenised).enumerate() {
         report.records += 1;
-        report.duplicates += usize::from(!seen.insert(record.digest()));
-        if let Err(what) = control_tokens(record, pipeline) {
-            let place = record.place().clone();
-            problems.push(Problem { place, what });
-            continue;
-        }
-        let example = match record.content() {
-            Content::Chat(turns) => pipeline.chat(turns),
-            Content::Text(text) => pipeline.text(text.as_str()),
-        };
-        let example = example.map_err(|source| match source {
-            TokenizerError::Template(TemplateError::Missing { .. }) => {
-                PrepareError::Tokenizer(source)
+        report.duplicates += usize::from(!seen.insert(digest));
+        let example = match example {
+            Ok(example) => example,
+            Err(what) => {
+                let place = record.place().clone();
+                made.problems.push(Problem { place, what });
+                continue;
             }
-            source => PrepareError::Refused {
-                place: record.place().clone(),
-                source,
-            },
-        })?;
-        let example = truncate(example, options.max_tokens, &mut report);
+        };
+        made.lengths.push(example.tokens().len());
+        let example = truncate(example, options.max_tokens, report);
         if example.counted() == 0 {
             report.nothing_counted += 1;
             continue;
@@ -111,13 +121,24 @@ pub fn prepare<'a>(
         report.examples += 1;
         report.tokens += example.tokens().len();
         report.counted_tokens += example.counted();
-        examples.push(example);
+        made.examples.push(example);
+        made.origins.push(index);
     }
-    if problems.is_empty() {
-        Ok((examples, report))
-    } else {
-        Err(PrepareError::Records(problems))
-    }
+    Ok(made)
+}
+
+fn tokenise(record: &Record, pipeline: &TextPipeline) -> Result<Example, LineProblem> {
+    control_tokens(record, pipeline)?;
+    let example = match record.content() {
+        Content::Chat(turns) => pipeline.chat(turns),
+        Content::Text(text) => pipeline.text(text.as_str()),
+    };
+    example.map_err(|error| match error {
+        TokenizerError::Template(error) => LineProblem::Template {
+            why: error.to_string(),
+        },
+        _ => LineProblem::Tokenizer,
+    })
 }
 
 fn control_tokens(record: &Record, pipeline: &TextPipeline) -> Result<(), LineProblem> {

@@ -1,4 +1,5 @@
-//! JSON Lines records in the four forms that members keep: Alpaca, Dolly, chat and text.
+//! Records in the four forms that members keep (Alpaca, Dolly, chat and text), and the reader
+//! of JSON Lines.
 //!
 //! Every line that cannot be used is reported by file and line with what was found and what
 //! would do. A report never shows the line's content.
@@ -14,11 +15,11 @@ use serde_json::{Map, Value};
 /// Longest line that is read, in bytes.
 pub const LONGEST_LINE: usize = 4 << 20;
 /// Longest value that [`Record::label`] keeps, in bytes.
-const LONGEST_LABEL: usize = 256;
+pub(super) const LONGEST_LABEL: usize = 256;
 /// Roles that a turn may have.
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 /// Field names that an error may repeat: all others could be private.
-const KNOWN: [&str; 8] = [
+pub(super) const KNOWN: [&str; 8] = [
     "instruction",
     "input",
     "output",
@@ -88,6 +89,14 @@ impl fmt::Debug for Record {
 }
 
 impl Record {
+    pub(super) fn new((content, labels): Parsed, place: Place) -> Self {
+        Self {
+            content,
+            labels,
+            place,
+        }
+    }
+
     /// What it holds.
     pub fn content(&self) -> &Content {
         &self.content
@@ -122,18 +131,35 @@ impl Record {
     }
 }
 
-/// A file and a line in it, counted from 1.
+/// A file and a line or row in it, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The file, as it was named.
     pub file: Arc<str>,
-    /// The line.
+    /// The line, or the row of a Parquet file.
     pub line: usize,
+    /// The element of a JSON array, several of which may stand on a line.
+    pub element: Option<usize>,
+}
+
+impl Place {
+    /// A line or row.
+    pub(super) fn line(file: &Arc<str>, line: usize) -> Self {
+        Self {
+            file: Arc::clone(file),
+            line,
+            element: None,
+        }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        write!(f, "{}:{}", self.file, self.line)?;
+        match self.element {
+            Some(element) => write!(f, " (record {element})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -155,8 +181,26 @@ pub enum LineProblem {
         /// Where reading stopped.
         column: usize,
     },
+    /// An element of an array that is not JSON.
+    #[error("not JSON: broken at column {column}; each element must be one complete JSON object")]
+    Element {
+        /// Where reading stopped, in the line that is named.
+        column: usize,
+    },
+    /// An array without its end.
+    #[error("the array that begins the file has no end: is the file cut off?")]
+    NoEnd,
+    /// More behind an array's end.
+    #[error("there is more after the end of the array: put all records into one array")]
+    AfterEnd,
+    /// An object that goes on over the next lines.
+    #[error(
+        "a JSON object over several lines: put each record on one line (JSON Lines), or all \
+         records into one array"
+    )]
+    OverLines,
     /// JSON of another kind.
-    #[error("a JSON {found}: expected an object, one a line")]
+    #[error("{found}: expected a JSON object for each record")]
     NotAnObject {
         /// What stands there.
         found: &'static str,
@@ -171,7 +215,7 @@ pub enum LineProblem {
         found: String,
     },
     /// A field of another kind.
-    #[error("field '{field}' is a JSON {found}: expected {expected}")]
+    #[error("field '{field}' is {found}: expected {expected}")]
     Kind {
         /// Which field.
         field: String,
@@ -195,6 +239,15 @@ pub enum LineProblem {
     /// A chat in which the assistant says nothing.
     #[error("no message has the role 'assistant': there is nothing to train on")]
     NoAssistant,
+    /// What the base's chat template says to it.
+    #[error("{why}")]
+    Template {
+        /// The template's own words, or the kind of error.
+        why: String,
+    },
+    /// Text that the tokenizer refuses.
+    #[error("the tokenizer refuses the text")]
+    Tokenizer,
     /// Text that the tokenizer would take for its own.
     #[error("the text of {field} holds the tokenizer's control token '{token}': take it out")]
     ControlToken {
@@ -220,44 +273,50 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What a file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Read {
+    /// The records.
+    pub records: Vec<Record>,
+    /// What stands where a record was expected and is none.
+    pub problems: Vec<Problem>,
+    /// Lines without anything on them, which are passed over.
+    pub blank: usize,
+}
+
 /// Reads every line of `source`. Blank lines, a byte-order mark and CRLF are allowed.
 /// Memory holds one line of at most [`LONGEST_LINE`] bytes besides the records.
 ///
 /// # Errors
-/// What reading from `source` gives. Lines that cannot be used are the second value.
-pub fn read(source: impl BufRead, file: &str) -> io::Result<(Vec<Record>, Vec<Problem>)> {
+/// What reading from `source` gives. Lines that cannot be used are [`Read::problems`].
+pub fn read(source: impl BufRead, file: &str) -> io::Result<Read> {
     let mut lines = Lines::new(source);
     let file: Arc<str> = file.into();
-    let (mut records, mut problems) = (Vec::new(), Vec::new());
+    let mut found = Read::default();
     let mut number = 0;
     while let Some(line) = lines.next_line()? {
         number += 1;
-        let place = Place {
-            file: Arc::clone(&file),
-            line: number,
-        };
+        let place = Place::line(&file, number);
         let parsed = match line {
             Line::TooLong => Err(LineProblem::TooLong),
             Line::Whole(bytes) if number == 1 => parse_first(bytes),
             Line::Whole(bytes) => parse_line(bytes),
         };
         match parsed {
-            Ok(None) => {}
-            Ok(Some((content, labels))) => records.push(Record {
-                content,
-                labels,
-                place,
-            }),
+            Ok(None) => found.blank += 1,
+            Ok(Some(parsed)) => found.records.push(Record::new(parsed, place)),
             Err(what) => {
-                let stop = matches!(what, LineProblem::Encoding { hint } if !hint.is_empty());
-                problems.push(Problem { place, what });
+                // The same would be said of every line.
+                let stop = matches!(what, LineProblem::OverLines)
+                    || matches!(what, LineProblem::Encoding { hint } if !hint.is_empty());
+                found.problems.push(Problem { place, what });
                 if stop {
                     break;
                 }
             }
         }
     }
-    Ok((records, problems))
+    Ok(found)
 }
 
 /// A record's content and its other text fields.
@@ -269,7 +328,11 @@ fn parse_first(bytes: &[u8]) -> Result<Option<Parsed>, LineProblem> {
             hint: " but UTF-16",
         });
     }
-    parse_line(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if bytes.trim_ascii() == b"{" {
+        return Err(LineProblem::OverLines);
+    }
+    parse_line(bytes)
 }
 
 /// Reads one line; a blank one is `None`.
@@ -284,6 +347,11 @@ pub fn parse_line(bytes: &[u8]) -> Result<Option<Parsed>, LineProblem> {
     let value: Value = serde_json::from_str(text).map_err(|error| LineProblem::Json {
         column: error.column(),
     })?;
+    parse_value(value).map(Some)
+}
+
+/// Takes a record out of a JSON value.
+pub(super) fn parse_value(value: Value) -> Result<Parsed, LineProblem> {
     let Value::Object(mut object) = value else {
         return Err(LineProblem::NotAnObject {
             found: kind(&value),
@@ -297,7 +365,7 @@ pub fn parse_line(bytes: &[u8]) -> Result<Option<Parsed>, LineProblem> {
             _ => None,
         })
         .collect();
-    Ok(Some((content, labels)))
+    Ok((content, labels))
 }
 
 /// Takes the content's fields out of `object`.
@@ -333,7 +401,7 @@ fn content(object: &mut Map<String, Value>) -> Result<Content, LineProblem> {
         return Ok(Content::Text(PrivateText(required_text(object, "text")?)));
     }
     Err(LineProblem::Form {
-        found: fields(object),
+        found: fields(object.keys().map(String::as_str)),
     })
 }
 
@@ -409,25 +477,25 @@ fn optional_text(
 
 fn kind(value: &Value) -> &'static str {
     match value {
-        Value::Null => "null (or it is missing)",
+        Value::Null => "null or missing",
         Value::Bool(_) => "true or false",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
     }
 }
 
-fn fields(object: &Map<String, Value>) -> String {
-    let known: Vec<_> = KNOWN
-        .into_iter()
-        .filter(|field| object.contains_key(*field))
-        .collect();
-    let others = object.len() - known.len();
-    match (known.is_empty(), others) {
+/// The fields of an object in words: the known by name, the others by number.
+pub(super) fn fields<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let (known, others): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| KNOWN.contains(name));
+    match (known.is_empty(), others.len()) {
         (true, 0) => "no field".to_owned(),
+        (true, 1) => "a field of another name".to_owned(),
         (true, n) => format!("{n} fields of other names"),
         (false, 0) => known.join(" + "),
+        (false, 1) => format!("{} and a field of another name", known.join(" + ")),
         (false, n) => format!("{} and {n} fields of other names", known.join(" + ")),
     }
 }

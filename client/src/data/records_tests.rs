@@ -3,7 +3,8 @@
 use super::*;
 
 fn read_text(text: &[u8]) -> (Vec<Record>, Vec<Problem>) {
-    read(text, "f.jsonl").unwrap()
+    let found = read(text, "f.jsonl").unwrap();
+    (found.records, found.problems)
 }
 
 fn problem(line: &str) -> LineProblem {
@@ -71,7 +72,7 @@ fn every_bad_line_is_reported_with_its_place_and_never_its_content() {
     assert_eq!(problems[10].place.line, 12);
     assert_eq!(
         problem("{\"SECRET\": 1, \"output\": \"SECRET\"}").to_string(),
-        "an object with output and 1 fields of other names: expected instruction + output (Alpaca), \
+        "an object with output and a field of another name: expected instruction + output (Alpaca), \
          instruction + response (Dolly), messages (chat) or text"
     );
 }
@@ -96,6 +97,13 @@ fn other_encodings_are_named() {
     );
     let (_, problems) = read_text(b"{\"text\":\"\xe9\"}");
     assert_eq!(problems[0].what, LineProblem::Encoding { hint: "" });
+}
+
+#[test]
+fn a_record_over_several_lines_is_reported_once() {
+    let (_, problems) = read_text(b"{\n  \"text\": \"SECRET\"\n}\n{\n}");
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].what, LineProblem::OverLines);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use minijinja::{Environment, Value as JinjaValue};
@@ -82,6 +83,15 @@ pub enum TemplateError {
 struct Message<'a> {
     role: &'a str,
     content: &'a str,
+}
+
+/// An assistant's turn in a rendered chat, in bytes of the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// All that the template puts there for the turn.
+    pub text: Range<usize>,
+    /// Where the turn's own words end in it; its beginning where the template changes them.
+    pub words_end: usize,
 }
 
 /// A compiled chat template with the special tokens that it may name.
@@ -205,10 +215,10 @@ impl ChatTemplate {
     pub fn render_responses(
         &self,
         turns: &[Turn],
-    ) -> Result<(String, Vec<std::ops::Range<usize>>), TemplateError> {
+    ) -> Result<(String, Vec<Response>), TemplateError> {
         let text = self.render(turns, false)?;
         let mut responses = Vec::new();
-        for (index, _) in turns
+        for (index, turn) in turns
             .iter()
             .enumerate()
             .filter(|(_, turn)| turn.role == "assistant")
@@ -218,7 +228,13 @@ impl ChatTemplate {
             if !through.starts_with(&before) || !text.starts_with(&through) {
                 return Err(TemplateError::NotIncremental);
             }
-            responses.push(before.len()..through.len());
+            let text = before.len()..through.len();
+            let words = turn.content.trim();
+            let words_end = match through[text.clone()].find(words) {
+                Some(start) => text.start + start + words.len(),
+                None => text.start,
+            };
+            responses.push(Response { text, words_end });
         }
         Ok((text, responses))
     }
@@ -272,7 +288,8 @@ mod tests {
         let [response] = responses.as_slice() else {
             panic!("one response")
         };
-        assert_eq!(&text[response.clone()], "SECRET answer<|im_end|>\n");
+        assert_eq!(&text[response.text.clone()], "SECRET answer<|im_end|>\n");
+        assert!(text[..response.words_end].ends_with("SECRET answer"));
         assert!(text.starts_with("<|im_start|>user\nSECRET question<|im_end|>\n<|im_start|>"));
     }
 

@@ -171,6 +171,16 @@ impl TextPipeline {
             .map_err(|_| TokenizerError::Encode)
     }
 
+    /// The text of token ids, control tokens included: what the model is shown.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_whole(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        self.tokenizer
+            .decode(ids, false)
+            .map_err(|_| TokenizerError::Encode)
+    }
+
     /// The text of token ids that come one at a time.
     pub fn stream(&self) -> TextStream<'_> {
         TextStream::new(self)
@@ -215,7 +225,7 @@ impl TextPipeline {
     }
 
     /// A chat as one example in which the assistant's tokens count, each turn up to and with
-    /// the special token that ends it.
+    /// the special token that ends it. A token that reaches into a turn from before it does not.
     ///
     /// # Errors
     /// [`TokenizerError::Template`] when there is no template or it refuses the turns.
@@ -232,12 +242,15 @@ impl TextPipeline {
                 .iter()
                 .enumerate()
                 .filter(|(_, (start, end))| {
-                    *start >= response.start && *end > response.start && *end <= response.end
+                    let text = &response.text;
+                    *start >= text.start && *end > text.start && *end <= text.end
                 })
                 .map(|(index, _)| index);
             for index in inside {
                 counts[index] = true;
-                if self.is_special(ids[index]) {
+                // A header before the words, in templates without a prompt for the turn, ends
+                // nothing.
+                if offsets[index].0 >= response.words_end && self.is_special(ids[index]) {
                     break;
                 }
             }
@@ -258,11 +271,14 @@ impl TextPipeline {
     }
 
     fn template(&self) -> Result<&ChatTemplate, TemplateError> {
-        self.template
-            .as_ref()
-            .map_err(|folder| TemplateError::Missing {
-                folder: folder.clone(),
-            })
+        self.template.as_ref().map_err(|_| self.no_template())
+    }
+
+    /// What to say where a template is missing.
+    pub(super) fn no_template(&self) -> TemplateError {
+        TemplateError::Missing {
+            folder: self.template.as_ref().err().cloned().unwrap_or_default(),
+        }
     }
 
     /// Refuses text that holds a control token's: the tokenizer would take it for the token,

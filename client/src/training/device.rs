@@ -76,42 +76,30 @@ impl DeviceError {
     }
 }
 
+/// Whether a device can be used.
+///
+/// # Errors
+/// [`DeviceError`] for a GPU that this program was not built for, or whose libraries are missing.
+pub fn check_device(device: &Device) -> Result<(), DeviceError> {
+    match device {
+        Device::Cpu => Ok(()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => check_cuda(*device),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => Err(DeviceError::NotBuilt { device: *device }),
+    }
+}
+
 /// Looks for what the CUDA backend loads, which itself panics where it is missing.
 #[cfg(feature = "cuda")]
 pub(super) fn check_cuda(device: Device) -> Result<(), DeviceError> {
-    use std::path::{Path, PathBuf};
+    use super::machine::{CUDA_LIBRARIES, library};
 
-    let listed: Vec<PathBuf> = std::env::var_os("LD_LIBRARY_PATH")
-        .map(|paths| std::env::split_paths(&paths).collect())
-        .unwrap_or_default();
-    let usual = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/nvidia/lib64",
-        "/usr/local/cuda/lib64",
-        "/usr/lib/wsl/lib",
-    ]
-    .map(PathBuf::from);
-    let found = |name: &str| {
-        let starts = |folder: &Path| {
-            std::fs::read_dir(folder).is_ok_and(|entries| {
-                entries
-                    .flatten()
-                    .any(|entry| entry.file_name().to_string_lossy().starts_with(name))
-            })
-        };
-        listed.iter().chain(&usual).any(|folder| starts(folder))
-    };
-    for (library, part) in [
-        ("libcuda.so", "driver"),
-        ("libnvrtc.so", "runtime compiler (NVRTC)"),
-    ] {
-        if !found(library) {
+    for (library_name, part) in CUDA_LIBRARIES {
+        if library(library_name).is_none() {
             return Err(DeviceError::NoLibrary {
                 device,
-                library,
+                library: library_name,
                 part,
             });
         }

@@ -6,7 +6,9 @@ mod checkpoint;
 mod decode;
 mod device;
 mod engine;
+pub mod estimate;
 mod evaluate;
+mod machine;
 mod metrics;
 mod optimizer;
 mod options;
@@ -14,16 +16,18 @@ mod order;
 mod output;
 mod run;
 mod schedule;
-mod spec;
-mod tensorboard;
-
-pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Figures, Found, Scored};
 mod score;
+mod spec;
+mod speed;
+mod tensorboard;
 mod trainer;
 
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Figures, Found, Scored};
+
 pub use decode::{DecodeError, Decoder};
-pub use device::{Device, DeviceError};
+pub use device::{Device, DeviceError, check_device};
 pub use engine::{Engine, ModelError};
+pub use machine::{Cpu, Cuda, Machine};
 pub use metrics::{EvaluationRecord, MetricsError, StepRecord};
 pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};
 pub use options::{Evaluation, Progress, TrainError, TrainOptions, TrainReport, Trained};
@@ -34,6 +38,7 @@ pub use run::{
 };
 pub use schedule::{Decay, Schedule};
 pub use spec::{Difference, RunSpec};
+pub use speed::product_rate;
 pub use trainer::{Trainer, TrainerState};
 
 #[cfg(test)]

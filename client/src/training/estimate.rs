@@ -1,0 +1,240 @@
+//! What a training will take, computed before it: bytes of memory, and operations a token.
+//!
+//! Counts follow what the passes hold: weights once; an adapter with its gradients and
+//! AdamW's two moments; for each block and row (token) what its backward pass needs; and the
+//! logits of a part of the rows. Attention's scores are never held.
+
+use fedlora_common::adapter::Target;
+use serde::Serialize;
+
+use crate::model::{LlamaConfig, Memory, WeightKind};
+
+/// Most logits that are held at a time.
+const LOGITS: u64 = 8 << 20;
+
+/// What is to be trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// The adapter's rank.
+    pub rank: usize,
+    /// The layers that it adapts.
+    pub targets: Vec<Target>,
+    /// Tokens of the largest batch.
+    pub rows: usize,
+    /// Keys that a token attends to, on average.
+    pub context: f64,
+    /// The share of tokens whose prediction counts.
+    pub counted: f64,
+    /// Bytes of a weight as it is computed with, and of an activation: 4 for `f32`, 2 for `bf16`.
+    pub float: usize,
+}
+
+/// Bytes and operations of a training.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Weights of the base.
+    pub parameters: u64,
+    /// Weights of the adapter.
+    pub adapter_parameters: u64,
+    /// Bytes of the base's weights, by how they are held.
+    pub weights: WeightBytes,
+    /// Bytes of the adapter, its gradients and the optimizer's state.
+    pub adapter: u64,
+    /// Bytes kept for the backward pass.
+    pub activations: u64,
+    /// The same with `--memory low`.
+    pub activations_low: u64,
+    /// Bytes that one block's passes and the loss take besides.
+    pub working: u64,
+    /// Floating-point operations a token, forward and backward.
+    pub operations: f64,
+    /// The same with `--memory low`.
+    pub operations_low: f64,
+}
+
+/// Bytes of the base's weights, by how they are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WeightBytes {
+    /// 32 bits a weight.
+    pub f32: u64,
+    /// 16 bits a weight.
+    pub bf16: u64,
+    /// 8 bits and scales.
+    pub q8: u64,
+    /// 4 bits and scales.
+    pub q4: u64,
+}
+
+impl WeightBytes {
+    /// Those of a kind.
+    pub fn of(&self, kind: WeightKind) -> u64 {
+        match kind {
+            WeightKind::F32 => self.f32,
+            WeightKind::Bf16 => self.bf16,
+            WeightKind::Int8 => self.q8,
+            WeightKind::Nf4 => self.q4,
+        }
+    }
+}
+
+impl Estimate {
+    /// Computes it.
+    pub fn of(config: &LlamaConfig, workload: &Workload) -> Self {
+        let tensors = config.tensors();
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        // Vectors stay as they are: they are few.
+        let held = |kind: WeightKind| {
+            let bytes = tensors.iter().map(|(_, shape)| match shape.len() {
+                2 => kind.bytes(count(shape)) as u64,
+                _ => WeightKind::F32.bytes(count(shape)) as u64,
+            });
+            bytes.sum::<u64>()
+        };
+
+        let blocks = config.num_hidden_layers as u64;
+        let rank = workload.rank as u64;
+        let pair = |target: &Target| {
+            let (input, output) = config.projection(*target);
+            rank * (input + output) as u64
+        };
+        let adapter_parameters = blocks * workload.targets.iter().map(pair).sum::<u64>();
+
+        let rows = workload.rows as u64;
+        let float = workload.float as u64;
+        let hidden = config.hidden_size as u64;
+        let queries = (config.num_attention_heads * config.head_dim) as u64;
+        let keys = (config.num_key_value_heads * config.head_dim) as u64;
+        let inner = config.intermediate_size as u64;
+        // Input, q, k, v, context, each head's sum, what follows attention, gate, up, and the
+        // narrow side of each pair.
+        let narrow = rank * workload.targets.len() as u64;
+        let heads = config.num_attention_heads as u64;
+        let a_row = 2 * hidden + 2 * queries + 2 * keys + heads + 2 * inner + narrow;
+        let block = float * rows * a_row;
+        let logits =
+            4 * (rows * config.vocab_size as u64).min(LOGITS.max(config.vocab_size as u64));
+
+        let weights: u64 = Target::ALL
+            .iter()
+            .map(|&target| {
+                let (input, output) = config.projection(target);
+                (input * output) as u64
+            })
+            .sum::<u64>()
+            * blocks;
+        let head = (config.vocab_size * config.hidden_size) as f64 * workload.counted;
+        let attention = blocks as f64 * 4.0 * queries as f64 * workload.context;
+        // A product is two operations a weight; backward, frozen weights take one more product,
+        // trained ones two; attention five for its two.
+        let forward = 2.0 * (weights + adapter_parameters) as f64 + attention;
+        let backward = 2.0 * weights as f64 + 4.0 * adapter_parameters as f64 + 2.5 * attention;
+        let operations = forward + backward + 4.0 * head;
+        Self {
+            parameters: tensors.iter().map(|(_, shape)| count(shape) as u64).sum(),
+            adapter_parameters,
+            weights: WeightBytes {
+                f32: held(WeightKind::F32),
+                bf16: held(WeightKind::Bf16),
+                q8: held(WeightKind::Int8),
+                q4: held(WeightKind::Nf4),
+            },
+            adapter: 16 * adapter_parameters,
+            activations: blocks * block,
+            activations_low: blocks * float * rows * hidden + block,
+            // The gradients of what a block kept, and of its input and output.
+            working: block + 3 * float * rows * hidden + logits,
+            operations,
+            operations_low: operations + forward,
+        }
+    }
+
+    /// Bytes of the whole training.
+    pub fn total(&self, kind: WeightKind, memory: Memory) -> u64 {
+        let activations = match memory {
+            Memory::Normal => self.activations,
+            Memory::Low => self.activations_low,
+        };
+        self.weights.of(kind) + self.adapter + activations + self.working
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn embedded() -> LlamaConfig {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
+        LlamaConfig::load(&base).unwrap()
+    }
+
+    fn workload() -> Workload {
+        Workload {
+            rank: 8,
+            targets: Target::ALL.to_vec(),
+            rows: 1024,
+            context: 128.0,
+            counted: 0.5,
+            float: 4,
+        }
+    }
+
+    /// Llama 3 8B, whose numbers are well known.
+    fn llama_3_8b() -> LlamaConfig {
+        LlamaConfig {
+            vocab_size: 128_256,
+            hidden_size: 4096,
+            intermediate_size: 14_336,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: 8,
+            head_dim: 128,
+            max_position_embeddings: 8192,
+            tie_word_embeddings: false,
+            ..embedded()
+        }
+    }
+
+    #[test]
+    fn an_8b_model_has_its_known_size() {
+        let workload = Workload {
+            rank: 16,
+            context: 0.0,
+            counted: 0.0,
+            ..workload()
+        };
+        let found = Estimate::of(&llama_3_8b(), &workload);
+        assert_eq!(found.parameters, 8_030_261_248);
+        // What PEFT prints for rank 16 on all seven projections.
+        assert_eq!(found.adapter_parameters, 41_943_040);
+        assert_eq!(found.weights.bf16 / 1_000_000, 16_061);
+        let bytes_a_weight = found.weights.q4 as f64 / found.parameters as f64;
+        assert!(bytes_a_weight < 0.6, "{bytes_a_weight}");
+        // Two products with each of the blocks' 6.98 G weights.
+        assert!((found.operations / (4.0 * 6.98e9) - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn a_part_grows_with_what_it_depends_on() {
+        let config = embedded();
+        let base = Estimate::of(&config, &workload());
+        let with = |change: fn(&mut Workload)| {
+            let mut changed = workload();
+            change(&mut changed);
+            Estimate::of(&config, &changed)
+        };
+        let rows = with(|workload| workload.rows *= 2);
+        assert_eq!(rows.activations, 2 * base.activations);
+        assert_eq!((rows.adapter, rows.weights), (base.adapter, base.weights));
+        let rank = with(|workload| workload.rank *= 2);
+        assert_eq!(rank.adapter, 2 * base.adapter);
+        assert!(with(|workload| workload.float = 2).activations * 2 == base.activations);
+        assert!(base.activations_low < base.activations / 2);
+        assert!(base.operations_low > base.operations * 1.3);
+        let low = base.total(WeightKind::F32, Memory::Low);
+        assert!(low < base.total(WeightKind::F32, Memory::Normal));
+        assert!(low > base.weights.f32);
+        assert!(base.weights.q4 < base.weights.q8 && base.weights.q8 < base.weights.bf16);
+    }
+}
