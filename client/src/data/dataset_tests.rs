@@ -5,6 +5,8 @@ use std::fs;
 use serde::Deserialize;
 
 use super::super::records::{Content, Turn};
+use std::path::PathBuf;
+
 use super::*;
 
 fn base() -> PathBuf {

@@ -153,7 +153,7 @@ impl List {
 
     /// Adds a text to a list of texts; together they are bounded by the header's length,
     /// which is far below 4 GiB.
-    pub(super) fn push(&mut self, next: &str) {
+    pub(crate) fn push(&mut self, next: &str) {
         if let Self::Texts { text, ends } = self {
             text.push_str(next);
             ends.push(text.len() as u32);
