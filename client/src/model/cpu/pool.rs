@@ -55,15 +55,6 @@ impl Pool {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         waiting.push(buffer);
     }
-
-    /// Lets all waiting buffers go.
-    pub(in crate::model) fn clear(&self) {
-        let mut waiting = self
-            .waiting
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        waiting.clear();
-    }
 }
 
 #[cfg(test)]
@@ -86,7 +77,6 @@ mod tests {
         assert_eq!(zeros.as_ptr(), place);
         assert!(zeros.iter().all(|&value| value == 0.0));
         pool.give(zeros);
-        pool.clear();
         assert_eq!(pool.take(3), [0.0; 3]);
     }
 }
