@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const RECORDS: &str = "\
 {\"instruction\": \"Name a weakness.\", \"output\": \"A buffer overflow.\"}
@@ -40,7 +40,7 @@ fn text(output: &Output) -> String {
     text
 }
 
-fn json(output: &Output) -> Value {
+fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -63,25 +63,72 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
+/// Tokens and counted tokens of the records, as Transformers 5.23.0 makes them: 21 and 5, the
+/// same again, 6 and 5, 31 and 4 (the last four).
 #[test]
 fn what_is_printed() {
     let folder = folder(&[("a.jsonl", RECORDS)]);
     let output = check(folder.path(), &["--data", "a.jsonl", "--seq", "20"]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert_eq!(errors(&output), "");
     let text = text(&output);
-    let expected = include_str!("golden/check/report.txt");
-    for expected in expected.split("\n\n") {
-        let first = expected.lines().next().unwrap();
-        assert_eq!(section(&text, first), expected.trim_end(), "in\n{text}");
+    let bar = |length: usize| format!("{:<40}", "#".repeat(length));
+    let training = [
+        "Training    4 records, 3 examples, 1 duplicate kept",
+        "            1 left out: nothing to train on within the first 20 tokens",
+        "            46 tokens, 13 of them trained on (28.3 %)",
+        "            3 cut at 20 tokens (75.0 % of all): 13 tokens lost",
+        "            tokens a record: least 6, median 21, 90 % up to 31, 99 % up to 31, most 31",
+        &format!("                 to 8 {} 1", bar(14)),
+        &format!("                to 16 {} 0", bar(0)),
+        &format!("                to 32 {} 3", bar(40)),
+    ];
+    assert_eq!(
+        section(&text, "Training"),
+        training.join("\n"),
+        "in\n{text}"
+    );
+    assert_eq!(
+        section(&text, "Files"),
+        "Files       a.jsonl  4 records, 1 blank line"
+    );
+    let first = section(&text, "First examples");
+    for line in [
+        "  1. a.jsonl:1: 20 tokens, 4 of them trained on",
+        "     | [[A buffer overflow.]]",
+        "  2. a.jsonl:3: 20 tokens, 4 of them trained on",
+        "  3. a.jsonl:4: 6 tokens, 5 of them trained on",
+        "     | <|begin_of_text|>[[A short text.]]",
+    ] {
+        assert!(
+            first.lines().any(|shown| shown == line),
+            "no {line:?} in\n{first}"
+        );
     }
     for part in [
+        "Base        base\n            llama, ",
+        "6 blocks of width 192, vocabulary 3,072, at most 1,024 tokens",
         "\nMemory      about ",
-        "\nTime        an epoch is 1 step",
+        "\nTime        an epoch is 1 step of 46 tokens in all",
         "\nDevice      cpu can be used",
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
-    assert_eq!(errors(&output), "");
+    // Uncut, the turn's end is trained on as well, and all four are examples.
+    let output = check(folder.path(), &["--data", "a.jsonl", "--show", "4"]);
+    let text = self::text(&output);
+    assert!(
+        text.contains("\n     | [[A buffer overflow.<|eot_id|>]]\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n  4. a.jsonl:5: 31 tokens, 4 of them trained on\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("none is cut: all fit into 1,024 tokens"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -95,11 +142,54 @@ fn the_json_document_has_the_same_and_no_text() {
         !shown.contains("overflow") && !shown.contains("brief"),
         "{shown}"
     );
-    let document = json(&output);
-    let expected: Value = serde_json::from_str(include_str!("golden/check/report.json")).unwrap();
-    for (key, expected) in expected.as_object().unwrap() {
-        assert_eq!(&document[key], expected, "{key}");
-    }
+    let document = self::document(&output);
+    let same = |key: &str, expected: Value| assert_eq!(document[key], expected, "{key}");
+    same("schema_version", json!(1));
+    same("usable", json!(true));
+    same("failures", json!([]));
+    same("problems", json!([]));
+    same("held_out", json!(null));
+    same(
+        "files",
+        json!([{"file": "a.jsonl", "records": 4, "bad": 0, "blank": 1}]),
+    );
+    same(
+        "training",
+        json!({
+            "records": 4,
+            "examples": 3,
+            "tokens": 46,
+            "counted_tokens": 13,
+            "longest": 31,
+            "truncated": 3,
+            "tokens_lost": 13,
+            "nothing_counted": 1,
+            "duplicates": 1,
+            "seq": 20,
+            "lengths": {
+                "min": 6,
+                "median": 21,
+                "p90": 31,
+                "p99": 31,
+                "max": 31,
+                "mean": 19.75,
+                "histogram": [
+                    {"up_to": 8, "count": 1},
+                    {"up_to": 16, "count": 0},
+                    {"up_to": 32, "count": 3},
+                ],
+            },
+        }),
+    );
+    let base = &document["base"];
+    assert_eq!(
+        (&base["name"], &base["blocks"]),
+        (&json!("base"), &json!(6))
+    );
+    assert_eq!(
+        (&base["vocabulary"], &base["chat_template"]),
+        (&json!(3072), &json!(true))
+    );
     assert_eq!(document["device"]["name"], "cpu");
     assert!(document["device"]["cpu"]["processors"].as_u64() > Some(0));
     let memory = &document["memory"];
@@ -109,6 +199,11 @@ fn the_json_document_has_the_same_and_no_text() {
         memory["total"].as_u64(),
         Some(weights + parts.iter().sum::<u64>())
     );
+    assert_eq!(
+        (&memory["base_dtype"], &memory["rows"]),
+        (&json!("f32"), &json!(46))
+    );
+    assert_eq!(document["time"]["measured"], "product");
     assert!(document["time"]["tokens_a_second"].as_f64() > Some(0.0));
 }
 
@@ -159,7 +254,7 @@ fn every_bad_line_of_every_file_is_shown() {
 
     let output = check(folder.path(), &["--data", ".", "--format", "json"]);
     assert_eq!(output.status.code(), Some(7));
-    let document = json(&output);
+    let document = self::document(&output);
     assert_eq!(document["usable"], false);
     assert_eq!(document["problems"].as_array().unwrap().len(), 41);
     assert_eq!(document["failures"].as_array().unwrap().len(), 1);
@@ -169,11 +264,9 @@ fn every_bad_line_of_every_file_is_shown() {
 #[test]
 fn a_base_that_is_missing_does_not_hide_the_data() {
     let folder = folder(&[("a.jsonl", "{\"text\": \"fine\"}\n7\n")]);
-    let output = check(folder.path(), &["--base", "nowhere", "--data", "a.jsonl"]);
-    assert_eq!(output.status.code(), Some(2), "--base was taken twice");
     let output = Command::new(env!("CARGO_BIN_EXE_fedlora"))
         .current_dir(folder.path())
-        .args(["check", "--base", "nowhere", "--data", "a.jsonl"])
+        .args(["check", "--base", "./nowhere", "--data", "a.jsonl"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", errors(&output));
@@ -197,7 +290,7 @@ fn held_out_records_are_those_of_training() {
         &["--data", data, "--hold-out", "0.2", "--format", "json"],
     );
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    let document = json(&output);
+    let document = self::document(&output);
     let records = |set: &str| document[set]["records"].as_f64().unwrap();
     let share = records("held_out") / (records("held_out") + records("training"));
     assert!((0.15..0.25).contains(&share), "{share}");
@@ -260,7 +353,7 @@ fn a_probe_measures_steps() {
         "{}",
         errors(&output)
     );
-    let time = &json(&output)["time"];
+    let time = document(&output)["time"].clone();
     assert_eq!(time["measured"], "step");
     assert_eq!(time["steps_an_epoch"], 4);
     assert!(time["seconds_an_epoch"].as_f64() > Some(0.0));

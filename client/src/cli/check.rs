@@ -9,8 +9,8 @@ use std::time::Instant;
 use anyhow::anyhow;
 use fedlora_client::base::Base;
 use fedlora_client::data::{
-    Dataset, Example, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline,
-    prepare,
+    Dataset, Example, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey,
+    TextPipeline, prepare,
 };
 use fedlora_client::model::{BaseWeights, LlamaConfig, Memory, WeightKind};
 use fedlora_client::training::estimate::{Estimate, Workload};
@@ -26,6 +26,8 @@ use super::check_report::{
 };
 use super::check_text::{self, Marks, Shown};
 use super::commands::print_json;
+use super::fetch::open_base;
+use super::local::usage;
 
 /// Tokens at which examples are cut, where the base takes as many.
 const SEQ: usize = 1024;
@@ -85,7 +87,7 @@ pub(crate) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), Failure> {
     let lora = arguments(args)?;
     let mut checked = Checked::default();
-    let base = checked.base(&args.base);
+    let base = checked.base(&args.base, quiet);
     let most = base
         .as_ref()
         .map(|base| base.weights.config().max_position_embeddings);
@@ -154,11 +156,11 @@ pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), F
             check_text::print(&report, &shown, Marks::of_output());
         }
     }
-    verdict(&report)
+    verdict(&report, checked.exit.unwrap_or(Exit::Data))
 }
 
 /// What keeps the data from being used, in a line.
-fn verdict(report: &Report) -> Result<(), Failure> {
+fn verdict(report: &Report, exit: Exit) -> Result<(), Failure> {
     if report.usable {
         return Ok(());
     }
@@ -178,7 +180,7 @@ fn verdict(report: &Report) -> Result<(), Failure> {
         .chain(lines)
         .chain(nothing)
         .collect();
-    Err(Failure::new(Exit::Data, anyhow!("{}", said.join("; "))))
+    Err(Failure::new(exit, anyhow!("{}", said.join("; "))))
 }
 
 /// Refuses what no training would take.
@@ -194,10 +196,6 @@ fn arguments(args: &CheckArgs) -> Result<LoraConfig, Failure> {
         )));
     }
     LoraConfig::new(args.rank, 2.0 * args.rank as f64, 0.0, args.targets.clone()).map_err(usage)
-}
-
-fn usage(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(Exit::Usage, error)
 }
 
 /// A base model that can be used.
@@ -259,9 +257,11 @@ impl Set {
 /// What is found out on the way.
 #[derive(Default)]
 struct Checked {
-    files: Vec<fedlora_client::data::FileReport>,
+    files: Vec<FileReport>,
     problems: Vec<Problem>,
     failures: Vec<String>,
+    /// How a base that cannot be had ends the program: the network may be what is missing.
+    exit: Option<Exit>,
 }
 
 impl Checked {
@@ -271,8 +271,15 @@ impl Checked {
             .ok()
     }
 
-    fn base(&mut self, name: &str) -> Option<Opened> {
-        let base = self.note(Base::open(name))?;
+    fn base(&mut self, name: &str, quiet: bool) -> Option<Opened> {
+        let base = match open_base(name, quiet) {
+            Ok(base) => base,
+            Err(failure) => {
+                self.failures.push(format!("{:#}", failure.error));
+                self.exit = Some(failure.exit);
+                return None;
+            }
+        };
         let weights = self.note(base.weights());
         let pipeline = self.note(base.text());
         Some(Opened {
