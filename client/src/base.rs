@@ -45,7 +45,13 @@ impl Base {
     pub fn open_with(text: &str, progress: &mut dyn FetchProgress) -> Result<Self, BaseError> {
         match Self::here(text)? {
             Some(base) => Ok(base),
-            None => Self::from_hub(text, &HubConfig::from_env()?, progress),
+            None => {
+                let name = text.parse().map_err(|why| BaseError::Missing {
+                    name: text.to_owned(),
+                    why,
+                })?;
+                Self::from_hub(&name, &HubConfig::from_env()?, progress)
+            }
         }
     }
 
@@ -76,15 +82,11 @@ impl Base {
 
     /// A base by its name on the hub.
     fn from_hub(
-        text: &str,
+        name: &HubName,
         config: &HubConfig,
         progress: &mut dyn FetchProgress,
     ) -> Result<Self, BaseError> {
-        let name: HubName = text.parse().map_err(|why| BaseError::Missing {
-            name: text.to_owned(),
-            why,
-        })?;
-        let place = match hub::fetch(&name, config, progress)? {
+        let place = match hub::fetch(name, config, progress)? {
             Fetched::Folder(folder) => Place::Folder(folder),
             Fetched::Gguf(file) => gguf(&file)?,
         };
@@ -106,8 +108,7 @@ impl Base {
     pub fn weights(&self) -> Result<BaseWeights, WeightsError> {
         match &self.place {
             Place::Folder(folder) => BaseWeights::load(folder),
-            // GGUF: BaseWeights::from_gguf(file); `gguf` below lets none come here yet.
-            Place::Gguf(file) => BaseWeights::load(file),
+            Place::Gguf(file) => BaseWeights::from_gguf(file),
         }
     }
 
@@ -118,8 +119,7 @@ impl Base {
     pub fn text(&self) -> Result<TextPipeline, TokenizerError> {
         match &self.place {
             Place::Folder(folder) => TextPipeline::from_folder(folder),
-            // GGUF: TextPipeline::from_gguf(file); `gguf` below lets none come here yet.
-            Place::Gguf(file) => TextPipeline::from_folder(file),
+            Place::Gguf(file) => TextPipeline::from_gguf(file),
         }
     }
 }
@@ -138,14 +138,7 @@ fn gguf(path: &Path) -> Result<Place, BaseError> {
             path: path.to_owned(),
         });
     }
-    let place = Place::Gguf(path.to_owned());
-    // GGUF: delete the next three lines and the error once such files can be loaded.
-    if matches!(place, Place::Gguf(_)) {
-        return Err(BaseError::GgufUnsupported {
-            path: path.to_owned(),
-        });
-    }
-    Ok(place)
+    Ok(Place::Gguf(path.to_owned()))
 }
 
 /// Whether text can only be meant as a path, so that it must not be asked for on the network.
@@ -201,12 +194,6 @@ pub enum BaseError {
         path.display()
     )]
     NotABase {
-        /// The file.
-        path: PathBuf,
-    },
-    /// GGUF.
-    #[error("{} is a GGUF file, which cannot be loaded yet; name a Hugging Face folder", path.display())]
-    GgufUnsupported {
         /// The file.
         path: PathBuf,
     },

@@ -26,6 +26,7 @@ use super::check_report::{
 };
 use super::check_text::{self, Marks, Shown};
 use super::commands::print_json;
+use super::fetch::find_base;
 
 /// Tokens at which examples are cut, where the base takes as many.
 const SEQ: usize = 1024;
@@ -85,7 +86,7 @@ pub(crate) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), Failure> {
     let lora = arguments(args)?;
     let mut checked = Checked::default();
-    let base = checked.base(&args.base);
+    let base = checked.base(&args.base, quiet);
     let most = base
         .as_ref()
         .map(|base| base.weights.config().max_position_embeddings);
@@ -271,8 +272,8 @@ impl Checked {
             .ok()
     }
 
-    fn base(&mut self, name: &str) -> Option<Opened> {
-        let base = self.note(Base::open(name))?;
+    fn base(&mut self, name: &str, quiet: bool) -> Option<Opened> {
+        let base = self.note(find_base(name, quiet))?;
         let weights = self.note(base.weights());
         let pipeline = self.note(base.text());
         Some(Opened {
