@@ -234,6 +234,17 @@ mod tests {
     }
 
     #[test]
+    fn a_gguf_file_is_a_base_by_its_content_and_is_called_by_its_name() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf/llama-k.gguf");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.of.any.kind");
+        std::fs::copy(golden, &path).expect("copied");
+        let base = Base::open(path.to_str().expect("plain")).expect("a base");
+        assert_eq!(base.name(), "model.of.any.kind");
+        base.weights().expect("its weights");
+    }
+
+    #[test]
     fn text_that_can_only_be_a_path_does_not_go_to_the_network() {
         for text in [
             "",
