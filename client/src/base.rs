@@ -45,7 +45,13 @@ impl Base {
     pub fn open_with(text: &str, progress: &mut dyn FetchProgress) -> Result<Self, BaseError> {
         match Self::here(text)? {
             Some(base) => Ok(base),
-            None => Self::from_hub(text, &HubConfig::from_env()?, progress),
+            None => {
+                let name = text.parse().map_err(|why| BaseError::Missing {
+                    name: text.to_owned(),
+                    why,
+                })?;
+                Self::from_hub(&name, &HubConfig::from_env()?, progress)
+            }
         }
     }
 
@@ -76,15 +82,11 @@ impl Base {
 
     /// A base by its name on the hub.
     fn from_hub(
-        text: &str,
+        name: &HubName,
         config: &HubConfig,
         progress: &mut dyn FetchProgress,
     ) -> Result<Self, BaseError> {
-        let name: HubName = text.parse().map_err(|why| BaseError::Missing {
-            name: text.to_owned(),
-            why,
-        })?;
-        let place = match hub::fetch(&name, config, progress)? {
+        let place = match hub::fetch(name, config, progress)? {
             Fetched::Folder(folder) => Place::Folder(folder),
             Fetched::Gguf(file) => gguf(&file)?,
         };
@@ -229,6 +231,17 @@ mod tests {
         assert_eq!(base.name(), "tiny");
         assert!(base.weights().is_ok());
         assert!(base.text().is_err(), "it has no tokenizer");
+    }
+
+    #[test]
+    fn a_gguf_file_is_a_base_by_its_content_and_is_called_by_its_name() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf/llama-k.gguf");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.of.any.kind");
+        std::fs::copy(golden, &path).expect("copied");
+        let base = Base::open(path.to_str().expect("plain")).expect("a base");
+        assert_eq!(base.name(), "model.of.any.kind");
+        base.weights().expect("its weights");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 
-use fedlora_client::base::Base;
+use fedlora_client::base::{Base, BaseError};
 use fedlora_client::hub::{FetchEvent, FetchProgress};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -14,10 +14,15 @@ const LINES: u64 = 10;
 
 /// Opens what `--base` names; what is missing is fetched before the eyes of the user.
 pub(super) fn open_base(text: &str, quiet: bool) -> Result<Base, Failure> {
+    find_base(text, quiet).map_err(|error| Failure::new(error.exit(), error))
+}
+
+/// As [`open_base`], where the error is one of several that are shown.
+pub(super) fn find_base(text: &str, quiet: bool) -> Result<Base, BaseError> {
     let mut display = FetchDisplay::new(quiet);
     let base = Base::open_with(text, &mut display);
     display.bar.finish_and_clear();
-    base.map_err(|error| Failure::new(error.exit(), error))
+    base
 }
 
 struct FetchDisplay {

@@ -135,14 +135,22 @@ impl ModelCache {
         if let Some(file) = file {
             return Some(folder.join(file)).filter(|path| path.is_file());
         }
-        let mut found = fs::read_dir(&folder)
-            .ok()?
-            .flatten()
-            .filter(|entry| is_gguf(&entry.file_name().to_string_lossy()))
-            .map(|entry| entry.path())
-            .filter(|path| path.is_file());
-        let first = found.next()?;
-        found.next().is_none().then_some(first)
+        let mut found = Vec::new();
+        gguf_files(&folder, &mut found);
+        found.pop().filter(|_| found.is_empty())
+    }
+}
+
+/// All GGUF files of a snapshot, in whatever folder.
+fn gguf_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // Of the entry, not of what it leads to: folders of a snapshot are no links.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            gguf_files(&path, found);
+        } else if is_gguf(&entry.file_name().to_string_lossy()) && path.is_file() {
+            found.push(path);
+        }
     }
 }
 
@@ -197,6 +205,8 @@ mod tests {
                 assert_eq!(read, b"content");
             }
         }
+        assert!(cache.gguf(&commit, None).is_none(), "there are two");
+        fs::remove_file(cache.snapshot(&commit).join("x.gguf")).expect("removed");
         assert!(cache.gguf(&commit, None).is_some());
         assert!(cache.gguf(&commit, Some("deep/er/x.gguf")).is_some());
         assert!(cache.gguf(&commit, Some("other.gguf")).is_none());

@@ -370,28 +370,31 @@ impl Job<'_> {
         }
         let host = host(response.url());
         let mut unsaid = 0;
-        loop {
-            let part = response
-                .chunk()
-                .await
-                .map_err(|error| network(&host, error));
-            let Some(part) = part? else { break };
+        let outcome = loop {
+            let part = match response.chunk().await {
+                Ok(Some(part)) => part,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(network(&host, error)),
+            };
             if part.len() as u64 > info.size - partial.length {
-                return Err(HubError::Protocol {
-                    host,
+                break Err(HubError::Protocol {
+                    host: host.clone(),
                     what: format!("more of {file} than was announced"),
                 });
             }
-            partial.append(&part, info.size)?;
+            if let Err(error) = partial.append(&part, info.size) {
+                break Err(error);
+            }
             unsaid += part.len() as u64;
-            if unsaid >= REPORT_BYTES || partial.length == info.size {
+            if unsaid >= REPORT_BYTES {
                 say(FetchEvent::Received { bytes: unsaid });
                 unsaid = 0;
             }
-        }
+        };
         if unsaid > 0 {
             say(FetchEvent::Received { bytes: unsaid });
         }
+        outcome?;
         if partial.length < info.size {
             return Err(HubError::Network {
                 host,

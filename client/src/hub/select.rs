@@ -44,7 +44,11 @@ pub(super) fn select(name: &HubName, files: &[String]) -> Result<Selection, HubE
         return Err(HubError::Path { path: path.clone() });
     }
     let has = |wanted: &str| files.iter().any(|file| file == wanted);
-    let ggufs: Vec<String> = files.iter().filter(|file| is_gguf(file)).cloned().collect();
+    // Others could not be named, and might upset a terminal.
+    let ggufs = files
+        .iter()
+        .filter(|file| is_gguf(file) && is_plain_file(file));
+    let ggufs: Vec<String> = ggufs.cloned().collect();
     if let Some(file) = name.file() {
         return if has(file) {
             Ok(Selection::Gguf(file.to_owned()))
@@ -64,8 +68,7 @@ pub(super) fn select(name: &HubName, files: &[String]) -> Result<Selection, HubE
         });
     }
     match ggufs.as_slice() {
-        [one] if is_plain_file(one) => Ok(Selection::Gguf(one.clone())),
-        [one] => Err(HubError::Path { path: one.clone() }),
+        [one] => Ok(Selection::Gguf(one.clone())),
         [] => Err(HubError::NoWeights {
             repo,
             found: if files.iter().any(|file| file.ends_with(".bin")) {

@@ -275,7 +275,7 @@ fn a_transfer_that_broke_goes_on_at_the_right_byte() {
 fn a_line_that_breaks_is_taken_up_within_one_fetch() {
     let hub = Hub::start(tiny());
     let mut client = Client::of(&hub.endpoint);
-    client.config.transfer.retries = 1;
+    client.config.transfer.retries = 2;
     hub.served().cuts = vec![1000, 500, 0];
     let (fetched, events) = client.fetch("o/n");
     assert_loads(&folder(fetched.expect("fetched")));
