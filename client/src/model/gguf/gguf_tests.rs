@@ -248,7 +248,6 @@ fn refuses_by_name_what_the_metadata_must_not_say() {
         ("llama.attention.head_count_kv", Value::List(List::texts())),
         ("llama.attention.key_length", number(7)),
         ("llama.attention.value_length", number(16)),
-        ("llama.rope.dimension_count", number(4)),
         ("llama.attention.key_length", number(16)),
         ("llama.attention.layer_norm_rms_epsilon", float(-1.0)),
         ("llama.attention.layer_norm_rms_epsilon", number(1)),
