@@ -119,7 +119,7 @@ fn begins_and_ends_texts_as_the_file_says() {
             .set("tokenizer.ggml.add_bos_token", on.clone())
             .set("tokenizer.ggml.add_eos_token", on.clone()),
     );
-    assert_eq!(around, [&[1], &plain[..], &[2]].concat());
+    assert_eq!(around, [&[1][..], &plain, &[2]].concat());
     // Nothing to begin with.
     let none = file()
         .set("tokenizer.ggml.add_bos_token", on)
@@ -128,7 +128,7 @@ fn begins_and_ends_texts_as_the_file_says() {
     let sentencepiece = TestFile::golden("sentencepiece.gguf");
     let begun = tokens(TestFile::golden("sentencepiece.gguf"));
     let bare = tokens(sentencepiece.set("tokenizer.ggml.add_bos_token", Value::Bool(false)));
-    assert_eq!(begun, [&[1], &bare[..]].concat());
+    assert_eq!(begun, [&[1][..], &bare].concat());
 }
 
 fn refusal(file: &TestFile) -> String {

@@ -216,8 +216,8 @@ fn scale_and_offset(packed: &[u8], j: usize) -> (f32, f32) {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {
         (
-            packed[j + 4] & 15 | packed[j - 4] >> 6 << 4,
-            packed[j + 4] >> 4 | packed[j] >> 6 << 4,
+            (packed[j + 4] & 15) | (packed[j - 4] >> 6 << 4),
+            (packed[j + 4] >> 4) | (packed[j] >> 6 << 4),
         )
     };
     (f32::from(scale), f32::from(offset))
@@ -250,9 +250,9 @@ fn q5_k(block: &[u8], out: &mut [f32]) {
         let by_group = pair_of_groups(block, pair);
         nibbles(packed, out, |i, q| {
             let group = i / 32;
-            let bit = fifth[i % 32] >> (2 * pair + group) & 1;
+            let bit = (fifth[i % 32] >> (2 * pair + group)) & 1;
             let (scale, offset) = by_group[group];
-            scale * f32::from(q | bit << 4) - offset
+            scale * f32::from(q | (bit << 4)) - offset
         });
     }
 }
@@ -266,9 +266,9 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
         let (part, i) = (place / 128, place % 128);
         let (quarter, l) = (i / 32, i % 32);
         // Quarters 0 and 1 are the low halves of 64 bytes, 2 and 3 the high ones.
-        let four = low[64 * part + i % 64] >> (quarter / 2 * 4) & 15;
-        let two = high[32 * part + l] >> (2 * quarter) & 3;
-        let q = f32::from(four | two << 4) - 32.0;
+        let four = (low[64 * part + i % 64] >> (quarter / 2 * 4)) & 15;
+        let two = (high[32 * part + l] >> (2 * quarter)) & 3;
+        let q = f32::from(four | (two << 4)) - 32.0;
         *out = scale * f32::from(scales[place / 16] as i8) * q;
     }
 }
@@ -281,14 +281,14 @@ mod tests {
     #[test]
     fn four_bits_are_low_halves_then_high_halves() {
         let mut block = f16::from_f32(2.0).to_le_bytes().to_vec();
-        block.extend((0..16_u8).map(|i| i | (15 - i) << 4));
+        block.extend((0..16_u8).map(|i| i | ((15 - i) << 4)));
         let mut out = [0.0; 32];
         TensorType::Q4_0.dequantize(&block, &mut out);
         assert_eq!(
             (out[0], out[15], out[16], out[31]),
             (-16.0, 14.0, 14.0, -16.0)
         );
-        block.splice(2..2, f16::from_f32(-1.0).to_le_bytes());
+        drop(block.splice(2..2, f16::from_f32(-1.0).to_le_bytes()));
         TensorType::Q4_1.dequantize(&block, &mut out);
         assert_eq!(
             (out[0], out[15], out[16], out[31]),
