@@ -7,7 +7,7 @@ use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn_flex::Flex;
 use fedlora_client::data::Example;
-use fedlora_client::model::{BaseWeights, Batch, Llama, SplitMix, loss_sum};
+use fedlora_client::model::{BaseWeights, Batch, Llama, Packed, SplitMix, loss_sum};
 use fedlora_client::training::{AdamW, AdamWConfig, Decay, Schedule, clip_global_norm};
 
 use super::corpus::Corpus;
@@ -164,7 +164,9 @@ fn gradients(
 ) -> (f64, Vec<Tensor<Flex, 2>>) {
     let model: Llama<Train> = model.map(
         |weight| Tensor::from_inner(weight).require_grad(),
+        Packed::lift,
         Tensor::from_inner,
+        &model.device(),
     );
     let batch = Batch::new(examples, usize::MAX);
     let loss = loss_sum(&model, None, &mut None, &batch).div_scalar(counted as f64);
@@ -186,7 +188,9 @@ fn with_parameters(frame: &Llama<Flex>, parameters: &[Tensor<Flex, 2>]) -> Llama
     let mut parameters = parameters.iter();
     frame.map(
         |weight| parameters.next().cloned().unwrap_or(weight),
+        Packed::clone,
         |table| table,
+        &frame.device(),
     )
 }
 
