@@ -214,32 +214,26 @@ fn pack(kind: WeightKind, values: &[f32]) -> (Vec<i32>, Vec<f32>) {
         WeightKind::Nf4 => (4, 8),
         WeightKind::F32 | WeightKind::Bf16 => panic!("{kind} weights have no blocks"),
     };
-    let mut codes = Vec::with_capacity(values.len().next_multiple_of(a_word));
+    let mut words = vec![0_i32; values.len().div_ceil(a_word)];
     let mut scales = Vec::with_capacity(values.len().div_ceil(BLOCK));
-    for block in values.chunks(BLOCK) {
+    for (block, words) in values.chunks(BLOCK).zip(words.chunks_mut(BLOCK / a_word)) {
         let scale = block
             .iter()
             .fold(0.0_f32, |most, value| most.max(value.abs()));
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         scales.push(scale);
-        codes.extend(block.iter().map(|value| {
-            let level = value * inverse;
-            match kind {
-                WeightKind::Nf4 => nearest(level),
-                _ => ((level * 127.0).round() + 128.0) as u32,
-            }
-        }));
+        for (word, values) in words.iter_mut().zip(block.chunks(a_word)) {
+            let word_bits = values.iter().enumerate().fold(0_u32, |word, (at, value)| {
+                let level = value * inverse;
+                let code = match kind {
+                    WeightKind::Nf4 => nearest(level),
+                    _ => ((level * 127.0).round() + 128.0) as u32,
+                };
+                word | code << (at * bits)
+            });
+            *word = word_bits as i32;
+        }
     }
-    let words = codes
-        .chunks(a_word)
-        .map(|codes| {
-            let word = codes
-                .iter()
-                .enumerate()
-                .fold(0_u32, |word, (at, code)| word | code << (at * bits));
-            word as i32
-        })
-        .collect();
     (words, scales)
 }
 

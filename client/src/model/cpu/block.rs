@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::attention;
 use super::elementwise::{rms_norm, rms_norm_backward, swiglu, swiglu_backward};
 use super::pool::Pool;
-use super::projection::{PairGradient, Projection, Scratch};
+use super::projection::{PairGradient, Projection};
 use super::rope::{Tables, rotate};
 use super::rows::{Into, split};
 use super::simd::add;
@@ -166,7 +166,7 @@ impl Block<'_> {
             .collect();
         let x = &kept.x;
         tasks.into_par_iter().with_max_len(1).for_each_init(
-            || rows.scratch(),
+            || rows.pool.scratch(),
             |held, task| {
                 let scratch = &mut held.scratch;
                 let x = &x[task.range.start * hidden..task.range.end * hidden];
@@ -223,7 +223,7 @@ impl Block<'_> {
             .collect();
         let (x, context) = (&kept.x, &kept.context);
         tasks.into_par_iter().with_max_len(1).for_each_init(
-            || rows.scratch(),
+            || rows.pool.scratch(),
             |held, mut task| {
                 let scratch = &mut held.scratch;
                 let first = task.range.start;
@@ -349,7 +349,7 @@ impl Block<'_> {
             .into_par_iter()
             .with_max_len(1)
             .map_init(
-                || rows.scratch(),
+                || rows.pool.scratch(),
                 |held, task| {
                     let scratch = &mut held.scratch;
                     let mut gradients = self.zeros(&[O, GATE, UP, DOWN], wanted, rows.pool);
@@ -453,7 +453,7 @@ impl Block<'_> {
             .into_par_iter()
             .with_max_len(1)
             .map_init(
-                || rows.scratch(),
+                || rows.pool.scratch(),
                 |held, task| {
                     let scratch = &mut held.scratch;
                     let pool = rows.pool;
@@ -520,26 +520,4 @@ fn sum(parts: Vec<PairGradients>, pool: &Pool) -> PairGradients {
         }
     }
     total
-}
-
-/// A thread's scratch, given back to the pool at the end.
-struct Held<'a> {
-    scratch: Scratch,
-    pool: &'a Pool,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.pool.give(std::mem::take(&mut self.scratch.wide));
-        self.pool.give(std::mem::take(&mut self.scratch.narrow));
-    }
-}
-
-impl Rows<'_> {
-    fn scratch(&self) -> Held<'_> {
-        Held {
-            scratch: Scratch::default(),
-            pool: self.pool,
-        }
-    }
 }

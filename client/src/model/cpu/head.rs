@@ -75,7 +75,8 @@ impl Head<'_> {
         let mut normed = pool.take(rows.len());
         rms_norm(rows, self.norm, self.eps, &mut normed);
         let mut logits = pool.take(targets.len() * self.vocab);
-        let mut scratch = Vec::new();
+        let mut held = pool.scratch();
+        let scratch = &mut held.scratch.wide;
         let left = matrix(&normed, hidden);
         match self.weight {
             Frozen::Dense(weight) => {
@@ -93,8 +94,8 @@ impl Head<'_> {
                 for start in (0..self.vocab).step_by(PANEL) {
                     let end = (start + PANEL).min(self.vocab);
                     scratch.resize((end - start) * hidden, 0.0);
-                    packed.unpack_rows(start..end, &mut scratch);
-                    let right = matrix(&scratch, hidden).transpose();
+                    packed.unpack_rows(start..end, scratch);
+                    let right = matrix(scratch, hidden).transpose();
                     let part = target.as_mut().subcols_mut(start, end - start);
                     multiply(part, Into::Replace, left, right, 1.0);
                 }
@@ -125,9 +126,9 @@ impl Head<'_> {
                     for start in (0..self.vocab).step_by(PANEL) {
                         let end = (start + PANEL).min(self.vocab);
                         scratch.resize((end - start) * hidden, 0.0);
-                        packed.unpack_rows(start..end, &mut scratch);
+                        packed.unpack_rows(start..end, scratch);
                         let part = left.subcols(start, end - start);
-                        let right = matrix(&scratch, hidden);
+                        let right = matrix(scratch, hidden);
                         multiply(matrix_mut(&mut by_normed, hidden), into, part, right, 1.0);
                         into = Into::Add;
                     }

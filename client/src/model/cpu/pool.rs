@@ -1,21 +1,45 @@
 //! Buffers that are used again and again. Fresh memory costs a page fault every 4 KiB, which
 //! at a training step's sizes is a tenth of its time.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers in waiting.
 #[derive(Debug, Default)]
 pub(in crate::model) struct Pool {
     waiting: Mutex<Vec<Vec<f32>>>,
+    scratches: Mutex<Vec<Scratch>>,
+}
+
+/// A task's own working memory, which grows to what it needs.
+#[derive(Debug, Default)]
+pub(in crate::model) struct Scratch {
+    pub(in crate::model) wide: Vec<f32>,
+    pub(in crate::model) narrow: Vec<f32>,
+}
+
+/// A task's hold on a [`Scratch`], which goes back to the pool at its end.
+#[derive(Debug)]
+pub(in crate::model) struct Held<'a> {
+    pub(in crate::model) scratch: Scratch,
+    pool: &'a Pool,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let scratch = std::mem::take(&mut self.scratch);
+        lock(&self.pool.scratches).push(scratch);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is whole at any moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pool {
     /// A buffer of `length` values, whatever they are: the taker writes each before it reads.
     pub(in crate::model) fn take(&self, length: usize) -> Vec<f32> {
-        let mut waiting = self
-            .waiting
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         // The smallest that is large enough, unless it would waste more than it holds.
         let best = waiting
             .iter()
@@ -49,11 +73,16 @@ impl Pool {
         if buffer.capacity() == 0 {
             return;
         }
-        let mut waiting = self
-            .waiting
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        waiting.push(buffer);
+        lock(&self.waiting).push(buffer);
+    }
+
+    /// Working memory for one task at a time: there are as many as there were tasks at once.
+    pub(in crate::model) fn scratch(&self) -> Held<'_> {
+        let scratch = lock(&self.scratches).pop().unwrap_or_default();
+        Held {
+            scratch,
+            pool: self,
+        }
     }
 }
 
@@ -78,5 +107,15 @@ mod tests {
         assert!(zeros.iter().all(|&value| value == 0.0));
         pool.give(zeros);
         assert_eq!(pool.take(3), [0.0; 3]);
+    }
+
+    #[test]
+    fn there_are_as_many_scratches_as_were_held_at_once() {
+        let pool = Pool::default();
+        for _ in 0..10 {
+            let (mut one, _two) = (pool.scratch(), pool.scratch());
+            one.scratch.wide.resize(100, 0.0);
+        }
+        assert_eq!(lock(&pool.scratches).len(), 2);
     }
 }

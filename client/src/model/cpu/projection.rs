@@ -1,6 +1,7 @@
 //! A frozen projection with its bias and its low-rank pair, on slices of rows:
 //! `y = x W^T + b + s (d(x) A^T) B^T`, with `d` the dropout of the pair's input.
 
+use super::pool::Scratch;
 use super::rows::{Into, matrix, matrix_mut, multiply};
 use super::simd::add;
 use crate::model::lora::DropoutMask;
@@ -223,11 +224,4 @@ impl Pair<'_> {
             }
         }
     }
-}
-
-/// A task's own working memory.
-#[derive(Debug, Default)]
-pub(in crate::model) struct Scratch {
-    pub(in crate::model) wide: Vec<f32>,
-    pub(in crate::model) narrow: Vec<f32>,
 }
