@@ -384,16 +384,17 @@ impl Leaf {
 
 /// A column of a row group that is being read.
 enum Open {
-    Text(Leaf),
-    Chat(Leaf, Leaf),
+    Text(Box<Leaf>),
+    Chat(Box<[Leaf; 2]>),
 }
 
 impl Open {
     fn new(group: &dyn RowGroupReader, column: &Column) -> Result<Self, ParquetError> {
         Ok(match column {
-            Column::Text { leaf, .. } => Self::Text(Leaf::new(group, *leaf)?),
+            Column::Text { leaf, .. } => Self::Text(Box::new(Leaf::new(group, *leaf)?)),
             Column::Chat { role, content } => {
-                Self::Chat(Leaf::new(group, *role)?, Leaf::new(group, *content)?)
+                let leaves = [Leaf::new(group, *role)?, Leaf::new(group, *content)?];
+                Self::Chat(Box::new(leaves))
             }
         })
     }
@@ -407,7 +408,8 @@ impl Open {
                 };
                 Ok(leaf.next_rows(count)?.into_iter().map(text).collect())
             }
-            Self::Chat(roles, contents) => {
+            Self::Chat(leaves) => {
+                let [roles, contents] = &mut **leaves;
                 let rows = roles.next_rows(count)?.into_iter();
                 rows.zip(contents.next_rows(count)?)
                     .map(|row| match row {

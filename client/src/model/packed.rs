@@ -164,7 +164,7 @@ impl<B: Backend> Packed<B> {
                 .expand([blocks, BLOCK]);
         scaled
             .reshape([blocks * BLOCK])
-            .slice([0..count])
+            .narrow(0, 0, count)
             .reshape([rows, columns])
     }
 
@@ -279,7 +279,7 @@ impl PackedSlices<'_> {
                 for (offset, value) in out.iter_mut().enumerate() {
                     let at = start + offset;
                     let word = self.words[at / 2] as u32;
-                    let bits = if at % 2 == 0 {
+                    let bits = if at.is_multiple_of(2) {
                         word << 16
                     } else {
                         word & 0xffff_0000

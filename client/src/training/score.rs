@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn scores_are_those_of_the_definition() {
-        let rows = vec![
+        let rows = [
             [1.0_f32, 2.0, 3.0, -1.0],
             [100.0, 100.0, -50.0, 0.0],
             [-3.0, -2.0, -1.0, -0.5],

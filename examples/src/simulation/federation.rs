@@ -164,7 +164,10 @@ pub(super) async fn run(
                     outcomes.insert(name, outcome);
                 }
                 Some(Ok((name, Err(source)))) => {
-                    return Err(SimulationError::Member { name, source });
+                    return Err(SimulationError::Member {
+                        name,
+                        source: Box::new(source),
+                    });
                 }
                 Some(Err(panic)) => return Err(anyhow::Error::new(panic).into()),
                 None => watching.2 = false,

@@ -289,7 +289,7 @@ pub enum SimulationError {
         /// Who.
         name: MemberName,
         /// Why.
-        source: ParticipantError,
+        source: Box<ParticipantError>,
     },
     /// A sum that is not what was encoded.
     #[error("an unmasked sum is not the sum of what the members encoded")]

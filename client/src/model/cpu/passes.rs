@@ -307,7 +307,7 @@ pub(in crate::model) fn loss_and_gradients(
 ) -> Gradients<Flex> {
     /// What is held of a block until its backward pass.
     enum Held {
-        All(Kept),
+        All(Box<Kept>),
         Input(Vec<f32>),
     }
 
@@ -321,7 +321,7 @@ pub(in crate::model) fn loss_and_gradients(
         x = match memory {
             Memory::Normal => {
                 let (y, kept) = block.forward(x, &rows);
-                held.push(Held::All(kept));
+                held.push(Held::All(Box::new(kept)));
                 y
             }
             Memory::Low => {
@@ -341,7 +341,7 @@ pub(in crate::model) fn loss_and_gradients(
         let layer = held.len();
         let block = host.block(layer);
         let kept = match held_block {
-            Held::All(kept) => kept,
+            Held::All(kept) => *kept,
             Held::Input(x) => {
                 let (y, kept) = block.forward(x, &rows);
                 rows.pool.give(y);

@@ -18,7 +18,7 @@ type Raw = FloatTensor<Train>;
 
 /// A seed that is another in every run; a failure shows it.
 fn fresh() -> u64 {
-    let seed = rand::rng().next_u64();
+    let seed = fedlora_common::crypto::os_rng().next_u64();
     println!("seed {seed}");
     seed
 }
