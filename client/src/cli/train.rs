@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::fetch::open_base;
+use super::local::{data, usage};
 use super::stop::Stop;
 use super::train_args::{TrainArgs, options, spec};
 use super::train_display::{TrainDisplay, print, print_document};
@@ -222,10 +223,6 @@ fn check(args: &TrainArgs) -> Result<(), Failure> {
     options.train.check().map_err(option)
 }
 
-fn usage(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(Exit::Usage, error)
-}
-
 /// An option out of range, by its name on the command line.
 fn option(error: TrainError) -> Failure {
     let TrainError::Option {
@@ -248,10 +245,6 @@ fn option(error: TrainError) -> Failure {
         other => other,
     };
     usage(anyhow!("{option} is {got}: give {expected}"))
-}
-
-fn data(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(Exit::Data, error)
 }
 
 fn output(error: OutputError) -> Failure {

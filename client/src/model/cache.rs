@@ -6,9 +6,8 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
-use fedlora_common::adapter::Target;
 
-use super::llama::{Llama, raw, wrap};
+use super::llama::Llama;
 use super::lora::Lora;
 use super::ops::{FusedOps, Rotation};
 
@@ -142,33 +141,26 @@ impl<B: FusedOps> Step<'_, B> {
         x: Tensor<B, 2>,
         blocks: &mut Vec<KeysAndValues<B>>,
     ) -> Tensor<B, 2> {
-        let model = self.model;
-        let project = |target, x: &Tensor<B, 2>| {
-            let mut no_dropout = None;
-            model.project(layer, target, x, self.lora, &mut no_dropout)
+        let (lora, rotation) = (self.lora, &self.rotation);
+        let attend = |q, k, v| {
+            let (keys, values) = (self.heads(k), self.heads(v));
+            let now = match blocks.get(layer) {
+                None => KeysAndValues { keys, values },
+                Some(before) => KeysAndValues {
+                    keys: Tensor::cat(vec![before.keys.clone(), keys], 1),
+                    values: Tensor::cat(vec![before.values.clone(), values], 1),
+                },
+            };
+            let context = self.attend(self.heads(q), &now);
+            if layer < blocks.len() {
+                blocks[layer] = now;
+            } else {
+                blocks.push(now);
+            }
+            context
         };
-        let normed = model.norm(x.clone(), model.first_norm(layer));
-        let q = model.rotate(project(Target::Q, &normed), &self.rotation);
-        let keys = self.heads(model.rotate(project(Target::K, &normed), &self.rotation));
-        let values = self.heads(project(Target::V, &normed));
-        let now = match blocks.get(layer) {
-            None => KeysAndValues { keys, values },
-            Some(before) => KeysAndValues {
-                keys: Tensor::cat(vec![before.keys.clone(), keys], 1),
-                values: Tensor::cat(vec![before.values.clone(), values], 1),
-            },
-        };
-        let context = self.attend(self.heads(q), &now);
-        if layer < blocks.len() {
-            blocks[layer] = now;
-        } else {
-            blocks.push(now);
-        }
-        let x = x + project(Target::O, &context);
-        let normed = model.norm(x.clone(), model.second_norm(layer));
-        let (gate, up) = (project(Target::Gate, &normed), project(Target::Up, &normed));
-        let inner: Tensor<B, 2> = wrap(B::swiglu(raw(gate), raw(up)));
-        x + project(Target::Down, &inner)
+        self.model
+            .block_with(layer, x, rotation, lora, &mut None, attend)
     }
 
     /// `[rows, heads * dim]` to `[heads, rows, dim]`.

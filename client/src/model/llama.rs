@@ -246,7 +246,7 @@ impl<B: FusedOps> Llama<B> {
         }
     }
 
-    /// One block, `[rows, hidden]` to the same.
+    /// One block, `[rows, hidden]` to the same, with attention within the batch's sequences.
     pub(super) fn block(
         &self,
         layer: usize,
@@ -257,13 +257,29 @@ impl<B: FusedOps> Llama<B> {
         dropout: &mut Option<Dropout>,
     ) -> Tensor<B, 2> {
         let shape = self.attention_shape();
+        self.block_with(layer, x, rotation, lora, dropout, |q, k, v| {
+            let (q, k, v) = (raw(q), raw(k), raw(v));
+            wrap(B::causal_attention(q, k, v, &shape, batch.sequences()).context)
+        })
+    }
+
+    /// One block, `[rows, hidden]` to the same. `attend` makes the context,
+    /// `[rows, heads * dim]`, of rotated queries and keys, and values.
+    pub(super) fn block_with(
+        &self,
+        layer: usize,
+        x: Tensor<B, 2>,
+        rotation: &Rotation<Tensor<B, 2>>,
+        lora: Option<&Lora<B>>,
+        dropout: &mut Option<Dropout>,
+        attend: impl FnOnce(Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
         let mut project = |target, x: &Tensor<B, 2>| self.project(layer, target, x, lora, dropout);
         let normed = self.norm(x.clone(), self.first_norm(layer));
         let q = self.rotate(project(Target::Q, &normed), rotation);
         let k = self.rotate(project(Target::K, &normed), rotation);
         let v = project(Target::V, &normed);
-        let attended = B::causal_attention(raw(q), raw(k), raw(v), &shape, batch.sequences());
-        let x = x + project(Target::O, &wrap(attended.context));
+        let x = x + project(Target::O, &attend(q, k, v));
         let normed = self.norm(x.clone(), self.second_norm(layer));
         let (gate, up) = (project(Target::Gate, &normed), project(Target::Up, &normed));
         let inner: Tensor<B, 2> = wrap(B::swiglu(raw(gate), raw(up)));

@@ -24,16 +24,7 @@ pub fn loss_sum<B: FusedOps>(
         !batch.targets().is_empty(),
         "a batch without a counted token"
     );
-    let hidden = model.hidden(batch, lora, dropout);
-    let device = hidden.device();
-    let places: Vec<i32> = batch.places().iter().map(|&row| row as i32).collect();
-    let hidden = if places.len() == hidden.dims()[0] {
-        hidden
-    } else {
-        let count = places.len();
-        let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, [count]), &device);
-        hidden.select(0, places)
-    };
+    let hidden = counted(model.hidden(batch, lora, dropout), batch);
     let targets: Arc<[u32]> = batch.targets().into();
     let loss = B::head_loss(
         hidden.into_primitive().tensor(),
@@ -43,4 +34,16 @@ pub fn loss_sum<B: FusedOps>(
         false,
     );
     Tensor::from_primitive(TensorPrimitive::Float(loss.loss))
+}
+
+/// The rows of the hidden states from which a counted token is predicted.
+pub(super) fn counted<B: FusedOps>(hidden: Tensor<B, 2>, batch: &Batch) -> Tensor<B, 2> {
+    let places = batch.places();
+    if places.len() == hidden.dims()[0] {
+        return hidden;
+    }
+    let ids: Vec<i32> = places.iter().map(|&row| row as i32).collect();
+    let data = TensorData::new(ids, [places.len()]);
+    let ids = Tensor::<B, 1, Int>::from_data(data, &hidden.device());
+    hidden.select(0, ids)
 }

@@ -33,4 +33,6 @@ pub use packed::{Packed, WeightKind, WeightKindError};
 pub use passes::Passes;
 pub use random::SplitMix;
 pub use sequences::Sequences;
+#[cfg(test)]
+pub(crate) use weights::tests::random as random_weights;
 pub use weights::{BaseWeights, WeightsError};

@@ -3,7 +3,7 @@
 use fedlora_common::adapter::{Adapter, LoraConfig, Target};
 
 use super::*;
-use crate::model::{Architecture, BaseWeights, LlamaConfig, SplitMix};
+use crate::model::{Architecture, LlamaConfig, SplitMix, random_weights};
 use crate::training::{Device, Engine};
 
 fn config() -> LlamaConfig {
@@ -29,19 +29,7 @@ fn config() -> LlamaConfig {
 }
 
 fn engine(config: LlamaConfig) -> Engine {
-    let mut random = SplitMix::new(1, 0);
-    let values = config
-        .tensors()
-        .iter()
-        .map(|(_, shape)| {
-            let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
-            let count = shape.iter().product::<usize>();
-            (0..count)
-                .map(|_| (centre + 0.2 * random.normal()) as f32)
-                .collect()
-        })
-        .collect();
-    Engine::from_weights(&BaseWeights::new(config, values), "tiny", &Device::Cpu).unwrap()
+    Engine::from_weights(&random_weights(config, 1), "tiny", &Device::Cpu).unwrap()
 }
 
 /// An adapter whose both factors matter.

@@ -6,7 +6,7 @@ use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
 use crate::data::Example;
-use crate::model::{Architecture, BaseWeights, LlamaConfig, SplitMix};
+use crate::model::{Architecture, BaseWeights, LlamaConfig, SplitMix, random_weights};
 
 fn weights() -> BaseWeights {
     let config = LlamaConfig {
@@ -28,19 +28,7 @@ fn weights() -> BaseWeights {
         bos_token_id: None,
         eos_token_id: None,
     };
-    let mut random = SplitMix::new(1, 0);
-    let values = config
-        .tensors()
-        .iter()
-        .map(|(_, shape)| {
-            let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
-            let count = shape.iter().product::<usize>();
-            (0..count)
-                .map(|_| (centre + 0.2 * random.normal()) as f32)
-                .collect()
-        })
-        .collect();
-    BaseWeights::new(config, values)
+    random_weights(config, 1)
 }
 
 pub(super) fn engine() -> Engine {

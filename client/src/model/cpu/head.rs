@@ -9,6 +9,7 @@ use super::pool::Pool;
 use super::projection::Frozen;
 use super::rows::{Into, matrix, matrix_mut, multiply};
 use super::simd::{exp, largest, sum_by};
+use crate::model::gradients::Score;
 
 /// Most logits of a chunk: 32 MiB.
 const LOGITS: usize = 8 << 20;
@@ -24,15 +25,6 @@ pub(in crate::model) struct Head<'a> {
     /// `[vocab, hidden]`.
     pub(in crate::model) weight: Frozen<'a>,
     pub(in crate::model) vocab: usize,
-}
-
-/// What a batch scored.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(in crate::model) struct Score {
-    /// Sum of the cross-entropies in nats.
-    pub(in crate::model) loss: f64,
-    /// Rows whose largest logit is the target's.
-    pub(in crate::model) correct: usize,
 }
 
 impl Head<'_> {

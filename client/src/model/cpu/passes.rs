@@ -7,7 +7,7 @@ use burn_flex::{Flex, FlexTensor};
 use fedlora_common::adapter::{Factor, Factors, Target};
 
 use super::block::{Block, Kept, PairGradients, Rows, Wanted};
-use super::head::{self, Head};
+use super::head::Head;
 use super::projection::{Frozen, Pair, Projection};
 use super::rope::Tables;
 use super::rows::divide;
@@ -257,7 +257,8 @@ pub(in crate::model) fn score(
     let batch_rows = BatchRows::of(batch);
     let rows = batch_rows.rows(&host, batch);
     let x = forward(&host, batch, &rows);
-    let (score, _) = score_counted(&host, x, batch, false);
+    let (score, x) = score_counted(&host, x, batch, false);
+    rows.pool.give(x);
     score
 }
 
@@ -271,29 +272,24 @@ fn score_counted(
 ) -> (Score, Vec<f32>) {
     let pool = &host.model.pool;
     let head = host.head();
-    let found: head::Score;
     if batch.places().len() == batch.positions() {
-        found = head.score(&mut x, batch.targets(), gradient, pool);
-    } else {
-        let width = host.model.config().hidden_size;
-        let row = |place: usize| place * width..(place + 1) * width;
-        let mut chosen = pool.take(batch.places().len() * width);
-        for (to, &place) in chosen.chunks_exact_mut(width).zip(batch.places()) {
-            to.copy_from_slice(&x[row(place)]);
-        }
-        found = head.score(&mut chosen, batch.targets(), gradient, pool);
-        if gradient {
-            x.fill(0.0);
-            for (from, &place) in chosen.chunks_exact(width).zip(batch.places()) {
-                x[row(place)].copy_from_slice(from);
-            }
-        }
-        pool.give(chosen);
+        let score = head.score(&mut x, batch.targets(), gradient, pool);
+        return (score, x);
     }
-    let score = Score {
-        loss: found.loss,
-        correct: found.correct,
-    };
+    let width = host.model.config().hidden_size;
+    let row = |place: usize| place * width..(place + 1) * width;
+    let mut chosen = pool.take(batch.places().len() * width);
+    for (to, &place) in chosen.chunks_exact_mut(width).zip(batch.places()) {
+        to.copy_from_slice(&x[row(place)]);
+    }
+    let score = head.score(&mut chosen, batch.targets(), gradient, pool);
+    if gradient {
+        x.fill(0.0);
+        for (from, &place) in chosen.chunks_exact(width).zip(batch.places()) {
+            x[row(place)].copy_from_slice(from);
+        }
+    }
+    pool.give(chosen);
     (score, x)
 }
 

@@ -2,30 +2,18 @@
 //! a time or for one block at a time.
 
 use burn::backend::Autodiff;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use fedlora_common::adapter::Factors;
 
 use crate::model::batch::Batch;
 use crate::model::gradients::{Gradients, Memory, Score};
 use crate::model::llama::{Llama, Weight, raw, wrap};
 use crate::model::lora::{Dropout, Lora};
-use crate::model::loss::loss_sum;
+use crate::model::loss::{counted, loss_sum};
 use crate::model::ops::{FusedOps, Rotation};
 
 /// Rows whose logits are held at a time.
 const ROWS: usize = 256;
-
-/// The rows of the hidden states that are scored.
-fn counted<B: FusedOps>(hidden: Tensor<B, 2>, batch: &Batch) -> Tensor<B, 2> {
-    let places = batch.places();
-    if places.len() == hidden.dims()[0] {
-        return hidden;
-    }
-    let ids: Vec<i32> = places.iter().map(|&row| row as i32).collect();
-    let data = TensorData::new(ids, [places.len()]);
-    let ids = Tensor::<B, 1, Int>::from_data(data, &hidden.device());
-    hidden.select(0, ids)
-}
 
 pub(in crate::model) fn score<B: FusedOps>(
     model: &Llama<B>,

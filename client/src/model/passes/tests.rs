@@ -5,7 +5,7 @@ use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
 use crate::data::Example;
-use crate::model::{BaseWeights, Llama3Scaling, LlamaConfig, SplitMix, WeightKind};
+use crate::model::{Llama3Scaling, LlamaConfig, SplitMix, WeightKind, random_weights};
 
 fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
     LlamaConfig {
@@ -35,19 +35,7 @@ fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
 }
 
 fn model(config: LlamaConfig, kind: WeightKind) -> Llama<Flex> {
-    let mut random = SplitMix::new(7, 0);
-    let values = config
-        .tensors()
-        .iter()
-        .map(|(_, shape)| {
-            let centre = if shape.len() == 1 { 1.0 } else { 0.0 };
-            let count = shape.iter().product::<usize>();
-            (0..count)
-                .map(|_| (centre + 0.2 * random.normal()) as f32)
-                .collect()
-        })
-        .collect();
-    let weights = BaseWeights::new(config, values);
+    let weights = random_weights(config, 7);
     Llama::with_kind(&weights, kind, &Default::default()).unwrap()
 }
 
