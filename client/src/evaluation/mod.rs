@@ -1,5 +1,5 @@
-//! How well a model answers: [`classify`] where the responses are of a closed set of
-//! [`labels`], [`respond`] where they are free text. The loss is the matter of
+//! How well a model answers: [`mod@classify`] where the responses are of a closed set of
+//! [`labels`], [`mod@respond`] where they are free text. The loss is the matter of
 //! [`crate::training::Engine::evaluate`].
 //!
 //! Sees private records: nothing here may use the wire, round or transport modules, and no

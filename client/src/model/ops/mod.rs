@@ -138,7 +138,7 @@ pub trait FusedOps: Backend {
         composed::causal_attention::<Self>(q, k, v, shape, sequences)
     }
 
-    /// The gradients of the context of [`FusedOps::attention`] by `q`, `k` and `v`.
+    /// The gradients of the context of [`FusedOps::causal_attention`] by `q`, `k` and `v`.
     fn causal_attention_backward(
         inputs: [FloatTensor<Self>; 3],
         attended: Attended<FloatTensor<Self>>,
