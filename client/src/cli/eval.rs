@@ -337,7 +337,10 @@ fn failed(error: EvaluationError) -> Failure {
 
 fn print(document: &Document<'_>, report: &DataReport) {
     let line = |name: &str, value: String| println!("{name:<16} {value}");
-    let mut of = vec![format!("{} records", document.records)];
+    let mut of = vec![match document.records {
+        1 => "1 record".to_owned(),
+        count => format!("{count} records"),
+    }];
     if document.truncated > 0 {
         of.push(format!(
             "{} cut ({} tokens lost)",
