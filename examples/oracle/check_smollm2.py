@@ -81,7 +81,7 @@ def random_adapter(model, folder):
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_" in name:
-                parameter.normal_(0.0, 0.02)
+                parameter.normal_(0.0, 0.04)
     adapted.save_pretrained(folder)
     return adapted.unload()
 

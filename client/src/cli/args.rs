@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use fedlora_client::model::WeightKind;
 use fedlora_client::training::Device;
 use fedlora_common::ids::Digest;
 use fedlora_common::wire::token::InviteToken;
@@ -80,6 +81,9 @@ pub(crate) struct RunArgs {
     /// Where to train: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub(crate) device: Device,
+    /// How the frozen base is held in memory: f32, bf16, q8 or q4 [default: f32, bf16 on a GPU].
+    #[arg(long, value_name = "KIND")]
+    pub(crate) base_dtype: Option<WeightKind>,
     /// Seed of the order of examples; by default a random one.
     #[arg(long)]
     pub(crate) seed: Option<u64>,

@@ -14,7 +14,9 @@ use fedlora_client::data::{
 };
 use fedlora_client::model::{BaseWeights, LlamaConfig, Memory, WeightKind};
 use fedlora_client::training::estimate::{Estimate, Workload};
-use fedlora_client::training::{Device, Engine, Machine, TrainOptions, check_device, product_rate};
+use fedlora_client::training::{
+    Device, Engine, Machine, TrainOptions, check_device, free_memory, product_rate,
+};
 use fedlora_common::adapter::{Factors, LoraConfig, Target};
 use fedlora_common::exit::Exit;
 
@@ -115,14 +117,22 @@ pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), F
     let (mut memory, mut time) = (None, None);
     if let (Some(base), Some(set)) = (&base, prepared) {
         let config = base.weights.config();
-        let workload = workload(args, &lora, &set.prepared.examples);
+        let workload = Workload {
+            rank: args.rank,
+            targets: lora.targets().iter().copied().collect(),
+            ..Workload::on(
+                args.device,
+                args.base_dtype.unwrap_or(args.device.base_kind()),
+            )
+        }
+        .with_examples(&set.prepared.examples, args.batch);
         let estimate = Estimate::of(config, &workload);
         time = Some(if device_error.is_none() {
             checked.time(args, &lora, base, &set.prepared, &estimate, quiet)
         } else {
             steps(args, &set.prepared)
         });
-        memory = Some(memory_section(args, &workload, estimate, &machine));
+        memory = Some(memory_section(args, &workload, estimate));
     }
     checked.problems.sort_by(|a, b| a.place.cmp(&b.place));
     let device_error = device_error.map(|error| error.to_string());
@@ -369,7 +379,8 @@ fn steps(args: &CheckArgs, prepared: &Prepared) -> TimeSection {
 
 /// Tokens a second of whole steps on tokens that mean nothing.
 fn probe(args: &CheckArgs, lora: &LoraConfig, base: &Opened, length: usize) -> anyhow::Result<f64> {
-    let engine = Engine::from_weights(&base.weights, base.base.name(), &args.device)?;
+    let kind = args.base_dtype.unwrap_or(args.device.base_kind());
+    let engine = Engine::with_kind(&base.weights, kind, base.base.name(), &args.device)?;
     let adapter = engine.init_adapter(lora, 0)?;
     let example = |number: usize| {
         let tokens = (0..length).map(|at| (31 * at + 7 * number) % engine.vocab_size());
@@ -391,40 +402,10 @@ fn probe(args: &CheckArgs, lora: &LoraConfig, base: &Opened, length: usize) -> a
     Ok((PROBED * args.batch * length) as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// The largest batch that could come, and the average token.
-fn workload(args: &CheckArgs, lora: &LoraConfig, examples: &[Example]) -> Workload {
-    let mut lengths: Vec<_> = examples.iter().map(|e| e.tokens().len()).collect();
-    lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
-    let tokens: usize = lengths.iter().sum();
-    let counted: usize = examples.iter().map(Example::counted).sum();
-    let pairs: f64 = lengths
-        .iter()
-        .map(|&n| n as f64 * (n as f64 + 1.0) / 2.0)
-        .sum();
-    Workload {
-        rank: args.rank,
-        targets: lora.targets().iter().copied().collect(),
-        rows: lengths.iter().take(args.batch).sum(),
-        context: pairs / tokens.max(1) as f64,
-        counted: counted as f64 / tokens.max(1) as f64,
-        float: match args.device {
-            Device::Cpu => 4,
-            Device::Cuda(_) => 2,
-        },
-    }
-}
-
-fn memory_section(
-    args: &CheckArgs,
-    workload: &Workload,
-    estimate: Estimate,
-    machine: &Machine,
-) -> MemorySection {
-    let (kind, available) = match args.device {
-        Device::Cpu => (WeightKind::F32, machine.cpu.memory_available),
-        Device::Cuda(_) => (WeightKind::Bf16, None),
-    };
-    let kind = args.base_dtype.unwrap_or(kind);
+fn memory_section(args: &CheckArgs, workload: &Workload, estimate: Estimate) -> MemorySection {
+    let kind = args.base_dtype.unwrap_or(args.device.base_kind());
+    // What is wrong with the device is told elsewhere.
+    let available = free_memory(&args.device).ok().flatten();
     MemorySection {
         rank: workload.rank,
         targets: workload.targets.iter().map(ToString::to_string).collect(),

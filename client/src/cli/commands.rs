@@ -161,7 +161,8 @@ fn prepare(args: &RunArgs, base: &Base, seed: u64) -> anyhow::Result<LocalWork> 
     let weights = base
         .weights()
         .with_context(|| format!("the base model {}", args.base))?;
-    let engine = Engine::from_weights(&weights, base.name(), &args.device)
+    let kind = args.base_dtype.unwrap_or(args.device.base_kind());
+    let engine = Engine::with_kind(&weights, kind, base.name(), &args.device)
         .with_context(|| format!("the base model {}", args.base))?;
     // Here rather than in a session, which it would hold up.
     engine.base_digest()?;

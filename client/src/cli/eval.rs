@@ -10,6 +10,7 @@ use fedlora_client::data::{DataReport, Dataset, Example, PrepareOptions};
 use fedlora_client::evaluation::{
     Classification, EvaluationError, LabelSet, Question, Responses, classify, respond,
 };
+use fedlora_client::model::WeightKind;
 use fedlora_client::training::{Device, Evaluation};
 use serde::Serialize;
 
@@ -45,6 +46,9 @@ pub(crate) struct EvalArgs {
     /// Where to compute: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub(crate) device: Device,
+    /// How the base is held in memory: f32, bf16, q8 or q4 [default: f32, bf16 on a GPU].
+    #[arg(long, value_name = "KIND")]
+    pub(crate) base_dtype: Option<WeightKind>,
     /// Threads that compute [default: one a processor].
     #[arg(long)]
     pub(crate) threads: Option<usize>,
@@ -69,6 +73,7 @@ struct Document<'a> {
     schema_version: u32,
     base: &'a str,
     adapter: Option<String>,
+    base_dtype: String,
     device: String,
     records: usize,
     truncated: usize,
@@ -120,7 +125,13 @@ pub(super) fn run(args: &EvalArgs, format: Format, quiet: bool) -> Result<(), Fa
     // Records come first: they are read sooner than a model.
     let records = Dataset::read(&args.data).map_err(data)?;
     let work = Work::of(args, &records)?;
-    let opened = local::open(&args.base, args.adapter.as_deref(), &args.device, quiet)?;
+    let opened = local::open(
+        &args.base,
+        args.adapter.as_deref(),
+        args.base_dtype,
+        &args.device,
+        quiet,
+    )?;
     let positions = opened.engine.max_tokens();
     let max_tokens = args.seq.unwrap_or(positions).min(positions);
     if args.seq.is_some_and(|seq| seq > positions) && !quiet {
@@ -139,6 +150,10 @@ pub(super) fn run(args: &EvalArgs, format: Format, quiet: bool) -> Result<(), Fa
             .adapter
             .as_ref()
             .map(|folder| folder.display().to_string()),
+        base_dtype: args
+            .base_dtype
+            .unwrap_or(args.device.base_kind())
+            .to_string(),
         device: args.device.to_string(),
         records: report.records,
         truncated: report.truncated,
@@ -325,7 +340,10 @@ fn failed(error: EvaluationError) -> Failure {
 
 fn print(document: &Document<'_>, report: &DataReport) {
     let line = |name: &str, value: String| println!("{name:<16} {value}");
-    let mut of = vec![format!("{} records", document.records)];
+    let mut of = vec![match document.records {
+        1 => "1 record".to_owned(),
+        count => format!("{count} records"),
+    }];
     if document.truncated > 0 {
         of.push(format!(
             "{} cut ({} tokens lost)",

@@ -9,7 +9,8 @@ use fedlora_client::data::{TextPipeline, Turn};
 use fedlora_client::generation::{
     Finish, GenerateError, GenerateOptions, Generated, Sampling, StopText, generate,
 };
-use fedlora_client::training::{DecodeError, Device};
+use fedlora_client::model::WeightKind;
+use fedlora_client::training::{DecodeError, Device, Engine};
 use fedlora_common::crypto::os_rng;
 use rand::Rng;
 use serde::Serialize;
@@ -68,6 +69,9 @@ pub(crate) struct GenerateArgs {
     /// Where to compute: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub(crate) device: Device,
+    /// How the base is held in memory: f32, bf16, q8 or q4 [default: f32, bf16 on a GPU].
+    #[arg(long, value_name = "KIND")]
+    pub(crate) base_dtype: Option<WeightKind>,
     /// Threads that compute [default: one a processor].
     #[arg(long)]
     pub(crate) threads: Option<usize>,
@@ -79,6 +83,7 @@ struct Document<'a> {
     schema_version: u32,
     base: &'a str,
     adapter: Option<String>,
+    base_dtype: String,
     device: String,
     text: &'a str,
     tokens: usize,
@@ -98,7 +103,13 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
     }
     threads::limit(args.threads)?;
     let text = prompt_text(&args.prompt)?;
-    let opened = local::open(&args.base, args.adapter.as_deref(), &args.device, quiet)?;
+    let opened = local::open(
+        &args.base,
+        args.adapter.as_deref(),
+        args.base_dtype,
+        &args.device,
+        quiet,
+    )?;
     let prompt = tokens(args, &text, &opened.pipeline, quiet)?;
     let decoder = opened.engine.decoder(opened.adapter.as_ref());
     let options = GenerateOptions {
@@ -108,6 +119,7 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
         stops: args.stop.clone(),
     };
     let mut out = io::stdout().lock();
+    let terminal = out.is_terminal();
     let made = generate(
         decoder.map_err(data)?,
         &opened.pipeline,
@@ -116,7 +128,7 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
         &mut |piece| match format {
             Format::Json => ControlFlow::Continue(()),
             // Whoever read is gone.
-            Format::Text => match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+            Format::Text => match write_piece(&mut out, piece, terminal) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             },
@@ -132,6 +144,10 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
                 .adapter
                 .as_ref()
                 .map(|folder| folder.display().to_string()),
+            base_dtype: args
+                .base_dtype
+                .unwrap_or(args.device.base_kind())
+                .to_string(),
             device: args.device.to_string(),
             text: &made.text,
             tokens: made.tokens.len(),
@@ -151,6 +167,18 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Writes a piece of text at once. What could command a terminal is shown as U+FFFD there;
+/// files and pipes get the text as it is.
+fn write_piece(out: &mut impl Write, piece: &str, terminal: bool) -> io::Result<()> {
+    let commands = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if terminal && piece.contains(commands) {
+        out.write_all(piece.replace(commands, "\u{fffd}").as_bytes())?;
+    } else {
+        out.write_all(piece.as_bytes())?;
+    }
+    out.flush()
 }
 
 /// How tokens are chosen, and the seed where they are drawn.
@@ -228,7 +256,7 @@ fn tokens(
     pipeline.prompt(&turns).map_err(data)
 }
 
-fn failed(error: GenerateError, engine: &fedlora_client::training::Engine) -> Failure {
+fn failed(error: GenerateError, engine: &Engine) -> Failure {
     if let GenerateError::Decode(DecodeError::Positions { got, .. }) = error {
         return data(anyhow!(
             "the prompt has {got} tokens, the base takes {}: shorten the prompt",
@@ -259,4 +287,20 @@ fn say(made: &Generated, prompt: usize, seed: Option<u64>) {
         "{gap}{} tokens after a prompt of {prompt} ({why}){speed}{seed}",
         made.tokens.len()
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_not_commanded_and_a_pipe_gets_the_text() {
+        let written = |terminal| {
+            let mut out = Vec::new();
+            write_piece(&mut out, "a\u{1b}[2Jb\n\tc\u{9b}", terminal).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(false), "a\u{1b}[2Jb\n\tc\u{9b}");
+        assert_eq!(written(true), "a\u{fffd}[2Jb\n\tc\u{fffd}");
+    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use fedlora_client::base::Base;
 use fedlora_client::data::TextPipeline;
+use fedlora_client::model::WeightKind;
 use fedlora_client::training::{Device, Engine};
 use fedlora_common::adapter::{Adapter, peft};
 use fedlora_common::exit::Exit;
@@ -28,6 +29,7 @@ pub(super) struct Opened {
 pub(super) fn open(
     base: &str,
     adapter: Option<&Path>,
+    kind: Option<WeightKind>,
     device: &Device,
     quiet: bool,
 ) -> Result<Opened, Failure> {
@@ -40,7 +42,8 @@ pub(super) fn open(
     let base = open_base(base, quiet)?;
     let pipeline = base.text().map_err(data)?;
     let weights = base.weights().map_err(data)?;
-    let engine = Engine::from_weights(&weights, base.name(), device).map_err(data)?;
+    let kind = kind.unwrap_or(device.base_kind());
+    let engine = Engine::with_kind(&weights, kind, base.name(), device).map_err(data)?;
     // Refuses an adapter of another model.
     engine.decoder(adapter.as_ref()).map_err(data)?;
     Ok(Opened {

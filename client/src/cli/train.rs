@@ -4,9 +4,11 @@ use anyhow::{Context, anyhow};
 use fedlora_client::data::{
     DataError, DataReport, Dataset, Example, HeldOut, PrepareOptions, TextPipeline,
 };
+use fedlora_client::model::{LlamaConfig, WeightKind};
+use fedlora_client::training::estimate::Workload;
 use fedlora_client::training::{
-    CheckpointError, Engine, Outcome, OutputError, OutputFolder, RunError, Setup, Summary,
-    TrainError, run as run_training,
+    CheckpointError, Engine, Outcome, OutputError, OutputFolder, Plan, RunError, Setup, Summary,
+    TrainError, free_memory, run as run_training,
 };
 use fedlora_common::adapter::{Adapter, LoraConfig, peft};
 use fedlora_common::exit::Exit;
@@ -65,7 +67,11 @@ pub(super) fn run(
         None => most.min(1024),
     };
     let (training, held_out) = read(args, &pipeline, seq, &mut display)?;
-    let engine = Engine::with_kind(&weights, args.base_dtype, base.name(), &args.device)
+    let kind = args.base_dtype.unwrap_or(args.device.base_kind());
+    if !args.ignore_memory {
+        fits(args, &first, weights.config(), kind, seq, &training)?;
+    }
+    let engine = Engine::with_kind(&weights, kind, base.name(), &args.device)
         .with_context(|| format!("the base model {}", base.name()))
         .map_err(data)?;
     drop(weights);
@@ -112,6 +118,43 @@ pub(super) fn run(
             ),
         )),
     }
+}
+
+/// Refuses what would not fit into the device's memory, before the weights are read.
+fn fits(
+    args: &TrainArgs,
+    first: &First,
+    config: &LlamaConfig,
+    kind: WeightKind,
+    seq: usize,
+    training: &[Example],
+) -> Result<(), Failure> {
+    let Some(available) = free_memory(&args.device).map_err(data)? else {
+        return Ok(());
+    };
+    let lora = match first {
+        First::Fresh(lora) => lora,
+        First::Given(adapter) => adapter.config(),
+    };
+    let mut workload = Workload {
+        rank: lora.rank(),
+        targets: lora.targets().iter().copied().collect(),
+        ..Workload::on(args.device, kind)
+    }
+    .with_examples(training, args.batch);
+    if args.pack {
+        let all = training.iter().map(|e| e.tokens().len()).sum();
+        workload.rows = args.batch.saturating_mul(seq).min(all);
+    }
+    let plan = Plan {
+        config,
+        device: args.device,
+        workload,
+        batch: args.batch,
+        kind,
+        memory: args.memory.into(),
+    };
+    plan.check(available).map_err(data)
 }
 
 /// The examples to train on and those held out.

@@ -146,9 +146,12 @@ pub(crate) struct TrainArgs {
     /// What is kept for the backward pass: low computes each block twice and takes less memory.
     #[arg(long, value_enum, default_value_t = MemoryKind::Normal, help_heading = "Machine")]
     pub(crate) memory: MemoryKind,
-    /// How the frozen base is held in memory: f32, bf16, q8 or q4.
-    #[arg(long, default_value_t = WeightKind::F32, help_heading = "Machine")]
-    pub(crate) base_dtype: WeightKind,
+    /// How the frozen base is held in memory: f32, bf16, q8 or q4 [default: f32, bf16 on a GPU].
+    #[arg(long, value_name = "KIND", help_heading = "Machine")]
+    pub(crate) base_dtype: Option<WeightKind>,
+    /// Begin even where the memory is computed not to be enough.
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) ignore_memory: bool,
     /// What lies at most between two checkpoints: steps (50) or time (30s, 5m).
     #[arg(
         long,
@@ -197,6 +200,15 @@ pub(crate) enum MemoryKind {
     Normal,
     /// The blocks' inputs alone.
     Low,
+}
+
+impl From<MemoryKind> for Memory {
+    fn from(kind: MemoryKind) -> Self {
+        match kind {
+            MemoryKind::Normal => Self::Normal,
+            MemoryKind::Low => Self::Low,
+        }
+    }
 }
 
 /// How long the learning rate rises.
@@ -264,10 +276,7 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
             weight_decay: args.weight_decay,
             clip_norm: args.clip,
             seed: args.seed,
-            memory: match args.memory {
-                MemoryKind::Normal => Memory::Normal,
-                MemoryKind::Low => Memory::Low,
-            },
+            memory: args.memory.into(),
             ..TrainOptions::default()
         },
         evaluate_every: args.eval_every,
@@ -299,7 +308,10 @@ pub(super) fn spec(
     };
     RunSpec::default()
         .with("base model", base)
-        .with("base dtype", args.base_dtype)
+        .with(
+            "base dtype",
+            args.base_dtype.unwrap_or(args.device.base_kind()),
+        )
         .with("device", args.device)
         .with_examples("training examples", training)
         .with_examples("held-out examples", held_out)

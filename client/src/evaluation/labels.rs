@@ -119,7 +119,7 @@ impl LabelSet {
 pub enum LabelError {
     /// Nothing to choose from.
     #[error(
-        "all {records} records have the same response: classification needs at least two \
+        "every response is the same ({records} in all): classification needs at least two \
          different ones, or --labels that name the others"
     )]
     Few {
@@ -130,7 +130,7 @@ pub enum LabelError {
     #[error("--labels needs at least two different labels, none of them empty")]
     Given,
     /// A response that is not among the labels.
-    #[error("{place}: the response is none of --labels, as in {count} records")]
+    #[error("{place}: the response is none of --labels (so in {count} of the records)")]
     Other {
         /// The first such record.
         place: String,

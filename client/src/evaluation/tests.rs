@@ -87,11 +87,12 @@ fn closed_sets_are_found_and_free_text_is_not_taken_for_one() {
     assert_eq!(set.truth(), [1, 0, 1, 0, 0, 1]);
     // Too few of each, all the same, several lines, too long.
     let long = "x".repeat(41);
+    let long = long.as_str();
     for open in [
         vec!["a", "b", "a", "b", "c"],
         vec!["yes"; 9],
         vec!["a\nb", "a\nb", "a\nb", "c", "c", "c"],
-        vec![&long, &long, &long, "c", "c", "c"],
+        vec![long, long, long, "c", "c", "c"],
     ] {
         assert_eq!(LabelSet::detect(&questions(&open)), None, "{open:?}");
     }

@@ -5,7 +5,7 @@
 
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, FloatDType, Tensor, TensorData};
 
 use super::llama::Llama;
 use super::lora::Lora;
@@ -179,7 +179,8 @@ impl<B: FusedOps> Step<'_, B> {
         let scores = q
             .mul_scalar(self.model.attention_shape().scale())
             .reshape([groups, shared * rows, dim])
-            .matmul(seen.keys.clone().swap_dims(1, 2));
+            .matmul(seen.keys.clone().swap_dims(1, 2))
+            .cast(FloatDType::F32);
         let scores = match &self.hidden {
             None => scores,
             Some(hidden) => {
@@ -194,6 +195,7 @@ impl<B: FusedOps> Step<'_, B> {
             }
         };
         softmax(scores, 2)
+            .cast(seen.values.dtype())
             .matmul(seen.values.clone())
             .reshape([heads, rows, dim])
             .swap_dims(0, 1)

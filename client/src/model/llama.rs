@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 use fedlora_common::adapter::Target;
+use half::bf16;
 
 use super::batch::Batch;
 use super::config::LlamaConfig;
@@ -40,6 +41,8 @@ pub struct Llama<B: Backend> {
     config: Arc<LlamaConfig>,
     /// In the order of [`LlamaConfig::tensors`].
     weights: Vec<Weight<B>>,
+    /// What activations and the matrices they are multiplied with are held in.
+    float: FloatDType,
     rope: Rope<B>,
     /// The CPU's buffers, shared by all clones.
     pub(super) pool: Arc<Pool>,
@@ -54,13 +57,35 @@ impl<B: Backend> Llama<B> {
         Self::with_kind(weights, WeightKind::F32, device)
     }
 
-    /// The same with the matrices held as `kind`; vectors always are `f32`.
+    /// The same with the matrices held as `kind`; vectors always are `f32`. Computes in `f32`.
     ///
     /// # Errors
     /// As [`Llama::new`].
     pub fn with_kind(
         weights: &BaseWeights,
         kind: WeightKind,
+        device: &B::Device,
+    ) -> Result<Self, WeightsError> {
+        Self::place(weights, kind, FloatDType::F32, device)
+    }
+
+    /// A model that computes in `bf16`, as GPUs do fastest: activations and what they are
+    /// multiplied with. Norms, rotations, softmax, the loss and the adapter's factors stay `f32`.
+    ///
+    /// # Errors
+    /// As [`Llama::new`].
+    pub fn in_bf16(
+        weights: &BaseWeights,
+        kind: WeightKind,
+        device: &B::Device,
+    ) -> Result<Self, WeightsError> {
+        Self::place(weights, kind, FloatDType::BF16, device)
+    }
+
+    fn place(
+        weights: &BaseWeights,
+        kind: WeightKind,
+        float: FloatDType,
         device: &B::Device,
     ) -> Result<Self, WeightsError> {
         let config = weights.config();
@@ -74,6 +99,10 @@ impl<B: Backend> Llama<B> {
                 Ok(if vector || kind == WeightKind::F32 {
                     let data = TensorData::new(tensor.values, shape);
                     Weight::Dense(Tensor::from_data(data, device))
+                } else if kind == WeightKind::Bf16 && float == FloatDType::BF16 {
+                    let values: Vec<_> = tensor.values.into_iter().map(bf16::from_f32).collect();
+                    let data = TensorData::new(values, shape);
+                    Weight::Dense(Tensor::from_data(data, (device, DType::BF16)))
                 } else {
                     Weight::Packed(Packed::new(kind, &tensor.values, shape, device))
                 })
@@ -83,6 +112,7 @@ impl<B: Backend> Llama<B> {
             rope: Rope::new(config, device),
             config: Arc::new(config.clone()),
             weights: placed,
+            float,
             pool: Arc::default(),
         })
     }
@@ -125,14 +155,23 @@ impl<B: Backend> Llama<B> {
                     Weight::Packed(found) => Weight::Packed(packed(found)),
                 })
                 .collect(),
+            float: self.float,
             rope: self.rope.map(table, device),
             pool: self.pool.clone(),
         }
     }
 
+    /// A matrix as activations are multiplied with it.
+    fn matrix(&self, weight: &Weight<B>) -> Tensor<B, 2> {
+        match weight {
+            Weight::Dense(tensor) => tensor.clone().cast(self.float),
+            Weight::Packed(packed) => packed.unpack_as(self.float),
+        }
+    }
+
     /// The output layer, `[vocab, hidden]`.
     pub fn output_weight(&self) -> Tensor<B, 2> {
-        self.output().dense()
+        self.matrix(self.output())
     }
 
     pub(super) fn output(&self) -> &Weight<B> {
@@ -208,7 +247,11 @@ impl<B: FusedOps> Llama<B> {
         let ids: Vec<i32> = tokens.iter().map(|&id| id as i32).collect();
         let data = TensorData::new(ids, [tokens.len()]);
         let ids = Tensor::<B, 1, Int>::from_data(data, &self.device());
-        self.embedding().dense().select(0, ids)
+        let rows = match self.embedding() {
+            Weight::Dense(tensor) => tensor.clone().select(0, ids),
+            Weight::Packed(packed) => packed.select(ids),
+        };
+        rows.cast(self.float)
     }
 
     /// Hidden states after the last norm, `[rows, hidden]`, composed of single operations.
@@ -295,11 +338,11 @@ impl<B: FusedOps> Llama<B> {
         lora: Option<&Lora<B>>,
         dropout: &mut Option<Dropout>,
     ) -> Tensor<B, 2> {
-        let weight = self.projection(layer, target).dense();
+        let weight = self.matrix(self.projection(layer, target));
         let mut y = x.clone().matmul(weight.transpose());
         if let Some(bias) = self.bias(layer, target) {
             let shape = y.dims();
-            y = y + bias.expand(shape);
+            y = y + bias.cast(self.float).expand(shape);
         }
         match lora.and_then(|lora| lora.apply(layer, target, x, dropout)) {
             Some(low_rank) => y + low_rank,

@@ -6,6 +6,8 @@ use burn::tensor::{Tensor, TensorData};
 use fedlora_common::adapter::{Adapter, Factor, ProjectionTensor, Target};
 
 use super::config::LlamaConfig;
+use super::llama::wrap;
+use super::ops::FusedOps;
 use super::random::SplitMix;
 
 /// The factors of one projection: `a` `[rank, in]`, `b` `[out, rank]`.
@@ -95,8 +97,10 @@ impl<B: Backend> Lora<B> {
     pub fn factors(&self, layer: usize, target: Target) -> Option<&LowRank<B>> {
         self.blocks.get(layer)?[target as usize].as_ref()
     }
+}
 
-    /// What the pair adds to the projection of `x`, `[rows, in]` to `[rows, out]`.
+impl<B: FusedOps> Lora<B> {
+    /// What the pair adds to the projection of `x`, `[rows, in]` to `[rows, out]`, in `x`'s type.
     pub(super) fn apply(
         &self,
         layer: usize,
@@ -109,8 +113,9 @@ impl<B: Backend> Lora<B> {
             Some(dropout) => dropout.apply(x.clone()),
             None => x.clone(),
         };
-        let inner = x.matmul(pair.a.clone().transpose()).mul_scalar(self.scale);
-        Some(inner.matmul(pair.b.clone().transpose()))
+        let factor = |tensor: &Tensor<B, 2>| tensor.clone().cast(x.dtype()).transpose();
+        let (a, b) = (factor(&pair.a), factor(&pair.b));
+        Some(x.matmul(a).mul_scalar(self.scale).matmul(b))
     }
 }
 
@@ -168,22 +173,20 @@ impl Dropout {
         }
     }
 
-    fn apply<B: Backend>(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let shape = x.dims();
-        let mut mask = vec![1.0_f32; shape[0] * shape[1]];
-        self.draw().scale(&mut mask, 0);
-        let device = x.device();
-        x * Tensor::from_data(TensorData::new(mask, shape), &device)
+    fn apply<B: FusedOps>(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let mask = B::dropout_factors(&self.draw(), x.dims(), &x.device());
+        x.clone() * wrap::<B, 2>(mask).cast(x.dtype())
     }
 }
 
 /// A mask that is never held: each element's fate follows from its number, so that the
 /// backward pass finds the same again.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DropoutMask {
-    seed: u64,
-    threshold: u16,
-    keep_scale: f32,
+pub struct DropoutMask {
+    pub(super) seed: u64,
+    /// Of 65536 elements, so many are dropped.
+    pub(super) threshold: u16,
+    pub(super) keep_scale: f32,
 }
 
 impl DropoutMask {

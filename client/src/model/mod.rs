@@ -27,7 +27,7 @@ pub use config::{Architecture, Llama3Scaling, LlamaConfig, ModelConfigError};
 pub use gguf::{GgufError, is_gguf};
 pub use gradients::{Gradients, Memory, Score, loss_and_gradients};
 pub use llama::{Llama, Weight};
-pub use lora::{Dropout, Lora, LoraError, LowRank};
+pub use lora::{Dropout, DropoutMask, Lora, LoraError, LowRank};
 pub use loss::loss_sum;
 pub use packed::{Packed, WeightKind, WeightKindError};
 pub use passes::Passes;

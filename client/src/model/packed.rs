@@ -7,12 +7,15 @@
 use std::ops::Range;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{ElementConversion, Int, Tensor, TensorData};
+use burn::tensor::{ElementConversion, FloatDType, Int, Tensor, TensorData};
 use half::bf16;
 use pulp::{Arch, Simd, with_simd};
 
 /// Values that share a scale.
 pub(super) const BLOCK: usize = 64;
+
+/// Values unpacked at a time on a device: each takes several numbers on its way.
+const PART: usize = 1 << 25;
 
 /// The sixteen levels of NF4, from the QLoRA paper.
 const NF4: [f32; 16] = [
@@ -118,6 +121,58 @@ impl<B: Backend> Packed<B> {
             words: Tensor::from_data(TensorData::new(words, [words_count]), device),
             scales: Tensor::from_data(TensorData::new(scales, [scales_count]), device),
         }
+    }
+
+    /// The values as a dense matrix of another type. Unpacked by parts, so that little more
+    /// is held than the result.
+    pub fn unpack_as(&self, float: FloatDType) -> Tensor<B, 2> {
+        let [rows, columns] = self.shape;
+        let a_part = (PART / columns.max(1)).max(1);
+        if rows <= a_part || !self.rows_stand_alone() {
+            return self.unpack().cast(float);
+        }
+        let parts = (0..rows).step_by(a_part).map(|start| {
+            let count = a_part.min(rows - start);
+            let words = self.words.dims()[0] / rows;
+            let scales = self.scales.dims()[0] / rows;
+            let part = Self {
+                kind: self.kind,
+                shape: [count, columns],
+                words: self.words.clone().narrow(0, start * words, count * words),
+                scales: (self.scales.clone()).narrow(0, start * scales, count * scales),
+            };
+            part.unpack().cast(float)
+        });
+        Tensor::cat(parts.collect(), 0)
+    }
+
+    /// The rows `ids` of the matrix, dense: `[ids, columns]`.
+    pub fn select(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        if !self.rows_stand_alone() {
+            return self.unpack().select(0, ids);
+        }
+        let [rows, columns] = self.shape;
+        let [count] = ids.dims();
+        let (words, scales) = (self.words.dims()[0] / rows, self.scales.dims()[0] / rows);
+        let chosen = Self {
+            kind: self.kind,
+            shape: [count, columns],
+            words: (self.words.clone())
+                .reshape([rows, words])
+                .select(0, ids.clone())
+                .reshape([count * words]),
+            scales: (self.scales.clone())
+                .reshape([rows, scales])
+                .select(0, ids)
+                .reshape([count * scales]),
+        };
+        chosen.unpack()
+    }
+
+    /// Whether no word and no scale serves two rows.
+    fn rows_stand_alone(&self) -> bool {
+        let blocks = matches!(self.kind, WeightKind::Int8 | WeightKind::Nf4);
+        blocks && self.shape[1].is_multiple_of(BLOCK)
     }
 
     /// The values as a dense matrix, by burn's own operations.
@@ -403,6 +458,37 @@ mod tests {
                 assert!((a - b).abs() < 1e-6, "{a} {b}");
             }
         }
+    }
+
+    #[test]
+    fn a_part_is_that_part_of_the_whole() {
+        let (rows, columns) = (9, 2 * BLOCK);
+        let values = normal(rows * columns);
+        let ids = [4_i32, 0, 8, 4];
+        for kind in [WeightKind::Nf4, WeightKind::Int8, WeightKind::Bf16] {
+            let device = Default::default();
+            let packed = Packed::<Flex>::new(kind, &values, [rows, columns], &device);
+            let whole = packed.unpack();
+            let ids = Tensor::<Flex, 1, Int>::from_data(ids, &device);
+            let chosen = packed.select(ids.clone()).into_data();
+            assert_eq!(chosen, whole.clone().select(0, ids).into_data(), "{kind}");
+            let all = packed.unpack_as(FloatDType::F32).into_data();
+            assert_eq!(all, whole.into_data(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_large_matrix_is_unpacked_by_parts() {
+        let (rows, columns) = (PART / (1 << 14) + 3, 1 << 14);
+        let values: Vec<f32> = (0..rows * columns).map(|at| (at % 251) as f32).collect();
+        let packed = Packed::<Flex>::new(
+            WeightKind::Int8,
+            &values,
+            [rows, columns],
+            &Default::default(),
+        );
+        let by_parts = packed.unpack_as(FloatDType::F32).into_data();
+        assert_eq!(by_parts, packed.unpack().into_data());
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::machine::Machine;
+use crate::model::WeightKind;
+
 /// A device to train on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Device {
@@ -11,6 +14,16 @@ pub enum Device {
     Cpu,
     /// An NVIDIA GPU by its number.
     Cuda(usize),
+}
+
+impl Device {
+    /// How a base is held there unless something else is asked for: as it computes fastest.
+    pub fn base_kind(self) -> WeightKind {
+        match self {
+            Self::Cpu => WeightKind::F32,
+            Self::Cuda(_) => WeightKind::Bf16,
+        }
+    }
 }
 
 impl fmt::Display for Device {
@@ -66,6 +79,16 @@ pub enum DeviceError {
         /// What brings it.
         part: &'static str,
     },
+    /// The driver does not give the device.
+    #[error(
+        "{device} cannot be used: the driver says {why}; `nvidia-smi -L` lists the GPUs there are"
+    )]
+    Driver {
+        /// The device asked for.
+        device: Device,
+        /// The driver's words.
+        why: String,
+    },
 }
 
 impl DeviceError {
@@ -90,10 +113,36 @@ pub fn check_device(device: &Device) -> Result<(), DeviceError> {
     }
 }
 
-/// Looks for what the CUDA backend loads, which itself panics where it is missing.
+/// Bytes of memory that a device has free; `None` where that is not known.
+///
+/// # Errors
+/// As [`check_device`].
+pub fn free_memory(device: &Device) -> Result<Option<u64>, DeviceError> {
+    match device {
+        Device::Cpu => Ok(Machine::look().cpu.memory_available),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => open_cuda(*device).map(Some),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => Err(DeviceError::NotBuilt { device: *device }),
+    }
+}
+
+/// Whether the driver gives the device.
 #[cfg(feature = "cuda")]
 pub(super) fn check_cuda(device: Device) -> Result<(), DeviceError> {
+    open_cuda(device).map(drop)
+}
+
+/// Bytes that are free on a GPU. Looks first for what the CUDA backend loads, which itself
+/// panics where it is missing.
+#[cfg(feature = "cuda")]
+fn open_cuda(device: Device) -> Result<u64, DeviceError> {
     use super::machine::{CUDA_LIBRARIES, library};
+    use cudarc::driver::CudaContext;
+
+    let Device::Cuda(index) = device else {
+        return Ok(0);
+    };
 
     for (library_name, part) in CUDA_LIBRARIES {
         if library(library_name).is_none() {
@@ -104,12 +153,31 @@ pub(super) fn check_cuda(device: Device) -> Result<(), DeviceError> {
             });
         }
     }
-    Ok(())
+    CudaContext::new(index)
+        .and_then(|context| context.mem_get_info())
+        .map(|(free, _)| free as u64)
+        .map_err(|error| DeviceError::Driver {
+            device,
+            why: error.to_string(),
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_processor_has_memory_and_a_gpu_that_is_not_there_is_told_of() {
+        assert!(
+            free_memory(&Device::Cpu)
+                .unwrap()
+                .is_none_or(|bytes| bytes > 0)
+        );
+        // No machine has so many.
+        let error = free_memory(&Device::Cuda(4096)).unwrap_err();
+        assert!(error.to_string().starts_with("cuda:4096"), "{error}");
+        assert_eq!(check_device(&Device::Cuda(4096)), Err(error));
+    }
 
     #[test]
     fn names_round_trip_and_others_are_refused() {

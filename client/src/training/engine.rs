@@ -82,8 +82,8 @@ impl<B: Passes> LocalModel for Llama<B> {
 }
 
 impl Engine {
-    /// Reads the Hugging Face folder `base_dir` and places the weights, as `f32`, on
-    /// `device`.
+    /// Reads the Hugging Face folder `base_dir` and places the weights on `device`, held as
+    /// [`Device::base_kind`] says.
     pub fn open(base_dir: &Path, device: &Device) -> Result<Self, ModelError> {
         // Before the weights are read: a wrong device should not cost a minute.
         if let Device::Cuda(_) = device {
@@ -101,7 +101,8 @@ impl Engine {
         Self::from_weights(&weights, name, device)
     }
 
-    /// Places the weights of a checkpoint that was opened before, as `f32`.
+    /// Places the weights of a checkpoint that was opened before, held as
+    /// [`Device::base_kind`] says.
     ///
     /// # Errors
     /// As [`with_kind`](Self::with_kind).
@@ -110,10 +111,11 @@ impl Engine {
         name: impl Into<String>,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        Self::with_kind(weights, WeightKind::F32, name, device)
+        Self::with_kind(weights, device.base_kind(), name, device)
     }
 
-    /// Places the weights of a checkpoint that was opened before, the matrices as `kind`.
+    /// Places the weights of a checkpoint that was opened before, the matrices as `kind`. A GPU
+    /// computes in `bf16` then, and in `f32` where they are `f32`; the CPU always in `f32`.
     ///
     /// # Errors
     /// A device that is not there, or a tensor that cannot be read.
@@ -133,7 +135,10 @@ impl Engine {
             Device::Cuda(index) => {
                 check_cuda(*device)?;
                 let gpu = burn_cuda::CudaDevice::new(*index);
-                Arc::new(Llama::<burn_cuda::Cuda>::with_kind(weights, kind, &gpu)?)
+                Arc::new(match kind {
+                    WeightKind::F32 => Llama::<burn_cuda::Cuda>::new(weights, &gpu)?,
+                    _ => Llama::in_bf16(weights, kind, &gpu)?,
+                })
             }
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => return Err(DeviceError::NotBuilt { device: *device }.into()),

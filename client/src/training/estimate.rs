@@ -2,15 +2,21 @@
 //!
 //! Counts follow what the passes hold: weights once; an adapter with its gradients and
 //! AdamW's two moments; for each block and row (token) what its backward pass needs; and the
-//! logits of a part of the rows. Attention's scores are never held.
+//! logits of a part of the rows. Attention's scores are held for a chunk of queries at most.
 
 use fedlora_common::adapter::Target;
 use serde::Serialize;
 
+use super::device::Device;
+use crate::data::Example;
 use crate::model::{LlamaConfig, Memory, WeightKind};
 
-/// Most logits that are held at a time.
+/// Most logits that are held at a time on the CPU.
 const LOGITS: u64 = 8 << 20;
+/// Rows whose logits are held at a time by composed operations.
+const CHUNK: u64 = 512;
+/// Queries whose scores are held at a time by composed operations.
+const QUERIES: u64 = 256;
 
 /// What is to be trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +33,43 @@ pub struct Workload {
     pub counted: f64,
     /// Bytes of a weight as it is computed with, and of an activation: 4 for `f32`, 2 for `bf16`.
     pub float: usize,
+    /// Whether autodiff makes the backward pass, which keeps more than the one by hand.
+    pub autodiff: bool,
+}
+
+impl Workload {
+    /// How a device computes with a base that is held as `kind`; there is nothing to compute.
+    pub fn on(device: Device, kind: WeightKind) -> Self {
+        let gpu = matches!(device, Device::Cuda(_));
+        Self {
+            rank: 0,
+            targets: Vec::new(),
+            rows: 0,
+            context: 0.0,
+            counted: 0.0,
+            float: if gpu && kind != WeightKind::F32 { 2 } else { 4 },
+            autodiff: gpu,
+        }
+    }
+
+    /// With the largest batch that could come of so many of these examples, and their average
+    /// token.
+    pub fn with_examples(self, examples: &[Example], batch: usize) -> Self {
+        let mut lengths: Vec<_> = examples.iter().map(|e| e.tokens().len()).collect();
+        lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
+        let tokens: usize = lengths.iter().sum();
+        let counted: usize = examples.iter().map(Example::counted).sum();
+        let pairs: f64 = lengths
+            .iter()
+            .map(|&n| n as f64 * (n as f64 + 1.0) / 2.0)
+            .sum();
+        Self {
+            rows: lengths.iter().take(batch).sum(),
+            context: pairs / tokens.max(1) as f64,
+            counted: counted as f64 / tokens.max(1) as f64,
+            ..self
+        }
+    }
 }
 
 /// Bytes and operations of a training.
@@ -110,9 +153,21 @@ impl Estimate {
         let narrow = rank * workload.targets.len() as u64;
         let heads = config.num_attention_heads as u64;
         let a_row = 2 * hidden + 2 * queries + 2 * keys + heads + 2 * inner + narrow;
-        let block = float * rows * a_row;
-        let logits =
-            4 * (rows * config.vocab_size as u64).min(LOGITS.max(config.vocab_size as u64));
+        // Autodiff also keeps the norms' outputs and what goes into the last projection.
+        let more = if workload.autodiff {
+            2 * hidden + inner
+        } else {
+            0
+        };
+        let block = float * rows * (a_row + more);
+        let vocab = config.vocab_size as u64;
+        let logits = if workload.autodiff {
+            // Logits of a chunk, their logarithms, and the gradient, beside a chunk of scores.
+            let scores = 4 * heads * rows * QUERIES.min(rows);
+            4 * 3 * vocab * CHUNK.min(rows) + 4 * scores
+        } else {
+            4 * (rows * vocab).min(LOGITS.max(vocab))
+        };
 
         let weights: u64 = Target::ALL
             .iter()
@@ -159,7 +214,7 @@ impl Estimate {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -177,11 +232,12 @@ mod tests {
             context: 128.0,
             counted: 0.5,
             float: 4,
+            autodiff: false,
         }
     }
 
     /// Llama 3 8B, whose numbers are well known.
-    fn llama_3_8b() -> LlamaConfig {
+    pub(in crate::training) fn llama_3_8b() -> LlamaConfig {
         LlamaConfig {
             vocab_size: 128_256,
             hidden_size: 4096,

@@ -8,6 +8,7 @@ mod device;
 mod engine;
 pub mod estimate;
 mod evaluate;
+mod fit;
 mod machine;
 mod metrics;
 mod optimizer;
@@ -25,8 +26,9 @@ mod trainer;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, Figures, Found, Scored};
 
 pub use decode::{DecodeError, Decoder};
-pub use device::{Device, DeviceError, check_device};
+pub use device::{Device, DeviceError, check_device, free_memory};
 pub use engine::{Engine, ModelError};
+pub use fit::{DoesNotFit, Plan};
 pub use machine::{Cpu, Cuda, Machine};
 pub use metrics::{EvaluationRecord, MetricsError, StepRecord};
 pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};

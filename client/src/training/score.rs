@@ -1,6 +1,6 @@
 //! Logits, and how counted tokens fare against them.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use crate::model::Llama;
 use crate::model::ops::FusedOps;
@@ -19,9 +19,11 @@ pub(super) struct TokenScore {
     pub(super) best: bool,
 }
 
-/// The logits of rows of hidden states, `[rows, hidden]` to `[rows, vocab]`.
+/// The logits of rows of hidden states, `[rows, hidden]` to `[rows, vocab]`, in `f32`.
 pub(super) fn logits<B: FusedOps>(model: &Llama<B>, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-    hidden.matmul(model.output_weight().transpose())
+    hidden
+        .matmul(model.output_weight().transpose())
+        .cast(FloatDType::F32)
 }
 
 /// Scores `targets`, each predicted from its row of `hidden`. Loss and best token come from

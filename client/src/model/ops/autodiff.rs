@@ -8,9 +8,12 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::tensor::TensorMetadata;
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
 
 use super::{Attended, AttentionShape, FusedOps, HeadLoss, Rotation, Turn};
+use crate::model::lora::DropoutMask;
 use crate::model::sequences::Sequences;
 
 #[derive(Debug)]
@@ -103,6 +106,8 @@ impl<B: FusedOps> Backward<B, 2> for Head {
         for (node, unit) in ops.parents.into_iter().zip(ops.state) {
             if let (Some(node), Some(unit)) = (node, unit) {
                 let factor = B::float_reshape(gradient.clone(), [1, 1].into());
+                // The loss may be in more bits than what it is of.
+                let factor = B::float_cast(factor, unit.dtype().into());
                 grads.register::<B>(node.id, B::float_mul(unit, factor));
             }
         }
@@ -179,7 +184,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         // The sums are the backward pass's own: nothing is differentiated through them.
         Attended {
             context,
-            sums: <Self as burn::tensor::backend::AutodiffBackend>::from_inner(found.sums),
+            sums: <Self as AutodiffBackend>::from_inner(found.sums),
         }
     }
 
@@ -210,5 +215,14 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             rows_gradient: None,
             weight_gradient: None,
         }
+    }
+
+    fn dropout_factors(
+        mask: &DropoutMask,
+        shape: [usize; 2],
+        device: &Self::Device,
+    ) -> FloatTensor<Self> {
+        let factors = B::dropout_factors(mask, shape, device);
+        <Self as AutodiffBackend>::from_inner(factors)
     }
 }

@@ -32,6 +32,18 @@ pub(super) fn unwrap<B: FusedOps, const D: usize>(x: Tensor<B, D>) -> FloatTenso
     x.into_primitive().tensor()
 }
 
+/// The same values in the type of sums.
+fn widened<B: FusedOps, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
+    let x = wrap::<B, D>(x);
+    let dtype = wide(x.dtype());
+    x.cast(dtype)
+}
+
+/// The same values in the type of what was given.
+fn narrowed<B: FusedOps, const D: usize>(x: Tensor<B, D>, dtype: DType) -> FloatTensor<B> {
+    unwrap(x.cast(dtype))
+}
+
 fn inverse_rms<B: FusedOps>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
     x.clone()
         .powi_scalar(2)
@@ -46,9 +58,10 @@ pub(super) fn rms_norm<B: FusedOps>(
     weight: FloatTensor<B>,
     eps: f64,
 ) -> FloatTensor<B> {
-    let (x, weight) = (wrap::<B, 2>(x), wrap::<B, 2>(weight));
+    let dtype = x.dtype();
+    let (x, weight) = (widened::<B, 2>(x), widened::<B, 2>(weight));
     let inverse = inverse_rms(&x, eps);
-    unwrap(x * inverse * weight)
+    narrowed(x * inverse * weight, dtype)
 }
 
 pub(super) fn rms_norm_backward<B: FusedOps>(
@@ -58,20 +71,26 @@ pub(super) fn rms_norm_backward<B: FusedOps>(
     eps: f64,
     by_weight: bool,
 ) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
-    let (x, weight) = (wrap::<B, 2>(x), wrap::<B, 2>(weight));
-    let gradient = wrap::<B, 2>(gradient);
+    let (dtype, weight_dtype) = (x.dtype(), weight.dtype());
+    let (x, weight) = (widened::<B, 2>(x), widened::<B, 2>(weight));
+    let gradient = widened::<B, 2>(gradient);
     let inverse = inverse_rms(&x, eps);
     let normed = x * inverse.clone();
-    let by_weight = by_weight.then(|| unwrap((gradient.clone() * normed.clone()).sum_dim(0)));
+    let by_weight =
+        by_weight.then(|| narrowed((gradient.clone() * normed.clone()).sum_dim(0), weight_dtype));
     // With n = x / rms: dx = (g w - n mean(g w n)) / rms.
     let scaled = gradient * weight;
     let mean = (scaled.clone() * normed.clone()).mean_dim(1);
-    (unwrap((scaled - normed * mean) * inverse), by_weight)
+    (
+        narrowed((scaled - normed * mean) * inverse, dtype),
+        by_weight,
+    )
 }
 
 pub(super) fn swiglu<B: FusedOps>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
-    let (gate, up) = (wrap::<B, 2>(gate), wrap::<B, 2>(up));
-    unwrap(gate.clone() * sigmoid(gate) * up)
+    let dtype = gate.dtype();
+    let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
+    narrowed(gate.clone() * sigmoid(gate) * up, dtype)
 }
 
 pub(super) fn swiglu_backward<B: FusedOps>(
@@ -79,15 +98,16 @@ pub(super) fn swiglu_backward<B: FusedOps>(
     up: FloatTensor<B>,
     gradient: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (gate, up) = (wrap::<B, 2>(gate), wrap::<B, 2>(up));
-    let gradient = wrap::<B, 2>(gradient);
+    let dtype = gate.dtype();
+    let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
+    let gradient = widened::<B, 2>(gradient);
     let sigma = sigmoid(gate.clone());
     let silu = gate * sigma.clone();
     // silu' = sigma + silu (1 - sigma).
     let slope = sigma.clone() + silu.clone() * (sigma.neg() + 1.0);
     (
-        unwrap(gradient.clone() * up * slope),
-        unwrap(gradient * silu),
+        narrowed(gradient.clone() * up * slope, dtype),
+        narrowed(gradient * silu, dtype),
     )
 }
 
@@ -97,7 +117,8 @@ pub(super) fn rotate<B: FusedOps>(
     rotation: Rotation<FloatTensor<B>>,
     turn: Turn,
 ) -> FloatTensor<B> {
-    let x = wrap::<B, 2>(x);
+    let dtype = x.dtype();
+    let x = widened::<B, 2>(x);
     let [rows, width] = x.dims();
     let (heads, half) = (width / dim, dim / 2);
     let sign = match turn {
@@ -106,6 +127,7 @@ pub(super) fn rotate<B: FusedOps>(
     };
     let table = |table| {
         wrap::<B, 2>(table)
+            .cast(x.dtype())
             .reshape([rows, 1, half])
             .expand([rows, heads, half])
     };
@@ -120,7 +142,7 @@ pub(super) fn rotate<B: FusedOps>(
         ],
         2,
     );
-    unwrap(turned.reshape([rows, width]))
+    narrowed(turned.reshape([rows, width]), dtype)
 }
 
 /// Sequences of one length that follow each other: their first row, number and length.
@@ -297,7 +319,8 @@ pub(super) fn causal_attention_backward<B: FusedOps>(
             .permute([2, 0, 1, 3])
             .reshape([heads, group, length, 1]);
         let mut by_q = Vec::new();
-        let mut by_k = Tensor::<B, 4>::zeros([heads, 1, length, dim], &q.device()).cast(dtype);
+        let mut by_k =
+            Tensor::<B, 4>::zeros([heads, 1, length, dim], &q.device()).cast(wide(dtype));
         let mut by_v = by_k.clone();
         for chunk in QueryChunk::of(length, shape.window) {
             let (scores, q, k) = chunk.scores(&q, &k, shape);
@@ -322,13 +345,13 @@ pub(super) fn causal_attention_backward<B: FusedOps>(
             // Query heads of a group share their keys: their gradients add up.
             let keys = [0..heads, 0..1, chunk.keys.clone(), 0..dim];
             let add = |sum: Tensor<B, 4>, part: Tensor<B, 4>| {
-                let part = part.sum_dim(1) + sum.clone().slice(keys.clone());
+                let part = part.cast(wide(dtype)).sum_dim(1) + sum.clone().slice(keys.clone());
                 sum.slice_assign(keys.clone(), part)
             };
             by_v = add(by_v, p.cast(dtype).swap_dims(2, 3).matmul(gradient));
             by_k = add(by_k, slopes.swap_dims(2, 3).matmul(q));
         }
-        let parts = [Tensor::cat(by_q, 2), by_k, by_v];
+        let parts = [Tensor::cat(by_q, 2), by_k.cast(dtype), by_v.cast(dtype)];
         for (found, part) in found.iter_mut().zip(parts) {
             found.push(rows_of(part, run, shape));
         }
@@ -340,7 +363,7 @@ pub(super) fn cross_entropy<B: FusedOps>(
     logits: FloatTensor<B>,
     targets: &[u32],
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let logits = wrap::<B, 2>(logits);
+    let logits = widened::<B, 2>(logits);
     let device = logits.device();
     let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
     let ids: Tensor<B, 2, Int> =
@@ -381,7 +404,7 @@ pub(super) fn head_loss<B: FusedOps>(
             Some(loss) => loss + chunk_loss,
             None => chunk_loss,
         });
-        let gradient = wrap::<B, 2>(gradient);
+        let gradient = wrap::<B, 2>(gradient).cast(part.dtype());
         if by_rows {
             rows_gradient.push(gradient.clone().matmul(weight.clone()));
         }
@@ -393,7 +416,8 @@ pub(super) fn head_loss<B: FusedOps>(
             });
         }
     }
-    let loss = loss.unwrap_or_else(|| Tensor::zeros([1], &rows.device()));
+    let loss =
+        loss.unwrap_or_else(|| Tensor::<B, 1>::zeros([1], &rows.device()).cast(wide(rows.dtype())));
     HeadLoss {
         loss: unwrap(loss),
         rows_gradient: (!rows_gradient.is_empty()).then(|| unwrap(Tensor::cat(rows_gradient, 0))),

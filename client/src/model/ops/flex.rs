@@ -5,7 +5,7 @@ use burn::tensor::{Bytes, DType, Shape, TensorMetadata};
 use burn_flex::{Flex, FlexTensor, Layout};
 use rayon::prelude::*;
 
-use super::{Attended, AttentionShape, FusedOps, Rotation, Turn};
+use super::{Attended, AttentionShape, FusedOps, Rotation, Turn, composed};
 use crate::model::cpu::rope::Tables;
 use crate::model::cpu::{attention, elementwise, head, rope};
 use crate::model::sequences::Sequences;
@@ -28,6 +28,11 @@ pub(in crate::model) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Fle
     )
 }
 
+/// Whether the kernels take it; what is of another type goes through the composed forms.
+fn is_f32(x: &FlexTensor) -> bool {
+    x.dtype() == DType::F32
+}
+
 /// Elements of as many whole rows as one task takes.
 fn task(width: usize) -> usize {
     (GRAIN / width.max(1)).max(1) * width.max(1)
@@ -35,6 +40,9 @@ fn task(width: usize) -> usize {
 
 impl FusedOps for Flex {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        if !is_f32(&x) {
+            return composed::rms_norm::<Self>(x, weight, eps);
+        }
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let (input, scale) = (values(&x), values(&weight));
         let mut out = vec![0.0_f32; input.len()];
@@ -52,6 +60,9 @@ impl FusedOps for Flex {
         eps: f64,
         by_weight: bool,
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>) {
+        if !is_f32(&x) {
+            return composed::rms_norm_backward::<Self>(x, weight, gradient, eps, by_weight);
+        }
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let gradient = gradient.to_contiguous();
         let (input, scale, gradients) = (values(&x), values(&weight), values(&gradient));
@@ -83,6 +94,9 @@ impl FusedOps for Flex {
     }
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !is_f32(&gate) {
+            return composed::swiglu::<Self>(gate, up);
+        }
         let (gate, up) = (gate.to_contiguous(), up.to_contiguous());
         let mut out = vec![0.0_f32; values(&gate).len()];
         out.par_chunks_mut(GRAIN)
@@ -97,6 +111,9 @@ impl FusedOps for Flex {
         up: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if !is_f32(&gate) {
+            return composed::swiglu_backward::<Self>(gate, up, gradient);
+        }
         let (shape, gradient) = (gate.shape(), gradient.to_contiguous());
         let mut by_gate = values(&gate.to_contiguous()).to_vec();
         let mut by_up = values(&up.to_contiguous()).to_vec();
@@ -114,6 +131,9 @@ impl FusedOps for Flex {
         rotation: Rotation<FloatTensor<Self>>,
         turn: Turn,
     ) -> FloatTensor<Self> {
+        if !is_f32(&x) {
+            return composed::rotate::<Self>(x, dim, rotation, turn);
+        }
         let shape = x.shape();
         let width = shape[1];
         let (cos, sin) = (rotation.cos.to_contiguous(), rotation.sin.to_contiguous());
@@ -137,6 +157,9 @@ impl FusedOps for Flex {
         shape: &AttentionShape,
         sequences: &Sequences,
     ) -> Attended<FloatTensor<Self>> {
+        if !is_f32(&q) {
+            return composed::causal_attention::<Self>(q, k, v, shape, sequences);
+        }
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
         let rows = sequences.rows();
         let mut context = vec![0.0; rows * shape.heads * shape.dim];
@@ -156,6 +179,11 @@ impl FusedOps for Flex {
         shape: &AttentionShape,
         sequences: &Sequences,
     ) -> [FloatTensor<Self>; 3] {
+        if !is_f32(&inputs[0]) {
+            return composed::causal_attention_backward::<Self>(
+                inputs, attended, gradient, shape, sequences,
+            );
+        }
         let inputs = inputs.map(|input| input.to_contiguous());
         let (context, sums) = (
             attended.context.to_contiguous(),
@@ -187,6 +215,9 @@ impl FusedOps for Flex {
         logits: FloatTensor<Self>,
         targets: &[u32],
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if !is_f32(&logits) {
+            return composed::cross_entropy::<Self>(logits, targets);
+        }
         let vocab = logits.shape()[1];
         let mut logits = logits.to_contiguous();
         let losses: Vec<f32> = logits

@@ -5,13 +5,18 @@
 
 mod autodiff;
 mod composed;
+// The CPU makes its masks on the way, by rows.
+#[cfg(any(feature = "cuda", test))]
+mod dropout;
 pub(in crate::model) mod flex;
 
 use std::sync::Arc;
 
+use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
+use super::lora::DropoutMask;
 use super::sequences::Sequences;
 
 /// The heads of an attention layer.
@@ -149,7 +154,8 @@ pub trait FusedOps: Backend {
         composed::causal_attention_backward::<Self>(inputs, attended, gradient, shape, sequences)
     }
 
-    /// Sum of the rows' cross-entropies, `[1]`, and `softmax(logits) - onehot(targets)`.
+    /// Sum of the rows' cross-entropies, `[1]`, and `softmax(logits) - onehot(targets)`, both in
+    /// `f32` where the logits are in fewer bits.
     fn cross_entropy(
         logits: FloatTensor<Self>,
         targets: &[u32],
@@ -168,10 +174,30 @@ pub trait FusedOps: Backend {
     ) -> HeadLoss<FloatTensor<Self>> {
         composed::head_loss::<Self>(rows, weight, &targets, by_rows, by_weight)
     }
+
+    /// What each element of a dropped-out input is multiplied with, `[rows, width]`: zero or
+    /// the factor that keeps the mean. One mask gives the same every time, on one backend.
+    fn dropout_factors(
+        mask: &DropoutMask,
+        shape: [usize; 2],
+        device: &Self::Device,
+    ) -> FloatTensor<Self> {
+        let mut factors = vec![1.0_f32; shape[0] * shape[1]];
+        mask.scale(&mut factors, 0);
+        Self::float_from_data(TensorData::new(factors, shape), device)
+    }
 }
 
 #[cfg(feature = "cuda")]
-impl FusedOps for burn_cuda::Cuda {}
+impl FusedOps for burn_cuda::Cuda {
+    fn dropout_factors(
+        mask: &DropoutMask,
+        shape: [usize; 2],
+        device: &Self::Device,
+    ) -> FloatTensor<Self> {
+        dropout::factors::<Self>(mask, shape, device)
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -305,3 +305,44 @@ fn cross_entropy_gradient_is_that_of_the_loss() {
     assert_close(&data1(loss), &data1(other_loss), "loss");
     assert_close(&data2(gradient), &data2(other), "gradient");
 }
+
+#[test]
+fn a_dropout_mask_made_on_the_device_keeps_its_share_and_repeats() {
+    let shape = [300, 200];
+    let device = Default::default();
+    let draw = |seed| {
+        let mask = DropoutMask {
+            seed,
+            threshold: 6554,
+            keep_scale: 1.0 / 0.9,
+        };
+        let factors = dropout::factors::<Flex>(&mask, shape, &device);
+        numbers(wrap::<Flex, 2>(factors).into_data())
+    };
+    let seed = fresh();
+    let values = draw(seed);
+    assert_eq!(values, draw(seed));
+    assert!(
+        values
+            .iter()
+            .all(|&x| x == 0.0 || (x - 1.0 / 0.9).abs() < 1e-6)
+    );
+    let share = |values: &[f64]| {
+        let dropped = values.iter().filter(|&&x| x == 0.0).count();
+        dropped as f64 / values.len() as f64
+    };
+    // Six standard deviations: 60,000 draws at a tenth.
+    assert!((share(&values) - 0.1).abs() < 0.0074, "{}", share(&values));
+    for row in values.chunks(200) {
+        assert!(share(row) < 0.3);
+    }
+    // Masks of other seeds, neighbours included, fall apart: both drop a hundredth.
+    for other in [seed ^ 1, seed.wrapping_add(1 << 40), seed.wrapping_add(1)] {
+        let both = values
+            .iter()
+            .zip(draw(other))
+            .filter(|(a, b)| **a == 0.0 && *b == 0.0);
+        let both = both.count() as f64 / values.len() as f64;
+        assert!((both - 0.01).abs() < 0.0025, "{both}");
+    }
+}

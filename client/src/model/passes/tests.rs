@@ -175,3 +175,84 @@ fn an_example_is_not_touched_by_its_neighbours_in_the_batch() {
     let packed = values(&Flex::hidden(&model, None, &both));
     assert_close(&packed[24 * 16..], &values(&alone), "second example");
 }
+
+/// How much two lists of numbers point the same way: 1 where one is a multiple of the other.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+        products.sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// What a GPU computes, on the CPU: single operations in `bf16` with an adapter in `f32`.
+#[test]
+fn in_bf16_loss_and_gradients_stay_close_and_the_adapters_are_f32() {
+    let weights = random_weights(config(Some(5), true), 7);
+    let device = Default::default();
+    for kind in [WeightKind::Bf16, WeightKind::Nf4] {
+        // The same weights, computed with in f32.
+        let exact = Llama::<Flex>::with_kind(&weights, kind, &device).unwrap();
+        let half = Llama::<Flex>::in_bf16(&weights, kind, &device).unwrap();
+        let lora = lora(&exact, &Target::ALL);
+        let batch = batch(&[40, 12, 1]);
+        let expected = Flex::loss_and_gradients(
+            &exact,
+            &lora,
+            Factors::Both,
+            &mut None,
+            &batch,
+            Memory::Normal,
+        );
+        let expected_loss = values(&expected.loss)[0];
+        for memory in [Memory::Normal, Memory::Low] {
+            let found =
+                generic::loss_and_gradients(&half, &lora, Factors::Both, &mut None, &batch, memory);
+            let loss = values(&found.loss)[0];
+            assert!(
+                (loss - expected_loss).abs() < 0.01 * expected_loss,
+                "{kind} {memory:?}: {loss} instead of {expected_loss}"
+            );
+            for (at, (got, expected)) in found.factors.iter().zip(&expected.factors).enumerate() {
+                // `values` takes nothing but f32.
+                let cosine = cosine(&values(got), &values(expected));
+                assert!(cosine > 0.995, "{kind} {memory:?}, factor {at}: {cosine}");
+            }
+        }
+        let score = generic::score(&half, Some(&lora), &batch);
+        assert!((score.loss - f64::from(expected_loss)).abs() < 0.01 * score.loss);
+    }
+}
+
+#[test]
+fn in_bf16_a_growing_sequence_is_the_whole() {
+    let weights = random_weights(config(Some(5), false), 7);
+    let model = Llama::<Flex>::in_bf16(&weights, WeightKind::Bf16, &Default::default()).unwrap();
+    let lora = lora(&model, &Target::ALL);
+    let tokens: Vec<u32> = (0..30).map(|at| (at * 7) % 40).collect();
+    let float = |x: Tensor<Flex, 2>| values(&x.cast(burn::tensor::FloatDType::F32));
+    let whole = float(model.hidden(&Batch::of_tokens(&tokens), Some(&lora), &mut None));
+    let mut cache = crate::model::Cache::new();
+    let mut grown = float(model.extend(&mut cache, &tokens[..20], Some(&lora)));
+    for token in &tokens[20..] {
+        grown.extend(float(model.extend(&mut cache, &[*token], Some(&lora))));
+    }
+    let cosine = cosine(&grown, &whole);
+    assert!(cosine > 0.9995, "{cosine}");
+}
+
+#[test]
+fn in_bf16_dropout_is_the_same_block_by_block() {
+    let weights = random_weights(config(None, false), 7);
+    let model = Llama::<Flex>::in_bf16(&weights, WeightKind::Bf16, &Default::default()).unwrap();
+    let (lora, batch) = (lora(&model, &Target::ALL), batch(&[20, 7]));
+    let run = |memory| {
+        let mut dropout = Dropout::new(0.3, SplitMix::new(1, 1));
+        let factors = Factors::Both;
+        generic::loss_and_gradients(&model, &lora, factors, &mut dropout, &batch, memory)
+    };
+    let (normal, low) = (run(Memory::Normal), run(Memory::Low));
+    for (normal, low) in normal.factors.iter().zip(&low.factors) {
+        assert!(cosine(&values(normal), &values(low)) > 0.995);
+    }
+}
