@@ -15,8 +15,11 @@ use fedlora_common::spec::{LearningRateSchedule, PlanError, RunPlan};
 use rand::CryptoRng;
 
 use crate::data::Example;
-use crate::model::WeightsError;
-use crate::training::{Decay, Engine, Evaluation, Progress, TrainError, TrainOptions};
+use crate::model::{Memory, WeightsError};
+use crate::training::estimate::Workload;
+use crate::training::{
+    Decay, DoesNotFit, Engine, Evaluation, Progress, TrainError, TrainOptions, free_memory,
+};
 
 /// What a member works with: model and private examples.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct LocalWork {
     training: Vec<Example>,
     held_out: Vec<Example>,
     seed: u64,
+    memory: Memory,
+    ignore_memory: bool,
 }
 
 /// One round's task, as the plan gives it.
@@ -72,7 +77,49 @@ impl LocalWork {
             training,
             held_out,
             seed,
+            memory: Memory::Normal,
+            ignore_memory: false,
         }
+    }
+
+    /// What is kept for the backward pass, and whether a plan is accepted that would take more
+    /// memory than there is.
+    pub fn with_memory(self, memory: Memory, ignore: bool) -> Self {
+        Self {
+            memory,
+            ignore_memory: ignore,
+            ..self
+        }
+    }
+
+    /// Whether a plan's training fits into the device's memory, where that is known.
+    ///
+    /// # Errors
+    /// [`UpdateError::DoesNotFit`], with what would.
+    pub fn fits(&self, plan: &RunPlan) -> Result<(), UpdateError> {
+        let (device, kind) = self.engine.place();
+        let Ok(Some(free)) = free_memory(&device) else {
+            return Ok(());
+        };
+        if self.ignore_memory {
+            return Ok(());
+        }
+        let training = &plan.training;
+        let workload = Workload::of(&plan.adapter.lora, device, kind).with_examples(
+            &self.training,
+            training.batch_size as usize,
+            training.max_tokens as usize,
+        );
+        let plan = self.engine.plan(workload, None, self.memory);
+        // The weights are in place already.
+        Ok(plan.check(free + plan.weights())?)
+    }
+
+    /// Examples that the plan cuts.
+    pub fn cut(&self, plan: &RunPlan) -> usize {
+        let most = plan.training.max_tokens as usize;
+        let long = |example: &&Example| example.tokens().len() > most;
+        self.training.iter().filter(long).count()
     }
 
     /// The digest of the base model's configuration and weights.
@@ -181,6 +228,7 @@ impl LocalWork {
             weight_decay: training.weight_decay,
             clip_norm: training.clip_norm,
             seed: u64::from_le_bytes(order.as_bytes()[..8].try_into().expect("eight of 32 bytes")),
+            memory: self.memory,
             ..TrainOptions::default()
         }
     }
@@ -226,6 +274,9 @@ pub enum UpdateError {
     /// The plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The device's memory.
+    #[error(transparent)]
+    DoesNotFit(#[from] DoesNotFit),
     /// The round ended first.
     #[error("training was stopped: the round is over")]
     Stopped,

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fedlora_client::model::LlamaConfig;
 use fedlora_tests::{Finished, Running, program, repository, wait_for};
 use serde_json::Value;
 
@@ -152,4 +153,82 @@ fn what_cannot_be_trained_is_refused_and_leaves_nothing() {
     fs::write(dir.path().join("letter.txt"), "dear").expect("a file can be written");
     Finished::of("train", &mut train(dir.path())).failed(3, &["letter.txt", "--out"]);
     assert!(dir.path().join("letter.txt").exists());
+}
+
+/// A checkpoint of more weights than any machine holds: a header, and a file that is all hole.
+fn enormous(folder: &Path) {
+    let base = repository().join("examples/assets/base");
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(base.join(file), folder.join(file)).expect("copied");
+    }
+    let text = fs::read_to_string(base.join("config.json")).expect("the base's configuration");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    for (name, value) in [
+        ("hidden_size", 8192),
+        ("intermediate_size", 28_672),
+        ("num_hidden_layers", 1000),
+        ("num_attention_heads", 64),
+        ("num_key_value_heads", 8),
+        ("head_dim", 128),
+    ] {
+        config[name] = value.into();
+    }
+    fs::write(folder.join("config.json"), config.to_string()).expect("written");
+    let shape = LlamaConfig::load(folder).expect("a Llama");
+    let (mut header, mut end) = (serde_json::Map::new(), 0_u64);
+    for (name, shape) in shape.tensors() {
+        let begin = end;
+        end += 2 * shape.iter().map(|&size| size as u64).product::<u64>();
+        let tensor = serde_json::json!({
+            "dtype": "BF16", "shape": shape, "data_offsets": [begin, end],
+        });
+        header.insert(name, tensor);
+    }
+    let header = Value::Object(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    let path = folder.join("model.safetensors");
+    fs::write(&path, &bytes).expect("written");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("opened");
+    file.set_len(bytes.len() as u64 + end)
+        .expect("a file with a hole");
+}
+
+#[test]
+fn what_cannot_fit_into_memory_is_refused_before_the_base_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = folder.path().join("enormous");
+    fs::create_dir(&base).expect("a folder");
+    enormous(&base);
+    let out = folder.path().join("out");
+    let mut train = program("fedlora");
+    train
+        .arg("train")
+        .arg("--out")
+        .arg(&out)
+        .args(["--steps", "1"]);
+    let mut check = program("fedlora");
+    check.arg("check");
+    for mut command in [train, check] {
+        command
+            .arg("--base")
+            .arg(&base)
+            .arg("--data")
+            .arg(data("web-soc.train.jsonl"))
+            .args(["--seq", "64"]);
+        let done = Finished::of("fedlora", &mut command);
+        assert_eq!(done.code, Some(7), "{}", done.stderr);
+        for part in [
+            "this training takes about",
+            "GiB of memory, cpu has",
+            "a smaller --seq",
+            "--ignore-memory",
+        ] {
+            assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+        }
+    }
+    assert!(!out.join("adapter_model.safetensors").exists());
 }

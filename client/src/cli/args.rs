@@ -11,7 +11,7 @@ use fedlora_common::wire::token::InviteToken;
 use super::check::CheckArgs;
 use super::eval::EvalArgs;
 use super::generate::GenerateArgs;
-use super::train_args::TrainArgs;
+use super::train_args::{MemoryKind, TrainArgs};
 
 /// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
 /// and keys never leave this machine; only masked updates do.
@@ -72,7 +72,8 @@ pub(crate) struct RunArgs {
     /// The base model: a Hugging Face folder, a GGUF file or a name on the hub.
     #[arg(long, env = "FEDLORA_BASE")]
     pub(crate) base: String,
-    /// Private records, JSON Lines; may be given several times.
+    /// Private records: JSON Lines, a JSON array or Parquet, or a folder of them; may be given
+    /// several times.
     #[arg(long, required = true)]
     pub(crate) data: Vec<PathBuf>,
     /// Held-out records; without, a tenth of --data is held out.
@@ -84,6 +85,15 @@ pub(crate) struct RunArgs {
     /// How the frozen base is held in memory: f32, bf16, q8 or q4 [default: f32, bf16 on a GPU].
     #[arg(long, value_name = "KIND")]
     pub(crate) base_dtype: Option<WeightKind>,
+    /// What is kept for the backward pass: low computes each block twice and takes less memory.
+    #[arg(long, value_enum, default_value_t = MemoryKind::Normal)]
+    pub(crate) memory: MemoryKind,
+    /// Take part even where the memory is computed not to be enough.
+    #[arg(long)]
+    pub(crate) ignore_memory: bool,
+    /// Threads that compute [default: one a processor].
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
     /// Seed of the order of examples; by default a random one.
     #[arg(long)]
     pub(crate) seed: Option<u64>,

@@ -10,12 +10,12 @@ use anyhow::anyhow;
 use fedlora_client::base::Base;
 use fedlora_client::data::{
     Dataset, Example, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey,
-    TextPipeline, prepare,
+    TextPipeline,
 };
 use fedlora_client::model::{BaseWeights, LlamaConfig, Memory, WeightKind};
 use fedlora_client::training::estimate::{Estimate, Workload};
 use fedlora_client::training::{
-    Device, Engine, Machine, TrainOptions, check_device, free_memory, product_rate,
+    Device, Engine, Machine, Plan, TrainOptions, check_device, free_memory, product_rate,
 };
 use fedlora_common::adapter::{Factors, LoraConfig, Target};
 use fedlora_common::exit::Exit;
@@ -30,6 +30,7 @@ use super::check_text::{self, Marks, Shown};
 use super::commands::print_json;
 use super::fetch::open_base;
 use super::local::usage;
+use super::train_args::MemoryKind;
 
 /// Tokens at which examples are cut, where the base takes as many.
 const SEQ: usize = 1024;
@@ -77,6 +78,9 @@ pub(crate) struct CheckArgs {
     /// How the frozen base is held in memory: f32, bf16, q8 or q4 [default: f32, bf16 on a GPU].
     #[arg(long)]
     pub(crate) base_dtype: Option<WeightKind>,
+    /// What is kept for the backward pass: low computes each block twice and takes less memory.
+    #[arg(long, value_enum, default_value_t = MemoryKind::Normal)]
+    pub(crate) memory: MemoryKind,
     /// Show so many of the first examples, with what is trained on marked.
     #[arg(long, default_value_t = 3, value_name = "EXAMPLES")]
     pub(crate) show: usize,
@@ -117,20 +121,25 @@ pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), F
     let (mut memory, mut time) = (None, None);
     if let (Some(base), Some(set)) = (&base, prepared) {
         let config = base.weights.config();
-        let workload = Workload {
-            rank: args.rank,
-            targets: lora.targets().iter().copied().collect(),
-            ..Workload::on(
-                args.device,
-                args.base_dtype.unwrap_or(args.device.base_kind()),
-            )
-        }
-        .with_examples(&set.prepared.examples, args.batch);
+        let kind = args.base_dtype.unwrap_or(args.device.base_kind());
+        let workload = Workload::of(&lora, args.device, kind).with_examples(
+            &set.prepared.examples,
+            args.batch,
+            seq,
+        );
         let estimate = Estimate::of(config, &workload);
         time = Some(if device_error.is_none() {
             checked.time(args, &lora, base, &set.prepared, &estimate, quiet)
         } else {
             steps(args, &set.prepared)
+        });
+        checked.fits(&Plan {
+            config,
+            device: args.device,
+            workload: workload.clone(),
+            batch: Some(args.batch),
+            kind,
+            memory: args.memory.into(),
         });
         memory = Some(memory_section(args, &workload, estimate));
     }
@@ -310,6 +319,13 @@ impl Checked {
         Ok((training, held_out))
     }
 
+    fn fits(&mut self, plan: &Plan<'_>) {
+        // What is wrong with the device is told elsewhere.
+        if let Ok(Some(available)) = free_memory(&plan.device) {
+            self.note(plan.check(available));
+        }
+    }
+
     fn survey(&mut self, paths: &[PathBuf]) -> Dataset {
         let survey = Survey::of(paths);
         self.files.extend(survey.files);
@@ -325,7 +341,7 @@ impl Checked {
         pipeline: &TextPipeline,
         options: &PrepareOptions,
     ) -> Option<Set> {
-        let mut prepared = self.note(prepare(records.records(), pipeline, options))?;
+        let mut prepared = self.note(records.prepare_each(pipeline, options))?;
         self.problems.append(&mut prepared.problems);
         Some(Set {
             records: records.clone(),
@@ -391,6 +407,7 @@ fn probe(args: &CheckArgs, lora: &LoraConfig, base: &Opened, length: usize) -> a
         steps: PROBED + 1,
         batch_size: args.batch,
         max_tokens: length,
+        memory: args.memory.into(),
         ..TrainOptions::default()
     };
     let mut begun = None;

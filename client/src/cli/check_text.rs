@@ -219,6 +219,9 @@ fn files(out: &mut String, report: &Report) {
         if file.bad > 0 {
             let _ = write!(said, ", {} unusable", grouped(file.bad));
         }
+        if file.empty > 0 {
+            let _ = write!(said, ", {} left out: empty", grouped(file.empty));
+        }
         if file.blank > 0 {
             let _ = write!(said, ", {}", counted(file.blank, "blank line"));
         }

@@ -26,7 +26,9 @@ use super::Failure;
 use super::args::{Args, Command, Format, RunArgs};
 use super::display::Display;
 use super::fetch::open_base;
+use super::local::data_line;
 use super::stop::Stop;
+use super::threads;
 
 /// The share of the records that is held out where no held-out file is given.
 const HELD_OUT: f64 = 0.1;
@@ -104,11 +106,12 @@ async fn take_part(args: RunArgs, format: Format, quiet: bool) -> Result<(), Fai
         error,
         exit: Exit::Data,
     };
+    threads::limit(args.threads)?;
     let seed = args.seed.unwrap_or_else(|| os_rng().next_u64());
     // On a thread of its own, so that an interruption is noticed.
     let prepared = tokio::task::spawn_blocking(move || {
         let base = open_base(&args.base, quiet)?;
-        let work = prepare(&args, &base, seed).map_err(data)?;
+        let work = prepare(&args, &base, seed, quiet).map_err(data)?;
         Ok((args, work))
     });
     let (args, work) = prepared
@@ -156,7 +159,7 @@ async fn take_part(args: RunArgs, format: Format, quiet: bool) -> Result<(), Fai
 }
 
 /// Loads the base model and the private records.
-fn prepare(args: &RunArgs, base: &Base, seed: u64) -> anyhow::Result<LocalWork> {
+fn prepare(args: &RunArgs, base: &Base, seed: u64, quiet: bool) -> anyhow::Result<LocalWork> {
     let pipeline = base.text()?;
     let weights = base
         .weights()
@@ -176,7 +179,12 @@ fn prepare(args: &RunArgs, base: &Base, seed: u64) -> anyhow::Result<LocalWork> 
         (records, read(&args.held_out)?)
     };
     let (training, report) = training.prepare(&pipeline, &options)?;
-    say_data("training", &report);
+    let say = |what, report: &DataReport| {
+        if !quiet {
+            eprintln!("{}", data_line(what, report, options.max_tokens));
+        }
+    };
+    say("training", &report);
     if training.is_empty() {
         return Err(anyhow!("there is no record to train on in {:?}", args.data));
     }
@@ -184,23 +192,15 @@ fn prepare(args: &RunArgs, base: &Base, seed: u64) -> anyhow::Result<LocalWork> 
         Vec::new()
     } else {
         let (held_out, report) = held_out.prepare(&pipeline, &options)?;
-        say_data("held out", &report);
+        say("held out", &report);
         held_out
     };
-    Ok(LocalWork::new(engine, training, held_out, seed))
+    Ok(LocalWork::new(engine, training, held_out, seed)
+        .with_memory(args.memory.into(), args.ignore_memory))
 }
 
 fn read(files: &[PathBuf]) -> anyhow::Result<Dataset> {
     Ok(Dataset::read(files)?)
-}
-
-fn say_data(what: &'static str, report: &DataReport) {
-    tracing::info!(
-        what,
-        examples = report.examples,
-        tokens = report.tokens,
-        "records are read"
-    );
 }
 
 fn now() -> Timestamp {

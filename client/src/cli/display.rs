@@ -52,8 +52,17 @@ impl Display {
             MemberEvent::Disconnected { reason } => {
                 self.line(&format!("not connected: {reason}; trying again"));
             }
-            MemberEvent::Planned { run, rounds, steps } => {
+            MemberEvent::Planned {
+                run,
+                rounds,
+                steps,
+                max_tokens,
+                cut,
+            } => {
                 self.line(&format!("run {run}: {rounds} rounds of {steps} steps"));
+                if *cut > 0 {
+                    self.line(&format!("  {cut} examples are cut at {max_tokens} tokens"));
+                }
             }
             MemberEvent::Roster { members, digest } => {
                 self.line(&format!("roster {digest}"));

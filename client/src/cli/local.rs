@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use fedlora_client::base::Base;
-use fedlora_client::data::TextPipeline;
+use fedlora_client::data::{DataReport, TextPipeline};
 use fedlora_client::model::WeightKind;
 use fedlora_client::training::{Device, Engine};
 use fedlora_common::adapter::{Adapter, peft};
@@ -52,6 +52,33 @@ pub(super) fn open(
         engine,
         adapter,
     })
+}
+
+/// What became of the records, in a line.
+pub(super) fn data_line(what: &str, report: &DataReport, seq: usize) -> String {
+    let mut line = format!(
+        "{what}: {} examples, {} tokens, of which {} count",
+        report.examples, report.tokens, report.counted_tokens
+    );
+    if report.truncated > 0 {
+        line.push_str(&format!(
+            "; {} cut at {seq} tokens (the longest has {})",
+            report.truncated, report.longest
+        ));
+    }
+    if report.nothing_counted > 0 {
+        line.push_str(&format!(
+            "; {} left out: no response within {seq} tokens",
+            report.nothing_counted
+        ));
+    }
+    if report.empty > 0 {
+        line.push_str(&format!("; {} left out: empty", report.empty));
+    }
+    if report.duplicates > 0 {
+        line.push_str(&format!("; {} duplicates", report.duplicates));
+    }
+    line
 }
 
 /// A failure of data, model or device.

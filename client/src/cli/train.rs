@@ -1,9 +1,7 @@
 //! `fedlora train`: fine-tunes an adapter on this machine.
 
 use anyhow::{Context, anyhow};
-use fedlora_client::data::{
-    DataError, DataReport, Dataset, Example, HeldOut, PrepareOptions, TextPipeline,
-};
+use fedlora_client::data::{DataError, Dataset, Example, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_client::model::{LlamaConfig, WeightKind};
 use fedlora_client::training::estimate::Workload;
 use fedlora_client::training::{
@@ -16,7 +14,7 @@ use serde::Serialize;
 
 use super::args::Format;
 use super::fetch::open_base;
-use super::local::{data, usage};
+use super::local::{data, data_line, usage};
 use super::stop::Stop;
 use super::train_args::{TrainArgs, options, spec};
 use super::train_display::{TrainDisplay, print, print_document};
@@ -136,12 +134,8 @@ fn fits(
         First::Fresh(lora) => lora,
         First::Given(adapter) => adapter.config(),
     };
-    let mut workload = Workload {
-        rank: lora.rank(),
-        targets: lora.targets().iter().copied().collect(),
-        ..Workload::on(args.device, kind)
-    }
-    .with_examples(training, args.batch);
+    let mut workload =
+        Workload::of(lora, args.device, kind).with_examples(training, args.batch, seq);
     if args.pack {
         let all = training.iter().map(|e| e.tokens().len()).sum();
         workload.rows = args.batch.saturating_mul(seq).min(all);
@@ -150,7 +144,7 @@ fn fits(
         config,
         device: args.device,
         workload,
-        batch: args.batch,
+        batch: Some(args.batch),
         kind,
         memory: args.memory.into(),
     };
@@ -190,30 +184,6 @@ fn read(
         false => prepare("held out", &held_out).map_err(data)?,
     };
     Ok((training, held_out))
-}
-
-/// What became of the records, in a line.
-fn data_line(what: &str, report: &DataReport, seq: usize) -> String {
-    let mut line = format!(
-        "{what}: {} examples, {} tokens, of which {} count",
-        report.examples, report.tokens, report.counted_tokens
-    );
-    if report.truncated > 0 {
-        line.push_str(&format!(
-            "; {} cut at {seq} tokens (the longest has {})",
-            report.truncated, report.longest
-        ));
-    }
-    if report.nothing_counted > 0 {
-        line.push_str(&format!(
-            "; {} left out: no response within {seq} tokens",
-            report.nothing_counted
-        ));
-    }
-    if report.duplicates > 0 {
-        line.push_str(&format!("; {} duplicates", report.duplicates));
-    }
-    line
 }
 
 /// What a training begins with.

@@ -289,8 +289,9 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
     }
 }
 
-/// All that the adapter depends on. What does not change it (threads, memory, printing,
-/// checkpoints) may be another when a training is gone on with.
+/// All that the adapter depends on. What does not change it (memory, printing, checkpoints)
+/// may be another when a training is gone on with. The threads of the CPU do change its last
+/// bits: sums over rows are made thread by thread.
 pub(super) fn spec(
     args: &TrainArgs,
     options: &RunOptions,
@@ -306,8 +307,11 @@ pub(super) fn spec(
         Some(steps) => format!("{steps} steps"),
         None => format!("{} epochs", args.epochs),
     };
-    RunSpec::default()
-        .with("base model", base)
+    let spec = match args.device {
+        Device::Cpu => RunSpec::default().with("threads", rayon::current_num_threads()),
+        Device::Cuda(_) => RunSpec::default(),
+    };
+    spec.with("base model", base)
         .with(
             "base dtype",
             args.base_dtype.unwrap_or(args.device.base_kind()),

@@ -97,7 +97,10 @@ pub(super) fn list(problems: &[Problem]) -> String {
         text.push_str(&format!("\n  {problem}"));
     }
     if problems.len() > LISTED {
-        text.push_str(&format!("\n  and {} more", problems.len() - LISTED));
+        text.push_str(&format!(
+            "\n  and {} more: `fedlora check` lists them all",
+            problems.len() - LISTED
+        ));
     }
     text
 }
@@ -106,6 +109,8 @@ pub(super) fn list(problems: &[Problem]) -> String {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Dataset {
     records: Vec<Record>,
+    /// Records without text, which were left out.
+    empty: usize,
 }
 
 impl std::fmt::Debug for Dataset {
@@ -156,8 +161,10 @@ impl Dataset {
             let files = name.to_owned();
             return Err(DataError::Empty { files });
         }
-        let records = found.records;
-        Ok(Self { records })
+        Ok(Self {
+            records: found.records,
+            empty: found.empty,
+        })
     }
 
     /// Reads files and prepares every record.
@@ -193,7 +200,15 @@ impl Dataset {
             .records
             .into_iter()
             .partition(|record| held_out.holds_out(&record.digest()));
-        (Self { records: training }, Self { records: held })
+        let training = Self {
+            records: training,
+            empty: self.empty,
+        };
+        let held = Self {
+            records: held,
+            empty: 0,
+        };
+        (training, held)
     }
 
     /// One data set for each value of a text field outside the content.
@@ -232,7 +247,7 @@ impl Dataset {
             report,
             problems,
             ..
-        } = prepare(&self.records, pipeline, options)?;
+        } = self.prepare_each(pipeline, options)?;
         if !problems.is_empty() {
             return Err(PrepareError::Records(problems).into());
         }
@@ -243,6 +258,20 @@ impl Dataset {
             });
         }
         Ok((examples, report))
+    }
+
+    /// The same with what is wrong with single records beside it, and nothing refused for it.
+    ///
+    /// # Errors
+    /// As [`super::prepare::prepare`].
+    pub fn prepare_each(
+        &self,
+        pipeline: &TextPipeline,
+        options: &PrepareOptions,
+    ) -> Result<Prepared, PrepareError> {
+        let mut prepared = prepare(&self.records, pipeline, options)?;
+        prepared.report.empty = self.empty;
+        Ok(prepared)
     }
 }
 
@@ -257,6 +286,8 @@ pub struct FileReport {
     pub bad: usize,
     /// Blank lines, which are passed over.
     pub blank: usize,
+    /// Records with an empty text, prompt or response, which are left out.
+    pub empty: usize,
 }
 
 /// All that can be said of files: what can be used of them, and all that cannot.
@@ -292,8 +323,10 @@ impl Survey {
                             records: found.records.len(),
                             bad: found.problems.len(),
                             blank: found.blank,
+                            empty: found.empty,
                         });
                         survey.dataset.records.extend(found.records);
+                        survey.dataset.empty += found.empty;
                         survey.problems.extend(found.problems);
                     }
                     Err(failure) => survey.failures.push(failure),

@@ -147,7 +147,10 @@ fn all_bad_lines_are_counted_and_the_first_are_listed() {
     let (_folder, path) = file(&"SECRET\n".repeat(50));
     let shown = Dataset::read(&[path]).unwrap_err().to_string();
     assert!(shown.starts_with("50 lines cannot be used"), "{shown}");
-    assert!(shown.ends_with("and 30 more"), "{shown}");
+    assert!(
+        shown.ends_with("and 30 more: `fedlora check` lists them all"),
+        "{shown}"
+    );
     assert_eq!(shown.lines().count(), LISTED + 2);
     assert!(!shown.contains("SECRET"), "{shown}");
 }

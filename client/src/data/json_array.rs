@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::records::{
-    LONGEST_LINE, LineProblem, Parsed, Place, Problem, Read, Record, parse_value,
-};
+use super::records::{LONGEST_LINE, LineProblem, Parsed, Place, Problem, Read, parse_value};
 
 /// Reads every element of the array that `source` holds. A byte-order mark is allowed.
 ///
@@ -32,7 +30,7 @@ pub(super) fn read(source: impl BufRead, file: &str) -> io::Result<Read> {
         let what = match element {
             Element::Whole => match parse(&elements.text) {
                 Ok(parsed) => {
-                    found.records.push(Record::new(parsed, place));
+                    found.take(place, Ok(parsed));
                     continue;
                 }
                 Err(Broken::Record(what)) => what,
@@ -66,7 +64,7 @@ pub(super) fn read(source: impl BufRead, file: &str) -> io::Result<Read> {
                 break;
             }
         };
-        found.problems.push(Problem { place, what });
+        found.take(place, Err(what));
     }
     Ok(found)
 }

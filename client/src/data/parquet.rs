@@ -17,8 +17,7 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Value};
 
 use super::records::{
-    KNOWN, LONGEST_LABEL, LONGEST_LINE, LineProblem, Parsed, Place, Problem, Read, Record, fields,
-    parse_value,
+    KNOWN, LONGEST_LABEL, LONGEST_LINE, LineProblem, Parsed, Place, Read, fields, parse_value,
 };
 
 /// How a Parquet file begins.
@@ -128,10 +127,7 @@ fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
                     .iter_mut()
                     .map(|column| column.next().unwrap_or_default());
                 let place = Place::line(&name, row);
-                match parse(&columns, cells) {
-                    Ok(parsed) => found.records.push(Record::new(parsed, place)),
-                    Err(what) => found.problems.push(Problem { place, what }),
-                }
+                found.take(place, parse(&columns, cells));
             }
             left -= count;
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::dataset::{Dataset, Survey};
+use super::super::records::Problem;
 use super::*;
 
 fn vector(name: &str) -> PathBuf {
@@ -55,8 +56,8 @@ fn every_bad_row_is_reported_with_its_place_and_never_its_content() {
         "5: field 'messages[0].role' is no role",
         "6: field 'messages[0].content' is null or missing",
         "7: field 'messages[0].role' is null or missing",
-        "8: field 'messages[0].content' is empty",
     ];
+    assert_eq!(found.empty, 1, "row 8");
     assert_eq!(shown.len(), expected.len(), "{shown:?}");
     for (shown, expected) in shown.iter().zip(expected) {
         assert!(

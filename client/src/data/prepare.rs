@@ -36,6 +36,8 @@ pub struct DataReport {
     pub tokens_lost: usize,
     /// Records left out: after truncation nothing of them counts.
     pub nothing_counted: usize,
+    /// Records left out before: their text, prompt or response is empty. Not among `records`.
+    pub empty: usize,
     /// Records whose content another record has too. They are kept.
     pub duplicates: usize,
 }

@@ -224,7 +224,7 @@ pub enum LineProblem {
         /// What would do.
         expected: &'static str,
     },
-    /// A field without text.
+    /// A field without text: the record is left out and counted.
     #[error("field '{field}' is empty: there is nothing to train on")]
     Empty {
         /// Which field.
@@ -282,6 +282,20 @@ pub struct Read {
     pub problems: Vec<Problem>,
     /// Lines without anything on them, which are passed over.
     pub blank: usize,
+    /// Records with an empty text, prompt or response, which are left out.
+    pub empty: usize,
+}
+
+impl Read {
+    /// Takes what was found where a record was expected.
+    pub(super) fn take(&mut self, place: Place, parsed: Result<Parsed, LineProblem>) {
+        match parsed {
+            Ok(parsed) => self.records.push(Record::new(parsed, place)),
+            // Published data sets hold some; they are no mistake of the file's form.
+            Err(LineProblem::Empty { .. }) => self.empty += 1,
+            Err(what) => self.problems.push(Problem { place, what }),
+        }
+    }
 }
 
 /// Reads every line of `source`. Blank lines, a byte-order mark and CRLF are allowed.
@@ -304,12 +318,12 @@ pub fn read(source: impl BufRead, file: &str) -> io::Result<Read> {
         };
         match parsed {
             Ok(None) => found.blank += 1,
-            Ok(Some(parsed)) => found.records.push(Record::new(parsed, place)),
+            Ok(Some(parsed)) => found.take(place, Ok(parsed)),
             Err(what) => {
                 // The same would be said of every line.
                 let stop = matches!(what, LineProblem::OverLines)
                     || matches!(what, LineProblem::Encoding { hint } if !hint.is_empty());
-                found.problems.push(Problem { place, what });
+                found.take(place, Err(what));
                 if stop {
                     break;
                 }
@@ -428,8 +442,12 @@ fn messages(value: Value) -> Result<Vec<Turn>, LineProblem> {
         let role = role.ok_or_else(|| LineProblem::Role {
             field: format!("{place}.role"),
         })?;
-        let content = text_field(&mut message, "content", &format!("{place}.content"))?;
-        turns.push(Turn { role, content });
+        match text_field(&mut message, "content", &format!("{place}.content")) {
+            Ok(content) => turns.push(Turn { role, content }),
+            // As if there were none.
+            Err(LineProblem::Empty { .. }) if role == "system" => {}
+            Err(problem) => return Err(problem),
+        }
     }
     if turns.iter().all(|turn| turn.role != "assistant") {
         return Err(LineProblem::NoAssistant);

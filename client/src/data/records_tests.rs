@@ -46,6 +46,27 @@ fn empty_and_null_inputs_count_as_none() {
 }
 
 #[test]
+fn records_without_text_are_left_out_and_counted() {
+    let lines = [
+        r#"{"instruction":"I","output":""}"#,
+        r#"{"instruction":" \n","output":"O"}"#,
+        r#"{"text":"  "}"#,
+        r#"{"messages":[{"role":"user","content":"U"},{"role":"assistant","content":""}]}"#,
+        r#"{"instruction":"I","output":"O"}"#,
+        r#"{"messages":[{"role":"system","content":""},{"role":"user","content":"U"},{"role":"assistant","content":"A"}]}"#,
+    ];
+    let found = read(lines.join("\n").as_bytes(), "f.jsonl").unwrap();
+    assert_eq!(found.problems, []);
+    assert_eq!(found.empty, 4);
+    // An empty system message is none.
+    let without =
+        r#"{"messages":[{"role":"user","content":"U"},{"role":"assistant","content":"A"}]}"#;
+    let without = parse_line(without.as_bytes()).unwrap().unwrap().0;
+    assert_eq!(found.records[1].content(), &without);
+    assert_eq!(found.records.len(), 2);
+}
+
+#[test]
 fn every_bad_line_is_reported_with_its_place_and_never_its_content() {
     let lines = [
         "{\"instruction\": \"SECRET\"",
@@ -63,13 +84,14 @@ fn every_bad_line_is_reported_with_its_place_and_never_its_content() {
     ];
     let (records, problems) = read_text(lines.join("\n").as_bytes());
     assert_eq!(records.len(), 1);
-    assert_eq!(problems.len(), lines.len() - 1);
+    // All but the fine one and the one without a response.
+    assert_eq!(problems.len(), lines.len() - 2);
     for problem in &problems {
         let shown = format!("{problem} {problem:?}");
         assert!(!shown.contains("SECRET"), "{shown}");
         assert!(shown.starts_with("f.jsonl:"), "{shown}");
     }
-    assert_eq!(problems[10].place.line, 12);
+    assert_eq!(problems[9].place.line, 12);
     assert_eq!(
         problem("{\"SECRET\": 1, \"output\": \"SECRET\"}").to_string(),
         "an object with output and a field of another name: expected instruction + output (Alpaca), \

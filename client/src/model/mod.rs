@@ -29,6 +29,7 @@ pub use gradients::{Gradients, Memory, Score, loss_and_gradients};
 pub use llama::{Llama, Weight};
 pub use lora::{Dropout, DropoutMask, Lora, LoraError, LowRank};
 pub use loss::loss_sum;
+pub(crate) use packed::UNPACKED_AT_A_TIME;
 pub use packed::{Packed, WeightKind, WeightKindError};
 pub use passes::Passes;
 pub use random::SplitMix;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{ElementConversion, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, ElementConversion, FloatDType, Int, Tensor, TensorData};
 use half::bf16;
 use pulp::{Arch, Simd, with_simd};
 
@@ -15,7 +15,7 @@ use pulp::{Arch, Simd, with_simd};
 pub(super) const BLOCK: usize = 64;
 
 /// Values unpacked at a time on a device: each takes several numbers on its way.
-const PART: usize = 1 << 25;
+pub(crate) const UNPACKED_AT_A_TIME: usize = 1 << 25;
 
 /// The sixteen levels of NF4, from the QLoRA paper.
 const NF4: [f32; 16] = [
@@ -127,11 +127,13 @@ impl<B: Backend> Packed<B> {
     /// is held than the result.
     pub fn unpack_as(&self, float: FloatDType) -> Tensor<B, 2> {
         let [rows, columns] = self.shape;
-        let a_part = (PART / columns.max(1)).max(1);
+        let a_part = (UNPACKED_AT_A_TIME / columns.max(1)).max(1);
         if rows <= a_part || !self.rows_stand_alone() {
             return self.unpack().cast(float);
         }
-        let parts = (0..rows).step_by(a_part).map(|start| {
+        let device = self.words.device();
+        let mut all = Tensor::zeros([rows, columns], (&device, DType::from(float)));
+        for start in (0..rows).step_by(a_part) {
             let count = a_part.min(rows - start);
             let words = self.words.dims()[0] / rows;
             let scales = self.scales.dims()[0] / rows;
@@ -141,9 +143,10 @@ impl<B: Backend> Packed<B> {
                 words: self.words.clone().narrow(0, start * words, count * words),
                 scales: (self.scales.clone()).narrow(0, start * scales, count * scales),
             };
-            part.unpack().cast(float)
-        });
-        Tensor::cat(parts.collect(), 0)
+            let part = part.unpack().cast(float);
+            all = all.slice_assign([start..start + count, 0..columns], part);
+        }
+        all
     }
 
     /// The rows `ids` of the matrix, dense: `[ids, columns]`.
@@ -479,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_large_matrix_is_unpacked_by_parts() {
-        let (rows, columns) = (PART / (1 << 14) + 3, 1 << 14);
+        let (rows, columns) = (UNPACKED_AT_A_TIME / (1 << 14) + 3, 1 << 14);
         let values: Vec<f32> = (0..rows * columns).map(|at| (at % 251) as f32).collect();
         let packed = Packed::<Flex>::new(
             WeightKind::Int8,

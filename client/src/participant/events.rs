@@ -30,6 +30,10 @@ pub enum MemberEvent {
         rounds: u32,
         /// Optimizer steps a round.
         steps: u32,
+        /// Tokens at which examples are cut.
+        max_tokens: u32,
+        /// This member's examples that are cut there.
+        cut: usize,
     },
     /// The roster is pinned.
     Roster {

@@ -223,11 +223,14 @@ impl Member {
             self.settings.floors.admit(&plan)?;
             let work = Arc::clone(&self.settings.work);
             let adapter = work.first_adapter(&plan)?;
+            work.fits(&plan)?;
             info!(run = %id, rounds = plan.rounds, members = plan.members, "the plan is accepted");
             self.watch(MemberEvent::Planned {
                 run: id,
                 rounds: plan.rounds,
                 steps: plan.training.steps,
+                max_tokens: plan.training.max_tokens,
+                cut: work.cut(&plan),
             });
             self.run = Some(RunState {
                 id,

@@ -102,15 +102,10 @@ impl DeviceError {
 /// Whether a device can be used.
 ///
 /// # Errors
-/// [`DeviceError`] for a GPU that this program was not built for, or whose libraries are missing.
+/// [`DeviceError`] for a GPU that this program was not built for, whose libraries are missing, or
+/// that the driver does not give.
 pub fn check_device(device: &Device) -> Result<(), DeviceError> {
-    match device {
-        Device::Cpu => Ok(()),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(_) => check_cuda(*device),
-        #[cfg(not(feature = "cuda"))]
-        Device::Cuda(_) => Err(DeviceError::NotBuilt { device: *device }),
-    }
+    free_memory(device).map(drop)
 }
 
 /// Bytes of memory that a device has free; `None` where that is not known.
@@ -125,12 +120,6 @@ pub fn free_memory(device: &Device) -> Result<Option<u64>, DeviceError> {
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => Err(DeviceError::NotBuilt { device: *device }),
     }
-}
-
-/// Whether the driver gives the device.
-#[cfg(feature = "cuda")]
-pub(super) fn check_cuda(device: Device) -> Result<(), DeviceError> {
-    open_cuda(device).map(drop)
 }
 
 /// Bytes that are free on a GPU. Looks first for what the CUDA backend loads, which itself

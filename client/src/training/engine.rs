@@ -9,12 +9,14 @@ use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutErro
 use fedlora_common::ids::Digest;
 
 use super::decode::{Decode, Decoder, Sequence};
-use super::device::{Device, DeviceError};
+use super::device::{Device, DeviceError, check_device, free_memory};
+use super::estimate::Workload;
 use super::evaluate;
+use super::fit::Plan;
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
 use super::trainer::{self, ModelTrainer, Steps, Trainer};
 use crate::data::Example;
-use crate::model::{BaseWeights, Llama, LlamaConfig, Passes, WeightKind, WeightsError};
+use crate::model::{BaseWeights, Llama, LlamaConfig, Memory, Passes, WeightKind, WeightsError};
 
 /// A base model on a device, for training and evaluating adapters.
 ///
@@ -26,6 +28,10 @@ pub struct Engine {
     weights: BaseWeights,
     digest: Arc<OnceLock<Digest>>,
     name: String,
+    device: Device,
+    kind: WeightKind,
+    /// Bytes that were free on a GPU before the weights were placed.
+    free_before: Option<u64>,
 }
 
 /// What a backend does for an [`Engine`].
@@ -86,9 +92,7 @@ impl Engine {
     /// [`Device::base_kind`] says.
     pub fn open(base_dir: &Path, device: &Device) -> Result<Self, ModelError> {
         // Before the weights are read: a wrong device should not cost a minute.
-        if let Device::Cuda(_) = device {
-            check_cuda(*device)?;
-        }
+        check_device(device)?;
         let weights = BaseWeights::load(base_dir)?;
         let name = base_dir
             .canonicalize()
@@ -125,6 +129,10 @@ impl Engine {
         name: impl Into<String>,
         device: &Device,
     ) -> Result<Self, ModelError> {
+        let free_before = match device {
+            Device::Cpu => None,
+            Device::Cuda(_) => free_memory(device)?,
+        };
         let model: Arc<dyn LocalModel> = match device {
             Device::Cpu => Arc::new(Llama::<Flex>::with_kind(
                 weights,
@@ -133,7 +141,6 @@ impl Engine {
             )?),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
-                check_cuda(*device)?;
                 let gpu = burn_cuda::CudaDevice::new(*index);
                 Arc::new(match kind {
                     WeightKind::F32 => Llama::<burn_cuda::Cuda>::new(weights, &gpu)?,
@@ -148,6 +155,9 @@ impl Engine {
             weights: weights.clone(),
             digest: Arc::default(),
             name: name.into(),
+            device: *device,
+            kind,
+            free_before,
         })
     }
 
@@ -162,6 +172,30 @@ impl Engine {
         }
         let digest = self.weights.digest()?;
         Ok(*self.digest.get_or_init(|| digest))
+    }
+
+    /// Bytes of a GPU that were taken since the weights were placed: all that the backend
+    /// holds, and what other programs took in the meantime. `None` on the CPU.
+    pub fn device_memory(&self) -> Option<u64> {
+        let now = free_memory(&self.device).ok().flatten()?;
+        Some(self.free_before?.saturating_sub(now))
+    }
+
+    /// How much memory a training would take, what is held already included.
+    pub fn plan(&self, workload: Workload, batch: Option<usize>, memory: Memory) -> Plan<'_> {
+        Plan {
+            config: self.config(),
+            device: self.device,
+            workload,
+            batch,
+            kind: self.kind,
+            memory,
+        }
+    }
+
+    /// Where it is, and how its weights are held.
+    pub fn place(&self) -> (Device, WeightKind) {
+        (self.device, self.kind)
     }
 
     fn config(&self) -> &LlamaConfig {
@@ -282,14 +316,6 @@ impl std::fmt::Debug for Engine {
             .field("config", self.config())
             .finish_non_exhaustive()
     }
-}
-
-#[cfg(feature = "cuda")]
-use super::device::check_cuda;
-
-#[cfg(not(feature = "cuda"))]
-fn check_cuda(device: Device) -> Result<(), DeviceError> {
-    Err(DeviceError::NotBuilt { device })
 }
 
 /// A base model that cannot be opened.

@@ -1,15 +1,16 @@
 //! What a training will take, computed before it: bytes of memory, and operations a token.
+//! On the CPU, the bytes were found to be within an eighth of the measured peak (docs/PERFORMANCE.md).
 //!
 //! Counts follow what the passes hold: weights once; an adapter with its gradients and
 //! AdamW's two moments; for each block and row (token) what its backward pass needs; and the
 //! logits of a part of the rows. Attention's scores are held for a chunk of queries at most.
 
-use fedlora_common::adapter::Target;
+use fedlora_common::adapter::{LoraConfig, Target};
 use serde::Serialize;
 
 use super::device::Device;
 use crate::data::Example;
-use crate::model::{LlamaConfig, Memory, WeightKind};
+use crate::model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
 
 /// Most logits that are held at a time on the CPU.
 const LOGITS: u64 = 8 << 20;
@@ -17,6 +18,18 @@ const LOGITS: u64 = 8 << 20;
 const CHUNK: u64 = 512;
 /// Queries whose scores are held at a time by composed operations.
 const QUERIES: u64 = 256;
+/// Bytes of an adapter's weight on the CPU: itself, its gradient and AdamW's two moments; twice
+/// in the adapter that the training began with; and what a checkpoint takes to be written.
+const ADAPTER: u64 = 16 + 8 + 16;
+/// The same on a GPU: itself, its gradient, that scaled, and the moments.
+const ADAPTER_ON_GPU: u64 = 20;
+/// The program itself on the CPU, and for each token of the vocabulary, in the tokenizer.
+const PROGRAM: (u64, u64) = (60 << 20, 1 << 10);
+/// The backend's kernels and libraries on a GPU.
+const PROGRAM_ON_GPU: u64 = 256 << 20;
+/// Of all that is held, what allocators hold besides: a twentieth, or a tenth on a GPU.
+const SLACK: u64 = 20;
+const SLACK_ON_GPU: u64 = 10;
 
 /// What is to be trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,11 +48,32 @@ pub struct Workload {
     pub float: usize,
     /// Whether autodiff makes the backward pass, which keeps more than the one by hand.
     pub autodiff: bool,
+    /// Whether inputs of the adapter are dropped out.
+    pub dropout: bool,
+    /// Threads that compute.
+    pub threads: usize,
 }
 
 impl Workload {
-    /// How a device computes with a base that is held as `kind`; there is nothing to compute.
-    pub fn on(device: Device, kind: WeightKind) -> Self {
+    /// An adapter's training on a base that is held as `kind`, with nothing to compute yet.
+    pub fn of(lora: &LoraConfig, device: Device, kind: WeightKind) -> Self {
+        Self {
+            rank: lora.rank(),
+            targets: lora.targets().iter().copied().collect(),
+            dropout: lora.dropout() > 0.0,
+            ..Self::on(device, kind)
+        }
+    }
+
+    /// The same on a base that is held otherwise.
+    pub(super) fn with_kind(&self, device: Device, kind: WeightKind) -> Self {
+        Self {
+            float: Self::on(device, kind).float,
+            ..self.clone()
+        }
+    }
+
+    fn on(device: Device, kind: WeightKind) -> Self {
         let gpu = matches!(device, Device::Cuda(_));
         Self {
             rank: 0,
@@ -49,13 +83,18 @@ impl Workload {
             counted: 0.0,
             float: if gpu && kind != WeightKind::F32 { 2 } else { 4 },
             autodiff: gpu,
+            dropout: false,
+            threads: rayon::current_num_threads(),
         }
     }
 
-    /// With the largest batch that could come of so many of these examples, and their average
-    /// token.
-    pub fn with_examples(self, examples: &[Example], batch: usize) -> Self {
-        let mut lengths: Vec<_> = examples.iter().map(|e| e.tokens().len()).collect();
+    /// With the largest batch that could come of so many of these examples, each cut at
+    /// `max_tokens`, and their average token.
+    pub fn with_examples(self, examples: &[Example], batch: usize, max_tokens: usize) -> Self {
+        let mut lengths: Vec<_> = examples
+            .iter()
+            .map(|example| example.tokens().len().min(max_tokens))
+            .collect();
         lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
         let tokens: usize = lengths.iter().sum();
         let counted: usize = examples.iter().map(Example::counted).sum();
@@ -89,6 +128,12 @@ pub struct Estimate {
     pub activations_low: u64,
     /// Bytes that one block's passes and the loss take besides.
     pub working: u64,
+    /// Bytes that 8-bit and 4-bit weights take where they are unpacked; little on the CPU.
+    pub unpacked: u64,
+    /// Bytes of the program itself.
+    pub program: u64,
+    #[serde(skip)]
+    autodiff: bool,
     /// Floating-point operations a token, forward and backward.
     pub operations: f64,
     /// The same with `--memory low`.
@@ -159,15 +204,26 @@ impl Estimate {
         } else {
             0
         };
-        let block = float * rows * (a_row + more);
+        // And each mask with the input that it was put on; the CPU makes them anew.
+        let masked = if workload.autodiff && workload.dropout {
+            let inputs = workload.targets.iter();
+            let inputs = inputs.map(|&target| config.projection(target).0 as u64);
+            (4 + float) * inputs.sum::<u64>()
+        } else {
+            0
+        };
+        let block = rows * (float * (a_row + more) + masked);
         let vocab = config.vocab_size as u64;
         let logits = if workload.autodiff {
             // Logits of a chunk, their logarithms, and the gradient, beside a chunk of scores.
             let scores = 4 * heads * rows * QUERIES.min(rows);
             4 * 3 * vocab * CHUNK.min(rows) + 4 * scores
         } else {
-            4 * (rows * vocab).min(LOGITS.max(vocab))
+            let a_thread = (LOGITS / vocab).clamp(32, 256) * vocab;
+            4 * (rows * vocab).min(a_thread * workload.threads as u64)
         };
+        let matrices = tensors.iter().filter(|(_, shape)| shape.len() == 2);
+        let largest = matrices.map(|(_, shape)| count(shape) as u64).max();
 
         let weights: u64 = Target::ALL
             .iter()
@@ -193,11 +249,29 @@ impl Estimate {
                 q8: held(WeightKind::Int8),
                 q4: held(WeightKind::Nf4),
             },
-            adapter: 16 * adapter_parameters,
+            adapter: adapter_parameters
+                * if workload.autodiff {
+                    ADAPTER_ON_GPU
+                } else {
+                    ADAPTER
+                },
             activations: blocks * block,
             activations_low: blocks * float * rows * hidden + block,
             // The gradients of what a block kept, and of its input and output.
             working: block + 3 * float * rows * hidden + logits,
+            // The output layer or the embedding, one block's matrices, and a part on its way.
+            unpacked: if workload.autodiff {
+                let a_block = weights / blocks.max(1);
+                float * (largest.unwrap_or(0) + a_block) + 16 * UNPACKED_AT_A_TIME as u64
+            } else {
+                0
+            },
+            program: if workload.autodiff {
+                PROGRAM_ON_GPU
+            } else {
+                PROGRAM.0 + PROGRAM.1 * vocab
+            },
+            autodiff: workload.autodiff,
             operations,
             operations_low: operations + forward,
         }
@@ -205,11 +279,16 @@ impl Estimate {
 
     /// Bytes of the whole training.
     pub fn total(&self, kind: WeightKind, memory: Memory) -> u64 {
+        let packed = matches!(kind, WeightKind::Int8 | WeightKind::Nf4);
+        // Autodiff goes through packed weights block by block, whatever was asked for.
         let activations = match memory {
-            Memory::Normal => self.activations,
-            Memory::Low => self.activations_low,
+            Memory::Normal if !(packed && self.autodiff) => self.activations,
+            _ => self.activations_low,
         };
-        self.weights.of(kind) + self.adapter + activations + self.working
+        let unpacked = if packed { self.unpacked } else { 0 };
+        let held = self.weights.of(kind) + self.adapter + activations + self.working + unpacked;
+        let slack = if self.autodiff { SLACK_ON_GPU } else { SLACK };
+        held + held / slack + self.program
     }
 }
 
@@ -233,6 +312,8 @@ pub(super) mod tests {
             counted: 0.5,
             float: 4,
             autodiff: false,
+            dropout: false,
+            threads: 2,
         }
     }
 
@@ -271,6 +352,59 @@ pub(super) mod tests {
         assert!((found.operations / (4.0 * 6.98e9) - 1.0).abs() < 0.02);
     }
 
+    /// Peaks of `fedlora train` on Linux, as the kernel showed them, of trainings of three steps
+    /// with two threads.
+    #[test]
+    fn estimates_are_near_measured_peaks() {
+        let smollm2 = LlamaConfig {
+            vocab_size: 49_152,
+            hidden_size: 576,
+            intermediate_size: 1536,
+            num_hidden_layers: 30,
+            num_attention_heads: 9,
+            num_key_value_heads: 3,
+            head_dim: 64,
+            tie_word_embeddings: true,
+            ..embedded()
+        };
+        let small = LlamaConfig {
+            vocab_size: 4096,
+            hidden_size: 288,
+            intermediate_size: 768,
+            num_hidden_layers: 6,
+            num_attention_heads: 6,
+            num_key_value_heads: 6,
+            head_dim: 48,
+            tie_word_embeddings: false,
+            ..embedded()
+        };
+        use Memory::{Low, Normal};
+        use WeightKind::{Bf16, F32, Nf4};
+        for (config, rank, rows, kind, memory, mebibytes) in [
+            (&smollm2, 16, 1024, F32, Normal, 1687),
+            (&smollm2, 16, 1024, F32, Low, 1032),
+            (&smollm2, 16, 64, F32, Normal, 886),
+            (&smollm2, 16, 64, Nf4, Normal, 469),
+            (&smollm2, 64, 512, F32, Normal, 1874),
+            (&smollm2, 16, 2048, Bf16, Normal, 2118),
+            (&small, 16, 1024, F32, Normal, 225),
+            (&small, 16, 4096, F32, Normal, 487),
+            (&small, 16, 16, F32, Normal, 125),
+        ] {
+            let workload = Workload {
+                rank,
+                rows,
+                ..workload()
+            };
+            let found = Estimate::of(config, &workload).total(kind, memory);
+            let ratio = found as f64 / (f64::from(mebibytes) * 1048576.0);
+            assert!(
+                (0.9..1.15).contains(&ratio),
+                "rank {rank}, {rows} rows, {kind}, {memory:?}: {ratio:.3} of the measured peak"
+            );
+        }
+    }
+
     #[test]
     fn a_part_grows_with_what_it_depends_on() {
         let config = embedded();
@@ -291,6 +425,17 @@ pub(super) mod tests {
         let low = base.total(WeightKind::F32, Memory::Low);
         assert!(low < base.total(WeightKind::F32, Memory::Normal));
         assert!(low > base.weights.f32);
+        assert_eq!(
+            with(|workload| workload.dropout = true),
+            base,
+            "masks are not kept"
+        );
+        // Autodiff keeps them, and more besides.
+        let gpu = with(|workload| workload.autodiff = true);
+        let dropout = with(|workload| (workload.autodiff, workload.dropout) = (true, true));
+        assert!(base.activations < gpu.activations && gpu.activations < dropout.activations);
+        let packed = gpu.total(WeightKind::Nf4, Memory::Normal);
+        assert_eq!(packed, gpu.total(WeightKind::Nf4, Memory::Low));
         assert!(base.weights.q4 < base.weights.q8 && base.weights.q8 < base.weights.bf16);
     }
 }

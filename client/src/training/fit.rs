@@ -15,8 +15,8 @@ pub struct Plan<'a> {
     pub device: Device,
     /// What is computed at a time.
     pub workload: Workload,
-    /// Examples of a batch.
-    pub batch: usize,
+    /// Examples of a batch; `None` where they are not the caller's to choose.
+    pub batch: Option<usize>,
     /// How the base is held.
     pub kind: WeightKind,
     /// What is kept for the backward pass.
@@ -27,6 +27,13 @@ impl Plan<'_> {
     /// Bytes that it takes.
     pub fn bytes(&self) -> u64 {
         Estimate::of(self.config, &self.workload).total(self.kind, self.memory)
+    }
+
+    /// Bytes of the base's weights among them.
+    pub fn weights(&self) -> u64 {
+        Estimate::of(self.config, &self.workload)
+            .weights
+            .of(self.kind)
     }
 
     /// Refuses a plan that takes more than `available` bytes, with what would take less.
@@ -43,6 +50,7 @@ impl Plan<'_> {
             needed,
             available,
             advice: self.advice(available),
+            own: self.batch.is_some(),
         })
     }
 
@@ -52,14 +60,11 @@ impl Plan<'_> {
             memory: Memory::Low,
             ..self.clone()
         });
-        let smaller = halves(self.batch).map(|batch| self.with_batch(batch));
+        let smaller = self.smaller();
         let kinds = [WeightKind::Bf16, WeightKind::Int8, WeightKind::Nf4]
             .into_iter()
             .filter(|kind| kind.bytes(1 << 20) < self.kind.bytes(1 << 20))
-            .map(|kind| Self {
-                kind,
-                ..self.clone()
-            });
+            .map(|kind| self.with_kind(kind));
         let fitting = |plan: &Self| plan.bytes() <= available;
         let alone = [
             low.into_iter().find(fitting),
@@ -76,12 +81,10 @@ impl Plan<'_> {
         }
         let least = Self {
             memory: Memory::Low,
-            kind: WeightKind::Nf4,
-            ..self.clone()
+            ..self.with_kind(WeightKind::Nf4)
         };
-        std::iter::once(self.batch)
-            .chain(halves(self.batch))
-            .map(|batch| least.with_batch(batch))
+        std::iter::once(least.clone())
+            .chain(least.smaller())
             .find(fitting)
             .map(|plan| self.change(&plan))
             .into_iter()
@@ -97,8 +100,8 @@ impl Plan<'_> {
         if plan.kind != self.kind {
             options.push(format!("--base-dtype {}", plan.kind));
         }
-        if plan.batch != self.batch {
-            options.push(format!("--batch {}", plan.batch));
+        if let Some(batch) = plan.batch.filter(|_| plan.batch != self.batch) {
+            options.push(format!("--batch {batch}"));
         }
         Advice {
             options: options.join(" "),
@@ -106,23 +109,28 @@ impl Plan<'_> {
         }
     }
 
-    /// The same with fewer examples a batch: of the longest, so many fewer tokens.
-    fn with_batch(&self, batch: usize) -> Self {
-        let rows = (self.workload.rows * batch).div_ceil(self.batch.max(1));
+    fn with_kind(&self, kind: WeightKind) -> Self {
         Self {
-            batch,
-            workload: Workload {
-                rows,
-                ..self.workload.clone()
-            },
+            kind,
+            workload: self.workload.with_kind(self.device, kind),
             ..self.clone()
         }
     }
-}
 
-/// Half, a quarter, and so on down to 1.
-fn halves(count: usize) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(count / 2), |&half| Some(half / 2)).take_while(|&half| half > 0)
+    /// The same with half the examples a batch, a quarter, and so on: of the longest, so many
+    /// fewer tokens.
+    fn smaller(&self) -> impl Iterator<Item = Self> + '_ {
+        let whole = self.batch.unwrap_or(0);
+        let halves = std::iter::successors(Some(whole / 2), |&half| Some(half / 2));
+        halves.take_while(|&half| half > 0).map(move |batch| Self {
+            batch: Some(batch),
+            workload: Workload {
+                rows: (self.workload.rows * batch).div_ceil(whole),
+                ..self.workload.clone()
+            },
+            ..self.clone()
+        })
+    }
 }
 
 /// A change of the command that makes a training fit.
@@ -139,6 +147,8 @@ pub struct DoesNotFit {
     needed: u64,
     available: u64,
     advice: Vec<Advice>,
+    /// Whether length and number of the examples are the caller's to choose.
+    own: bool,
 }
 
 impl fmt::Display for DoesNotFit {
@@ -160,10 +170,13 @@ impl fmt::Display for DoesNotFit {
                 gib(advice.needed)
             )?;
         }
-        if !self.advice.is_empty() {
-            f.write_str(", or ")?;
-        }
-        f.write_str("cut the examples at a smaller --seq; --ignore-memory tries it all the same")
+        let more = match (self.own, self.advice.is_empty()) {
+            (true, true) => "cut the examples at a smaller --seq",
+            (true, false) => ", or cut the examples at a smaller --seq",
+            (false, true) => "no option makes it fit",
+            (false, false) => "",
+        };
+        write!(f, "{more}; --ignore-memory tries it all the same")
     }
 }
 
@@ -173,25 +186,24 @@ impl std::error::Error for DoesNotFit {}
 mod tests {
     use super::super::estimate::tests::llama_3_8b;
     use super::*;
-    use fedlora_common::adapter::Target;
+    use fedlora_common::adapter::{LoraConfig, Target};
 
     const GIB: u64 = 1 << 30;
 
     fn plan(config: &LlamaConfig) -> Plan<'_> {
+        let lora = LoraConfig::new(16, 32.0, 0.0, Target::ALL).unwrap();
         let device = Device::Cuda(0);
         let kind = WeightKind::Bf16;
         Plan {
             config,
             device,
             workload: Workload {
-                rank: 16,
-                targets: Target::ALL.to_vec(),
                 rows: 8 * 2048,
                 context: 1024.0,
                 counted: 1.0,
-                ..Workload::on(device, kind)
+                ..Workload::of(&lora, device, kind)
             },
-            batch: 8,
+            batch: Some(8),
             kind,
             memory: Memory::Normal,
         }
@@ -202,7 +214,7 @@ mod tests {
         let config = llama_3_8b();
         let plan = plan(&config);
         // 16.1 GB of weights alone.
-        let one = plan.with_batch(1);
+        let one = plan.smaller().last().unwrap();
         assert!(one.bytes() > 15 * GIB && one.bytes() < 40 * GIB);
         one.check(78 * GIB)
             .expect("one example of 2048 tokens fits an H100");
@@ -227,7 +239,7 @@ mod tests {
         let options: Vec<_> = error.advice.iter().map(|a| a.options.as_str()).collect();
         assert_eq!(options, ["--memory low", "--batch 4", "--base-dtype q8"]);
         // Very little: only all of it together.
-        let error = plan.check(8 * GIB).unwrap_err();
+        let error = plan.check(12 * GIB).unwrap_err();
         let text = error.to_string();
         assert_eq!(error.advice.len(), 1, "{text}");
         assert!(text.contains("--memory low --base-dtype q4"), "{text}");

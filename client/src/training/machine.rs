@@ -158,13 +158,22 @@ fn kibibytes(text: &str, name: &str) -> Option<u64> {
     value.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The limit that a container sets, and what of it is used.
+/// The limit that a container sets, and what of it is used and cannot be had back.
 fn cgroup() -> Option<(u64, u64)> {
-    let number = |file| {
-        let text = fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok()?;
-        text.trim().parse().ok()
-    };
-    Some((number("memory.max")?, number("memory.current").unwrap_or(0)))
+    let read = |file| fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok();
+    let number = |file| read(file)?.trim().parse().ok();
+    let cache = read("memory.stat").map_or(0, |text| file_cache(&text));
+    let used: u64 = number("memory.current").unwrap_or(0);
+    Some((number("memory.max")?, used.saturating_sub(cache)))
+}
+
+/// Bytes of a group's memory that hold files' content: the kernel gives them up first.
+fn file_cache(stat: &str) -> u64 {
+    stat.lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(name, _)| matches!(*name, "active_file" | "inactive_file"))
+        .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
+        .sum()
 }
 
 /// The version in the driver's own words: the first word of digits and dots.
@@ -204,6 +213,9 @@ mod tests {
             field("processor : 0\nmodel name\t: A CPU\n", "model name"),
             Some("A CPU")
         );
+        let stat = "anon 5\nfile 400\ninactive_file 100\nactive_file 200\nslab 9\n";
+        assert_eq!(file_cache(stat), 300);
+        assert_eq!(file_cache(""), 0);
         let version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5\n\
                        GCC version: 12.2.0\n";
         assert_eq!(driver_version(version), Some("550.54.15"));

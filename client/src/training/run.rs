@@ -13,6 +13,7 @@ use fedlora_common::ids::Digest;
 use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Figures, Scored};
+use super::device::Device;
 use super::engine::Engine;
 use super::metrics::{EvaluationRecord, Metrics, MetricsError, Place, StepRecord};
 use super::options::{TrainError, TrainOptions};
@@ -205,7 +206,9 @@ pub struct Summary {
     pub tokens_per_second: f64,
     /// Seconds in all, interruptions left out.
     pub seconds: f64,
-    /// The most memory this process held so far; `None` where the system does not say.
+    /// The most memory of the device that was held so far: of the machine by this process, of a
+    /// GPU as [`Engine::device_memory`](super::Engine::device_memory) counts it. `None` where the
+    /// system does not say.
     pub peak_memory_bytes: Option<u64>,
     /// The adapter's digest.
     pub adapter_digest: Digest,
@@ -242,6 +245,7 @@ pub fn run(
         best: None,
         saved: None,
         saved_at: Instant::now(),
+        device_memory: None,
         watch,
     };
     let steps = session.trainer.steps();
@@ -269,6 +273,8 @@ struct Session<'a, 's> {
     /// The step of the newest checkpoint.
     saved: Option<usize>,
     saved_at: Instant,
+    /// The most of a GPU that was seen in use.
+    device_memory: Option<u64>,
     watch: &'s mut dyn FnMut(Event<'_>),
 }
 
@@ -328,6 +334,7 @@ impl Session<'_, '_> {
             let started = Instant::now();
             let done = self.trainer.step()?;
             let took = started.elapsed().as_secs_f64();
+            self.device_memory = self.device_memory.max(self.setup.engine.device_memory());
             pass_ended = done.pass_ended;
             self.figures.pass_ended = pass_ended;
             self.figures.tokens += done.tokens as u64;
@@ -471,7 +478,10 @@ impl Session<'_, '_> {
             counted_tokens: figures.counted_tokens,
             tokens_per_second: figures.tokens as f64 / figures.step_seconds.max(1e-9),
             seconds: before + begun.elapsed().as_secs_f64(),
-            peak_memory_bytes: peak_memory(),
+            peak_memory_bytes: match self.setup.engine.place().0 {
+                Device::Cpu => peak_memory(),
+                Device::Cuda(_) => self.device_memory,
+            },
             adapter_digest: adapter.digest(),
             adapter_dir: self.folder.path().to_owned(),
         }))
@@ -486,7 +496,8 @@ fn now() -> f64 {
         .as_secs_f64()
 }
 
-/// The most memory this process held so far, in bytes: Linux says it in `/proc`.
+/// The most memory of the machine that this process held so far, in bytes: Linux says it in
+/// `/proc`.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -161,6 +161,7 @@ pub(super) struct ModelTrainer<'a, B: Passes> {
     adapter: Adapter,
     factors: Factors,
     part: Layout,
+    /// The factors that are not selected, in their places.
     start: Lora<B>,
     /// The selected factors, in layout order.
     parameters: Vec<Tensor<B, 2>>,
@@ -191,11 +192,13 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
         let device = model.device();
         let mut parameters: Vec<Tensor<B, 2>> = Vec::new();
         let start = Lora::<B>::from_adapter(adapter, model.config(), &device)?;
-        start.map(|factor, tensor| {
-            if factors.contains(factor) {
-                parameters.push(tensor.clone());
+        // What is trained stands in `parameters` alone.
+        let start = start.map(|factor, tensor| {
+            if !factors.contains(factor) {
+                return tensor;
             }
-            tensor
+            parameters.push(tensor);
+            Tensor::zeros([1, 1], &device)
         });
         let part = adapter
             .layout()

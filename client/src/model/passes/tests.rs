@@ -53,16 +53,19 @@ fn lora(model: &Llama<Flex>, targets: &[Target]) -> Lora<Flex> {
 }
 
 fn batch(lengths: &[usize]) -> Batch {
+    Batch::new(&examples(lengths), 200)
+}
+
+fn examples(lengths: &[usize]) -> Vec<Example> {
     let mut random = SplitMix::new(9, 0);
-    let examples: Vec<Example> = lengths
+    lengths
         .iter()
         .map(|&length| {
             let tokens: Vec<u32> = (0..length).map(|_| random.below(40) as u32).collect();
             let counts = (0..length).map(|at| at % 3 != 1).collect();
             Example::new(tokens, counts)
         })
-        .collect();
-    Batch::new(&examples, 200)
+        .collect()
 }
 
 fn values<const D: usize>(x: &Tensor<Flex, D>) -> Vec<f32> {
@@ -114,6 +117,48 @@ fn handwritten_gradients_are_those_of_autodiff() {
                 same(&run(Memory::Normal), &expected, "normal");
                 same(&run(Memory::Low), &expected, "low");
                 same(&generic(Memory::Low), &expected, "block by block");
+            }
+        }
+    }
+}
+
+/// Packing leaks nothing: several examples in a batch are what each is alone.
+#[test]
+fn a_batch_is_the_sum_of_its_examples() {
+    for window in [None, Some(5)] {
+        let model = model(config(window, true), WeightKind::F32);
+        let lora = lora(&model, &Target::ALL);
+        let lengths = [40, 2, 17];
+        let run = |batch: &Batch, handwritten: bool| {
+            let factors = Factors::Both;
+            if handwritten {
+                Flex::loss_and_gradients(&model, &lora, factors, &mut None, batch, Memory::Normal)
+            } else {
+                generic::loss_and_gradients(&model, &lora, factors, &mut None, batch, Memory::Low)
+            }
+        };
+        let examples = examples(&lengths);
+        for handwritten in [true, false] {
+            let packed = run(&Batch::new(&examples, 200), handwritten);
+            let alone: Vec<_> = examples
+                .iter()
+                .map(|example| run(&Batch::new([example], 200), handwritten))
+                .collect();
+            let sum = |of: &dyn Fn(&Gradients<Flex>) -> Vec<f32>| {
+                let mut parts = alone.iter().map(of);
+                let first = parts.next().unwrap();
+                parts.fold(first, |sum, part| {
+                    sum.iter().zip(part).map(|(a, b)| a + b).collect()
+                })
+            };
+            assert_close(
+                &values(&packed.loss),
+                &sum(&|found| values(&found.loss)),
+                "loss",
+            );
+            for at in 0..packed.factors.len() {
+                let expected = sum(&|found| values(&found.factors[at]));
+                assert_close(&values(&packed.factors[at]), &expected, "factor");
             }
         }
     }
