@@ -151,7 +151,7 @@ fn the_json_document_has_the_same_and_no_text() {
     same("held_out", json!(null));
     same(
         "files",
-        json!([{"file": "a.jsonl", "records": 4, "bad": 0, "blank": 1}]),
+        json!([{"file": "a.jsonl", "records": 4, "bad": 0, "blank": 1, "empty": 0}]),
     );
     same(
         "training",
@@ -164,6 +164,7 @@ fn the_json_document_has_the_same_and_no_text() {
             "truncated": 3,
             "tokens_lost": 13,
             "nothing_counted": 1,
+            "empty": 0,
             "duplicates": 1,
             "seq": 20,
             "lengths": {
@@ -195,10 +196,10 @@ fn the_json_document_has_the_same_and_no_text() {
     let memory = &document["memory"];
     let parts = ["adapter", "activations", "working"].map(|part| memory[part].as_u64().unwrap());
     let weights = memory["weights"]["f32"].as_u64().unwrap();
-    assert_eq!(
-        memory["total"].as_u64(),
-        Some(weights + parts.iter().sum::<u64>())
-    );
+    // The program itself, and what allocators hold besides.
+    let total = memory["total"].as_u64().unwrap();
+    assert!(total > weights + parts.iter().sum::<u64>());
+    assert!(memory["total_low"].as_u64() < Some(total));
     assert_eq!(
         (&memory["base_dtype"], &memory["rows"]),
         (&json!("f32"), &json!(46))
@@ -230,25 +231,30 @@ fn every_bad_line_of_every_file_is_shown() {
     let text = text(&output);
     assert!(!text.contains("SECRET"), "{text}");
     assert!(!errors(&output).contains("SECRET"), "{}", errors(&output));
-    let list = section(&text, "Unusable    41 records");
+    let list = section(&text, "Unusable    39 records");
     for place in [
         "./a.jsonl:6: ",
         "./a.jsonl:7: ",
         "./b.jsonl:1: ",
         "./b.jsonl:30: ",
-        "./c.json:2 (record 2): ",
         "./d.jsonl:1: ",
         "./f.parquet:2: ",
-        "./f.parquet:8: ",
+        "./f.parquet:7: ",
     ] {
         assert!(
             list.contains(&format!("\n  {place}")),
             "no {place} in\n{list}"
         );
     }
-    assert_eq!(list.lines().count(), 42, "{list}");
+    assert_eq!(list.lines().count(), 40, "{list}");
     let failure = section(&text, "Unusable    ./e.parquet: not a Parquet file");
     assert!(!failure.is_empty(), "{text}");
+    for empty in [
+        "./c.json     1 record, 1 left out: empty",
+        "2 records, 6 unusable, 1 left out: empty",
+    ] {
+        assert!(text.contains(empty), "{text}");
+    }
     // What is fine is still told.
     assert!(text.contains("\nTraining    "), "{text}");
 
@@ -256,7 +262,7 @@ fn every_bad_line_of_every_file_is_shown() {
     assert_eq!(output.status.code(), Some(7));
     let document = self::document(&output);
     assert_eq!(document["usable"], false);
-    assert_eq!(document["problems"].as_array().unwrap().len(), 41);
+    assert_eq!(document["problems"].as_array().unwrap().len(), 39);
     assert_eq!(document["failures"].as_array().unwrap().len(), 1);
     assert!(!document.to_string().contains("SECRET"));
 }

@@ -364,6 +364,13 @@ fn memory(out: &mut String, memory: &MemorySection) {
             estimate.working,
             "one block's gradients and a part of the logits".to_owned(),
         ),
+        (
+            "program",
+            memory
+                .total
+                .saturating_sub(held + estimate.adapter + estimate.activations + estimate.working),
+            "itself, the tokenizer, and what the allocator holds".to_owned(),
+        ),
     ] {
         line(
             out,
