@@ -117,6 +117,46 @@ fn closed_labels_are_classified_and_free_text_on_request() {
 }
 
 #[test]
+fn free_text_is_scored_against_the_first_responses() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let records: Vec<_> = (0..22)
+        .map(|number| {
+            json!({
+                "instruction": format!("What is weakness {number}?"),
+                "output": format!("The software does not check input {number}."),
+            })
+        })
+        .collect();
+    let data = write(dir.path(), "free.jsonl", &records);
+    let run = |arguments: &[&str]| {
+        let mut command = eval(&data);
+        command.args(["--format", "json", "--max-tokens", "3"]);
+        Finished::of("eval", command.args(arguments))
+            .done()
+            .document()
+    };
+    let found = run(&[]);
+    assert_eq!(
+        (&found["task"], &found["records"], &found["generated"]),
+        (&json!("generate"), &json!(22), &json!(20))
+    );
+    assert!(found["rougeL"].is_f64() && found["bleu"].is_f64());
+    assert_eq!(run(&["--responses", "2"])["generated"], 2);
+    assert_eq!(run(&["--task", "generate"])["generated"], 22);
+    // A base in fewer bits is nearly the same base.
+    let loss = found["loss"].as_f64().expect("a loss");
+    for kind in ["bf16", "q8", "q4"] {
+        let other = run(&["--responses", "1", "--base-dtype", kind]);
+        assert_eq!(other["base_dtype"], kind);
+        let other = other["loss"].as_f64().expect("a loss");
+        assert!(
+            (other / loss - 1.0).abs() < 0.1,
+            "{kind}: {other}, not {loss}"
+        );
+    }
+}
+
+#[test]
 fn greedy_text_is_the_same_streamed_and_in_the_document() {
     let run = |arguments: &[&str]| {
         let mut command = command("generate");

@@ -19,6 +19,9 @@ use super::commands::print_json;
 use super::local::{self, Opened, data, usage};
 use super::{Failure, threads};
 
+/// Responses that are generated where nobody asked for them: each takes seconds on a large base.
+const SAMPLE: usize = 20;
+
 /// What it needs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
@@ -40,6 +43,10 @@ pub(crate) struct EvalArgs {
     /// The labels to choose from, separated by commas [default: the records' responses].
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     pub(crate) labels: Vec<String>,
+    /// Responses to generate, those of the first records [default: 20 with --task auto, all with
+    /// --task generate].
+    #[arg(long, value_name = "RECORDS")]
+    pub(crate) responses: Option<usize>,
     /// Most tokens of a generated response.
     #[arg(long, default_value_t = 128, value_name = "TOKENS")]
     pub(crate) max_tokens: usize,
@@ -57,7 +64,7 @@ pub(crate) struct EvalArgs {
 /// What is scored besides the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Task {
-    /// Classification if the responses are few, short and repeated; otherwise nothing.
+    /// Classification if the responses are few, short and repeated; otherwise generation of some.
     Auto,
     /// Nothing.
     Loss,
@@ -184,6 +191,11 @@ fn check(args: &EvalArgs) -> Result<(), Failure> {
     if args.max_tokens == 0 {
         return Err(usage(anyhow!("--max-tokens is 0: give at least 1")));
     }
+    if args.responses == Some(0) {
+        return Err(usage(anyhow!(
+            "--responses is 0: give at least 1, or --task loss"
+        )));
+    }
     if !args.labels.is_empty() && !matches!(args.task, Task::Auto | Task::Classify) {
         return Err(usage(anyhow!(
             "--labels are for classification: leave them out, or --task"
@@ -208,16 +220,19 @@ enum Work {
 impl Work {
     fn of(args: &EvalArgs, records: &Dataset) -> Result<Self, Failure> {
         let questions = || Question::of_records(records).map_err(data);
+        let first = |mut questions: Vec<Question>, most| {
+            questions.truncate(args.responses.unwrap_or(most));
+            Self::Generate { questions }
+        };
         let given = !args.labels.is_empty();
         match args.task {
             Task::Loss => Ok(Self::Loss),
-            Task::Generate => Ok(Self::Generate {
-                questions: questions()?,
-            }),
+            Task::Generate => Ok(first(questions()?, usize::MAX)),
             Task::Auto if !given => {
                 let questions = Question::of_records(records).unwrap_or_default();
                 Ok(match LabelSet::detect(&questions) {
-                    None => Self::Loss,
+                    None if questions.is_empty() => Self::Loss,
+                    None => first(questions, SAMPLE),
                     Some(labels) => Self::Classify {
                         questions,
                         labels,

@@ -338,8 +338,7 @@ impl<B: FusedOps> Llama<B> {
         lora: Option<&Lora<B>>,
         dropout: &mut Option<Dropout>,
     ) -> Tensor<B, 2> {
-        let weight = self.matrix(self.projection(layer, target));
-        let mut y = x.clone().matmul(weight.transpose());
+        let mut y = self.product(x, self.projection(layer, target));
         if let Some(bias) = self.bias(layer, target) {
             let shape = y.dims();
             y = y + bias.cast(self.float).expand(shape);
@@ -347,6 +346,21 @@ impl<B: FusedOps> Llama<B> {
         match lora.and_then(|lora| lora.apply(layer, target, x, dropout)) {
             Some(low_rank) => y + low_rank,
             None => y,
+        }
+    }
+
+    /// The logits of rows of hidden states, `[rows, hidden]` to `[rows, vocab]`, in `f32`.
+    pub fn logits(&self, hidden: &Tensor<B, 2>) -> Tensor<B, 2> {
+        self.product(hidden, self.output()).cast(FloatDType::F32)
+    }
+
+    /// `x weight^T`.
+    fn product(&self, x: &Tensor<B, 2>, weight: &Weight<B>) -> Tensor<B, 2> {
+        match weight {
+            Weight::Dense(tensor) => x
+                .clone()
+                .matmul(tensor.clone().cast(self.float).transpose()),
+            Weight::Packed(packed) => wrap(B::packed_product(raw(x.clone()), packed)),
         }
     }
 

@@ -128,7 +128,8 @@ impl<B: Backend> Packed<B> {
     pub fn unpack_as(&self, float: FloatDType) -> Tensor<B, 2> {
         let [rows, columns] = self.shape;
         let a_part = (UNPACKED_AT_A_TIME / columns.max(1)).max(1);
-        if rows <= a_part || !self.rows_stand_alone() {
+        // A bfloat16 takes nothing on its way.
+        if rows <= a_part || !self.rows_stand_alone() || self.kind == WeightKind::Bf16 {
             return self.unpack().cast(float);
         }
         let device = self.words.device();
@@ -164,18 +165,25 @@ impl<B: Backend> Packed<B> {
                 .reshape([rows, words])
                 .select(0, ids.clone())
                 .reshape([count * words]),
-            scales: (self.scales.clone())
-                .reshape([rows, scales])
-                .select(0, ids)
-                .reshape([count * scales]),
+            scales: match scales {
+                // A bfloat16 has none.
+                0 => self.scales.clone(),
+                _ => (self.scales.clone())
+                    .reshape([rows, scales])
+                    .select(0, ids)
+                    .reshape([count * scales]),
+            },
         };
         chosen.unpack()
     }
 
     /// Whether no word and no scale serves two rows.
     fn rows_stand_alone(&self) -> bool {
-        let blocks = matches!(self.kind, WeightKind::Int8 | WeightKind::Nf4);
-        blocks && self.shape[1].is_multiple_of(BLOCK)
+        let alone = match self.kind {
+            WeightKind::Bf16 => 2,
+            _ => BLOCK,
+        };
+        self.shape[1].is_multiple_of(alone)
     }
 
     /// The values as a dense matrix, by burn's own operations.

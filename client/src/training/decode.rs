@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::score::{logits, score};
+use super::score::score;
 use crate::model::ops::FusedOps;
 use crate::model::{Cache, Llama, Lora};
 
@@ -139,10 +139,7 @@ impl<B: FusedOps> Decode for Sequence<B> {
         let hidden = self.advance(tokens);
         let [rows, width] = hidden.dims();
         let last = hidden.slice([rows - 1..rows, 0..width]);
-        logits(&self.model, last)
-            .into_data()
-            .iter::<f32>()
-            .collect()
+        self.model.logits(&last).into_data().iter::<f32>().collect()
     }
 
     fn log_likelihoods(&mut self, tokens: &[u32]) -> Vec<f64> {

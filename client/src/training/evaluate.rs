@@ -6,7 +6,6 @@ use burn::tensor::Tensor;
 use fedlora_common::adapter::Adapter;
 
 use super::options::{Evaluation, TrainError};
-use super::score;
 use super::trainer::usable;
 use crate::data::Example;
 use crate::model::{Batch, Llama, Lora, Passes};
@@ -89,6 +88,5 @@ pub(super) fn logits<B: Passes>(
         });
     }
     let hidden: Tensor<B, 2> = B::hidden(model, lora.as_ref(), &Batch::of_tokens(tokens));
-    let logits = score::logits(model, hidden);
-    Ok(logits.into_data().iter::<f32>().collect())
+    Ok(model.logits(&hidden).into_data().iter::<f32>().collect())
 }

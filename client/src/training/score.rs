@@ -1,6 +1,6 @@
 //! Logits, and how counted tokens fare against them.
 
-use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::model::Llama;
 use crate::model::ops::FusedOps;
@@ -19,13 +19,6 @@ pub(super) struct TokenScore {
     pub(super) best: bool,
 }
 
-/// The logits of rows of hidden states, `[rows, hidden]` to `[rows, vocab]`, in `f32`.
-pub(super) fn logits<B: FusedOps>(model: &Llama<B>, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-    hidden
-        .matmul(model.output_weight().transpose())
-        .cast(FloatDType::F32)
-}
-
 /// Scores `targets`, each predicted from its row of `hidden`. Loss and best token come from
 /// the same logits, computed by chunks of rows.
 pub(super) fn score<B: FusedOps>(
@@ -42,7 +35,7 @@ pub(super) fn score<B: FusedOps>(
         let part = hidden
             .clone()
             .slice([start..start + targets.len(), 0..width]);
-        scores.extend(score_rows(logits(model, part), targets));
+        scores.extend(score_rows(model.logits(&part), targets));
     }
     scores
 }

@@ -16,7 +16,7 @@ use crate::model::gradients::{Gradients, Memory, Score};
 use crate::model::llama::{Llama, Weight};
 use crate::model::lora::{Dropout, DropoutMask, Lora};
 use crate::model::ops::flex::{tensor, values};
-use crate::model::packed::{PackedSlices, WeightKind};
+use crate::model::packed::{Packed, PackedSlices, WeightKind};
 
 /// The model's tensors as the host holds them: sharing, not copying.
 struct Host<'a> {
@@ -31,7 +31,7 @@ struct Host<'a> {
 }
 
 /// A frozen weight as the host holds it.
-enum HostWeight {
+pub(in crate::model) enum HostWeight {
     Dense(FlexTensor),
     Packed {
         kind: WeightKind,
@@ -57,16 +57,20 @@ impl HostWeight {
     fn of(weight: &Weight<Flex>) -> Self {
         match weight {
             Weight::Dense(tensor) => Self::Dense(flat(tensor.clone())),
-            Weight::Packed(packed) => Self::Packed {
-                kind: packed.kind,
-                columns: packed.shape[1],
-                words: packed.words.clone().into_primitive(),
-                scales: packed.scales.clone().into_primitive().tensor(),
-            },
+            Weight::Packed(packed) => Self::packed(packed),
         }
     }
 
-    fn frozen(&self) -> Frozen<'_> {
+    pub(in crate::model) fn packed(packed: &Packed<Flex>) -> Self {
+        Self::Packed {
+            kind: packed.kind,
+            columns: packed.shape[1],
+            words: packed.words.clone().into_primitive(),
+            scales: packed.scales.clone().into_primitive().tensor(),
+        }
+    }
+
+    pub(in crate::model) fn frozen(&self) -> Frozen<'_> {
         match self {
             Self::Dense(tensor) => Frozen::Dense(values(tensor)),
             Self::Packed {

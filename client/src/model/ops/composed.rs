@@ -7,6 +7,7 @@ use burn::tensor::{
 };
 
 use super::{Attended, AttentionShape, FusedOps, HeadLoss, Rotation, Turn};
+use crate::model::packed::Packed;
 use crate::model::sequences::Sequences;
 
 /// What sums of products are held in: `f32`, or `f64` where the inputs are.
@@ -423,4 +424,9 @@ pub(super) fn head_loss<B: FusedOps>(
         rows_gradient: (!rows_gradient.is_empty()).then(|| unwrap(Tensor::cat(rows_gradient, 0))),
         weight_gradient: weight_gradient.map(unwrap),
     }
+}
+
+pub(super) fn packed_product<B: FusedOps>(x: FloatTensor<B>, weight: &Packed<B>) -> FloatTensor<B> {
+    let weight = weight.unpack_as(x.dtype().into());
+    unwrap(wrap::<B, 2>(x).matmul(weight.transpose()))
 }

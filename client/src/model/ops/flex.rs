@@ -1,14 +1,21 @@
 //! The operations for burn's CPU backend, by the kernels of [`crate::model::cpu`].
 
-use burn::tensor::ops::FloatTensor;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn::tensor::{Bytes, DType, Shape, TensorMetadata};
 use burn_flex::{Flex, FlexTensor, Layout};
 use rayon::prelude::*;
 
 use super::{Attended, AttentionShape, FusedOps, Rotation, Turn, composed};
+use crate::model::cpu::passes::HostWeight;
+use crate::model::cpu::projection::Frozen;
 use crate::model::cpu::rope::Tables;
+use crate::model::cpu::rows::{self, matrix, matrix_mut, multiply};
 use crate::model::cpu::{attention, elementwise, head, rope};
+use crate::model::packed::Packed;
 use crate::model::sequences::Sequences;
+
+/// Output features that are unpacked at a time.
+const PANEL: usize = 64;
 
 /// Elements a task goes through; smaller tensors stay on one thread.
 const GRAIN: usize = 1 << 14;
@@ -229,5 +236,33 @@ impl FusedOps for Flex {
             .collect();
         let loss = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
         (tensor(vec![loss as f32], [1]), logits)
+    }
+
+    /// By output features, of which a panel is unpacked at a time.
+    fn packed_product(x: FloatTensor<Self>, weight: &Packed<Self>) -> FloatTensor<Self> {
+        if !is_f32(&x) {
+            return composed::packed_product::<Self>(x, weight);
+        }
+        let x = x.to_contiguous();
+        let host = HostWeight::packed(weight);
+        let Frozen::Packed(packed) = host.frozen() else {
+            return composed::packed_product::<Self>(x, weight);
+        };
+        let [outputs, inputs] = weight.shape;
+        let rows = x.shape()[0];
+        // Transposed, so that each panel writes what lies together.
+        let mut out = vec![0.0_f32; outputs * rows];
+        out.par_chunks_mut((PANEL * rows).max(1))
+            .enumerate()
+            .for_each_init(Vec::new, |scratch, (panel, out)| {
+                let start = panel * PANEL;
+                let end = (start + PANEL).min(outputs);
+                scratch.resize((end - start) * inputs, 0.0);
+                packed.unpack_rows(start..end, scratch);
+                let right = matrix(values(&x), inputs).transpose();
+                let left = matrix(scratch, inputs);
+                multiply(matrix_mut(out, rows), rows::Into::Replace, left, right, 1.0);
+            });
+        Flex::float_swap_dims(tensor(out, [outputs, rows]), 0, 1)
     }
 }

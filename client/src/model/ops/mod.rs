@@ -17,6 +17,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
 use super::lora::DropoutMask;
+use super::packed::Packed;
 use super::sequences::Sequences;
 
 /// The heads of an attention layer.
@@ -173,6 +174,11 @@ pub trait FusedOps: Backend {
         by_weight: bool,
     ) -> HeadLoss<FloatTensor<Self>> {
         composed::head_loss::<Self>(rows, weight, &targets, by_rows, by_weight)
+    }
+
+    /// `x weight^T` with a weight in fewer bits, `[rows, in]` to `[rows, out]`.
+    fn packed_product(x: FloatTensor<Self>, weight: &Packed<Self>) -> FloatTensor<Self> {
+        composed::packed_product::<Self>(x, weight)
     }
 
     /// What each element of a dropped-out input is multiplied with, `[rows, width]`: zero or

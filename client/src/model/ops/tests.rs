@@ -11,7 +11,7 @@ use rand::Rng;
 
 use super::composed::{self, unwrap, wrap};
 use super::*;
-use crate::model::SplitMix;
+use crate::model::{SplitMix, WeightKind};
 
 type Train = Autodiff<Flex>;
 type Raw = FloatTensor<Train>;
@@ -344,5 +344,29 @@ fn a_dropout_mask_made_on_the_device_keeps_its_share_and_repeats() {
             .filter(|(a, b)| **a == 0.0 && *b == 0.0);
         let both = both.count() as f64 / values.len() as f64;
         assert!((both - 0.01).abs() < 0.0025, "{both}");
+    }
+}
+
+#[test]
+fn products_with_packed_weights_are_those_with_the_unpacked() {
+    let device = Default::default();
+    for kind in [WeightKind::Nf4, WeightKind::Int8, WeightKind::Bf16] {
+        // Several panels and a rest; rows that share blocks, and a single row.
+        for (rows, outputs, inputs) in [(5, 150, 40), (1, 64, 128), (3, 10, 64)] {
+            let seed = fresh();
+            let weight = numbers(random([outputs, inputs], seed).into_data());
+            let weight: Vec<f32> = weight.iter().map(|&x| x as f32).collect();
+            let packed = Packed::<Flex>::new(kind, &weight, [outputs, inputs], &device);
+            let x = random([rows, inputs], seed ^ 1);
+            let found = wrap::<Flex, 2>(Flex::packed_product(unwrap(x.clone()), &packed));
+            assert_eq!(found.dims(), [rows, outputs]);
+            let double = unwrap(x.cast(FloatDType::F64));
+            let expected = wrap::<Flex, 2>(composed::packed_product::<Flex>(double, &packed));
+            assert_close(
+                &numbers(found.into_data()),
+                &numbers(expected.into_data()),
+                "product",
+            );
+        }
     }
 }
