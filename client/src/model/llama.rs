@@ -82,6 +82,16 @@ impl<B: Backend> Llama<B> {
         Self::place(weights, kind, FloatDType::BF16, device)
     }
 
+    /// The plain composition in double precision, which the others are tested against.
+    #[cfg(test)]
+    pub(super) fn in_f64(
+        weights: &BaseWeights,
+        kind: WeightKind,
+        device: &B::Device,
+    ) -> Result<Self, WeightsError> {
+        Self::place(weights, kind, FloatDType::F64, device)
+    }
+
     fn place(
         weights: &BaseWeights,
         kind: WeightKind,

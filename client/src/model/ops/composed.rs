@@ -60,7 +60,8 @@ pub(super) fn rms_norm<B: FusedOps>(
     eps: f64,
 ) -> FloatTensor<B> {
     let dtype = x.dtype();
-    let (x, weight) = (widened::<B, 2>(x), widened::<B, 2>(weight));
+    let x = widened::<B, 2>(x);
+    let weight = wrap::<B, 2>(weight).cast(x.dtype());
     let inverse = inverse_rms(&x, eps);
     narrowed(x * inverse * weight, dtype)
 }
@@ -73,7 +74,8 @@ pub(super) fn rms_norm_backward<B: FusedOps>(
     by_weight: bool,
 ) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
     let (dtype, weight_dtype) = (x.dtype(), weight.dtype());
-    let (x, weight) = (widened::<B, 2>(x), widened::<B, 2>(weight));
+    let x = widened::<B, 2>(x);
+    let weight = wrap::<B, 2>(weight).cast(x.dtype());
     let gradient = widened::<B, 2>(gradient);
     let inverse = inverse_rms(&x, eps);
     let normed = x * inverse.clone();
