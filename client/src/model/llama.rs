@@ -254,12 +254,9 @@ const FIRST_BIAS: usize = 9;
 impl<B: FusedOps> Llama<B> {
     /// The embeddings of a batch's tokens, `[rows, hidden]`.
     pub(super) fn embed(&self, tokens: &[u32]) -> Tensor<B, 2> {
-        let ids: Vec<i32> = tokens.iter().map(|&id| id as i32).collect();
-        let data = TensorData::new(ids, [tokens.len()]);
-        let ids = Tensor::<B, 1, Int>::from_data(data, &self.device());
         let rows = match self.embedding() {
-            Weight::Dense(tensor) => tensor.clone().select(0, ids),
-            Weight::Packed(packed) => packed.select(ids),
+            Weight::Dense(tensor) => tensor.clone().select(0, ids(tokens, &self.device())),
+            Weight::Packed(packed) => wrap(B::packed_rows(packed, tokens)),
         };
         rows.cast(self.float)
     }
@@ -396,6 +393,12 @@ impl<B: FusedOps> Llama<B> {
             Turn::Forward,
         ))
     }
+}
+
+/// Numbers of rows, on a device.
+pub(super) fn ids<B: Backend>(ids: &[u32], device: &B::Device) -> Tensor<B, 1, Int> {
+    let numbers: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    Tensor::from_data(TensorData::new(numbers, [ids.len()]), device)
 }
 
 pub(super) fn wrap<B: Backend, const D: usize>(

@@ -10,6 +10,7 @@ mod config;
 mod cpu;
 pub(crate) mod gguf;
 mod gradients;
+mod int4;
 mod llama;
 mod lora;
 mod loss;

@@ -1,8 +1,7 @@
 //! Frozen weights in fewer bits, unpacked a part at a time where they are used.
 //!
-//! Values stand in blocks of [`BLOCK`], each with the largest magnitude as its scale: 4 bits
-//! by the quantiles of a normal distribution (NF4; Dettmers et al., QLoRA, 2023, appendix E),
-//! or 8 bits on a line. Or each is a bfloat16, without a scale.
+//! 8 bits on a line, in blocks of [`BLOCK`] with the largest magnitude as their scale; 4 bits on
+//! grids, see [`int4`]; or a bfloat16 each.
 
 use std::ops::Range;
 
@@ -11,31 +10,13 @@ use burn::tensor::{DType, ElementConversion, FloatDType, Int, Tensor, TensorData
 use half::bf16;
 use pulp::{Arch, Simd, with_simd};
 
-/// Values that share a scale.
+use super::int4;
+
+/// Values of 8 bits that share a scale.
 pub(super) const BLOCK: usize = 64;
 
 /// Values unpacked at a time on a device: each takes several numbers on its way.
 pub(crate) const UNPACKED_AT_A_TIME: usize = 1 << 25;
-
-/// The sixteen levels of NF4, from the QLoRA paper.
-const NF4: [f32; 16] = [
-    -1.0,
-    -0.696_192_8,
-    -0.525_073_05,
-    -0.394_917_5,
-    -0.284_441_38,
-    -0.184_773_43,
-    -0.091_050_036,
-    0.0,
-    0.079_580_3,
-    0.160_930_2,
-    0.246_112_3,
-    0.337_915_24,
-    0.440_709_83,
-    0.562_617,
-    0.722_956_84,
-    1.0,
-];
 
 /// How the base's frozen weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,8 +28,8 @@ pub enum WeightKind {
     Bf16,
     /// 8 bits a weight and a scale for 64.
     Int8,
-    /// 4 bits a weight and a scale for 64.
-    Nf4,
+    /// 4 bits a weight and a grid for 32.
+    Int4,
 }
 
 impl WeightKind {
@@ -59,7 +40,7 @@ impl WeightKind {
             Self::F32 => 4 * count,
             Self::Bf16 => 4 * count.div_ceil(2),
             Self::Int8 => 4 * count.div_ceil(4) + 4 * blocks,
-            Self::Nf4 => 4 * count.div_ceil(8) + 4 * blocks,
+            Self::Int4 => 4 * int4::words(count) + 4,
         }
     }
 }
@@ -70,7 +51,7 @@ impl std::fmt::Display for WeightKind {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::Int8 => "q8",
-            Self::Nf4 => "q4",
+            Self::Int4 => "q4",
         })
     }
 }
@@ -79,7 +60,7 @@ impl std::str::FromStr for WeightKind {
     type Err = WeightKindError;
 
     fn from_str(text: &str) -> Result<Self, WeightKindError> {
-        [Self::F32, Self::Bf16, Self::Int8, Self::Nf4]
+        [Self::F32, Self::Bf16, Self::Int8, Self::Int4]
             .into_iter()
             .find(|kind| kind.to_string() == text)
             .ok_or_else(|| WeightKindError {
@@ -101,9 +82,9 @@ pub struct WeightKindError {
 pub struct Packed<B: Backend> {
     pub(super) kind: WeightKind,
     pub(super) shape: [usize; 2],
-    /// Eight, four or two codes a word, the first in the lowest bits.
+    /// Four codes or two bfloat16 a word, the first in the lowest bits; or groups of [`int4`].
     pub(super) words: Tensor<B, 1, Int>,
-    /// One a block; a single unused one for bfloat16.
+    /// One a block of 8 bits; the largest step of 4 bits; an unused one for bfloat16.
     pub(super) scales: Tensor<B, 1>,
 }
 
@@ -137,12 +118,17 @@ impl<B: Backend> Packed<B> {
         for start in (0..rows).step_by(a_part) {
             let count = a_part.min(rows - start);
             let words = self.words.dims()[0] / rows;
-            let scales = self.scales.dims()[0] / rows;
             let part = Self {
                 kind: self.kind,
                 shape: [count, columns],
                 words: self.words.clone().narrow(0, start * words, count * words),
-                scales: (self.scales.clone()).narrow(0, start * scales, count * scales),
+                scales: match self.kind {
+                    WeightKind::Int8 => {
+                        let scales = columns / BLOCK;
+                        (self.scales.clone()).narrow(0, start * scales, count * scales)
+                    }
+                    _ => self.scales.clone(),
+                },
             };
             let part = part.unpack().cast(float);
             all = all.slice_assign([start..start + count, 0..columns], part);
@@ -157,7 +143,7 @@ impl<B: Backend> Packed<B> {
         }
         let [rows, columns] = self.shape;
         let [count] = ids.dims();
-        let (words, scales) = (self.words.dims()[0] / rows, self.scales.dims()[0] / rows);
+        let words = self.words.dims()[0] / rows;
         let chosen = Self {
             kind: self.kind,
             shape: [count, columns],
@@ -165,13 +151,15 @@ impl<B: Backend> Packed<B> {
                 .reshape([rows, words])
                 .select(0, ids.clone())
                 .reshape([count * words]),
-            scales: match scales {
-                // A bfloat16 has none.
-                0 => self.scales.clone(),
-                _ => (self.scales.clone())
-                    .reshape([rows, scales])
-                    .select(0, ids)
-                    .reshape([count * scales]),
+            scales: match self.kind {
+                WeightKind::Int8 => {
+                    let scales = columns / BLOCK;
+                    (self.scales.clone())
+                        .reshape([rows, scales])
+                        .select(0, ids)
+                        .reshape([count * scales])
+                }
+                _ => self.scales.clone(),
             },
         };
         chosen.unpack()
@@ -180,8 +168,9 @@ impl<B: Backend> Packed<B> {
     /// Whether no word and no scale serves two rows.
     fn rows_stand_alone(&self) -> bool {
         let alone = match self.kind {
-            WeightKind::Bf16 => 2,
-            _ => BLOCK,
+            WeightKind::Bf16 | WeightKind::F32 => 2,
+            WeightKind::Int8 => BLOCK,
+            WeightKind::Int4 => int4::GROUP,
         };
         self.shape[1].is_multiple_of(alone)
     }
@@ -191,29 +180,14 @@ impl<B: Backend> Packed<B> {
         let device = self.words.device();
         let [rows, columns] = self.shape;
         let count = rows * columns;
-        let (bits, codes): (i32, i32) = match self.kind {
-            WeightKind::Nf4 => (4, 8),
-            WeightKind::Int8 => (8, 4),
+        match self.kind {
             WeightKind::Bf16 | WeightKind::F32 => return self.unpack_on_host(),
-        };
+            WeightKind::Int4 => return self.unpack_grids(),
+            WeightKind::Int8 => {}
+        }
         let words = self.words.dims()[0];
-        let parts: Vec<Tensor<B, 2, Int>> = (0..codes)
-            .map(|at| {
-                self.words
-                    .clone()
-                    .bitwise_right_shift_scalar((at * bits).elem())
-                    .bitwise_and_scalar(((1 << bits) - 1).elem())
-                    .reshape([words, 1])
-            })
-            .collect();
-        let codes: Tensor<B, 1, Int> = Tensor::cat(parts, 1).flatten(0, 1);
-        let levels = match self.kind {
-            WeightKind::Nf4 => {
-                let table = Tensor::<B, 1>::from_data(TensorData::new(NF4.to_vec(), [16]), &device);
-                table.select(0, codes)
-            }
-            _ => codes.float().sub_scalar(128.0).div_scalar(127.0),
-        };
+        let codes: Tensor<B, 1, Int> = lanes(self.words.clone().reshape([words, 1]), 8);
+        let levels = codes.float().sub_scalar(128.0).div_scalar(127.0);
         let blocks = self.scales.dims()[0];
         let padded = levels.dims()[0];
         let levels = if padded == blocks * BLOCK {
@@ -231,6 +205,39 @@ impl<B: Backend> Packed<B> {
         scaled
             .reshape([blocks * BLOCK])
             .narrow(0, 0, count)
+            .reshape([rows, columns])
+    }
+
+    /// As [`int4::unpack`] does it.
+    fn unpack_grids(&self) -> Tensor<B, 2> {
+        let [rows, columns] = self.shape;
+        let groups = self.words.dims()[0] / int4::WORDS;
+        let words = self.words.clone().reshape([groups, int4::WORDS]);
+        let codes = int4::GROUP / 8;
+        let blocks = int4::GROUP / int4::BLOCK;
+        let levels = lanes(words.clone().slice([0..groups, 0..codes]), 4)
+            .float()
+            .reshape([groups * blocks, int4::BLOCK]);
+        let word = |at: usize| words.clone().slice([0..groups, codes + at..codes + at + 1]);
+        let part = |word: Tensor<B, 2, Int>, down: i32, mask: i32, up: i32| {
+            word.bitwise_right_shift_scalar(down.elem())
+                .bitwise_and_scalar(mask.elem())
+                .bitwise_left_shift_scalar(up.elem())
+        };
+        let grids = vec![
+            part(word(0), 0, 0xff_ffff, 0),
+            part(word(0), 24, 0xff, 0).bitwise_or(part(word(1), 0, 0xffff, 8)),
+            part(word(1), 16, 0xffff, 0).bitwise_or(part(word(2), 0, 0xff, 16)),
+            part(word(2), 8, 0xff_ffff, 0),
+        ];
+        let grids = Tensor::cat(grids, 1).reshape([groups * blocks, 1]);
+        let below = grids.clone().bitwise_and_scalar(0xfff.elem()).float();
+        let zero = grids.bitwise_right_shift_scalar(12.elem()).float();
+        let step = below.mul_scalar(-std::f64::consts::LN_2 / 256.0).exp()
+            * self.scales.clone().reshape([1, 1]);
+        ((levels - zero.div_scalar(256.0)) * step)
+            .reshape([groups * int4::GROUP])
+            .narrow(0, 0, rows * columns)
             .reshape([rows, columns])
     }
 
@@ -260,6 +267,18 @@ impl<B: Backend> Packed<B> {
     }
 }
 
+/// The parts of so many bits of each word, the lowest first.
+fn lanes<B: Backend>(words: Tensor<B, 2, Int>, bits: i32) -> Tensor<B, 1, Int> {
+    let [rows, columns] = words.dims();
+    let parts = (0..32 / bits).map(|at| {
+        (words.clone())
+            .bitwise_right_shift_scalar((at * bits).elem())
+            .bitwise_and_scalar(((1 << bits) - 1).elem())
+            .reshape([rows * columns, 1])
+    });
+    Tensor::cat(parts.collect(), 1).flatten(0, 1)
+}
+
 /// Packs values on the host: words and scales.
 fn pack(kind: WeightKind, values: &[f32]) -> (Vec<i32>, Vec<f32>) {
     if kind == WeightKind::Bf16 {
@@ -275,40 +294,28 @@ fn pack(kind: WeightKind, values: &[f32]) -> (Vec<i32>, Vec<f32>) {
             .collect();
         return (words, vec![1.0]);
     }
-    let (bits, a_word) = match kind {
-        WeightKind::Int8 => (8, 4),
-        WeightKind::Nf4 => (4, 8),
-        WeightKind::F32 | WeightKind::Bf16 => panic!("{kind} weights have no blocks"),
-    };
-    let mut words = vec![0_i32; values.len().div_ceil(a_word)];
+    if kind == WeightKind::Int4 {
+        let (words, top) = int4::pack(values);
+        return (words, vec![top]);
+    }
+    assert_eq!(kind, WeightKind::Int8, "{kind} weights are not packed");
+    let mut words = vec![0_i32; values.len().div_ceil(4)];
     let mut scales = Vec::with_capacity(values.len().div_ceil(BLOCK));
-    for (block, words) in values.chunks(BLOCK).zip(words.chunks_mut(BLOCK / a_word)) {
+    for (block, words) in values.chunks(BLOCK).zip(words.chunks_mut(BLOCK / 4)) {
         let scale = block
             .iter()
             .fold(0.0_f32, |most, value| most.max(value.abs()));
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         scales.push(scale);
-        for (word, values) in words.iter_mut().zip(block.chunks(a_word)) {
-            let word_bits = values.iter().enumerate().fold(0_u32, |word, (at, value)| {
-                let level = value * inverse;
-                let code = match kind {
-                    WeightKind::Nf4 => nearest(level),
-                    _ => ((level * 127.0).round() + 128.0) as u32,
-                };
-                word | code << (at * bits)
+        for (word, values) in words.iter_mut().zip(block.chunks(4)) {
+            let bits = values.iter().enumerate().fold(0_u32, |word, (at, value)| {
+                let code = ((value * inverse * 127.0).round() + 128.0) as u32;
+                word | code << (8 * at)
             });
-            *word = word_bits as i32;
+            *word = bits as i32;
         }
     }
     (words, scales)
-}
-
-/// The code of the NF4 level next to `level`.
-fn nearest(level: f32) -> u32 {
-    // Half way between neighbours, rising: the code is the number of borders passed.
-    NF4.windows(2)
-        .filter(|two| level > 0.5 * (two[0] + two[1]))
-        .count() as u32
 }
 
 #[with_simd(unpack = Arch::new())]
@@ -353,23 +360,16 @@ impl PackedSlices<'_> {
                     *value = f32::from_bits(bits);
                 }
             }
-            WeightKind::Int8 => self.unpack_blocks(start, out, 4, |word, at| {
-                ((word >> (8 * at)) & 0xff) as f32 * (1.0 / 127.0) - 128.0 / 127.0
-            }),
-            WeightKind::Nf4 => self.unpack_blocks(start, out, 8, |word, at| {
-                NF4[((word >> (4 * at)) & 0xf) as usize]
-            }),
+            WeightKind::Int8 => self.unpack_blocks(start, out),
+            WeightKind::Int4 => int4::unpack(self.words, self.scales[0], start, out),
         }
     }
 
     #[inline(always)]
-    fn unpack_blocks(
-        &self,
-        start: usize,
-        out: &mut [f32],
-        a_word: usize,
-        level: impl Fn(u32, usize) -> f32,
-    ) {
+    fn unpack_blocks(&self, start: usize, out: &mut [f32]) {
+        let level = |word: i32, at: usize| {
+            ((word as u32 >> (8 * at)) & 0xff) as f32 * (1.0 / 127.0) - 128.0 / 127.0
+        };
         let mut at = start;
         let mut rest = out;
         while !rest.is_empty() {
@@ -377,16 +377,16 @@ impl PackedSlices<'_> {
             let (block, later) = rest.split_at_mut(here);
             let scale = self.scales[at / BLOCK];
             if here == BLOCK {
-                let words = &self.words[at / a_word..][..BLOCK / a_word];
-                for (values, &word) in block.chunks_exact_mut(a_word).zip(words) {
+                let words = &self.words[at / 4..][..BLOCK / 4];
+                for (values, &word) in block.chunks_exact_mut(4).zip(words) {
                     for (lane, value) in values.iter_mut().enumerate() {
-                        *value = level(word as u32, lane) * scale;
+                        *value = level(word, lane) * scale;
                     }
                 }
             } else {
                 for (offset, value) in block.iter_mut().enumerate() {
                     let at = at + offset;
-                    *value = level(self.words[at / a_word] as u32, at % a_word) * scale;
+                    *value = level(self.words[at / 4], at % 4) * scale;
                 }
             }
             at += here;
@@ -437,24 +437,16 @@ mod tests {
         };
         assert!(spread(WeightKind::Bf16) < 0.003);
         assert!(spread(WeightKind::Int8) < 0.008);
-        // Four bits on normal values: QLoRA's own figure is near a tenth.
-        let four = spread(WeightKind::Nf4);
-        assert!((0.05..0.11).contains(&four), "{four}");
+        assert!(spread(WeightKind::Int4) < 0.08);
         let mut outlier = values.clone();
         outlier[0] = 1000.0;
-        let got = unpacked(WeightKind::Nf4, &outlier, 40);
+        let got = unpacked(WeightKind::Int8, &outlier, 40);
         assert_eq!(got[0], 1000.0);
         assert_eq!(
             got[BLOCK..],
-            unpacked(WeightKind::Nf4, &values, 40)[BLOCK..]
+            unpacked(WeightKind::Int8, &values, 40)[BLOCK..]
         );
-    }
-
-    #[test]
-    fn levels_are_kept_exactly_and_zero_blocks_stay_zero() {
-        let values: Vec<f32> = (0..BLOCK).map(|i| 3.0 * NF4[i % 16]).collect();
-        assert_eq!(unpacked(WeightKind::Nf4, &values, 8), values);
-        for kind in [WeightKind::Nf4, WeightKind::Int8, WeightKind::Bf16] {
+        for kind in [WeightKind::Int4, WeightKind::Int8, WeightKind::Bf16] {
             assert_eq!(unpacked(kind, &[0.0; 70], 10), [0.0; 70]);
         }
     }
@@ -462,9 +454,10 @@ mod tests {
     #[test]
     fn unpacking_on_a_device_is_unpacking_on_the_host() {
         let values = normal(9 * 40);
-        for kind in [WeightKind::Nf4, WeightKind::Int8, WeightKind::Bf16] {
+        for kind in [WeightKind::Int4, WeightKind::Int8, WeightKind::Bf16] {
             let packed = Packed::<Flex>::new(kind, &values, [9, 40], &Default::default());
             let device = packed.unpack().into_data().to_vec::<f32>().unwrap();
+            assert_eq!(device.len(), values.len());
             for (a, b) in device.iter().zip(unpacked(kind, &values, 40)) {
                 assert!((a - b).abs() < 1e-6, "{a} {b}");
             }
@@ -473,10 +466,10 @@ mod tests {
 
     #[test]
     fn a_part_is_that_part_of_the_whole() {
-        let (rows, columns) = (9, 2 * BLOCK);
+        let (rows, columns) = (9, 2 * int4::GROUP);
         let values = normal(rows * columns);
         let ids = [4_i32, 0, 8, 4];
-        for kind in [WeightKind::Nf4, WeightKind::Int8, WeightKind::Bf16] {
+        for kind in [WeightKind::Int4, WeightKind::Int8, WeightKind::Bf16] {
             let device = Default::default();
             let packed = Packed::<Flex>::new(kind, &values, [rows, columns], &device);
             let whole = packed.unpack();
@@ -504,7 +497,7 @@ mod tests {
 
     #[test]
     fn four_bits_take_less_than_three_fifths_of_a_byte() {
-        assert!(WeightKind::Nf4.bytes(1 << 20) as f64 <= 0.6 * (1 << 20) as f64);
+        assert!(WeightKind::Int4.bytes(1 << 20) as f64 <= 0.6 * (1 << 20) as f64);
         for name in ["f32", "bf16", "q8", "q4"] {
             assert_eq!(name.parse::<WeightKind>().unwrap().to_string(), name);
         }

@@ -160,7 +160,7 @@ impl WeightBytes {
             WeightKind::F32 => self.f32,
             WeightKind::Bf16 => self.bf16,
             WeightKind::Int8 => self.q8,
-            WeightKind::Nf4 => self.q4,
+            WeightKind::Int4 => self.q4,
         }
     }
 }
@@ -247,7 +247,7 @@ impl Estimate {
                 f32: held(WeightKind::F32),
                 bf16: held(WeightKind::Bf16),
                 q8: held(WeightKind::Int8),
-                q4: held(WeightKind::Nf4),
+                q4: held(WeightKind::Int4),
             },
             adapter: adapter_parameters
                 * if workload.autodiff {
@@ -279,7 +279,7 @@ impl Estimate {
 
     /// Bytes of the whole training.
     pub fn total(&self, kind: WeightKind, memory: Memory) -> u64 {
-        let packed = matches!(kind, WeightKind::Int8 | WeightKind::Nf4);
+        let packed = matches!(kind, WeightKind::Int8 | WeightKind::Int4);
         // Autodiff goes through packed weights block by block, whatever was asked for.
         let activations = match memory {
             Memory::Normal if !(packed && self.autodiff) => self.activations,
@@ -379,12 +379,12 @@ pub(super) mod tests {
             ..embedded()
         };
         use Memory::{Low, Normal};
-        use WeightKind::{Bf16, F32, Nf4};
+        use WeightKind::{Bf16, F32, Int4};
         for (config, rank, rows, kind, memory, mebibytes) in [
             (&smollm2, 16, 1024, F32, Normal, 1687),
             (&smollm2, 16, 1024, F32, Low, 1032),
             (&smollm2, 16, 64, F32, Normal, 886),
-            (&smollm2, 16, 64, Nf4, Normal, 469),
+            (&smollm2, 16, 64, Int4, Normal, 469),
             (&smollm2, 64, 512, F32, Normal, 1874),
             (&smollm2, 16, 2048, Bf16, Normal, 2118),
             (&small, 16, 1024, F32, Normal, 225),
@@ -434,8 +434,8 @@ pub(super) mod tests {
         let gpu = with(|workload| workload.autodiff = true);
         let dropout = with(|workload| (workload.autodiff, workload.dropout) = (true, true));
         assert!(base.activations < gpu.activations && gpu.activations < dropout.activations);
-        let packed = gpu.total(WeightKind::Nf4, Memory::Normal);
-        assert_eq!(packed, gpu.total(WeightKind::Nf4, Memory::Low));
+        let packed = gpu.total(WeightKind::Int4, Memory::Normal);
+        assert_eq!(packed, gpu.total(WeightKind::Int4, Memory::Low));
         assert!(base.weights.q4 < base.weights.q8 && base.weights.q8 < base.weights.bf16);
     }
 }

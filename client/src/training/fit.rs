@@ -61,7 +61,7 @@ impl Plan<'_> {
             ..self.clone()
         });
         let smaller = self.smaller();
-        let kinds = [WeightKind::Bf16, WeightKind::Int8, WeightKind::Nf4]
+        let kinds = [WeightKind::Bf16, WeightKind::Int8, WeightKind::Int4]
             .into_iter()
             .filter(|kind| kind.bytes(1 << 20) < self.kind.bytes(1 << 20))
             .map(|kind| self.with_kind(kind));
@@ -81,7 +81,7 @@ impl Plan<'_> {
         }
         let least = Self {
             memory: Memory::Low,
-            ..self.with_kind(WeightKind::Nf4)
+            ..self.with_kind(WeightKind::Int4)
         };
         std::iter::once(least.clone())
             .chain(least.smaller())

@@ -265,4 +265,16 @@ impl FusedOps for Flex {
             });
         Flex::float_swap_dims(tensor(out, [outputs, rows]), 0, 1)
     }
+
+    fn packed_rows(weight: &Packed<Self>, ids: &[u32]) -> FloatTensor<Self> {
+        let width = weight.shape[1];
+        let host = HostWeight::packed(weight);
+        let mut out = vec![0.0_f32; ids.len() * width];
+        if let Frozen::Packed(packed) = host.frozen() {
+            for (row, &id) in out.chunks_exact_mut(width.max(1)).zip(ids) {
+                packed.unpack_rows(id as usize..id as usize + 1, row);
+            }
+        }
+        tensor(out, [ids.len(), width])
+    }
 }

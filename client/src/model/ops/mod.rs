@@ -16,6 +16,7 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
+use super::llama;
 use super::lora::DropoutMask;
 use super::packed::Packed;
 use super::sequences::Sequences;
@@ -179,6 +180,11 @@ pub trait FusedOps: Backend {
     /// `x weight^T` with a weight in fewer bits, `[rows, in]` to `[rows, out]`.
     fn packed_product(x: FloatTensor<Self>, weight: &Packed<Self>) -> FloatTensor<Self> {
         composed::packed_product::<Self>(x, weight)
+    }
+
+    /// Rows of a matrix in fewer bits, `[ids, columns]`, in `f32`.
+    fn packed_rows(weight: &Packed<Self>, ids: &[u32]) -> FloatTensor<Self> {
+        composed::unwrap(weight.select(llama::ids(ids, &weight.words.device())))
     }
 
     /// What each element of a dropped-out input is multiplied with, `[rows, width]`: zero or

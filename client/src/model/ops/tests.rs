@@ -350,7 +350,7 @@ fn a_dropout_mask_made_on_the_device_keeps_its_share_and_repeats() {
 #[test]
 fn products_with_packed_weights_are_those_with_the_unpacked() {
     let device = Default::default();
-    for kind in [WeightKind::Nf4, WeightKind::Int8, WeightKind::Bf16] {
+    for kind in [WeightKind::Int4, WeightKind::Int8, WeightKind::Bf16] {
         // Several panels and a rest; rows that share blocks, and a single row.
         for (rows, outputs, inputs) in [(5, 150, 40), (1, 64, 128), (3, 10, 64)] {
             let seed = fresh();

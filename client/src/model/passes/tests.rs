@@ -122,7 +122,7 @@ fn gradients_are_those_of_the_plain_composition_in_double_precision() {
         let seed = fresh();
         let weights = random_weights(config(window, bias), seed);
         let device = Default::default();
-        for kind in [WeightKind::F32, WeightKind::Nf4] {
+        for kind in [WeightKind::F32, WeightKind::Int4] {
             let model = Llama::<Flex>::with_kind(&weights, kind, &device).unwrap();
             let double = Llama::<Flex>::in_f64(&weights, kind, &device).unwrap();
             let lora = lora_of(&model, targets, seed ^ 1);
@@ -263,7 +263,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn in_bf16_loss_and_gradients_stay_close_and_the_adapters_are_f32() {
     let weights = random_weights(config(Some(5), true), 7);
     let device = Default::default();
-    for kind in [WeightKind::Bf16, WeightKind::Nf4] {
+    for kind in [WeightKind::Bf16, WeightKind::Int4] {
         // The same weights, computed with in f32.
         let exact = Llama::<Flex>::with_kind(&weights, kind, &device).unwrap();
         let half = Llama::<Flex>::in_bf16(&weights, kind, &device).unwrap();
