@@ -105,11 +105,10 @@ impl LocalWork {
             return Ok(());
         }
         let training = &plan.training;
-        let workload = Workload::of(&plan.adapter.lora, device, kind).with_examples(
-            &self.training,
-            training.batch_size as usize,
-            training.max_tokens as usize,
-        );
+        let max_tokens = training.max_tokens as usize;
+        let workload = Workload::of(&plan.adapter.lora, device, kind)
+            .with_examples(&self.training, training.batch_size as usize, max_tokens)
+            .with_held_out(&self.held_out, self.engine.max_tokens());
         let plan = self.engine.plan(workload, None, self.memory);
         // The weights are in place already.
         Ok(plan.check(free + plan.weights())?)

@@ -122,11 +122,14 @@ pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), F
     if let (Some(base), Some(set)) = (&base, prepared) {
         let config = base.weights.config();
         let kind = args.base_dtype.unwrap_or(args.device.base_kind());
-        let workload = Workload::of(&lora, args.device, kind).with_examples(
-            &set.prepared.examples,
-            args.batch,
-            seq,
-        );
+        let workload = Workload::of(&lora, args.device, kind)
+            .with_examples(&set.prepared.examples, args.batch, seq)
+            .with_held_out(
+                held_out
+                    .as_ref()
+                    .map_or(&[], |set| &set.prepared.examples[..]),
+                seq,
+            );
         let estimate = Estimate::of(config, &workload);
         time = Some(if device_error.is_none() {
             checked.time(args, &lora, base, &set.prepared, &estimate, quiet)

@@ -67,7 +67,15 @@ pub(super) fn run(
     let (training, held_out) = read(args, &pipeline, seq, &mut display)?;
     let kind = args.base_dtype.unwrap_or(args.device.base_kind());
     if !args.ignore_memory {
-        fits(args, &first, weights.config(), kind, seq, &training)?;
+        fits(
+            args,
+            &first,
+            weights.config(),
+            kind,
+            seq,
+            &training,
+            &held_out,
+        )?;
     }
     let engine = Engine::with_kind(&weights, kind, base.name(), &args.device)
         .with_context(|| format!("the base model {}", base.name()))
@@ -126,6 +134,7 @@ fn fits(
     kind: WeightKind,
     seq: usize,
     training: &[Example],
+    held_out: &[Example],
 ) -> Result<(), Failure> {
     let Some(available) = free_memory(&args.device).map_err(data)? else {
         return Ok(());
@@ -134,8 +143,9 @@ fn fits(
         First::Fresh(lora) => lora,
         First::Given(adapter) => adapter.config(),
     };
-    let mut workload =
-        Workload::of(lora, args.device, kind).with_examples(training, args.batch, seq);
+    let mut workload = Workload::of(lora, args.device, kind)
+        .with_examples(training, args.batch, seq)
+        .with_held_out(held_out, seq);
     if args.pack {
         let all = training.iter().map(|e| e.tokens().len()).sum();
         workload.rows = args.batch.saturating_mul(seq).min(all);

@@ -9,6 +9,7 @@ use fedlora_common::adapter::{LoraConfig, Target};
 use serde::Serialize;
 
 use super::device::Device;
+use super::evaluate::POSITIONS;
 use crate::data::Example;
 use crate::model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
 
@@ -52,6 +53,8 @@ pub struct Workload {
     pub dropout: bool,
     /// Threads that compute.
     pub threads: usize,
+    /// Tokens of the largest batch that is scored and not trained on.
+    pub scored: usize,
 }
 
 impl Workload {
@@ -85,6 +88,18 @@ impl Workload {
             autodiff: gpu,
             dropout: false,
             threads: rayon::current_num_threads(),
+            scored: 0,
+        }
+    }
+
+    /// With held-out examples, which are scored in batches of their own.
+    pub fn with_held_out(self, examples: &[Example], max_tokens: usize) -> Self {
+        let lengths = examples.iter().map(|example| example.tokens().len());
+        let lengths = lengths.map(|length| length.min(max_tokens));
+        let longest = lengths.clone().max().unwrap_or(0);
+        Self {
+            scored: lengths.sum::<usize>().min(POSITIONS.max(longest)),
+            ..self
         }
     }
 
@@ -128,6 +143,8 @@ pub struct Estimate {
     pub activations_low: u64,
     /// Bytes that one block's passes and the loss take besides.
     pub working: u64,
+    /// Bytes that scoring held-out records takes, between steps.
+    pub scoring: u64,
     /// Bytes that 8-bit and 4-bit weights take where they are unpacked; little on the CPU.
     pub unpacked: u64,
     /// Bytes of the program itself.
@@ -214,14 +231,19 @@ impl Estimate {
         };
         let block = rows * (float * (a_row + more) + masked);
         let vocab = config.vocab_size as u64;
-        let logits = if workload.autodiff {
-            // Logits of a chunk, their logarithms, and the gradient, beside a chunk of scores.
-            let scores = 4 * heads * rows * QUERIES.min(rows);
-            4 * 3 * vocab * CHUNK.min(rows) + 4 * scores
-        } else {
-            let a_thread = (LOGITS / vocab).clamp(32, 256) * vocab;
-            4 * (rows * vocab).min(a_thread * workload.threads as u64)
+        let logits_of = |rows: u64| {
+            if workload.autodiff {
+                // Logits of a chunk, their logarithms, and the gradient, beside a chunk of scores.
+                let scores = 4 * heads * rows * QUERIES.min(rows);
+                4 * 3 * vocab * CHUNK.min(rows) + 4 * scores
+            } else {
+                let a_thread = (LOGITS / vocab).clamp(32, 256) * vocab;
+                4 * (rows * vocab).min(a_thread * workload.threads as u64)
+            }
         };
+        // One block's forward pass at a time, and the logits.
+        let scored = workload.scored as u64;
+        let scoring = scored * float * (a_row + more) + logits_of(scored);
         let matrices = tensors.iter().filter(|(_, shape)| shape.len() == 2);
         let largest = matrices.map(|(_, shape)| count(shape) as u64).max();
 
@@ -258,7 +280,8 @@ impl Estimate {
             activations: blocks * block,
             activations_low: blocks * float * rows * hidden + block,
             // The gradients of what a block kept, and of its input and output.
-            working: block + 3 * float * rows * hidden + logits,
+            working: block + 3 * float * rows * hidden + logits_of(rows),
+            scoring,
             // The output layer or the embedding, one block's matrices, and a part on its way.
             unpacked: if workload.autodiff {
                 let a_block = weights / blocks.max(1);
@@ -286,7 +309,8 @@ impl Estimate {
             _ => self.activations_low,
         };
         let unpacked = if packed { self.unpacked } else { 0 };
-        let held = self.weights.of(kind) + self.adapter + activations + self.working + unpacked;
+        let passes = (activations + self.working).max(self.scoring);
+        let held = self.weights.of(kind) + self.adapter + passes + unpacked;
         let slack = if self.autodiff { SLACK_ON_GPU } else { SLACK };
         held + held / slack + self.program
     }
@@ -314,6 +338,7 @@ pub(super) mod tests {
             autodiff: false,
             dropout: false,
             threads: 2,
+            scored: 0,
         }
     }
 

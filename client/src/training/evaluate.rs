@@ -10,8 +10,8 @@ use super::trainer::usable;
 use crate::data::Example;
 use crate::model::{Batch, Llama, Lora, Passes};
 
-/// Rows of a batch.
-const POSITIONS: usize = 2048;
+/// Rows of a batch, unless one example has more.
+pub(super) const POSITIONS: usize = 2048;
 
 pub(super) fn place<B: Passes>(
     model: &Llama<B>,
