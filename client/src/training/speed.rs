@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, FloatDType, Tensor};
 use burn_flex::Flex;
 
 use super::device::Device;
@@ -15,23 +15,39 @@ const ENOUGH: f64 = 0.2;
 const MOST: usize = 50;
 
 /// Floating-point operations a second of the product that a model of this shape spends most
-/// on, with so many rows. `None` for a device that this program was not built for.
+/// on, with so many rows, in the type that the device trains in. `None` for a device that this program was not built for.
 pub fn product_rate(device: &Device, config: &LlamaConfig, rows: usize) -> Option<f64> {
     match device {
-        Device::Cpu => Some(measure::<Flex>(&Default::default(), config, rows)),
+        Device::Cpu => Some(measure::<Flex>(
+            &Default::default(),
+            config,
+            rows,
+            FloatDType::F32,
+        )),
         #[cfg(feature = "cuda")]
         Device::Cuda(index) => {
             let gpu = burn_cuda::CudaDevice::new(*index);
-            Some(measure::<burn_cuda::Cuda>(&gpu, config, rows))
+            Some(measure::<burn_cuda::Cuda>(
+                &gpu,
+                config,
+                rows,
+                FloatDType::BF16,
+            ))
         }
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => None,
     }
 }
 
-fn measure<B: Backend>(device: &B::Device, config: &LlamaConfig, rows: usize) -> f64 {
+fn measure<B: Backend>(
+    device: &B::Device,
+    config: &LlamaConfig,
+    rows: usize,
+    float: FloatDType,
+) -> f64 {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let draw = |shape| Tensor::<B, 2>::random(shape, Distribution::Uniform(-1.0, 1.0), device);
+    let draw =
+        |shape| Tensor::<B, 2>::random(shape, Distribution::Uniform(-1.0, 1.0), device).cast(float);
     let (x, weight) = (draw([rows.max(1), hidden]), draw([inner, hidden]));
     let product = || {
         let y = x.clone().matmul(weight.clone().transpose());
