@@ -51,7 +51,9 @@ pub enum DataError {
         source: ParquetError,
     },
     /// Files without a single record.
-    #[error("no record in {files}: expected JSON Lines, a JSON array of records, or Parquet")]
+    #[error(
+        "no record with text in {files}: expected JSON Lines, a JSON array of records, or Parquet"
+    )]
     Empty {
         /// Which files.
         files: String,
