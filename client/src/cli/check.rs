@@ -136,15 +136,20 @@ pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), F
         } else {
             steps(args, &set.prepared)
         });
-        checked.fits(&Plan {
+        // What is wrong with the device is told elsewhere.
+        let available = free_memory(&args.device).ok().flatten();
+        let plan = Plan {
             config,
             device: args.device,
-            workload: workload.clone(),
+            workload,
             batch: Some(args.batch),
             kind,
             memory: args.memory.into(),
-        });
-        memory = Some(memory_section(args, &workload, estimate));
+        };
+        if let Some(available) = available {
+            checked.note(plan.check(available));
+        }
+        memory = Some(memory_section(args, &plan, estimate, available));
     }
     checked.problems.sort_by(|a, b| a.place.cmp(&b.place));
     let device_error = device_error.map(|error| error.to_string());
@@ -322,13 +327,6 @@ impl Checked {
         Ok((training, held_out))
     }
 
-    fn fits(&mut self, plan: &Plan<'_>) {
-        // What is wrong with the device is told elsewhere.
-        if let Ok(Some(available)) = free_memory(&plan.device) {
-            self.note(plan.check(available));
-        }
-    }
-
     fn survey(&mut self, paths: &[PathBuf]) -> Dataset {
         let survey = Survey::of(paths);
         self.files.extend(survey.files);
@@ -422,10 +420,13 @@ fn probe(args: &CheckArgs, lora: &LoraConfig, base: &Opened, length: usize) -> a
     Ok((PROBED * args.batch * length) as f64 / begun.elapsed().as_secs_f64())
 }
 
-fn memory_section(args: &CheckArgs, workload: &Workload, estimate: Estimate) -> MemorySection {
-    let kind = args.base_dtype.unwrap_or(args.device.base_kind());
-    // What is wrong with the device is told elsewhere.
-    let available = free_memory(&args.device).ok().flatten();
+fn memory_section(
+    args: &CheckArgs,
+    plan: &Plan<'_>,
+    estimate: Estimate,
+    available: Option<u64>,
+) -> MemorySection {
+    let (workload, kind) = (&plan.workload, plan.kind);
     MemorySection {
         rank: workload.rank,
         targets: workload.targets.iter().map(ToString::to_string).collect(),

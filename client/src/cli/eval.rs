@@ -157,10 +157,7 @@ pub(super) fn run(args: &EvalArgs, format: Format, quiet: bool) -> Result<(), Fa
             .adapter
             .as_ref()
             .map(|folder| folder.display().to_string()),
-        base_dtype: args
-            .base_dtype
-            .unwrap_or(args.device.base_kind())
-            .to_string(),
+        base_dtype: opened.engine.place().1.to_string(),
         device: args.device.to_string(),
         records: report.records,
         truncated: report.truncated,

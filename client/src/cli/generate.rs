@@ -144,10 +144,7 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
                 .adapter
                 .as_ref()
                 .map(|folder| folder.display().to_string()),
-            base_dtype: args
-                .base_dtype
-                .unwrap_or(args.device.base_kind())
-                .to_string(),
+            base_dtype: opened.engine.place().1.to_string(),
             device: args.device.to_string(),
             text: &made.text,
             tokens: made.tokens.len(),

@@ -287,9 +287,7 @@ impl<B: FusedOps> Llama<B> {
             "a sequence longer than the model's positions"
         );
         let tables = self.rope.tables(sequences.longest());
-        let positions: Vec<i32> = sequences.positions().iter().map(|&p| p as i32).collect();
-        let data = TensorData::new(positions, [sequences.rows()]);
-        let positions = Tensor::<B, 1, Int>::from_data(data, &self.device());
+        let positions = ids(&sequences.positions(), &self.device());
         Rotation {
             cos: tables.cos.select(0, positions.clone()),
             sin: tables.sin.select(0, positions),

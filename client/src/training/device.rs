@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::machine::Machine;
+use super::machine::Cpu;
 use crate::model::WeightKind;
 
 /// A device to train on.
@@ -105,7 +105,10 @@ impl DeviceError {
 /// [`DeviceError`] for a GPU that this program was not built for, whose libraries are missing, or
 /// that the driver does not give.
 pub fn check_device(device: &Device) -> Result<(), DeviceError> {
-    free_memory(device).map(drop)
+    match device {
+        Device::Cpu => Ok(()),
+        Device::Cuda(_) => free_memory(device).map(drop),
+    }
 }
 
 /// Bytes of memory that a device has free; `None` where that is not known.
@@ -114,7 +117,7 @@ pub fn check_device(device: &Device) -> Result<(), DeviceError> {
 /// As [`check_device`].
 pub fn free_memory(device: &Device) -> Result<Option<u64>, DeviceError> {
     match device {
-        Device::Cpu => Ok(Machine::look().cpu.memory_available),
+        Device::Cpu => Ok(Cpu::look().memory_available),
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => open_cuda(*device).map(Some),
         #[cfg(not(feature = "cuda"))]

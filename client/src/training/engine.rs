@@ -177,8 +177,9 @@ impl Engine {
     /// Bytes of a GPU that were taken since the weights were placed: all that the backend
     /// holds, and what other programs took in the meantime. `None` on the CPU.
     pub fn device_memory(&self) -> Option<u64> {
+        let before = self.free_before?;
         let now = free_memory(&self.device).ok().flatten()?;
-        Some(self.free_before?.saturating_sub(now))
+        Some(before.saturating_sub(now))
     }
 
     /// How much memory a training would take, what is held already included.

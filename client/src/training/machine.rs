@@ -62,7 +62,7 @@ impl Machine {
 }
 
 impl Cpu {
-    fn look() -> Self {
+    pub(super) fn look() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let limit = cgroup();
