@@ -48,6 +48,16 @@ impl SplitMix {
     }
 }
 
+/// A seed that is another in every run; a failure shows it.
+#[cfg(test)]
+pub(super) fn fresh() -> u64 {
+    use rand::Rng;
+
+    let seed = fedlora_common::crypto::os_rng().next_u64();
+    println!("seed {seed}");
+    seed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

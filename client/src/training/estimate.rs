@@ -11,14 +11,11 @@ use serde::Serialize;
 use super::device::Device;
 use super::evaluate::POSITIONS;
 use crate::data::Example;
+use crate::model::ops::{CHUNK, QUERIES};
 use crate::model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
 
 /// Most logits that are held at a time on the CPU.
 const LOGITS: u64 = 8 << 20;
-/// Rows whose logits are held at a time by composed operations.
-const CHUNK: u64 = 512;
-/// Queries whose scores are held at a time by composed operations.
-const QUERIES: u64 = 256;
 /// Bytes of an adapter's weight on the CPU: itself, its gradient and AdamW's two moments; twice
 /// in the adapter that the training began with; and what a checkpoint takes to be written.
 const ADAPTER: u64 = 16 + 8 + 16;
@@ -234,8 +231,8 @@ impl Estimate {
         let logits_of = |rows: u64| {
             if workload.autodiff {
                 // Logits of a chunk, their logarithms, and the gradient, beside a chunk of scores.
-                let scores = 4 * heads * rows * QUERIES.min(rows);
-                4 * 3 * vocab * CHUNK.min(rows) + 4 * scores
+                let scores = 4 * heads * rows * (QUERIES as u64).min(rows);
+                4 * 3 * vocab * (CHUNK as u64).min(rows) + 4 * scores
             } else {
                 let a_thread = (LOGITS / vocab).clamp(32, 256) * vocab;
                 4 * (rows * vocab).min(a_thread * workload.threads as u64)

@@ -20,10 +20,10 @@ fn wide(dtype: DType) -> FloatDType {
 }
 
 /// Queries whose scores are held at a time.
-const QUERIES: usize = 256;
+pub(crate) const QUERIES: usize = 256;
 
 /// Rows of logits held at a time.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 
 pub(super) fn wrap<B: FusedOps, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(x))

@@ -12,6 +12,8 @@ pub(in crate::model) mod flex;
 
 use std::sync::Arc;
 
+pub(crate) use composed::{CHUNK, QUERIES};
+
 use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;

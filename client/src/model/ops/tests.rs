@@ -3,25 +3,17 @@
 
 use std::sync::Arc;
 
+use super::composed::{self, unwrap, wrap};
+use super::*;
+use crate::model::random::fresh;
+use crate::model::{SplitMix, WeightKind};
 use burn::backend::Autodiff;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use burn_flex::Flex;
-use rand::Rng;
-
-use super::composed::{self, unwrap, wrap};
-use super::*;
-use crate::model::{SplitMix, WeightKind};
 
 type Train = Autodiff<Flex>;
 type Raw = FloatTensor<Train>;
-
-/// A seed that is another in every run; a failure shows it.
-fn fresh() -> u64 {
-    let seed = fedlora_common::crypto::os_rng().next_u64();
-    println!("seed {seed}");
-    seed
-}
 
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<Flex, D> {
     let mut random = SplitMix::new(seed, 9);

@@ -4,9 +4,8 @@
 use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
-use rand::Rng;
-
 use crate::data::Example;
+use crate::model::random::fresh;
 use crate::model::{Llama3Scaling, LlamaConfig, SplitMix, WeightKind, random_weights};
 
 fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
@@ -34,13 +33,6 @@ fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
         bos_token_id: None,
         eos_token_id: None,
     }
-}
-
-/// A seed that is another in every run; a failure shows it.
-fn fresh() -> u64 {
-    let seed = fedlora_common::crypto::os_rng().next_u64();
-    println!("seed {seed}");
-    seed
 }
 
 fn model(config: LlamaConfig, kind: WeightKind) -> Llama<Flex> {
