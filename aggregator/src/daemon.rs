@@ -10,8 +10,8 @@ use fedlora_common::exit::Exit;
 use fedlora_common::ids::RunId;
 use fedlora_common::spec::{PlanError, RunPlan};
 use fedlora_common::time::Timestamp;
-use fedlora_common::transport::pki::PkiError;
-use fedlora_common::transport::{
+use fedlora_transport::pki::PkiError;
+use fedlora_transport::{
     Credentials, JoinServer, Limits, ServerEndpoint, TlsKeyPair, TransportError,
 };
 use rand::Rng;
@@ -107,7 +107,7 @@ impl Aggregator {
     }
 
     /// The fingerprint that invitations carry.
-    pub fn fingerprint(&self) -> fedlora_common::transport::CaFingerprint {
+    pub fn fingerprint(&self) -> fedlora_transport::CaFingerprint {
         self.opened.authority.fingerprint()
     }
 

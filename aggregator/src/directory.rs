@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use fedlora_common::crypto::os_rng;
 use fedlora_common::crypto::sign::IdentityKey;
 use fedlora_common::ids::RunId;
-use fedlora_common::transport::CertificateAuthority;
-use fedlora_common::transport::files::{Access, write_atomic};
-use fedlora_common::transport::pki::PkiError;
+use fedlora_transport::CertificateAuthority;
+use fedlora_transport::files::{Access, write_atomic};
+use fedlora_transport::pki::PkiError;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::crypto::os_rng;
-use fedlora_common::transport::connection::CloseCode;
-use fedlora_common::transport::hello::receive_hello;
-use fedlora_common::transport::{Connection, JoinServer};
+use fedlora_transport::connection::CloseCode;
+use fedlora_transport::hello::receive_hello;
+use fedlora_transport::{Connection, JoinServer};
 use fedlora_common::wire::codec;
 use fedlora_common::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
 use time::OffsetDateTime;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fedlora_common::ids::MemberName;
 use fedlora_common::time::Timestamp;
-use fedlora_common::transport::files::{Access, write_atomic};
+use fedlora_transport::files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
 /// The state of a run.

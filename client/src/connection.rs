@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use fedlora_common::ids::Digest;
-use fedlora_common::transport::bulk::{
+use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
-use fedlora_common::transport::connection::CloseCode;
-use fedlora_common::transport::endpoint::resolve;
-use fedlora_common::transport::frame::{FrameError, read_frame, write_frame};
-use fedlora_common::transport::hello::hello;
-use fedlora_common::transport::{
+use fedlora_transport::connection::CloseCode;
+use fedlora_transport::endpoint::resolve;
+use fedlora_transport::frame::{FrameError, read_frame, write_frame};
+use fedlora_transport::hello::hello;
+use fedlora_transport::{
     Connection, Credentials, Limits, StreamKind, Traffic, TransportError, connect,
 };
 use fedlora_common::wire::Unverified;

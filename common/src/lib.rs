@@ -1,6 +1,6 @@
 //! What the members' client and the aggregator share: identifiers, the adapter's
 //! layout and files, fixed point, the cryptography, secure aggregation, the run plan,
-//! the wire format, both halves of the round, and the transport.
+//! the wire format, and both halves of the round.
 
 pub mod adapter;
 pub mod crypto;
@@ -11,5 +11,4 @@ pub mod round;
 pub mod secagg;
 pub mod spec;
 pub mod time;
-pub mod transport;
 pub mod wire;

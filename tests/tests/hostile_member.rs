@@ -21,10 +21,10 @@ use fedlora_common::round::participant::{
     ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, ReadyToMask, RoundContext,
 };
 use fedlora_common::spec::RunPlan;
-use fedlora_common::transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
-use fedlora_common::transport::frame::{read_frame, write_frame};
-use fedlora_common::transport::hello::hello;
-use fedlora_common::transport::{
+use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
+use fedlora_transport::frame::{read_frame, write_frame};
+use fedlora_transport::hello::hello;
+use fedlora_transport::{
     Connection, Limits, StreamKind, TransportError, connect, join_connect,
 };
 use fedlora_common::wire::codec::{self, MESSAGE_LIMIT};
@@ -94,7 +94,7 @@ struct Served {
     events: mpsc::UnboundedReceiver<RunEvent>,
     serving: tokio::task::JoinHandle<Result<(), String>>,
     registry: fedlora_aggregator::registry::Registry,
-    fingerprint: fedlora_common::transport::CaFingerprint,
+    fingerprint: fedlora_transport::CaFingerprint,
     work: Arc<LocalWork>,
 }
 

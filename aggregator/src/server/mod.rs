@@ -7,7 +7,7 @@ mod streams;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fedlora_common::transport::ServerEndpoint;
+use fedlora_transport::ServerEndpoint;
 use tokio::sync::mpsc;
 use tracing::warn;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fedlora_common::ids::MemberName;
-use fedlora_common::transport::connection::CloseCode;
-use fedlora_common::transport::frame::{read_frame, write_frame};
-use fedlora_common::transport::hello::receive_hello;
-use fedlora_common::transport::{Connection, MemberConnection, StreamKind, TransportError};
+use fedlora_transport::connection::CloseCode;
+use fedlora_transport::frame::{read_frame, write_frame};
+use fedlora_transport::hello::receive_hello;
+use fedlora_transport::{Connection, MemberConnection, StreamKind, TransportError};
 use fedlora_common::wire::codec::{self, CodecError, MESSAGE_LIMIT};
 use fedlora_common::wire::messages::{ToAggregator, ToMember};
 use fedlora_common::wire::session::{MemberHello, PROTOCOL};

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fedlora_common::ids::{Digest, MemberName};
-use fedlora_common::transport::bulk::{
+use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, FileSink, Manifest, MemorySource,
 };
-use fedlora_common::transport::frame::{FrameError, read_frame, write_frame};
+use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_common::wire::Unverified;
 use fedlora_common::wire::codec::{self, CodecError};
 use fedlora_common::wire::messages::UpdateClaim;

@@ -16,7 +16,7 @@ use fedlora_common::adapter::peft;
 use fedlora_common::crypto::os_rng;
 use fedlora_common::exit::Exit;
 use fedlora_common::time::Timestamp;
-use fedlora_common::transport::TransportError;
+use fedlora_transport::TransportError;
 use fedlora_common::wire::token::InviteToken;
 use rand::Rng;
 use serde_json::json;

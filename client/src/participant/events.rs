@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::ids::{Attempt, Digest, MemberName, RoundNumber, RunId};
-use fedlora_common::transport::Traffic;
+use fedlora_transport::Traffic;
 
 use crate::training::Progress;
 use crate::update::LocalReport;

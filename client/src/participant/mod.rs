@@ -16,7 +16,7 @@ use fedlora_common::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_common::ids::MemberName;
 use fedlora_common::round::participant::RoundLedger;
 use fedlora_common::spec::Floors;
-use fedlora_common::transport::Credentials;
+use fedlora_transport::Credentials;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 

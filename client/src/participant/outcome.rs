@@ -5,7 +5,7 @@ use fedlora_common::exit::Exit;
 use fedlora_common::ids::{Digest, RunId};
 use fedlora_common::round::participant::Refusal;
 use fedlora_common::spec::{FloorBreach, PlanError};
-use fedlora_common::transport::TransportError;
+use fedlora_transport::TransportError;
 
 use crate::connection::LinkError;
 use crate::directory::PinError;

@@ -14,7 +14,7 @@ use fedlora_common::round::participant::{
     ReadyToMask, Refusal, RoundLedger,
 };
 use fedlora_common::secagg::MaskedUpdate;
-use fedlora_common::transport::Traffic;
+use fedlora_transport::Traffic;
 use fedlora_common::wire::Unverified;
 use fedlora_common::wire::messages::{
     Confirmation, Keys, Open, RoundMessage, SealedShares, Survivors, ToAggregator, UpdateClaim,

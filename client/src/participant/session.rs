@@ -9,7 +9,7 @@ use fedlora_common::crypto::os_rng;
 use fedlora_common::ids::{Digest, RoundNumber, RunId};
 use fedlora_common::round::participant::{Expectation, Refusal, RoundContext, check_result};
 use fedlora_common::spec::{Roster, RunPlan, SignedPlan};
-use fedlora_common::transport::Traffic;
+use fedlora_transport::Traffic;
 use fedlora_common::wire::Unverified;
 use fedlora_common::wire::messages::{
     Open, Ready, RoundMessage, RoundResult, ToAggregator, ToMember,

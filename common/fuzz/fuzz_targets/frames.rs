@@ -1,8 +1,8 @@
 //! Frame headers and hello messages.
 #![no_main]
 
-use fedlora_common::transport::frame::{decode_header, encode_header};
-use fedlora_common::transport::hello::decode_hello;
+use fedlora_transport::frame::{decode_header, encode_header};
+use fedlora_transport::hello::decode_hello;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! Manifests of bulk transfers, and the receiver's replies.
 #![no_main]
 
-use fedlora_common::transport::bulk::{Manifest, Reply};
+use fedlora_transport::bulk::{Manifest, Reply};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

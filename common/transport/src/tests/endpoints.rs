@@ -4,10 +4,10 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::*;
-use crate::transport::connection::{CloseCode, StreamKind};
-use crate::transport::error::ServerCertificateProblem;
-use crate::transport::frame::{FrameError, read_frame, write_frame};
-use crate::transport::pki::Revocation;
+use crate::connection::{CloseCode, StreamKind};
+use crate::error::ServerCertificateProblem;
+use crate::frame::{FrameError, read_frame, write_frame};
+use crate::pki::Revocation;
 
 #[tokio::test]
 async fn a_member_connects_and_is_known_by_name_and_key() {
@@ -197,7 +197,7 @@ async fn a_server_is_refused_when_expired_or_in_truth_a_member() {
     let long_ago = now() - time::Duration::days(20);
     let issued = federation
         .authority
-        .issue_server_certificate(&key, long_ago, 10, &mut crate::crypto::os_rng())
+        .issue_server_certificate(&key, long_ago, 10, &mut fedlora_common::crypto::os_rng())
         .unwrap();
     federation.server = Credentials::new(issued.certificate, &key).unwrap();
     let (client, _) = meet(
@@ -270,7 +270,7 @@ async fn nobody_listening_is_said_so() {
     );
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
 
-    let error = crate::transport::endpoint::resolve("no port")
+    let error = crate::endpoint::resolve("no port")
         .await
         .unwrap_err();
     assert!(matches!(error, TransportError::Resolve { .. }), "{error:?}");

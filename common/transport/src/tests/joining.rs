@@ -1,9 +1,9 @@
 //! The enrolment endpoint: a client with a fingerprint and no certificate.
 
 use super::*;
-use crate::transport::error::ServerCertificateProblem;
-use crate::transport::pki::CaFingerprint;
-use crate::transport::{JoinServer, join_connect};
+use crate::error::ServerCertificateProblem;
+use crate::pki::CaFingerprint;
+use crate::{JoinServer, join_connect};
 
 fn listen(credentials: &Credentials, authority: &CertificateAuthority) -> JoinServer {
     JoinServer::bind(loopback(), credentials, authority.certificate(), limits()).unwrap()

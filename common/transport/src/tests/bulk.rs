@@ -1,11 +1,11 @@
 //! A bulk transfer over QUIC, cut off and resumed on another connection.
 
 use super::*;
-use crate::transport::StreamKind;
-use crate::transport::bulk::{
+use crate::StreamKind;
+use crate::bulk::{
     BulkError, Expected, ExpectedLength, FileSink, MIN_CHUNK, Manifest, MemorySource, receive, send,
 };
-use crate::transport::connection::CloseCode;
+use crate::connection::CloseCode;
 
 #[tokio::test]
 async fn an_upload_goes_on_where_a_lost_connection_left_it() {

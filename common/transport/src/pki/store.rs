@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{CertificateAuthority, PkiError, TlsKeyPair, certificate_from_pem, certificate_to_pem};
-use crate::transport::files::{Access, write_atomic};
+use crate::files::{Access, write_atomic};
 
 impl CertificateAuthority {
     /// Stores the authority as two files; the key's has mode 0600.
@@ -105,7 +105,7 @@ mod tests {
         let (certificate, key) = (dir.path().join("ca.pem"), dir.path().join("ca.key"));
         let now = OffsetDateTime::UNIX_EPOCH;
         let authority =
-            CertificateAuthority::create("demo", now, 30, &mut crate::crypto::os_rng()).unwrap();
+            CertificateAuthority::create("demo", now, 30, &mut fedlora_common::crypto::os_rng()).unwrap();
         authority.save(&certificate, &key).unwrap();
         let read = CertificateAuthority::load(&certificate, &key).unwrap();
         assert_eq!(read.fingerprint(), authority.fingerprint());

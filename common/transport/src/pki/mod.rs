@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 pub use authority::{CertificateAuthority, Issued, MAX_REQUEST_BYTES, Revocation, request_key};
 pub use store::{load_certificate, save_certificate};
 
-use crate::ids::{Digest, MemberName};
+use fedlora_common::ids::{Digest, MemberName};
 
 /// The one name in every federation's server certificate. Clients trust a pinned authority and
 /// this name, so an aggregator may move between addresses.

@@ -11,9 +11,9 @@ use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::transport::error::Place;
-use crate::transport::pki::SERVER_NAME;
-use crate::transport::tls::{
+use crate::error::Place;
+use crate::pki::SERVER_NAME;
+use crate::tls::{
     self, ALPN_FEDERATION, ALPN_JOIN, client_config, join_client_config, server_config,
 };
 
