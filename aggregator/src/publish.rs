@@ -6,11 +6,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use fedlora_common::adapter::{Adapter, AdapterError, Layout, peft};
-use fedlora_common::crypto::sign::IdentityKey;
-use fedlora_common::fixed::{FixedError, FixedPoint, RingSum, WeightedMean};
-use fedlora_common::ids::{Digest, MemberIndex};
-use fedlora_common::wire::messages::{Open, RoundResult};
-use fedlora_common::wire::{Unverified, Verified};
+use fedlora_protocol::crypto::sign::IdentityKey;
+use fedlora_protocol::fixed::{FixedError, FixedPoint, RingSum, WeightedMean};
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::wire::messages::{Open, RoundResult};
+use fedlora_protocol::wire::{Unverified, Verified};
 
 use crate::directory::RunDirectory;
 

@@ -9,9 +9,10 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use fedlora_common::adapter::{Adapter, AdapterError, Delta, DeltaError, Factors, Layout};
-use fedlora_common::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
-use fedlora_common::ids::{Digest, DigestWriter, RoundNumber};
-use fedlora_common::spec::{LearningRateSchedule, PlanError, RunPlan};
+use fedlora_protocol::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
+use fedlora_common::digest::{Digest, DigestWriter};
+use fedlora_protocol::ids::RoundNumber;
+use fedlora_protocol::plan::{LearningRateSchedule, PlanError, RunPlan};
 use rand::CryptoRng;
 
 use crate::data::Example;

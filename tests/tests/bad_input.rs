@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use fedlora_client::model::BaseWeights;
 use fedlora_common::adapter::tensors::{self, FloatTensor, FloatType};
-use fedlora_common::time::Timestamp;
-use fedlora_common::wire::token::InviteToken;
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::wire::token::InviteToken;
 use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, program, repository};
 use serde_json::json;
 

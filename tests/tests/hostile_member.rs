@@ -14,26 +14,26 @@ use fedlora_client::enrol;
 use fedlora_client::participant::{Outcome, Participant, ParticipantError};
 use fedlora_client::training::{Device, Engine};
 use fedlora_client::update::LocalWork;
-use fedlora_common::crypto::os_rng;
-use fedlora_common::fixed::Contribution;
-use fedlora_common::ids::MemberIndex;
-use fedlora_common::round::participant::{
+use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::fixed::Contribution;
+use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::round::participant::{
     ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, ReadyToMask, RoundContext,
 };
-use fedlora_common::spec::RunPlan;
+use fedlora_protocol::plan::RunPlan;
 use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{
     Connection, Limits, StreamKind, TransportError, connect, join_connect,
 };
-use fedlora_common::wire::codec::{self, MESSAGE_LIMIT};
-use fedlora_common::wire::messages::{
+use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
+use fedlora_protocol::wire::messages::{
     Keys, Open, Ready, RoundMessage, RoundResult, ToAggregator, ToMember, UpdateClaim,
     vector_digest,
 };
-use fedlora_common::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
-use fedlora_common::wire::{Unverified, Verified};
+use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
+use fedlora_protocol::wire::{Unverified, Verified};
 use fedlora_tests::{Federation, PATIENCE, repository};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -220,7 +220,7 @@ async fn connected(
 #[derive(Default)]
 struct Hostile {
     context: Option<Arc<RoundContext>>,
-    plan: Option<(fedlora_common::ids::RunId, RunPlan)>,
+    plan: Option<(fedlora_protocol::ids::RunId, RunPlan)>,
     keys: Option<ExpectPeerKeys>,
     shares: Option<ExpectPeerShares>,
     open: Option<Open>,
@@ -336,7 +336,7 @@ impl Hostile {
 
     fn signed<T>(&self, body: T, open: &Open) -> Unverified<T>
     where
-        T: fedlora_common::wire::Signable + Clone,
+        T: fedlora_protocol::wire::Signable + Clone,
     {
         let context = self.context.as_ref().expect("the roster comes first");
         let signed = Verified::sign(body, &context.identity, &open.digest());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use fedlora_common::ids::MemberName;
+use fedlora_protocol::ids::MemberName;
 
 /// The operator's program of a federation: invites members, coordinates rounds, publishes the
 /// merged adapter. It never sees a single member's update.

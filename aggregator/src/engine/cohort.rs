@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use fedlora_common::adapter::Adapter;
-use fedlora_common::ids::MemberName;
-use fedlora_common::spec::RunPlan;
-use fedlora_common::wire::messages::Ready;
+use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::wire::messages::Ready;
 
 /// The members that are ready so far.
 #[derive(Debug, Default)]

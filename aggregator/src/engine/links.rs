@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fedlora_common::ids::MemberName;
-use fedlora_common::time::Timestamp;
-use fedlora_common::wire::messages::ToMember;
+use fedlora_protocol::ids::MemberName;
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
 
 use super::SessionId;

@@ -9,10 +9,11 @@ mod rounds;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fedlora_common::fixed::RingSum;
-use fedlora_common::ids::{Attempt, Digest, MemberIndex, MemberName, RoundNumber};
-use fedlora_common::wire::Unverified;
-use fedlora_common::wire::messages::{
+use fedlora_protocol::fixed::RingSum;
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::messages::{
     PhaseName, RoundFailure, RoundResult, ToAggregator, ToMember, UpdateClaim,
 };
 use tokio::sync::{mpsc, oneshot};

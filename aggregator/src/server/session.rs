@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use fedlora_common::ids::MemberName;
+use fedlora_protocol::ids::MemberName;
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::{Connection, MemberConnection, StreamKind, TransportError};
-use fedlora_common::wire::codec::{self, CodecError, MESSAGE_LIMIT};
-use fedlora_common::wire::messages::{ToAggregator, ToMember};
-use fedlora_common::wire::session::{MemberHello, PROTOCOL};
+use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
+use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
+use fedlora_protocol::wire::session::{MemberHello, PROTOCOL};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -79,7 +79,7 @@ pub(super) async fn run(
 async fn greet(
     connection: &Connection,
     name: &MemberName,
-    key: &fedlora_common::ids::Digest,
+    key: &fedlora_common::digest::Digest,
     registry: &Registry,
 ) -> Result<(), SessionError> {
     let (payload, reply) = receive_hello(connection, PATIENCE).await?;

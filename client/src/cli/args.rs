@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use fedlora_client::model::WeightKind;
 use fedlora_client::training::Device;
-use fedlora_common::ids::Digest;
-use fedlora_common::wire::token::InviteToken;
+use fedlora_common::digest::Digest;
+use fedlora_protocol::wire::token::InviteToken;
 
 use super::check::CheckArgs;
 use super::eval::EvalArgs;

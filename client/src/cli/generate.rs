@@ -11,7 +11,7 @@ use fedlora_client::generation::{
 };
 use fedlora_client::model::WeightKind;
 use fedlora_client::training::{DecodeError, Device, Engine};
-use fedlora_common::crypto::os_rng;
+use fedlora_protocol::crypto::os_rng;
 use rand::Rng;
 use serde::Serialize;
 

@@ -9,7 +9,7 @@ use fedlora_client::data::{Batching, Example};
 use fedlora_client::model::{Memory, WeightKind};
 use fedlora_client::training::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
 use fedlora_common::adapter::{Adapter, Target};
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 
 /// What it needs.
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 use rayon::prelude::*;
 use serde::Serialize;
 

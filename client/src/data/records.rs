@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
-use fedlora_common::ids::{Digest, DigestWriter};
+use fedlora_common::digest::{Digest, DigestWriter};
 use serde_json::{Map, Value};
 
 /// Longest line that is read, in bytes.

@@ -1,6 +1,6 @@
 //! What is held out, decided by each record's own content.
 
-use fedlora_common::ids::{Digest, DigestWriter};
+use fedlora_common::digest::{Digest, DigestWriter};
 
 /// A share of the records, the same ones in every run and in whatever order the files come.
 /// Equal records fall on the same side.

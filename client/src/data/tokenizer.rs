@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 

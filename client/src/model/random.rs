@@ -53,7 +53,7 @@ impl SplitMix {
 pub(super) fn fresh() -> u64 {
     use rand::Rng;
 
-    let seed = fedlora_common::crypto::os_rng().next_u64();
+    let seed = fedlora_protocol::crypto::os_rng().next_u64();
     println!("seed {seed}");
     seed
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fedlora_common::adapter::Target;
 use fedlora_common::adapter::tensors::{self, FloatTensor, FloatType, TensorFileError};
-use fedlora_common::ids::{Digest, DigestWriter};
+use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::checkpoint::{Checkpoint, SINGLE_FILE};
 use super::config::{Architecture, LlamaConfig, ModelConfigError};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedlora_common::ids::{Attempt, Digest, MemberName, RoundNumber, RunId};
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
 use fedlora_transport::Traffic;
 
 use crate::training::Progress;

@@ -1,6 +1,6 @@
 //! Cutting a member off on purpose: a simulation's dropouts are broken connections.
 
-use fedlora_common::ids::RoundNumber;
+use fedlora_protocol::ids::RoundNumber;
 
 /// Where in a round a member is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! Taking part in a run: connects, follows the rounds, comes back after a broken connection.
-//! What the messages mean is decided by the pure half in `fedlora_common::round::participant`;
+//! What the messages mean is decided by the pure half in `fedlora_protocol::round::participant`;
 //! here they are fed to it, and what it gives is sent.
 
 mod events;
@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedlora_common::crypto::sign::{IdentityKey, IdentityPublic};
-use fedlora_common::ids::MemberName;
-use fedlora_common::round::participant::RoundLedger;
-use fedlora_common::spec::Floors;
+use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
+use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::round::participant::RoundLedger;
+use fedlora_protocol::plan::Floors;
 use fedlora_transport::Credentials;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};

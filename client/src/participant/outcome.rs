@@ -2,9 +2,10 @@
 
 use fedlora_common::adapter::{Adapter, AdapterError};
 use fedlora_common::exit::Exit;
-use fedlora_common::ids::{Digest, RunId};
-use fedlora_common::round::participant::Refusal;
-use fedlora_common::spec::{FloorBreach, PlanError};
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::RunId;
+use fedlora_protocol::round::participant::Refusal;
+use fedlora_protocol::plan::{FloorBreach, PlanError};
 use fedlora_transport::TransportError;
 
 use crate::connection::LinkError;

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fedlora_common::crypto::os_rng;
-use fedlora_common::fixed::{EncodedUpdate, FixedError};
-use fedlora_common::ids::{Digest, RoundNumber};
-use fedlora_common::round::participant::{
+use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::fixed::{EncodedUpdate, FixedError};
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::RoundNumber;
+use fedlora_protocol::round::participant::{
     ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
     ReadyToMask, Refusal, RoundLedger,
 };
-use fedlora_common::secagg::MaskedUpdate;
+use fedlora_protocol::secagg::MaskedUpdate;
 use fedlora_transport::Traffic;
-use fedlora_common::wire::Unverified;
-use fedlora_common::wire::messages::{
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::messages::{
     Confirmation, Keys, Open, RoundMessage, SealedShares, Survivors, ToAggregator, UpdateClaim,
 };
 
@@ -122,7 +123,7 @@ impl ActiveRound {
 
     pub(super) fn on_peer_shares(
         &mut self,
-        shares: BTreeMap<fedlora_common::ids::MemberIndex, SealedShares>,
+        shares: BTreeMap<fedlora_protocol::ids::MemberIndex, SealedShares>,
     ) -> Result<Reaction, Refusal> {
         match std::mem::replace(&mut self.phase, Phase::Out) {
             Phase::PeerShares(phase) => {

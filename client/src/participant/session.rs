@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fedlora_common::adapter::Adapter;
-use fedlora_common::crypto::os_rng;
-use fedlora_common::ids::{Digest, RoundNumber, RunId};
-use fedlora_common::round::participant::{Expectation, Refusal, RoundContext, check_result};
-use fedlora_common::spec::{Roster, RunPlan, SignedPlan};
+use fedlora_protocol::crypto::os_rng;
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::{RoundNumber, RunId};
+use fedlora_protocol::round::participant::{Expectation, Refusal, RoundContext, check_result};
+use fedlora_protocol::plan::{Roster, RunPlan, SignedPlan};
 use fedlora_transport::Traffic;
-use fedlora_common::wire::Unverified;
-use fedlora_common::wire::messages::{
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::messages::{
     Open, Ready, RoundMessage, RoundResult, ToAggregator, ToMember,
 };
 use tokio::sync::mpsc;

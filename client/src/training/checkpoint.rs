@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fedlora_common::adapter::Layout;
 use fedlora_common::adapter::tensors::{self, TensorFileError};
-use fedlora_common::ids::DigestWriter;
+use fedlora_common::digest::DigestWriter;
 use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};

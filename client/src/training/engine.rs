@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn_flex::Flex;
 use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 
 use super::decode::{Decode, Decoder, Sequence};
 use super::device::{Device, DeviceError, check_device, free_memory};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fedlora_common::adapter::peft::{self, PeftError};
 use fedlora_common::adapter::{Adapter, Factors};
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 use serde::Serialize;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Figures, Scored};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use fedlora_common::ids::{Digest, DigestWriter};
+use fedlora_common::digest::{Digest, DigestWriter};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Example;

@@ -1,8 +1,8 @@
 //! Events as the aggregator's journal holds them.
 #![no_main]
 
-use fedlora_common::round::coordinator::Event;
-use fedlora_common::wire::codec;
+use fedlora_protocol::round::coordinator::Event;
+use fedlora_protocol::wire::codec;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,8 +1,8 @@
 //! Joining: requests and responses.
 #![no_main]
 
-use fedlora_common::wire::codec;
-use fedlora_common::wire::session::{JoinRequest, JoinResponse};
+use fedlora_protocol::wire::codec;
+use fedlora_protocol::wire::session::{JoinRequest, JoinResponse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,8 +1,8 @@
 //! Control messages in both directions.
 #![no_main]
 
-use fedlora_common::wire::codec;
-use fedlora_common::wire::messages::{ToAggregator, ToMember};
+use fedlora_protocol::wire::codec;
+use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

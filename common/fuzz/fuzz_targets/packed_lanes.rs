@@ -1,8 +1,8 @@
 //! Packed masked vectors in each lane width; the first byte chooses the number of lanes.
 #![no_main]
 
-use fedlora_common::fixed::LaneBits;
-use fedlora_common::secagg::pack::{pack, unpack};
+use fedlora_protocol::fixed::LaneBits;
+use fedlora_protocol::secagg::pack::{pack, unpack};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

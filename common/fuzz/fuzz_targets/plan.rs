@@ -1,7 +1,7 @@
 //! Run plans as TOML.
 #![no_main]
 
-use fedlora_common::spec::RunPlan;
+use fedlora_protocol::plan::RunPlan;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -1,8 +1,8 @@
 //! The first bytes of a stream.
 #![no_main]
 
-use fedlora_common::wire::codec;
-use fedlora_common::wire::session::StreamHeader;
+use fedlora_protocol::wire::codec;
+use fedlora_protocol::wire::session::StreamHeader;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

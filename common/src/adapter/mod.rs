@@ -13,7 +13,7 @@ pub mod tensors;
 mod values;
 
 pub use config::{
-    ConfigError, Factor, FactorSchedule, Factors, LoraConfig, ProjectionTensor, Target,
+    ConfigError, Factor, Factors, LoraConfig, ProjectionTensor, Target,
 };
 pub use delta::{Delta, DeltaError};
 pub use layout::{Layout, LayoutError, TensorSpec};

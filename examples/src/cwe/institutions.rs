@@ -59,7 +59,7 @@ mod tests {
     use std::path::Path;
 
     use fedlora_client::data::{Content, Dataset, Record};
-    use fedlora_common::ids::MemberName;
+    use fedlora_protocol::ids::MemberName;
 
     use super::super::normalised;
     use super::*;

@@ -13,7 +13,7 @@ pub mod pairs;
 pub mod vocabulary;
 pub mod xml;
 
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 
 /// Text as it is compared: lower case, every run of other than letters and digits one space.
 pub fn normalised(text: &str) -> String {

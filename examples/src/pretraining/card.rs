@@ -1,7 +1,7 @@
 //! The base model's card and generation settings.
 
 use fedlora_client::model::BaseWeights;
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 
 use super::corpus::Corpus;
 use super::entropy::Baselines;

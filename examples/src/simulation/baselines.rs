@@ -7,8 +7,8 @@ use fedlora_client::data::Example;
 use fedlora_client::training::{Engine, TrainError, TrainOptions};
 use fedlora_client::update::LocalWork;
 use fedlora_common::adapter::{Adapter, Factors};
-use fedlora_common::ids::RoundNumber;
-use fedlora_common::spec::RunPlan;
+use fedlora_protocol::ids::RoundNumber;
+use fedlora_protocol::plan::RunPlan;
 
 use super::data::SimulationData;
 use super::progress::Bars;

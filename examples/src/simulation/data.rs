@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use fedlora_client::data::{Dataset, Example, HeldOut, PrepareOptions, TextPipeline};
-use fedlora_common::ids::MemberName;
+use fedlora_protocol::ids::MemberName;
 
 use super::assets::{self, INSTITUTIONS};
 use super::options::Options;

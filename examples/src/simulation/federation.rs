@@ -18,11 +18,11 @@ use fedlora_client::participant::{Faults, MemberEvent, Outcome, Participant, Rou
 use fedlora_client::training::Engine;
 use fedlora_client::update::LocalWork;
 use fedlora_common::adapter::Adapter;
-use fedlora_common::fixed::RingSum;
-use fedlora_common::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
-use fedlora_common::spec::RunPlan;
-use fedlora_common::time::Timestamp;
-use fedlora_common::wire::messages::RoundResult;
+use fedlora_protocol::fixed::RingSum;
+use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::plan::RunPlan;
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::wire::messages::RoundResult;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use clap::{Parser, ValueEnum};
 use fedlora_client::participant::CutPoint;
 use fedlora_client::training::Device;
-use fedlora_common::adapter::FactorSchedule;
-use fedlora_common::ids::RoundNumber;
+use fedlora_protocol::plan::FactorSchedule;
+use fedlora_protocol::ids::RoundNumber;
 
 /// Runs a whole federation on this machine: one aggregator and several members, over real
 /// QUIC with real certificates and real secure aggregation, on an embedded base model and

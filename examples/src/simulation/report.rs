@@ -15,7 +15,7 @@ pub struct Document {
     /// The seed.
     pub seed: u64,
     /// Which factors are trained: `alternating`, `freeze-a` or `both`.
-    pub factors: fedlora_common::adapter::FactorSchedule,
+    pub factors: fedlora_protocol::plan::FactorSchedule,
     /// The members.
     pub members: Vec<MemberFigures>,
     /// The rounds.

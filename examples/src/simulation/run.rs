@@ -10,8 +10,8 @@ use fedlora_client::participant::{CutPoint, Faults, ParticipantError};
 use fedlora_client::training::{Engine, ModelError, TrainError};
 use fedlora_common::adapter::{LoraConfig, Target, peft};
 use fedlora_common::exit::Exit;
-use fedlora_common::ids::{MemberName, RoundNumber};
-use fedlora_common::spec::{
+use fedlora_protocol::ids::{MemberName, RoundNumber};
+use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, PlanError, RunPlan, Timeouts, TrainingPlan,
 };
 
@@ -220,7 +220,7 @@ fn faults(
         own.cuts.push((round, point));
     };
     if options.drop.is_empty() {
-        let quorum = fedlora_common::secagg::CohortPolicy::lowest(names.len())
+        let quorum = fedlora_protocol::secagg::CohortPolicy::lowest(names.len())
             .map_or(usize::MAX, |policy| policy.quorum());
         if options.rounds >= 2 && quorum < names.len() {
             cut(&names[names.len() - 1], RoundNumber(2), CutPoint::Upload);

@@ -10,7 +10,7 @@
 //! ```
 //! Integers are little-endian.
 
-use fedlora_common::ids::{Digest, DigestWriter};
+use fedlora_common::digest::{Digest, DigestWriter};
 
 /// The smallest chunk size, in bytes.
 pub const MIN_CHUNK: u32 = 256 << 10;

@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 use crate::frame::{FrameError, read_frame, write_frame};
 
 const SIZE: u32 = MIN_CHUNK;

@@ -22,7 +22,7 @@ use super::manifest::{
     MAX_MANIFEST_BYTES, MAX_REPLY_BYTES, MIN_CHUNK, Manifest, ManifestError, Refusal, Reply,
 };
 use super::storage::{ByteSource, ChunkSink};
-use fedlora_common::ids::Digest;
+use fedlora_common::digest::Digest;
 use crate::frame::{FrameError, HEADER_BYTES, encode_header, read_frame, write_frame};
 
 /// Bytes of a chunk's index within its frame.

@@ -20,7 +20,8 @@ use super::{
     CaFingerprint, MEMBER_SUFFIX, PkiError, SERVER_NAME, TlsKeyPair, certificate_from_pem,
     certificate_to_pem, key_digest, parse_certificate,
 };
-use fedlora_common::ids::{Digest, MemberName};
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::MemberName;
 
 /// The longest signing request that is parsed, in bytes. One for a P-256 key takes about 250.
 pub const MAX_REQUEST_BYTES: usize = 4096;

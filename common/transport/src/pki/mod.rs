@@ -23,7 +23,8 @@ use zeroize::Zeroizing;
 pub use authority::{CertificateAuthority, Issued, MAX_REQUEST_BYTES, Revocation, request_key};
 pub use store::{load_certificate, save_certificate};
 
-use fedlora_common::ids::{Digest, MemberName};
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::MemberName;
 
 /// The one name in every federation's server certificate. Clients trust a pinned authority and
 /// this name, so an aggregator may move between addresses.

@@ -13,7 +13,7 @@ fn issue(federation: &Federation, request: &[u8]) -> Result<Issued, PkiError> {
         &name("hospital-a"),
         yesterday(),
         30,
-        &mut fedlora_common::crypto::os_rng(),
+        &mut fedlora_protocol::crypto::os_rng(),
     )
 }
 
@@ -98,7 +98,7 @@ fn an_authority_survives_storage_and_mismatched_halves_are_refused() {
             &name("a"),
             yesterday(),
             30,
-            &mut fedlora_common::crypto::os_rng(),
+            &mut fedlora_protocol::crypto::os_rng(),
         )
         .unwrap();
     let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).unwrap();
@@ -130,7 +130,7 @@ fn validity_is_bounded_by_the_authoritys_own() {
     let (_, issued) = federation.member_from("a", yesterday(), 10_000);
     assert!(issued.not_after <= yesterday() + time::Duration::days(30));
     let request = TlsKeyPair::generate().unwrap().signing_request().unwrap();
-    let rng = &mut fedlora_common::crypto::os_rng();
+    let rng = &mut fedlora_protocol::crypto::os_rng();
     let late = now() + time::Duration::days(60);
     let authority = &federation.authority;
     assert!(matches!(

@@ -197,7 +197,7 @@ async fn a_server_is_refused_when_expired_or_in_truth_a_member() {
     let long_ago = now() - time::Duration::days(20);
     let issued = federation
         .authority
-        .issue_server_certificate(&key, long_ago, 10, &mut fedlora_common::crypto::os_rng())
+        .issue_server_certificate(&key, long_ago, 10, &mut fedlora_protocol::crypto::os_rng())
         .unwrap();
     federation.server = Credentials::new(issued.certificate, &key).unwrap();
     let (client, _) = meet(

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use super::hello::{hello, receive_hello};
 use super::pki::{CertificateAuthority, Credentials, Issued, TlsKeyPair};
 use super::{Limits, MemberConnection, ServerEndpoint, TransportError, connect};
-use fedlora_common::ids::MemberName;
+use fedlora_protocol::ids::MemberName;
 
 /// Generous: these tests wait for events, and fail by what happens, not by when.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,7 +52,7 @@ struct Federation {
 
 impl Federation {
     fn new() -> Self {
-        let rng = &mut fedlora_common::crypto::os_rng();
+        let rng = &mut fedlora_protocol::crypto::os_rng();
         let authority = CertificateAuthority::create("demo", yesterday(), 30, rng).unwrap();
         let key = TlsKeyPair::generate().unwrap();
         let issued = authority
@@ -81,7 +81,7 @@ impl Federation {
                 &name(member),
                 not_before,
                 days,
-                &mut fedlora_common::crypto::os_rng(),
+                &mut fedlora_protocol::crypto::os_rng(),
             )
             .unwrap();
         let credentials = Credentials::new(issued.certificate.clone(), &key).unwrap();

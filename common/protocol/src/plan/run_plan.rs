@@ -1,0 +1,435 @@
+//! The run plan: everything about a run that the operator decides, as one TOML file,
+//! signed before members see it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::FactorSchedule;
+use fedlora_common::adapter::LoraConfig;
+use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
+use crate::fixed::{FixedError, FixedPoint, LaneBits};
+use crate::ids::RunId;
+use fedlora_common::digest::{Digest, DigestWriter};
+use crate::secagg::{CohortPolicy, PolicyError};
+
+/// A run, as the operator writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunPlan {
+    /// How many rounds are run.
+    pub rounds: u32,
+    /// How many members must have joined before the run starts; all of them are the roster.
+    pub members: usize,
+    /// Seed of the first adapter.
+    #[serde(default)]
+    pub seed: u64,
+    /// The base model that all members must hold.
+    #[serde(default)]
+    pub base: BasePlan,
+    /// The adapter's shape, and which of its factors are trained.
+    pub adapter: AdapterPlan,
+    /// Each member's training between two rounds.
+    #[serde(default)]
+    pub training: TrainingPlan,
+    /// How updates are encoded, masked and applied.
+    #[serde(default)]
+    pub aggregation: AggregationPlan,
+    /// How long each phase waits.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// Which base model a run is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BasePlan {
+    /// What `base_model_name_or_path` says in the adapters that the run publishes.
+    pub name: String,
+    /// The digest of configuration and weights; without it, all members must agree on one.
+    pub digest: Option<Digest>,
+}
+
+/// The adapter of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterPlan {
+    /// Rank, alpha, dropout and targets.
+    pub lora: LoraConfig,
+    /// Which factors each round trains and sums.
+    #[serde(default = "alternating")]
+    pub factors: FactorSchedule,
+}
+
+fn alternating() -> FactorSchedule {
+    FactorSchedule::Alternating
+}
+
+/// The learning rate over the run, after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LearningRateSchedule {
+    /// Half a cosine, from the peak to zero at the run's last step.
+    #[default]
+    Cosine,
+    /// A straight line, likewise.
+    Linear,
+    /// The peak throughout.
+    Constant,
+}
+
+/// Local training, the same for every member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingPlan {
+    /// Optimizer steps a round.
+    pub steps: u32,
+    /// Examples a forward pass.
+    pub batch_size: u32,
+    /// Forward passes an optimizer step.
+    pub accumulation: u32,
+    /// Tokens an example is cut at.
+    pub max_tokens: u32,
+    /// The peak learning rate.
+    pub learning_rate: f64,
+    /// How it moves over the whole run.
+    pub schedule: LearningRateSchedule,
+    /// Steps of linear warm-up at the start of the run.
+    pub warmup_steps: u32,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// The gradient's greatest global L2 norm.
+    pub clip_norm: f64,
+}
+
+impl Default for TrainingPlan {
+    fn default() -> Self {
+        Self {
+            steps: 50,
+            batch_size: 8,
+            accumulation: 1,
+            max_tokens: 256,
+            learning_rate: 1e-4,
+            schedule: LearningRateSchedule::Cosine,
+            warmup_steps: 10,
+            weight_decay: 0.01,
+            clip_norm: 1.0,
+        }
+    }
+}
+
+/// Secure FedAvg's parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AggregationPlan {
+    /// Bits a lane: 20, 24 or 32.
+    pub bits: LaneBits,
+    /// The greatest L2 norm of a member's delta; larger ones are scaled down to it.
+    pub clip: f32,
+    /// The greatest weight (examples) of one member; larger ones count as this.
+    pub max_weight: u32,
+    /// The fewest contributors in a sum; without it the lowest that the roster's size allows.
+    pub minimum: Option<usize>,
+    /// What the mean delta is multiplied by before it is added.
+    pub server_learning_rate: f32,
+}
+
+impl Default for AggregationPlan {
+    fn default() -> Self {
+        Self {
+            bits: LaneBits::B24,
+            clip: 10.0,
+            max_weight: 4096,
+            minimum: None,
+            server_learning_rate: 1.0,
+        }
+    }
+}
+
+/// How long the aggregator waits, in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// For the members to join and be ready.
+    pub join: u64,
+    /// For the keys (M1).
+    pub keys: u64,
+    /// For the sealed shares (M2).
+    pub shares: u64,
+    /// For the masked updates (M3): training and upload.
+    pub update: u64,
+    /// For the signatures on the survivor list (M4).
+    pub confirm: u64,
+    /// For the revealed shares (M5).
+    pub reveal: u64,
+    /// For a member whose connection broke to come back before a phase closes without it.
+    pub reconnect: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            join: 3600,
+            keys: 120,
+            shares: 120,
+            update: 7200,
+            confirm: 120,
+            reveal: 120,
+            reconnect: 15,
+        }
+    }
+}
+
+impl Timeouts {
+    /// A number of seconds as a duration.
+    pub fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+}
+
+impl RunPlan {
+    /// Parses a plan and checks it.
+    ///
+    /// # Errors
+    /// [`PlanError`] naming the key, what was found and what would do.
+    pub fn from_toml(text: &str) -> Result<Self, PlanError> {
+        let plan: Self = toml::from_str(text).map_err(|error| PlanError::Syntax {
+            message: error.to_string(),
+        })?;
+        plan.checked()
+    }
+
+    /// Checks what the types alone do not.
+    ///
+    /// # Errors
+    /// As [`RunPlan::from_toml`].
+    pub fn checked(self) -> Result<Self, PlanError> {
+        let positive = |key: &'static str, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                Ok(())
+            } else {
+                Err(PlanError::Range {
+                    key,
+                    got: value.to_string(),
+                    expected: "a finite number above 0",
+                })
+            }
+        };
+        let at_least_one = |key: &'static str, value: u64| {
+            if value > 0 {
+                Ok(())
+            } else {
+                Err(PlanError::Range {
+                    key,
+                    got: value.to_string(),
+                    expected: "1 or more",
+                })
+            }
+        };
+        at_least_one("rounds", self.rounds.into())?;
+        at_least_one("training.steps", self.training.steps.into())?;
+        at_least_one("training.batch_size", self.training.batch_size.into())?;
+        at_least_one("training.accumulation", self.training.accumulation.into())?;
+        if self.training.max_tokens < 2 {
+            return Err(PlanError::Range {
+                key: "training.max_tokens",
+                got: self.training.max_tokens.to_string(),
+                expected: "2 or more",
+            });
+        }
+        positive("training.learning_rate", self.training.learning_rate)?;
+        positive("training.clip_norm", self.training.clip_norm)?;
+        positive(
+            "aggregation.server_learning_rate",
+            self.aggregation.server_learning_rate.into(),
+        )?;
+        if !self.training.weight_decay.is_finite() || self.training.weight_decay < 0.0 {
+            return Err(PlanError::Range {
+                key: "training.weight_decay",
+                got: self.training.weight_decay.to_string(),
+                expected: "a finite number, 0 or more",
+            });
+        }
+        self.policy()?;
+        self.fixed_point()?;
+        Ok(self)
+    }
+
+    /// The numbers that secure aggregation rests on.
+    ///
+    /// # Errors
+    /// A roster or minimum that cannot be protected.
+    pub fn policy(&self) -> Result<CohortPolicy, PlanError> {
+        let policy = match self.aggregation.minimum {
+            Some(minimum) => CohortPolicy::new(self.members, minimum),
+            None => CohortPolicy::lowest(self.members),
+        };
+        policy.map_err(PlanError::Policy)
+    }
+
+    /// The fixed-point format.
+    ///
+    /// # Errors
+    /// Parameters under which a sum could overflow.
+    pub fn fixed_point(&self) -> Result<FixedPoint, PlanError> {
+        let aggregation = &self.aggregation;
+        FixedPoint::new(
+            aggregation.bits,
+            self.members,
+            aggregation.clip,
+            aggregation.max_weight,
+        )
+        .map_err(PlanError::Fixed)
+    }
+
+    /// What M0 repeats: every field counts.
+    pub fn digest(&self) -> Digest {
+        let text = serde_json::to_vec(self).expect("a plan has text keys and finite numbers");
+        Digest::of("fedlora 1 run plan", &text)
+    }
+}
+
+/// A plan with its run's id, signed by the aggregator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SignedPlan {
+    run: RunId,
+    plan: RunPlan,
+    signature: Signature,
+}
+
+impl SignedPlan {
+    /// Signs a plan for one run.
+    pub fn sign(run: RunId, plan: RunPlan, key: &IdentityKey) -> Self {
+        let signature = key.sign(&Self::signed_digest(run, &plan));
+        Self {
+            run,
+            plan,
+            signature,
+        }
+    }
+
+    /// The run and plan, where the aggregator signed them and the plan is a possible one.
+    ///
+    /// # Errors
+    /// A signature that is not the aggregator's, or a plan that [`RunPlan::checked`] refuses.
+    pub fn verify(self, aggregator: &IdentityPublic) -> Result<(RunId, RunPlan), PlanError> {
+        aggregator
+            .verify(&Self::signed_digest(self.run, &self.plan), &self.signature)
+            .map_err(PlanError::Signature)?;
+        Ok((self.run, self.plan.checked()?))
+    }
+
+    fn signed_digest(run: RunId, plan: &RunPlan) -> Digest {
+        DigestWriter::new("fedlora 1 signed plan")
+            .raw(&run.0)
+            .digest(&plan.digest())
+            .finish()
+    }
+}
+
+/// What is wrong with a plan.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// Not TOML, an unknown key, or a value of another type.
+    #[error("{message}")]
+    Syntax {
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// A value out of range.
+    #[error("{key} = {got}: expected {expected}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What was found.
+        got: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A cohort that cannot be protected.
+    #[error("members and aggregation.minimum: {0}")]
+    Policy(PolicyError),
+    /// A sum that could overflow.
+    #[error("aggregation: {0}")]
+    Fixed(FixedError),
+    /// Not signed by the aggregator this member joined.
+    #[error("the plan is not signed by the aggregator that this member joined: {0}")]
+    Signature(BadSignature),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: &str = r#"
+        rounds = 2
+        members = 5
+        [adapter]
+        lora = { rank = 4, alpha = 8.0, dropout = 0.0, targets = ["q", "v"] }
+    "#;
+
+    #[test]
+    fn defaults_fill_a_short_plan() {
+        let plan = RunPlan::from_toml(PLAN).unwrap();
+        assert_eq!(plan.training.learning_rate, 1e-4);
+        assert_eq!(plan.adapter.factors, FactorSchedule::Alternating);
+        assert_eq!(plan.policy().unwrap().quorum(), 4);
+    }
+
+    #[test]
+    fn each_impossible_value_is_refused_by_its_key() {
+        let cases = [
+            ("rounds = 2", "rounds = 0", "rounds"),
+            ("members = 5", "members = 2", "members"),
+            ("members = 5", "members = 5\ncolour = 1", "colour"),
+            ("rank = 4", "rank = 0", "rank"),
+            (
+                "[adapter]",
+                "[training]\nsteps = 0\n[adapter]",
+                "training.steps",
+            ),
+            (
+                "[adapter]",
+                "[training]\nlearning_rate = nan\n[adapter]",
+                "training.learning_rate",
+            ),
+            (
+                "[adapter]",
+                "[aggregation]\nminimum = 3\n[adapter]",
+                "aggregation.minimum",
+            ),
+            (
+                "[adapter]",
+                "[aggregation]\nminimum = 6\n[adapter]",
+                "aggregation.minimum",
+            ),
+            ("[adapter]", "[aggregation]\nbits = 16\n[adapter]", "bits"),
+            (
+                "[adapter]",
+                "[aggregation]\nmax_weight = 9000000\n[adapter]",
+                "greatest weight",
+            ),
+            ("[adapter]", "[aggregation]\nclip = -1.0\n[adapter]", "clip"),
+        ];
+        for (from, to, named) in cases {
+            let error = RunPlan::from_toml(&PLAN.replace(from, to)).unwrap_err();
+            assert!(error.to_string().contains(named), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_plan_changed_after_signing_is_refused() {
+        let key = IdentityKey::from_bytes(&[1; 32]);
+        let plan = RunPlan::from_toml(PLAN).unwrap();
+        let signed = SignedPlan::sign(RunId([1; 16]), plan, &key);
+        signed.clone().verify(&key.public()).unwrap();
+        let other = IdentityKey::from_bytes(&[2; 32]).public();
+        assert!(signed.clone().verify(&other).is_err());
+        let mut changed = signed.clone();
+        changed.plan.aggregation.clip = 100.0;
+        assert!(changed.verify(&key.public()).is_err());
+        let mut moved = signed;
+        moved.run = RunId([2; 16]);
+        assert!(moved.verify(&key.public()).is_err());
+    }
+}

@@ -1,0 +1,472 @@
+//! Every reject: the message is not taken, and the round comes to its sum without it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
+use crate::crypto::os_rng;
+use crate::ids::{Attempt, MemberIndex};
+use fedlora_common::digest::Digest;
+use crate::round::coordinator::{Input, Reject};
+use crate::round::harness::{
+    Federation, Outcome, World, claim, forged, meaningless_shares, phase_of,
+};
+use crate::wire::messages::{
+    Keys, PhaseName, RevealedShare, RoundMessage, SealedShares, UpdateClaim,
+};
+use crate::wire::{Unverified, Verified};
+
+fn message(world: &World<'_>, from: u16, message: RoundMessage) -> Input {
+    Input::Message {
+        from: MemberIndex(from),
+        open: world.federation.open.digest(),
+        message,
+    }
+}
+
+fn upload(world: &World<'_>, from: u16, claim: Unverified<UpdateClaim>) -> Input {
+    Input::Uploaded {
+        from: MemberIndex(from),
+        open: world.federation.open.digest(),
+        claim,
+    }
+}
+
+/// Takes the honest members' inputs until the coordinator is in `phase`.
+fn until(world: &mut World<'_>, phase: PhaseName) {
+    while world.coordinator().phase() != Some(phase) {
+        let input = world.inbox.pop_front().expect("the phase comes");
+        world.take(input).unwrap();
+    }
+    // Signatures beyond the threshold come late: no matter of these tests.
+    world.inbox.retain(|input| phase_of(input) == phase as u8);
+}
+
+/// The input is rejected for this reason, and the round goes on to its sum.
+#[track_caller]
+fn rejected(mut world: World<'_>, input: Input, reason: &Reject) {
+    let before = (world.coordinator().phase(), world.coordinator().awaited());
+    assert_eq!(&world.take(input).unwrap_err(), reason);
+    let after = (world.coordinator().phase(), world.coordinator().awaited());
+    assert_eq!(before, after);
+    let world = world.run();
+    let Some(Outcome::Sum { sum, survivors, .. }) = &world.outcome else {
+        panic!("one bad message cost the round");
+    };
+    assert_eq!(sum, &world.federation.plain_sum(survivors));
+}
+
+fn fresh_keys(member: u16) -> Keys {
+    let mut rng = os_rng();
+    Keys {
+        member: MemberIndex(member),
+        sealing: AgreementSecret::random(&mut rng).public(),
+        masking: AgreementSecret::random(&mut rng).public(),
+        self_mask: Seed::random(&mut rng).commitment(),
+    }
+}
+
+fn signed(federation: &Federation, keys: Keys) -> Unverified<Keys> {
+    let key = &federation.identities[usize::from(keys.member.0)];
+    Verified::sign(keys, key, &federation.open.digest())
+        .unverified()
+        .clone()
+}
+
+#[test]
+fn a_tick_before_the_deadline() {
+    let federation = Federation::new(4);
+    rejected(World::new(&federation), Input::Tick, &Reject::NotYet);
+}
+
+#[test]
+fn a_tick_and_a_message_after_the_end() {
+    let federation = Federation::new(4);
+    let mut world = World::new(&federation).run();
+    world.now = fedlora_common::clock::Timestamp(u64::MAX);
+    assert_eq!(world.take(Input::Tick).unwrap_err(), Reject::NotYet);
+    let late = message(&world, 0, RoundMessage::Reveal(meaningless_shares(&[0])));
+    assert_eq!(
+        world.take(late).unwrap_err(),
+        Reject::Unexpected {
+            message: "revealed shares",
+            phase: None
+        }
+    );
+}
+
+#[test]
+fn an_answer_to_another_opening() {
+    let federation = Federation::new(4);
+    let mut other = federation.open.clone();
+    other.attempt = Attempt(2);
+    let world = World::new(&federation);
+    let input = Input::Message {
+        from: MemberIndex(0),
+        open: other.digest(),
+        message: RoundMessage::Keys(signed(&federation, fresh_keys(0))),
+    };
+    let reason = Reject::OtherRound {
+        round: federation.open.round,
+        attempt: federation.open.attempt,
+    };
+    rejected(world, input, &reason);
+
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Updates);
+    let input = Input::Uploaded {
+        from: MemberIndex(0),
+        open: other.digest(),
+        claim: claim(&federation, MemberIndex(0), &federation.identities[0]),
+    };
+    rejected(world, input, &reason);
+}
+
+#[test]
+fn a_message_of_another_phase() {
+    let federation = Federation::new(4);
+    let open = federation.open.digest();
+    let confirm = RoundMessage::Confirm(federation.identities[0].sign(&open));
+    let keys = RoundMessage::Keys(signed(&federation, fresh_keys(0)));
+    let shares = RoundMessage::Shares(BTreeMap::new());
+    let reveal = RoundMessage::Reveal(meaningless_shares(&[0]));
+    let cases = [
+        (PhaseName::Keys, shares, "shares"),
+        (PhaseName::Shares, keys, "keys"),
+        (PhaseName::Updates, confirm, "confirmation"),
+        (PhaseName::Confirm, reveal, "revealed shares"),
+    ];
+    for (phase, sent, name) in cases {
+        let mut world = World::new(&federation);
+        until(&mut world, phase);
+        let input = message(&world, 0, sent);
+        let reason = Reject::Unexpected {
+            message: name,
+            phase: Some(phase),
+        };
+        rejected(world, input, &reason);
+    }
+    let world = World::new(&federation);
+    let input = upload(
+        &world,
+        0,
+        claim(&federation, MemberIndex(0), &federation.identities[0]),
+    );
+    let reason = Reject::Unexpected {
+        message: "masked update",
+        phase: Some(PhaseName::Keys),
+    };
+    rejected(world, input, &reason);
+}
+
+#[test]
+fn a_second_answer_in_every_phase() {
+    let federation = Federation::new(5);
+    for phase in [
+        PhaseName::Keys,
+        PhaseName::Shares,
+        PhaseName::Updates,
+        PhaseName::Confirm,
+        PhaseName::Reveal,
+    ] {
+        let mut world = World::new(&federation);
+        until(&mut world, phase);
+        let first = world.inbox.pop_front().unwrap();
+        let again = match &first {
+            Input::Message {
+                from,
+                open,
+                message,
+            } => Input::Message {
+                from: *from,
+                open: *open,
+                message: message.clone(),
+            },
+            Input::Uploaded { from, open, claim } => Input::Uploaded {
+                from: *from,
+                open: *open,
+                claim: claim.clone(),
+            },
+            _ => unreachable!("members send messages and uploads"),
+        };
+        world.take(first).unwrap();
+        let reason = Reject::NotAwaited {
+            member: MemberIndex(0),
+        };
+        rejected(world, again, &reason);
+    }
+}
+
+#[test]
+fn a_member_that_left_or_is_not_on_the_roster() {
+    let federation = Federation::new(5);
+    let left = MemberIndex(4);
+    let mut world = World::new(&federation).silence(&[4], PhaseName::Keys);
+    world
+        .take(message(&world, 4, RoundMessage::Abstain))
+        .unwrap();
+    let keys = RoundMessage::Keys(signed(&federation, fresh_keys(4)));
+    let input = message(&world, 4, keys);
+    rejected(world, input, &Reject::NotAwaited { member: left });
+
+    let mut world = World::new(&federation).silence(&[4], PhaseName::Keys);
+    world.take(Input::Absent { member: left }).unwrap();
+    let absent = Input::Absent { member: left };
+    rejected(world, absent, &Reject::NotAwaited { member: left });
+
+    let stranger = MemberIndex(5);
+    let world = World::new(&federation);
+    let mut keys = fresh_keys(0);
+    keys.member = stranger;
+    let input = message(&world, 5, RoundMessage::Keys(forged(keys)));
+    rejected(world, input, &Reject::NotAwaited { member: stranger });
+}
+
+#[test]
+fn an_update_of_a_member_that_shared_nothing() {
+    let federation = Federation::new(5);
+    let mut world = World::new(&federation).silence(&[4], PhaseName::Shares);
+    while world.coordinator().phase() != Some(PhaseName::Updates) {
+        match world.inbox.pop_front() {
+            Some(Input::Message {
+                from: MemberIndex(4),
+                message: RoundMessage::Shares(_),
+                ..
+            }) => {
+                world
+                    .take(Input::Absent {
+                        member: MemberIndex(4),
+                    })
+                    .unwrap();
+            }
+            Some(input) => world.take(input).unwrap(),
+            None => panic!("the phase comes"),
+        }
+    }
+    let member = MemberIndex(4);
+    let input = upload(
+        &world,
+        4,
+        claim(&federation, member, &federation.identities[4]),
+    );
+    rejected(world, input, &Reject::NotAwaited { member });
+}
+
+#[test]
+fn a_message_in_another_members_name() {
+    let federation = Federation::new(4);
+    let (from, claimed) = (MemberIndex(1), MemberIndex(0));
+    let world = World::new(&federation);
+    let keys = RoundMessage::Keys(signed(&federation, fresh_keys(0)));
+    let input = message(&world, 1, keys);
+    rejected(world, input, &Reject::Impersonation { from, claimed });
+
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Updates);
+    let input = upload(
+        &world,
+        1,
+        claim(&federation, claimed, &federation.identities[0]),
+    );
+    rejected(world, input, &Reject::Impersonation { from, claimed });
+}
+
+#[test]
+fn forged_signatures() {
+    let federation = Federation::new(4);
+    let member = MemberIndex(0);
+    let world = World::new(&federation);
+    let input = message(&world, 0, RoundMessage::Keys(forged(fresh_keys(0))));
+    rejected(world, input, &Reject::Signature { member });
+
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Updates);
+    let input = upload(
+        &world,
+        0,
+        claim(&federation, member, &federation.identities[1]),
+    );
+    rejected(world, input, &Reject::Signature { member });
+
+    // A signature, but of another list than the coordinator's.
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Confirm);
+    let other = federation.identities[0].sign(&Digest::of("test", b"another list"));
+    let input = message(&world, 0, RoundMessage::Confirm(other));
+    rejected(world, input, &Reject::Signature { member });
+}
+
+#[test]
+fn keys_that_repeat() {
+    let federation = Federation::new(4);
+    let member = MemberIndex(1);
+    let mut own_twice = fresh_keys(1);
+    own_twice.masking = own_twice.sealing;
+    let mut world = World::new(&federation);
+    let first = world.inbox.pop_front().unwrap();
+    let Input::Message {
+        message: RoundMessage::Keys(taken),
+        ..
+    } = &first
+    else {
+        panic!("members send keys first");
+    };
+    let mut of_another = fresh_keys(1);
+    of_another.sealing = taken.claimed().masking;
+    world.take(first).unwrap();
+    let input = message(
+        &world,
+        1,
+        RoundMessage::Keys(signed(&federation, of_another)),
+    );
+    rejected(world, input, &Reject::RepeatedKey { member });
+
+    let world = World::new(&federation);
+    let input = message(
+        &world,
+        1,
+        RoundMessage::Keys(signed(&federation, own_twice)),
+    );
+    rejected(world, input, &Reject::RepeatedKey { member });
+}
+
+#[test]
+fn weak_keys() {
+    let federation = Federation::new(4);
+    let mut order_one = [0; 32];
+    order_one[0] = 1;
+    // 2^255 - 18 is 1 modulo the field's prime: the same point as above, written otherwise.
+    let mut not_canonical = [0xff; 32];
+    (not_canonical[0], not_canonical[31]) = (0xee, 0x7f);
+    let mut high_bit = fresh_keys(0).sealing.0;
+    high_bit[31] |= 0x80;
+    for point in [[0; 32], order_one, not_canonical, high_bit] {
+        for sealing in [true, false] {
+            let mut keys = fresh_keys(1);
+            if sealing {
+                keys.sealing = AgreementPublic(point);
+            } else {
+                keys.masking = AgreementPublic(point);
+            }
+            let world = World::new(&federation);
+            let input = message(&world, 1, RoundMessage::Keys(signed(&federation, keys)));
+            let member = MemberIndex(1);
+            rejected(world, input, &Reject::WeakKey { member });
+        }
+    }
+}
+
+#[test]
+fn shares_for_others_than_the_round_has_or_of_another_length() {
+    let federation = Federation::new(4);
+    let changes: [fn(&mut BTreeMap<MemberIndex, SealedShares>); 5] = [
+        |shares| {
+            shares.pop_last();
+        },
+        |shares| {
+            shares.insert(MemberIndex(9), SealedShares(vec![0; 80]));
+        },
+        |shares| {
+            shares.insert(MemberIndex(0), SealedShares(vec![0; 80]));
+        },
+        |shares| shares.first_entry().unwrap().get_mut().0.push(0),
+        |shares| shares.first_entry().unwrap().get_mut().0.clear(),
+    ];
+    for change in changes {
+        let mut world = World::new(&federation);
+        until(&mut world, PhaseName::Shares);
+        let Some(Input::Message {
+            message: RoundMessage::Shares(shares),
+            ..
+        }) = world.inbox.front()
+        else {
+            panic!("members send shares next");
+        };
+        let mut shares = shares.clone();
+        change(&mut shares);
+        let input = message(&world, 0, RoundMessage::Shares(shares));
+        let member = MemberIndex(0);
+        rejected(world, input, &Reject::Shares { member });
+    }
+}
+
+#[test]
+fn shares_that_were_not_asked_for() {
+    let federation = Federation::new(6);
+    let dropped = 5;
+    let member = MemberIndex(0);
+    let seed = RevealedShare::SelfMask([1; 32]);
+    let secret = RevealedShare::MaskSecret([1; 32]);
+    // The mask secret of a survivor, the seed of a dropped member, and of a stranger.
+    for (owner, share) in [(1, secret), (dropped, seed.clone()), (9, seed)] {
+        let mut world = World::new(&federation).silence(&[dropped], PhaseName::Updates);
+        while world.coordinator().phase() != Some(PhaseName::Reveal) {
+            match world.inbox.pop_front() {
+                Some(input) => world.take(input).unwrap(),
+                None => {
+                    let member = MemberIndex(dropped);
+                    world.take(Input::Absent { member }).unwrap();
+                }
+            }
+        }
+        let owner = MemberIndex(owner);
+        let input = message(
+            &world,
+            0,
+            RoundMessage::Reveal(BTreeMap::from([(owner, share)])),
+        );
+        rejected(world, input, &Reject::Share { member, owner });
+    }
+}
+
+/// One holder's forged shares are told apart by the commitments and left out.
+#[test]
+fn one_holders_forged_shares_do_not_cost_the_round() {
+    let federation = Federation::new(6);
+    for dropped in [None, Some(0)] {
+        let mut world = World::new(&federation);
+        if let Some(member) = dropped {
+            world = world.silence(&[member], PhaseName::Updates);
+        }
+        while world.coordinator().phase() != Some(PhaseName::Reveal) {
+            match world.inbox.pop_front() {
+                Some(input) => world.take(input).unwrap(),
+                None => world
+                    .take(Input::Absent {
+                        member: MemberIndex(0),
+                    })
+                    .unwrap(),
+            }
+        }
+        for input in &mut world.inbox {
+            let Input::Message {
+                from,
+                message: RoundMessage::Reveal(shares),
+                ..
+            } = input
+            else {
+                continue;
+            };
+            if from.0 == 2 {
+                for share in shares.values_mut() {
+                    let (RevealedShare::SelfMask(bytes) | RevealedShare::MaskSecret(bytes)) = share;
+                    bytes[3] ^= 1;
+                }
+            }
+        }
+        let world = world.run();
+        let Some(Outcome::Sum { sum, survivors, .. }) = &world.outcome else {
+            panic!("one forged holder cost the round");
+        };
+        assert_eq!(sum, &federation.plain_sum(survivors));
+    }
+}
+
+#[test]
+fn a_setup_is_shared_not_copied() {
+    let federation = Federation::new(3);
+    let setup = federation.setup();
+    assert_eq!(setup.digest(), &federation.open.digest());
+    assert_eq!(setup.open(), &federation.open);
+    assert_eq!(Arc::strong_count(&setup), 1);
+}

@@ -1,0 +1,190 @@
+//! Whole rounds among honest members, with and without dropouts in every phase.
+
+use crate::fixed::LaneBits;
+use crate::ids::MemberIndex;
+use crate::round::coordinator::{Coordinator, Event};
+use crate::round::harness::{Federation, Outcome, Stage, World};
+use crate::wire::codec;
+use crate::wire::messages::{PhaseName, RoundFailure};
+
+const PHASES: [PhaseName; 5] = [
+    PhaseName::Keys,
+    PhaseName::Shares,
+    PhaseName::Updates,
+    PhaseName::Confirm,
+    PhaseName::Reveal,
+];
+
+/// The round's sum is exactly that of the survivors' updates; every member that saw it
+/// through takes the result; replaying the journal gives the same.
+fn check_sum(world: World<'_>, expected: &[u16]) {
+    let federation = world.federation;
+    let Some(Outcome::Sum {
+        sum,
+        survivors,
+        dropped,
+        transcript,
+    }) = &world.outcome
+    else {
+        panic!("the round came to nothing");
+    };
+    let expected: Vec<_> = expected.iter().copied().map(MemberIndex).collect();
+    assert_eq!(survivors, &expected);
+    assert_eq!(survivors.len() + dropped.len(), federation.len());
+    assert_eq!(sum, &federation.plain_sum(survivors));
+    assert_eq!(&world.accumulated.len(), &survivors.len());
+    let mean = federation.format.decode(sum).unwrap();
+    let weight: u64 = survivors
+        .iter()
+        .map(|member| 10 + u64::from(member.0))
+        .sum();
+    assert_eq!(mean.weight, weight);
+
+    let (_, replayed) = replay(federation, &world.journal);
+    assert_eq!(
+        replayed.last(),
+        Some(&format!("Unmask {survivors:?} {transcript}"))
+    );
+
+    let result = world.result();
+    let mut took = 0;
+    for stage in world.stages {
+        match stage {
+            Stage::Result(member) => {
+                member
+                    .result(
+                        result.clone(),
+                        &federation.aggregator.public(),
+                        &federation.previous,
+                    )
+                    .unwrap();
+                took += 1;
+            }
+            Stage::Refused(refusal) => panic!("an honest member refused: {refusal}"),
+            _ => {}
+        }
+    }
+    assert!(took >= federation.policy.threshold());
+}
+
+/// Applies a journal from the start; gives the effects in a form that can be compared.
+fn replay(federation: &Federation, journal: &[Vec<u8>]) -> (Coordinator, Vec<String>) {
+    use crate::round::coordinator::Effect;
+    let (mut coordinator, effects) =
+        Coordinator::open(federation.setup(), fedlora_common::clock::Timestamp(1_000_000));
+    let mut shown = Vec::new();
+    let mut show = |effects: Vec<Effect>| {
+        shown.extend(effects.into_iter().map(|effect| match effect {
+            Effect::Unmask(done) => format!("Unmask {:?} {}", done.survivors, done.transcript),
+            other => format!("{other:?}"),
+        }));
+    };
+    show(effects);
+    for bytes in journal {
+        let (next, effects) = coordinator.apply(codec::decode::<Event>(bytes).unwrap());
+        show(effects);
+        coordinator = next;
+    }
+    (coordinator, shown)
+}
+
+#[test]
+fn without_dropouts_the_sum_is_exact_at_every_size_and_width() {
+    for members in [3, 4, 5, 6, 10] {
+        for bits in [LaneBits::B20, LaneBits::B24, LaneBits::B32] {
+            let federation = Federation::with_bits(members, bits);
+            let all: Vec<u16> = (0..members as u16).collect();
+            check_sum(World::new(&federation).run(), &all);
+        }
+    }
+}
+
+#[test]
+fn as_many_dropouts_as_the_quorum_allows_leave_the_sum_exact() {
+    for members in [4, 5, 6, 10] {
+        let federation = Federation::new(members);
+        let spare = members - federation.policy.quorum();
+        for phase in PHASES {
+            for connections_break in [false, true] {
+                // From the front, so that pair masks of either sign are recovered.
+                let silent: Vec<u16> = (0..spare as u16).collect();
+                let mut world = World::new(&federation).silence(&silent, phase);
+                world.connections_break = connections_break;
+                let first = match phase {
+                    PhaseName::Confirm | PhaseName::Reveal => 0,
+                    _ => spare as u16,
+                };
+                let survivors: Vec<u16> = (first..members as u16).collect();
+                check_sum(world.run(), &survivors);
+            }
+        }
+    }
+}
+
+#[test]
+fn members_may_drop_out_in_different_phases() {
+    let federation = Federation::new(10);
+    let world = World::new(&federation)
+        .silence(&[3], PhaseName::Keys)
+        .silence(&[7], PhaseName::Shares)
+        .silence(&[5], PhaseName::Updates);
+    check_sum(world.run(), &[0, 1, 2, 4, 6, 8, 9]);
+}
+
+#[test]
+fn below_the_quorum_each_phase_fails_and_says_so() {
+    for members in [3, 4, 5, 6, 10] {
+        let federation = Federation::new(members);
+        for phase in PHASES {
+            // Signatures and shares take the threshold, everything else the quorum.
+            let needed = match phase {
+                PhaseName::Confirm | PhaseName::Reveal => federation.policy.threshold(),
+                _ => federation.policy.quorum(),
+            };
+            let silent: Vec<u16> = (needed as u16 - 1..members as u16).collect();
+            let world = World::new(&federation).silence(&silent, phase).run();
+            let Some(Outcome::Failed(failure)) = &world.outcome else {
+                panic!("{members} members came to a sum without a quorum in {phase}");
+            };
+            assert_eq!(
+                *failure,
+                RoundFailure::Quorum {
+                    phase,
+                    got: needed as u16 - 1,
+                    needed: needed as u16,
+                }
+            );
+            let (coordinator, effects) = replay(&federation, &world.journal);
+            assert!(coordinator.ended());
+            assert_eq!(effects.last(), Some(&format!("Fail({failure:?})")));
+            assert_eq!(coordinator.may_have_revealed(), phase == PhaseName::Reveal);
+        }
+    }
+}
+
+#[test]
+fn who_leaves_early_is_not_waited_for() {
+    let federation = Federation::new(5);
+    let mut world = World::new(&federation).silence(&[2], PhaseName::Updates);
+    world.connections_break = true;
+    let world = world.run();
+    assert_eq!(world.now, fedlora_common::clock::Timestamp(1_000_000));
+    check_sum(world, &[0, 1, 3, 4]);
+}
+
+#[test]
+fn a_member_that_comes_back_is_sent_what_is_awaited_of_it() {
+    let federation = Federation::new(4);
+    let world = World::new(&federation);
+    let one = MemberIndex(1);
+    assert_eq!(
+        world.coordinator().outstanding(one),
+        [crate::wire::messages::ToMember::Open(
+            federation.open.clone()
+        )]
+    );
+    assert_eq!(world.coordinator().outstanding(MemberIndex(9)), []);
+    let world = world.run();
+    assert_eq!(world.coordinator().outstanding(one), []);
+    assert!(world.coordinator().awaited().is_empty());
+}

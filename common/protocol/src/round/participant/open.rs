@@ -1,0 +1,209 @@
+//! M0: the member checks the round that the aggregator opens, and makes its keys.
+
+use std::sync::Arc;
+
+use rand::CryptoRng;
+
+use fedlora_common::adapter::Factors;
+use crate::crypto::keys::{AgreementSecret, Seed};
+use crate::crypto::sign::IdentityKey;
+use crate::fixed::LaneBits;
+use crate::ids::{MemberIndex, RoundNumber, RunId};
+use fedlora_common::digest::Digest;
+use crate::secagg::CohortPolicy;
+use crate::plan::Roster;
+use crate::wire::messages::{Keys, Open, SUITE};
+use crate::wire::{Unverified, Verified};
+
+use super::keys::ExpectPeerKeys;
+use super::ledger::RoundLedger;
+use super::refusal::Refusal;
+
+/// What stays the same over all rounds of a run.
+#[derive(Debug)]
+pub struct RoundContext {
+    /// The run.
+    pub run: RunId,
+    /// The pinned roster.
+    pub roster: Roster,
+    /// This member's place in it.
+    pub me: MemberIndex,
+    /// This member's identity key.
+    pub identity: Arc<IdentityKey>,
+    /// The digest of the accepted plan.
+    pub plan: Digest,
+    /// The fewest contributors that this member accepts, by the plan and its own floors.
+    pub contributors: usize,
+}
+
+/// What this member expects M0 to say, from its own copy of plan and adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expectation {
+    /// The digest of the global adapter that it holds.
+    pub adapter: Digest,
+    /// The digest of the layout that this round trains.
+    pub layout: Digest,
+    /// The factors that this round trains.
+    pub factors: Factors,
+    /// The plan's clip norm.
+    pub clip: f32,
+    /// The plan's greatest weight.
+    pub max_weight: u32,
+    /// The plan's bits a lane.
+    pub bits: LaneBits,
+}
+
+impl RoundContext {
+    /// Checks M0 and makes fresh keys for the round: M1.
+    ///
+    /// # Errors
+    /// [`Refusal`] where M0 is not the round that this member would take part in.
+    pub fn open(
+        self: &Arc<Self>,
+        open: Open,
+        expected: &Expectation,
+        ledger: &mut dyn RoundLedger,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(ExpectPeerKeys, Unverified<Keys>), Refusal> {
+        let policy = self.check(&open, expected)?;
+        ledger.open(open.run, open.round, open.attempt)?;
+
+        let (sealing, masking) = (AgreementSecret::random(rng), AgreementSecret::random(rng));
+        let self_mask = Seed::random(rng);
+        let keys = Keys {
+            member: self.me,
+            sealing: sealing.public(),
+            masking: masking.public(),
+            self_mask: self_mask.commitment(),
+        };
+        let digest = open.digest();
+        let signed = Verified::sign(keys, &self.identity, &digest);
+        let m1 = signed.unverified().clone();
+        let round = OpenRound {
+            context: Arc::clone(self),
+            policy,
+            threshold: usize::from(open.threshold),
+            digest,
+            open,
+        };
+        Ok((
+            ExpectPeerKeys {
+                round,
+                own: keys,
+                sealing,
+                masking,
+                self_mask,
+            },
+            m1,
+        ))
+    }
+
+    fn check(&self, open: &Open, expected: &Expectation) -> Result<CohortPolicy, Refusal> {
+        if open.suite != SUITE {
+            return Err(Refusal::Suite {
+                got: open.suite,
+                own: SUITE,
+            });
+        }
+        if open.run != self.run {
+            return Err(Refusal::Run);
+        }
+        let pinned = self.roster.digest();
+        if open.roster != pinned {
+            return Err(Refusal::Roster {
+                got: open.roster,
+                pinned,
+            });
+        }
+        if open.plan != self.plan {
+            return Err(Refusal::Plan {
+                got: open.plan,
+                accepted: self.plan,
+            });
+        }
+        if open.adapter != expected.adapter {
+            return Err(Refusal::Adapter {
+                got: open.adapter,
+                own: expected.adapter,
+            });
+        }
+        let parameters = [
+            ("layout", open.layout == expected.layout),
+            ("factors", open.factors == expected.factors),
+            ("clip norm", open.clip == expected.clip),
+            ("greatest weight", open.max_weight == expected.max_weight),
+            ("bits a lane", open.bits == expected.bits),
+        ];
+        if let Some((what, _)) = parameters.into_iter().find(|(_, same)| !same) {
+            return Err(Refusal::Parameter {
+                what,
+                round: open.round,
+            });
+        }
+        if open.round == RoundNumber(0) || open.attempt.0 == 0 {
+            return Err(Refusal::Parameter {
+                what: "number",
+                round: open.round,
+            });
+        }
+        let members = self.roster.len();
+        let lowest = CohortPolicy::lowest(members)?;
+        let threshold = usize::from(open.threshold);
+        if threshold < lowest.threshold() || threshold > members {
+            return Err(Refusal::Threshold {
+                got: threshold,
+                floor: lowest.threshold(),
+                members,
+            });
+        }
+        let minimum = usize::from(open.minimum);
+        // No phase closes below the threshold, so that counts towards this member's own floor.
+        let floor = if threshold >= self.contributors {
+            lowest.minimum()
+        } else {
+            lowest.minimum().max(self.contributors)
+        };
+        if minimum < floor || minimum > members {
+            return Err(Refusal::Minimum {
+                got: minimum,
+                floor,
+                members,
+            });
+        }
+        Ok(CohortPolicy::new(members, minimum)?)
+    }
+}
+
+/// A round that this member agreed to.
+#[derive(Debug)]
+pub(super) struct OpenRound {
+    pub(super) context: Arc<RoundContext>,
+    pub(super) policy: CohortPolicy,
+    pub(super) threshold: usize,
+    pub(super) open: Open,
+    pub(super) digest: Digest,
+}
+
+impl OpenRound {
+    pub(super) fn me(&self) -> MemberIndex {
+        self.context.me
+    }
+
+    /// The fewest members that any message may name.
+    pub(super) fn quorum(&self) -> usize {
+        self.policy.quorum().max(self.threshold)
+    }
+
+    /// Refuses a message that names too few members.
+    pub(super) fn enough(&self, message: &'static str, got: usize) -> Result<(), Refusal> {
+        let needed = self.quorum();
+        if got < needed {
+            return Err(Refusal::TooFew {
+                message,
+                got,
+                needed,
+            });
+        }
+        Ok(())
+    }
+}

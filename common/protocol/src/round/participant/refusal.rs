@@ -1,0 +1,172 @@
+//! Every reason for which a member leaves a round rather than go on.
+
+use crate::crypto::shamir::ShamirError;
+use crate::ids::{MemberIndex, RoundNumber};
+use fedlora_common::digest::Digest;
+use crate::secagg::PolicyError;
+
+use super::ledger::LedgerError;
+
+/// Why a member refuses a message. Each is an attack, or a fault that looks like one.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// Another suite of algorithms.
+    #[error("the round is in suite {got}; this member speaks suite {own} only")]
+    Suite {
+        /// What M0 says.
+        got: u16,
+        /// What this member speaks.
+        own: u16,
+    },
+    /// Another run than the one joined.
+    #[error("the round belongs to another run than the one that this member takes part in")]
+    Run,
+    /// The roster is not the one that was pinned.
+    #[error(
+        "the round's roster {got} is not the pinned one, {pinned}: someone joined, left or changed keys without this member's consent"
+    )]
+    Roster {
+        /// What M0 says.
+        got: Digest,
+        /// What is pinned.
+        pinned: Digest,
+    },
+    /// The plan is not the one that was accepted.
+    #[error("the round's plan {got} is not the accepted one, {accepted}")]
+    Plan {
+        /// What M0 says.
+        got: Digest,
+        /// What was accepted.
+        accepted: Digest,
+    },
+    /// The global adapter is not the one that this member holds.
+    #[error("the round starts from adapter {got}; this member holds {own}")]
+    Adapter {
+        /// What M0 says.
+        got: Digest,
+        /// What this member holds.
+        own: Digest,
+    },
+    /// The layout, factors, clip, weight or bits are not what the plan gives for this round.
+    #[error("the round's {what} differs from what the plan gives for round {round}")]
+    Parameter {
+        /// Which.
+        what: &'static str,
+        /// The round.
+        round: RoundNumber,
+    },
+    /// A threshold below the floor, or impossible.
+    #[error(
+        "a threshold of {got} among {members} members: this member insists on {floor} to {members}"
+    )]
+    Threshold {
+        /// What M0 says.
+        got: usize,
+        /// The lowest that keeps two lists from both being confirmed.
+        floor: usize,
+        /// The roster's size.
+        members: usize,
+    },
+    /// A minimum of contributors below the floor, or impossible.
+    #[error(
+        "a minimum of {got} contributors among {members} members: this member insists on {floor} to {members}"
+    )]
+    Minimum {
+        /// What M0 says.
+        got: usize,
+        /// The lowest that this member accepts.
+        floor: usize,
+        /// The roster's size.
+        members: usize,
+    },
+    /// A cohort that secure aggregation cannot protect.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A round that was seen before, or after whose reveal nothing may follow.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A member that is not on the roster.
+    #[error("the {message} name member {member}, who is not on the roster")]
+    Stranger {
+        /// In which message.
+        message: &'static str,
+        /// Who.
+        member: MemberIndex,
+    },
+    /// A member named twice, or out of order.
+    #[error("the {message} name member {member} twice or out of order")]
+    Repeated {
+        /// In which message.
+        message: &'static str,
+        /// Who.
+        member: MemberIndex,
+    },
+    /// A signature that does not verify.
+    #[error(
+        "member {member}'s signature in the {message} does not verify: forged, or made for another round or model"
+    )]
+    Signature {
+        /// In which message.
+        message: &'static str,
+        /// Whose.
+        member: MemberIndex,
+    },
+    /// The member's own keys came back changed, or not at all.
+    #[error("this member's own keys are missing from the keys or were swapped")]
+    OwnKeys,
+    /// Two members with a key in common.
+    #[error("member {member} has a key that another member of the round has too")]
+    RepeatedKey {
+        /// The later of the two.
+        member: MemberIndex,
+    },
+    /// A key of small order, or not in canonical form.
+    #[error(
+        "member {member}'s key is of small order, so that what is agreed with it is known to everybody, or not in canonical form"
+    )]
+    WeakKey {
+        /// Whose.
+        member: MemberIndex,
+    },
+    /// Fewer members than the round may go on with.
+    #[error(
+        "the {message} hold {got} members, {needed} are needed: a sum of fewer could show one member's update"
+    )]
+    TooFew {
+        /// Which message.
+        message: &'static str,
+        /// How many.
+        got: usize,
+        /// How many must.
+        needed: usize,
+    },
+    /// A survivor that this member made no pair mask with.
+    #[error(
+        "the survivor list names member {member}, who shared no secrets with this member in this round"
+    )]
+    UnknownSurvivor {
+        /// Who.
+        member: MemberIndex,
+    },
+    /// The member's own update is missing from the survivor list, or another stands for it.
+    #[error("the survivor list does not hold this member's own update")]
+    OwnUpdate,
+    /// Signatures on another list than the one that this member signed.
+    #[error("member {member} signed another survivor list than this member did")]
+    OtherList {
+        /// Who.
+        member: MemberIndex,
+    },
+    /// A result that does not follow from this round.
+    #[error("the result's {what} does not follow from this round")]
+    Result {
+        /// Which field.
+        what: &'static str,
+    },
+    /// The aggregator's signature on the result does not verify.
+    #[error("the result is not signed by the aggregator that this member joined")]
+    ResultSignature,
+    /// Sharing this member's secrets failed.
+    #[error("the secrets cannot be shared: {0}")]
+    Shamir(#[from] ShamirError),
+}

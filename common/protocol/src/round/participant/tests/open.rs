@@ -1,0 +1,228 @@
+//! M0: every value that differs from what the member holds or insists on.
+
+use std::sync::Arc;
+
+use super::{offered, refused_by_ledger};
+use fedlora_common::adapter::Factors;
+use crate::fixed::LaneBits;
+use crate::ids::{Attempt, RoundNumber, RunId};
+use fedlora_common::digest::Digest;
+use crate::round::harness::Federation;
+use crate::round::participant::{LedgerError, MemoryLedger, Refusal, RoundContext};
+use crate::plan::Roster;
+use crate::wire::messages::Open;
+
+/// The refusal of an M0 with one value changed. Nothing goes into the ledger for it.
+fn refused(federation: &Federation, change: impl FnOnce(&mut Open)) -> Refusal {
+    let mut open = federation.open.clone();
+    change(&mut open);
+    let mut ledger = MemoryLedger::default();
+    let refusal = offered(federation, &mut ledger, open).unwrap_err();
+    offered(federation, &mut ledger, federation.open.clone()).expect("the honest M0 still opens");
+    refusal
+}
+
+#[test]
+fn another_suite() {
+    let federation = Federation::new(4);
+    assert_eq!(
+        refused(&federation, |open| open.suite = 2),
+        Refusal::Suite { got: 2, own: 1 }
+    );
+}
+
+#[test]
+fn another_run() {
+    let federation = Federation::new(4);
+    assert_eq!(
+        refused(&federation, |open| open.run = RunId([8; 16])),
+        Refusal::Run
+    );
+}
+
+#[test]
+fn a_roster_that_is_not_the_pinned_one() {
+    let federation = Federation::new(4);
+    let mut entries = federation.roster.entries().to_vec();
+    entries[3].identity = federation.aggregator.public();
+    let other = Roster::new(entries).unwrap().digest();
+    assert_eq!(
+        refused(&federation, |open| open.roster = other),
+        Refusal::Roster {
+            got: other,
+            pinned: federation.roster.digest()
+        }
+    );
+}
+
+#[test]
+fn another_plan() {
+    let federation = Federation::new(4);
+    let other = Digest::of("test plan", b"other");
+    assert_eq!(
+        refused(&federation, |open| open.plan = other),
+        Refusal::Plan {
+            got: other,
+            accepted: federation.open.plan
+        }
+    );
+}
+
+#[test]
+fn another_model_than_the_members_own() {
+    let federation = Federation::new(4);
+    let other = Digest::of("test adapter", b"other");
+    assert_eq!(
+        refused(&federation, |open| open.adapter = other),
+        Refusal::Adapter {
+            got: other,
+            own: federation.expected.adapter
+        }
+    );
+}
+
+#[test]
+fn parameters_that_the_plan_does_not_give() {
+    let federation = Federation::new(4);
+    type Change = fn(&mut Open);
+    let changes: [(&str, Change); 8] = [
+        ("layout", |open| {
+            open.layout = Digest::of("test layout", b"other")
+        }),
+        ("factors", |open| open.factors = Factors::A),
+        ("clip norm", |open| open.clip = 2.0),
+        ("clip norm", |open| open.clip = f32::NAN),
+        ("greatest weight", |open| open.max_weight += 1),
+        ("bits a lane", |open| open.bits = LaneBits::B32),
+        ("number", |open| open.round = RoundNumber(0)),
+        ("number", |open| open.attempt = Attempt(0)),
+    ];
+    for (named, change) in changes {
+        match refused(&federation, change) {
+            Refusal::Parameter { what, .. } => assert_eq!(what, named),
+            other => panic!("{named}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_threshold_below_the_floor_or_above_the_roster() {
+    for members in [3, 4, 5, 6, 10] {
+        let federation = Federation::new(members);
+        let floor = federation.policy.threshold();
+        for got in [0, 1, floor - 1, members + 1] {
+            assert_eq!(
+                refused(&federation, |open| open.threshold = got as u16),
+                Refusal::Threshold {
+                    got,
+                    floor,
+                    members
+                }
+            );
+        }
+    }
+}
+
+#[test]
+fn a_single_contributor_or_a_minimum_below_the_floor() {
+    for members in [3, 4, 5, 6, 10] {
+        let federation = Federation::new(members);
+        let floor = federation.policy.minimum();
+        for got in [0, 1, floor - 1, members + 1] {
+            assert_eq!(
+                refused(&federation, |open| open.minimum = got as u16),
+                Refusal::Minimum {
+                    got,
+                    floor,
+                    members
+                }
+            );
+        }
+    }
+}
+
+#[test]
+fn fewer_contributors_than_the_members_own_floor() {
+    let mut federation = Federation::new(6);
+    let context = &federation.contexts[0];
+    federation.contexts[0] = Arc::new(RoundContext {
+        run: context.run,
+        roster: Roster::clone(&context.roster),
+        me: context.me,
+        identity: Arc::clone(&context.identity),
+        plan: context.plan,
+        contributors: 5,
+    });
+    let mut ledger = MemoryLedger::default();
+    assert_eq!(
+        offered(&federation, &mut ledger, federation.open.clone()),
+        Err(Refusal::Minimum {
+            got: 4,
+            floor: 5,
+            members: 6
+        })
+    );
+    // Either number answers for it: no phase closes below the larger.
+    let mut more = federation.open.clone();
+    more.threshold = 5;
+    offered(&federation, &mut ledger, more).unwrap();
+    let mut more = federation.open.clone();
+    (more.minimum, more.round) = (5, RoundNumber(2));
+    offered(&federation, &mut ledger, more).unwrap();
+}
+
+#[test]
+fn replayed_rounds_and_attempts() {
+    let federation = Federation::new(4);
+    let mut ledger = MemoryLedger::default();
+    let open = |round, attempt| Open {
+        round: RoundNumber(round),
+        attempt: Attempt(attempt),
+        ..federation.open.clone()
+    };
+    offered(&federation, &mut ledger, open(2, 2)).unwrap();
+    for (round, attempt) in [(2, 2), (2, 1), (1, 3), (1, 1)] {
+        let refusal = offered(&federation, &mut ledger, open(round, attempt)).unwrap_err();
+        assert_eq!(
+            refused_by_ledger(&refusal),
+            &LedgerError::Replayed {
+                round: RoundNumber(round),
+                attempt: Attempt(attempt),
+                last_round: RoundNumber(2),
+                last_attempt: Attempt(2),
+            }
+        );
+    }
+    offered(&federation, &mut ledger, open(2, 3)).unwrap();
+    offered(&federation, &mut ledger, open(3, 1)).unwrap();
+}
+
+#[test]
+fn every_field_of_m0_is_in_its_digest() {
+    let federation = Federation::new(4);
+    let other = Digest::of("test", b"other");
+    let changes: [fn(&mut Open, Digest); 14] = [
+        |open, _| open.suite = 2,
+        |open, _| open.run = RunId([9; 16]),
+        |open, _| open.round = RoundNumber(2),
+        |open, _| open.attempt = Attempt(2),
+        |open, other| open.roster = other,
+        |open, other| open.adapter = other,
+        |open, other| open.plan = other,
+        |open, other| open.layout = other,
+        |open, _| open.factors = Factors::A,
+        |open, _| open.clip = 2.0,
+        |open, _| open.max_weight = 7,
+        |open, _| open.bits = LaneBits::B32,
+        |open, _| open.threshold += 1,
+        |open, _| open.minimum -= 1,
+    ];
+    let mut digests = vec![federation.open.digest()];
+    for change in changes {
+        let mut open = federation.open.clone();
+        change(&mut open, other);
+        let digest = open.digest();
+        assert!(!digests.contains(&digest));
+        digests.push(digest);
+    }
+}

@@ -1,0 +1,53 @@
+//! M3: the one masked update of the round.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::fixed::EncodedUpdate;
+use crate::ids::MemberIndex;
+use fedlora_common::digest::Digest;
+use crate::secagg::{MaskedUpdate, Masker};
+use crate::wire::messages::{Open, UpdateClaim, vector_digest};
+use crate::wire::{Unverified, Verified};
+
+use super::open::OpenRound;
+use super::reveal::ExpectSurvivors;
+use super::shares::HeldShares;
+
+/// All shares are exchanged; this member waits for its own training to end.
+#[derive(Debug)]
+pub struct ReadyToMask {
+    pub(super) round: OpenRound,
+    pub(super) transcript: Digest,
+    pub(super) sharing: BTreeSet<MemberIndex>,
+    pub(super) held: BTreeMap<MemberIndex, HeldShares>,
+    pub(super) masker: Masker,
+}
+
+impl ReadyToMask {
+    /// The round's M0.
+    pub fn open(&self) -> &Open {
+        &self.round.open
+    }
+
+    /// Masks the update, consuming masker and update both.
+    pub fn mask(
+        self,
+        update: EncodedUpdate,
+    ) -> (ExpectSurvivors, MaskedUpdate, Unverified<UpdateClaim>) {
+        let masked = self.masker.mask(update);
+        let vector = vector_digest(masked.as_bytes());
+        let claim = UpdateClaim {
+            member: self.round.me(),
+            vector,
+        };
+        let signed = Verified::sign(claim, &self.round.context.identity, &self.round.digest);
+        let next = ExpectSurvivors {
+            round: self.round,
+            transcript: self.transcript,
+            sharing: self.sharing,
+            held: self.held,
+            vector,
+        };
+        (next, masked, signed.unverified().clone())
+    }
+}

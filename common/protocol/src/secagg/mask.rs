@@ -1,0 +1,152 @@
+//! The masker: made for one round, consumed by masking one update.
+
+use std::fmt;
+
+use crate::crypto::keys::{AgreementError, AgreementPublic, AgreementSecret, Seed};
+use crate::crypto::prg::Prg;
+use crate::fixed::{EncodedUpdate, LaneBits};
+use crate::ids::MemberIndex;
+use fedlora_common::digest::{Digest, DigestWriter};
+
+use super::pack;
+
+/// Which way a pair's mask goes into this member's vector: plus at the lower place, minus
+/// at the higher, so that the two cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Plus,
+    Minus,
+}
+
+impl Sign {
+    pub(crate) fn at(me: MemberIndex, peer: MemberIndex) -> Self {
+        if me < peer { Self::Plus } else { Self::Minus }
+    }
+
+    pub(crate) fn opposite(self) -> Self {
+        match self {
+            Self::Plus => Self::Minus,
+            Self::Minus => Self::Plus,
+        }
+    }
+}
+
+/// Derives the seed of the mask that members `a` and `b` have in common. Both compute the
+/// same from their own secret and the other's public key; `transcript` holds the global
+/// adapter's digest, so members that were shown different models get masks that do not
+/// cancel.
+///
+/// # Errors
+/// [`AgreementError`] where the peer's key is of small order.
+pub(crate) fn pair_seed(
+    secret: &AgreementSecret,
+    theirs: &AgreementPublic,
+    pair: (MemberIndex, MemberIndex),
+    transcript: &Digest,
+) -> Result<Seed, AgreementError> {
+    let (low, high) = (pair.0.min(pair.1), pair.0.max(pair.1));
+    let binding = DigestWriter::new("fedlora 1 pair mask binding")
+        .digest(transcript)
+        .number(low.0.into())
+        .number(high.0.into())
+        .finish();
+    secret.agree(theirs, "fedlora 1 pair mask seed", &binding)
+}
+
+/// Adds or subtracts the expansion of `seed` to ring lanes.
+pub(crate) fn apply(lanes: &mut [u32], seed: &Seed, sign: Sign, bits: LaneBits) {
+    let mask = bits.mask();
+    match sign {
+        Sign::Plus => Prg::new(seed).for_each(lanes, |lane, word| {
+            *lane = lane.wrapping_add(word) & mask;
+        }),
+        Sign::Minus => Prg::new(seed).for_each(lanes, |lane, word| {
+            *lane = lane.wrapping_sub(word) & mask;
+        }),
+    }
+}
+
+/// One member's masks for one round.
+pub struct Masker {
+    own: Seed,
+    pairs: Vec<(Sign, Seed)>,
+}
+
+impl Masker {
+    /// A masker of the member at `me`, with its self-mask seed, its mask secret, and every
+    /// peer that shared its secrets in this round.
+    ///
+    /// # Errors
+    /// [`WeakPeer`] where a peer's key is of small order.
+    pub fn new(
+        me: MemberIndex,
+        own: Seed,
+        secret: &AgreementSecret,
+        peers: impl IntoIterator<Item = (MemberIndex, AgreementPublic)>,
+        transcript: &Digest,
+    ) -> Result<Self, WeakPeer> {
+        let pairs = peers
+            .into_iter()
+            .map(|(peer, key)| {
+                pair_seed(secret, &key, (me, peer), transcript)
+                    .map(|seed| (Sign::at(me, peer), seed))
+                    .map_err(|source| WeakPeer { peer, source })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { own, pairs })
+    }
+
+    /// Masks the one update of this round. The masker is gone afterwards: a second vector
+    /// under the same masks would give the difference away.
+    pub fn mask(self, update: EncodedUpdate) -> MaskedUpdate {
+        let bits = update.bits();
+        let mut lanes = update.into_lanes();
+        apply(&mut lanes, &self.own, Sign::Plus, bits);
+        for (sign, seed) in &self.pairs {
+            apply(&mut lanes, seed, *sign, bits);
+        }
+        MaskedUpdate {
+            packed: pack::pack(bits, &lanes),
+        }
+    }
+}
+
+impl fmt::Debug for Masker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Masker({} pairs)", self.pairs.len())
+    }
+}
+
+/// A peer whose key is of small order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("member {peer}: {source}")]
+pub struct WeakPeer {
+    /// Whose key.
+    pub peer: MemberIndex,
+    /// What is wrong with it.
+    pub source: AgreementError,
+}
+
+/// A masked update as it travels: uniformly random to whoever lacks the masks.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MaskedUpdate {
+    packed: Vec<u8>,
+}
+
+impl MaskedUpdate {
+    /// The packed lanes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.packed
+    }
+
+    /// The packed lanes, handed over.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.packed
+    }
+}
+
+impl fmt::Debug for MaskedUpdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MaskedUpdate({} bytes)", self.packed.len())
+    }
+}

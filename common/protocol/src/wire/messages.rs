@@ -1,0 +1,421 @@
+//! The round's messages, M0 to M6.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use fedlora_common::adapter::{Factors, Layout};
+use crate::crypto::keys::AgreementPublic;
+use crate::crypto::sign::Signature;
+use crate::fixed::LaneBits;
+use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
+use fedlora_common::digest::{Digest, DigestWriter};
+use crate::plan::{Roster, SignedPlan};
+
+use super::verified::{Signable, Unverified};
+
+/// The suite of algorithms: X25519, AES-256-CTR, ChaCha20-Poly1305, Ed25519, BLAKE3,
+/// Shamir over GF(256).
+pub const SUITE: u16 = 1;
+
+/// M0: the aggregator opens a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// [`SUITE`].
+    pub suite: u16,
+    /// The run.
+    pub run: RunId,
+    /// The round.
+    pub round: RoundNumber,
+    /// The try at it.
+    pub attempt: Attempt,
+    /// The digest of the roster.
+    pub roster: Digest,
+    /// The digest of the global adapter that training starts from.
+    pub adapter: Digest,
+    /// The digest of the plan.
+    pub plan: Digest,
+    /// The digest of the layout of what this round trains.
+    pub layout: Digest,
+    /// The factors that this round trains.
+    pub factors: Factors,
+    /// The greatest L2 norm of a delta.
+    pub clip: f32,
+    /// The greatest weight.
+    pub max_weight: u32,
+    /// Bits a lane.
+    pub bits: LaneBits,
+    /// Shares that recover a secret; signatures that confirm a list.
+    pub threshold: u16,
+    /// The fewest contributors in the sum.
+    pub minimum: u16,
+}
+
+impl Open {
+    /// What every signature, seal and mask of this round is bound to.
+    pub fn digest(&self) -> Digest {
+        let factors = match self.factors {
+            Factors::Both => 0,
+            Factors::A => 1,
+            Factors::B => 2,
+        };
+        DigestWriter::new("fedlora 1 M0 open")
+            .number(self.suite.into())
+            .raw(&self.run.0)
+            .number(self.round.0.into())
+            .number(self.attempt.0.into())
+            .digest(&self.roster)
+            .digest(&self.adapter)
+            .digest(&self.plan)
+            .digest(&self.layout)
+            .number(factors)
+            .number(self.clip.to_bits().into())
+            .number(self.max_weight.into())
+            .number(self.bits.bits().into())
+            .number(self.threshold.into())
+            .number(self.minimum.into())
+            .finish()
+    }
+}
+
+/// M1: a member's fresh keys for one round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Whose they are.
+    pub member: MemberIndex,
+    /// For sealing shares to this member.
+    pub sealing: AgreementPublic,
+    /// For the pair masks.
+    pub masking: AgreementPublic,
+    /// The commitment to the self-mask seed.
+    pub self_mask: Digest,
+}
+
+impl Signable for Keys {
+    fn signed_digest(&self, open: &Digest) -> Digest {
+        DigestWriter::new("fedlora 1 M1 keys")
+            .digest(open)
+            .number(self.member.0.into())
+            .raw(&self.sealing.0)
+            .raw(&self.masking.0)
+            .digest(&self.self_mask)
+            .finish()
+    }
+}
+
+/// The digest of all keys of a round: what masks and sealed shares are bound to. `keys` is
+/// ordered by member.
+pub fn keys_digest<'a>(open: &Digest, keys: impl IntoIterator<Item = &'a Keys>) -> Digest {
+    let mut writer = DigestWriter::new("fedlora 1 keys transcript");
+    writer.digest(open);
+    for one in keys {
+        writer.digest(&one.signed_digest(open));
+    }
+    writer.finish()
+}
+
+/// M2: one sender's shares for one holder, sealed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedShares(pub Vec<u8>);
+
+impl fmt::Debug for SealedShares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedShares({} bytes)", self.0.len())
+    }
+}
+
+/// M3, beside the vector itself: which vector it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateClaim {
+    /// Whose update it is.
+    pub member: MemberIndex,
+    /// The digest of the packed masked vector.
+    pub vector: Digest,
+}
+
+impl Signable for UpdateClaim {
+    fn signed_digest(&self, open: &Digest) -> Digest {
+        DigestWriter::new("fedlora 1 M3 masked update")
+            .digest(open)
+            .number(self.member.0.into())
+            .digest(&self.vector)
+            .finish()
+    }
+}
+
+/// The digest of a packed masked vector, the same that the bulk transfer checks.
+pub fn vector_digest(packed: &[u8]) -> Digest {
+    Digest::from_bytes(*blake3::hash(packed).as_bytes())
+}
+
+/// M4: who is in the sum, with the digests of their masked vectors.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Survivors(pub BTreeMap<MemberIndex, Digest>);
+
+impl Survivors {
+    /// The digest of the list alone.
+    pub fn digest(&self, open: &Digest) -> Digest {
+        let mut writer = DigestWriter::new("fedlora 1 M4 survivors");
+        writer.digest(open).number(self.0.len() as u64);
+        for (member, vector) in &self.0 {
+            writer.number(member.0.into()).digest(vector);
+        }
+        writer.finish()
+    }
+}
+
+/// What a survivor signs: the list, as seen by one of its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// Who signs.
+    pub member: MemberIndex,
+    /// The digest of the list, of [`Survivors::digest`].
+    pub list: Digest,
+}
+
+impl Signable for Confirmation {
+    fn signed_digest(&self, open: &Digest) -> Digest {
+        DigestWriter::new("fedlora 1 M4 confirmation")
+            .digest(open)
+            .number(self.member.0.into())
+            .digest(&self.list)
+            .finish()
+    }
+}
+
+/// M5: the share that one holder reveals of one member's secret. Wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub enum RevealedShare {
+    /// Of a survivor: its self-mask seed.
+    SelfMask([u8; 32]),
+    /// Of a member that dropped out: its mask secret.
+    MaskSecret([u8; 32]),
+}
+
+impl fmt::Debug for RevealedShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SelfMask(_) => "SelfMask(..)",
+            Self::MaskSecret(_) => "MaskSecret(..)",
+        })
+    }
+}
+
+/// M6: what a round came to, signed by the aggregator and chained to the round before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundResult {
+    /// The run.
+    pub run: RunId,
+    /// The round.
+    pub round: RoundNumber,
+    /// The attempt that came to this.
+    pub attempt: Attempt,
+    /// The digest of the new global adapter.
+    pub adapter: Digest,
+    /// The sum of the survivors' weights.
+    pub total_weight: u64,
+    /// The digest of keys and survivor list.
+    pub transcript: Digest,
+    /// The digest of the previous round's result; of the run's start for the first.
+    pub previous: Digest,
+    /// Who is in the sum.
+    pub survivors: Vec<MemberIndex>,
+    /// Who shared secrets in this round and is not in the sum, and who did not take part.
+    pub dropped: Vec<MemberIndex>,
+    /// Weighted mean training loss, from the masked sum.
+    pub train_loss: Option<f32>,
+    /// Weighted mean loss of the round's starting adapter on the members' held-out data,
+    /// from the masked sum.
+    pub eval_loss: Option<f32>,
+}
+
+impl RoundResult {
+    /// What the next round's result is chained to.
+    pub fn digest(&self) -> Digest {
+        let members = |list: &[MemberIndex]| {
+            list.iter()
+                .flat_map(|member| member.0.to_le_bytes())
+                .collect::<Vec<_>>()
+        };
+        let loss = |loss: Option<f32>| loss.map_or(u64::MAX, |value| value.to_bits().into());
+        DigestWriter::new("fedlora 1 M6 result")
+            .raw(&self.run.0)
+            .number(self.round.0.into())
+            .number(self.attempt.0.into())
+            .digest(&self.adapter)
+            .number(self.total_weight)
+            .digest(&self.transcript)
+            .digest(&self.previous)
+            .bytes(&members(&self.survivors))
+            .bytes(&members(&self.dropped))
+            .number(loss(self.train_loss))
+            .number(loss(self.eval_loss))
+            .finish()
+    }
+
+    /// What the first round's result is chained to.
+    pub fn chain_start(run: RunId, plan: &Digest, roster: &Digest, adapter: &Digest) -> Digest {
+        DigestWriter::new("fedlora 1 result chain")
+            .raw(&run.0)
+            .digest(plan)
+            .digest(roster)
+            .digest(adapter)
+            .finish()
+    }
+
+    /// The transcript digest of a round.
+    pub fn transcript_of(keys: &Digest, list: &Digest) -> Digest {
+        DigestWriter::new("fedlora 1 round transcript")
+            .digest(keys)
+            .digest(list)
+            .finish()
+    }
+}
+
+impl Signable for RoundResult {
+    fn signed_digest(&self, context: &Digest) -> Digest {
+        DigestWriter::new("fedlora 1 M6 signature")
+            .digest(context)
+            .digest(&self.digest())
+            .finish()
+    }
+}
+
+/// Why a round came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum RoundFailure {
+    /// Too few members went through a phase.
+    #[error("{got} members answered in the {phase} phase, {needed} are needed")]
+    Quorum {
+        /// The phase.
+        phase: PhaseName,
+        /// How many answered.
+        got: u16,
+        /// How many must.
+        needed: u16,
+    },
+    /// The revealed shares do not give back what was committed to.
+    #[error("the revealed shares do not recover the masks")]
+    Recovery,
+    /// The unmasked sum is no sum of encoded updates.
+    #[error("the unmasked sum is not a sum of encoded updates")]
+    Sum,
+    /// The aggregator could not store or read what it needs.
+    #[error("the aggregator's storage failed")]
+    Storage,
+}
+
+/// The coordinator's phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseName {
+    /// Collecting M1.
+    Keys,
+    /// Collecting M2.
+    Shares,
+    /// Collecting M3.
+    Updates,
+    /// Collecting M4.
+    Confirm,
+    /// Collecting M5.
+    Reveal,
+}
+
+impl fmt::Display for PhaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys => "keys",
+            Self::Shares => "shares",
+            Self::Updates => "updates",
+            Self::Confirm => "confirm",
+            Self::Reveal => "reveal",
+        })
+    }
+}
+
+/// From the aggregator to one member, on its control stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToMember {
+    /// The run that this aggregator serves.
+    Plan(SignedPlan),
+    /// The run's members, once all have joined.
+    Roster(Roster),
+    /// M0.
+    Open(Open),
+    /// M1, of all members that take part.
+    PeerKeys(Vec<Unverified<Keys>>),
+    /// M2, what the others sealed for this member.
+    PeerShares(BTreeMap<MemberIndex, SealedShares>),
+    /// M4, the list to sign.
+    Survivors(Survivors),
+    /// M4, the others' signatures.
+    Confirmations(Vec<Unverified<Confirmation>>),
+    /// M6.
+    Result(Unverified<RoundResult>),
+    /// The round failed; another follows or the run ends.
+    Abandoned {
+        /// The round.
+        round: RoundNumber,
+        /// The attempt.
+        attempt: Attempt,
+        /// Why.
+        reason: RoundFailure,
+    },
+    /// The run is over.
+    Finished {
+        /// Why it ended early, where it did.
+        failure: Option<String>,
+    },
+    /// The member cannot take part.
+    Refused {
+        /// What was found and what would do.
+        reason: String,
+    },
+}
+
+/// From a member to the aggregator, on its control stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToAggregator {
+    /// The member accepts the plan and is set to train.
+    Ready(Ready),
+    /// A round's message.
+    Round {
+        /// The digest of the M0 that it answers.
+        open: Digest,
+        /// The message.
+        message: RoundMessage,
+    },
+    /// The member holds the result's adapter.
+    Fetched {
+        /// Its digest.
+        adapter: Digest,
+    },
+}
+
+/// What a member says of itself before a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The digest of the base model's configuration and weights.
+    pub base: Digest,
+    /// The adapter's full layout on that base.
+    pub layout: Layout,
+    /// The digest of the first adapter, made from the plan's seed.
+    pub adapter: Digest,
+}
+
+/// A member's messages within a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum RoundMessage {
+    /// M1.
+    Keys(Unverified<Keys>),
+    /// M2, by holder.
+    Shares(BTreeMap<MemberIndex, SealedShares>),
+    /// M4.
+    Confirm(Signature),
+    /// M5, by owner.
+    Reveal(BTreeMap<MemberIndex, RevealedShare>),
+    /// The member leaves this round; the others go on at once.
+    Abstain,
+}
