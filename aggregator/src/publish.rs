@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use fedlora_common::adapter::{Adapter, AdapterError, Layout, peft};
+use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{FixedError, FixedPoint, RingSum, WeightedMean};
 use fedlora_common::digest::Digest;

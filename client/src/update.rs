@@ -8,7 +8,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-use fedlora_common::adapter::{Adapter, AdapterError, Delta, DeltaError, Factors, Layout};
+use fedlora_adapter::{Adapter, AdapterError, Delta, DeltaError, Factors, Layout};
 use fedlora_protocol::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
 use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_protocol::ids::RoundNumber;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fedlora_client::model::{BaseWeights, LlamaConfig};
 use fedlora_client::training::{Device, Engine};
-use fedlora_common::adapter::tensors;
+use fedlora_adapter::tensors;
 use serde_json::Value;
 
 fn folder() -> PathBuf {

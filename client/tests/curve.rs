@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use fedlora_client::data::{Batching, Example};
 use fedlora_client::model::Memory;
 use fedlora_client::training::{Device, Engine, Progress, TrainOptions};
-use fedlora_common::adapter::{Factors, peft};
+use fedlora_adapter::{Factors, peft};
 use serde_json::Value;
 
 fn golden_dir() -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fedlora_client::generation::{Sampler, Sampling};
 use fedlora_client::training::{Device, Engine};
-use fedlora_common::adapter::{Adapter, peft};
+use fedlora_adapter::{Adapter, peft};
 use serde_json::Value;
 
 fn path(relative: &str) -> PathBuf {

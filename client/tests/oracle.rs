@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use fedlora_client::data::Example;
 use fedlora_client::model::SplitMix;
 use fedlora_client::training::{Device, Engine};
-use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target, peft};
+use fedlora_adapter::{Adapter, Factors, LoraConfig, Target, peft};
 use serde_json::Value;
 
 fn golden_dir() -> PathBuf {

@@ -1,6 +1,5 @@
-//! What every other crate stands on: digests, points in time, exit codes, and the adapter.
+//! What every other crate stands on: digests, points in time and exit codes.
 
-pub mod adapter;
 pub mod clock;
 pub mod digest;
 pub mod exit;

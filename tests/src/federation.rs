@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fedlora_common::adapter::{Adapter, peft};
+use fedlora_adapter::{Adapter, peft};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
 use fedlora_client::model::BaseWeights;
-use fedlora_common::adapter::tensors::{self, FloatTensor, FloatType};
+use fedlora_adapter::tensors::{self, FloatTensor, FloatType};
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::wire::token::InviteToken;
 use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, program, repository};

@@ -100,7 +100,7 @@ fn the_document_holds_what_it_promises() {
         assert_eq!(by_member.len(), 6, "{way}");
     }
     let adapter = document["adapter_dir"].as_str().expect("a folder");
-    fedlora_common::adapter::peft::load(adapter.as_ref()).expect("the adapter loads");
+    fedlora_adapter::peft::load(adapter.as_ref()).expect("the adapter loads");
     assert!(document["wall_seconds"].as_f64() > Some(0.0));
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fedlora_common::adapter::Adapter;
+use fedlora_adapter::Adapter;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::wire::messages::Ready;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedlora_common::adapter::Layout;
+use fedlora_adapter::Layout;
 use fedlora_protocol::fixed::AUXILIARY_LANES;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName};

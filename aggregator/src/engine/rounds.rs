@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedlora_common::adapter::Adapter;
+use fedlora_adapter::Adapter;
 use fedlora_common::exit::Exit;
 use fedlora_protocol::fixed::{AUXILIARY_LANES, FixedPoint};
 use fedlora_common::digest::Digest;

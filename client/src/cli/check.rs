@@ -17,7 +17,7 @@ use fedlora_client::training::estimate::{Estimate, Workload};
 use fedlora_client::training::{
     Device, Engine, Machine, Plan, TrainOptions, check_device, free_memory, product_rate,
 };
-use fedlora_common::adapter::{Factors, LoraConfig, Target};
+use fedlora_adapter::{Factors, LoraConfig, Target};
 use fedlora_common::exit::Exit;
 
 use super::Failure;

@@ -12,7 +12,7 @@ use fedlora_client::enrol::{self, JoinError};
 use fedlora_client::participant::Participant;
 use fedlora_client::training::Engine;
 use fedlora_client::update::LocalWork;
-use fedlora_common::adapter::peft;
+use fedlora_adapter::peft;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_common::exit::Exit;
 use fedlora_common::clock::Timestamp;

@@ -9,7 +9,7 @@ use fedlora_client::base::Base;
 use fedlora_client::data::{DataReport, TextPipeline};
 use fedlora_client::model::WeightKind;
 use fedlora_client::training::{Device, Engine};
-use fedlora_common::adapter::{Adapter, peft};
+use fedlora_adapter::{Adapter, peft};
 use fedlora_common::exit::Exit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -8,7 +8,7 @@ use fedlora_client::training::{
     CheckpointError, Engine, Outcome, OutputError, OutputFolder, Plan, RunError, Setup, Summary,
     TrainError, free_memory, run as run_training,
 };
-use fedlora_common::adapter::{Adapter, LoraConfig, peft};
+use fedlora_adapter::{Adapter, LoraConfig, peft};
 use fedlora_common::exit::Exit;
 use serde::Serialize;
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use fedlora_client::data::{Batching, Example};
 use fedlora_client::model::{Memory, WeightKind};
 use fedlora_client::training::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
-use fedlora_common::adapter::{Adapter, Target};
+use fedlora_adapter::{Adapter, Target};
 use fedlora_common::digest::Digest;
 
 /// What it needs.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use fedlora_common::adapter::Target;
-use fedlora_common::adapter::tensors::{self, FloatTensor, TensorFileError};
+use fedlora_adapter::Target;
+use fedlora_adapter::tensors::{self, FloatTensor, TensorFileError};
 use serde::Deserialize;
 
 use self::shard::{Entry, Shard};

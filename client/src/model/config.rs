@@ -4,8 +4,8 @@ mod parse;
 
 use std::path::{Path, PathBuf};
 
-use fedlora_common::adapter::Target;
-use fedlora_common::adapter::tensors::{self, TensorFileError};
+use fedlora_adapter::Target;
+use fedlora_adapter::tensors::{self, TensorFileError};
 use serde_json::{Map, Value, json};
 
 const MOST_CONFIG_BYTES: u64 = 1 << 20;

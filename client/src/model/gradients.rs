@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 
 use super::batch::Batch;
 use super::llama::Llama;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
-use fedlora_common::adapter::Target;
+use fedlora_adapter::Target;
 use half::bf16;
 
 use super::batch::Batch;

@@ -3,7 +3,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use fedlora_common::adapter::{Adapter, Factor, ProjectionTensor, Target};
+use fedlora_adapter::{Adapter, Factor, ProjectionTensor, Target};
 
 use super::config::LlamaConfig;
 use super::llama::wrap;

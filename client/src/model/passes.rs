@@ -4,7 +4,7 @@
 mod generic;
 
 use burn_flex::Flex;
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 
 use super::batch::Batch;
 use super::cpu;

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fedlora_common::adapter::Target;
-use fedlora_common::adapter::tensors::{self, FloatTensor, FloatType, TensorFileError};
+use fedlora_adapter::Target;
+use fedlora_adapter::tensors::{self, FloatTensor, FloatType, TensorFileError};
 use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::checkpoint::{Checkpoint, SINGLE_FILE};

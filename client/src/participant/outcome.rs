@@ -1,6 +1,6 @@
 //! How a run ended for this member.
 
-use fedlora_common::adapter::{Adapter, AdapterError};
+use fedlora_adapter::{Adapter, AdapterError};
 use fedlora_common::exit::Exit;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::RunId;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use fedlora_common::adapter::Adapter;
+use fedlora_adapter::Adapter;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{RoundNumber, RunId};
@@ -331,7 +331,7 @@ impl Member {
             .adapter
             .layout()
             .subset(factors)
-            .map_err(fedlora_common::adapter::AdapterError::from)?;
+            .map_err(fedlora_adapter::AdapterError::from)?;
         let aggregation = &run.plan.aggregation;
         let expected = Expectation {
             adapter: run.adapter.digest(),

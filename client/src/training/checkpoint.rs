@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fedlora_common::adapter::Layout;
-use fedlora_common::adapter::tensors::{self, TensorFileError};
+use fedlora_adapter::Layout;
+use fedlora_adapter::tensors::{self, TensorFileError};
 use fedlora_common::digest::DigestWriter;
 use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensorError, SafeTensors};

@@ -1,6 +1,6 @@
 //! Checkpoints on disk, whole and damaged.
 
-use fedlora_common::adapter::TensorSpec;
+use fedlora_adapter::TensorSpec;
 
 use super::*;
 

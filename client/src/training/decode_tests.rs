@@ -1,6 +1,6 @@
 //! Kept keys and values against the whole forward pass.
 
-use fedlora_common::adapter::{Adapter, LoraConfig, Target};
+use fedlora_adapter::{Adapter, LoraConfig, Target};
 
 use super::*;
 use crate::model::{Architecture, LlamaConfig, SplitMix, random_weights};

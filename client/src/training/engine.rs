@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use burn_flex::Flex;
-use fedlora_common::adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
+use fedlora_adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
 use fedlora_common::digest::Digest;
 
 use super::decode::{Decode, Decoder, Sequence};

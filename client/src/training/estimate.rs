@@ -5,7 +5,7 @@
 //! AdamW's two moments; for each block and row (token) what its backward pass needs; and the
 //! logits of a part of the rows. Attention's scores are held for a chunk of queries at most.
 
-use fedlora_common::adapter::{LoraConfig, Target};
+use fedlora_adapter::{LoraConfig, Target};
 use serde::Serialize;
 
 use super::device::Device;

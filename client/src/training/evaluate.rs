@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
-use fedlora_common::adapter::Adapter;
+use fedlora_adapter::Adapter;
 
 use super::options::{Evaluation, TrainError};
 use super::trainer::usable;

@@ -186,7 +186,7 @@ impl std::error::Error for DoesNotFit {}
 mod tests {
     use super::super::estimate::tests::llama_3_8b;
     use super::*;
-    use fedlora_common::adapter::{LoraConfig, Target};
+    use fedlora_adapter::{LoraConfig, Target};
 
     const GIB: u64 = 1 << 30;
 

@@ -1,6 +1,6 @@
 //! How to train, and what came of it.
 
-use fedlora_common::adapter::Adapter;
+use fedlora_adapter::Adapter;
 
 use super::optimizer::AdamWConfig;
 use super::schedule::{Decay, Schedule};

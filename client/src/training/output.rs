@@ -12,8 +12,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fedlora_common::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
-use fedlora_common::adapter::tensors::{self, TensorFileError};
+use fedlora_adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use fedlora_adapter::tensors::{self, TensorFileError};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{CheckpointError, Checkpoints};

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
-use fedlora_common::adapter::peft::{self, PeftError};
-use fedlora_common::adapter::{Adapter, Factors};
+use fedlora_adapter::peft::{self, PeftError};
+use fedlora_adapter::{Adapter, Factors};
 use fedlora_common::digest::Digest;
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use fedlora_common::adapter::{LoraConfig, Target};
+use fedlora_adapter::{LoraConfig, Target};
 
 use super::super::tests::{engine, examples};
 use super::*;

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target};
+use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
 use crate::data::Example;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, TensorData};
-use fedlora_common::adapter::{Adapter, Factors, Layout};
+use fedlora_adapter::{Adapter, Factors, Layout};
 
 use super::optimizer::{AdamW, clip_on_device};
 use super::options::{Progress, TrainError, TrainOptions, TrainReport, Trained};

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fedlora_common::adapter::peft;
+use fedlora_adapter::peft;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

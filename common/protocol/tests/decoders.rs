@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fedlora_common::adapter::{Adapter, Layout, LoraConfig, Target, TensorSpec, peft};
+use fedlora_adapter::{Adapter, Layout, LoraConfig, Target, TensorSpec, peft};
 use fedlora_protocol::crypto::sign::{IdentityKey, Signature};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberIndex;

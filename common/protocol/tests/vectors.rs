@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 use fedlora_protocol::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
 use fedlora_protocol::crypto::prg::Prg;
 use fedlora_protocol::crypto::seal::OneTimeKey;

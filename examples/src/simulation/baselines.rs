@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use fedlora_client::data::Example;
 use fedlora_client::training::{Engine, TrainError, TrainOptions};
 use fedlora_client::update::LocalWork;
-use fedlora_common::adapter::{Adapter, Factors};
+use fedlora_adapter::{Adapter, Factors};
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::RunPlan;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fedlora_client::training::{Engine, TrainError};
-use fedlora_common::adapter::Adapter;
+use fedlora_adapter::Adapter;
 
 use super::data::SimulationData;
 use super::report::Scores;

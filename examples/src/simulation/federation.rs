@@ -17,7 +17,7 @@ use fedlora_client::enrol;
 use fedlora_client::participant::{Faults, MemberEvent, Outcome, Participant, RoundReport};
 use fedlora_client::training::Engine;
 use fedlora_client::update::LocalWork;
-use fedlora_common::adapter::Adapter;
+use fedlora_adapter::Adapter;
 use fedlora_protocol::fixed::RingSum;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::RunPlan;

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use fedlora_common::adapter::tensors::{FloatTensor, TensorFileError};
+use fedlora_adapter::tensors::{FloatTensor, TensorFileError};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
-use fedlora_common::adapter::{Factor, Factors, Target};
+use fedlora_adapter::{Factor, Factors, Target};
 
 use super::block::{Block, Kept, PairGradients, Rows, Wanted};
 use super::head::Head;

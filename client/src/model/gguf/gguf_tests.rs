@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use fedlora_common::adapter::tensors::FloatType;
+use fedlora_adapter::tensors::FloatType;
 use proptest::prelude::*;
 
 use super::super::config::{Architecture, Llama3Scaling};

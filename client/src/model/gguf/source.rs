@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use fedlora_common::adapter::tensors::FloatTensor;
+use fedlora_adapter::tensors::FloatTensor;
 use rayon::prelude::*;
 
 use super::super::config::{Architecture, LlamaConfig};

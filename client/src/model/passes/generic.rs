@@ -3,7 +3,7 @@
 
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 
 use crate::model::batch::Batch;
 use crate::model::gradients::{Gradients, Memory, Score};

@@ -1,7 +1,7 @@
 //! The CPU's handwritten passes against autodiff over single operations in double precision, on
 //! fresh random numbers, and the passes block by block against those of the whole model.
 
-use fedlora_common::adapter::{Adapter, Factors, LoraConfig, Target};
+use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
 use crate::data::Example;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RoundNumber;
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 
 /// How a run chooses the factors of each round. A mean of `B A` is not `mean(B) mean(A)`:
 /// only where one factor stays fixed within a round is the sum exact.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::FactorSchedule;
-use fedlora_common::adapter::LoraConfig;
+use fedlora_adapter::LoraConfig;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{FixedError, FixedPoint, LaneBits};
 use crate::ids::RunId;

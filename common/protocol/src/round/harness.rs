@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 use crate::crypto::sign::{IdentityKey, Signature};
 use crate::fixed::{AUXILIARY_LANES, Contribution, EncodedUpdate, FixedPoint, LaneBits, RingSum};
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};

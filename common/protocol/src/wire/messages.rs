@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use fedlora_common::adapter::{Factors, Layout};
+use fedlora_adapter::{Factors, Layout};
 use crate::crypto::keys::AgreementPublic;
 use crate::crypto::sign::Signature;
 use crate::fixed::LaneBits;

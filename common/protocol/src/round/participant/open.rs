@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::CryptoRng;
 
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 use crate::crypto::keys::{AgreementSecret, Seed};
 use crate::crypto::sign::IdentityKey;
 use crate::fixed::LaneBits;

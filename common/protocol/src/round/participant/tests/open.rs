@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{offered, refused_by_ledger};
-use fedlora_common::adapter::Factors;
+use fedlora_adapter::Factors;
 use crate::fixed::LaneBits;
 use crate::ids::{Attempt, RoundNumber, RunId};
 use fedlora_common::digest::Digest;

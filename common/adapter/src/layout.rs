@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Factors, ProjectionTensor};
-use crate::digest::{Digest, DigestWriter};
+use fedlora_common::digest::{Digest, DigestWriter};
 
 /// Most elements that one layout may hold.
 const MAX_ELEMENTS: usize = 1 << 31;

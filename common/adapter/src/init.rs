@@ -44,7 +44,7 @@ fn fill_uniform(values: &mut [f32], seed: u64, name: &str, fan_in: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::{Target, TensorSpec};
+    use crate::{Target, TensorSpec};
 
     fn layout() -> Layout {
         let name = |factor| {

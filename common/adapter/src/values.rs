@@ -5,7 +5,7 @@ use std::fmt;
 use super::config::{Factor, LoraConfig, ProjectionTensor, Target};
 use super::delta::{Delta, DeltaError};
 use super::layout::{Layout, LayoutError, TensorSpec};
-use crate::digest::{Digest, DigestWriter};
+use fedlora_common::digest::{Digest, DigestWriter};
 
 /// A whole adapter. Its layout goes block by block, projection by projection (q k v o gate
 /// up down), A before B. `Debug` shows no value.
