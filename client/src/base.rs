@@ -9,7 +9,7 @@ use fedlora_common::exit::Exit;
 use crate::data::TextPipeline;
 use crate::data::tokenizer::TokenizerError;
 use crate::hub::{self, FetchProgress, Fetched, HubConfig, HubError, HubName, NameError};
-use crate::model::{BaseWeights, WeightsError};
+use fedlora_model::{BaseWeights, WeightsError};
 
 /// A base model that is on this machine.
 #[derive(Debug, Clone)]

@@ -10,7 +10,6 @@ pub mod evaluation;
 pub mod generation;
 pub mod hub;
 pub mod metrics;
-pub mod model;
 pub mod participant;
 pub mod training;
 pub mod update;

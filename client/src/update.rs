@@ -15,8 +15,8 @@ use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::{LearningRateSchedule, PlanError, RunPlan};
 use rand::CryptoRng;
 
-use crate::data::Example;
-use crate::model::{Memory, WeightsError};
+use fedlora_model::Example;
+use fedlora_model::{Memory, WeightsError};
 use crate::training::estimate::Workload;
 use crate::training::{
     Decay, DoesNotFit, Engine, Evaluation, Progress, TrainError, TrainOptions, free_memory,

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use fedlora_client::model::{BaseWeights, LlamaConfig};
+use fedlora_model::{BaseWeights, LlamaConfig};
 use fedlora_client::training::{Device, Engine};
 use fedlora_adapter::tensors;
 use serde_json::Value;

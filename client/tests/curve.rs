@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use fedlora_client::data::{Batching, Example};
-use fedlora_client::model::Memory;
+use fedlora_client::data::Batching;
+use fedlora_model::Example;
+use fedlora_model::Memory;
 use fedlora_client::training::{Device, Engine, Progress, TrainOptions};
 use fedlora_adapter::{Factors, peft};
 use serde_json::Value;

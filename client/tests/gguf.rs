@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use fedlora_client::model::BaseWeights;
+use fedlora_model::BaseWeights;
 use fedlora_client::training::{Device, Engine};
 use serde_json::Value;
 

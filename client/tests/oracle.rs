@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use fedlora_client::data::Example;
-use fedlora_client::model::SplitMix;
+use fedlora_model::Example;
+use fedlora_model::SplitMix;
 use fedlora_client::training::{Device, Engine};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target, peft};
 use serde_json::Value;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
-use fedlora_client::model::BaseWeights;
+use fedlora_model::BaseWeights;
 use fedlora_adapter::tensors::{self, FloatTensor, FloatType};
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::wire::token::InviteToken;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fedlora_aggregator::engine::RunEvent;
 use fedlora_aggregator::{Aggregator, now};
-use fedlora_client::data::Example;
+use fedlora_model::Example;
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
 use fedlora_client::participant::{Outcome, Participant, ParticipantError};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fedlora_client::model::LlamaConfig;
+use fedlora_model::LlamaConfig;
 use fedlora_tests::{Finished, Running, program, repository, wait_for};
 use serde_json::Value;
 

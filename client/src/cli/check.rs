@@ -8,11 +8,9 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use fedlora_client::base::Base;
-use fedlora_client::data::{
-    Dataset, Example, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey,
-    TextPipeline,
-};
-use fedlora_client::model::{BaseWeights, LlamaConfig, Memory, WeightKind};
+use fedlora_client::data::{Dataset, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline};
+use fedlora_model::Example;
+use fedlora_model::{BaseWeights, LlamaConfig, Memory, WeightKind};
 use fedlora_client::training::estimate::{Estimate, Workload};
 use fedlora_client::training::{
     Device, Engine, Machine, Plan, TrainOptions, check_device, free_memory, product_rate,

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 
-use fedlora_client::data::{Bin, Example, Lengths, TextPipeline};
+use fedlora_client::data::{Bin, Lengths, TextPipeline};
+use fedlora_model::Example;
 
 use super::check_report::{
     BaseSection, DeviceSection, Measured, MemorySection, Report, SetSection, TimeSection,

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use fedlora_client::base::Base;
-use fedlora_client::data::{DataReport, Dataset, Example, HeldOut, PrepareOptions};
+use fedlora_client::data::{DataReport, Dataset, HeldOut, PrepareOptions};
+use fedlora_model::Example;
 use fedlora_client::directory::{DirectoryError, MemberDirectory};
 use fedlora_client::enrol::{self, JoinError};
 use fedlora_client::participant::Participant;

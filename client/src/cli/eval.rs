@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use clap::ValueEnum;
-use fedlora_client::data::{DataReport, Dataset, Example, PrepareOptions};
+use fedlora_client::data::{DataReport, Dataset, PrepareOptions};
+use fedlora_model::Example;
 use fedlora_client::evaluation::{
     Classification, EvaluationError, LabelSet, Question, Responses, classify, respond,
 };
-use fedlora_client::model::WeightKind;
+use fedlora_model::WeightKind;
 use fedlora_client::training::{Device, Evaluation};
 use serde::Serialize;
 

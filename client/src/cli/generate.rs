@@ -9,7 +9,7 @@ use fedlora_client::data::{TextPipeline, Turn};
 use fedlora_client::generation::{
     Finish, GenerateError, GenerateOptions, Generated, Sampling, StopText, generate,
 };
-use fedlora_client::model::WeightKind;
+use fedlora_model::WeightKind;
 use fedlora_client::training::{DecodeError, Device, Engine};
 use fedlora_protocol::crypto::os_rng;
 use rand::Rng;

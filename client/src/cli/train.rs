@@ -1,8 +1,9 @@
 //! `fedlora train`: fine-tunes an adapter on this machine.
 
 use anyhow::{Context, anyhow};
-use fedlora_client::data::{DataError, Dataset, Example, HeldOut, PrepareOptions, TextPipeline};
-use fedlora_client::model::{LlamaConfig, WeightKind};
+use fedlora_client::data::{DataError, Dataset, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_model::Example;
+use fedlora_model::{LlamaConfig, WeightKind};
 use fedlora_client::training::estimate::Workload;
 use fedlora_client::training::{
     CheckpointError, Engine, Outcome, OutputError, OutputFolder, Plan, RunError, Setup, Summary,

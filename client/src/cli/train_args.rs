@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use fedlora_client::data::{Batching, Example};
-use fedlora_client::model::{Memory, WeightKind};
+use fedlora_client::data::Batching;
+use fedlora_model::Example;
+use fedlora_model::{Memory, WeightKind};
 use fedlora_client::training::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
 use fedlora_adapter::{Adapter, Target};
 use fedlora_common::digest::Digest;

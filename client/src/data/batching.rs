@@ -3,7 +3,7 @@
 //! Pure functions: the same lengths, seed and epoch give the same batches on every machine. The
 //! generator of the model's initial values is all that is used of other modules.
 
-use crate::model::SplitMix;
+use fedlora_model::SplitMix;
 
 /// The stream of a seed that orders examples here.
 const STREAM: u64 = 3;

@@ -12,9 +12,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::template::ChatTemplate;
 use super::tokenizer::{TextPipeline, TokenizerError};
-use crate::model::gguf::container::Container;
-use crate::model::gguf::metadata::{List, Metadata, Value};
-use crate::model::{GgufError, gguf};
+use fedlora_model::gguf::container::Container;
+use fedlora_model::gguf::metadata::{List, Metadata, Value};
+use fedlora_model::{GgufError, gguf};
 
 /// A token is a word or less; deriving merges takes time that grows with its square.
 const MOST_TOKEN_BYTES: usize = 1024;

@@ -2,7 +2,7 @@ use serde_json::Value as Json;
 
 use super::super::records::Turn;
 use super::*;
-use crate::model::gguf::test_file::{TestFile, golden, golden_path, smollm2};
+use fedlora_model::testing::{TestFile, golden, golden_path, smollm2};
 
 /// Ids and text of every golden string, and the chat's prompt.
 fn compare(name: &str, path: &Path) {

@@ -9,7 +9,6 @@
 
 pub mod batching;
 pub mod dataset;
-mod example;
 mod files;
 mod gguf_tokenizer;
 mod jinja;
@@ -25,7 +24,6 @@ pub mod tokenizer;
 
 pub use batching::{Batching, plan_epoch};
 pub use dataset::{DataError, Dataset, FileReport, Survey};
-pub use example::Example;
 pub use lengths::{Bin, Lengths};
 pub use prepare::{DataReport, PrepareError, PrepareOptions, Prepared, prepare};
 pub use records::{Content, Problem, Record, Turn};

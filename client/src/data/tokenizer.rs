@@ -33,7 +33,7 @@ pub enum TokenizerError {
     },
     /// A GGUF file that is broken, or whose tokenizer is not supported.
     #[error(transparent)]
-    Gguf(#[from] crate::model::GgufError),
+    Gguf(#[from] fedlora_model::GgufError),
     /// The template is missing, broken or refuses the record.
     #[error(transparent)]
     Template(#[from] TemplateError),

@@ -1,6 +1,6 @@
 //! Which token comes next, given the logits of all.
 
-use crate::model::SplitMix;
+use fedlora_model::SplitMix;
 
 /// How a token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]

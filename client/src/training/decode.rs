@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::score::score;
-use crate::model::ops::FusedOps;
-use crate::model::{Cache, Llama, Lora};
+use fedlora_model::ops::FusedOps;
+use fedlora_model::{Cache, Llama, Lora};
 
 /// What a backend does for a [`Decoder`].
 pub(super) trait Decode: Send {

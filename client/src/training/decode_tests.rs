@@ -3,7 +3,8 @@
 use fedlora_adapter::{Adapter, LoraConfig, Target};
 
 use super::*;
-use crate::model::{Architecture, LlamaConfig, SplitMix, random_weights};
+use fedlora_model::{Architecture, LlamaConfig, SplitMix};
+use fedlora_model::testing::random_weights;
 use crate::training::{Device, Engine};
 
 fn config() -> LlamaConfig {

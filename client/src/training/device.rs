@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::machine::Cpu;
-use crate::model::WeightKind;
+use fedlora_model::WeightKind;
 
 /// A device to train on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -15,8 +15,8 @@ use super::evaluate;
 use super::fit::Plan;
 use super::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
 use super::trainer::{self, ModelTrainer, Steps, Trainer};
-use crate::data::Example;
-use crate::model::{BaseWeights, Llama, LlamaConfig, Memory, Passes, WeightKind, WeightsError};
+use fedlora_model::Example;
+use fedlora_model::{BaseWeights, Llama, LlamaConfig, Memory, Passes, WeightKind, WeightsError};
 
 /// A base model on a device, for training and evaluating adapters.
 ///

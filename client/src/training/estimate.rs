@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::device::Device;
 use super::evaluate::POSITIONS;
-use crate::data::Example;
-use crate::model::ops::{CHUNK, QUERIES};
-use crate::model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
+use fedlora_model::Example;
+use fedlora_model::ops::{CHUNK, QUERIES};
+use fedlora_model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
 
 /// Most logits that are held at a time on the CPU.
 const LOGITS: u64 = 8 << 20;

@@ -7,8 +7,8 @@ use fedlora_adapter::Adapter;
 
 use super::options::{Evaluation, TrainError};
 use super::trainer::usable;
-use crate::data::Example;
-use crate::model::{Batch, Llama, Lora, Passes};
+use fedlora_model::Example;
+use fedlora_model::{Batch, Llama, Lora, Passes};
 
 /// Rows of a batch, unless one example has more.
 pub(super) const POSITIONS: usize = 2048;

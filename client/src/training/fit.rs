@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::device::Device;
 use super::estimate::{Estimate, Workload};
-use crate::model::{LlamaConfig, Memory, WeightKind};
+use fedlora_model::{LlamaConfig, Memory, WeightKind};
 
 /// A training whose need of memory can be computed with other settings.
 #[derive(Debug, Clone)]

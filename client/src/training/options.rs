@@ -5,7 +5,7 @@ use fedlora_adapter::Adapter;
 use super::optimizer::AdamWConfig;
 use super::schedule::{Decay, Schedule};
 use crate::data::Batching;
-use crate::model::Memory;
+use fedlora_model::Memory;
 
 /// One training: a member's in one round, or a whole one on this machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,7 +249,7 @@ pub enum TrainError {
     },
     /// The adapter is for another model.
     #[error(transparent)]
-    Lora(#[from] crate::model::LoraError),
+    Lora(#[from] fedlora_model::LoraError),
     /// The state of another training, or none that this one could be in.
     #[error("the training cannot go on from this state: {what}")]
     State {

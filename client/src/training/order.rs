@@ -2,7 +2,7 @@
 
 use super::options::TrainOptions;
 use crate::data::{Batching, plan_epoch};
-use crate::model::SplitMix;
+use fedlora_model::SplitMix;
 
 /// The stream of a seed that orders examples.
 const STREAM: u64 = 1;

@@ -20,7 +20,7 @@ use super::options::{TrainError, TrainOptions};
 use super::output::{OutputError, OutputFolder};
 use super::spec::{Difference, RunSpec};
 use super::trainer::Trainer;
-use crate::data::Example;
+use fedlora_model::Example;
 
 /// What a training is given.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use crate::model::Llama;
-use crate::model::ops::FusedOps;
+use fedlora_model::Llama;
+use fedlora_model::ops::FusedOps;
 
 /// Logits held at a time, 64 MiB in f32: whole ones would outgrow the model.
 const LOGITS: usize = 1 << 24;

@@ -7,7 +7,7 @@ use std::fmt;
 use fedlora_common::digest::{Digest, DigestWriter};
 use serde::{Deserialize, Serialize};
 
-use crate::data::Example;
+use fedlora_model::Example;
 
 /// The digests of what a training is given and its options, each by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use burn::tensor::{Distribution, FloatDType, Tensor};
 use burn_flex::Flex;
 
 use super::device::Device;
-use crate::model::LlamaConfig;
+use fedlora_model::LlamaConfig;
 
 /// Seconds that are enough to know.
 const ENOUGH: f64 = 0.2;

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
-use crate::data::Example;
-use crate::model::{Architecture, BaseWeights, LlamaConfig, SplitMix, random_weights};
+use fedlora_model::Example;
+use fedlora_model::{Architecture, BaseWeights, LlamaConfig, SplitMix};
+use fedlora_model::testing::random_weights;
 
 fn weights() -> BaseWeights {
     let config = LlamaConfig {

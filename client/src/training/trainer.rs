@@ -9,8 +9,8 @@ use super::optimizer::{AdamW, clip_on_device};
 use super::options::{Progress, TrainError, TrainOptions, TrainReport, Trained};
 use super::order::{Order, Position};
 use super::schedule::Schedule;
-use crate::data::Example;
-use crate::model::{Batch, Dropout, Llama, Lora, Passes, SplitMix, loss_and_gradients};
+use fedlora_model::Example;
+use fedlora_model::{Batch, Dropout, Llama, Lora, Passes, SplitMix, loss_and_gradients};
 
 /// The stream of a seed that dropout draws from.
 const DROPOUT: u64 = 2;

@@ -1,6 +1,6 @@
 //! The base model's card and generation settings.
 
-use fedlora_client::model::BaseWeights;
+use fedlora_model::BaseWeights;
 use fedlora_common::digest::Digest;
 
 use super::corpus::Corpus;

@@ -1,6 +1,6 @@
 //! The first weights.
 
-use fedlora_client::model::{BaseWeights, LlamaConfig, SplitMix};
+use fedlora_model::{BaseWeights, LlamaConfig, SplitMix};
 
 /// Normal with deviation 0.02; the layers that write to the residual stream by
 /// `1 / sqrt(2 * blocks)` less (Radford et al., 2019, section 2.3). Norms begin at one.

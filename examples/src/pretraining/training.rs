@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn_flex::Flex;
-use fedlora_client::data::Example;
-use fedlora_client::model::{BaseWeights, Batch, Llama, Packed, SplitMix, loss_sum};
+use fedlora_model::Example;
+use fedlora_model::{BaseWeights, Batch, Llama, Packed, SplitMix, loss_sum};
 use fedlora_client::training::{AdamW, AdamWConfig, Decay, Schedule, clip_global_norm};
 
 use super::corpus::Corpus;

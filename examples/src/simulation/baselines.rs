@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use fedlora_client::data::Example;
+use fedlora_model::Example;
 use fedlora_client::training::{Engine, TrainError, TrainOptions};
 use fedlora_client::update::LocalWork;
 use fedlora_adapter::{Adapter, Factors};

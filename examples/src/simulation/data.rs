@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use fedlora_client::data::{Dataset, Example, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_client::data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_model::Example;
 use fedlora_protocol::ids::MemberName;
 
 use super::assets::{self, INSTITUTIONS};

@@ -15,7 +15,7 @@ use super::config::Transfer;
 use super::fetch::{FetchEvent, FetchProgress, Fetched, fetch};
 use super::{HubConfig, HubError};
 use crate::data::TextPipeline;
-use crate::model::BaseWeights;
+use fedlora_model::BaseWeights;
 
 const TOKEN: &str = "hf_TheTokenThatNobodySees";
 const WEIGHTS: &str = "model.safetensors";

@@ -1,0 +1,523 @@
+//! One block of the model, forward and backward, by hand: rows are divided among the threads
+//! once before and once after attention, so that what a thread has just computed is still
+//! in its caches when it goes on with it.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::attention;
+use super::elementwise::{rms_norm, rms_norm_backward, swiglu, swiglu_backward};
+use super::pool::Pool;
+use super::projection::{PairGradient, Projection};
+use super::rope::{Tables, rotate};
+use super::rows::{Into, split};
+use super::simd::add;
+use crate::ops::{AttentionShape, Turn};
+use crate::sequences::Sequences;
+
+/// A block's weights on the host; projections in the order of `Target::ALL`.
+pub(in crate) struct Block<'a> {
+    pub(in crate) projections: [Projection<'a>; 7],
+    pub(in crate) first_norm: &'a [f32],
+    pub(in crate) second_norm: &'a [f32],
+    pub(in crate) eps: f32,
+    pub(in crate) shape: AttentionShape,
+}
+
+/// What the rows of a batch are, for every block.
+pub(in crate) struct Rows<'a> {
+    pub(in crate) sequences: &'a Sequences,
+    pub(in crate) positions: &'a [u32],
+    /// How they are divided among threads.
+    pub(in crate) ranges: &'a [Range<usize>],
+    pub(in crate) tables: Tables<'a>,
+    pub(in crate) pool: &'a Pool,
+}
+
+/// What the forward pass leaves for the backward pass.
+pub(in crate) struct Kept {
+    /// The block's input.
+    x: Vec<f32>,
+    /// Rotated queries and keys, and values.
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    context: Vec<f32>,
+    sums: Vec<f32>,
+    /// After attention.
+    middle: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// The pairs' inner activations.
+    inner: [Vec<f32>; 7],
+}
+
+impl Kept {
+    /// Gives all back and returns the input.
+    fn release(self, pool: &Pool) -> Vec<f32> {
+        for buffer in [
+            self.q,
+            self.k,
+            self.v,
+            self.context,
+            self.sums,
+            self.middle,
+            self.gate,
+            self.up,
+        ]
+        .into_iter()
+        .chain(self.inner)
+        {
+            pool.give(buffer);
+        }
+        self.x
+    }
+}
+
+/// The numbers of the projections, as `Target` counts them.
+const Q: usize = 0;
+const K: usize = 1;
+const V: usize = 2;
+const O: usize = 3;
+const GATE: usize = 4;
+const UP: usize = 5;
+const DOWN: usize = 6;
+
+/// The gradients of a block's pairs, by projection.
+pub(in crate) type PairGradients = [PairGradient; 7];
+
+/// Which factors' gradients are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate) struct Wanted {
+    pub(in crate) a: bool,
+    pub(in crate) b: bool,
+}
+
+impl Block<'_> {
+    fn hidden(&self) -> usize {
+        self.first_norm.len()
+    }
+
+    /// The block's output for `x`, and what its backward pass needs.
+    pub(in crate) fn forward(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Kept) {
+        let count = rows.positions.len();
+        let pool = rows.pool;
+        let [q, k, v, _, gate, up, _] = &self.projections;
+        let mut kept = Kept {
+            x,
+            q: pool.take(count * q.output),
+            k: pool.take(count * k.output),
+            v: pool.take(count * v.output),
+            context: pool.take(count * q.output),
+            sums: pool.take(count * self.shape.heads),
+            middle: pool.take(count * self.hidden()),
+            gate: pool.take(count * gate.output),
+            up: pool.take(count * up.output),
+            inner: std::array::from_fn(|at| pool.take(count * self.projections[at].rank())),
+        };
+        self.before_attention(&mut kept, rows);
+        attention::forward(
+            [&kept.q, &kept.k, &kept.v],
+            &self.shape,
+            rows.sequences,
+            &mut kept.context,
+            &mut kept.sums,
+        );
+        let mut y = pool.take(count * self.hidden());
+        self.after_attention(&mut kept, &mut y, rows);
+        (y, kept)
+    }
+
+    /// The block's output alone.
+    pub(in crate) fn output(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Vec<f32>) {
+        let (y, kept) = self.forward(x, rows);
+        (y, kept.release(rows.pool))
+    }
+
+    fn before_attention(&self, kept: &mut Kept, rows: &Rows<'_>) {
+        struct Task<'a> {
+            range: Range<usize>,
+            outputs: [&'a mut [f32]; 3],
+            inner: [&'a mut [f32]; 3],
+        }
+        let hidden = self.hidden();
+        let [inner_q, inner_k, inner_v, ..] = &mut kept.inner;
+        let part = |values, at: usize| split(values, self.projections[at].output, rows.ranges);
+        let narrow = |values, at: usize| split(values, self.projections[at].rank(), rows.ranges);
+        let outputs = part(&mut kept.q, Q)
+            .into_iter()
+            .zip(part(&mut kept.k, K))
+            .zip(part(&mut kept.v, V));
+        let inner = narrow(inner_q, Q)
+            .into_iter()
+            .zip(narrow(inner_k, K))
+            .zip(narrow(inner_v, V));
+        let tasks: Vec<_> = rows
+            .ranges
+            .iter()
+            .zip(outputs)
+            .zip(inner)
+            .map(|((range, ((q, k), v)), ((iq, ik), iv))| Task {
+                range: range.clone(),
+                outputs: [q, k, v],
+                inner: [iq, ik, iv],
+            })
+            .collect();
+        let x = &kept.x;
+        tasks.into_par_iter().with_max_len(1).for_each_init(
+            || rows.pool.scratch(),
+            |held, task| {
+                let scratch = &mut held.scratch;
+                let x = &x[task.range.start * hidden..task.range.end * hidden];
+                let mut normed = rows.pool.take(x.len());
+                rms_norm(x, self.first_norm, self.eps, &mut normed);
+                for ((at, y), inner) in (Q..=V).zip(task.outputs).zip(task.inner) {
+                    let projection = &self.projections[at];
+                    let first = task.range.start;
+                    projection.forward(&normed, y, inner, first, &mut scratch.wide);
+                    if at != V {
+                        let positions = &rows.positions[task.range.clone()];
+                        let (width, dim) = (projection.output, self.shape.dim);
+                        rotate(y, width, dim, positions, rows.tables, Turn::Forward);
+                    }
+                }
+                rows.pool.give(normed);
+            },
+        );
+    }
+
+    fn after_attention(&self, kept: &mut Kept, y: &mut [f32], rows: &Rows<'_>) {
+        struct Task<'a> {
+            range: Range<usize>,
+            middle: &'a mut [f32],
+            gate: &'a mut [f32],
+            up: &'a mut [f32],
+            y: &'a mut [f32],
+            inner: Vec<&'a mut [f32]>,
+        }
+        let hidden = self.hidden();
+        let ranges = rows.ranges;
+        let wide = self.projections[GATE].output;
+        let mut middle = split(&mut kept.middle, hidden, ranges).into_iter();
+        let mut gate = split(&mut kept.gate, wide, ranges).into_iter();
+        let mut up = split(&mut kept.up, wide, ranges).into_iter();
+        let mut y = split(y, hidden, ranges).into_iter();
+        let mut inner: Vec<_> = kept.inner[O..]
+            .iter_mut()
+            .zip(&self.projections[O..])
+            .map(|(values, projection)| split(values, projection.rank(), ranges).into_iter())
+            .collect();
+        let tasks: Vec<_> = ranges
+            .iter()
+            .filter_map(|range| {
+                Some(Task {
+                    range: range.clone(),
+                    middle: middle.next()?,
+                    gate: gate.next()?,
+                    up: up.next()?,
+                    y: y.next()?,
+                    inner: inner.iter_mut().filter_map(Iterator::next).collect(),
+                })
+            })
+            .collect();
+        let (x, context) = (&kept.x, &kept.context);
+        tasks.into_par_iter().with_max_len(1).for_each_init(
+            || rows.pool.scratch(),
+            |held, mut task| {
+                let scratch = &mut held.scratch;
+                let first = task.range.start;
+                let of = |values: &'_ [f32], width: usize| -> Range<usize> {
+                    debug_assert!(values.len() >= task.range.end * width);
+                    task.range.start * width..task.range.end * width
+                };
+                let [_, _, _, o, gate, up, down] = &self.projections;
+                let context = &context[of(context, o.input)];
+                let mut project =
+                    |projection: &Projection<'_>, at: usize, x: &[f32], y: &mut [f32]| {
+                        projection.forward(x, y, task.inner[at - O], first, &mut scratch.wide);
+                    };
+                project(o, O, context, task.middle);
+                add(task.middle, &x[of(x, hidden)]);
+                let mut normed = rows.pool.take(task.middle.len());
+                rms_norm(task.middle, self.second_norm, self.eps, &mut normed);
+                project(gate, GATE, &normed, task.gate);
+                project(up, UP, &normed, task.up);
+                rows.pool.give(normed);
+                let mut inner = rows.pool.take(task.gate.len());
+                swiglu(task.gate, task.up, &mut inner);
+                project(down, DOWN, &inner, task.y);
+                rows.pool.give(inner);
+                add(task.y, task.middle);
+            },
+        );
+    }
+
+    /// The gradient by the block's input, if wanted, with those of its pairs.
+    pub(in crate) fn backward(
+        &self,
+        mut kept: Kept,
+        by_y: Vec<f32>,
+        rows: &Rows<'_>,
+        wanted: Wanted,
+        by_input: bool,
+    ) -> (Option<Vec<f32>>, PairGradients) {
+        let count = rows.positions.len();
+        let pool = rows.pool;
+        let [q, k, v, ..] = &self.projections;
+        // From here on `by_y` becomes the gradient by what stands after attention.
+        let mut by_middle = by_y;
+        let mut by_context = pool.take(count * q.output);
+        let mut gradients =
+            self.backward_after(&mut kept, &mut by_middle, &mut by_context, rows, wanted);
+        let mut by_q = pool.take(count * q.output);
+        let mut by_k = pool.take(count * k.output);
+        let mut by_v = pool.take(count * v.output);
+        attention::backward(
+            &attention::Attended {
+                q: &kept.q,
+                k: &kept.k,
+                v: &kept.v,
+                context: &kept.context,
+                sums: &kept.sums,
+            },
+            &by_context,
+            &self.shape,
+            rows.sequences,
+            [&mut by_q, &mut by_k, &mut by_v],
+        );
+        pool.give(by_context);
+        let own = self.backward_before(
+            &kept,
+            [&mut by_q, &mut by_k, &mut by_v],
+            by_input.then_some(&mut by_middle),
+            rows,
+            wanted,
+        );
+        for (gradient, own) in gradients.iter_mut().zip(own) {
+            if own.a.is_some() || own.b.is_some() {
+                *gradient = own;
+            }
+        }
+        for buffer in [by_q, by_k, by_v] {
+            pool.give(buffer);
+        }
+        pool.give(kept.release(pool));
+        if by_input {
+            (Some(by_middle), gradients)
+        } else {
+            pool.give(by_middle);
+            (None, gradients)
+        }
+    }
+
+    /// From the output back to the context.
+    fn backward_after(
+        &self,
+        kept: &mut Kept,
+        by_middle: &mut [f32],
+        by_context: &mut [f32],
+        rows: &Rows<'_>,
+        wanted: Wanted,
+    ) -> PairGradients {
+        struct Task<'a> {
+            range: Range<usize>,
+            gate: &'a mut [f32],
+            up: &'a mut [f32],
+            by_middle: &'a mut [f32],
+            by_context: &'a mut [f32],
+        }
+        let hidden = self.hidden();
+        let [_, _, _, o, gate, up, down] = &self.projections;
+        let ranges = rows.ranges;
+        let tasks: Vec<_> = ranges
+            .iter()
+            .zip(split(&mut kept.gate, gate.output, ranges))
+            .zip(split(&mut kept.up, up.output, ranges))
+            .zip(split(by_middle, hidden, ranges))
+            .zip(split(by_context, o.input, ranges))
+            .map(|((((range, gate), up), by_middle), by_context)| Task {
+                range: range.clone(),
+                gate,
+                up,
+                by_middle,
+                by_context,
+            })
+            .collect();
+        let (middle, context, inner) = (&kept.middle, &kept.context, &kept.inner);
+        let parts: Vec<PairGradients> = tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .map_init(
+                || rows.pool.scratch(),
+                |held, task| {
+                    let scratch = &mut held.scratch;
+                    let mut gradients = self.zeros(&[O, GATE, UP, DOWN], wanted, rows.pool);
+                    let first = task.range.start;
+                    let of = |width: usize| task.range.start * width..task.range.end * width;
+                    let inner = |at: usize| &inner[at][of(self.projections[at].rank())];
+                    let middle = &middle[of(hidden)];
+                    let pool = rows.pool;
+
+                    let mut product = pool.take(task.gate.len());
+                    swiglu(task.gate, task.up, &mut product);
+                    let mut by_product = pool.take(task.gate.len());
+                    down.backward(
+                        &product,
+                        inner(DOWN),
+                        task.by_middle,
+                        Some((&mut by_product, Into::Replace)),
+                        &mut gradients[DOWN],
+                        first,
+                        scratch,
+                    );
+                    pool.give(product);
+                    swiglu_backward(task.gate, task.up, &by_product);
+                    pool.give(by_product);
+
+                    let mut normed = pool.take(middle.len());
+                    rms_norm(middle, self.second_norm, self.eps, &mut normed);
+                    let mut by_normed = pool.take(middle.len());
+                    let (by_gate, by_up) = (&*task.gate, &*task.up);
+                    for (projection, at, by_y, into) in [
+                        (gate, GATE, by_gate, Into::Replace),
+                        (up, UP, by_up, Into::Add),
+                    ] {
+                        projection.backward(
+                            &normed,
+                            inner(at),
+                            by_y,
+                            Some((&mut by_normed, into)),
+                            &mut gradients[at],
+                            first,
+                            scratch,
+                        );
+                    }
+                    pool.give(normed);
+                    rms_norm_backward(
+                        middle,
+                        self.second_norm,
+                        &by_normed,
+                        self.eps,
+                        task.by_middle,
+                        None,
+                    );
+                    pool.give(by_normed);
+                    o.backward(
+                        &context[of(o.input)],
+                        inner(O),
+                        task.by_middle,
+                        Some((task.by_context, Into::Replace)),
+                        &mut gradients[O],
+                        first,
+                        scratch,
+                    );
+                    gradients
+                },
+            )
+            .collect();
+        sum(parts, rows.pool)
+    }
+
+    /// From the queries, keys and values back to the input, whose gradient is added to
+    /// `by_x`.
+    fn backward_before(
+        &self,
+        kept: &Kept,
+        [by_q, by_k, by_v]: [&mut [f32]; 3],
+        by_x: Option<&mut Vec<f32>>,
+        rows: &Rows<'_>,
+        wanted: Wanted,
+    ) -> PairGradients {
+        struct Task<'a> {
+            range: Range<usize>,
+            by_outputs: [&'a mut [f32]; 3],
+            by_x: Option<&'a mut [f32]>,
+        }
+        let hidden = self.hidden();
+        let [q, k, v, ..] = &self.projections;
+        let ranges = rows.ranges;
+        let mut by_x = by_x.map(|by_x| split(by_x, hidden, ranges).into_iter());
+        let tasks: Vec<_> = ranges
+            .iter()
+            .zip(split(by_q, q.output, ranges))
+            .zip(split(by_k, k.output, ranges))
+            .zip(split(by_v, v.output, ranges))
+            .map(|(((range, q), k), v)| Task {
+                range: range.clone(),
+                by_outputs: [q, k, v],
+                by_x: by_x.as_mut().and_then(Iterator::next),
+            })
+            .collect();
+        let parts: Vec<PairGradients> = tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .map_init(
+                || rows.pool.scratch(),
+                |held, task| {
+                    let scratch = &mut held.scratch;
+                    let pool = rows.pool;
+                    let mut gradients = self.zeros(&[Q, K, V], wanted, pool);
+                    let of = |width: usize| task.range.start * width..task.range.end * width;
+                    let x = &kept.x[of(hidden)];
+                    let positions = &rows.positions[task.range.clone()];
+                    let mut normed = pool.take(x.len());
+                    rms_norm(x, self.first_norm, self.eps, &mut normed);
+                    let mut by_normed = pool.take(if task.by_x.is_some() { x.len() } else { 0 });
+                    let mut into = Into::Replace;
+                    for (at, by_y) in (Q..=V).zip(task.by_outputs) {
+                        let projection = &self.projections[at];
+                        if at != V {
+                            let (width, dim) = (projection.output, self.shape.dim);
+                            rotate(by_y, width, dim, positions, rows.tables, Turn::Back);
+                        }
+                        let inner = &kept.inner[at][of(projection.rank())];
+                        let by_x = task.by_x.is_some().then_some((&mut by_normed[..], into));
+                        let gradient = &mut gradients[at];
+                        let first = task.range.start;
+                        projection.backward(&normed, inner, by_y, by_x, gradient, first, scratch);
+                        into = Into::Add;
+                    }
+                    if let Some(by_x) = task.by_x {
+                        rms_norm_backward(x, self.first_norm, &by_normed, self.eps, by_x, None);
+                    }
+                    pool.give(normed);
+                    pool.give(by_normed);
+                    gradients
+                },
+            )
+            .collect();
+        sum(parts, rows.pool)
+    }
+
+    fn zeros(&self, which: &[usize], wanted: Wanted, pool: &Pool) -> PairGradients {
+        std::array::from_fn(|at| {
+            let projection = &self.projections[at];
+            let rank = projection.rank();
+            if rank == 0 || !which.contains(&at) {
+                return PairGradient::default();
+            }
+            PairGradient {
+                a: wanted.a.then(|| pool.zeros(rank * projection.input)),
+                b: wanted.b.then(|| pool.zeros(rank * projection.output)),
+            }
+        })
+    }
+}
+
+/// Adds up the parts in their order, so that threads do not change the result.
+fn sum(parts: Vec<PairGradients>, pool: &Pool) -> PairGradients {
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_default();
+    for part in parts {
+        for (total, part) in total.iter_mut().zip(part) {
+            for (total, part) in [(&mut total.a, part.a), (&mut total.b, part.b)] {
+                if let (Some(total), Some(part)) = (total, part) {
+                    add(total, &part);
+                    pool.give(part);
+                }
+            }
+        }
+    }
+    total
+}

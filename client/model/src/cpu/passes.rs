@@ -1,0 +1,382 @@
+//! The passes through the whole model on the CPU.
+
+use std::ops::Range;
+
+use burn::tensor::{Tensor, TensorPrimitive};
+use burn_flex::{Flex, FlexTensor};
+use fedlora_adapter::{Factor, Factors, Target};
+
+use super::block::{Block, Kept, PairGradients, Rows, Wanted};
+use super::head::Head;
+use super::projection::{Frozen, Pair, Projection};
+use super::rope::Tables;
+use super::rows::divide;
+use crate::batch::Batch;
+use crate::gradients::{Gradients, Memory, Score};
+use crate::llama::{Llama, Weight};
+use crate::lora::{Dropout, DropoutMask, Lora};
+use crate::ops::flex::{tensor, values};
+use crate::packed::{Packed, PackedSlices, WeightKind};
+
+/// The model's tensors as the host holds them: sharing, not copying.
+struct Host<'a> {
+    model: &'a Llama<Flex>,
+    embedding: HostWeight,
+    output: HostWeight,
+    last_norm: FlexTensor,
+    blocks: Vec<HostBlock>,
+    scale: f32,
+    cos: FlexTensor,
+    sin: FlexTensor,
+}
+
+/// A frozen weight as the host holds it.
+pub(in crate) enum HostWeight {
+    Dense(FlexTensor),
+    Packed {
+        kind: WeightKind,
+        columns: usize,
+        words: FlexTensor,
+        scales: FlexTensor,
+    },
+}
+
+struct HostBlock {
+    norms: [FlexTensor; 2],
+    weights: [HostWeight; 7],
+    biases: [Option<FlexTensor>; 3],
+    pairs: [Option<(FlexTensor, FlexTensor)>; 7],
+    dropouts: [Option<DropoutMask>; 7],
+}
+
+fn flat(x: Tensor<Flex, 2>) -> FlexTensor {
+    x.into_primitive().tensor().to_contiguous()
+}
+
+impl HostWeight {
+    fn of(weight: &Weight<Flex>) -> Self {
+        match weight {
+            Weight::Dense(tensor) => Self::Dense(flat(tensor.clone())),
+            Weight::Packed(packed) => Self::packed(packed),
+        }
+    }
+
+    pub(in crate) fn packed(packed: &Packed<Flex>) -> Self {
+        Self::Packed {
+            kind: packed.kind,
+            columns: packed.shape[1],
+            words: packed.words.clone().into_primitive(),
+            scales: packed.scales.clone().into_primitive().tensor(),
+        }
+    }
+
+    pub(in crate) fn frozen(&self) -> Frozen<'_> {
+        match self {
+            Self::Dense(tensor) => Frozen::Dense(values(tensor)),
+            Self::Packed {
+                kind,
+                columns,
+                words,
+                scales,
+            } => Frozen::Packed(PackedSlices {
+                kind: *kind,
+                columns: *columns,
+                words: words
+                    .as_slice::<i32>()
+                    .expect("words are made contiguous and never changed"),
+                scales: values(scales),
+            }),
+        }
+    }
+}
+
+impl<'a> Host<'a> {
+    fn new(
+        model: &'a Llama<Flex>,
+        lora: Option<&Lora<Flex>>,
+        dropout: &mut Option<Dropout>,
+        longest: usize,
+    ) -> Self {
+        assert!(
+            longest <= model.config().max_position_embeddings,
+            "a sequence longer than the model's positions"
+        );
+        let blocks = (0..model.config().num_hidden_layers)
+            .map(|layer| {
+                let pairs = Target::ALL.map(|target| {
+                    let pair = lora?.factors(layer, target)?;
+                    Some((flat(pair.a.clone()), flat(pair.b.clone())))
+                });
+                let dropouts = std::array::from_fn(|at| {
+                    let dropout = dropout.as_mut().filter(|_| pairs[at].is_some())?;
+                    Some(dropout.draw())
+                });
+                HostBlock {
+                    norms: [
+                        flat(model.first_norm(layer)),
+                        flat(model.second_norm(layer)),
+                    ],
+                    weights: Target::ALL
+                        .map(|target| HostWeight::of(model.projection(layer, target))),
+                    biases: [Target::Q, Target::K, Target::V]
+                        .map(|target| model.bias(layer, target).map(flat)),
+                    pairs,
+                    dropouts,
+                }
+            })
+            .collect();
+        let tables = model.rope().tables(longest);
+        Self {
+            model,
+            embedding: HostWeight::of(model.embedding()),
+            output: HostWeight::of(model.output()),
+            last_norm: flat(model.last_norm()),
+            blocks,
+            scale: lora.map_or(0.0, |lora| lora.scale() as f32),
+            cos: flat(tables.cos),
+            sin: flat(tables.sin),
+        }
+    }
+
+    fn tables(&self) -> Tables<'_> {
+        Tables {
+            cos: values(&self.cos),
+            sin: values(&self.sin),
+        }
+    }
+
+    fn block(&self, layer: usize) -> Block<'_> {
+        let config = self.model.config();
+        let block = &self.blocks[layer];
+        let projections = std::array::from_fn(|at| {
+            let (input, output) = config.projection(Target::ALL[at]);
+            Projection {
+                input,
+                output,
+                weight: block.weights[at].frozen(),
+                bias: block.biases.get(at).and_then(Option::as_ref).map(values),
+                pair: block.pairs[at].as_ref().map(|(a, b)| Pair {
+                    a: values(a),
+                    b: values(b),
+                    rank: values(a).len() / input,
+                    scale: self.scale,
+                    dropout: block.dropouts[at],
+                }),
+            }
+        });
+        Block {
+            projections,
+            first_norm: values(&block.norms[0]),
+            second_norm: values(&block.norms[1]),
+            eps: config.rms_norm_eps as f32,
+            shape: self.model.attention_shape(),
+        }
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            norm: values(&self.last_norm),
+            eps: self.model.config().rms_norm_eps as f32,
+            weight: self.output.frozen(),
+            vocab: self.model.config().vocab_size,
+        }
+    }
+
+    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+        let width = self.model.config().hidden_size;
+        let mut x = self.model.pool.take(tokens.len() * width);
+        for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
+            let token = token as usize;
+            match self.embedding.frozen() {
+                Frozen::Dense(table) => {
+                    row.copy_from_slice(&table[token * width..(token + 1) * width]);
+                }
+                Frozen::Packed(packed) => packed.unpack_rows(token..token + 1, row),
+            }
+        }
+        x
+    }
+}
+
+/// What the rows of a batch are.
+struct BatchRows {
+    positions: Vec<u32>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl BatchRows {
+    fn of(batch: &Batch) -> Self {
+        Self {
+            positions: batch.sequences().positions(),
+            ranges: divide(batch.positions(), rayon::current_num_threads()),
+        }
+    }
+
+    fn rows<'a>(&'a self, host: &'a Host<'_>, batch: &'a Batch) -> Rows<'a> {
+        Rows {
+            sequences: batch.sequences(),
+            positions: &self.positions,
+            ranges: &self.ranges,
+            tables: host.tables(),
+            pool: &host.model.pool,
+        }
+    }
+}
+
+/// The residual stream after the last block.
+fn forward(host: &Host<'_>, batch: &Batch, rows: &Rows<'_>) -> Vec<f32> {
+    let mut x = host.embed(batch.tokens());
+    for layer in 0..host.blocks.len() {
+        let (y, used) = host.block(layer).output(x, rows);
+        rows.pool.give(used);
+        x = y;
+    }
+    x
+}
+
+pub(in crate) fn hidden(
+    model: &Llama<Flex>,
+    lora: Option<&Lora<Flex>>,
+    batch: &Batch,
+) -> Tensor<Flex, 2> {
+    let host = Host::new(model, lora, &mut None, batch.sequences().longest());
+    let batch_rows = BatchRows::of(batch);
+    let rows = batch_rows.rows(&host, batch);
+    let x = forward(&host, batch, &rows);
+    let width = model.config().hidden_size;
+    let mut normed = vec![0.0; x.len()];
+    let (norm, eps) = (values(&host.last_norm), model.config().rms_norm_eps as f32);
+    super::elementwise::rms_norm(&x, norm, eps, &mut normed);
+    rows.pool.give(x);
+    let normed = tensor(normed, [batch.positions(), width]);
+    Tensor::from_primitive(TensorPrimitive::Float(normed))
+}
+
+pub(in crate) fn score(
+    model: &Llama<Flex>,
+    lora: Option<&Lora<Flex>>,
+    batch: &Batch,
+) -> Score {
+    let host = Host::new(model, lora, &mut None, batch.sequences().longest());
+    let batch_rows = BatchRows::of(batch);
+    let rows = batch_rows.rows(&host, batch);
+    let x = forward(&host, batch, &rows);
+    let (score, x) = score_counted(&host, x, batch, false);
+    rows.pool.give(x);
+    score
+}
+
+/// Scores the counted rows of the residual stream; with `gradient`, the second value is the
+/// gradient by all rows.
+fn score_counted(
+    host: &Host<'_>,
+    mut x: Vec<f32>,
+    batch: &Batch,
+    gradient: bool,
+) -> (Score, Vec<f32>) {
+    let pool = &host.model.pool;
+    let head = host.head();
+    if batch.places().len() == batch.positions() {
+        let score = head.score(&mut x, batch.targets(), gradient, pool);
+        return (score, x);
+    }
+    let width = host.model.config().hidden_size;
+    let row = |place: usize| place * width..(place + 1) * width;
+    let mut chosen = pool.take(batch.places().len() * width);
+    for (to, &place) in chosen.chunks_exact_mut(width).zip(batch.places()) {
+        to.copy_from_slice(&x[row(place)]);
+    }
+    let score = head.score(&mut chosen, batch.targets(), gradient, pool);
+    if gradient {
+        x.fill(0.0);
+        for (from, &place) in chosen.chunks_exact(width).zip(batch.places()) {
+            x[row(place)].copy_from_slice(from);
+        }
+    }
+    pool.give(chosen);
+    (score, x)
+}
+
+pub(in crate) fn loss_and_gradients(
+    model: &Llama<Flex>,
+    lora: &Lora<Flex>,
+    factors: Factors,
+    dropout: &mut Option<Dropout>,
+    batch: &Batch,
+    memory: Memory,
+) -> Gradients<Flex> {
+    /// What is held of a block until its backward pass.
+    enum Held {
+        All(Box<Kept>),
+        Input(Vec<f32>),
+    }
+
+    let host = Host::new(model, Some(lora), dropout, batch.sequences().longest());
+    let batch_rows = BatchRows::of(batch);
+    let rows = batch_rows.rows(&host, batch);
+    let mut held = Vec::with_capacity(host.blocks.len());
+    let mut x = host.embed(batch.tokens());
+    for layer in 0..host.blocks.len() {
+        let block = host.block(layer);
+        x = match memory {
+            Memory::Normal => {
+                let (y, kept) = block.forward(x, &rows);
+                held.push(Held::All(Box::new(kept)));
+                y
+            }
+            Memory::Low => {
+                let (y, input) = block.output(x, &rows);
+                held.push(Held::Input(input));
+                y
+            }
+        };
+    }
+    let (score, mut by_y) = score_counted(&host, x, batch, true);
+    let wanted = Wanted {
+        a: factors.contains(Factor::A),
+        b: factors.contains(Factor::B),
+    };
+    let mut found: Vec<PairGradients> = Vec::with_capacity(held.len());
+    while let Some(held_block) = held.pop() {
+        let layer = held.len();
+        let block = host.block(layer);
+        let kept = match held_block {
+            Held::All(kept) => *kept,
+            Held::Input(x) => {
+                let (y, kept) = block.forward(x, &rows);
+                rows.pool.give(y);
+                kept
+            }
+        };
+        let (by_x, gradients) = block.backward(kept, by_y, &rows, wanted, layer > 0);
+        found.push(gradients);
+        by_y = by_x.unwrap_or_default();
+    }
+    found.reverse();
+    Gradients {
+        loss: Tensor::from_primitive(TensorPrimitive::Float(tensor(vec![score.loss as f32], [1]))),
+        factors: collect(&host, found),
+    }
+}
+
+/// The gradients in layout order: by block, by projection, A before B.
+fn collect(host: &Host<'_>, found: Vec<PairGradients>) -> Vec<Tensor<Flex, 2>> {
+    let mut factors = Vec::new();
+    for (layer, gradients) in found.into_iter().enumerate() {
+        for (at, gradient) in gradients.into_iter().enumerate() {
+            let (input, output) = host.model.config().projection(Target::ALL[at]);
+            let Some((a, _)) = &host.blocks[layer].pairs[at] else {
+                continue;
+            };
+            let rank = values(a).len() / input;
+            let shapes = [(gradient.a, [rank, input]), (gradient.b, [output, rank])];
+            for (gradient, shape) in shapes {
+                if let Some(gradient) = gradient {
+                    let gradient = tensor(gradient, shape);
+                    factors.push(Tensor::from_primitive(TensorPrimitive::Float(gradient)));
+                }
+            }
+        }
+    }
+    factors
+}

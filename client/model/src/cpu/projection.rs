@@ -1,0 +1,227 @@
+//! A frozen projection with its bias and its low-rank pair, on slices of rows:
+//! `y = x W^T + b + s (d(x) A^T) B^T`, with `d` the dropout of the pair's input.
+
+use super::pool::Scratch;
+use super::rows::{Into, matrix, matrix_mut, multiply};
+use super::simd::add;
+use crate::lora::DropoutMask;
+use crate::packed::PackedSlices;
+
+/// Output features that are unpacked at a time.
+const PANEL: usize = 256;
+
+/// A frozen matrix, `[out, in]`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate) enum Frozen<'a> {
+    /// As it is.
+    Dense(&'a [f32]),
+    /// In fewer bits.
+    Packed(PackedSlices<'a>),
+}
+
+/// A low-rank pair on the host.
+#[derive(Debug, Clone, Copy)]
+pub(in crate) struct Pair<'a> {
+    /// `[rank, in]`.
+    pub(in crate) a: &'a [f32],
+    /// `[out, rank]`.
+    pub(in crate) b: &'a [f32],
+    /// Its width.
+    pub(in crate) rank: usize,
+    /// What its product is multiplied with.
+    pub(in crate) scale: f32,
+    /// Which inputs it does not see.
+    pub(in crate) dropout: Option<DropoutMask>,
+}
+
+/// A projection from `input` to `output` features.
+#[derive(Debug, Clone, Copy)]
+pub(in crate) struct Projection<'a> {
+    pub(in crate) input: usize,
+    pub(in crate) output: usize,
+    pub(in crate) weight: Frozen<'a>,
+    pub(in crate) bias: Option<&'a [f32]>,
+    pub(in crate) pair: Option<Pair<'a>>,
+}
+
+/// Where the gradients of a pair are added up; `None` for a factor that is not trained.
+#[derive(Debug, Default)]
+pub(in crate) struct PairGradient {
+    /// `[rank, in]`.
+    pub(in crate) a: Option<Vec<f32>>,
+    /// `[out, rank]`.
+    pub(in crate) b: Option<Vec<f32>>,
+}
+
+impl Projection<'_> {
+    /// The pair's rank, or 0 without one.
+    pub(in crate) fn rank(&self) -> usize {
+        self.pair.map_or(0, |pair| pair.rank)
+    }
+
+    /// Writes the projection of `x` to `y`, and the pair's inner activations to `inner`,
+    /// `[rows, rank]`. `first` is the number of the first row, for dropout.
+    pub(in crate) fn forward(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        inner: &mut [f32],
+        first: usize,
+        scratch: &mut Vec<f32>,
+    ) {
+        let rows = matrix(x, self.input);
+        match self.weight {
+            Frozen::Dense(weight) => {
+                let weight = matrix(weight, self.input).transpose();
+                multiply(matrix_mut(y, self.output), Into::Replace, rows, weight, 1.0);
+            }
+            Frozen::Packed(packed) => {
+                let mut target = matrix_mut(y, self.output);
+                for start in (0..self.output).step_by(PANEL) {
+                    let end = (start + PANEL).min(self.output);
+                    scratch.resize((end - start) * self.input, 0.0);
+                    packed.unpack_rows(start..end, scratch);
+                    let weight = matrix(scratch, self.input).transpose();
+                    let part = target.as_mut().subcols_mut(start, end - start);
+                    multiply(part, Into::Replace, rows, weight, 1.0);
+                }
+            }
+        }
+        if let Some(bias) = self.bias {
+            for row in y.chunks_exact_mut(self.output) {
+                add(row, bias);
+            }
+        }
+        if let Some(pair) = &self.pair {
+            let seen = pair.seen(x, self.input, first, scratch);
+            let a = matrix(pair.a, self.input).transpose();
+            multiply(
+                matrix_mut(inner, pair.rank),
+                Into::Replace,
+                matrix(seen, self.input),
+                a,
+                1.0,
+            );
+            let b = matrix(pair.b, pair.rank).transpose();
+            let inner = matrix(inner, pair.rank);
+            multiply(matrix_mut(y, self.output), Into::Add, inner, b, pair.scale);
+        }
+    }
+
+    /// Adds the gradients of the pair to `gradient`, and, where `by_x` is given, puts that by
+    /// `x` into it.
+    #[allow(clippy::too_many_arguments)] // Each is another matrix.
+    pub(in crate) fn backward(
+        &self,
+        x: &[f32],
+        inner: &[f32],
+        by_y: &[f32],
+        by_x: Option<(&mut [f32], Into)>,
+        gradient: &mut PairGradient,
+        first: usize,
+        scratch: &mut Scratch,
+    ) {
+        let mut by_x = by_x;
+        if let Some((target, into)) = &mut by_x {
+            self.backward_frozen(by_y, target, *into, &mut scratch.wide);
+        }
+        let Some(pair) = &self.pair else { return };
+        let out = matrix(by_y, self.output);
+        if let Some(by_b) = &mut gradient.b {
+            let inner = matrix(inner, pair.rank);
+            multiply(
+                matrix_mut(by_b, pair.rank),
+                Into::Add,
+                out.transpose(),
+                inner,
+                pair.scale,
+            );
+        }
+        if gradient.a.is_none() && by_x.is_none() {
+            return;
+        }
+        let rows = x.len() / self.input;
+        let by_inner = &mut scratch.narrow;
+        by_inner.resize(rows * pair.rank, 0.0);
+        let b = matrix(pair.b, pair.rank);
+        multiply(
+            matrix_mut(by_inner, pair.rank),
+            Into::Replace,
+            out,
+            b,
+            pair.scale,
+        );
+        let by_inner = matrix(by_inner, pair.rank);
+        if let Some(by_a) = &mut gradient.a {
+            let seen = pair.seen(x, self.input, first, &mut scratch.wide);
+            let target = matrix_mut(by_a, self.input);
+            multiply(
+                target,
+                Into::Add,
+                by_inner.transpose(),
+                matrix(seen, self.input),
+                1.0,
+            );
+        }
+        if let Some((target, _)) = by_x {
+            let a = matrix(pair.a, self.input);
+            match pair.dropout {
+                None => multiply(matrix_mut(target, self.input), Into::Add, by_inner, a, 1.0),
+                Some(dropout) => {
+                    let wide = &mut scratch.wide;
+                    wide.resize(x.len(), 0.0);
+                    multiply(
+                        matrix_mut(wide, self.input),
+                        Into::Replace,
+                        by_inner,
+                        a,
+                        1.0,
+                    );
+                    dropout.add(wide, target, first * self.input);
+                }
+            }
+        }
+    }
+
+    fn backward_frozen(&self, by_y: &[f32], by_x: &mut [f32], into: Into, scratch: &mut Vec<f32>) {
+        let out = matrix(by_y, self.output);
+        match self.weight {
+            Frozen::Dense(weight) => {
+                let weight = matrix(weight, self.input);
+                multiply(matrix_mut(by_x, self.input), into, out, weight, 1.0);
+            }
+            Frozen::Packed(packed) => {
+                let mut into = into;
+                for start in (0..self.output).step_by(PANEL) {
+                    let end = (start + PANEL).min(self.output);
+                    scratch.resize((end - start) * self.input, 0.0);
+                    packed.unpack_rows(start..end, scratch);
+                    let part = out.subcols(start, end - start);
+                    let weight = matrix(scratch, self.input);
+                    multiply(matrix_mut(by_x, self.input), into, part, weight, 1.0);
+                    into = Into::Add;
+                }
+            }
+        }
+    }
+}
+
+impl Pair<'_> {
+    /// What the pair sees of `x`: all of it, or a copy with dropout in `scratch`.
+    fn seen<'b>(
+        &self,
+        x: &'b [f32],
+        width: usize,
+        first: usize,
+        scratch: &'b mut Vec<f32>,
+    ) -> &'b [f32] {
+        match self.dropout {
+            None => x,
+            Some(dropout) => {
+                scratch.resize(x.len(), 0.0);
+                dropout.copy(x, scratch, first * width);
+                scratch
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Row-major matrices as slices: products, and the division of rows among tasks.
+
+use std::ops::Range;
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+
+/// Fewest rows worth a task of their own: below, packing the weights costs more than the
+/// second core brings.
+const FEWEST_ROWS: usize = 32;
+/// Most rows of a task: the activations of a block then stay in the caches.
+const MOST_ROWS: usize = 512;
+
+/// `[rows, width]` of a slice.
+#[inline]
+pub(in crate) fn matrix(values: &[f32], width: usize) -> MatRef<'_, f32> {
+    MatRef::from_row_major_slice(values, values.len() / width, width)
+}
+
+/// `[rows, width]` of a slice, to write to.
+#[inline]
+pub(in crate) fn matrix_mut(values: &mut [f32], width: usize) -> MatMut<'_, f32> {
+    MatMut::from_row_major_slice_mut(values, values.len() / width, width)
+}
+
+/// What a product does with what stands in its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate) enum Into {
+    /// Overwrites it.
+    Replace,
+    /// Adds to it.
+    Add,
+}
+
+/// `target (+)= scale * left * right` on the calling thread.
+#[inline]
+pub(in crate) fn multiply(
+    target: MatMut<'_, f32>,
+    into: Into,
+    left: MatRef<'_, f32>,
+    right: MatRef<'_, f32>,
+    scale: f32,
+) {
+    let accum = match into {
+        Into::Replace => Accum::Replace,
+        Into::Add => Accum::Add,
+    };
+    matmul(target, accum, left, right, scale, Par::Seq);
+}
+
+/// Divides `rows` into ranges, at least one for each thread where there are rows enough.
+pub(in crate) fn divide(rows: usize, threads: usize) -> Vec<Range<usize>> {
+    let tasks = threads
+        .max(1)
+        .min(rows.div_ceil(FEWEST_ROWS))
+        .max(rows.div_ceil(MOST_ROWS))
+        .max(1);
+    // A whole number of turns, so that no thread waits for another's last task.
+    let tasks = if tasks > threads {
+        tasks.next_multiple_of(threads.max(1))
+    } else {
+        tasks
+    };
+    let each = rows.div_ceil(tasks).max(1);
+    (0..rows)
+        .step_by(each)
+        .map(|start| start..(start + each).min(rows))
+        .collect()
+}
+
+/// One slice for each range of rows.
+pub(in crate) fn split<'a>(
+    mut values: &'a mut [f32],
+    width: usize,
+    ranges: &[Range<usize>],
+) -> Vec<&'a mut [f32]> {
+    ranges
+        .iter()
+        .map(|range| {
+            let (first, rest) =
+                std::mem::take(&mut values).split_at_mut((range.end - range.start) * width);
+            values = rest;
+            first
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_cover_all_rows_once() {
+        for rows in [0, 1, 31, 32, 33, 64, 100, 256, 1024, 1500, 5000] {
+            for threads in [1, 2, 3, 16] {
+                let ranges = divide(rows, threads);
+                assert_eq!(
+                    ranges.iter().map(ExactSizeIterator::len).sum::<usize>(),
+                    rows
+                );
+                assert!(ranges.windows(2).all(|two| two[0].end == two[1].start));
+                assert!(ranges.iter().all(|range| range.len() <= MOST_ROWS));
+            }
+        }
+        assert_eq!(divide(256, 2).len(), 2);
+    }
+
+    #[test]
+    fn products_are_products() {
+        let (a, b) = (
+            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            [1.0, 0.0, -1.0, 2.0, 1.0, 0.5],
+        );
+        let mut y = [10.0; 4];
+        let right = matrix(&b, 3).transpose();
+        multiply(matrix_mut(&mut y, 2), Into::Add, matrix(&a, 3), right, 2.0);
+        assert_eq!(y, [6.0, 21.0, 6.0, 42.0]);
+    }
+}

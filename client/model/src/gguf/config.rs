@@ -1,0 +1,197 @@
+//! A model's configuration from a GGUF file's metadata and the tensors it has.
+
+use super::super::config::{Architecture, LlamaConfig};
+use super::container::Container;
+use super::error::GgufError;
+use super::metadata::{Metadata, Value};
+use super::rope_factors;
+
+/// Far above any model, far below what could overflow a product of two.
+const MOST_SIZE: i128 = 1 << 24;
+const SIZE: &str = "a whole number from 1 to 16777216";
+
+/// The tensor of the embedding.
+pub const EMBEDDING: &str = "token_embd.weight";
+/// The tensor of the output layer, where it is not the embedding.
+pub const OUTPUT: &str = "output.weight";
+
+/// Reads the configuration. What the forward pass does not implement is refused by name.
+pub fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
+    let metadata = container.metadata();
+    let (architecture, prefix) = architecture(metadata)?;
+    let keys = Keys { metadata, prefix };
+    keys.only_plain_blocks()?;
+
+    let heads = keys.size("attention.head_count")?;
+    let kv_heads = keys.size_or("attention.head_count_kv", heads)?;
+    if heads % kv_heads != 0 {
+        return Err(keys.refuse("attention.head_count_kv", "a divisor of the head count"));
+    }
+    let hidden_size = keys.size("embedding_length")?;
+    let head_dim = keys.head_dim(hidden_size, heads)?;
+    let rope_theta = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
+    let blocks = keys.size("block_count")?;
+    has_blocks(container, blocks)?;
+    let sliding_window = keys.optional_size("attention.sliding_window")?;
+    let config = LlamaConfig {
+        architecture: match (architecture, sliding_window) {
+            // Mistral's files call themselves Llama; only a window tells them apart.
+            (Architecture::Llama, Some(_)) => Architecture::Mistral,
+            _ => architecture,
+        },
+        vocab_size: keys.vocabulary(container)?,
+        hidden_size,
+        intermediate_size: keys.size("feed_forward_length")?,
+        num_hidden_layers: blocks,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim,
+        max_position_embeddings: keys.size("context_length")?,
+        rms_norm_eps: keys
+            .positive("attention.layer_norm_rms_epsilon")?
+            .ok_or_else(|| keys.refuse("attention.layer_norm_rms_epsilon", POSITIVE))?,
+        rope_theta,
+        rope_scaling: rope_factors::scaling(container, head_dim, rope_theta)?,
+        sliding_window,
+        qkv_bias: architecture == Architecture::Qwen2,
+        tie_word_embeddings: !container.tensors().contains_key(OUTPUT),
+        bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id")?,
+        eos_token_id: token(metadata, "tokenizer.ggml.eos_token_id")?,
+    };
+    Ok(config)
+}
+
+const POSITIVE: &str = "a number above 0";
+
+fn architecture(metadata: &Metadata) -> Result<(Architecture, &'static str), GgufError> {
+    let key = "general.architecture";
+    let expected = "\"llama\" or \"qwen2\", the supported architectures";
+    match metadata.required(key, expected, Value::as_text)? {
+        "llama" => Ok((Architecture::Llama, "llama")),
+        "qwen2" => Ok((Architecture::Qwen2, "qwen2")),
+        _ => Err(metadata.refuse(key, expected)),
+    }
+}
+
+/// Refuses more blocks than the file has tensors of, before a list of them is made.
+fn has_blocks(container: &Container, blocks: usize) -> Result<(), GgufError> {
+    let missing = (0..blocks)
+        .map(|layer| format!("blk.{layer}.attn_norm.weight"))
+        .find(|name| !container.tensors().contains_key(name));
+    match missing {
+        None => Ok(()),
+        Some(name) => Err(GgufError::Missing {
+            path: container.path().to_owned(),
+            name,
+        }),
+    }
+}
+
+/// A token's id.
+pub fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>, GgufError> {
+    metadata.optional(key, "a token's number", |value| {
+        value.as_integer().and_then(|id| u32::try_from(id).ok())
+    })
+}
+
+/// Metadata under the architecture's name.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'static str,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    fn refuse(&self, name: &str, expected: &'static str) -> GgufError {
+        self.metadata.refuse(&self.key(name), expected)
+    }
+
+    fn optional_size(&self, name: &str) -> Result<Option<usize>, GgufError> {
+        self.metadata.optional(&self.key(name), SIZE, |value| {
+            value
+                .as_integer()
+                .filter(|size| (1..=MOST_SIZE).contains(size))
+                .map(|size| size as usize)
+        })
+    }
+
+    fn size(&self, name: &str) -> Result<usize, GgufError> {
+        self.optional_size(name)?
+            .ok_or_else(|| self.refuse(name, SIZE))
+    }
+
+    fn size_or(&self, name: &str, default: usize) -> Result<usize, GgufError> {
+        Ok(self.optional_size(name)?.unwrap_or(default))
+    }
+
+    fn positive(&self, name: &str) -> Result<Option<f64>, GgufError> {
+        self.metadata.optional(&self.key(name), POSITIVE, |value| {
+            value
+                .as_float()
+                .filter(|number| number.is_finite() && *number > 0.0)
+        })
+    }
+
+    /// All features of a head are rotated, and values are as wide as keys.
+    fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize, GgufError> {
+        let rotated = self.optional_size("rope.dimension_count")?;
+        let head_dim = match self.optional_size("attention.key_length")? {
+            Some(length) => length,
+            None => rotated.unwrap_or(hidden_size / heads),
+        };
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            return Err(self.refuse("attention.key_length", "an even number above 0"));
+        }
+        if rotated.is_some_and(|rotated| rotated != head_dim) {
+            let expected = "the width of a head: a rotation of part of it is not supported";
+            return Err(self.refuse("rope.dimension_count", expected));
+        }
+        if self.size_or("attention.value_length", head_dim)? != head_dim {
+            return Err(self.refuse("attention.value_length", "the key length"));
+        }
+        Ok(head_dim)
+    }
+
+    /// As stated, or as many as the embedding has.
+    fn vocabulary(&self, container: &Container) -> Result<usize, GgufError> {
+        if let Some(size) = self.optional_size("vocab_size")? {
+            return Ok(size);
+        }
+        let embedding = container
+            .tensors()
+            .get(EMBEDDING)
+            .ok_or_else(|| GgufError::Missing {
+                path: container.path().to_owned(),
+                name: EMBEDDING.to_owned(),
+            })?;
+        Some(embedding.shape[0])
+            .filter(|size| *size as i128 <= MOST_SIZE)
+            .ok_or_else(|| self.refuse("vocab_size", SIZE))
+    }
+
+    fn only_plain_blocks(&self) -> Result<(), GgufError> {
+        let none = "absent or 0: mixtures of experts are not supported";
+        let experts = self.key("expert_count");
+        self.metadata.optional(&experts, none, |value| {
+            value.as_integer().filter(|&experts| experts == 0)
+        })?;
+        let kind = self.key("rope.scaling.type");
+        let none = "absent or \"none\": this kind of scaled RoPE is not supported";
+        self.metadata.optional(&kind, none, |value| {
+            value.as_text().filter(|&kind| kind == "none")
+        })?;
+        let one = "absent or 1: this kind of scaled RoPE is not supported";
+        for factor in ["rope.scaling.factor", "rope.scale_linear"] {
+            // Converters write a factor of 0 or 1 where there is no scaling.
+            self.metadata.optional(&self.key(factor), one, |value| {
+                value
+                    .as_float()
+                    .filter(|&factor| factor == 0.0 || factor == 1.0)
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! Metadata of a GGUF file: keys with values of many types.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::error::GgufError;
+
+/// A type of fixed width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScalarType {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    U64,
+    I64,
+    F64,
+}
+
+impl ScalarType {
+    /// The type that the format gives this number.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            0 => Self::U8,
+            1 => Self::I8,
+            2 => Self::U16,
+            3 => Self::I16,
+            4 => Self::U32,
+            5 => Self::I32,
+            6 => Self::F32,
+            7 => Self::Bool,
+            10 => Self::U64,
+            11 => Self::I64,
+            12 => Self::F64,
+            _ => return None,
+        })
+    }
+
+    /// How many bytes a value takes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::U8 | Self::I8 | Self::Bool => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::U64 | Self::I64 | Self::F64 => 8,
+        }
+    }
+
+    /// A value of as many little-endian bytes as [`bytes`](Self::bytes) says.
+    pub fn value(self, bytes: &[u8]) -> Value {
+        let mut wide = [0; 8];
+        wide[..bytes.len()].copy_from_slice(bytes);
+        let bits = u64::from_le_bytes(wide);
+        match self {
+            Self::U8 | Self::U16 | Self::U32 | Self::U64 => Value::Integer(bits.into()),
+            Self::I8 => Value::Integer((bits as i8).into()),
+            Self::I16 => Value::Integer((bits as i16).into()),
+            Self::I32 => Value::Integer((bits as i32).into()),
+            Self::I64 => Value::Integer((bits as i64).into()),
+            Self::F32 => Value::Float(f32::from_bits(bits as u32).into()),
+            Self::F64 => Value::Float(f64::from_bits(bits)),
+            Self::Bool => Value::Bool(bits != 0),
+        }
+    }
+}
+
+/// One value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Of any width, signed or not.
+    Integer(i128),
+    /// Of either width.
+    Float(f64),
+    Bool(bool),
+    Text(String),
+    List(List),
+}
+
+impl Value {
+    pub fn as_integer(&self) -> Option<i128> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub fn as_float(&self) -> Option<f64> {
+        match self {
+            Self::Float(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Self::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn as_list(&self) -> Option<&List> {
+        match self {
+            Self::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    /// What an error says that it found: a text cut at 80 characters, a list's length.
+    fn summary(&self) -> String {
+        match self {
+            Self::Integer(number) => number.to_string(),
+            Self::Float(number) => number.to_string(),
+            Self::Bool(value) => value.to_string(),
+            Self::Text(text) => format!("\"{}\"", text.chars().take(80).collect::<String>()),
+            Self::List(list) => format!("a list of {}", list.len()),
+        }
+    }
+}
+
+/// Values of one type, held about as compactly as the file holds them: a vocabulary is one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum List {
+    /// All texts one after another, with the end of each.
+    Texts {
+        text: String,
+        ends: Vec<u32>,
+    },
+    Scalars {
+        kind: ScalarType,
+        bytes: Vec<u8>,
+    },
+}
+
+impl List {
+    /// No texts yet.
+    pub fn texts() -> Self {
+        Self::Texts {
+            text: String::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// Adds a text to a list of texts; together they are bounded by the header's length,
+    /// which is far below 4 GiB.
+    pub fn push(&mut self, next: &str) {
+        if let Self::Texts { text, ends } = self {
+            text.push_str(next);
+            ends.push(text.len() as u32);
+        }
+    }
+
+    /// Values of fixed width.
+    pub fn scalars(kind: ScalarType, bytes: Vec<u8>) -> Self {
+        Self::Scalars { kind, bytes }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Texts { ends, .. } => ends.len(),
+            Self::Scalars { kind, bytes } => bytes.len() / kind.bytes() as usize,
+        }
+    }
+
+    /// The texts in order; `None` where this is a list of something else.
+    pub fn as_texts(&self) -> Option<impl Iterator<Item = &str>> {
+        let Self::Texts { text, ends } = self else {
+            return None;
+        };
+        let mut start = 0;
+        Some(ends.iter().map(move |&end| {
+            let one = &text[start..end as usize];
+            start = end as usize;
+            one
+        }))
+    }
+
+    /// The values in order; `None` where this is a list of texts.
+    pub fn as_scalars(&self) -> Option<impl Iterator<Item = Value>> {
+        let Self::Scalars { kind, bytes } = self else {
+            return None;
+        };
+        let width = kind.bytes() as usize;
+        Some(bytes.chunks_exact(width).map(|bytes| kind.value(bytes)))
+    }
+}
+
+/// All key-value pairs of a file.
+#[derive(Debug)]
+pub struct Metadata {
+    path: PathBuf,
+    values: BTreeMap<String, Value>,
+}
+
+impl Metadata {
+    pub fn new(path: &Path, values: BTreeMap<String, Value>) -> Self {
+        Self {
+            path: path.to_owned(),
+            values,
+        }
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+
+    #[cfg(test)]
+    pub fn values(&self) -> &BTreeMap<String, Value> {
+        &self.values
+    }
+
+    /// The error for a key that is missing or not as expected.
+    pub fn refuse(&self, key: &str, expected: &'static str) -> GgufError {
+        GgufError::Key {
+            path: self.path.clone(),
+            key: key.to_owned(),
+            got: self
+                .get(key)
+                .map_or_else(|| "absent".to_owned(), Value::summary),
+            expected,
+        }
+    }
+
+    /// A value that is passed by `read`, or `None` where the key is absent.
+    pub fn optional<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, GgufError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => match read(value) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self.refuse(key, expected)),
+            },
+        }
+    }
+
+    /// A value that must be there and is passed by `read`.
+    pub fn required<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<T, GgufError> {
+        self.optional(key, expected, read)?
+            .ok_or_else(|| self.refuse(key, expected))
+    }
+}

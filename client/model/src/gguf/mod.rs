@@ -1,0 +1,51 @@
+//! Llama-class models in GGUF files: the container, the values of its tensors, and the model's
+//! configuration from its metadata. [`BaseWeights::from_gguf`] is the way in.
+//!
+//! [`container`] reads and checks a file's header, [`quant`] turns stored blocks into `f32`,
+//! `config` makes a [`LlamaConfig`](super::LlamaConfig) of the metadata, `source` hands out the
+//! tensors by the names and in the order of the model. The tokenizer that such a file carries
+//! is read in `data`, from the same container.
+
+mod config;
+pub mod container;
+mod error;
+pub mod metadata;
+mod quant;
+mod rope_factors;
+mod source;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod test_file;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use config::token as token_id;
+pub use error::GgufError;
+
+use super::weights::{BaseWeights, WeightsError};
+use container::Container;
+use source::GgufSource;
+
+/// Whether `path` is a GGUF file: by its name, or by how it begins.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == "gguf") || container::has_magic(path)
+}
+
+impl BaseWeights {
+    /// Opens a GGUF file of a Llama or Qwen2 model. Its tensors are read, and de-quantised to
+    /// `f32`, when they are asked for.
+    ///
+    /// # Errors
+    /// [`WeightsError::Gguf`]: a file that is broken, or metadata or tensors that are missing,
+    /// left over, wrongly shaped or not supported, by name.
+    pub fn from_gguf(path: &Path) -> Result<Self, WeightsError> {
+        let container = Container::open(path)?;
+        let config = config::read(&container)?;
+        let source = GgufSource::new(container, &config)?;
+        Ok(Self::from_source(config, Arc::new(source)))
+    }
+}
+
+#[cfg(test)]
+#[path = "gguf_tests.rs"]
+mod tests;

@@ -1,0 +1,434 @@
+//! The operations, composed of burn's own: right on every backend, fast on none.
+
+use burn::tensor::activation::{log_softmax, sigmoid};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{
+    Bool, DType, FloatDType, Int, Tensor, TensorData, TensorMetadata, TensorPrimitive,
+};
+
+use super::{Attended, AttentionShape, FusedOps, HeadLoss, Rotation, Turn};
+use crate::packed::Packed;
+use crate::sequences::Sequences;
+
+/// What sums of products are held in: `f32`, or `f64` where the inputs are.
+fn wide(dtype: DType) -> FloatDType {
+    if dtype == DType::F64 {
+        FloatDType::F64
+    } else {
+        FloatDType::F32
+    }
+}
+
+/// Queries whose scores are held at a time.
+pub const QUERIES: usize = 256;
+
+/// Rows of logits held at a time.
+pub const CHUNK: usize = 512;
+
+pub(super) fn wrap<B: FusedOps, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(x))
+}
+
+pub(super) fn unwrap<B: FusedOps, const D: usize>(x: Tensor<B, D>) -> FloatTensor<B> {
+    x.into_primitive().tensor()
+}
+
+/// The same values in the type of sums.
+fn widened<B: FusedOps, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
+    let x = wrap::<B, D>(x);
+    let dtype = wide(x.dtype());
+    x.cast(dtype)
+}
+
+/// The same values in the type of what was given.
+fn narrowed<B: FusedOps, const D: usize>(x: Tensor<B, D>, dtype: DType) -> FloatTensor<B> {
+    unwrap(x.cast(dtype))
+}
+
+fn inverse_rms<B: FusedOps>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
+    x.clone()
+        .powi_scalar(2)
+        .mean_dim(1)
+        .add_scalar(eps)
+        .sqrt()
+        .recip()
+}
+
+pub(super) fn rms_norm<B: FusedOps>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    eps: f64,
+) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let x = widened::<B, 2>(x);
+    let weight = wrap::<B, 2>(weight).cast(x.dtype());
+    let inverse = inverse_rms(&x, eps);
+    narrowed(x * inverse * weight, dtype)
+}
+
+pub(super) fn rms_norm_backward<B: FusedOps>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    eps: f64,
+    by_weight: bool,
+) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
+    let (dtype, weight_dtype) = (x.dtype(), weight.dtype());
+    let x = widened::<B, 2>(x);
+    let weight = wrap::<B, 2>(weight).cast(x.dtype());
+    let gradient = widened::<B, 2>(gradient);
+    let inverse = inverse_rms(&x, eps);
+    let normed = x * inverse.clone();
+    let by_weight =
+        by_weight.then(|| narrowed((gradient.clone() * normed.clone()).sum_dim(0), weight_dtype));
+    // With n = x / rms: dx = (g w - n mean(g w n)) / rms.
+    let scaled = gradient * weight;
+    let mean = (scaled.clone() * normed.clone()).mean_dim(1);
+    (
+        narrowed((scaled - normed * mean) * inverse, dtype),
+        by_weight,
+    )
+}
+
+pub(super) fn swiglu<B: FusedOps>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = gate.dtype();
+    let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
+    narrowed(gate.clone() * sigmoid(gate) * up, dtype)
+}
+
+pub(super) fn swiglu_backward<B: FusedOps>(
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dtype = gate.dtype();
+    let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
+    let gradient = widened::<B, 2>(gradient);
+    let sigma = sigmoid(gate.clone());
+    let silu = gate * sigma.clone();
+    // silu' = sigma + silu (1 - sigma).
+    let slope = sigma.clone() + silu.clone() * (sigma.neg() + 1.0);
+    (
+        narrowed(gradient.clone() * up * slope, dtype),
+        narrowed(gradient * silu, dtype),
+    )
+}
+
+pub(super) fn rotate<B: FusedOps>(
+    x: FloatTensor<B>,
+    dim: usize,
+    rotation: Rotation<FloatTensor<B>>,
+    turn: Turn,
+) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let x = widened::<B, 2>(x);
+    let [rows, width] = x.dims();
+    let (heads, half) = (width / dim, dim / 2);
+    let sign = match turn {
+        Turn::Forward => 1.0,
+        Turn::Back => -1.0,
+    };
+    let table = |table| {
+        wrap::<B, 2>(table)
+            .cast(x.dtype())
+            .reshape([rows, 1, half])
+            .expand([rows, heads, half])
+    };
+    let (cos, sin) = (table(rotation.cos), table(rotation.sin).mul_scalar(sign));
+    let x = x.reshape([rows, heads, dim]);
+    let first = x.clone().slice([0..rows, 0..heads, 0..half]);
+    let second = x.slice([0..rows, 0..heads, half..dim]);
+    let turned = Tensor::cat(
+        vec![
+            first.clone() * cos.clone() - second.clone() * sin.clone(),
+            second * cos + first * sin,
+        ],
+        2,
+    );
+    narrowed(turned.reshape([rows, width]), dtype)
+}
+
+/// Sequences of one length that follow each other: their first row, number and length.
+fn runs(sequences: &Sequences) -> Vec<(usize, usize, usize)> {
+    let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+    for rows in sequences.iter() {
+        match runs.last_mut() {
+            Some((_, count, length)) if *length == rows.len() => *count += 1,
+            _ => runs.push((rows.start, 1, rows.len())),
+        }
+    }
+    runs.retain(|(_, _, length)| *length > 0);
+    runs
+}
+
+/// Sequences of one length as `[count * kv_heads, group, length, dim]` of `[rows, width]`.
+fn heads_of<B: FusedOps>(
+    x: &Tensor<B, 2>,
+    (start, count, length): (usize, usize, usize),
+    shape: &AttentionShape,
+) -> Tensor<B, 4> {
+    let width = x.dims()[1];
+    let group = width / (shape.kv_heads * shape.dim);
+    x.clone()
+        .slice([start..start + count * length, 0..width])
+        .reshape([count, length, shape.kv_heads, group, shape.dim])
+        .permute([0, 2, 3, 1, 4])
+        .reshape([count * shape.kv_heads, group, length, shape.dim])
+}
+
+/// The inverse of [`heads_of`].
+fn rows_of<B: FusedOps>(
+    x: Tensor<B, 4>,
+    (_, count, length): (usize, usize, usize),
+    shape: &AttentionShape,
+) -> Tensor<B, 2> {
+    let group = x.dims()[1];
+    x.reshape([count, shape.kv_heads, group, length, shape.dim])
+        .permute([0, 3, 1, 2, 4])
+        .reshape([count * length, shape.kv_heads * group * shape.dim])
+}
+
+/// A chunk of queries with the keys that they see.
+struct QueryChunk {
+    queries: std::ops::Range<usize>,
+    keys: std::ops::Range<usize>,
+}
+
+impl QueryChunk {
+    fn of(length: usize, window: Option<usize>) -> impl Iterator<Item = Self> {
+        (0..length).step_by(QUERIES).map(move |start| {
+            let end = (start + QUERIES).min(length);
+            let first = (start + 1).saturating_sub(window.unwrap_or(usize::MAX));
+            Self {
+                queries: start..end,
+                keys: first..end,
+            }
+        })
+    }
+
+    /// What a query does not see, `[queries, keys]`.
+    fn hidden<B: FusedOps>(&self, window: Option<usize>, device: &B::Device) -> Tensor<B, 2, Bool> {
+        let size = [self.queries.len(), self.keys.len()];
+        let offset = (self.queries.start - self.keys.start) as i64;
+        // True above the diagonal of the query itself.
+        let later: Tensor<B, 2, Bool> = Tensor::tril_mask(size, offset, device);
+        match window {
+            Some(window) if self.queries.end > window => {
+                let diagonal = offset - (window as i64 - 1);
+                let earlier: Tensor<B, 2, Bool> = Tensor::triu_mask(size, diagonal, device);
+                later.bool_or(earlier)
+            }
+            _ => later,
+        }
+    }
+
+    /// `scale q k^T` with what is not seen at negative infinity, in `f32`:
+    /// `[heads, group, queries, keys]`.
+    fn scores<B: FusedOps>(
+        &self,
+        q: &Tensor<B, 4>,
+        k: &Tensor<B, 4>,
+        shape: &AttentionShape,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
+        let [heads, group, _, dim] = q.dims();
+        let (count, width) = (self.queries.len(), self.keys.len());
+        let q = q
+            .clone()
+            .slice([0..heads, 0..group, self.queries.clone(), 0..dim]);
+        let k = k
+            .clone()
+            .slice([0..heads, 0..1, self.keys.clone(), 0..dim])
+            .expand([heads, group, width, dim]);
+        let hidden = self
+            .hidden::<B>(shape.window, &q.device())
+            .reshape([1, 1, count, width])
+            .expand([heads, group, count, width]);
+        let scores = q
+            .clone()
+            .matmul(k.clone().swap_dims(2, 3))
+            .cast(wide(q.dtype()))
+            .mul_scalar(shape.scale())
+            .mask_fill(hidden, f32::NEG_INFINITY);
+        (scores, q, k)
+    }
+}
+
+pub(super) fn causal_attention<B: FusedOps>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    shape: &AttentionShape,
+    sequences: &Sequences,
+) -> Attended<FloatTensor<B>> {
+    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
+    let dtype = q.dtype();
+    let (mut contexts, mut all_sums) = (Vec::new(), Vec::new());
+    for run in runs(sequences) {
+        let (_, count, length) = run;
+        let (q, k, v) = (
+            heads_of(&q, run, shape),
+            heads_of(&k, run, shape),
+            heads_of(&v, run, shape),
+        );
+        let [heads, group, _, dim] = q.dims();
+        let (mut parts, mut sums) = (Vec::new(), Vec::new());
+        for chunk in QueryChunk::of(length, shape.window) {
+            let (scores, _, _) = chunk.scores(&q, &k, shape);
+            let most = scores.clone().max_dim(3);
+            let exponentials = (scores - most.clone()).exp();
+            let sum = exponentials.clone().sum_dim(3);
+            let v = v
+                .clone()
+                .slice([0..heads, 0..1, chunk.keys.clone(), 0..dim])
+                .expand([heads, group, chunk.keys.len(), dim]);
+            let p = exponentials.div(sum.clone());
+            parts.push(p.cast(dtype).matmul(v));
+            sums.push(most + sum.log());
+        }
+        contexts.push(rows_of(Tensor::cat(parts, 2), run, shape));
+        let sums = Tensor::cat(sums, 2)
+            .reshape([count, shape.kv_heads * group, length])
+            .permute([1, 0, 2])
+            .reshape([shape.kv_heads * group, count * length]);
+        all_sums.push(sums);
+    }
+    Attended {
+        context: unwrap(Tensor::cat(contexts, 0)),
+        sums: unwrap(Tensor::cat(all_sums, 1)),
+    }
+}
+
+pub(super) fn causal_attention_backward<B: FusedOps>(
+    [q, k, v]: [FloatTensor<B>; 3],
+    attended: Attended<FloatTensor<B>>,
+    gradient: FloatTensor<B>,
+    shape: &AttentionShape,
+    sequences: &Sequences,
+) -> [FloatTensor<B>; 3] {
+    let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
+    let dtype = q.dtype();
+    let (context, sums) = (wrap::<B, 2>(attended.context), wrap::<B, 2>(attended.sums));
+    let gradient = wrap::<B, 2>(gradient);
+    let mut found: [Vec<Tensor<B, 2>>; 3] = Default::default();
+    for run in runs(sequences) {
+        let (start, count, length) = run;
+        let of = |x| heads_of(x, run, shape);
+        let (q, k, v, context, gradient) = (of(&q), of(&k), of(&v), of(&context), of(&gradient));
+        let [heads, group, _, dim] = q.dims();
+        let sums = sums
+            .clone()
+            .slice([0..shape.heads, start..start + count * length])
+            .reshape([shape.kv_heads, group, count, length])
+            .permute([2, 0, 1, 3])
+            .reshape([heads, group, length, 1]);
+        let mut by_q = Vec::new();
+        let mut by_k =
+            Tensor::<B, 4>::zeros([heads, 1, length, dim], &q.device()).cast(wide(dtype));
+        let mut by_v = by_k.clone();
+        for chunk in QueryChunk::of(length, shape.window) {
+            let (scores, q, k) = chunk.scores(&q, &k, shape);
+            let width = chunk.keys.len();
+            let part = |x: &Tensor<B, 4>| {
+                let last = x.dims()[3];
+                x.clone()
+                    .slice([0..heads, 0..group, chunk.queries.clone(), 0..last])
+            };
+            let (gradient, context) = (part(&gradient), part(&context));
+            let p = (scores - part(&sums)).exp();
+            let v = v
+                .clone()
+                .slice([0..heads, 0..1, chunk.keys.clone(), 0..dim])
+                .expand([heads, group, width, dim]);
+            let by_p = gradient.clone().matmul(v.swap_dims(2, 3)).cast(wide(dtype));
+            let dots = (gradient.clone() * context).cast(wide(dtype)).sum_dim(3);
+            let slopes = (p.clone() * (by_p - dots))
+                .mul_scalar(shape.scale())
+                .cast(dtype);
+            by_q.push(slopes.clone().matmul(k));
+            // Query heads of a group share their keys: their gradients add up.
+            let keys = [0..heads, 0..1, chunk.keys.clone(), 0..dim];
+            let add = |sum: Tensor<B, 4>, part: Tensor<B, 4>| {
+                let part = part.cast(wide(dtype)).sum_dim(1) + sum.clone().slice(keys.clone());
+                sum.slice_assign(keys.clone(), part)
+            };
+            by_v = add(by_v, p.cast(dtype).swap_dims(2, 3).matmul(gradient));
+            by_k = add(by_k, slopes.swap_dims(2, 3).matmul(q));
+        }
+        let parts = [Tensor::cat(by_q, 2), by_k.cast(dtype), by_v.cast(dtype)];
+        for (found, part) in found.iter_mut().zip(parts) {
+            found.push(rows_of(part, run, shape));
+        }
+    }
+    found.map(|parts| unwrap(Tensor::cat(parts, 0)))
+}
+
+pub(super) fn cross_entropy<B: FusedOps>(
+    logits: FloatTensor<B>,
+    targets: &[u32],
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let logits = widened::<B, 2>(logits);
+    let device = logits.device();
+    let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+    let ids: Tensor<B, 2, Int> =
+        Tensor::from_data(TensorData::new(ids, [targets.len(), 1]), &device);
+    let dtype = logits.dtype();
+    let log_probabilities = log_softmax(logits, 1);
+    let loss = log_probabilities.clone().gather(1, ids.clone()).sum().neg();
+    let minus_one = Tensor::<B, 2>::ones([targets.len(), 1], &device)
+        .cast(dtype)
+        .neg();
+    let gradient =
+        log_probabilities
+            .exp()
+            .scatter(1, ids, minus_one, burn::tensor::IndexingUpdateOp::Add);
+    (unwrap(loss), unwrap(gradient))
+}
+
+pub(super) fn head_loss<B: FusedOps>(
+    rows: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: &[u32],
+    by_rows: bool,
+    by_weight: bool,
+) -> HeadLoss<FloatTensor<B>> {
+    debug_assert_eq!(rows.shape()[0], targets.len());
+    let (rows, weight) = (wrap::<B, 2>(rows), wrap::<B, 2>(weight));
+    let width = rows.dims()[1];
+    let mut loss: Option<Tensor<B, 1>> = None;
+    let mut rows_gradient = Vec::new();
+    let mut weight_gradient: Option<Tensor<B, 2>> = None;
+    for (index, targets) in targets.chunks(CHUNK).enumerate() {
+        let start = index * CHUNK;
+        let part = rows.clone().slice([start..start + targets.len(), 0..width]);
+        let logits = part.clone().matmul(weight.clone().transpose());
+        let (chunk_loss, gradient) = B::cross_entropy(unwrap(logits), targets);
+        let chunk_loss = wrap::<B, 1>(chunk_loss);
+        loss = Some(match loss {
+            Some(loss) => loss + chunk_loss,
+            None => chunk_loss,
+        });
+        let gradient = wrap::<B, 2>(gradient).cast(part.dtype());
+        if by_rows {
+            rows_gradient.push(gradient.clone().matmul(weight.clone()));
+        }
+        if by_weight {
+            let chunk = gradient.transpose().matmul(part);
+            weight_gradient = Some(match weight_gradient {
+                Some(sum) => sum + chunk,
+                None => chunk,
+            });
+        }
+    }
+    let loss =
+        loss.unwrap_or_else(|| Tensor::<B, 1>::zeros([1], &rows.device()).cast(wide(rows.dtype())));
+    HeadLoss {
+        loss: unwrap(loss),
+        rows_gradient: (!rows_gradient.is_empty()).then(|| unwrap(Tensor::cat(rows_gradient, 0))),
+        weight_gradient: weight_gradient.map(unwrap),
+    }
+}
+
+pub(super) fn packed_product<B: FusedOps>(x: FloatTensor<B>, weight: &Packed<B>) -> FloatTensor<B> {
+    let weight = weight.unpack_as(x.dtype().into());
+    unwrap(wrap::<B, 2>(x).matmul(weight.transpose()))
+}

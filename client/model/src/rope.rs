@@ -1,0 +1,197 @@
+//! Rotary position embedding (Su et al., 2021), the half-split kind of Hugging Face
+//! checkpoints: feature `i` turns with feature `i + head_dim / 2`.
+
+use std::f64::consts::PI;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+use super::config::{Llama3Scaling, LlamaConfig};
+use super::ops::Rotation;
+
+/// Tables hold at least this many positions.
+const FEWEST: usize = 256;
+
+/// A model's rotary tables: computed when they are first needed, as far as they are needed,
+/// for a model may have many more positions than any sequence.
+#[derive(Debug, Clone)]
+pub(crate) struct Rope<B: Backend> {
+    frequencies: Arc<[f32]>,
+    most: usize,
+    tables: Arc<Mutex<Option<Rotation<Tensor<B, 2>>>>>,
+    device: B::Device,
+}
+
+impl<B: Backend> Rope<B> {
+    pub(crate) fn new(config: &LlamaConfig, device: &B::Device) -> Self {
+        Self {
+            frequencies: inverse_frequencies(config).into(),
+            most: config.max_position_embeddings,
+            tables: Arc::default(),
+            device: device.clone(),
+        }
+    }
+
+    /// Cosines and sines of positions from 0 to at least `length`, each
+    /// `[positions, head_dim / 2]`.
+    pub(crate) fn tables(&self, length: usize) -> Rotation<Tensor<B, 2>> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*tables
+            && found.cos.dims()[0] >= length
+        {
+            return found.clone();
+        }
+        let positions = length
+            .next_power_of_two()
+            .max(FEWEST)
+            .min(self.most)
+            .max(length);
+        let half = self.frequencies.len();
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for position in 0..positions {
+            for frequency in self.frequencies.iter() {
+                // Rounded to `f32` where Transformers rounds it.
+                let angle = f64::from(position as f32 * frequency);
+                cos.push(angle.cos() as f32);
+                sin.push(angle.sin() as f32);
+            }
+        }
+        let table =
+            |values| Tensor::from_data(TensorData::new(values, [positions, half]), &self.device);
+        let made = Rotation {
+            cos: table(cos),
+            sin: table(sin),
+        };
+        *tables = Some(made.clone());
+        made
+    }
+
+    /// The same with the tables that there are passed through `change`.
+    pub(crate) fn map<C: Backend>(
+        &self,
+        change: impl Fn(Tensor<B, 2>) -> Tensor<C, 2>,
+        device: &C::Device,
+    ) -> Rope<C> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = tables.as_ref().map(|tables| Rotation {
+            cos: change(tables.cos.clone()),
+            sin: change(tables.sin.clone()),
+        });
+        Rope {
+            frequencies: self.frequencies.clone(),
+            most: self.most,
+            tables: Arc::new(Mutex::new(tables)),
+            device: device.clone(),
+        }
+    }
+}
+
+/// Radians a token that each pair of features turns by, `[head_dim / 2]`:
+/// `theta^(-2 i / head_dim)` for pair `i`, stretched where the configuration says so. Rounded
+/// to `f32` wherever Transformers rounds.
+pub(crate) fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
+    let dim = config.head_dim as f32;
+    let base = f64::from(config.rope_theta as f32);
+    (0..config.head_dim / 2)
+        .map(|pair| {
+            let exponent = (2 * pair) as f32 / dim;
+            let frequency = 1.0 / base.powf(f64::from(exponent)) as f32;
+            match &config.rope_scaling {
+                None => frequency,
+                Some(scaling) => stretch(frequency, scaling),
+            }
+        })
+        .collect()
+}
+
+/// Llama 3.1's rule: with wavelengths in tokens, short ones stay, long ones are stretched by
+/// the factor, and those between are blended. PyTorch divides a number by a tensor as the
+/// number times the tensor's reciprocal, hence the two roundings.
+fn stretch(frequency: f32, scaling: &Llama3Scaling) -> f32 {
+    let original = scaling.original_max_position_embeddings as f64;
+    let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
+    let factor = scaling.factor as f32;
+    let wavelength = frequency.recip() * (2.0 * PI) as f32;
+    if wavelength > (original / low) as f32 {
+        frequency / factor
+    } else if wavelength < (original / high) as f32 {
+        frequency
+    } else {
+        let ratio = wavelength.recip() * original as f32;
+        let smooth = (ratio - low as f32) / (high - low) as f32;
+        (1.0 - smooth) * frequency / factor + smooth * frequency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+
+    use super::super::config::tests::tiny;
+    use super::*;
+
+    #[test]
+    fn frequencies_are_transformers() {
+        let path =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/architectures/rope.json");
+        let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for (name, model) in golden["models"].as_object().unwrap() {
+            let rope = &model["rope"];
+            let number = |key: &str| rope[key].as_f64().unwrap();
+            let config = LlamaConfig {
+                head_dim: model["head_dim"].as_u64().unwrap() as usize,
+                rope_theta: number("rope_theta"),
+                rope_scaling: (rope["rope_type"] == "llama3").then(|| Llama3Scaling {
+                    factor: number("factor"),
+                    low_freq_factor: number("low_freq_factor"),
+                    high_freq_factor: number("high_freq_factor"),
+                    original_max_position_embeddings: number("original_max_position_embeddings")
+                        as usize,
+                }),
+                ..tiny()
+            };
+            let got = inverse_frequencies(&config);
+            let expected: Vec<f32> = serde_json::from_value(model["inv_freq"].clone()).unwrap();
+            assert_eq!(got.len(), expected.len(), "{name}");
+            let mut different = 0;
+            for (pair, (&got, expected)) in got.iter().zip(expected).enumerate() {
+                let error = (got - expected).abs() / expected;
+                // PyTorch's power function is within one step of the right one, not always it.
+                assert!(
+                    error < 2.0 * f32::EPSILON,
+                    "{name} {pair}: {got} {expected}"
+                );
+                different += usize::from(got != expected);
+            }
+            assert!(different <= 2, "{name}: {different} differ");
+        }
+    }
+
+    #[test]
+    fn stretches_by_wavelength() {
+        let config = |rope_scaling| LlamaConfig {
+            head_dim: 64,
+            rope_theta: 500_000.0,
+            rope_scaling,
+            ..tiny()
+        };
+        let scaling = Llama3Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        let plain = inverse_frequencies(&config(None));
+        let scaled = inverse_frequencies(&config(Some(scaling)));
+        assert_eq!(scaled[0], plain[0]);
+        assert_eq!(scaled[31], plain[31] / 8.0);
+        let between = plain
+            .iter()
+            .zip(&scaled)
+            .filter(|&(&plain, &scaled)| scaled < plain && scaled > plain / 8.0);
+        assert!(between.count() > 1);
+    }
+}

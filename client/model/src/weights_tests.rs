@@ -1,0 +1,142 @@
+//! Weights in memory, their digest, and what is written.
+
+use std::path::PathBuf;
+
+use super::super::config::Llama3Scaling;
+use super::super::config::tests::tiny;
+use crate::testing::random_weights as random;
+use super::*;
+
+/// Saves, opens again, and expects the same.
+fn round_trip(weights: &BaseWeights) {
+    let dir = tempfile::tempdir().unwrap();
+    weights.save(dir.path(), FloatType::F32).unwrap();
+    let read = BaseWeights::load(dir.path()).unwrap();
+    assert_eq!(read.config(), weights.config());
+    for index in 0..weights.config().tensors().len() {
+        assert_eq!(read.read(index).unwrap(), weights.read(index).unwrap());
+    }
+    assert_eq!(read.digest().unwrap(), weights.digest().unwrap());
+}
+
+#[test]
+fn every_kind_round_trips() {
+    let biased = LlamaConfig {
+        qkv_bias: true,
+        ..tiny()
+    };
+    let mistral = LlamaConfig {
+        architecture: Architecture::Mistral,
+        sliding_window: Some(4),
+        tie_word_embeddings: false,
+        ..tiny()
+    };
+    let qwen2 = LlamaConfig {
+        architecture: Architecture::Qwen2,
+        ..biased.clone()
+    };
+    for config in [tiny(), biased, mistral, qwen2] {
+        round_trip(&random(config, 1));
+    }
+}
+
+#[test]
+fn counts_parameters() {
+    // Embedding, two blocks of norms, q k v o and the feed-forward part, and the last norm.
+    let block = 2 * 16 + 16 * (24 + 12 + 12 + 24) + 3 * 16 * 24;
+    let weights = random(tiny(), 1);
+    assert_eq!(weights.parameters(), 40 * 16 + 2 * block + 16);
+}
+
+#[test]
+fn the_digest_of_a_plain_llama_stays() {
+    let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
+    let digest = BaseWeights::load(&base).unwrap().digest().unwrap();
+    assert_eq!(
+        digest.to_string(),
+        "424d6b44b9def77e8aede3ca1c82cc53e25537afa0e573822f82139c2e56160e"
+    );
+}
+
+#[test]
+fn the_digest_covers_what_the_model_computes() {
+    let plain = tiny();
+    let scaling = Llama3Scaling {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 16,
+    };
+    let scaled = |scaling| LlamaConfig {
+        rope_scaling: Some(scaling),
+        ..tiny()
+    };
+    let window = |sliding_window| LlamaConfig {
+        architecture: Architecture::Mistral,
+        sliding_window,
+        ..tiny()
+    };
+    let biased = |architecture| LlamaConfig {
+        architecture,
+        qkv_bias: true,
+        ..tiny()
+    };
+    let configs = [
+        LlamaConfig {
+            rope_theta: 10_000.0,
+            ..tiny()
+        },
+        LlamaConfig {
+            rms_norm_eps: 1e-6,
+            ..tiny()
+        },
+        window(None),
+        window(Some(4)),
+        window(Some(5)),
+        biased(Architecture::Llama),
+        biased(Architecture::Qwen2),
+        scaled(scaling),
+        scaled(Llama3Scaling {
+            factor: 4.0,
+            ..scaling
+        }),
+        scaled(Llama3Scaling {
+            low_freq_factor: 2.0,
+            ..scaling
+        }),
+        scaled(Llama3Scaling {
+            high_freq_factor: 3.0,
+            ..scaling
+        }),
+        scaled(Llama3Scaling {
+            original_max_position_embeddings: 24,
+            ..scaling
+        }),
+    ];
+    let mut digests = vec![random(plain.clone(), 1).digest().unwrap()];
+    digests.push(random(plain, 2).digest().unwrap());
+    for config in configs {
+        let digest = random(config.clone(), 1).digest().unwrap();
+        assert!(!digests.contains(&digest), "{config:?}");
+        digests.push(digest);
+    }
+}
+
+#[test]
+fn the_digest_does_not_depend_on_the_type_in_the_file() {
+    let rounded = |weights: &BaseWeights, float| {
+        let dir = tempfile::tempdir().unwrap();
+        weights.save(dir.path(), float).unwrap();
+        let read = BaseWeights::load(dir.path()).unwrap();
+        // The values as they are now, in memory.
+        let values = (0..read.config().tensors().len())
+            .map(|index| read.read(index).unwrap().values)
+            .collect();
+        (read, dir, BaseWeights::new(tiny(), values))
+    };
+    let (bf16, _dir, values) = rounded(&random(tiny(), 1), FloatType::Bf16);
+    let (f32, _other, _) = rounded(&values, FloatType::F32);
+    let digest = values.digest().unwrap();
+    assert_eq!(bf16.digest().unwrap(), digest);
+    assert_eq!(f32.digest().unwrap(), digest);
+}
