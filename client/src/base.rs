@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use fedlora_common::exit::Exit;
 
-use crate::data::TextPipeline;
-use crate::data::tokenizer::TokenizerError;
+use fedlora_data::TextPipeline;
+use fedlora_data::tokenizer::TokenizerError;
 use crate::hub::{self, FetchProgress, Fetched, HubConfig, HubError, HubName, NameError};
 use fedlora_model::{BaseWeights, WeightsError};
 

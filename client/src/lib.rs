@@ -3,7 +3,6 @@
 
 pub mod base;
 pub mod connection;
-pub mod data;
 pub mod directory;
 pub mod enrol;
 pub mod evaluation;

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use fedlora_client::data::Batching;
+use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::Memory;
 use fedlora_client::training::{Device, Engine, Progress, TrainOptions};

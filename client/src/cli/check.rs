@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use fedlora_client::base::Base;
-use fedlora_client::data::{Dataset, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline};
+use fedlora_data::{Dataset, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline};
 use fedlora_model::Example;
 use fedlora_model::{BaseWeights, LlamaConfig, Memory, WeightKind};
 use fedlora_client::training::estimate::{Estimate, Workload};

@@ -1,6 +1,6 @@
 //! What `fedlora check` found out, as its JSON document holds it. No record's text is in it.
 
-use fedlora_client::data::{DataReport, FileReport, Lengths, Problem};
+use fedlora_data::{DataReport, FileReport, Lengths, Problem};
 use fedlora_client::training::Machine;
 use fedlora_client::training::estimate::Estimate;
 use serde::Serialize;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 
-use fedlora_client::data::{Bin, Lengths, TextPipeline};
+use fedlora_data::{Bin, Lengths, TextPipeline};
 use fedlora_model::Example;
 
 use super::check_report::{
@@ -609,7 +609,7 @@ mod tests {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
         let pipeline = TextPipeline::from_folder(&base).unwrap();
         let turns = [("user", "Why?"), ("assistant", "So.\nIndeed.")].map(|(role, content)| {
-            fedlora_client::data::Turn {
+            fedlora_data::Turn {
                 role,
                 content: content.to_owned(),
             }

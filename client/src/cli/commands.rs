@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use fedlora_client::base::Base;
-use fedlora_client::data::{DataReport, Dataset, HeldOut, PrepareOptions};
+use fedlora_data::{DataReport, Dataset, HeldOut, PrepareOptions};
 use fedlora_model::Example;
 use fedlora_client::directory::{DirectoryError, MemberDirectory};
 use fedlora_client::enrol::{self, JoinError};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use clap::ValueEnum;
-use fedlora_client::data::{DataReport, Dataset, PrepareOptions};
+use fedlora_data::{DataReport, Dataset, PrepareOptions};
 use fedlora_model::Example;
 use fedlora_client::evaluation::{
     Classification, EvaluationError, LabelSet, Question, Responses, classify, respond,

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
-use fedlora_client::data::{TextPipeline, Turn};
+use fedlora_data::{TextPipeline, Turn};
 use fedlora_client::generation::{
     Finish, GenerateError, GenerateOptions, Generated, Sampling, StopText, generate,
 };

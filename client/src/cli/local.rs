@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use fedlora_client::base::Base;
-use fedlora_client::data::{DataReport, TextPipeline};
+use fedlora_data::{DataReport, TextPipeline};
 use fedlora_model::WeightKind;
 use fedlora_client::training::{Device, Engine};
 use fedlora_adapter::{Adapter, peft};

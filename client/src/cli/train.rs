@@ -1,7 +1,7 @@
 //! `fedlora train`: fine-tunes an adapter on this machine.
 
 use anyhow::{Context, anyhow};
-use fedlora_client::data::{DataError, Dataset, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_data::{DataError, Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_model::{LlamaConfig, WeightKind};
 use fedlora_client::training::estimate::Workload;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use fedlora_client::data::Batching;
+use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::{Memory, WeightKind};
 use fedlora_client::training::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};

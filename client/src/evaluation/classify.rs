@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use super::EvaluationError;
 use super::labels::LabelSet;
 use super::question::Question;
-use crate::data::TextPipeline;
+use fedlora_data::TextPipeline;
 use fedlora_model::Example;
 use crate::metrics::{accuracy, macro_f1};
 use crate::training::{DecodeError, Decoder};

@@ -15,7 +15,7 @@ pub use labels::{LabelError, LabelSet};
 pub use question::{Question, QuestionError};
 pub use respond::{Responses, respond};
 
-use crate::data::tokenizer::TokenizerError;
+use fedlora_data::tokenizer::TokenizerError;
 use crate::generation::GenerateError;
 use crate::training::{DecodeError, TrainError};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::data::{Content, Dataset, Record, Turn};
+use fedlora_data::{Content, Dataset, Record, Turn};
 
 /// A record's prompt and the response that it should have.
 #[derive(Clone)]

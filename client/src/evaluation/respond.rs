@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::EvaluationError;
 use super::question::Question;
-use crate::data::TextPipeline;
+use fedlora_data::TextPipeline;
 use crate::generation::{Finish, GenerateOptions, Sampling, generate};
 use crate::metrics::{Bleu, Rouge, corpus_bleu};
 use crate::training::Decoder;

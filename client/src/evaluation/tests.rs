@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use serde_json::json;
 
 use super::*;
-use crate::data::{Dataset, TextPipeline};
+use fedlora_data::{Dataset, TextPipeline};
 use crate::metrics::{Rouge, accuracy, corpus_bleu, macro_f1};
 use crate::training::{Device, Engine};
 

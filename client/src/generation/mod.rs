@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::data::TextPipeline;
-use crate::data::tokenizer::TokenizerError;
+use fedlora_data::TextPipeline;
+use fedlora_data::tokenizer::TokenizerError;
 use crate::training::{DecodeError, Decoder};
 
 pub use sampling::{Sampler, Sampling, SamplingError};

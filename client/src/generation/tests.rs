@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use super::*;
-use crate::data::Turn;
+use fedlora_data::Turn;
 use crate::training::{Device, Engine};
 
 static BASE: LazyLock<(Engine, TextPipeline)> = LazyLock::new(|| {

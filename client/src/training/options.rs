@@ -4,7 +4,7 @@ use fedlora_adapter::Adapter;
 
 use super::optimizer::AdamWConfig;
 use super::schedule::{Decay, Schedule};
-use crate::data::Batching;
+use fedlora_data::Batching;
 use fedlora_model::Memory;
 
 /// One training: a member's in one round, or a whole one on this machine.

@@ -1,7 +1,7 @@
 //! Which examples come next, in a way that can be taken up again.
 
 use super::options::TrainOptions;
-use crate::data::{Batching, plan_epoch};
+use fedlora_data::{Batching, plan_epoch};
 use fedlora_model::SplitMix;
 
 /// The stream of a seed that orders examples.

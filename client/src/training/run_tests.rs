@@ -6,7 +6,7 @@ use fedlora_adapter::{LoraConfig, Target};
 
 use super::super::tests::{engine, examples};
 use super::*;
-use crate::data::Batching;
+use fedlora_data::Batching;
 
 const STEPS: usize = 9;
 

@@ -58,7 +58,7 @@ mod tests {
 
     use std::path::Path;
 
-    use fedlora_client::data::{Content, Dataset, Record};
+    use fedlora_data::{Content, Dataset, Record};
     use fedlora_protocol::ids::MemberName;
 
     use super::super::normalised;

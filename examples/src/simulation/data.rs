@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use fedlora_client::data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
+use fedlora_data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_protocol::ids::MemberName;
 

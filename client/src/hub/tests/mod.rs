@@ -14,7 +14,7 @@ use self::server::{COMMIT, Hub, SIGNATURE, Seen};
 use super::config::Transfer;
 use super::fetch::{FetchEvent, FetchProgress, Fetched, fetch};
 use super::{HubConfig, HubError};
-use crate::data::TextPipeline;
+use fedlora_data::TextPipeline;
 use fedlora_model::BaseWeights;
 
 const TOKEN: &str = "hf_TheTokenThatNobodySees";

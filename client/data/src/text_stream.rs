@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     static PIPELINE: LazyLock<TextPipeline> = LazyLock::new(|| {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
         TextPipeline::from_folder(&base).unwrap()
     });
 

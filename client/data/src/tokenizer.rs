@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_ends_are_those_of_configuration_and_template() {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
         let pipeline = TextPipeline::from_folder(&base).unwrap();
         let named = ["<|end_of_text|>", "<|eot_id|>"].map(|t| pipeline.token_id(t).unwrap());
         assert_eq!(pipeline.end_tokens().collect::<Vec<_>>(), named);

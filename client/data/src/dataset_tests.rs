@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn base() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base")
 }
 
 fn pipeline() -> TextPipeline {
