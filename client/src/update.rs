@@ -17,8 +17,8 @@ use rand::CryptoRng;
 
 use fedlora_model::Example;
 use fedlora_model::{Memory, WeightsError};
-use crate::training::estimate::Workload;
-use crate::training::{
+use fedlora_train::estimate::Workload;
+use fedlora_train::{
     Decay, DoesNotFit, Engine, Evaluation, Progress, TrainError, TrainOptions, free_memory,
 };
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use fedlora_model::{BaseWeights, LlamaConfig};
-use fedlora_client::training::{Device, Engine};
+use fedlora_train::{Device, Engine};
 use fedlora_adapter::tensors;
 use serde_json::Value;
 

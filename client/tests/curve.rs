@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::Memory;
-use fedlora_client::training::{Device, Engine, Progress, TrainOptions};
+use fedlora_train::{Device, Engine, Progress, TrainOptions};
 use fedlora_adapter::{Factors, peft};
 use serde_json::Value;
 

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use fedlora_client::generation::{Sampler, Sampling};
-use fedlora_client::training::{Device, Engine};
+use fedlora_train::decode::{Sampler, Sampling};
+use fedlora_train::{Device, Engine};
 use fedlora_adapter::{Adapter, peft};
 use serde_json::Value;
 

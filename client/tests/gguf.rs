@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use fedlora_model::BaseWeights;
-use fedlora_client::training::{Device, Engine};
+use fedlora_train::{Device, Engine};
 use serde_json::Value;
 
 fn golden_dir() -> PathBuf {

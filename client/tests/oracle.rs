@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fedlora_model::Example;
 use fedlora_model::SplitMix;
-use fedlora_client::training::{Device, Engine};
+use fedlora_train::{Device, Engine};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target, peft};
 use serde_json::Value;
 

@@ -12,7 +12,7 @@ use fedlora_model::Example;
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
 use fedlora_client::participant::{Outcome, Participant, ParticipantError};
-use fedlora_client::training::{Device, Engine};
+use fedlora_train::{Device, Engine};
 use fedlora_client::update::LocalWork;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::Contribution;

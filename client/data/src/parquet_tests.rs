@@ -9,7 +9,7 @@ use super::*;
 
 fn vector(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("vectors/parquet")
+        .join("../vectors/parquet")
         .join(name)
 }
 

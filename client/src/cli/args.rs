@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use fedlora_model::WeightKind;
-use fedlora_client::training::Device;
+use fedlora_train::Device;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::wire::token::InviteToken;
 

@@ -1,8 +1,8 @@
 //! What `fedlora check` found out, as its JSON document holds it. No record's text is in it.
 
 use fedlora_data::{DataReport, FileReport, Lengths, Problem};
-use fedlora_client::training::Machine;
-use fedlora_client::training::estimate::Estimate;
+use fedlora_train::Machine;
+use fedlora_train::estimate::Estimate;
 use serde::Serialize;
 
 /// The whole document.

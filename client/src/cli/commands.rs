@@ -11,7 +11,7 @@ use fedlora_model::Example;
 use fedlora_client::directory::{DirectoryError, MemberDirectory};
 use fedlora_client::enrol::{self, JoinError};
 use fedlora_client::participant::Participant;
-use fedlora_client::training::Engine;
+use fedlora_train::Engine;
 use fedlora_client::update::LocalWork;
 use fedlora_adapter::peft;
 use fedlora_protocol::crypto::os_rng;

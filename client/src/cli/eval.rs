@@ -8,11 +8,11 @@ use anyhow::anyhow;
 use clap::ValueEnum;
 use fedlora_data::{DataReport, Dataset, PrepareOptions};
 use fedlora_model::Example;
-use fedlora_client::evaluation::{
+use fedlora_train::eval::{
     Classification, EvaluationError, LabelSet, Question, Responses, classify, respond,
 };
 use fedlora_model::WeightKind;
-use fedlora_client::training::{Device, Evaluation};
+use fedlora_train::{Device, Evaluation};
 use serde::Serialize;
 
 use super::args::Format;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use fedlora_data::{TextPipeline, Turn};
-use fedlora_client::generation::{
+use fedlora_train::decode::{
     Finish, GenerateError, GenerateOptions, Generated, Sampling, StopText, generate,
 };
 use fedlora_model::WeightKind;
-use fedlora_client::training::{DecodeError, Device, Engine};
+use fedlora_train::{DecodeError, Device, Engine};
 use fedlora_protocol::crypto::os_rng;
 use rand::Rng;
 use serde::Serialize;

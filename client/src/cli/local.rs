@@ -8,7 +8,7 @@ use anyhow::Context;
 use fedlora_client::base::Base;
 use fedlora_data::{DataReport, TextPipeline};
 use fedlora_model::WeightKind;
-use fedlora_client::training::{Device, Engine};
+use fedlora_train::{Device, Engine};
 use fedlora_adapter::{Adapter, peft};
 use fedlora_common::exit::Exit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

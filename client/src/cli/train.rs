@@ -4,8 +4,8 @@ use anyhow::{Context, anyhow};
 use fedlora_data::{DataError, Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_model::{LlamaConfig, WeightKind};
-use fedlora_client::training::estimate::Workload;
-use fedlora_client::training::{
+use fedlora_train::estimate::Workload;
+use fedlora_train::{
     CheckpointError, Engine, Outcome, OutputError, OutputFolder, Plan, RunError, Setup, Summary,
     TrainError, free_memory, run as run_training,
 };

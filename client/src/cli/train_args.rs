@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::{Memory, WeightKind};
-use fedlora_client::training::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
+use fedlora_train::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
 use fedlora_adapter::{Adapter, Target};
 use fedlora_common::digest::Digest;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fedlora_client::training::{EvaluationRecord, Event, StepRecord, Summary};
+use fedlora_train::{EvaluationRecord, Event, StepRecord, Summary};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 

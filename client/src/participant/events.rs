@@ -7,7 +7,7 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
 use fedlora_transport::Traffic;
 
-use crate::training::Progress;
+use fedlora_train::Progress;
 use crate::update::LocalReport;
 
 /// Something that happened at this member. It stays at this member.

@@ -10,7 +10,7 @@ use fedlora_transport::TransportError;
 
 use crate::connection::LinkError;
 use crate::directory::PinError;
-use crate::training::TrainError;
+use fedlora_train::TrainError;
 use crate::update::UpdateError;
 
 /// A run that ended well.

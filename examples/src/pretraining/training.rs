@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use burn_flex::Flex;
 use fedlora_model::Example;
 use fedlora_model::{BaseWeights, Batch, Llama, Packed, SplitMix, loss_sum};
-use fedlora_client::training::{AdamW, AdamWConfig, Decay, Schedule, clip_global_norm};
+use fedlora_train::{AdamW, AdamWConfig, Decay, Schedule, clip_global_norm};
 
 use super::corpus::Corpus;
 

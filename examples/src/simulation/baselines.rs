@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use fedlora_model::Example;
-use fedlora_client::training::{Engine, TrainError, TrainOptions};
+use fedlora_train::{Engine, TrainError, TrainOptions};
 use fedlora_client::update::LocalWork;
 use fedlora_adapter::{Adapter, Factors};
 use fedlora_protocol::ids::RoundNumber;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fedlora_client::training::{Engine, TrainError};
+use fedlora_train::{Engine, TrainError};
 use fedlora_adapter::Adapter;
 
 use super::data::SimulationData;

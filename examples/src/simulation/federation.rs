@@ -15,7 +15,7 @@ use fedlora_aggregator::engine::RunEvent;
 use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
 use fedlora_client::participant::{Faults, MemberEvent, Outcome, Participant, RoundReport};
-use fedlora_client::training::Engine;
+use fedlora_train::Engine;
 use fedlora_client::update::LocalWork;
 use fedlora_adapter::Adapter;
 use fedlora_protocol::fixed::RingSum;

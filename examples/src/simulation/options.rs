@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use fedlora_client::participant::CutPoint;
-use fedlora_client::training::Device;
+use fedlora_train::Device;
 use fedlora_protocol::plan::FactorSchedule;
 use fedlora_protocol::ids::RoundNumber;
 

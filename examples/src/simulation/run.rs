@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use fedlora_aggregator::ServeError;
 use fedlora_client::participant::{CutPoint, Faults, ParticipantError};
-use fedlora_client::training::{Engine, ModelError, TrainError};
+use fedlora_train::{Engine, ModelError, TrainError};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::{MemberName, RoundNumber};

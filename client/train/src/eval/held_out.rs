@@ -1,0 +1,92 @@
+//! Held-out loss, perplexity and token accuracy, and logits.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+use fedlora_adapter::Adapter;
+
+use crate::step::options::{Evaluation, TrainError};
+use crate::step::trainer::usable;
+use fedlora_model::Example;
+use fedlora_model::{Batch, Llama, Lora, Passes};
+
+/// Rows of a batch, unless one example has more.
+pub(crate) const POSITIONS: usize = 2048;
+
+pub(crate) fn place<B: Passes>(
+    model: &Llama<B>,
+    adapter: Option<&Adapter>,
+) -> Result<Option<Lora<B>>, TrainError> {
+    let device = model.device();
+    adapter
+        .map(|adapter| Lora::from_adapter(adapter, model.config(), &device))
+        .transpose()
+        .map_err(TrainError::from)
+}
+
+/// Scores the counted tokens. Examples are taken by length, so that tasks are alike.
+/// `progress` hears how many examples are done and may stop it; then the score is of those.
+pub(crate) fn evaluate<B: Passes>(
+    model: &Llama<B>,
+    adapter: Option<&Adapter>,
+    examples: &[Example],
+    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Evaluation, TrainError> {
+    let lora = place(model, adapter)?;
+    let max_tokens = model.config().max_position_embeddings;
+    let mut examples = usable(examples, model.config().vocab_size, max_tokens)?;
+    examples.sort_by_key(|example| example.tokens().len());
+    let (mut loss, mut correct, mut tokens) = (0.0, 0, 0);
+    let mut rest = &examples[..];
+    while !rest.is_empty() {
+        // Sorted, so the last of a batch is its longest.
+        let mut count = 1;
+        while count < rest.len()
+            && (count + 1) * rest[count].tokens().len().min(max_tokens) <= POSITIONS
+        {
+            count += 1;
+        }
+        let (part, later) = rest.split_at(count);
+        rest = later;
+        let batch = Batch::new(part.iter().copied(), max_tokens);
+        tokens += batch.targets().len();
+        let score = B::score(model, lora.as_ref(), &batch);
+        loss += score.loss;
+        correct += score.correct;
+        if progress(examples.len() - rest.len()).is_break() {
+            break;
+        }
+    }
+    let loss = loss / tokens as f64;
+    if !loss.is_finite() {
+        return Err(TrainError::NotFinite);
+    }
+    Ok(Evaluation {
+        loss,
+        perplexity: loss.exp(),
+        tokens,
+        token_accuracy: correct as f64 / tokens as f64,
+    })
+}
+
+/// The logits after each token, `[tokens, vocab]` row by row.
+pub(crate) fn logits<B: Passes>(
+    model: &Llama<B>,
+    adapter: Option<&Adapter>,
+    tokens: &[u32],
+) -> Result<Vec<f32>, TrainError> {
+    let lora = place(model, adapter)?;
+    let vocab = model.config().vocab_size;
+    if let Some(&got) = tokens.iter().find(|&&id| id as usize >= vocab) {
+        return Err(TrainError::Token { got, vocab });
+    }
+    if tokens.is_empty() || tokens.len() > model.config().max_position_embeddings {
+        return Err(TrainError::Option {
+            option: "tokens",
+            got: tokens.len().to_string(),
+            expected: "at least one, and no more than the model's positions",
+        });
+    }
+    let hidden: Tensor<B, 2> = B::hidden(model, lora.as_ref(), &Batch::of_tokens(tokens));
+    Ok(model.logits(&hidden).into_data().iter::<f32>().collect())
+}

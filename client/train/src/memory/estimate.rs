@@ -1,0 +1,463 @@
+//! What a training will take, computed before it: bytes of memory, and operations a token.
+//! On the CPU, the bytes were found to be within an eighth of the measured peak (docs/PERFORMANCE.md).
+//!
+//! Counts follow what the passes hold: weights once; an adapter with its gradients and
+//! AdamW's two moments; for each block and row (token) what its backward pass needs; and the
+//! logits of a part of the rows. Attention's scores are held for a chunk of queries at most.
+
+use fedlora_adapter::{LoraConfig, Target};
+use serde::Serialize;
+
+use crate::device::choice::Device;
+use crate::eval::held_out::POSITIONS;
+use fedlora_model::Example;
+use fedlora_model::ops::{CHUNK, QUERIES};
+use fedlora_model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
+
+/// Most logits that are held at a time on the CPU.
+const LOGITS: u64 = 8 << 20;
+/// Bytes of an adapter's weight on the CPU: itself, its gradient and AdamW's two moments; twice
+/// in the adapter that the training began with; and what a checkpoint takes to be written.
+const ADAPTER: u64 = 16 + 8 + 16;
+/// The same on a GPU: itself, its gradient, that scaled, and the moments.
+const ADAPTER_ON_GPU: u64 = 20;
+/// The program itself on the CPU, and for each token of the vocabulary, in the tokenizer.
+const PROGRAM: (u64, u64) = (60 << 20, 1 << 10);
+/// The backend's kernels and libraries on a GPU.
+const PROGRAM_ON_GPU: u64 = 256 << 20;
+/// Of all that is held, what allocators hold besides: a twentieth, or a tenth on a GPU.
+const SLACK: u64 = 20;
+const SLACK_ON_GPU: u64 = 10;
+
+/// What is to be trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// The adapter's rank.
+    pub rank: usize,
+    /// The layers that it adapts.
+    pub targets: Vec<Target>,
+    /// Tokens of the largest batch.
+    pub rows: usize,
+    /// Keys that a token attends to, on average.
+    pub context: f64,
+    /// The share of tokens whose prediction counts.
+    pub counted: f64,
+    /// Bytes of a weight as it is computed with, and of an activation: 4 for `f32`, 2 for `bf16`.
+    pub float: usize,
+    /// Whether autodiff makes the backward pass, which keeps more than the one by hand.
+    pub autodiff: bool,
+    /// Whether inputs of the adapter are dropped out.
+    pub dropout: bool,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Tokens of the largest batch that is scored and not trained on.
+    pub scored: usize,
+}
+
+impl Workload {
+    /// An adapter's training on a base that is held as `kind`, with nothing to compute yet.
+    pub fn of(lora: &LoraConfig, device: Device, kind: WeightKind) -> Self {
+        Self {
+            rank: lora.rank(),
+            targets: lora.targets().iter().copied().collect(),
+            dropout: lora.dropout() > 0.0,
+            ..Self::on(device, kind)
+        }
+    }
+
+    /// The same on a base that is held otherwise.
+    pub(crate) fn with_kind(&self, device: Device, kind: WeightKind) -> Self {
+        Self {
+            float: Self::on(device, kind).float,
+            ..self.clone()
+        }
+    }
+
+    fn on(device: Device, kind: WeightKind) -> Self {
+        let gpu = matches!(device, Device::Cuda(_));
+        Self {
+            rank: 0,
+            targets: Vec::new(),
+            rows: 0,
+            context: 0.0,
+            counted: 0.0,
+            float: if gpu && kind != WeightKind::F32 { 2 } else { 4 },
+            autodiff: gpu,
+            dropout: false,
+            threads: rayon::current_num_threads(),
+            scored: 0,
+        }
+    }
+
+    /// With held-out examples, which are scored in batches of their own.
+    pub fn with_held_out(self, examples: &[Example], max_tokens: usize) -> Self {
+        let lengths = examples.iter().map(|example| example.tokens().len());
+        let lengths = lengths.map(|length| length.min(max_tokens));
+        let longest = lengths.clone().max().unwrap_or(0);
+        Self {
+            scored: lengths.sum::<usize>().min(POSITIONS.max(longest)),
+            ..self
+        }
+    }
+
+    /// With the largest batch that could come of so many of these examples, each cut at
+    /// `max_tokens`, and their average token.
+    pub fn with_examples(self, examples: &[Example], batch: usize, max_tokens: usize) -> Self {
+        let mut lengths: Vec<_> = examples
+            .iter()
+            .map(|example| example.tokens().len().min(max_tokens))
+            .collect();
+        lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
+        let tokens: usize = lengths.iter().sum();
+        let counted: usize = examples.iter().map(Example::counted).sum();
+        let pairs: f64 = lengths
+            .iter()
+            .map(|&n| n as f64 * (n as f64 + 1.0) / 2.0)
+            .sum();
+        Self {
+            rows: lengths.iter().take(batch).sum(),
+            context: pairs / tokens.max(1) as f64,
+            counted: counted as f64 / tokens.max(1) as f64,
+            ..self
+        }
+    }
+}
+
+/// Bytes and operations of a training.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Weights of the base.
+    pub parameters: u64,
+    /// Weights of the adapter.
+    pub adapter_parameters: u64,
+    /// Bytes of the base's weights, by how they are held.
+    pub weights: WeightBytes,
+    /// Bytes of the adapter, its gradients and the optimizer's state.
+    pub adapter: u64,
+    /// Bytes kept for the backward pass.
+    pub activations: u64,
+    /// The same with `--memory low`.
+    pub activations_low: u64,
+    /// Bytes that one block's passes and the loss take besides.
+    pub working: u64,
+    /// Bytes that scoring held-out records takes, between steps.
+    pub scoring: u64,
+    /// Bytes that 8-bit and 4-bit weights take where they are unpacked; little on the CPU.
+    pub unpacked: u64,
+    /// Bytes of the program itself.
+    pub program: u64,
+    #[serde(skip)]
+    autodiff: bool,
+    /// Floating-point operations a token, forward and backward.
+    pub operations: f64,
+    /// The same with `--memory low`.
+    pub operations_low: f64,
+}
+
+/// Bytes of the base's weights, by how they are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WeightBytes {
+    /// 32 bits a weight.
+    pub f32: u64,
+    /// 16 bits a weight.
+    pub bf16: u64,
+    /// 8 bits and scales.
+    pub q8: u64,
+    /// 4 bits and scales.
+    pub q4: u64,
+}
+
+impl WeightBytes {
+    /// Those of a kind.
+    pub fn of(&self, kind: WeightKind) -> u64 {
+        match kind {
+            WeightKind::F32 => self.f32,
+            WeightKind::Bf16 => self.bf16,
+            WeightKind::Int8 => self.q8,
+            WeightKind::Int4 => self.q4,
+        }
+    }
+}
+
+impl Estimate {
+    /// Computes it.
+    pub fn of(config: &LlamaConfig, workload: &Workload) -> Self {
+        let tensors = config.tensors();
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        // Vectors stay as they are: they are few.
+        let held = |kind: WeightKind| {
+            let bytes = tensors.iter().map(|(_, shape)| match shape.len() {
+                2 => kind.bytes(count(shape)) as u64,
+                _ => WeightKind::F32.bytes(count(shape)) as u64,
+            });
+            bytes.sum::<u64>()
+        };
+
+        let blocks = config.num_hidden_layers as u64;
+        let rank = workload.rank as u64;
+        let pair = |target: &Target| {
+            let (input, output) = config.projection(*target);
+            rank * (input + output) as u64
+        };
+        let adapter_parameters = blocks * workload.targets.iter().map(pair).sum::<u64>();
+
+        let rows = workload.rows as u64;
+        let float = workload.float as u64;
+        let hidden = config.hidden_size as u64;
+        let queries = (config.num_attention_heads * config.head_dim) as u64;
+        let keys = (config.num_key_value_heads * config.head_dim) as u64;
+        let inner = config.intermediate_size as u64;
+        // Input, q, k, v, context, each head's sum, what follows attention, gate, up, and the
+        // narrow side of each pair.
+        let narrow = rank * workload.targets.len() as u64;
+        let heads = config.num_attention_heads as u64;
+        let a_row = 2 * hidden + 2 * queries + 2 * keys + heads + 2 * inner + narrow;
+        // Autodiff also keeps the norms' outputs and what goes into the last projection.
+        let more = if workload.autodiff {
+            2 * hidden + inner
+        } else {
+            0
+        };
+        // And each mask with the input that it was put on; the CPU makes them anew.
+        let masked = if workload.autodiff && workload.dropout {
+            let inputs = workload.targets.iter();
+            let inputs = inputs.map(|&target| config.projection(target).0 as u64);
+            (4 + float) * inputs.sum::<u64>()
+        } else {
+            0
+        };
+        let block = rows * (float * (a_row + more) + masked);
+        let vocab = config.vocab_size as u64;
+        let logits_of = |rows: u64| {
+            if workload.autodiff {
+                // Logits of a chunk, their logarithms, and the gradient, beside a chunk of scores.
+                let scores = 4 * heads * rows * (QUERIES as u64).min(rows);
+                4 * 3 * vocab * (CHUNK as u64).min(rows) + 4 * scores
+            } else {
+                let a_thread = (LOGITS / vocab).clamp(32, 256) * vocab;
+                4 * (rows * vocab).min(a_thread * workload.threads as u64)
+            }
+        };
+        // One block's forward pass at a time, and the logits.
+        let scored = workload.scored as u64;
+        let scoring = scored * float * (a_row + more) + logits_of(scored);
+        let matrices = tensors.iter().filter(|(_, shape)| shape.len() == 2);
+        let largest = matrices.map(|(_, shape)| count(shape) as u64).max();
+
+        let weights: u64 = Target::ALL
+            .iter()
+            .map(|&target| {
+                let (input, output) = config.projection(target);
+                (input * output) as u64
+            })
+            .sum::<u64>()
+            * blocks;
+        let head = (config.vocab_size * config.hidden_size) as f64 * workload.counted;
+        let attention = blocks as f64 * 4.0 * queries as f64 * workload.context;
+        // A product is two operations a weight; backward, frozen weights take one more product,
+        // trained ones two; attention five for its two.
+        let forward = 2.0 * (weights + adapter_parameters) as f64 + attention;
+        let backward = 2.0 * weights as f64 + 4.0 * adapter_parameters as f64 + 2.5 * attention;
+        let operations = forward + backward + 4.0 * head;
+        Self {
+            parameters: tensors.iter().map(|(_, shape)| count(shape) as u64).sum(),
+            adapter_parameters,
+            weights: WeightBytes {
+                f32: held(WeightKind::F32),
+                bf16: held(WeightKind::Bf16),
+                q8: held(WeightKind::Int8),
+                q4: held(WeightKind::Int4),
+            },
+            adapter: adapter_parameters
+                * if workload.autodiff {
+                    ADAPTER_ON_GPU
+                } else {
+                    ADAPTER
+                },
+            activations: blocks * block,
+            activations_low: blocks * float * rows * hidden + block,
+            // The gradients of what a block kept, and of its input and output.
+            working: block + 3 * float * rows * hidden + logits_of(rows),
+            scoring,
+            // The output layer or the embedding, one block's matrices, and a part on its way.
+            unpacked: if workload.autodiff {
+                let a_block = weights / blocks.max(1);
+                float * (largest.unwrap_or(0) + a_block) + 16 * UNPACKED_AT_A_TIME as u64
+            } else {
+                0
+            },
+            program: if workload.autodiff {
+                PROGRAM_ON_GPU
+            } else {
+                PROGRAM.0 + PROGRAM.1 * vocab
+            },
+            autodiff: workload.autodiff,
+            operations,
+            operations_low: operations + forward,
+        }
+    }
+
+    /// Bytes of the whole training.
+    pub fn total(&self, kind: WeightKind, memory: Memory) -> u64 {
+        let packed = matches!(kind, WeightKind::Int8 | WeightKind::Int4);
+        // Autodiff goes through packed weights block by block, whatever was asked for.
+        let activations = match memory {
+            Memory::Normal if !(packed && self.autodiff) => self.activations,
+            _ => self.activations_low,
+        };
+        let unpacked = if packed { self.unpacked } else { 0 };
+        let passes = (activations + self.working).max(self.scoring);
+        let held = self.weights.of(kind) + self.adapter + passes + unpacked;
+        let slack = if self.autodiff { SLACK_ON_GPU } else { SLACK };
+        held + held / slack + self.program
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn embedded() -> LlamaConfig {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
+        LlamaConfig::load(&base).unwrap()
+    }
+
+    fn workload() -> Workload {
+        Workload {
+            rank: 8,
+            targets: Target::ALL.to_vec(),
+            rows: 1024,
+            context: 128.0,
+            counted: 0.5,
+            float: 4,
+            autodiff: false,
+            dropout: false,
+            threads: 2,
+            scored: 0,
+        }
+    }
+
+    /// Llama 3 8B, whose numbers are well known.
+    pub(crate) fn llama_3_8b() -> LlamaConfig {
+        LlamaConfig {
+            vocab_size: 128_256,
+            hidden_size: 4096,
+            intermediate_size: 14_336,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: 8,
+            head_dim: 128,
+            max_position_embeddings: 8192,
+            tie_word_embeddings: false,
+            ..embedded()
+        }
+    }
+
+    #[test]
+    fn an_8b_model_has_its_known_size() {
+        let workload = Workload {
+            rank: 16,
+            context: 0.0,
+            counted: 0.0,
+            ..workload()
+        };
+        let found = Estimate::of(&llama_3_8b(), &workload);
+        assert_eq!(found.parameters, 8_030_261_248);
+        // What PEFT prints for rank 16 on all seven projections.
+        assert_eq!(found.adapter_parameters, 41_943_040);
+        assert_eq!(found.weights.bf16 / 1_000_000, 16_061);
+        let bytes_a_weight = found.weights.q4 as f64 / found.parameters as f64;
+        assert!(bytes_a_weight < 0.6, "{bytes_a_weight}");
+        // Two products with each of the blocks' 6.98 G weights.
+        assert!((found.operations / (4.0 * 6.98e9) - 1.0).abs() < 0.02);
+    }
+
+    /// Peaks of `fedlora train` on Linux, as the kernel showed them, of trainings of three steps
+    /// with two threads.
+    #[test]
+    fn estimates_are_near_measured_peaks() {
+        let smollm2 = LlamaConfig {
+            vocab_size: 49_152,
+            hidden_size: 576,
+            intermediate_size: 1536,
+            num_hidden_layers: 30,
+            num_attention_heads: 9,
+            num_key_value_heads: 3,
+            head_dim: 64,
+            tie_word_embeddings: true,
+            ..embedded()
+        };
+        let small = LlamaConfig {
+            vocab_size: 4096,
+            hidden_size: 288,
+            intermediate_size: 768,
+            num_hidden_layers: 6,
+            num_attention_heads: 6,
+            num_key_value_heads: 6,
+            head_dim: 48,
+            tie_word_embeddings: false,
+            ..embedded()
+        };
+        use Memory::{Low, Normal};
+        use WeightKind::{Bf16, F32, Int4};
+        for (config, rank, rows, kind, memory, mebibytes) in [
+            (&smollm2, 16, 1024, F32, Normal, 1687),
+            (&smollm2, 16, 1024, F32, Low, 1032),
+            (&smollm2, 16, 64, F32, Normal, 886),
+            (&smollm2, 16, 64, Int4, Normal, 469),
+            (&smollm2, 64, 512, F32, Normal, 1874),
+            (&smollm2, 16, 2048, Bf16, Normal, 2118),
+            (&small, 16, 1024, F32, Normal, 225),
+            (&small, 16, 4096, F32, Normal, 487),
+            (&small, 16, 16, F32, Normal, 125),
+        ] {
+            let workload = Workload {
+                rank,
+                rows,
+                ..workload()
+            };
+            let found = Estimate::of(config, &workload).total(kind, memory);
+            let ratio = found as f64 / (f64::from(mebibytes) * 1048576.0);
+            assert!(
+                (0.9..1.15).contains(&ratio),
+                "rank {rank}, {rows} rows, {kind}, {memory:?}: {ratio:.3} of the measured peak"
+            );
+        }
+    }
+
+    #[test]
+    fn a_part_grows_with_what_it_depends_on() {
+        let config = embedded();
+        let base = Estimate::of(&config, &workload());
+        let with = |change: fn(&mut Workload)| {
+            let mut changed = workload();
+            change(&mut changed);
+            Estimate::of(&config, &changed)
+        };
+        let rows = with(|workload| workload.rows *= 2);
+        assert_eq!(rows.activations, 2 * base.activations);
+        assert_eq!((rows.adapter, rows.weights), (base.adapter, base.weights));
+        let rank = with(|workload| workload.rank *= 2);
+        assert_eq!(rank.adapter, 2 * base.adapter);
+        assert!(with(|workload| workload.float = 2).activations * 2 == base.activations);
+        assert!(base.activations_low < base.activations / 2);
+        assert!(base.operations_low > base.operations * 1.3);
+        let low = base.total(WeightKind::F32, Memory::Low);
+        assert!(low < base.total(WeightKind::F32, Memory::Normal));
+        assert!(low > base.weights.f32);
+        assert_eq!(
+            with(|workload| workload.dropout = true),
+            base,
+            "masks are not kept"
+        );
+        // Autodiff keeps them, and more besides.
+        let gpu = with(|workload| workload.autodiff = true);
+        let dropout = with(|workload| (workload.autodiff, workload.dropout) = (true, true));
+        assert!(base.activations < gpu.activations && gpu.activations < dropout.activations);
+        let packed = gpu.total(WeightKind::Int4, Memory::Normal);
+        assert_eq!(packed, gpu.total(WeightKind::Int4, Memory::Low));
+        assert!(base.weights.q4 < base.weights.q8 && base.weights.q8 < base.weights.bf16);
+    }
+}

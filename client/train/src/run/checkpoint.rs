@@ -1,0 +1,451 @@
+//! Checkpoints of a training: one file each, whole or not at all, the newest two kept.
+//!
+//! A file is a safetensors file with the trained factors, both of AdamW's moments and the best
+//! factors so far; everything else is JSON in its metadata, with a digest over all of it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fedlora_adapter::Layout;
+use fedlora_adapter::tensors::{self, TensorFileError};
+use fedlora_common::digest::DigestWriter;
+use safetensors::tensor::{Dtype, View};
+use safetensors::{SafeTensorError, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use crate::step::order::Position;
+use crate::run::spec::RunSpec;
+use crate::step::trainer::TrainerState;
+
+/// Checkpoints that are kept: a second one in case the newest cannot be read.
+const KEPT: usize = 2;
+const PREFIX: &str = "step-";
+const SUFFIX: &str = ".safetensors";
+const MOST_BYTES: u64 = 64 << 30;
+const STATE: &str = "fedlora_state";
+const DIGEST: &str = "fedlora_digest";
+const SCHEMA: u32 = 1;
+
+/// A held-out score at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scored {
+    /// Steps done then.
+    pub step: usize,
+    /// Mean loss in nats a counted token.
+    #[serde(with = "exact")]
+    pub loss: f64,
+}
+
+/// A training's figures so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Figures {
+    /// Tokens computed, repetitions included.
+    pub tokens: u64,
+    /// Those whose prediction counted.
+    pub counted_tokens: u64,
+    /// Sum of the counted tokens' losses in nats.
+    #[serde(with = "exact")]
+    pub loss_sum: f64,
+    /// The last step's mean loss.
+    #[serde(with = "exact")]
+    pub last_loss: f64,
+    /// Seconds in optimizer steps.
+    #[serde(with = "exact")]
+    pub step_seconds: f64,
+    /// Seconds in all, evaluations and checkpoints included.
+    #[serde(with = "exact")]
+    pub seconds: f64,
+    /// The latest held-out score.
+    pub scored: Option<Scored>,
+    /// The best held-out score.
+    pub best: Option<Scored>,
+    /// Scores since the best.
+    pub since_best: usize,
+    /// Whether the last step ended a pass over the data.
+    pub pass_ended: bool,
+}
+
+/// Numbers as text: what is read is bit for bit what was written, which JSON's own numbers do
+/// not promise.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A training put away.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// What training it is.
+    pub spec: RunSpec,
+    /// What the next steps depend on.
+    pub state: TrainerState,
+    /// The figures so far.
+    pub figures: Figures,
+    /// The values of the trained factors with the best held-out score.
+    pub best: Option<Vec<f32>>,
+}
+
+/// What of a checkpoint is not tensors.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    schema_version: u32,
+    spec: RunSpec,
+    step: usize,
+    position: Position,
+    figures: Figures,
+}
+
+/// A folder of checkpoints.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+/// The newest checkpoint that can be read.
+#[derive(Debug)]
+pub struct Found {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Its file.
+    pub path: PathBuf,
+    /// Newer ones that cannot be read, and why.
+    pub damaged: Vec<CheckpointError>,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `folder`, which need not be there yet.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Writes a checkpoint of a training of `part`, then removes all but the newest two.
+    ///
+    /// # Errors
+    /// Where it cannot be written, a full disk for one; those before it are still there.
+    pub fn write(
+        &self,
+        part: &Layout,
+        checkpoint: &Checkpoint,
+    ) -> Result<PathBuf, CheckpointError> {
+        let step = checkpoint.state.step;
+        let path = self.folder.join(format!("{PREFIX}{step:010}{SUFFIX}"));
+        let temporary = self.folder.join(format!(".{PREFIX}{step:010}.tmp"));
+        let failed = |source| CheckpointError::Write {
+            path: path.clone(),
+            step,
+            source,
+        };
+        let made = fs::create_dir_all(&self.folder)
+            .and_then(|()| put(&temporary, part, checkpoint))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| File::open(&self.folder)?.sync_all());
+        if let Err(source) = made {
+            // Best effort: it may be what filled the disk.
+            let _ = fs::remove_file(&temporary);
+            return Err(failed(source));
+        }
+        self.prune(&path).map_err(failed)?;
+        Ok(path)
+    }
+
+    /// Reads the newest checkpoint that can be read; `None` where there is none at all.
+    ///
+    /// # Errors
+    /// [`CheckpointError::AllDamaged`] where there are some and none can be read.
+    pub fn newest(&self, part: &Layout) -> Result<Option<Found>, CheckpointError> {
+        let mut damaged = Vec::new();
+        for path in self.files()?.into_iter().rev() {
+            match get(&path, part) {
+                Ok(checkpoint) => {
+                    return Ok(Some(Found {
+                        checkpoint,
+                        path,
+                        damaged,
+                    }));
+                }
+                Err(error) => damaged.push(error),
+            }
+        }
+        match damaged.into_iter().next() {
+            None => Ok(None),
+            Some(newest) => Err(CheckpointError::AllDamaged {
+                newest: Box::new(newest),
+            }),
+        }
+    }
+
+    /// Whether there is none, readable or not.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn is_empty(&self) -> Result<bool, CheckpointError> {
+        Ok(self.files()?.is_empty())
+    }
+
+    /// Removes all of them.
+    ///
+    /// # Errors
+    /// Where a file cannot be removed.
+    pub fn remove(&self) -> Result<(), CheckpointError> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.unreadable(source)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The checkpoints' files, oldest first.
+    fn files(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.unreadable(source)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|source| self.unreadable(source))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+                files.push(path);
+            }
+        }
+        // Steps stand in the names with leading zeros.
+        files.sort();
+        Ok(files)
+    }
+
+    /// Leaves `newest` and those before it that are kept. Later ones can only be such that
+    /// could not be read.
+    fn prune(&self, newest: &Path) -> io::Result<()> {
+        let files = self
+            .files()
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let upto = files.partition_point(|file| file.as_path() <= newest);
+        for (index, file) in files.iter().enumerate() {
+            if index >= upto || index + KEPT < upto {
+                fs::remove_file(file)?;
+            }
+        }
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            // Left by a program that was ended while it wrote.
+            if path.extension().is_some_and(|end| end == "tmp") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, source: io::Error) -> CheckpointError {
+        CheckpointError::Folder {
+            path: self.folder.clone(),
+            source,
+        }
+    }
+}
+
+/// The tensors of a checkpoint: group, values.
+fn groups(checkpoint: &Checkpoint) -> Vec<(&'static str, &[f32])> {
+    let state = &checkpoint.state;
+    let mut groups: Vec<(_, &[f32])> = vec![
+        ("values", &state.values),
+        ("adamw.first", &state.first),
+        ("adamw.second", &state.second),
+    ];
+    if let Some(best) = &checkpoint.best {
+        groups.push(("best", best));
+    }
+    groups
+}
+
+/// Writes the file to the disk.
+fn put(path: &Path, part: &Layout, checkpoint: &Checkpoint) -> io::Result<()> {
+    let header = Header {
+        schema_version: SCHEMA,
+        spec: checkpoint.spec.clone(),
+        step: checkpoint.state.step,
+        position: checkpoint.state.position,
+        figures: checkpoint.figures,
+    };
+    let header = serde_json::to_string(&header)?;
+    let groups = groups(checkpoint);
+    if groups.iter().any(|(_, values)| values.len() != part.len()) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let mut tensors = Vec::with_capacity(groups.len() * part.tensors().len());
+    let mut writer = begin_digest(&header);
+    for (group, values) in groups {
+        for (spec, range) in part.iter() {
+            let name = format!("{group}.{}", spec.name);
+            let tensor = F32 {
+                shape: &spec.shape,
+                values: &values[range],
+            };
+            writer.bytes(name.as_bytes()).bytes(&tensor.data());
+            tensors.push((name, tensor));
+        }
+    }
+    let metadata = HashMap::from([
+        (STATE.to_owned(), header),
+        (DIGEST.to_owned(), writer.finish().to_string()),
+    ]);
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => source,
+        other => io::Error::other(other.to_string()),
+    })?;
+    File::open(path)?.sync_all()
+}
+
+fn begin_digest(header: &str) -> DigestWriter {
+    let mut writer = DigestWriter::new("fedlora checkpoint v1");
+    writer.bytes(header.as_bytes());
+    writer
+}
+
+/// Reads a file with all its checks.
+fn get(path: &Path, part: &Layout) -> Result<Checkpoint, CheckpointError> {
+    let bytes = tensors::read_bounded(path, MOST_BYTES)?;
+    let damaged = |what: &'static str| CheckpointError::Damaged {
+        path: path.to_owned(),
+        what,
+    };
+    let broken = |_| damaged("it is cut off or overwritten");
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    let metadata = metadata
+        .metadata()
+        .as_ref()
+        .ok_or_else(|| damaged("it is no checkpoint"))?;
+    let [header, digest] = [STATE, DIGEST].map(|key| metadata.get(key));
+    let (Some(header), Some(digest)) = (header, digest) else {
+        return Err(damaged("it is no checkpoint"));
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let mut writer = begin_digest(header);
+    let mut read = |group: &str| -> Result<Vec<f32>, CheckpointError> {
+        let mut values = Vec::with_capacity(part.len());
+        for spec in part.tensors() {
+            let name = format!("{group}.{}", spec.name);
+            let tensor = file
+                .tensor(&name)
+                .map_err(|_| damaged("a tensor is missing"))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != spec.shape {
+                return Err(damaged("a tensor has another shape"));
+            }
+            writer.bytes(name.as_bytes()).bytes(tensor.data());
+            let (words, _) = tensor.data().as_chunks::<4>();
+            values.extend(words.iter().map(|&word| f32::from_le_bytes(word)));
+        }
+        Ok(values)
+    };
+    let (values, first, second) = (read("values")?, read("adamw.first")?, read("adamw.second")?);
+    let best = if file.len() > 3 * part.tensors().len() {
+        Some(read("best")?)
+    } else {
+        None
+    };
+    if writer.finish().to_string() != *digest {
+        return Err(damaged("its content is not what was written"));
+    }
+    let header: Header = serde_json::from_str(header)
+        .map_err(|_| damaged("it was written by another version of fedlora"))?;
+    if header.schema_version != SCHEMA {
+        return Err(damaged("it was written by another version of fedlora"));
+    }
+    Ok(Checkpoint {
+        spec: header.spec,
+        state: TrainerState {
+            step: header.step,
+            position: header.position,
+            values,
+            first,
+            second,
+        },
+        figures: header.figures,
+        best,
+    })
+}
+
+/// A tensor that is made into bytes when it is written.
+struct F32<'a> {
+    shape: &'a [usize],
+    values: &'a [f32],
+}
+
+impl View for F32<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.len() * 4
+    }
+}
+
+/// A checkpoint that cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file cannot be written.
+    #[error(
+        "the checkpoint of step {step} cannot be written to {}: {source}; those before it are \
+         whole: the same command goes on from there",
+        path.display()
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The training's step.
+        step: usize,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The folder cannot be read or removed.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] TensorFileError),
+    /// The file is not what was written.
+    #[error("the checkpoint {} cannot be used: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// None of several can be read.
+    #[error("no checkpoint can be used; the newest: {newest}; --restart begins anew")]
+    AllDamaged {
+        /// What is wrong with the newest.
+        newest: Box<CheckpointError>,
+    },
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;
