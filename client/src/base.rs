@@ -8,7 +8,7 @@ use fedlora_common::exit::Exit;
 
 use fedlora_data::TextPipeline;
 use fedlora_data::tokenizer::TokenizerError;
-use crate::hub::{self, FetchProgress, Fetched, HubConfig, HubError, HubName, NameError};
+use fedlora_hub::{self, FetchProgress, Fetched, HubConfig, HubError, HubName, NameError};
 use fedlora_model::{BaseWeights, WeightsError};
 
 /// A base model that is on this machine.

@@ -5,6 +5,5 @@ pub mod base;
 pub mod connection;
 pub mod directory;
 pub mod enrol;
-pub mod hub;
 pub mod participant;
 pub mod update;

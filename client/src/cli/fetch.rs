@@ -4,7 +4,7 @@
 use std::io::IsTerminal;
 
 use fedlora_client::base::{Base, BaseError};
-use fedlora_client::hub::{FetchEvent, FetchProgress};
+use fedlora_hub::{FetchEvent, FetchProgress};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;

@@ -27,7 +27,7 @@ const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": nul
 
 /// The golden checkpoint, as a model on the hub.
 fn tiny() -> BTreeMap<String, Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiny");
     let mut files = BTreeMap::new();
     for file in ["config.json", "generation_config.json", WEIGHTS] {
         files.insert(
