@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use fedlora_protocol::crypto::os_rng;
+use fedlora_common::clock::Timestamp;
 use fedlora_common::exit::Exit;
+use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
-use fedlora_common::clock::Timestamp;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{
     Credentials, JoinServer, Limits, ServerEndpoint, TlsKeyPair, TransportError,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::wire::codec;
+use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::{Connection, JoinServer};
-use fedlora_protocol::wire::codec;
-use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
 use time::OffsetDateTime;
 use tracing::{info, warn};
 

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
+use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{FixedError, FixedPoint, RingSum, WeightedMean};
-use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};

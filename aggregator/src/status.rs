@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use fedlora_protocol::ids::MemberName;
 use fedlora_common::clock::Timestamp;
+use fedlora_protocol::ids::MemberName;
 use fedlora_transport::files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 

@@ -86,7 +86,7 @@ impl Base {
         config: &HubConfig,
         progress: &mut dyn FetchProgress,
     ) -> Result<Self, BaseError> {
-        let place = match hub::fetch(name, config, progress)? {
+        let place = match fedlora_hub::fetch(name, config, progress)? {
             Fetched::Folder(folder) => Place::Folder(folder),
             Fetched::Gguf(file) => gguf(&file)?,
         };

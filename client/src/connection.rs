@@ -4,6 +4,10 @@
 use std::time::Duration;
 
 use fedlora_common::digest::Digest;
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
+use fedlora_protocol::wire::messages::{ToAggregator, ToMember, UpdateClaim};
+use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
 use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
@@ -14,10 +18,6 @@ use fedlora_transport::hello::hello;
 use fedlora_transport::{
     Connection, Credentials, Limits, StreamKind, Traffic, TransportError, connect,
 };
-use fedlora_protocol::wire::Unverified;
-use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
-use fedlora_protocol::wire::messages::{ToAggregator, ToMember, UpdateClaim};
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
 use quinn::{RecvStream, SendStream};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;

@@ -4,18 +4,18 @@
 use std::path::Path;
 use std::time::Duration;
 
+use fedlora_common::clock::Timestamp;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::Floors;
-use fedlora_common::clock::Timestamp;
+use fedlora_protocol::wire::codec::{self, CodecError};
+use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
+use fedlora_protocol::wire::token::InviteToken;
 use fedlora_transport::endpoint::resolve;
 use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
 use fedlora_transport::{CaFingerprint, Limits, TlsKeyPair, TransportError, join_connect};
-use fedlora_protocol::wire::codec::{self, CodecError};
-use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
-use fedlora_protocol::wire::token::InviteToken;
 use rustls_pki_types::CertificateDer;
 
 use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};

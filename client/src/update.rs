@@ -9,8 +9,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use fedlora_adapter::{Adapter, AdapterError, Delta, DeltaError, Factors, Layout};
-use fedlora_protocol::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
 use fedlora_common::digest::{Digest, DigestWriter};
+use fedlora_protocol::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::{LearningRateSchedule, PlanError, RunPlan};
 use rand::CryptoRng;

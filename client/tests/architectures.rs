@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
+use fedlora_adapter::tensors;
 use fedlora_model::{BaseWeights, LlamaConfig};
 use fedlora_train::{Device, Engine};
-use fedlora_adapter::tensors;
 use serde_json::Value;
 
 fn folder() -> PathBuf {

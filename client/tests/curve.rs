@@ -4,11 +4,11 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use fedlora_adapter::{Factors, peft};
 use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::Memory;
 use fedlora_train::{Device, Engine, Progress, TrainOptions};
-use fedlora_adapter::{Factors, peft};
 use serde_json::Value;
 
 fn golden_dir() -> PathBuf {

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
+use fedlora_adapter::{Adapter, peft};
 use fedlora_train::decode::{Sampler, Sampling};
 use fedlora_train::{Device, Engine};
-use fedlora_adapter::{Adapter, peft};
 use serde_json::Value;
 
 fn path(relative: &str) -> PathBuf {

@@ -3,10 +3,10 @@
 
 use std::path::PathBuf;
 
+use fedlora_adapter::{Adapter, Factors, LoraConfig, Target, peft};
 use fedlora_model::Example;
 use fedlora_model::SplitMix;
 use fedlora_train::{Device, Engine};
-use fedlora_adapter::{Adapter, Factors, LoraConfig, Target, peft};
 use serde_json::Value;
 
 fn golden_dir() -> PathBuf {

@@ -4,9 +4,9 @@ use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
-use fedlora_model::BaseWeights;
 use fedlora_adapter::tensors::{self, FloatTensor, FloatType};
 use fedlora_common::clock::Timestamp;
+use fedlora_model::BaseWeights;
 use fedlora_protocol::wire::token::InviteToken;
 use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, program, repository};
 use serde_json::json;

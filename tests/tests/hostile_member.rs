@@ -8,24 +8,17 @@ use std::time::Duration;
 
 use fedlora_aggregator::engine::RunEvent;
 use fedlora_aggregator::{Aggregator, now};
-use fedlora_model::Example;
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
 use fedlora_client::participant::{Outcome, Participant, ParticipantError};
-use fedlora_train::{Device, Engine};
 use fedlora_client::update::LocalWork;
+use fedlora_model::Example;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::Contribution;
 use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::participant::{
     ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, ReadyToMask, RoundContext,
-};
-use fedlora_protocol::plan::RunPlan;
-use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
-use fedlora_transport::frame::{read_frame, write_frame};
-use fedlora_transport::hello::hello;
-use fedlora_transport::{
-    Connection, Limits, StreamKind, TransportError, connect, join_connect,
 };
 use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{
@@ -35,6 +28,11 @@ use fedlora_protocol::wire::messages::{
 use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
 use fedlora_protocol::wire::{Unverified, Verified};
 use fedlora_tests::{Federation, PATIENCE, repository};
+use fedlora_train::{Device, Engine};
+use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
+use fedlora_transport::frame::{read_frame, write_frame};
+use fedlora_transport::hello::hello;
+use fedlora_transport::{Connection, Limits, StreamKind, TransportError, connect, join_connect};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fedlora_protocol::ids::MemberName;
 use fedlora_common::clock::Timestamp;
+use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
 

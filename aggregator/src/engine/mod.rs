@@ -9,8 +9,8 @@ mod rounds;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fedlora_protocol::fixed::RingSum;
 use fedlora_common::digest::Digest;
+use fedlora_protocol::fixed::RingSum;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_adapter::Layout;
-use fedlora_protocol::fixed::AUXILIARY_LANES;
+use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
+use fedlora_protocol::fixed::AUXILIARY_LANES;
 use fedlora_protocol::ids::{MemberIndex, MemberName};
 use fedlora_protocol::round::coordinator::{Completed, Coordinator, Effect, Event, Input};
 use fedlora_protocol::secagg::{RunningSum, pack};
-use fedlora_common::clock::Timestamp;
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 use tracing::{info, warn};
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_adapter::Adapter;
+use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 use fedlora_common::exit::Exit;
 use fedlora_protocol::fixed::{AUXILIARY_LANES, FixedPoint};
-use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
+use fedlora_protocol::plan::{PlanError, Roster, RosterEntry, RunPlan, SignedPlan};
 use fedlora_protocol::round::coordinator::{Coordinator, RoundSetup};
 use fedlora_protocol::secagg::{CohortPolicy, RunningSum};
-use fedlora_protocol::plan::{PlanError, Roster, RosterEntry, RunPlan, SignedPlan};
-use fedlora_common::clock::Timestamp;
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{
     Open, PhaseName, RoundFailure, RoundResult, SUITE, ToAggregator, ToMember,

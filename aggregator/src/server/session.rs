@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
+use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
+use fedlora_protocol::wire::session::{MemberHello, PROTOCOL};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::{Connection, MemberConnection, StreamKind, TransportError};
-use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
-use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 

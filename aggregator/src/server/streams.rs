@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
-use fedlora_transport::bulk::{
-    self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, FileSink, Manifest, MemorySource,
-};
-use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::codec::{self, CodecError};
 use fedlora_protocol::wire::messages::UpdateClaim;
 use fedlora_protocol::wire::session::{StreamHeader, StreamReply};
+use fedlora_transport::bulk::{
+    self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, FileSink, Manifest, MemorySource,
+};
+use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};

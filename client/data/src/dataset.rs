@@ -6,13 +6,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::example::Example;
 use super::files;
 use super::parquet::ParquetError;
 use super::prepare::{DataReport, PrepareError, PrepareOptions, Prepared, prepare};
 use super::records::{self, Problem, Record};
 use super::split::HeldOut;
 use super::tokenizer::TextPipeline;
+use fedlora_model::Example;
 
 /// How many bad lines an error lists.
 const LISTED: usize = 20;

@@ -6,9 +6,9 @@ use fedlora_common::digest::Digest;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::example::Example;
 use super::records::{Content, LineProblem, Problem, Record};
 use super::tokenizer::{TextPipeline, TokenizerError};
+use fedlora_model::Example;
 
 /// How records are made into examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

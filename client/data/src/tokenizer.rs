@@ -7,10 +7,10 @@ use fedlora_common::digest::Digest;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::example::Example;
 use super::records::{LineProblem, Turn};
 use super::template::{ChatTemplate, TemplateError};
 use super::text_stream::TextStream;
+use fedlora_model::Example;
 
 /// Why a tokenizer cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::super::config::tests::tiny;
+use crate::testing::random_weights as random;
 use super::super::weights::BaseWeights;
-use super::super::testing::random_weights;
 use super::*;
 
 /// A tensor as it stands in a file.

@@ -331,16 +331,16 @@ fn unpack_with_simd<'a, S: Simd>(
 
 /// A packed matrix on the host.
 #[derive(Debug, Clone, Copy)]
-pub(in crate) struct PackedSlices<'a> {
-    pub(in crate) kind: WeightKind,
-    pub(in crate) columns: usize,
-    pub(in crate) words: &'a [i32],
-    pub(in crate) scales: &'a [f32],
+pub(crate) struct PackedSlices<'a> {
+    pub(crate) kind: WeightKind,
+    pub(crate) columns: usize,
+    pub(crate) words: &'a [i32],
+    pub(crate) scales: &'a [f32],
 }
 
 impl PackedSlices<'_> {
     /// Writes the values of `rows` to `out`, `[rows, columns]`.
-    pub(in crate) fn unpack_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+    pub(crate) fn unpack_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         debug_assert_eq!(out.len(), rows.len() * self.columns);
         unpack(self, rows.start * self.columns, out);
     }

@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn frequencies_are_transformers() {
-        let path =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/architectures/rope.json");
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("../tests/golden/architectures/rope.json");
         let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         for (name, model) in golden["models"].as_object().unwrap() {
             let rope = &model["rope"];

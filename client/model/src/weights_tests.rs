@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::super::config::Llama3Scaling;
 use super::super::config::tests::tiny;
-use crate::testing::random_weights as random;
 use super::*;
+use crate::testing::random_weights as random;
 
 /// Saves, opens again, and expects the same.
 fn round_trip(weights: &BaseWeights) {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use fedlora_model::WeightKind;
-use fedlora_train::Device;
 use fedlora_common::digest::Digest;
+use fedlora_model::WeightKind;
 use fedlora_protocol::wire::token::InviteToken;
+use fedlora_train::Device;
 
 use super::check::CheckArgs;
 use super::eval::EvalArgs;

@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::anyhow;
+use fedlora_adapter::{Factors, LoraConfig, Target};
 use fedlora_client::base::Base;
-use fedlora_data::{Dataset, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline};
+use fedlora_common::exit::Exit;
+use fedlora_data::{
+    Dataset, FileReport, HeldOut, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline,
+};
 use fedlora_model::Example;
 use fedlora_model::{BaseWeights, LlamaConfig, Memory, WeightKind};
 use fedlora_train::estimate::{Estimate, Workload};
 use fedlora_train::{
     Device, Engine, Machine, Plan, TrainOptions, check_device, free_memory, product_rate,
 };
-use fedlora_adapter::{Factors, LoraConfig, Target};
-use fedlora_common::exit::Exit;
 
 use super::Failure;
 use super::args::Format;

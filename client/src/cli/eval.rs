@@ -8,10 +8,10 @@ use anyhow::anyhow;
 use clap::ValueEnum;
 use fedlora_data::{DataReport, Dataset, PrepareOptions};
 use fedlora_model::Example;
+use fedlora_model::WeightKind;
 use fedlora_train::eval::{
     Classification, EvaluationError, LabelSet, Question, Responses, classify, respond,
 };
-use fedlora_model::WeightKind;
 use fedlora_train::{Device, Evaluation};
 use serde::Serialize;
 

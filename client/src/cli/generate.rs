@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use fedlora_data::{TextPipeline, Turn};
+use fedlora_model::WeightKind;
+use fedlora_protocol::crypto::os_rng;
 use fedlora_train::decode::{
     Finish, GenerateError, GenerateOptions, Generated, Sampling, StopText, generate,
 };
-use fedlora_model::WeightKind;
 use fedlora_train::{DecodeError, Device, Engine};
-use fedlora_protocol::crypto::os_rng;
 use rand::Rng;
 use serde::Serialize;
 

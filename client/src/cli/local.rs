@@ -5,12 +5,12 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Context;
+use fedlora_adapter::{Adapter, peft};
 use fedlora_client::base::Base;
+use fedlora_common::exit::Exit;
 use fedlora_data::{DataReport, TextPipeline};
 use fedlora_model::WeightKind;
 use fedlora_train::{Device, Engine};
-use fedlora_adapter::{Adapter, peft};
-use fedlora_common::exit::Exit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;

@@ -1,6 +1,8 @@
 //! `fedlora train`: fine-tunes an adapter on this machine.
 
 use anyhow::{Context, anyhow};
+use fedlora_adapter::{Adapter, LoraConfig, peft};
+use fedlora_common::exit::Exit;
 use fedlora_data::{DataError, Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_model::{LlamaConfig, WeightKind};
@@ -9,8 +11,6 @@ use fedlora_train::{
     CheckpointError, Engine, Outcome, OutputError, OutputFolder, Plan, RunError, Setup, Summary,
     TrainError, free_memory, run as run_training,
 };
-use fedlora_adapter::{Adapter, LoraConfig, peft};
-use fedlora_common::exit::Exit;
 use serde::Serialize;
 
 use super::args::Format;

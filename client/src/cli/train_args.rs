@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use fedlora_adapter::{Adapter, Target};
+use fedlora_common::digest::Digest;
 use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::{Memory, WeightKind};
 use fedlora_train::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
-use fedlora_adapter::{Adapter, Target};
-use fedlora_common::digest::Digest;
 
 /// What it needs.
 #[derive(Debug, clap::Args)]

@@ -7,8 +7,8 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
 use fedlora_transport::Traffic;
 
-use fedlora_train::Progress;
 use crate::update::LocalReport;
+use fedlora_train::Progress;
 
 /// Something that happened at this member. It stays at this member.
 #[derive(Debug, Clone)]

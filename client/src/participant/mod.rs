@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::ids::MemberName;
-use fedlora_protocol::round::participant::RoundLedger;
 use fedlora_protocol::plan::Floors;
+use fedlora_protocol::round::participant::RoundLedger;
 use fedlora_transport::Credentials;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};

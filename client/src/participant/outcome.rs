@@ -1,17 +1,17 @@
 //! How a run ended for this member.
 
 use fedlora_adapter::{Adapter, AdapterError};
-use fedlora_common::exit::Exit;
 use fedlora_common::digest::Digest;
+use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::RunId;
-use fedlora_protocol::round::participant::Refusal;
 use fedlora_protocol::plan::{FloorBreach, PlanError};
+use fedlora_protocol::round::participant::Refusal;
 use fedlora_transport::TransportError;
 
 use crate::connection::LinkError;
 use crate::directory::PinError;
-use fedlora_train::TrainError;
 use crate::update::UpdateError;
+use fedlora_train::TrainError;
 
 /// A run that ended well.
 #[derive(Debug, Clone)]

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::{EncodedUpdate, FixedError};
-use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::participant::{
     ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
     ReadyToMask, Refusal, RoundLedger,
 };
 use fedlora_protocol::secagg::MaskedUpdate;
-use fedlora_transport::Traffic;
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{
     Confirmation, Keys, Open, RoundMessage, SealedShares, Survivors, ToAggregator, UpdateClaim,
 };
+use fedlora_transport::Traffic;
 
 use super::events::Stage;
 use crate::update::LocalUpdate;

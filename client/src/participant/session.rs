@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fedlora_adapter::Adapter;
-use fedlora_protocol::crypto::os_rng;
 use fedlora_common::digest::Digest;
+use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::{RoundNumber, RunId};
-use fedlora_protocol::round::participant::{Expectation, Refusal, RoundContext, check_result};
 use fedlora_protocol::plan::{Roster, RunPlan, SignedPlan};
-use fedlora_transport::Traffic;
+use fedlora_protocol::round::participant::{Expectation, Refusal, RoundContext, check_result};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{
     Open, Ready, RoundMessage, RoundResult, ToAggregator, ToMember,
 };
+use fedlora_transport::Traffic;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 

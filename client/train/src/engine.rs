@@ -10,8 +10,8 @@ use fedlora_common::digest::Digest;
 
 use crate::decode::sequence::{Decode, Decoder, Sequence};
 use crate::device::choice::{Device, DeviceError, check_device, free_memory};
-use crate::memory::estimate::Workload;
 use crate::eval::held_out;
+use crate::memory::estimate::Workload;
 use crate::memory::fit::Plan;
 use crate::step::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
 use crate::step::trainer::{self, ModelTrainer, Steps, Trainer};
@@ -74,15 +74,15 @@ impl<B: Passes> LocalModel for Llama<B> {
         examples: &[Example],
         progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Evaluation, TrainError> {
-        evaluate::evaluate(self, adapter, examples, progress)
+        held_out::evaluate(self, adapter, examples, progress)
     }
 
     fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
-        evaluate::logits(self, adapter, tokens)
+        held_out::logits(self, adapter, tokens)
     }
 
     fn decoder(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Decode>, TrainError> {
-        let lora = evaluate::place(self, adapter)?;
+        let lora = held_out::place(self, adapter)?;
         Ok(Box::new(Sequence::new(self.clone(), lora)))
     }
 }

@@ -13,13 +13,15 @@ mod step;
 mod tests;
 
 pub use decode::{DecodeError, Decoder};
-pub use device::{Cpu, Cuda, Device, DeviceError, Machine, check_device, free_memory, product_rate};
+pub use device::{
+    Cpu, Cuda, Device, DeviceError, Machine, check_device, free_memory, product_rate,
+};
 pub use engine::{Engine, ModelError};
 pub use memory::{DoesNotFit, Plan, estimate};
 pub use run::{
     Checkpoint, CheckpointError, Checkpoints, Difference, EvaluationRecord, Event, Figures, Found,
-    Interval, Keep, MetricsError, Outcome, OutputError, OutputFolder, RunError, RunOptions, RunSpec,
-    Scored, Setup, StepRecord, Summary, peak_memory, run,
+    Interval, Keep, MetricsError, Outcome, OutputError, OutputFolder, RunError, RunOptions,
+    RunSpec, Scored, Setup, StepRecord, Summary, peak_memory, run,
 };
 pub use step::{
     AdamW, AdamWConfig, Decay, Evaluation, Position, Progress, Schedule, TrainError, TrainOptions,

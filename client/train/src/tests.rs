@@ -6,8 +6,8 @@ use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 
 use super::*;
 use fedlora_model::Example;
-use fedlora_model::{Architecture, BaseWeights, LlamaConfig, SplitMix};
 use fedlora_model::testing::random_weights;
+use fedlora_model::{Architecture, BaseWeights, LlamaConfig, SplitMix};
 
 fn weights() -> BaseWeights {
     let config = LlamaConfig {

@@ -12,9 +12,7 @@ pub mod peft;
 pub mod tensors;
 mod values;
 
-pub use config::{
-    ConfigError, Factor, Factors, LoraConfig, ProjectionTensor, Target,
-};
+pub use config::{ConfigError, Factor, Factors, LoraConfig, ProjectionTensor, Target};
 pub use delta::{Delta, DeltaError};
 pub use layout::{Layout, LayoutError, TensorSpec};
 pub use values::{Adapter, AdapterError};

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use fedlora_adapter::{Adapter, Layout, LoraConfig, Target, TensorSpec, peft};
-use fedlora_protocol::crypto::sign::{IdentityKey, Signature};
 use fedlora_common::digest::Digest;
+use fedlora_protocol::crypto::sign::{IdentityKey, Signature};
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::plan::{Roster, RosterEntry, RunPlan, SignedPlan};
 use fedlora_protocol::wire::codec;

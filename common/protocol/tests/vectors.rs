@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use fedlora_adapter::Factors;
+use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_protocol::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
 use fedlora_protocol::crypto::prg::Prg;
 use fedlora_protocol::crypto::seal::OneTimeKey;
 use fedlora_protocol::crypto::shamir::{self, Coordinate, Share};
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{Contribution, FixedPoint, LaneBits, RingSum};
-use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::secagg::{Committed, Masker, Revealed, RunningSum, Unmasking, pack};
 use fedlora_protocol::wire::Signable;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use fedlora_model::{Architecture, BaseWeights, LlamaConfig};
 use fedlora_adapter::tensors::{FloatType, write_atomic};
 use fedlora_examples::pretraining::corpus::Corpus;
 use fedlora_examples::pretraining::{card, entropy, init, training};
+use fedlora_model::{Architecture, BaseWeights, LlamaConfig};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

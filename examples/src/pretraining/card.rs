@@ -1,7 +1,7 @@
 //! The base model's card and generation settings.
 
-use fedlora_model::BaseWeights;
 use fedlora_common::digest::Digest;
+use fedlora_model::BaseWeights;
 
 use super::corpus::Corpus;
 use super::entropy::Baselines;

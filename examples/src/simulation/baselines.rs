@@ -3,12 +3,12 @@
 
 use std::ops::ControlFlow;
 
-use fedlora_model::Example;
-use fedlora_train::{Engine, TrainError, TrainOptions};
-use fedlora_client::update::LocalWork;
 use fedlora_adapter::{Adapter, Factors};
+use fedlora_client::update::LocalWork;
+use fedlora_model::Example;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::RunPlan;
+use fedlora_train::{Engine, TrainError, TrainOptions};
 
 use super::data::SimulationData;
 use super::progress::Bars;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fedlora_train::{Engine, TrainError};
 use fedlora_adapter::Adapter;
+use fedlora_train::{Engine, TrainError};
 
 use super::data::SimulationData;
 use super::report::Scores;

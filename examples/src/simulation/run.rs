@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
+use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
 use fedlora_client::participant::{CutPoint, Faults, ParticipantError};
-use fedlora_train::{Engine, ModelError, TrainError};
-use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, PlanError, RunPlan, Timeouts, TrainingPlan,
 };
+use fedlora_train::{Engine, ModelError, TrainError};
 
 use super::baselines;
 use super::data::{SimulationData, base_folder};

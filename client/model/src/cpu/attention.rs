@@ -51,7 +51,7 @@ impl Block {
 
 /// Writes the context to `context`, `[rows, heads * dim]`, and the logarithms of the
 /// softmax's sums to `sums`, `[heads, rows]`.
-pub(in crate) fn forward(
+pub(crate) fn forward(
     [q, k, v]: [&[f32]; 3],
     shape: &AttentionShape,
     sequences: &Sequences,
@@ -95,16 +95,16 @@ pub(in crate) fn forward(
 }
 
 /// What the backward pass starts from.
-pub(in crate) struct Attended<'a> {
-    pub(in crate) q: &'a [f32],
-    pub(in crate) k: &'a [f32],
-    pub(in crate) v: &'a [f32],
-    pub(in crate) context: &'a [f32],
-    pub(in crate) sums: &'a [f32],
+pub(crate) struct Attended<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
+    pub(crate) context: &'a [f32],
+    pub(crate) sums: &'a [f32],
 }
 
 /// Writes the gradients by q, k and v.
-pub(in crate) fn backward(
+pub(crate) fn backward(
     attended: &Attended<'_>,
     gradient: &[f32],
     shape: &AttentionShape,

@@ -17,26 +17,26 @@ use crate::ops::{AttentionShape, Turn};
 use crate::sequences::Sequences;
 
 /// A block's weights on the host; projections in the order of `Target::ALL`.
-pub(in crate) struct Block<'a> {
-    pub(in crate) projections: [Projection<'a>; 7],
-    pub(in crate) first_norm: &'a [f32],
-    pub(in crate) second_norm: &'a [f32],
-    pub(in crate) eps: f32,
-    pub(in crate) shape: AttentionShape,
+pub(crate) struct Block<'a> {
+    pub(crate) projections: [Projection<'a>; 7],
+    pub(crate) first_norm: &'a [f32],
+    pub(crate) second_norm: &'a [f32],
+    pub(crate) eps: f32,
+    pub(crate) shape: AttentionShape,
 }
 
 /// What the rows of a batch are, for every block.
-pub(in crate) struct Rows<'a> {
-    pub(in crate) sequences: &'a Sequences,
-    pub(in crate) positions: &'a [u32],
+pub(crate) struct Rows<'a> {
+    pub(crate) sequences: &'a Sequences,
+    pub(crate) positions: &'a [u32],
     /// How they are divided among threads.
-    pub(in crate) ranges: &'a [Range<usize>],
-    pub(in crate) tables: Tables<'a>,
-    pub(in crate) pool: &'a Pool,
+    pub(crate) ranges: &'a [Range<usize>],
+    pub(crate) tables: Tables<'a>,
+    pub(crate) pool: &'a Pool,
 }
 
 /// What the forward pass leaves for the backward pass.
-pub(in crate) struct Kept {
+pub(crate) struct Kept {
     /// The block's input.
     x: Vec<f32>,
     /// Rotated queries and keys, and values.
@@ -85,13 +85,13 @@ const UP: usize = 5;
 const DOWN: usize = 6;
 
 /// The gradients of a block's pairs, by projection.
-pub(in crate) type PairGradients = [PairGradient; 7];
+pub(crate) type PairGradients = [PairGradient; 7];
 
 /// Which factors' gradients are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate) struct Wanted {
-    pub(in crate) a: bool,
-    pub(in crate) b: bool,
+pub(crate) struct Wanted {
+    pub(crate) a: bool,
+    pub(crate) b: bool,
 }
 
 impl Block<'_> {
@@ -100,7 +100,7 @@ impl Block<'_> {
     }
 
     /// The block's output for `x`, and what its backward pass needs.
-    pub(in crate) fn forward(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Kept) {
+    pub(crate) fn forward(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Kept) {
         let count = rows.positions.len();
         let pool = rows.pool;
         let [q, k, v, _, gate, up, _] = &self.projections;
@@ -130,7 +130,7 @@ impl Block<'_> {
     }
 
     /// The block's output alone.
-    pub(in crate) fn output(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn output(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Vec<f32>) {
         let (y, kept) = self.forward(x, rows);
         (y, kept.release(rows.pool))
     }
@@ -254,7 +254,7 @@ impl Block<'_> {
     }
 
     /// The gradient by the block's input, if wanted, with those of its pairs.
-    pub(in crate) fn backward(
+    pub(crate) fn backward(
         &self,
         mut kept: Kept,
         by_y: Vec<f32>,

@@ -13,7 +13,7 @@ fn inverse_rms(row: &[f32], eps: f32) -> f32 {
 /// `x / sqrt(mean(x^2) + eps) * weight` of each row (Zhang and Sennrich, 2019, eq. 4).
 #[with_simd(rms_norm = Arch::new())]
 #[inline(always)]
-pub(in crate) fn rms_norm_with_simd<'a, S: Simd>(
+pub(crate) fn rms_norm_with_simd<'a, S: Simd>(
     _simd: S,
     x: &'a [f32],
     weight: &'a [f32],
@@ -35,7 +35,7 @@ pub(in crate) fn rms_norm_with_simd<'a, S: Simd>(
 /// With `n = x / rms`: `dx = (g w - n mean(g w n)) / rms`.
 #[with_simd(rms_norm_backward = Arch::new())]
 #[inline(always)]
-pub(in crate) fn rms_norm_backward_with_simd<'a, S: Simd>(
+pub(crate) fn rms_norm_backward_with_simd<'a, S: Simd>(
     _simd: S,
     x: &'a [f32],
     weight: &'a [f32],
@@ -67,7 +67,7 @@ pub(in crate) fn rms_norm_backward_with_simd<'a, S: Simd>(
 /// `silu(gate) * up` (Shazeer, 2020).
 #[with_simd(swiglu = Arch::new())]
 #[inline(always)]
-pub(in crate) fn swiglu_with_simd<'a, S: Simd>(
+pub(crate) fn swiglu_with_simd<'a, S: Simd>(
     _simd: S,
     gate: &'a [f32],
     up: &'a [f32],
@@ -81,7 +81,7 @@ pub(in crate) fn swiglu_with_simd<'a, S: Simd>(
 /// Puts the gradients of [`swiglu`] in the place of its inputs.
 #[with_simd(swiglu_backward = Arch::new())]
 #[inline(always)]
-pub(in crate) fn swiglu_backward_with_simd<'a, S: Simd>(
+pub(crate) fn swiglu_backward_with_simd<'a, S: Simd>(
     _simd: S,
     gate: &'a mut [f32],
     up: &'a mut [f32],

@@ -19,12 +19,12 @@ const ROWS: std::ops::RangeInclusive<usize> = 32..=256;
 const PANEL: usize = 1024;
 
 /// The end of the model on the host.
-pub(in crate) struct Head<'a> {
-    pub(in crate) norm: &'a [f32],
-    pub(in crate) eps: f32,
+pub(crate) struct Head<'a> {
+    pub(crate) norm: &'a [f32],
+    pub(crate) eps: f32,
     /// `[vocab, hidden]`.
-    pub(in crate) weight: Frozen<'a>,
-    pub(in crate) vocab: usize,
+    pub(crate) weight: Frozen<'a>,
+    pub(crate) vocab: usize,
 }
 
 impl Head<'_> {
@@ -39,7 +39,7 @@ impl Head<'_> {
 
     /// Scores `rows`, `[targets, hidden]`; where `gradient` is set, the rows become the
     /// gradients of the loss by themselves.
-    pub(in crate) fn score(
+    pub(crate) fn score(
         &self,
         rows: &mut [f32],
         targets: &[u32],
@@ -144,7 +144,7 @@ impl Head<'_> {
 #[with_simd(cross_entropy = Arch::new())]
 #[inline(always)]
 #[allow(clippy::needless_lifetimes)] // The macro needs the name.
-pub(in crate) fn cross_entropy_with_simd<'a, S: Simd>(
+pub(crate) fn cross_entropy_with_simd<'a, S: Simd>(
     _simd: S,
     row: &'a mut [f32],
     target: usize,

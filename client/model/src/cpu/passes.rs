@@ -31,7 +31,7 @@ struct Host<'a> {
 }
 
 /// A frozen weight as the host holds it.
-pub(in crate) enum HostWeight {
+pub(crate) enum HostWeight {
     Dense(FlexTensor),
     Packed {
         kind: WeightKind,
@@ -61,7 +61,7 @@ impl HostWeight {
         }
     }
 
-    pub(in crate) fn packed(packed: &Packed<Flex>) -> Self {
+    pub(crate) fn packed(packed: &Packed<Flex>) -> Self {
         Self::Packed {
             kind: packed.kind,
             columns: packed.shape[1],
@@ -70,7 +70,7 @@ impl HostWeight {
         }
     }
 
-    pub(in crate) fn frozen(&self) -> Frozen<'_> {
+    pub(crate) fn frozen(&self) -> Frozen<'_> {
         match self {
             Self::Dense(tensor) => Frozen::Dense(values(tensor)),
             Self::Packed {
@@ -234,7 +234,7 @@ fn forward(host: &Host<'_>, batch: &Batch, rows: &Rows<'_>) -> Vec<f32> {
     x
 }
 
-pub(in crate) fn hidden(
+pub(crate) fn hidden(
     model: &Llama<Flex>,
     lora: Option<&Lora<Flex>>,
     batch: &Batch,
@@ -252,11 +252,7 @@ pub(in crate) fn hidden(
     Tensor::from_primitive(TensorPrimitive::Float(normed))
 }
 
-pub(in crate) fn score(
-    model: &Llama<Flex>,
-    lora: Option<&Lora<Flex>>,
-    batch: &Batch,
-) -> Score {
+pub(crate) fn score(model: &Llama<Flex>, lora: Option<&Lora<Flex>>, batch: &Batch) -> Score {
     let host = Host::new(model, lora, &mut None, batch.sequences().longest());
     let batch_rows = BatchRows::of(batch);
     let rows = batch_rows.rows(&host, batch);
@@ -297,7 +293,7 @@ fn score_counted(
     (score, x)
 }
 
-pub(in crate) fn loss_and_gradients(
+pub(crate) fn loss_and_gradients(
     model: &Llama<Flex>,
     lora: &Lora<Flex>,
     factors: Factors,

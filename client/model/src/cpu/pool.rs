@@ -6,22 +6,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers in waiting.
 #[derive(Debug, Default)]
-pub(in crate) struct Pool {
+pub(crate) struct Pool {
     waiting: Mutex<Vec<Vec<f32>>>,
     scratches: Mutex<Vec<Scratch>>,
 }
 
 /// A task's own working memory, which grows to what it needs.
 #[derive(Debug, Default)]
-pub(in crate) struct Scratch {
-    pub(in crate) wide: Vec<f32>,
-    pub(in crate) narrow: Vec<f32>,
+pub(crate) struct Scratch {
+    pub(crate) wide: Vec<f32>,
+    pub(crate) narrow: Vec<f32>,
 }
 
 /// A task's hold on a [`Scratch`], which goes back to the pool at its end.
 #[derive(Debug)]
-pub(in crate) struct Held<'a> {
-    pub(in crate) scratch: Scratch,
+pub(crate) struct Held<'a> {
+    pub(crate) scratch: Scratch,
     pool: &'a Pool,
 }
 
@@ -39,7 +39,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pool {
     /// A buffer of `length` values, whatever they are: the taker writes each before it reads.
-    pub(in crate) fn take(&self, length: usize) -> Vec<f32> {
+    pub(crate) fn take(&self, length: usize) -> Vec<f32> {
         let mut waiting = lock(&self.waiting);
         // The smallest that is large enough, unless it would waste more than it holds.
         let best = waiting
@@ -65,14 +65,14 @@ impl Pool {
     }
 
     /// A buffer of zeros.
-    pub(in crate) fn zeros(&self, length: usize) -> Vec<f32> {
+    pub(crate) fn zeros(&self, length: usize) -> Vec<f32> {
         let mut buffer = self.take(length);
         buffer.fill(0.0);
         buffer
     }
 
     /// Takes a buffer back.
-    pub(in crate) fn give(&self, buffer: Vec<f32>) {
+    pub(crate) fn give(&self, buffer: Vec<f32>) {
         if buffer.capacity() == 0 {
             return;
         }
@@ -80,7 +80,7 @@ impl Pool {
     }
 
     /// Working memory for one task at a time: there are as many as there were tasks at once.
-    pub(in crate) fn scratch(&self) -> Held<'_> {
+    pub(crate) fn scratch(&self) -> Held<'_> {
         let scratch = lock(&self.scratches).pop().unwrap_or_default();
         Held {
             scratch,

@@ -12,7 +12,7 @@ const PANEL: usize = 256;
 
 /// A frozen matrix, `[out, in]`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate) enum Frozen<'a> {
+pub(crate) enum Frozen<'a> {
     /// As it is.
     Dense(&'a [f32]),
     /// In fewer bits.
@@ -21,47 +21,47 @@ pub(in crate) enum Frozen<'a> {
 
 /// A low-rank pair on the host.
 #[derive(Debug, Clone, Copy)]
-pub(in crate) struct Pair<'a> {
+pub(crate) struct Pair<'a> {
     /// `[rank, in]`.
-    pub(in crate) a: &'a [f32],
+    pub(crate) a: &'a [f32],
     /// `[out, rank]`.
-    pub(in crate) b: &'a [f32],
+    pub(crate) b: &'a [f32],
     /// Its width.
-    pub(in crate) rank: usize,
+    pub(crate) rank: usize,
     /// What its product is multiplied with.
-    pub(in crate) scale: f32,
+    pub(crate) scale: f32,
     /// Which inputs it does not see.
-    pub(in crate) dropout: Option<DropoutMask>,
+    pub(crate) dropout: Option<DropoutMask>,
 }
 
 /// A projection from `input` to `output` features.
 #[derive(Debug, Clone, Copy)]
-pub(in crate) struct Projection<'a> {
-    pub(in crate) input: usize,
-    pub(in crate) output: usize,
-    pub(in crate) weight: Frozen<'a>,
-    pub(in crate) bias: Option<&'a [f32]>,
-    pub(in crate) pair: Option<Pair<'a>>,
+pub(crate) struct Projection<'a> {
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+    pub(crate) weight: Frozen<'a>,
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) pair: Option<Pair<'a>>,
 }
 
 /// Where the gradients of a pair are added up; `None` for a factor that is not trained.
 #[derive(Debug, Default)]
-pub(in crate) struct PairGradient {
+pub(crate) struct PairGradient {
     /// `[rank, in]`.
-    pub(in crate) a: Option<Vec<f32>>,
+    pub(crate) a: Option<Vec<f32>>,
     /// `[out, rank]`.
-    pub(in crate) b: Option<Vec<f32>>,
+    pub(crate) b: Option<Vec<f32>>,
 }
 
 impl Projection<'_> {
     /// The pair's rank, or 0 without one.
-    pub(in crate) fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         self.pair.map_or(0, |pair| pair.rank)
     }
 
     /// Writes the projection of `x` to `y`, and the pair's inner activations to `inner`,
     /// `[rows, rank]`. `first` is the number of the first row, for dropout.
-    pub(in crate) fn forward(
+    pub(crate) fn forward(
         &self,
         x: &[f32],
         y: &mut [f32],
@@ -111,7 +111,7 @@ impl Projection<'_> {
     /// Adds the gradients of the pair to `gradient`, and, where `by_x` is given, puts that by
     /// `x` into it.
     #[allow(clippy::too_many_arguments)] // Each is another matrix.
-    pub(in crate) fn backward(
+    pub(crate) fn backward(
         &self,
         x: &[f32],
         inner: &[f32],

@@ -7,15 +7,15 @@ use crate::ops::Turn;
 
 /// Cosines and sines, each `[positions, dim / 2]`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate) struct Tables<'a> {
-    pub(in crate) cos: &'a [f32],
-    pub(in crate) sin: &'a [f32],
+pub(crate) struct Tables<'a> {
+    pub(crate) cos: &'a [f32],
+    pub(crate) sin: &'a [f32],
 }
 
 /// Turns the heads of each row, `[rows, heads * dim]`, by the row's position.
 #[with_simd(rotate = Arch::new())]
 #[inline(always)]
-pub(in crate) fn rotate_with_simd<'a, S: Simd>(
+pub(crate) fn rotate_with_simd<'a, S: Simd>(
     _simd: S,
     x: &'a mut [f32],
     width: usize,

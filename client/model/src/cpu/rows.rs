@@ -13,19 +13,19 @@ const MOST_ROWS: usize = 512;
 
 /// `[rows, width]` of a slice.
 #[inline]
-pub(in crate) fn matrix(values: &[f32], width: usize) -> MatRef<'_, f32> {
+pub(crate) fn matrix(values: &[f32], width: usize) -> MatRef<'_, f32> {
     MatRef::from_row_major_slice(values, values.len() / width, width)
 }
 
 /// `[rows, width]` of a slice, to write to.
 #[inline]
-pub(in crate) fn matrix_mut(values: &mut [f32], width: usize) -> MatMut<'_, f32> {
+pub(crate) fn matrix_mut(values: &mut [f32], width: usize) -> MatMut<'_, f32> {
     MatMut::from_row_major_slice_mut(values, values.len() / width, width)
 }
 
 /// What a product does with what stands in its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate) enum Into {
+pub(crate) enum Into {
     /// Overwrites it.
     Replace,
     /// Adds to it.
@@ -34,7 +34,7 @@ pub(in crate) enum Into {
 
 /// `target (+)= scale * left * right` on the calling thread.
 #[inline]
-pub(in crate) fn multiply(
+pub(crate) fn multiply(
     target: MatMut<'_, f32>,
     into: Into,
     left: MatRef<'_, f32>,
@@ -49,7 +49,7 @@ pub(in crate) fn multiply(
 }
 
 /// Divides `rows` into ranges, at least one for each thread where there are rows enough.
-pub(in crate) fn divide(rows: usize, threads: usize) -> Vec<Range<usize>> {
+pub(crate) fn divide(rows: usize, threads: usize) -> Vec<Range<usize>> {
     let tasks = threads
         .max(1)
         .min(rows.div_ceil(FEWEST_ROWS))
@@ -69,7 +69,7 @@ pub(in crate) fn divide(rows: usize, threads: usize) -> Vec<Range<usize>> {
 }
 
 /// One slice for each range of rows.
-pub(in crate) fn split<'a>(
+pub(crate) fn split<'a>(
     mut values: &'a mut [f32],
     width: usize,
     ranges: &[Range<usize>],

@@ -11,11 +11,7 @@ const LANES: usize = 32;
 /// `total += part`, element by element.
 #[with_simd(add = Arch::new())]
 #[inline(always)]
-pub(in crate) fn add_with_simd<'a, S: Simd>(
-    _simd: S,
-    total: &'a mut [f32],
-    part: &'a [f32],
-) {
+pub(crate) fn add_with_simd<'a, S: Simd>(_simd: S, total: &'a mut [f32], part: &'a [f32]) {
     for (total, part) in total.iter_mut().zip(part) {
         *total += part;
     }
@@ -24,7 +20,7 @@ pub(in crate) fn add_with_simd<'a, S: Simd>(
 /// The sum of the products.
 #[with_simd(dot_product = Arch::new())]
 #[inline(always)]
-pub(in crate) fn dot_product_with_simd<'a, S: Simd>(
+pub(crate) fn dot_product_with_simd<'a, S: Simd>(
     _simd: S,
     left: &'a [f32],
     right: &'a [f32],
@@ -35,7 +31,7 @@ pub(in crate) fn dot_product_with_simd<'a, S: Simd>(
 /// `e^x` for `x <= 88`, to about 2e-7 relative: `2^n e^r` with `n` the nearest integer to
 /// `x / ln 2` and a Taylor polynomial for `e^r`. Without branches, so that loops vectorize.
 #[inline(always)]
-pub(in crate) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     /// Adding 1.5 * 2^23 rounds to an integer, which then stands in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts; the first has few enough bits for an exact product with `n`.
@@ -52,13 +48,13 @@ pub(in crate) fn exp(x: f32) -> f32 {
 
 /// The logistic function.
 #[inline(always)]
-pub(in crate) fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// A sum in lanes: vectorizes, and always in the same order.
 #[inline(always)]
-pub(in crate) fn sum_by(count: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn sum_by(count: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let whole = count / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
@@ -82,7 +78,7 @@ pub(in crate) fn sum_by(count: usize, term: impl Fn(usize) -> f32) -> f32 {
 
 /// The largest of `values`, or negative infinity where there are none.
 #[inline(always)]
-pub(in crate) fn largest(values: &[f32]) -> f32 {
+pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut chunks = values.chunks_exact(LANES);
     for chunk in &mut chunks {

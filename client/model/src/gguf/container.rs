@@ -115,11 +115,7 @@ impl Container {
 }
 
 /// Reads the header of a file that is `length` bytes long; `path` stands in errors alone.
-pub fn read_header(
-    path: &Path,
-    reader: impl Read,
-    length: u64,
-) -> Result<Header, GgufError> {
+pub fn read_header(path: &Path, reader: impl Read, length: u64) -> Result<Header, GgufError> {
     let mut reader = Reader {
         path,
         inner: reader,

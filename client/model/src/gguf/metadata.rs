@@ -216,7 +216,7 @@ impl Metadata {
         self.values.get(key)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub fn values(&self) -> &BTreeMap<String, Value> {
         &self.values
     }

@@ -21,13 +21,13 @@ const PANEL: usize = 64;
 const GRAIN: usize = 1 << 14;
 
 /// A contiguous tensor's values.
-pub(in crate) fn values(x: &FlexTensor) -> &[f32] {
+pub(crate) fn values(x: &FlexTensor) -> &[f32] {
     x.as_slice::<f32>()
         .expect("an f32 tensor made contiguous just before")
 }
 
 /// A tensor of values.
-pub(in crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(
         Bytes::from_elems(values),
         Layout::contiguous(shape.into()),

@@ -8,7 +8,7 @@ mod composed;
 // The CPU makes its masks on the way, by rows.
 #[cfg(any(feature = "cuda", test))]
 mod dropout;
-pub(in crate) mod flex;
+pub(crate) mod flex;
 
 use std::sync::Arc;
 

@@ -15,11 +15,7 @@ use crate::ops::{FusedOps, Rotation};
 /// Rows whose logits are held at a time.
 const ROWS: usize = 256;
 
-pub(in crate) fn score<B: FusedOps>(
-    model: &Llama<B>,
-    lora: Option<&Lora<B>>,
-    batch: &Batch,
-) -> Score {
+pub(crate) fn score<B: FusedOps>(model: &Llama<B>, lora: Option<&Lora<B>>, batch: &Batch) -> Score {
     let hidden = counted(model.hidden(batch, lora, &mut None), batch);
     let weight = model.output_weight().transpose();
     let width = hidden.dims()[1];
@@ -42,7 +38,7 @@ pub(in crate) fn score<B: FusedOps>(
     score
 }
 
-pub(in crate) fn loss_and_gradients<B: FusedOps>(
+pub(crate) fn loss_and_gradients<B: FusedOps>(
     model: &Llama<B>,
     lora: &Lora<B>,
     factors: Factors,

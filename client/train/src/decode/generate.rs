@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use crate::{DecodeError, Decoder};
 use fedlora_data::TextPipeline;
 use fedlora_data::tokenizer::TokenizerError;
-use crate::{DecodeError, Decoder};
 
 use super::sampling::{Sampler, Sampling, SamplingError};
 use super::stops::{Held, StopText};

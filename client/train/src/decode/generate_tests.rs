@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use super::*;
-use fedlora_data::Turn;
 use crate::{Device, Engine};
+use fedlora_data::Turn;
 
 static BASE: LazyLock<(Engine, TextPipeline)> = LazyLock::new(|| {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");

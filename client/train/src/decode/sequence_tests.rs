@@ -3,9 +3,9 @@
 use fedlora_adapter::{Adapter, LoraConfig, Target};
 
 use super::*;
-use fedlora_model::{Architecture, LlamaConfig, SplitMix};
-use fedlora_model::testing::random_weights;
 use crate::{Device, Engine};
+use fedlora_model::testing::random_weights;
+use fedlora_model::{Architecture, LlamaConfig, SplitMix};
 
 fn config() -> LlamaConfig {
     LlamaConfig {

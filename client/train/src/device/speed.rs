@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn a_processor_has_a_speed_and_a_gpu_that_is_not_built_in_has_none() {
-        let base = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
+        let base =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
         let config = LlamaConfig::load(&base).unwrap();
         let rate = product_rate(&Device::Cpu, &config, 64).unwrap();
         assert!(rate.is_finite() && rate > 1e6, "{rate}");

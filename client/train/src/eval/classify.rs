@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 use super::EvaluationError;
 use super::labels::LabelSet;
 use super::question::Question;
-use fedlora_data::TextPipeline;
-use fedlora_model::Example;
 use crate::eval::metrics::{accuracy, macro_f1};
 use crate::{DecodeError, Decoder};
+use fedlora_data::TextPipeline;
+use fedlora_model::Example;
 
 /// How the labels were chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -17,9 +17,9 @@ pub use labels::{LabelError, LabelSet};
 pub use question::{Question, QuestionError};
 pub use respond::{Responses, respond};
 
-use fedlora_data::tokenizer::TokenizerError;
 use crate::decode::GenerateError;
 use crate::{DecodeError, TrainError};
+use fedlora_data::tokenizer::TokenizerError;
 
 /// An evaluation that cannot be done.
 #[derive(Debug, thiserror::Error)]

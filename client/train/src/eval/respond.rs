@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use super::EvaluationError;
 use super::question::Question;
-use fedlora_data::TextPipeline;
+use crate::Decoder;
 use crate::decode::{Finish, GenerateOptions, Sampling, generate};
 use crate::eval::metrics::{Bleu, Rouge, corpus_bleu};
-use crate::Decoder;
+use fedlora_data::TextPipeline;
 
 /// How the responses compare with the references.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 use serde_json::json;
 
 use super::*;
-use fedlora_data::{Dataset, TextPipeline};
 use crate::eval::metrics::{Rouge, accuracy, corpus_bleu, macro_f1};
 use crate::{Device, Engine};
+use fedlora_data::{Dataset, TextPipeline};
 
 static BASE: LazyLock<(Engine, TextPipeline)> = LazyLock::new(|| {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
@@ -137,8 +137,7 @@ fn responses_are_scored_as_the_metrics_do() {
         .map(|question| {
             let prompt = BASE.1.prompt(question.turns()).unwrap();
             let mut on = |_: &str| ControlFlow::Continue(());
-            let made =
-                crate::decode::generate(decoder.fork(), &BASE.1, &prompt, &options, &mut on);
+            let made = crate::decode::generate(decoder.fork(), &BASE.1, &prompt, &options, &mut on);
             made.unwrap().text
         })
         .collect();

@@ -184,8 +184,8 @@ impl std::error::Error for DoesNotFit {}
 
 #[cfg(test)]
 mod tests {
-    use crate::memory::estimate::tests::llama_3_8b;
     use super::*;
+    use crate::memory::estimate::tests::llama_3_8b;
     use fedlora_adapter::{LoraConfig, Target};
 
     const GIB: u64 = 1 << 30;

@@ -16,8 +16,8 @@ use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::step::order::Position;
 use crate::run::spec::RunSpec;
+use crate::step::order::Position;
 use crate::step::trainer::TrainerState;
 
 /// Checkpoints that are kept: a second one in case the newest cannot be read.

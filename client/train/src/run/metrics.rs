@@ -205,8 +205,8 @@ impl MetricsError {
 
 #[cfg(test)]
 mod tests {
-    use crate::run::tensorboard;
     use super::*;
+    use crate::run::tensorboard;
 
     fn step(step: usize) -> StepRecord {
         StepRecord {

@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use fedlora_adapter::{LoraConfig, Target};
 
-use crate::tests::{engine, examples};
 use super::*;
+use crate::tests::{engine, examples};
 use fedlora_data::Batching;
 
 const STEPS: usize = 9;

@@ -12,13 +12,13 @@ use fedlora_adapter::{Adapter, Factors};
 use fedlora_common::digest::Digest;
 use serde::Serialize;
 
-use crate::run::checkpoint::{Checkpoint, CheckpointError, Figures, Scored};
 use crate::device::choice::Device;
 use crate::engine::Engine;
+use crate::run::checkpoint::{Checkpoint, CheckpointError, Figures, Scored};
 use crate::run::metrics::{EvaluationRecord, Metrics, MetricsError, Place, StepRecord};
-use crate::step::options::{TrainError, TrainOptions};
 use crate::run::output::{OutputError, OutputFolder};
 use crate::run::spec::{Difference, RunSpec};
+use crate::step::options::{TrainError, TrainOptions};
 use crate::step::trainer::Trainer;
 use fedlora_model::Example;
 

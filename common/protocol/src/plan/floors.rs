@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::RunPlan;
+use super::run_plan::RunPlan;
 
 /// A member's own floors and ceilings. The protocol's floors (threshold, three honest
 /// contributors) hold beside these and cannot be lowered.

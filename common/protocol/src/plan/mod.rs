@@ -3,13 +3,13 @@
 
 mod factors;
 mod floors;
-mod run_plan;
 mod roster;
+mod run_plan;
 
 pub use factors::FactorSchedule;
 pub use floors::{FloorBreach, Floors};
+pub use roster::{Roster, RosterEntry, RosterError};
 pub use run_plan::{
     AdapterPlan, AggregationPlan, BasePlan, LearningRateSchedule, PlanError, RunPlan, SignedPlan,
     Timeouts, TrainingPlan,
 };
-pub use roster::{Roster, RosterEntry, RosterError};

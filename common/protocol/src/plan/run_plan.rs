@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::FactorSchedule;
-use fedlora_adapter::LoraConfig;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{FixedError, FixedPoint, LaneBits};
 use crate::ids::RunId;
-use fedlora_common::digest::{Digest, DigestWriter};
 use crate::secagg::{CohortPolicy, PolicyError};
+use fedlora_adapter::LoraConfig;
+use fedlora_common::digest::{Digest, DigestWriter};
 
 /// A run, as the operator writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

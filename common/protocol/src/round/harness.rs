@@ -8,19 +8,19 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use fedlora_adapter::Factors;
 use crate::crypto::sign::{IdentityKey, Signature};
 use crate::fixed::{AUXILIARY_LANES, Contribution, EncodedUpdate, FixedPoint, LaneBits, RingSum};
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use fedlora_common::digest::Digest;
-use crate::secagg::{CohortPolicy, RunningSum};
 use crate::plan::{Roster, RosterEntry, Timeouts};
-use fedlora_common::clock::Timestamp;
+use crate::secagg::{CohortPolicy, RunningSum};
 use crate::wire::messages::{
     Confirmation, Keys, Open, PhaseName, RevealedShare, RoundFailure, RoundMessage, RoundResult,
     SUITE, SealedShares, Survivors, ToMember, UpdateClaim,
 };
 use crate::wire::{Signable, Unverified, Verified, codec};
+use fedlora_adapter::Factors;
+use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 
 use super::coordinator::{Coordinator, Effect, Event, Input, Reject, RoundSetup};
 use super::participant::{

@@ -6,13 +6,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use fedlora_adapter::{Factors, Layout};
 use crate::crypto::keys::AgreementPublic;
 use crate::crypto::sign::Signature;
 use crate::fixed::LaneBits;
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use fedlora_common::digest::{Digest, DigestWriter};
 use crate::plan::{Roster, SignedPlan};
+use fedlora_adapter::{Factors, Layout};
+use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::verified::{Signable, Unverified};
 

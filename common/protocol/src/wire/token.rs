@@ -7,8 +7,8 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::MemberName;
-use fedlora_common::digest::Digest;
 use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 
 use super::codec;
 use super::session::JoinSecret;

@@ -6,8 +6,8 @@ use std::path::Path;
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
-use fedlora_common::digest::Digest;
 use crate::frame::{FrameError, read_frame, write_frame};
+use fedlora_common::digest::Digest;
 
 const SIZE: u32 = MIN_CHUNK;
 

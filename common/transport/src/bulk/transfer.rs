@@ -22,8 +22,8 @@ use super::manifest::{
     MAX_MANIFEST_BYTES, MAX_REPLY_BYTES, MIN_CHUNK, Manifest, ManifestError, Refusal, Reply,
 };
 use super::storage::{ByteSource, ChunkSink};
-use fedlora_common::digest::Digest;
 use crate::frame::{FrameError, HEADER_BYTES, encode_header, read_frame, write_frame};
+use fedlora_common::digest::Digest;
 
 /// Bytes of a chunk's index within its frame.
 const INDEX_BYTES: usize = 4;

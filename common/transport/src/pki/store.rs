@@ -105,7 +105,8 @@ mod tests {
         let (certificate, key) = (dir.path().join("ca.pem"), dir.path().join("ca.key"));
         let now = OffsetDateTime::UNIX_EPOCH;
         let authority =
-            CertificateAuthority::create("demo", now, 30, &mut fedlora_protocol::crypto::os_rng()).unwrap();
+            CertificateAuthority::create("demo", now, 30, &mut fedlora_protocol::crypto::os_rng())
+                .unwrap();
         authority.save(&certificate, &key).unwrap();
         let read = CertificateAuthority::load(&certificate, &key).unwrap();
         assert_eq!(read.fingerprint(), authority.fingerprint());

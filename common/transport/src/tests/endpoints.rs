@@ -270,9 +270,7 @@ async fn nobody_listening_is_said_so() {
     );
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
 
-    let error = crate::endpoint::resolve("no port")
-        .await
-        .unwrap_err();
+    let error = crate::endpoint::resolve("no port").await.unwrap_err();
     assert!(matches!(error, TransportError::Resolve { .. }), "{error:?}");
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::crypto::sign::Signature;
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::secagg::Committed;
 use crate::wire::Unverified;
 use crate::wire::messages::{Confirmation, PhaseName, RoundFailure, Survivors, ToMember};
+use fedlora_common::digest::Digest;
 
 use super::reveal::CollectReveals;
 use super::{Effect, EventKind, Phase, Reject, RoundSetup, Step, View, missing};

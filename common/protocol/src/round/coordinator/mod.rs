@@ -18,15 +18,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
-use crate::secagg::{CohortPolicy, Unmasking};
 use crate::plan::{Roster, Timeouts};
-use fedlora_common::clock::Timestamp;
+use crate::secagg::{CohortPolicy, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
     Keys, Open, PhaseName, RevealedShare, RoundFailure, RoundMessage, SealedShares, Survivors,
     ToMember, UpdateClaim,
 };
+use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 
 mod confirm;
 mod keys;

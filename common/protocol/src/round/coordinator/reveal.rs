@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::shamir::{Coordinate, Share};
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::secagg::{Committed, Revealed, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
     Confirmation, PhaseName, RevealedShare, RoundFailure, RoundResult, Survivors, ToMember,
 };
+use fedlora_common::digest::Digest;
 
 use super::{Completed, Effect, EventKind, Phase, Reject, Step, View, dropped_from, missing};
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::crypto::seal;
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::wire::Unverified;
 use crate::wire::messages::{Keys, PhaseName, SealedShares, ToMember};
+use fedlora_common::digest::Digest;
 
 use super::keys::peer_keys;
 use super::updates::CollectUpdates;

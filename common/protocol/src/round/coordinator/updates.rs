@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::secagg::Committed;
 use crate::wire::Unverified;
 use crate::wire::messages::{Keys, PhaseName, SealedShares, Survivors, ToMember, UpdateClaim};
+use fedlora_common::digest::Digest;
 
 use super::confirm::CollectConfirmations;
 use super::{Effect, EventKind, Phase, Reject, RoundSetup, Step, View, missing};

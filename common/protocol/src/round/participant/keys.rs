@@ -9,9 +9,9 @@ use crate::crypto::keys::{AgreementError, AgreementPublic, AgreementSecret, Seed
 use crate::crypto::seal::OneTimeKey;
 use crate::crypto::shamir;
 use crate::ids::MemberIndex;
-use fedlora_common::digest::{Digest, DigestWriter};
 use crate::wire::Unverified;
 use crate::wire::messages::{Keys, SealedShares, keys_digest};
+use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::open::OpenRound;
 use super::refusal::Refusal;

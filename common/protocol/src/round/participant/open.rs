@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use rand::CryptoRng;
 
-use fedlora_adapter::Factors;
 use crate::crypto::keys::{AgreementSecret, Seed};
 use crate::crypto::sign::IdentityKey;
 use crate::fixed::LaneBits;
 use crate::ids::{MemberIndex, RoundNumber, RunId};
-use fedlora_common::digest::Digest;
-use crate::secagg::CohortPolicy;
 use crate::plan::Roster;
+use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Keys, Open, SUITE};
 use crate::wire::{Unverified, Verified};
+use fedlora_adapter::Factors;
+use fedlora_common::digest::Digest;
 
 use super::keys::ExpectPeerKeys;
 use super::ledger::RoundLedger;

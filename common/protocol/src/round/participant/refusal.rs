@@ -2,8 +2,8 @@
 
 use crate::crypto::shamir::ShamirError;
 use crate::ids::{MemberIndex, RoundNumber};
-use fedlora_common::digest::Digest;
 use crate::secagg::PolicyError;
+use fedlora_common::digest::Digest;
 
 use super::ledger::LedgerError;
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::sign::{IdentityPublic, Signature};
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::wire::messages::{Confirmation, Open, RevealedShare, RoundResult, Survivors};
 use crate::wire::{Signable, Unverified};
+use fedlora_common::digest::Digest;
 
 use super::ledger::RoundLedger;
 use super::open::OpenRound;

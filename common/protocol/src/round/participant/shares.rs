@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::crypto::keys::{AgreementSecret, Seed};
 use crate::crypto::shamir::Share;
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::secagg::Masker;
 use crate::wire::messages::{Keys, SealedShares};
+use fedlora_common::digest::Digest;
 
 use super::keys::{seal_binding, sealing_key};
 use super::open::OpenRound;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fixed::EncodedUpdate;
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::secagg::{MaskedUpdate, Masker};
 use crate::wire::messages::{Open, UpdateClaim, vector_digest};
 use crate::wire::{Unverified, Verified};
+use fedlora_common::digest::Digest;
 
 use super::open::OpenRound;
 use super::reveal::ExpectSurvivors;

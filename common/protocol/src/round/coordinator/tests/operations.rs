@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Effect, Event, Input};
 use crate::round::harness::{Federation, Outcome, World, claim, forged, meaningless_shares};
-use fedlora_common::clock::Timestamp;
 use crate::wire::codec;
 use crate::wire::messages::{RoundMessage, ToMember};
+use fedlora_common::clock::Timestamp;
 
 /// One step of a list; numbers are taken modulo what there is.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
 use crate::crypto::os_rng;
 use crate::ids::{Attempt, MemberIndex};
-use fedlora_common::digest::Digest;
 use crate::round::coordinator::{Input, Reject};
 use crate::round::harness::{
     Federation, Outcome, World, claim, forged, meaningless_shares, phase_of,
@@ -15,6 +14,7 @@ use crate::wire::messages::{
     Keys, PhaseName, RevealedShare, RoundMessage, SealedShares, UpdateClaim,
 };
 use crate::wire::{Unverified, Verified};
+use fedlora_common::digest::Digest;
 
 fn message(world: &World<'_>, from: u16, message: RoundMessage) -> Input {
     Input::Message {

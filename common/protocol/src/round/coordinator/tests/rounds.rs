@@ -70,8 +70,10 @@ fn check_sum(world: World<'_>, expected: &[u16]) {
 /// Applies a journal from the start; gives the effects in a form that can be compared.
 fn replay(federation: &Federation, journal: &[Vec<u8>]) -> (Coordinator, Vec<String>) {
     use crate::round::coordinator::Effect;
-    let (mut coordinator, effects) =
-        Coordinator::open(federation.setup(), fedlora_common::clock::Timestamp(1_000_000));
+    let (mut coordinator, effects) = Coordinator::open(
+        federation.setup(),
+        fedlora_common::clock::Timestamp(1_000_000),
+    );
     let mut shown = Vec::new();
     let mut show = |effects: Vec<Effect>| {
         shown.extend(effects.into_iter().map(|effect| match effect {

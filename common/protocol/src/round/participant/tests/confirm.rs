@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::round::harness::{Federation, Signed, forged};
 use crate::round::participant::Refusal;
 use crate::wire::messages::{Confirmation, RevealedShare, Survivors};
 use crate::wire::{Unverified, Verified};
+use fedlora_common::digest::Digest;
 
 /// The first member's refusal of the survivor list, changed.
 fn refused_list(federation: &Federation, change: impl FnOnce(&mut Survivors)) -> Refusal {

@@ -4,11 +4,11 @@
 use crate::crypto::keys::{AgreementPublic, AgreementSecret};
 use crate::crypto::os_rng;
 use crate::ids::{Attempt, MemberIndex};
-use fedlora_common::digest::Digest;
 use crate::round::harness::{Federation, forged};
 use crate::round::participant::{Expectation, MemoryLedger, Refusal};
 use crate::wire::messages::{Keys, Open};
 use crate::wire::{Unverified, Verified};
+use fedlora_common::digest::Digest;
 
 /// The first member's refusal of the keys, changed.
 fn refused(

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{offered, refused_by_ledger};
-use fedlora_adapter::Factors;
 use crate::fixed::LaneBits;
 use crate::ids::{Attempt, RoundNumber, RunId};
-use fedlora_common::digest::Digest;
+use crate::plan::Roster;
 use crate::round::harness::Federation;
 use crate::round::participant::{LedgerError, MemoryLedger, Refusal, RoundContext};
-use crate::plan::Roster;
 use crate::wire::messages::Open;
+use fedlora_adapter::Factors;
+use fedlora_common::digest::Digest;
 
 /// The refusal of an M0 with one value changed. Nothing goes into the ledger for it.
 fn refused(federation: &Federation, change: impl FnOnce(&mut Open)) -> Refusal {

@@ -1,11 +1,11 @@
 //! M6: the result that does not follow from the round.
 
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use fedlora_common::digest::Digest;
 use crate::round::harness::{Federation, Stage, World, sign_result};
 use crate::round::participant::{ExpectResult, Refusal, check_result};
 use crate::wire::messages::RoundResult;
 use crate::wire::{Unverified, Verified};
+use fedlora_common::digest::Digest;
 
 fn waiting(world: World<'_>) -> ExpectResult {
     match world.stages.into_iter().next() {

@@ -2,8 +2,8 @@
 
 use crate::crypto::keys::AgreementSecret;
 use crate::ids::MemberIndex;
-use fedlora_common::digest::Digest;
 use crate::round::participant::keys::{seal_binding, sealing_key};
+use fedlora_common::digest::Digest;
 
 fn bytes<const N: usize>(vector: &serde_json::Value, name: &str) -> [u8; N] {
     let mut bytes = [0; N];
