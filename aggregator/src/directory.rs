@@ -14,11 +14,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::RunId;
 use fedlora_transport::CertificateAuthority;
-use fedlora_transport::files::{Access, write_atomic};
 use fedlora_transport::pki::PkiError;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
+use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::wire::session::JoinSecret;
 use fedlora_protocol::wire::token::InviteToken;
 use fedlora_transport::CaFingerprint;
-use fedlora_transport::files::{Access, write_atomic};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 

@@ -6,8 +6,8 @@ use std::io;
 use std::path::Path;
 
 use fedlora_common::clock::Timestamp;
+use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::ids::MemberName;
-use fedlora_transport::files::{Access, write_atomic};
 use serde::{Deserialize, Serialize};
 
 /// The state of a run.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use fedlora_common::bytes::f32_from_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
@@ -172,10 +173,7 @@ impl Carrier {
         bulk::receive(&mut recv, &mut send, &expected, &mut sink, |_| ()).await?;
         let _ = send.finish();
         let bytes = sink.into_bytes().expect("receive returns once it is whole");
-        Ok(bytes
-            .chunks_exact(4)
-            .map(|four| f32::from_le_bytes(four.try_into().expect("chunks of four")))
-            .collect())
+        Ok(f32_from_le(&bytes).expect("the length was checked: four bytes a value"))
     }
 
     async fn begin(&self, header: &StreamHeader) -> Result<(SendStream, RecvStream), LinkError> {

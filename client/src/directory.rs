@@ -15,11 +15,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_common::digest::Digest;
+use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
 use fedlora_protocol::plan::{Floors, Roster};
 use fedlora_protocol::round::participant::{LedgerError, LedgerState, RoundLedger};
-use fedlora_transport::files::{Access, write_atomic};
 use fedlora_transport::pki::{PkiError, certificate_from_pem, certificate_to_pem};
 use fedlora_transport::{Credentials, TlsKeyPair};
 use rustls_pki_types::CertificateDer;

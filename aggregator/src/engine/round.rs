@@ -15,11 +15,12 @@ use fedlora_protocol::secagg::{RunningSum, pack};
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 use tracing::{info, warn};
 
-use super::rounds::{Engine, RunFailure, adapter_bytes};
+use super::rounds::{Engine, RunFailure};
 use super::{RunEvent, ToEngine};
 use crate::daemon::now;
 use crate::publish::{self, Outcome};
 use crate::status::RunState;
+use fedlora_common::bytes::f32_to_le;
 
 /// The round at hand.
 #[derive(Debug)]
@@ -267,7 +268,7 @@ impl Engine {
         })?;
         let result = verified.into_body();
         running.chain = result.digest();
-        running.adapter_bytes = Arc::new(adapter_bytes(&adapter));
+        running.adapter_bytes = Arc::new(f32_to_le(adapter.values()));
         running.adapter = adapter;
         running.results.push(unverified.clone());
         info!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_adapter::Adapter;
+use fedlora_common::bytes::f32_to_le;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_common::exit::Exit;
@@ -250,7 +251,7 @@ impl Engine {
                 &digest,
             ),
             roster: Arc::new(roster),
-            adapter_bytes: Arc::new(adapter_bytes(&cohort.adapter)),
+            adapter_bytes: Arc::new(f32_to_le(cohort.adapter.values())),
             adapter: cohort.adapter,
             results: Vec::new(),
             round: None,
@@ -504,15 +505,6 @@ impl Engine {
             warn!(%error, "the status cannot be written");
         }
     }
-}
-
-/// An adapter's values as they travel.
-pub(super) fn adapter_bytes(adapter: &Adapter) -> Vec<u8> {
-    adapter
-        .values()
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
 }
 
 /// Why a run ended before its plan did.

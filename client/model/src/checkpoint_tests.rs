@@ -10,9 +10,9 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::super::config::tests::tiny;
-use crate::testing::random_weights as random;
 use super::super::weights::BaseWeights;
 use super::*;
+use crate::testing::random_weights as random;
 
 /// A tensor as it stands in a file.
 #[derive(Clone)]

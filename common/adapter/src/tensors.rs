@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use fedlora_common::bytes::{f32_from_le, f32_to_le};
+use fedlora_common::files::{self, Access};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, View};
 use safetensors::{SafeTensorError, SafeTensors};
@@ -120,38 +122,18 @@ pub fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, TensorFileError> 
     Ok(bytes)
 }
 
-/// Writes `bytes` beside `path`, flushes them to the disk, then renames.
+/// Writes a file whole or not at all, as [`files::replace`] does.
+///
+/// # Errors
+/// [`TensorFileError::Io`], with the path.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TensorFileError> {
-    let io = |source| TensorFileError::Io {
+    files::replace(path, Access::Everyone, |temporary| {
+        fs::write(temporary, bytes)
+    })
+    .map_err(|source| TensorFileError::Io {
         path: path.to_owned(),
         source,
-    };
-    let name = path
-        .file_name()
-        .ok_or_else(|| io(io::Error::from(io::ErrorKind::InvalidInput)))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(hidden);
-    let written = File::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
-    if let Err(source) = written {
-        // Best effort: the error that matters is the one above.
-        let _ = fs::remove_file(&temporary);
-        return Err(io(source));
-    }
-    // The rename itself must survive a power cut, too.
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .map_err(io)
+    })
 }
 
 struct Encoded<'a> {
@@ -174,7 +156,7 @@ impl View for Encoded<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         Cow::Owned(match self.float {
-            FloatType::F32 => self.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            FloatType::F32 => f32_to_le(self.values),
             FloatType::Bf16 => self
                 .values
                 .iter()
@@ -195,13 +177,7 @@ impl View for Encoded<'_> {
 fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let data = view.data();
     match view.dtype() {
-        Dtype::F32 => Some(
-            data.as_chunks::<4>()
-                .0
-                .iter()
-                .map(|&bytes| f32::from_le_bytes(bytes))
-                .collect(),
-        ),
+        Dtype::F32 => f32_from_le(data),
         Dtype::F16 => Some(
             data.as_chunks::<2>()
                 .0

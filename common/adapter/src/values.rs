@@ -5,6 +5,7 @@ use std::fmt;
 use super::config::{Factor, LoraConfig, ProjectionTensor, Target};
 use super::delta::{Delta, DeltaError};
 use super::layout::{Layout, LayoutError, TensorSpec};
+use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::{Digest, DigestWriter};
 
 /// A whole adapter. Its layout goes block by block, projection by projection (q k v o gate
@@ -133,11 +134,8 @@ impl Adapter {
         }
         writer.digest(&self.layout.digest());
         writer.number(self.values.len() as u64);
-        let mut buffer = Vec::with_capacity(4 * 4096);
         for values in self.values.chunks(4096) {
-            buffer.clear();
-            buffer.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            writer.raw(&buffer);
+            writer.raw(&f32_to_le(values));
         }
         writer.finish()
     }

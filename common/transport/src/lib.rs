@@ -7,7 +7,6 @@
 //! | module | owns |
 //! |---|---|
 //! | [`pki`] | the federation's certificate authority, requests, issued certificates, peer identity |
-//! | [`files`] | atomic, durable, private file writing |
 //! | [`tls`] | the four TLS configurations: server, client, join server, join client |
 //! | [`endpoint`] | UDP endpoints: bind, accept, connect, limits |
 //! | [`connection`] | one connection: tagged streams, traffic counters, closing |
@@ -19,7 +18,6 @@ pub mod bulk;
 pub mod connection;
 pub mod endpoint;
 mod error;
-pub mod files;
 pub mod frame;
 pub mod hello;
 pub mod pki;

@@ -6,8 +6,8 @@ use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use super::*;
 use crate::Example;
 use crate::testing::fresh_seed;
-use crate::{Llama3Scaling, LlamaConfig, SplitMix, WeightKind};
 use crate::testing::random_weights;
+use crate::{Llama3Scaling, LlamaConfig, SplitMix, WeightKind};
 
 fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
     LlamaConfig {

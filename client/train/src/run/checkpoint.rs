@@ -5,13 +5,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_adapter::Layout;
 use fedlora_adapter::tensors::{self, TensorFileError};
+use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::DigestWriter;
+use fedlora_common::files::{self, Access};
 use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -143,21 +145,16 @@ impl Checkpoints {
     ) -> Result<PathBuf, CheckpointError> {
         let step = checkpoint.state.step;
         let path = self.folder.join(format!("{PREFIX}{step:010}{SUFFIX}"));
-        let temporary = self.folder.join(format!(".{PREFIX}{step:010}.tmp"));
         let failed = |source| CheckpointError::Write {
             path: path.clone(),
             step,
             source,
         };
-        let made = fs::create_dir_all(&self.folder)
-            .and_then(|()| put(&temporary, part, checkpoint))
-            .and_then(|()| fs::rename(&temporary, &path))
-            .and_then(|()| File::open(&self.folder)?.sync_all());
-        if let Err(source) = made {
-            // Best effort: it may be what filled the disk.
-            let _ = fs::remove_file(&temporary);
-            return Err(failed(source));
-        }
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        files::replace(&path, Access::Everyone, |temporary| {
+            put(temporary, part, checkpoint)
+        })
+        .map_err(failed)?;
         self.prune(&path).map_err(failed)?;
         Ok(path)
     }
@@ -305,8 +302,7 @@ fn put(path: &Path, part: &Layout, checkpoint: &Checkpoint) -> io::Result<()> {
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
         SafeTensorError::IoError(source) => source,
         other => io::Error::other(other.to_string()),
-    })?;
-    File::open(path)?.sync_all()
+    })
 }
 
 fn begin_digest(header: &str) -> DigestWriter {
@@ -394,7 +390,7 @@ impl View for F32<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        Cow::Owned(f32_to_le(self.values))
     }
 
     fn data_len(&self) -> usize {

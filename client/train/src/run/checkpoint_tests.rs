@@ -87,7 +87,7 @@ fn a_write_that_was_cut_off_anywhere_leaves_the_one_before() {
     }
     // Ended before the rename: what lies there is not looked at, and removed by the next write.
     fs::remove_file(&path).unwrap();
-    let temporary = checkpoints.folder.join(".step-0000000002.tmp");
+    let temporary = checkpoints.folder.join("step-0000000002.safetensors.tmp");
     fs::write(&temporary, &whole[..whole.len() / 2]).unwrap();
     let found = checkpoints.newest(&part()).unwrap().unwrap();
     assert_eq!(found.checkpoint.state.step, 1);
@@ -149,7 +149,7 @@ fn a_folder_that_cannot_be_written_is_named_and_leaves_the_checkpoints() {
     let (dir, checkpoints) = folder();
     checkpoints.write(&part(), &checkpoint(1, false)).unwrap();
     // A folder in the place of the temporary file: nothing can be created there.
-    fs::create_dir(checkpoints.folder.join(".step-0000000002.tmp")).unwrap();
+    fs::create_dir(checkpoints.folder.join("step-0000000002.safetensors.tmp")).unwrap();
     let error = checkpoints
         .write(&part(), &checkpoint(2, false))
         .unwrap_err()

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, SeekFrom};
 
 use super::manifest::{Manifest, ManifestBuilder};
 use super::transfer::BulkError;
-use crate::files::{Access, beside, sync_parent, write_atomic};
+use fedlora_common::files::{Access, beside, sync_parent, write_atomic};
 
 /// Bytes to be sent.
 pub trait ByteSource: Send {

@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{CertificateAuthority, PkiError, TlsKeyPair, certificate_from_pem, certificate_to_pem};
-use crate::files::{Access, write_atomic};
+use fedlora_common::files::{Access, write_atomic};
 
 impl CertificateAuthority {
     /// Stores the authority as two files; the key's has mode 0600.

@@ -1,7 +1,7 @@
 //! Files written whole or not at all, and private where they hold keys.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Who may read a file.
@@ -13,6 +13,9 @@ pub enum Access {
     Everyone,
 }
 
+/// The end of a temporary file's name. What a crash leaves under it is replaced by the next write.
+pub const TEMPORARY: &str = ".tmp";
+
 /// Writes `bytes` to `path` so that a reader, and a restart after a power cut, sees the old
 /// content or the new, never a part: a temporary file beside it, synced, renamed, and the
 /// directory synced. The temporary file carries its final mode from the first byte.
@@ -20,19 +23,43 @@ pub enum Access {
 /// # Errors
 /// Any I/O error, with the path in its text; the temporary file is removed.
 pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
-    let temporary = beside(path, ".new")?;
-    let written = create(&temporary, access)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .and_then(|()| sync_parent(path));
-    if written.is_err() {
-        // Best effort: the error that matters is the one being returned.
-        let _ = std::fs::remove_file(&temporary);
+    replace(path, access, |temporary| fs::write(temporary, bytes))
+        .map_err(|source| with_path(path, &source))
+}
+
+/// [`write_atomic`] for a writer that wants a path: `write` gets that of an empty temporary file.
+///
+/// # Errors
+/// Those of `write`, and any I/O error, without the path; the temporary file is removed.
+pub fn replace(
+    path: &Path,
+    access: Access,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    // One name, not a random one: what a crash leaves there is replaced, and does not pile up.
+    let leftover = beside(path, TEMPORARY)?;
+    match fs::remove_file(&leftover) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    written.map_err(|source| with_path(path, &source))
+    let name = leftover.file_name().unwrap_or_default();
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(name).rand_bytes(0);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(match access {
+            Access::Owner => 0o600,
+            Access::Everyone => 0o644,
+        }));
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    let temporary = builder.tempfile_in(parent(path))?;
+    write(temporary.path())?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    sync_parent(path)
 }
 
 /// Makes a rename or a new name in `path`'s directory durable.
@@ -40,15 +67,21 @@ pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> io::Result<()>
 /// # Errors
 /// Any I/O error.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = match path.parent() {
+    File::open(parent(path))?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    File::open(parent)?.sync_all()
+    }
 }
 
 /// `path` with `suffix` added to its file name.
-pub(super) fn beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] for a path that names no file.
+pub fn beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     let mut name = path
         .file_name()
         .ok_or_else(|| {
@@ -60,27 +93,6 @@ pub(super) fn beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
         .to_owned();
     name.push(suffix);
     Ok(path.with_file_name(name))
-}
-
-fn create(path: &Path, access: Access) -> io::Result<File> {
-    // Left over from a crash: nobody else writes here, and a mode set at creation is certain.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(match access {
-            Access::Owner => 0o600,
-            Access::Everyone => 0o644,
-        });
-    }
-    #[cfg(not(unix))]
-    let _ = access;
-    options.open(path)
 }
 
 fn with_path(path: &Path, source: &io::Error) -> io::Error {
@@ -98,7 +110,7 @@ mod tests {
     fn replaces_whole_and_leaves_nothing_beside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.key");
-        std::fs::write(dir.path().join("ca.key.new"), b"left by a crash").unwrap();
+        std::fs::write(dir.path().join("ca.key.tmp"), b"left by a crash").unwrap();
         write_atomic(&path, b"one", Access::Owner).unwrap();
         write_atomic(&path, b"two", Access::Owner).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
