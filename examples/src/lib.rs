@@ -1,5 +1,3 @@
-//! The simulation of a whole federation, and what made the embedded model and data.
+//! The simulation of a whole federation on one machine.
 
-pub mod cwe;
-pub mod pretraining;
 pub mod simulation;

@@ -66,7 +66,7 @@ pipeline_tag: text-generation
 # fedlora's embedded base model
 
 A small Llama for trying fedlora without a download. It was pretrained by
-`examples/src/bin/make_base.rs`, with the client's own model code and all parameters trained,
+`examples/make-assets/src/bin/make_base.rs`, with the client's own model code and all parameters trained,
 on the prose of MITRE's CWE catalogue: weaknesses, categories and views, without any
 vulnerability report and without any held-out answer of the data beside it. It knows that text
 and little else; it is not a model to rely on.

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_embedded_files_are_readable_small_and_without_a_text_twice() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/data");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/data");
         let mut texts = BTreeSet::new();
         let (mut records, mut bytes) = (0, 0);
         for institution in INSTITUTIONS {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fedlora_adapter::tensors::{FloatType, write_atomic};
-use fedlora_examples::pretraining::corpus::Corpus;
-use fedlora_examples::pretraining::{card, entropy, init, training};
+use fedlora_make_assets::pretraining::corpus::Corpus;
+use fedlora_make_assets::pretraining::{card, entropy, init, training};
 use fedlora_model::{Architecture, BaseWeights, LlamaConfig};
 
 #[global_allocator]

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use fedlora_examples::cwe::catalogue::Catalogue;
-use fedlora_examples::cwe::corpus::{self, Document};
-use fedlora_examples::cwe::institutions::INSTITUTIONS;
-use fedlora_examples::cwe::pairs::{self, Pair, Pairs};
-use fedlora_examples::cwe::vocabulary;
+use fedlora_make_assets::cwe::catalogue::Catalogue;
+use fedlora_make_assets::cwe::corpus::{self, Document};
+use fedlora_make_assets::cwe::institutions::INSTITUTIONS;
+use fedlora_make_assets::cwe::pairs::{self, Pair, Pairs};
+use fedlora_make_assets::cwe::vocabulary;
 use serde::Serialize;
 
 /// Make the embedded tokenizer, data and pretraining text from the CWE catalogue
