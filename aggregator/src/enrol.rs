@@ -115,7 +115,7 @@ fn enrol(
     info!(member = %record.name, identity = %record.identity.fingerprint(), "a member joined");
     Ok(JoinResponse::Welcome {
         federation: opened.config.federation.clone(),
-        certificate: issued.certificate.to_vec(),
+        certificate: issued.certificate.as_der().to_vec(),
         address,
         aggregator: opened.identity.public(),
     })

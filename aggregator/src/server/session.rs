@@ -9,7 +9,9 @@ use fedlora_protocol::wire::session::{MemberHello, PROTOCOL};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
-use fedlora_transport::{Connection, MemberConnection, StreamKind, TransportError};
+use fedlora_transport::{
+    Connection, MemberConnection, RecvStream, SendStream, StreamKind, TransportError,
+};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -108,9 +110,7 @@ async fn greet(
     }
 }
 
-async fn control_stream(
-    connection: &Connection,
-) -> Result<(quinn::SendStream, quinn::RecvStream), SessionError> {
+async fn control_stream(connection: &Connection) -> Result<(SendStream, RecvStream), SessionError> {
     match connection.accept().await? {
         (StreamKind::Control, send, recv) => Ok((send, recv)),
         _ => Err(SessionError::NoControl),
@@ -118,7 +118,7 @@ async fn control_stream(
 }
 
 async fn read_control(
-    recv: &mut quinn::RecvStream,
+    recv: &mut RecvStream,
     member: &MemberName,
     engine: &mpsc::Sender<ToEngine>,
 ) -> Result<(), SessionError> {

@@ -12,7 +12,7 @@ use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, FileSink, Manifest, MemorySource,
 };
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
-use quinn::{RecvStream, SendStream};
+use fedlora_transport::{RecvStream, SendStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};
 
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     }
     // The member may be gone already; all it needed, it has.
     let _ = send.finish();
-    let _ = send.stopped().await;
+    send.acknowledged().await;
     Ok(())
 }
 

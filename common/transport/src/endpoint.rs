@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::connection::{CloseCode, Connection};
-use super::error::{Place, TransportError};
-use super::pki::{CaFingerprint, Credentials, Peer, PkiError, SERVER_NAME};
+use super::error::{PeerContext, TransportError};
+use super::pki::{
+    CaFingerprint, Certificate, Credentials, Peer, PkiError, RevocationList, SERVER_NAME,
+};
 use super::tls::{
     self, ALPN_FEDERATION, ALPN_JOIN, ServerVerifier, TlsError, client_config, join_client_config,
 };
@@ -100,8 +102,8 @@ impl ServerEndpoint {
     pub fn bind(
         address: SocketAddr,
         credentials: &Credentials,
-        authority: &CertificateDer<'static>,
-        revocations: Vec<CertificateRevocationListDer<'static>>,
+        authority: &Certificate,
+        revocations: Vec<RevocationList>,
         limits: Limits,
     ) -> Result<Self, TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
@@ -148,8 +150,8 @@ impl ServerEndpoint {
     pub fn reconfigure(
         &self,
         credentials: &Credentials,
-        authority: &CertificateDer<'static>,
-        revocations: Vec<CertificateRevocationListDer<'static>>,
+        authority: &Certificate,
+        revocations: Vec<RevocationList>,
     ) -> Result<(), TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
         self.endpoint
@@ -180,7 +182,7 @@ impl JoinServer {
     pub fn bind(
         address: SocketAddr,
         credentials: &Credentials,
-        authority: &CertificateDer<'static>,
+        authority: &Certificate,
         limits: Limits,
     ) -> Result<Self, TransportError> {
         let config = tls::join_server_config(credentials, authority)?;
@@ -218,7 +220,7 @@ impl JoinServer {
 pub async fn connect(
     address: SocketAddr,
     credentials: &Credentials,
-    authority: &CertificateDer<'static>,
+    authority: &Certificate,
     limits: Limits,
 ) -> Result<Connection, TransportError> {
     let (config, verifier) = client_config(credentials, authority)?;
@@ -234,7 +236,7 @@ pub async fn join_connect(
     address: SocketAddr,
     fingerprint: CaFingerprint,
     limits: Limits,
-) -> Result<(Connection, CertificateDer<'static>), TransportError> {
+) -> Result<(Connection, Certificate), TransportError> {
     let (config, verifier) = join_client_config(fingerprint)?;
     let connection = dial(address, config, &verifier, limits, ALPN_JOIN).await?;
     let authority = peer_chain(&connection)
@@ -329,23 +331,23 @@ async fn shake(
     alpn: &'static [u8],
     connections: &Arc<Semaphore>,
 ) -> Result<Connection, TransportError> {
-    let place = Place {
+    let peer = PeerContext {
         server: true,
         address: incoming.remote_address(),
         alpn,
     };
     let connecting = incoming
         .accept()
-        .map_err(|error| TransportError::from_connection(error, &place))?;
+        .map_err(|error| TransportError::from_connection(error, &peer))?;
     let quic = timeout(limits.handshake, connecting)
         .await
         .map_err(|_| TransportError::HandshakeTimeout {
-            address: place.address,
+            address: peer.address,
             after: limits.handshake,
         })?
-        .map_err(|error| TransportError::from_connection(error, &place))?;
+        .map_err(|error| TransportError::from_connection(error, &peer))?;
     match connections.clone().try_acquire_owned() {
-        Ok(permit) => Ok(Connection::new(quic, None, place, Some(permit))),
+        Ok(permit) => Ok(Connection::new(quic, None, peer, Some(permit))),
         Err(_) => {
             quic.close(VarInt::from_u32(CloseCode::Busy as u32), b"busy");
             Err(TransportError::Busy)
@@ -375,7 +377,7 @@ async fn dial(
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| TransportError::from_connect(error, address))?;
-    let place = Place {
+    let peer = PeerContext {
         server: false,
         address,
         alpn,
@@ -386,10 +388,10 @@ async fn dial(
     };
     match timeout(limits.handshake, connecting).await {
         Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(unreachable),
-        Ok(Ok(quic)) => Ok(Connection::new(quic, Some(endpoint), place, None)),
+        Ok(Ok(quic)) => Ok(Connection::new(quic, Some(endpoint), peer, None)),
         Ok(Err(error)) => Err(match verifier.refusal() {
             Some(problem) => TransportError::ServerCertificate(problem),
-            None => TransportError::from_connection(error, &place),
+            None => TransportError::from_connection(error, &peer),
         }),
     }
 }
@@ -440,11 +442,11 @@ fn peer_of(connection: &Connection) -> Result<Peer, PkiError> {
     Peer::from_certificate(certificate)
 }
 
-fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+fn peer_chain(connection: &Connection) -> Vec<Certificate> {
     connection
         .quic()
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .map(|chain| *chain)
+        .map(|chain| chain.into_iter().map(Certificate::from).collect())
         .unwrap_or_default()
 }

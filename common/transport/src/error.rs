@@ -199,8 +199,8 @@ impl ServerCertificateProblem {
 }
 
 impl TransportError {
-    /// Reads a broken connection. `local` is what this side offered, `address` the peer's.
-    pub(super) fn from_connection(error: ConnectionError, at: &Place) -> Self {
+    /// Why a connection broke, from quinn's error and what is known of the peer.
+    pub(super) fn from_connection(error: ConnectionError, at: &PeerContext) -> Self {
         match error {
             ConnectionError::TransportError(error) => match alert(error.code) {
                 Some(AlertDescription::NoApplicationProtocol) => at.protocol(),
@@ -262,15 +262,18 @@ impl TransportError {
     }
 }
 
-/// Where an error happened: what is needed to word it.
+/// The peer, and what was offered to it: what is needed to word an error.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct PeerContext {
+    /// Whether this side is the server.
     pub(super) server: bool,
+    /// The peer's UDP address.
     pub(super) address: SocketAddr,
+    /// The application protocol that this side offered (RFC 7301).
     pub(super) alpn: &'static [u8],
 }
 
-impl Place {
+impl PeerContext {
     fn protocol(&self) -> TransportError {
         TransportError::Protocol {
             ours: String::from_utf8_lossy(self.alpn).into_owned(),

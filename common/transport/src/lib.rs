@@ -7,9 +7,10 @@
 //! | module | owns |
 //! |---|---|
 //! | [`pki`] | the federation's certificate authority, requests, issued certificates, peer identity |
-//! | [`tls`] | the four TLS configurations: server, client, join server, join client |
+//! | `tls` | the four TLS configurations: server, client, join server, join client |
 //! | [`endpoint`] | UDP endpoints: bind, accept, connect, limits |
 //! | [`connection`] | one connection: tagged streams, traffic counters, closing |
+//! | `stream` | the two halves of a stream |
 //! | [`hello`] | the first exchange, in which a refused certificate shows |
 //! | [`frame`] | length-prefixed frames |
 //! | [`bulk`] | large objects in hashed, resumable chunks |
@@ -21,7 +22,8 @@ mod error;
 pub mod frame;
 pub mod hello;
 pub mod pki;
-pub mod tls;
+mod stream;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -29,4 +31,6 @@ mod tests;
 pub use connection::{Connection, StreamKind, Traffic};
 pub use endpoint::{JoinServer, Limits, MemberConnection, ServerEndpoint, connect, join_connect};
 pub use error::{ServerCertificateProblem, TransportError};
-pub use pki::{CaFingerprint, CertificateAuthority, Credentials, Peer, TlsKeyPair};
+pub use pki::{CaFingerprint, Certificate, CertificateAuthority, Credentials, Peer, TlsKeyPair};
+pub use stream::{RecvStream, SendStream, StreamClosed};
+pub use tls::TlsError;

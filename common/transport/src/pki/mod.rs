@@ -7,21 +7,24 @@
 //! the one that the operator invited. The current time is always an argument.
 
 mod authority;
+mod certificate;
 mod store;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::GeneralName;
 use zeroize::Zeroizing;
 
 pub use authority::{CertificateAuthority, Issued, MAX_REQUEST_BYTES, Revocation, request_key};
+pub use certificate::{Certificate, MAX_CERTIFICATE_BYTES, RevocationList};
 pub use store::{load_certificate, save_certificate};
+
+use certificate::parse_certificate;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
@@ -33,9 +36,6 @@ pub const SERVER_NAME: &str = "aggregator.fedlora";
 /// What follows a member's name in its certificate.
 pub const MEMBER_SUFFIX: &str = ".member.fedlora";
 
-/// The longest certificate that is parsed, in bytes.
-pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
-
 /// BLAKE3 of the authority's certificate (DER): what a join token carries and a joining member
 /// checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,9 +43,13 @@ pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 pub struct CaFingerprint(pub Digest);
 
 impl CaFingerprint {
-    /// The fingerprint of a certificate.
-    pub fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(Digest::of("fedlora v1 authority certificate", certificate))
+    /// The fingerprint of an authority's certificate.
+    pub fn of(certificate: &Certificate) -> Self {
+        Self::of_der(certificate.as_der())
+    }
+
+    pub(super) fn of_der(der: &[u8]) -> Self {
+        Self(Digest::of("fedlora v1 authority certificate", der))
     }
 }
 
@@ -71,8 +75,8 @@ impl Peer {
     ///
     /// # Errors
     /// [`PkiError::Certificate`] unless it names exactly one member and nothing else.
-    pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, PkiError> {
-        let parsed = parse_certificate(certificate)?;
+    pub fn from_certificate(certificate: &Certificate) -> Result<Self, PkiError> {
+        let parsed = parse_certificate(certificate.as_der())?;
         let names = parsed
             .subject_alternative_name()
             .map_err(|error| PkiError::certificate(error.to_string()))?
@@ -158,7 +162,7 @@ impl fmt::Debug for TlsKeyPair {
 
 /// A certificate with its private key: what an endpoint shows of itself.
 pub struct Credentials {
-    certificate: CertificateDer<'static>,
+    certificate: Certificate,
     key: PrivateKeyDer<'static>,
 }
 
@@ -168,8 +172,8 @@ impl Credentials {
     /// # Errors
     /// [`PkiError::Certificate`] when it cannot be parsed, [`PkiError::OtherKey`] when it was
     /// issued for another key.
-    pub fn new(certificate: CertificateDer<'static>, key: &TlsKeyPair) -> Result<Self, PkiError> {
-        let found = key_digest(parse_certificate(&certificate)?.public_key().raw);
+    pub fn new(certificate: Certificate, key: &TlsKeyPair) -> Result<Self, PkiError> {
+        let found = key_digest(parse_certificate(certificate.as_der())?.public_key().raw);
         if found != key.digest() {
             return Err(PkiError::OtherKey {
                 certificate: found,
@@ -183,7 +187,7 @@ impl Credentials {
     }
 
     /// The certificate.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
+    pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
 
@@ -197,52 +201,8 @@ impl fmt::Debug for Credentials {
         write!(
             f,
             "Credentials({} byte certificate)",
-            self.certificate.len()
+            self.certificate.as_der().len()
         )
-    }
-}
-
-/// A certificate as PEM.
-pub fn certificate_to_pem(certificate: &CertificateDer<'_>) -> String {
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let text = data_encoding::BASE64.encode(certificate);
-    for start in (0..text.len()).step_by(64) {
-        pem.push_str(&text[start..text.len().min(start + 64)]);
-        pem.push('\n');
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
-}
-
-/// The first certificate in a PEM text.
-///
-/// # Errors
-/// [`PkiError::Certificate`].
-pub fn certificate_from_pem(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|error| PkiError::certificate(format!("not a PEM certificate: {error}")))?;
-    parse_certificate(&certificate)?;
-    Ok(certificate)
-}
-
-fn parse_certificate<'a>(
-    certificate: &'a CertificateDer<'_>,
-) -> Result<X509Certificate<'a>, PkiError> {
-    if certificate.len() > MAX_CERTIFICATE_BYTES {
-        return Err(PkiError::certificate(format!(
-            "{} bytes; at most {MAX_CERTIFICATE_BYTES} are taken",
-            certificate.len()
-        )));
-    }
-    let (rest, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|_| PkiError::certificate("not an X.509 certificate in DER"))?;
-    if rest.is_empty() {
-        Ok(parsed)
-    } else {
-        Err(PkiError::certificate(format!(
-            "{} bytes after its end",
-            rest.len()
-        )))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+
 use super::*;
 use crate::connection::{CloseCode, StreamKind};
 use crate::error::ServerCertificateProblem;

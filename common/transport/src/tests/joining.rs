@@ -12,7 +12,7 @@ fn listen(credentials: &Credentials, authority: &CertificateAuthority) -> JoinSe
 async fn join(
     server: &mut JoinServer,
     fingerprint: CaFingerprint,
-) -> Result<rustls_pki_types::CertificateDer<'static>, TransportError> {
+) -> Result<crate::Certificate, TransportError> {
     let address = server.local_address().unwrap();
     let client = async {
         let (connection, authority) = join_connect(address, fingerprint, limits()).await?;
