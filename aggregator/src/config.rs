@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::remedy::Remedy;
+
 /// The aggregator's configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +64,15 @@ impl AggregatorConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Port 65535.
-    #[error("port 65535 has none above it for joining: name one with --join-listen")]
+    #[error("port 65535 has none above it for joining")]
     NoPortAbove,
+}
+
+impl ConfigError {
+    /// What would help.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::NoPortAbove => Some(Remedy::ChooseJoinAddress),
+        }
+    }
 }

@@ -24,6 +24,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::config::AggregatorConfig;
+use crate::remedy::Remedy;
 
 /// How long the certificate authority is valid.
 const AUTHORITY_DAYS: u32 = 3650;
@@ -103,7 +104,7 @@ impl Directory {
         let text = directory.read_text("aggregator.toml")?;
         let config = toml::from_str(&text).map_err(|error| DirectoryError::Config {
             path,
-            message: error.to_string(),
+            source: Box::new(error),
         })?;
         let authority = CertificateAuthority::from_pem(
             &directory.read_text("ca.pem")?,
@@ -202,24 +203,24 @@ pub(crate) fn io_error(path: &Path, source: io::Error) -> DirectoryError {
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// Initialised before.
-    #[error("{} holds an aggregator already: use another --dir, or remove it", path.display())]
+    #[error("{} holds an aggregator already", path.display())]
     Exists {
         /// The directory.
         path: PathBuf,
     },
     /// Not initialised.
-    #[error("{} holds no aggregator: run 'fedlora-aggregator init --dir {}' first", path.display(), path.display())]
+    #[error("{} holds no aggregator", path.display())]
     NotInitialised {
         /// The directory.
         path: PathBuf,
     },
     /// A configuration that does not parse.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {source}", path.display())]
     Config {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
-        /// The parser's message.
-        message: String,
+        /// Where and why it does not parse.
+        source: Box<toml::de::Error>,
     },
     /// An identity key of another length than 32 bytes.
     #[error("{} is not an identity key: 32 bytes are expected", path.display())]
@@ -238,4 +239,19 @@ pub enum DirectoryError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+impl DirectoryError {
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Exists { path } => Some(Remedy::ChooseAnotherDirectory {
+                taken: path.clone(),
+            }),
+            Self::NotInitialised { path } => {
+                Some(Remedy::InitialiseDirectory { path: path.clone() })
+            }
+            Self::Config { .. } | Self::IdentityKey { .. } | Self::Pki(_) | Self::Io { .. } => None,
+        }
+    }
 }

@@ -35,9 +35,9 @@ pub fn apply(
     Ok((next, mean))
 }
 
-/// Who is in a round's sum.
+/// The members in a round's sum, and those that dropped out.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct Participation {
     /// The members in the sum.
     pub survivors: Vec<MemberIndex>,
     /// Those that are not.
@@ -49,7 +49,7 @@ pub struct Outcome {
 /// Signs the result of a round.
 pub fn sign_result(
     open: &Open,
-    outcome: Outcome,
+    participation: Participation,
     adapter: &Adapter,
     mean: &WeightedMean,
     previous: Digest,
@@ -61,10 +61,10 @@ pub fn sign_result(
         attempt: open.attempt,
         adapter: adapter.digest(),
         total_weight: mean.weight,
-        transcript: outcome.transcript,
+        transcript: participation.transcript,
         previous,
-        survivors: outcome.survivors,
-        dropped: outcome.dropped,
+        survivors: participation.survivors,
+        dropped: participation.dropped,
         train_loss: mean.train_loss,
         eval_loss: mean.eval_loss,
     };

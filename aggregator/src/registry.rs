@@ -17,6 +17,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{Directory, DirectoryError, io_error};
+use crate::remedy::Remedy;
 
 /// An open invitation. The secret itself is in the token alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,10 +195,7 @@ impl Registry {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: PathBuf, text: &str) -> Result<T, RegistryError> {
-    serde_json::from_str(text).map_err(|error| RegistryError::Record {
-        path,
-        message: error.to_string(),
-    })
+    serde_json::from_str(text).map_err(|source| RegistryError::Record { path, source })
 }
 
 /// What is wrong with an invitation or a member.
@@ -224,16 +222,29 @@ pub enum RegistryError {
         name: MemberName,
     },
     /// A file that is no record.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {source}", path.display())]
     Record {
-        /// The file.
+        /// The record's file.
         path: PathBuf,
-        /// The parser's message.
-        message: String,
+        /// Where and why it does not parse.
+        source: serde_json::Error,
     },
     /// The directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+}
+
+impl RegistryError {
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Directory(error) => error.remedy(),
+            Self::Joined { .. }
+            | Self::NotInvited { .. }
+            | Self::Expired { .. }
+            | Self::Record { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
 
-use super::SessionId;
+use super::messages::SessionId;
 
 /// The members' connections.
 #[derive(Debug, Default)]
