@@ -56,7 +56,7 @@ impl Engine {
     /// [`RunFailure`] where the run ends before its plan does. The members are told.
     pub async fn run(self) -> Result<RunId, RunFailure> {
         let farewell = match Gathering::begin(self.0).complete().await {
-            Ok(running) => running.to_the_end().await,
+            Ok(running) => running.run_rounds().await,
             Err(farewell) => *farewell,
         };
         farewell.see_off().await

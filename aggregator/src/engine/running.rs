@@ -26,7 +26,7 @@ impl Running {
     }
 
     /// Runs all rounds of the plan.
-    pub(super) async fn to_the_end(self) -> Farewell {
+    pub(super) async fn run_rounds(self) -> Farewell {
         let Self {
             mut context,
             mut chain,

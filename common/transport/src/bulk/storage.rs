@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, SeekFrom};
 
+use super::error::BulkError;
 use super::manifest::{Manifest, ManifestBuilder};
-use super::transfer::BulkError;
 use fedlora_common::files::{Access, beside, sync_parent, write_atomic};
 
 /// Bytes to be sent.

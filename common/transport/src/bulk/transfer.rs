@@ -18,9 +18,9 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::manifest::{
-    MAX_MANIFEST_BYTES, MAX_REPLY_BYTES, MIN_CHUNK, Manifest, ManifestError, Refusal, Reply,
-};
+use super::error::BulkError;
+use super::manifest::{MAX_MANIFEST_BYTES, MIN_CHUNK, Manifest};
+use super::reply::{MAX_REPLY_BYTES, Refusal, Reply};
 use super::storage::{ByteSource, ChunkSink};
 use crate::frame::{FrameError, HEADER_BYTES, encode_header, read_frame, write_frame};
 use fedlora_common::digest::Digest;
@@ -382,35 +382,4 @@ fn unexpected(expected: &'static str, got: Reply) -> BulkError {
 
 fn framed(payload: usize) -> u64 {
     (HEADER_BYTES + payload) as u64
-}
-
-/// A transfer that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum BulkError {
-    /// The stream broke, or carried no frame.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// A manifest or reply that cannot be used.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The other side, the receiver, refused.
-    #[error("the receiver refused the object: {0}")]
-    Refused(Refusal),
-    /// This side, the receiver, refused.
-    #[error("the object is refused: {0}")]
-    Rejected(Refusal),
-    /// The object could not be read.
-    #[error("the object to send cannot be read: {0}")]
-    Source(#[source] io::Error),
-    /// The object could not be stored.
-    #[error("the object received cannot be stored: {0}")]
-    Storage(#[source] io::Error),
-    /// A reply out of order.
-    #[error("the receiver answered {got:?}, where {expected} was expected")]
-    Unexpected {
-        /// What would have been right.
-        expected: &'static str,
-        /// What came.
-        got: Reply,
-    },
 }
