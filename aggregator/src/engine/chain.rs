@@ -14,7 +14,7 @@ use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
 
 use super::context::RunContext;
 use super::links::Links;
-use super::status::Progress;
+use super::progress::Progress;
 use crate::status::RunState;
 
 /// How far the run's rounds have come.

@@ -10,8 +10,8 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::wire::messages::Ready;
 
+use super::progress::Progress;
 use super::refusal::MemberRefusal;
-use super::status::Progress;
 use crate::status::RunState;
 
 /// The members that are ready so far.

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::links::Links;
 use super::messages::{RunEvent, SessionId, ToEngine};
-use super::status::Progress;
+use super::progress::Progress;
 use crate::clock::Clock;
 use crate::directory::{Opened, RunDirectory};
 use crate::registry::Registry;

@@ -1,4 +1,5 @@
-//! One attempt at a round: inputs in, effects carried out, until it is done or has failed.
+//! One attempt at a round: inputs in, effects carried out, until it is done or has failed. Steps 8
+//! and 9 of the round.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,43 +8,23 @@ use std::time::Duration;
 use fedlora_adapter::Layout;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::AUXILIARY_LANES;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::round::coordinator::{
     Completed, Coordinator, Effect, Event, Input, Reject, RoundSetup,
 };
-use fedlora_protocol::secagg::{RunningSum, pack};
-use fedlora_protocol::wire::messages::{
-    Open, PhaseName, RoundFailure, SUITE, ToAggregator, ToMember,
-};
-use tracing::{info, warn};
+use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, SUITE, ToAggregator};
+use tracing::{debug, info, warn};
 
 use super::chain::AdapterChain;
+use super::closed_round::{ClosedRound, end_run};
 use super::context::{RunContext, TICK};
 use super::failure::RunFailure;
-use super::farewell::{Farewell, Reached};
+use super::farewell::Farewell;
 use super::messages::{RunEvent, ToEngine};
 use super::refusal::{MemberRefusal, UploadRefusal};
-use super::uploads::{clear_uploads, upload_path};
-use crate::publish::{self, Participation};
+use super::tally::Tally;
+use crate::publish::Participation;
 use crate::status::RunState;
-
-/// How an attempt at a round ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RoundOutcome {
-    /// Its adapter is published; the chain holds it.
-    Done,
-    /// It came to nothing; the chain is as it was.
-    Failed(RoundFailure),
-}
-
-/// What an attempt leaves to the run.
-#[derive(Debug)]
-pub(super) struct ClosedRound {
-    pub(super) context: RunContext,
-    pub(super) chain: AdapterChain,
-    pub(super) outcome: RoundOutcome,
-}
 
 /// Runs one attempt at a round to its end.
 ///
@@ -58,37 +39,22 @@ pub(super) async fn run_round(
     let (current, effects) = CurrentRound::open(context, chain, round, attempt);
     let mut step = current.carry_out(effects).await?;
     let mut tick = tokio::time::interval(TICK);
-    let closed = loop {
+    loop {
         let mut current = match step {
             Step::Open(current) => current,
-            Step::Closed(closed) => break closed,
+            Step::Closed(closed) => return Ok(closed),
         };
         step = tokio::select! {
             message = current.context.inbox.recv() => match message {
                 Some(message) => current.handle(message).await?,
                 None => {
                     let CurrentRound { context, chain, .. } = current;
-                    return Err(fail(context, chain, RunFailure::Stopped));
+                    return Err(end_run(context, chain, RunFailure::Stopped));
                 }
             },
             _ = tick.tick() => current.pass_time().await?,
         };
-    };
-    clear_uploads(&closed.context.setup.directory);
-    if let RoundOutcome::Failed(reason) = closed.outcome {
-        warn!(%round, %attempt, %reason, "the round failed");
-        closed.context.watch(RunEvent::RoundFailed {
-            round,
-            attempt,
-            reason,
-        });
-        closed.context.links.broadcast(&ToMember::Abandoned {
-            round,
-            attempt,
-            reason,
-        });
     }
-    Ok(closed)
 }
 
 /// An attempt that is under way.
@@ -97,9 +63,10 @@ struct CurrentRound {
     context: RunContext,
     chain: AdapterChain,
     coordinator: Coordinator,
-    /// The part of the adapter that this round trains.
+    /// The part of the adapter that this round trains and sums.
     part: Layout,
-    sum: RunningSum,
+    tally: Tally,
+    /// A member that was away before counts as away from here on.
     opened: Timestamp,
 }
 
@@ -130,22 +97,8 @@ impl CurrentRound {
             .layout()
             .subset(factors)
             .expect("the adapter's layout holds both factors");
-        let open = Open {
-            suite: SUITE,
-            run: context.setup.run,
-            round,
-            attempt,
-            roster: chain.roster.digest(),
-            adapter: chain.adapter().digest(),
-            plan: context.plan_digest,
-            layout: part.digest(),
-            factors,
-            clip: plan.aggregation.clip,
-            max_weight: plan.aggregation.max_weight,
-            bits: plan.aggregation.bits,
-            threshold: context.policy.threshold() as u16,
-            minimum: context.policy.minimum() as u16,
-        };
+        let open = opening(&context, &chain, &part, round, attempt);
+        let tally = Tally::new(&context.setup.directory, &open, &part);
         let setup = Arc::new(RoundSetup::new(
             open,
             Arc::clone(&chain.roster),
@@ -155,9 +108,8 @@ impl CurrentRound {
         info!(run = %context.setup.run, %round, %attempt, "the round opens");
         let opened = context.now();
         let (coordinator, effects) = Coordinator::open(setup, opened);
-        let lanes = part.len() + AUXILIARY_LANES;
         let current = Self {
-            sum: RunningSum::new(plan.aggregation.bits, lanes),
+            tally,
             context,
             chain,
             coordinator,
@@ -227,7 +179,7 @@ impl CurrentRound {
         match (self.chain.index_of(&member), message) {
             // It closes its connection next, or waits for a round.
             (_, ToAggregator::Fetched { adapter }) => {
-                tracing::debug!(%member, %adapter, "the member holds the adapter");
+                debug!(%member, %adapter, "the member holds the adapter");
             }
             (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
             (Some(from), ToAggregator::Ready(_)) => {
@@ -325,13 +277,13 @@ impl CurrentRound {
                     }
                 }
                 Effect::Accumulate(member) => {
-                    if let Err(error) = self.accumulate(member).await {
+                    if let Err(error) = self.tally.add(member).await {
                         warn!(%member, %error, "a stored update cannot be added");
-                        return Ok(self.close(RoundFailure::Storage));
+                        return Ok(self.fail(RoundFailure::Storage));
                     }
                 }
                 Effect::Unmask(completed) => return self.complete(*completed),
-                Effect::Fail(reason) => return Ok(self.close(reason)),
+                Effect::Fail(reason) => return Ok(self.fail(reason)),
             }
         }
         Ok(Step::Open(self))
@@ -353,96 +305,46 @@ impl CurrentRound {
         if self.coordinator.phase() != Some(PhaseName::Updates) || open != setup.digest() {
             return Err(UploadRefusal::OtherRound);
         }
-        let lanes = self.part.len() + AUXILIARY_LANES;
-        let expected = pack::packed_len(setup.open().bits, lanes) as u64;
+        let expected = self.tally.update_bytes();
         if length != expected {
             return Err(UploadRefusal::Length {
                 expected,
                 found: length,
             });
         }
-        Ok(self.upload_path(from))
+        Ok(self.tally.path(from))
     }
 
     /// Judges a stored update, once it is sure that it can be added: from the event on, its sender
     /// counts as a survivor.
     async fn judge_upload(&self, from: MemberIndex, input: Input) -> Result<Event, UploadRefusal> {
-        let packed = tokio::fs::read(self.upload_path(from)).await?;
-        tokio::task::block_in_place(|| self.sum.check(&packed)).map_err(std::io::Error::other)?;
+        self.tally.check(from).await?;
         Ok(self.decide_from(from, input)?)
-    }
-
-    /// Adds a stored update to the running sum.
-    async fn accumulate(&mut self, member: MemberIndex) -> std::io::Result<()> {
-        let packed = tokio::fs::read(self.upload_path(member)).await?;
-        tokio::task::block_in_place(|| self.sum.add(&packed)).map_err(std::io::Error::other)
     }
 
     /// Takes the masks off, applies the mean, publishes the result.
     fn complete(self, completed: Completed) -> Result<Step, Box<Farewell>> {
-        let Self {
-            context,
-            mut chain,
-            coordinator,
-            part,
-            sum,
-            opened: _,
-        } = self;
-        let sum = tokio::task::block_in_place(|| sum.unmask(completed.unmasking));
-        let rate = context.setup.plan.aggregation.server_learning_rate;
-        let applied = publish::apply(chain.adapter(), &part, &context.format, &sum, rate);
-        let (adapter, mean) = match applied {
-            Ok(applied) => applied,
-            Err(error) => {
-                warn!(%error, "the unmasked sum is unusable");
-                let outcome = RoundOutcome::Failed(RoundFailure::Sum);
-                return Ok(closed(context, chain, outcome));
-            }
+        let sum = self.tally.unmask(completed.unmasking);
+        let participation = Participation {
+            survivors: completed.survivors,
+            dropped: completed.dropped,
+            transcript: completed.transcript,
         };
-        let verified = publish::sign_result(
-            coordinator.setup().open(),
-            Participation {
-                survivors: completed.survivors,
-                dropped: completed.dropped,
-                transcript: completed.transcript,
-            },
-            &adapter,
-            &mean,
-            chain.head(),
-            &context.setup.operator.identity,
-        );
-        let signed = verified.unverified().clone();
-        let name = &context.setup.plan.base.name;
-        let stored = tokio::task::block_in_place(|| {
-            publish::store(&context.setup.directory, &adapter, name, &signed)
-        });
-        let folder = match stored {
-            Ok(folder) => folder,
-            Err(error) => return Err(fail(context, chain, error.into())),
-        };
-        let result = verified.into_body();
-        chain.extend(adapter, signed.clone());
-        info!(
-            run = %context.setup.run, round = %result.round, survivors = result.survivors.len(),
-            weight = result.total_weight, adapter = %result.adapter, "the round is done"
-        );
-        chain.broadcast(&context.links, &ToMember::Result(signed));
-        context.watch(RunEvent::RoundDone {
-            result,
-            sum: Arc::new(sum),
-            folder,
-        });
-        context.write_status(chain.progress(RunState::Running, None, None));
-        Ok(closed(context, chain, RoundOutcome::Done))
-    }
-
-    fn close(self, reason: RoundFailure) -> Step {
-        closed(self.context, self.chain, RoundOutcome::Failed(reason))
-    }
-
-    fn upload_path(&self, member: MemberIndex) -> PathBuf {
         let open = self.coordinator.setup().open();
-        upload_path(&self.context.setup.directory, open, member)
+        ClosedRound::publish(
+            self.context,
+            self.chain,
+            open,
+            &self.part,
+            sum,
+            participation,
+        )
+        .map(Step::Closed)
+    }
+
+    fn fail(self, reason: RoundFailure) -> Step {
+        let open = self.coordinator.setup().open();
+        Step::Closed(ClosedRound::failed(self.context, self.chain, open, reason))
     }
 
     fn write_status(&self) {
@@ -452,14 +354,29 @@ impl CurrentRound {
     }
 }
 
-fn closed(context: RunContext, chain: AdapterChain, outcome: RoundOutcome) -> Step {
-    Step::Closed(ClosedRound {
-        context,
-        chain,
-        outcome,
-    })
-}
-
-fn fail(context: RunContext, chain: AdapterChain, failure: RunFailure) -> Box<Farewell> {
-    Box::new(Farewell::failed(context, Reached::Rounds(chain), failure))
+/// M0 of an attempt at a round that trains `part`.
+fn opening(
+    context: &RunContext,
+    chain: &AdapterChain,
+    part: &Layout,
+    round: RoundNumber,
+    attempt: Attempt,
+) -> Open {
+    let plan = &context.setup.plan;
+    Open {
+        suite: SUITE,
+        run: context.setup.run,
+        round,
+        attempt,
+        roster: chain.roster.digest(),
+        adapter: chain.adapter().digest(),
+        plan: context.plan_digest,
+        layout: part.digest(),
+        factors: plan.adapter.factors.factors_in(round),
+        clip: plan.aggregation.clip,
+        max_weight: plan.aggregation.max_weight,
+        bits: plan.aggregation.bits,
+        threshold: context.policy.threshold() as u16,
+        minimum: context.policy.minimum() as u16,
+    }
 }

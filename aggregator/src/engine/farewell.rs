@@ -13,8 +13,8 @@ use super::cohort::ReadyMembers;
 use super::context::{RunContext, TICK};
 use super::failure::RunFailure;
 use super::messages::ToEngine;
+use super::progress::Progress;
 use super::refusal::UploadRefusal;
-use super::status::Progress;
 use crate::status::RunState;
 
 /// How long members may take to fetch the last adapter.

@@ -7,10 +7,11 @@
 //! |---|---|---|
 //! | `gathering` | the members that are ready | a complete cohort |
 //! | `running` | the chain of adapters and results | the plan's last round, or one that failed for good |
-//! | `current_round` | one attempt: coordinator and running sum | a published adapter, or a failure |
+//! | `current_round` | one attempt: coordinator and running sum | `closed_round`: a published adapter, or a failure |
 //! | `farewell` | how far the run came | every member gone |
 
 mod chain;
+mod closed_round;
 mod cohort;
 mod context;
 mod current_round;
@@ -19,10 +20,11 @@ mod farewell;
 mod gathering;
 mod links;
 mod messages;
+mod progress;
 mod refusal;
 mod running;
-mod status;
-mod uploads;
+
+mod tally;
 
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::PlanError;

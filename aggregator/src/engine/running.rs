@@ -4,8 +4,9 @@ use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure};
 
 use super::chain::AdapterChain;
+use super::closed_round::RoundOutcome;
 use super::context::RunContext;
-use super::current_round::{RoundOutcome, run_round};
+use super::current_round::run_round;
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 
