@@ -10,7 +10,7 @@ use crate::remedy::Remedy;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AggregatorConfig {
-    /// The federation's name, shown to members.
+    /// The federation's name, shown to members: 1 to 64 characters.
     pub federation: String,
     /// Where members with certificates connect (UDP).
     pub listen: SocketAddr,
@@ -60,10 +60,10 @@ impl AggregatorConfig {
     }
 }
 
-/// An address that leaves no room for the second one.
+/// Why a configuration cannot be made of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Port 65535.
+    /// The members' port is 65535, so the port for joining cannot be the next.
     #[error("port 65535 has none above it for joining")]
     NoPortAbove,
 }

@@ -74,33 +74,33 @@ impl Aggregator {
         })
     }
 
-    /// The address that members with certificates connect to.
+    /// The UDP address that members with certificates connect to.
     ///
     /// # Errors
-    /// The socket is gone.
+    /// [`TransportError::Broken`] when the socket is gone.
     pub fn address(&self) -> Result<SocketAddr, TransportError> {
         self.members.local_address()
     }
 
-    /// The address that invited members join at.
+    /// The UDP address that invited members join at.
     ///
     /// # Errors
-    /// The socket is gone.
+    /// [`TransportError::Broken`] when the socket is gone.
     pub fn join_address(&self) -> Result<SocketAddr, TransportError> {
         self.joining.local_address()
     }
 
-    /// The members and invitations.
+    /// The members and invitations in the operator's directory.
     pub fn registry(&self) -> Registry {
         Registry::new(self.directory.clone())
     }
 
-    /// The fingerprint that invitations carry.
+    /// The certificate authority's fingerprint, which invitations carry.
     pub fn fingerprint(&self) -> fedlora_transport::CaFingerprint {
         self.opened.authority.fingerprint()
     }
 
-    /// Runs a plan from gathering to the last round. `events` gets what happens.
+    /// Runs a plan, from gathering the members to the last round. `events` gets what happens.
     ///
     /// # Errors
     /// [`ServeError`]; members that are connected have been told.
@@ -157,19 +157,19 @@ impl Aggregator {
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The operator's directory.
+    /// The operator's directory cannot be opened.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// Keys and certificates.
+    /// The server's key or certificate cannot be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// The endpoints.
+    /// An endpoint cannot listen.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The plan.
+    /// The plan cannot be protected or encoded.
     #[error("the plan: {0}")]
     Plan(#[from] PlanError),
-    /// The run.
+    /// The run ended before its plan did.
     #[error(transparent)]
     Run(#[from] RunFailure),
 }

@@ -23,11 +23,11 @@ use crate::remedy::Remedy;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invitation {
-    /// Whom it is for.
+    /// The invited member's name.
     pub name: MemberName,
     /// The digest of the one-time secret.
     pub secret: Digest,
-    /// When it expires.
+    /// The last moment at which it is taken.
     pub expires: Timestamp,
 }
 
@@ -35,15 +35,15 @@ pub struct Invitation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberRecord {
-    /// Its name.
+    /// The member's name, unique in the federation.
     pub name: MemberName,
-    /// Its identity key.
+    /// The public half of its identity key (Ed25519).
     pub identity: IdentityPublic,
-    /// The digest of its TLS public key.
+    /// The digest of its TLS public key, as [`Peer::key`](fedlora_transport::Peer) shows it.
     pub certificate_key: Digest,
     /// Its certificate's serial number, in hexadecimal.
     pub serial: String,
-    /// When it joined.
+    /// When its invitation was redeemed.
     pub joined: Timestamp,
 }
 
@@ -54,7 +54,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry of a directory.
+    /// The registry in an operator's directory. Reads nothing yet.
     pub fn new(directory: Directory) -> Self {
         Self { directory }
     }
@@ -146,10 +146,10 @@ impl Registry {
         Ok(())
     }
 
-    /// A member by name.
+    /// A member by name; nothing where none has joined by it.
     ///
     /// # Errors
-    /// A record that cannot be read.
+    /// [`RegistryError::Record`] or [`RegistryError::Directory`] for a record that cannot be read.
     pub fn member(&self, name: &MemberName) -> Result<Option<MemberRecord>, RegistryError> {
         let path = self.member_path(name);
         match fs::read_to_string(&path) {
@@ -159,10 +159,10 @@ impl Registry {
         }
     }
 
-    /// All members, by name.
+    /// All members, in the order of their names.
     ///
     /// # Errors
-    /// A record that cannot be read.
+    /// As [`Registry::member`].
     pub fn members(&self) -> Result<Vec<MemberRecord>, RegistryError> {
         let folder = self.directory.members();
         let mut members = Vec::new();
@@ -201,27 +201,28 @@ fn parse<T: serde::de::DeserializeOwned>(path: PathBuf, text: &str) -> Result<T,
 /// What is wrong with an invitation or a member.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The name is taken.
+    /// A member has joined by that name.
     #[error("{name} has joined already: a member's name is not given twice")]
     Joined {
-        /// The name.
+        /// The name that was asked for.
         name: MemberName,
     },
     /// No open invitation with that secret.
     #[error(
-        "there is no open invitation for {name} with this secret: it was used, replaced or never made; ask the operator for a new one"
+        "there is no open invitation for {name} with this secret: it was used, replaced or never \
+         made; ask the operator for a new one"
     )]
     NotInvited {
-        /// The name.
+        /// The name that was asked for.
         name: MemberName,
     },
-    /// Too late.
+    /// The invitation's time is over.
     #[error("the invitation for {name} has expired: ask the operator for a new one")]
     Expired {
-        /// The name.
+        /// The name that was asked for.
         name: MemberName,
     },
-    /// A file that is no record.
+    /// A malformed invitation or member record.
     #[error("{}: {source}", path.display())]
     Record {
         /// The record's file.
@@ -229,7 +230,7 @@ pub enum RegistryError {
         /// Where and why it does not parse.
         source: serde_json::Error,
     },
-    /// The directory.
+    /// A file cannot be read or written.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
 }

@@ -213,7 +213,7 @@ impl CurrentRound {
         };
         for member in current.absent() {
             if let Ok(event) = current.decide(Input::Absent { member }) {
-                warn!(%member, "the member stays away; the round goes on without it");
+                warn!(%member, "the member stays away; the round continues without it");
                 current = match current.advance(event).await? {
                     Step::Open(current) => current,
                     closed => return Ok(closed),

@@ -6,8 +6,8 @@
 //! | phase | owns | ends with |
 //! |---|---|---|
 //! | `gathering` | the members that are ready | a complete cohort |
-//! | `running` | the chain of adapters and results | the plan's last round, or one that failed for good |
-//! | `current_round` | one attempt: coordinator and running sum | `closed_round`: a published adapter, or a failure |
+//! | `running` | the chain of adapters and results | the last round, or a failure |
+//! | `current_round` | one attempt: coordinator, running sum | a `closed_round`: done or failed |
 //! | `farewell` | how far the run came | every member gone |
 
 mod chain;

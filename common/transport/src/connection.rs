@@ -20,11 +20,11 @@ use super::stream::{RecvStream, SendStream};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum StreamKind {
-    /// The first exchange of a connection.
+    /// The first exchange of a connection ([`hello`](super::hello)).
     Hello = 1,
-    /// Messages of the round.
+    /// Control messages, such as those of the round.
     Control = 2,
-    /// One large object.
+    /// One large object ([`bulk`](super::bulk)).
     Bulk = 3,
 }
 
@@ -47,7 +47,7 @@ impl StreamKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum CloseCode {
-    /// All is done.
+    /// The client needs nothing more.
     Done = 0,
     /// Too many connections.
     Busy = 1,
@@ -105,7 +105,7 @@ impl Connection {
         self.0.quic.remote_address()
     }
 
-    /// Bytes so far.
+    /// UDP bytes so far.
     pub fn traffic(&self) -> Traffic {
         let stats = self.0.quic.stats();
         Traffic {

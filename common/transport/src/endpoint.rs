@@ -24,7 +24,8 @@ use super::tls::{
     self, ALPN_FEDERATION, ALPN_JOIN, ServerVerifier, TlsError, client_config, join_client_config,
 };
 
-/// Limits of an endpoint.
+/// Limits of an endpoint, for both sides. The defaults suit a federation; lower them where memory
+/// is scarce, since a connection may buffer up to its window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that a server keeps open at a time.
@@ -35,7 +36,7 @@ pub struct Limits {
     pub streams: u32,
     /// Silence after which a connection is taken for dead. Keep-alives go out at a third of it.
     pub idle: Duration,
-    /// Time for a handshake.
+    /// Time within which a handshake must be complete.
     pub handshake: Duration,
     /// Bytes in flight that are buffered for one stream.
     pub stream_window: u32,
@@ -80,9 +81,9 @@ impl Limits {
 /// A member's connection, as the aggregator accepted it.
 #[derive(Debug, Clone)]
 pub struct MemberConnection {
-    /// Who it is, from its verified certificate.
+    /// The member's name and key, from its verified certificate.
     pub peer: Peer,
-    /// The connection.
+    /// The connection, whose handshake is complete.
     pub connection: Connection,
 }
 
@@ -137,7 +138,7 @@ impl ServerEndpoint {
     }
 
     /// The next connection whose handshake is complete, or the next that failed and why. `None`
-    /// once the endpoint is closed. A failure concerns one client: log it and go on.
+    /// once the endpoint is closed. A failure concerns one client: log it and accept the next.
     pub async fn accept(&mut self) -> Option<Result<MemberConnection, TransportError>> {
         self.accepted.next().await
     }

@@ -33,7 +33,8 @@ pub enum TransportError {
     },
     /// No packet came back.
     #[error(
-        "no answer from {address} within {seconds:.0} s: is the aggregator running there, and does a firewall let UDP through?",
+        "no answer from {address} within {seconds:.0} s: is the aggregator running there, and does \
+         a firewall let UDP through?",
         seconds = after.as_secs_f64()
     )]
     Unreachable {
@@ -109,10 +110,10 @@ pub enum TransportError {
     /// The connection broke.
     #[error("the connection broke: {detail}")]
     Broken {
-        /// What was found.
+        /// The reason that QUIC or the system gives.
         detail: String,
     },
-    /// A frame within a connection that still stands.
+    /// A malformed or cut frame, on a connection that still stands.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The hello was answered with a refusal.
@@ -121,12 +122,12 @@ pub enum TransportError {
         /// Its words, cut at 200 characters.
         reason: String,
     },
-    /// A message that does not belong here.
+    /// A message that the protocol does not allow at this point.
     #[error("unexpected {got}, where {expected} was expected")]
     Unexpected {
-        /// What would have been right.
+        /// What the protocol calls for here.
         expected: &'static str,
-        /// What came.
+        /// What arrived.
         got: String,
     },
     /// TLS cannot be configured.
@@ -140,36 +141,36 @@ pub enum TransportError {
 /// Why a client refused the aggregator's certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerCertificateProblem {
-    /// Issued by someone else.
+    /// Issued by another authority than the pinned one.
     #[error("it is not from this federation's authority: another federation, or an impostor")]
     OtherAuthority,
     /// The authority shown is not the one the token names.
     #[error("its authority has the fingerprint {found}, the join token says {expected}")]
     Fingerprint {
-        /// From the token.
+        /// The fingerprint in the token.
         expected: CaFingerprint,
-        /// From the server.
+        /// The fingerprint of the authority that the server showed.
         found: CaFingerprint,
     },
     /// Past its end or before its beginning.
     #[error("it is not valid now ({detail}): is this machine's clock right?")]
     NotValidNow {
-        /// Dates.
+        /// The dates, as rustls words them.
         detail: String,
     },
-    /// For another name.
+    /// Not for the name that every aggregator has.
     #[error("it is not for the name {SERVER_NAME} ({detail})")]
     OtherName {
         /// The names in it.
         detail: String,
     },
-    /// Not for a server.
+    /// Not for use by a server.
     #[error("it is not a server's certificate ({detail})")]
     OtherPurpose {
         /// The purposes in it.
         detail: String,
     },
-    /// Anything else.
+    /// Refused by rustls for another reason.
     #[error("{detail}")]
     Other {
         /// What was found.

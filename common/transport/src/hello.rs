@@ -144,7 +144,7 @@ impl HelloReply {
 pub enum Hello<'a> {
     /// The payload of a hello, or of an acknowledgement.
     Accepted(&'a [u8]),
-    /// The words of a refusal, as they came.
+    /// The words of a refusal, as the peer sent them.
     Refused(&'a [u8]),
 }
 

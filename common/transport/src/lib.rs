@@ -1,12 +1,13 @@
 //! TLS 1.3 over QUIC: certificates, endpoints, framed streams, chunked bulk transfer.
 //!
-//! Step 6 of a round, and the roads that all its other messages travel. This module carries
+//! Step 6 of a round, and the way that all its other messages travel. This crate carries
 //! bytes: what they mean is the wire format's business. It knows who the peer is, because a
-//! verified certificate says so, and hands that on as a [`Peer`].
+//! verified certificate says so, and hands that on as a [`Peer`]. The types of quinn and rustls stay
+//! inside: streams, certificates and errors are this crate's own.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`pki`] | the federation's certificate authority, requests, issued certificates, peer identity |
+//! | [`pki`] | the certificate authority, requests, issued certificates, peer identity |
 //! | `tls` | the four TLS configurations: server, client, join server, join client |
 //! | [`endpoint`] | UDP endpoints: bind, accept, connect, limits |
 //! | [`connection`] | one connection: tagged streams, traffic counters, closing |

@@ -3,9 +3,9 @@
 //!
 //! All are TLS 1.3 with X25519MLKEM768 as the only key exchange, without tickets, resumption,
 //! early data or key log. Certificates are verified by webpki against one root, the federation's
-//! authority. A joining member does not have that root yet: it knows the root's fingerprint from its
-//! token, takes the root from the server's chain if the fingerprint fits, and then verifies in the
-//! same way.
+//! authority. A joining member does not have that root yet: it knows the root's fingerprint from
+//! its token, takes the root from the server's chain if the fingerprint fits, and then verifies in
+//! the same way.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

@@ -9,7 +9,7 @@ use crate::frame::FrameError;
 /// A transfer that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BulkError {
-    /// The stream broke, or carried no frame.
+    /// The stream broke, or carried a malformed frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// A manifest that cannot be used.
@@ -33,9 +33,9 @@ pub enum BulkError {
     /// A reply out of order.
     #[error("the receiver answered {got:?}, where {expected} was expected")]
     Unexpected {
-        /// What would have been right.
+        /// The reply that the state of the transfer called for.
         expected: &'static str,
-        /// What came.
+        /// The reply that arrived.
         got: Reply,
     },
 }

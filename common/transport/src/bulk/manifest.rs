@@ -2,7 +2,8 @@
 //! in it.
 //!
 //! ```text
-//! manifest  "FLM1" | total u64 | chunk size u32 | chunk count u32 | digest [32] | chunk digests [32]*
+//! manifest  "FLM1" | total u64 | chunk size u32 | chunk count u32 | digest [32]
+//!           | chunk digests [32]*
 //! chunk     index u32 | 1 to chunk-size bytes
 //! ```
 //! Integers are little-endian.
@@ -91,7 +92,7 @@ impl Manifest {
             .is_some_and(|expected| *expected == chunk_digest(index, bytes))
     }
 
-    /// The manifest as bytes.
+    /// The manifest as bytes, in the layout above.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIXED + 32 * self.chunks.len());
         bytes.extend_from_slice(MAGIC);
@@ -108,7 +109,7 @@ impl Manifest {
     /// Reads a manifest: one that is returned is consistent in itself.
     ///
     /// # Errors
-    /// [`ManifestError`].
+    /// [`ManifestError`] for anything that [`Manifest::encode`] does not write.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         let truncated = || ManifestError::Length {
             got: bytes.len(),
@@ -184,7 +185,7 @@ impl ManifestBuilder {
         self.seen += chunk.len() as u64;
     }
 
-    /// The manifest.
+    /// Completes the manifest.
     ///
     /// # Errors
     /// [`ManifestError::Changed`] when what was added is not what was announced.
@@ -255,12 +256,12 @@ pub enum ManifestError {
     /// An object without bytes.
     #[error("an object of 0 bytes cannot be transferred")]
     Empty,
-    /// More than can be described.
+    /// An object of more than [`MAX_CHUNKS`] chunks.
     #[error("an object of {got} bytes; at most {limit} with this chunk size")]
     TooLarge {
         /// Bytes found.
         got: u64,
-        /// The most there can be.
+        /// The largest length with this chunk size, in bytes.
         limit: u64,
     },
     /// Another number of chunks than the length gives.

@@ -1,7 +1,7 @@
 //! Large objects (masked updates, adapters) in hashed, resumable chunks.
 //!
-//! Step 6 of a round: a masked update travels so from member to aggregator, and an adapter the other
-//! way. An object is acknowledged when it is verified and durable, not before.
+//! Step 6 of a round: a masked update travels so from member to aggregator, and an adapter the
+//! other way. An object is acknowledged when it is verified and durable, not before.
 
 mod error;
 mod manifest;

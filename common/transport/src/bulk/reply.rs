@@ -12,7 +12,7 @@ use fedlora_common::digest::Digest;
 /// The longest reply, in bytes.
 pub const MAX_REPLY_BYTES: usize = 33;
 
-/// What a receiver answers.
+/// A receiver's answer to a manifest or to the last chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// Send from this chunk on; everything before it is held and verified.
@@ -23,13 +23,13 @@ pub enum Reply {
     Refused(Refusal),
 }
 
-/// Why a receiver refused.
+/// Why a receiver refused an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The manifest is not well-formed.
     #[error("its manifest is malformed")]
     Manifest,
-    /// The object has another length than is expected; the most that would have been taken.
+    /// The object has another length than is expected; the largest that would be taken, in bytes.
     #[error("its length is not what is expected there ({0} bytes)")]
     Length(u64),
     /// The object's digest is not the expected one.
@@ -47,7 +47,7 @@ pub enum Refusal {
 }
 
 impl Reply {
-    /// The reply as bytes.
+    /// The reply as 5, 33 or 10 bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(MAX_REPLY_BYTES);
         match self {
@@ -78,7 +78,7 @@ impl Reply {
     /// Reads a reply.
     ///
     /// # Errors
-    /// [`ReplyError`].
+    /// [`ReplyError`] for any other bytes than [`Reply::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, ReplyError> {
         let malformed = ReplyError {
             tag: bytes.first().copied().unwrap_or_default(),

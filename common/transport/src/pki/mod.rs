@@ -186,7 +186,7 @@ impl Credentials {
         })
     }
 
-    /// The certificate.
+    /// The certificate, as the peer sees it.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
@@ -224,7 +224,7 @@ pub enum PkiError {
         /// Characters found.
         length: usize,
     },
-    /// A number of days that is no validity.
+    /// A validity of no days, or of more than a hundred years.
     #[error("a validity of {days} days; 1 to 36500 can be given")]
     Validity {
         /// Days asked for.
@@ -242,15 +242,18 @@ pub enum PkiError {
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// The file.
+        /// The key's or certificate's file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
     /// A private key that anyone on the machine can read or replace.
-    #[error("{} is open to every user (mode {mode:03o}): chmod 600 it, and consider the key exposed", path.display())]
+    #[error(
+        "{} is open to every user (mode {mode:03o}): chmod 600 it, and consider the key exposed",
+        path.display()
+    )]
     Exposed {
-        /// The file.
+        /// The key's or certificate's file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,

@@ -67,7 +67,7 @@ fn save(path: &Path, bytes: &[u8], access: Access) -> Result<(), PkiError> {
     write_atomic(path, bytes, access).map_err(at(path))
 }
 
-/// Reads a key file, unless every user of the machine may. A group is let be: it can be how the
+/// Reads a key file, unless every user of the machine may. A group may read it: it can be how the
 /// operator hands the key to the service.
 fn read_key(path: &Path) -> Result<Zeroizing<String>, PkiError> {
     #[cfg(unix)]
