@@ -12,6 +12,8 @@ use quinn::VarInt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 
+pub use super::close::CloseCode;
+
 use super::error::{PeerContext, TransportError, printable};
 use super::frame::{FrameError, Stop, read_full};
 use super::stream::{RecvStream, SendStream};
@@ -41,24 +43,6 @@ impl StreamKind {
             other => Err(other),
         }
     }
-}
-
-/// Codes with which this side closes a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum CloseCode {
-    /// The client needs nothing more.
-    Done = 0,
-    /// Too many connections.
-    Busy = 1,
-    /// The certificate verified, but it does not name a member.
-    NotAMember = 2,
-    /// The peer broke the protocol.
-    Protocol = 3,
-    /// The program ends.
-    ShuttingDown = 4,
-    /// A newer connection of the same member took its place.
-    Replaced = 5,
 }
 
 /// Bytes of UDP payload, both ways: handshake, headers, acknowledgements and retransmissions

@@ -6,77 +6,23 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{Endpoint, VarInt};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::connection::{CloseCode, Connection};
+use super::accept::Accepted;
+use super::close::CloseCode;
+use super::connection::Connection;
 use super::error::{PeerContext, TransportError};
+use super::limits::Limits;
 use super::pki::{
     CaFingerprint, Certificate, Credentials, Peer, PkiError, RevocationList, SERVER_NAME,
 };
 use super::tls::{
     self, ALPN_FEDERATION, ALPN_JOIN, ServerVerifier, TlsError, client_config, join_client_config,
 };
-
-/// Limits of an endpoint, for both sides. The defaults suit a federation; lower them where memory
-/// is scarce, since a connection may buffer up to its window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections that a server keeps open at a time.
-    pub connections: usize,
-    /// Handshakes that a server does at a time.
-    pub handshakes: usize,
-    /// Streams that the peer may have open at a time.
-    pub streams: u32,
-    /// Silence after which a connection is taken for dead. Keep-alives go out at a third of it.
-    pub idle: Duration,
-    /// Time within which a handshake must be complete.
-    pub handshake: Duration,
-    /// Bytes in flight that are buffered for one stream.
-    pub stream_window: u32,
-    /// Bytes in flight that are buffered for one connection.
-    pub connection_window: u32,
-}
-
-impl Default for Limits {
-    /// For a federation of up to 250 members on links of up to 1 Gbit/s at 60 ms.
-    fn default() -> Self {
-        Self {
-            connections: 512,
-            handshakes: 64,
-            streams: 16,
-            idle: Duration::from_secs(30),
-            handshake: Duration::from_secs(10),
-            stream_window: 4 << 20,
-            connection_window: 8 << 20,
-        }
-    }
-}
-
-impl Limits {
-    fn transport(&self) -> Arc<TransportConfig> {
-        let mut transport = TransportConfig::default();
-        // The longest that QUIC can state is 2^62 ms; anything above means the same.
-        let idle = IdleTimeout::try_from(self.idle)
-            .unwrap_or_else(|_| IdleTimeout::from(VarInt::from_u32(u32::MAX)));
-        transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.streams))
-            .max_concurrent_uni_streams(VarInt::from_u32(0))
-            .datagram_receive_buffer_size(None)
-            .max_idle_timeout(Some(idle))
-            .keep_alive_interval(Some(self.idle / 3))
-            .stream_receive_window(VarInt::from_u32(self.stream_window))
-            .receive_window(VarInt::from_u32(self.connection_window))
-            .send_window(u64::from(self.connection_window));
-        Arc::new(transport)
-    }
-}
 
 /// A member's connection, as the aggregator accepted it.
 #[derive(Debug, Clone)]
@@ -267,93 +213,6 @@ pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, TransportError> {
         return Err(unresolved("the name has no address".into()));
     }
     Ok(found)
-}
-
-/// Connections in the order in which their handshakes end, from a task of its own.
-#[derive(Debug)]
-struct Accepted<T> {
-    queue: mpsc::Receiver<Result<T, TransportError>>,
-    task: JoinHandle<()>,
-}
-
-impl<T: Send + 'static> Accepted<T> {
-    fn spawn(
-        endpoint: &Endpoint,
-        limits: Limits,
-        alpn: &'static [u8],
-        admit: impl Fn(Connection) -> Result<T, TransportError> + Send + Sync + 'static,
-    ) -> Self {
-        let (sender, queue) = mpsc::channel(limits.handshakes.max(1));
-        let endpoint = endpoint.clone();
-        let admit = Arc::new(admit);
-        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-        let connections = Arc::new(Semaphore::new(limits.connections));
-        let task = tokio::spawn(async move {
-            while let Some(incoming) = endpoint.accept().await {
-                if !incoming.remote_address_validated() {
-                    // Cannot fail: an address that is not validated may always be retried.
-                    let _ = incoming.retry();
-                    continue;
-                }
-                let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
-                    incoming.refuse();
-                    continue;
-                };
-                let (admit, sender, connections) =
-                    (admit.clone(), sender.clone(), connections.clone());
-                tokio::spawn(async move {
-                    let accepted = shake(incoming, limits, alpn, &connections)
-                        .await
-                        .and_then(|connection| admit(connection));
-                    // The slot is held until the queue has room: where nobody accepts,
-                    // newcomers are refused and nothing piles up.
-                    let _ = sender.send(accepted).await;
-                    drop(handshake);
-                });
-            }
-        });
-        Self { queue, task }
-    }
-
-    async fn next(&mut self) -> Option<Result<T, TransportError>> {
-        self.queue.recv().await
-    }
-}
-
-impl<T> Drop for Accepted<T> {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn shake(
-    incoming: quinn::Incoming,
-    limits: Limits,
-    alpn: &'static [u8],
-    connections: &Arc<Semaphore>,
-) -> Result<Connection, TransportError> {
-    let peer = PeerContext {
-        server: true,
-        address: incoming.remote_address(),
-        alpn,
-    };
-    let connecting = incoming
-        .accept()
-        .map_err(|error| TransportError::from_connection(error, &peer))?;
-    let quic = timeout(limits.handshake, connecting)
-        .await
-        .map_err(|_| TransportError::HandshakeTimeout {
-            address: peer.address,
-            after: limits.handshake,
-        })?
-        .map_err(|error| TransportError::from_connection(error, &peer))?;
-    match connections.clone().try_acquire_owned() {
-        Ok(permit) => Ok(Connection::new(quic, None, peer, Some(permit))),
-        Err(_) => {
-            quic.close(VarInt::from_u32(CloseCode::Busy as u32), b"busy");
-            Err(TransportError::Busy)
-        }
-    }
 }
 
 async fn dial(

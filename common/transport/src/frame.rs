@@ -1,7 +1,7 @@
 //! Length-prefixed frames: a `u32` little-endian length, then that many bytes.
 //!
-//! Every read names the largest payload that it takes, and memory grows with the bytes that arrive, never
-//! with the length that the peer claims.
+//! Every read names the largest payload that it takes. Memory grows with the bytes that arrive,
+//! never with the length that the peer claims.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 

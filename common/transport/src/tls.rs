@@ -20,8 +20,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::error::ServerCertificateProblem;
 use super::pki::{CaFingerprint, Certificate, Credentials, RevocationList};
+use super::server_certificate::ServerCertificateProblem;
 
 /// The application protocol of members with certificates.
 pub(crate) const ALPN_FEDERATION: &[u8] = b"fedlora/1";

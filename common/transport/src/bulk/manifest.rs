@@ -16,7 +16,8 @@ pub const MIN_CHUNK: u32 = 256 << 10;
 /// The largest chunk size, in bytes: what either side holds in memory.
 pub const MAX_CHUNK: u32 = 1 << 20;
 
-/// The largest number of chunks of one object: 16 GiB at the smallest chunk size, 64 GiB at the largest.
+/// The largest number of chunks of one object: 16 GiB at the smallest chunk size, 64 GiB at the
+/// largest.
 pub const MAX_CHUNKS: u32 = 1 << 16;
 
 /// The longest manifest, in bytes.

@@ -14,10 +14,10 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 use zeroize::Zeroizing;
 
-use super::{
-    CaFingerprint, Certificate, MEMBER_SUFFIX, PkiError, RevocationList, SERVER_NAME, TlsKeyPair,
-    certificate::parse_certificate, key_digest,
-};
+use super::certificate::{Certificate, RevocationList, parse_certificate};
+use super::error::PkiError;
+use super::identity::{CaFingerprint, MEMBER_SUFFIX, SERVER_NAME};
+use super::keys::{TlsKeyPair, key_digest};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
 

@@ -6,7 +6,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::PkiError;
+use super::error::PkiError;
 
 /// The longest certificate that is parsed, in bytes.
 pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;

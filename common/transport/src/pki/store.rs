@@ -5,7 +5,10 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{Certificate, CertificateAuthority, PkiError, TlsKeyPair};
+use super::authority::CertificateAuthority;
+use super::certificate::Certificate;
+use super::error::PkiError;
+use super::keys::TlsKeyPair;
 use fedlora_common::files::{Access, write_atomic};
 
 impl CertificateAuthority {

@@ -1,7 +1,7 @@
 //! The enrolment endpoint: a client with a fingerprint and no certificate.
 
 use super::*;
-use crate::error::ServerCertificateProblem;
+use crate::ServerCertificateProblem;
 use crate::pki::CaFingerprint;
 use crate::{JoinServer, join_connect};
 
