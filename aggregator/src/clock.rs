@@ -29,3 +29,24 @@ impl Clock for SystemClock {
         Timestamp(since.as_millis() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Stopped(u64);
+
+    impl Clock for Stopped {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0)
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_dated_by_the_same_clock() {
+        let date = Stopped(1_700_000_000_500).date();
+        assert_eq!(date.unix_timestamp(), 1_700_000_000);
+        assert_eq!(date.millisecond(), 500);
+    }
+}

@@ -76,3 +76,22 @@ impl ConfigError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_join_at_the_port_above_or_at_one_that_is_named() {
+        let config = AggregatorConfig::new("test", "127.0.0.1:4433".parse().unwrap()).unwrap();
+        assert_eq!(config.join_listen.port(), 4434);
+        let free = AggregatorConfig::new("test", "127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(free.join_listen.port(), 0);
+
+        let last = AggregatorConfig::new("test", "127.0.0.1:65535".parse().unwrap());
+        let error = last.unwrap_err();
+        assert_eq!(error, ConfigError::NoPortAbove);
+        assert_eq!(error.remedy(), Some(Remedy::ChooseJoinAddress));
+        assert!(!error.to_string().contains("--"), "{error}");
+    }
+}

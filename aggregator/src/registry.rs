@@ -328,6 +328,23 @@ mod tests {
         let listen: SocketAddr = "127.0.0.1:4433".parse().unwrap();
         let config = AggregatorConfig::new("test", listen).unwrap();
         let again = Directory::init(folder.path(), &config, OffsetDateTime::UNIX_EPOCH);
-        assert!(matches!(again, Err(DirectoryError::Exists { .. })));
+        let error = again.unwrap_err();
+        assert!(matches!(error, DirectoryError::Exists { .. }));
+        assert!(matches!(
+            error.remedy(),
+            Some(Remedy::ChooseAnotherDirectory { taken }) if taken == folder.path()
+        ));
+        assert!(!error.to_string().contains("--"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_without_an_aggregator_is_to_be_initialised() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Directory::open(folder.path()).unwrap_err();
+        assert!(matches!(
+            error.remedy(),
+            Some(Remedy::InitialiseDirectory { path }) if path == folder.path()
+        ));
+        assert!(!error.to_string().contains("--"), "{error}");
     }
 }

@@ -138,3 +138,31 @@ impl fmt::Display for Shortfall {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortfall_names_the_bases_where_they_differ() {
+        let name = |text: &str| text.parse::<MemberName>().unwrap();
+        let (one, other) = (Digest::from_bytes([1; 32]), Digest::from_bytes([2; 32]));
+        let mut shortfall = Shortfall {
+            ready: 2,
+            needed: 4,
+            bases: BTreeMap::from([(one, vec![name("a"), name("b")])]),
+        };
+        assert_eq!(shortfall.to_string(), "2 of 4 members were ready in time");
+        shortfall.ready = 3;
+        shortfall.bases.insert(other, vec![name("c")]);
+        assert_eq!(
+            shortfall.to_string(),
+            format!(
+                "3 of 4 members were ready in time, with different base models: a, b with base {}; \
+                 c with base {}",
+                one.short(),
+                other.short()
+            )
+        );
+    }
+}

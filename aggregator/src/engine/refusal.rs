@@ -74,3 +74,31 @@ pub enum UploadRefusal {
     #[error(transparent)]
     Rejected(#[from] Reject),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_refused_in_these_words() {
+        assert_eq!(
+            MemberRefusal::RosterClosed.message(),
+            ToMember::Refused {
+                reason: "the run began with other members: its roster is closed".into()
+            }
+        );
+        let length = UploadRefusal::Length {
+            expected: 8,
+            found: 9,
+        };
+        assert_eq!(
+            length.to_string(),
+            "a masked update of this round takes 8 bytes, not 9"
+        );
+        let one_line = MemberRefusal::OtherBase {
+            expected: Digest::from_bytes([1; 32]),
+            found: Digest::from_bytes([2; 32]),
+        };
+        assert!(!one_line.to_string().contains("  "), "{one_line}");
+    }
+}
