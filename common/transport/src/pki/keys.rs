@@ -39,7 +39,7 @@ impl TlsKeyPair {
         Zeroizing::new(self.0.serialize_pem())
     }
 
-    /// Digest of the public key, as [`Peer::key`] shows it.
+    /// Digest of the public key, as [`Peer::key`](super::Peer::key) shows it.
     pub fn digest(&self) -> Digest {
         key_digest(&self.0.subject_public_key_info())
     }
