@@ -56,7 +56,8 @@ impl Links {
         self.open.len()
     }
 
-    /// When a member's connection broke: the epoch where it never had one, nothing while it has one.
+    /// When a member's connection broke: the Unix epoch where it never had one, nothing while it
+    /// has one.
     pub(super) fn broken_since(&self, member: &MemberName) -> Option<Timestamp> {
         if self.is_connected(member) {
             return None;
