@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::remedy::Remedy;
+
 /// The aggregator's configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AggregatorConfig {
-    /// The federation's name, shown to members.
+    /// The federation's name, shown to members: 1 to 64 characters.
     pub federation: String,
     /// Where members with certificates connect (UDP).
     pub listen: SocketAddr,
@@ -58,10 +60,38 @@ impl AggregatorConfig {
     }
 }
 
-/// An address that leaves no room for the second one.
+/// Why a configuration cannot be made of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Port 65535.
-    #[error("port 65535 has none above it for joining: name one with --join-listen")]
+    /// The members' port is 65535, so the port for joining cannot be the next.
+    #[error("port 65535 has none above it for joining")]
     NoPortAbove,
+}
+
+impl ConfigError {
+    /// What would help.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::NoPortAbove => Some(Remedy::ChooseJoinAddress),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_join_at_the_port_above_or_at_one_that_is_named() {
+        let config = AggregatorConfig::new("test", "127.0.0.1:4433".parse().unwrap()).unwrap();
+        assert_eq!(config.join_listen.port(), 4434);
+        let free = AggregatorConfig::new("test", "127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(free.join_listen.port(), 0);
+
+        let last = AggregatorConfig::new("test", "127.0.0.1:65535".parse().unwrap());
+        let error = last.unwrap_err();
+        assert_eq!(error, ConfigError::NoPortAbove);
+        assert_eq!(error.remedy(), Some(Remedy::ChooseJoinAddress));
+        assert!(!error.to_string().contains("--"), "{error}");
+    }
 }

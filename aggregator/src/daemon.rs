@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use fedlora_common::clock::Timestamp;
 use fedlora_common::exit::Exit;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
@@ -15,27 +13,20 @@ use fedlora_transport::{
     Credentials, JoinServer, Limits, ServerEndpoint, TlsKeyPair, TransportError,
 };
 use rand::Rng;
-use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
+use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure};
 use crate::registry::Registry;
+use crate::remedy::Remedy;
 use crate::{enrol, server};
 
 /// How long the server's certificate is valid; a new one is made at each start.
 const SERVER_DAYS: u32 = 30;
 /// Messages that may wait for the engine before senders have to.
 const INBOX: usize = 256;
-
-/// The clock: the one place in this program that reads it.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(since.as_millis() as u64)
-}
 
 /// An aggregator whose endpoints are open, ready to run a plan.
 #[derive(Debug)]
@@ -44,24 +35,21 @@ pub struct Aggregator {
     opened: Arc<Opened>,
     members: ServerEndpoint,
     joining: JoinServer,
+    clock: Arc<dyn Clock>,
 }
 
 impl Aggregator {
-    /// Opens both endpoints of an operator's directory. Must be called within a tokio
-    /// runtime with more than one thread.
+    /// Opens both endpoints of an operator's directory. Deadlines, expiry and certificates follow
+    /// `clock`. Must be called within a tokio runtime with more than one thread.
     ///
     /// # Errors
     /// [`ServeError`] naming the file or address.
-    pub fn bind(root: &Path) -> Result<Self, ServeError> {
+    pub fn bind(root: &Path, clock: Arc<dyn Clock>) -> Result<Self, ServeError> {
         let (directory, opened) = Directory::open(root)?;
         let key = TlsKeyPair::generate()?;
         let authority = &opened.authority;
-        let issued = authority.issue_server_certificate(
-            &key,
-            OffsetDateTime::now_utc(),
-            SERVER_DAYS,
-            &mut os_rng(),
-        )?;
+        let issued =
+            authority.issue_server_certificate(&key, clock.date(), SERVER_DAYS, &mut os_rng())?;
         let credentials = Credentials::new(issued.certificate, &key)?;
         let limits = Limits::default();
         let members = ServerEndpoint::bind(
@@ -82,36 +70,37 @@ impl Aggregator {
             opened: Arc::new(opened),
             members,
             joining,
+            clock,
         })
     }
 
-    /// The address that members with certificates connect to.
+    /// The UDP address that members with certificates connect to.
     ///
     /// # Errors
-    /// The socket is gone.
+    /// [`TransportError::Broken`] when the socket is gone.
     pub fn address(&self) -> Result<SocketAddr, TransportError> {
         self.members.local_address()
     }
 
-    /// The address that invited members join at.
+    /// The UDP address that invited members join at.
     ///
     /// # Errors
-    /// The socket is gone.
+    /// [`TransportError::Broken`] when the socket is gone.
     pub fn join_address(&self) -> Result<SocketAddr, TransportError> {
         self.joining.local_address()
     }
 
-    /// The members and invitations.
+    /// The members and invitations in the operator's directory.
     pub fn registry(&self) -> Registry {
         Registry::new(self.directory.clone())
     }
 
-    /// The fingerprint that invitations carry.
+    /// The certificate authority's fingerprint, which invitations carry.
     pub fn fingerprint(&self) -> fedlora_transport::CaFingerprint {
         self.opened.authority.fingerprint()
     }
 
-    /// Runs a plan from gathering to the last round. `events` gets what happens.
+    /// Runs a plan, from gathering the members to the last round. `events` gets what happens.
     ///
     /// # Errors
     /// [`ServeError`]; members that are connected have been told.
@@ -135,6 +124,7 @@ impl Aggregator {
                 directory: self.directory.create_run(run)?,
                 status: self.directory.status_path(),
                 events,
+                clock: Arc::clone(&self.clock),
             },
             messages,
         )?;
@@ -153,6 +143,7 @@ impl Aggregator {
             Arc::clone(&self.opened),
             registry.clone(),
             member_address,
+            self.clock,
         ));
         let sessions = tokio::spawn(server::serve(self.members, registry, inbox, stopped));
         let outcome = engine.run().await;
@@ -166,19 +157,19 @@ impl Aggregator {
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The operator's directory.
+    /// The operator's directory cannot be opened.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// Keys and certificates.
+    /// The server's key or certificate cannot be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// The endpoints.
+    /// An endpoint cannot listen.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The plan.
+    /// The plan cannot be protected or encoded.
     #[error("the plan: {0}")]
     Plan(#[from] PlanError),
-    /// The run.
+    /// The run ended before its plan did.
     #[error(transparent)]
     Run(#[from] RunFailure),
 }
@@ -195,6 +186,14 @@ impl ServeError {
             Self::Directory(_) | Self::Plan(_) => Exit::Configuration,
             Self::Transport(_) => Exit::Network,
             Self::Run(failure) => failure.exit(),
+        }
+    }
+
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Directory(error) => error.remedy(),
+            Self::Pki(_) | Self::Transport(_) | Self::Plan(_) | Self::Run(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! aggregator.toml      configuration
 //! ca.pem ca.key        the federation's certificate authority
 //! identity.key         the key that signs plans and results
-//! invitations/NAME     an open invitation; gone once it is redeemed
+//! invitations/NAME     an open invitation; deleted once it is redeemed
 //! members/NAME         a member: certificate serial, keys
 //! runs/ID/             adapters/, results.jsonl, uploads/ (emptied after each round)
 //! status.json          what `status` prints
@@ -24,6 +24,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::config::AggregatorConfig;
+use crate::remedy::Remedy;
 
 /// How long the certificate authority is valid.
 const AUTHORITY_DAYS: u32 = 3650;
@@ -37,9 +38,9 @@ pub struct Directory {
 /// What the directory holds that never changes while the aggregator runs.
 #[derive(Debug)]
 pub struct Opened {
-    /// The configuration.
+    /// What `aggregator.toml` says.
     pub config: AggregatorConfig,
-    /// The certificate authority.
+    /// The federation's certificate authority, with its key.
     pub authority: CertificateAuthority,
     /// The key that signs plans and results.
     pub identity: IdentityKey,
@@ -103,7 +104,7 @@ impl Directory {
         let text = directory.read_text("aggregator.toml")?;
         let config = toml::from_str(&text).map_err(|error| DirectoryError::Config {
             path,
-            message: error.to_string(),
+            source: Box::new(error),
         })?;
         let authority = CertificateAuthority::from_pem(
             &directory.read_text("ca.pem")?,
@@ -121,22 +122,22 @@ impl Directory {
         Ok((directory, opened))
     }
 
-    /// The directory itself.
+    /// The operator's directory itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Open invitations, a file each.
+    /// The folder of open invitations, one file each.
     pub fn invitations(&self) -> PathBuf {
         self.root.join("invitations")
     }
 
-    /// Members, a file each.
+    /// The folder of members, one file each.
     pub fn members(&self) -> PathBuf {
         self.root.join("members")
     }
 
-    /// What `status` prints.
+    /// The file that holds the status of the run.
     pub fn status_path(&self) -> PathBuf {
         self.root.join("status.json")
     }
@@ -144,7 +145,7 @@ impl Directory {
     /// Makes the folders of a run.
     ///
     /// # Errors
-    /// [`DirectoryError::Io`].
+    /// [`DirectoryError::Io`] naming the folder.
     pub fn create_run(&self, run: RunId) -> Result<RunDirectory, DirectoryError> {
         let root = self.root.join("runs").join(run.to_string());
         for folder in [root.join("adapters"), root.join("uploads")] {
@@ -175,17 +176,17 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Where a round's adapter is published, in PEFT's form.
+    /// The folder of a round's adapter, in PEFT's form.
     pub fn adapter(&self, round: u32) -> PathBuf {
         self.root.join("adapters").join(format!("round-{round:04}"))
     }
 
-    /// Masked updates that wait to be added.
+    /// The folder of masked updates that wait to be added.
     pub fn uploads(&self) -> PathBuf {
         self.root.join("uploads")
     }
 
-    /// The signed results, one JSON document a line.
+    /// The file of signed results, one JSON document a line.
     pub fn results(&self) -> PathBuf {
         self.root.join("results.jsonl")
     }
@@ -201,41 +202,56 @@ pub(crate) fn io_error(path: &Path, source: io::Error) -> DirectoryError {
 /// What is wrong with the operator's directory.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// Initialised before.
-    #[error("{} holds an aggregator already: use another --dir, or remove it", path.display())]
+    /// An aggregator was made there before.
+    #[error("{} holds an aggregator already", path.display())]
     Exists {
-        /// The directory.
+        /// The directory that was named.
         path: PathBuf,
     },
-    /// Not initialised.
-    #[error("{} holds no aggregator: run 'fedlora-aggregator init --dir {}' first", path.display(), path.display())]
+    /// No aggregator was made there.
+    #[error("{} holds no aggregator", path.display())]
     NotInitialised {
-        /// The directory.
+        /// The directory that was named.
         path: PathBuf,
     },
-    /// A configuration that does not parse.
-    #[error("{}: {message}", path.display())]
+    /// A malformed configuration.
+    #[error("{}: {source}", path.display())]
     Config {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
-        /// The parser's message.
-        message: String,
+        /// Where and why it does not parse.
+        source: Box<toml::de::Error>,
     },
     /// An identity key of another length than 32 bytes.
     #[error("{} is not an identity key: 32 bytes are expected", path.display())]
     IdentityKey {
-        /// The file.
+        /// The file that was read or written.
         path: PathBuf,
     },
-    /// The certificate authority.
+    /// The certificate authority cannot be made or read.
     #[error("certificate authority: {0}")]
     Pki(#[from] PkiError),
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that was read or written.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
+}
+
+impl DirectoryError {
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Exists { path } => Some(Remedy::ChooseAnotherDirectory {
+                taken: path.clone(),
+            }),
+            Self::NotInitialised { path } => {
+                Some(Remedy::InitialiseDirectory { path: path.clone() })
+            }
+            Self::Config { .. } | Self::IdentityKey { .. } | Self::Pki(_) | Self::Io { .. } => None,
+        }
+    }
 }

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_protocol::crypto::os_rng;
-use fedlora_protocol::wire::codec;
+use fedlora_protocol::wire::codec::{self, CodecError};
 use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::hello::receive_hello;
+use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Connection, JoinServer};
-use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use crate::daemon::now;
+use crate::clock::Clock;
 use crate::directory::Opened;
-use crate::registry::{MemberRecord, Registry};
+use crate::registry::{MemberRecord, Registry, RegistryError};
 
 /// How long a member's certificate is valid.
 const MEMBER_DAYS: u32 = 365;
@@ -27,14 +27,15 @@ pub(crate) async fn serve(
     opened: Arc<Opened>,
     registry: Registry,
     address: String,
+    clock: Arc<dyn Clock>,
 ) {
     while let Some(accepted) = endpoint.accept().await {
         match accepted {
             Ok(connection) => {
                 let (opened, registry) = (Arc::clone(&opened), registry.clone());
-                let address = address.clone();
+                let (address, clock) = (address.clone(), Arc::clone(&clock));
                 tokio::spawn(async move {
-                    answer(connection, &opened, &registry, address).await;
+                    answer(connection, &opened, &registry, address, &*clock).await;
                 });
             }
             Err(error) => warn!(%error, "a joining connection failed"),
@@ -42,7 +43,13 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(connection: Connection, opened: &Opened, registry: &Registry, address: String) {
+async fn answer(
+    connection: Connection,
+    opened: &Opened,
+    registry: &Registry,
+    address: String,
+    clock: &dyn Clock,
+) {
     let (payload, reply) = match receive_hello(&connection, PATIENCE).await {
         Ok(hello) => hello,
         Err(error) => {
@@ -51,9 +58,10 @@ async fn answer(connection: Connection, opened: &Opened, registry: &Registry, ad
             return;
         }
     };
-    let response = match enrol(&payload, opened, registry, address) {
+    let response = match enrol(&payload, opened, registry, address, clock) {
         Ok(response) => response,
-        Err(reason) => {
+        Err(refusal) => {
+            let reason = refusal.to_string();
             warn!(%reason, from = %connection.remote_address(), "refused to let a member join");
             JoinResponse::Refused { reason }
         }
@@ -71,33 +79,28 @@ fn enrol(
     opened: &Opened,
     registry: &Registry,
     address: String,
-) -> Result<JoinResponse, String> {
-    let request: JoinRequest = codec::decode(payload).map_err(|error| error.to_string())?;
+    clock: &dyn Clock,
+) -> Result<JoinResponse, JoinRefusal> {
+    let request: JoinRequest = codec::decode(payload)?;
     if request.protocol != PROTOCOL {
-        return Err(format!(
-            "this aggregator speaks protocol {PROTOCOL}, the member {}: upgrade the older",
-            request.protocol
-        ));
+        return Err(JoinRefusal::Protocol {
+            found: request.protocol,
+        });
     }
     // The invitation first: who holds none learns nothing of what else would be wrong.
-    registry
-        .check(&request.name, &request.secret, now())
-        .map_err(|error| error.to_string())?;
+    registry.check(&request.name, &request.secret, clock.now())?;
     let proof = JoinRequest::proof_digest(&request.name, &request.certificate_request);
     request
         .identity
         .verify(&proof, &request.proof)
-        .map_err(|_| "the join request is not signed by the identity key in it".to_owned())?;
-    let issued = opened
-        .authority
-        .issue_member_certificate(
-            &request.certificate_request,
-            &request.name,
-            OffsetDateTime::now_utc(),
-            MEMBER_DAYS,
-            &mut os_rng(),
-        )
-        .map_err(|error| error.to_string())?;
+        .map_err(|_| JoinRefusal::Proof)?;
+    let issued = opened.authority.issue_member_certificate(
+        &request.certificate_request,
+        &request.name,
+        clock.date(),
+        MEMBER_DAYS,
+        &mut os_rng(),
+    )?;
     let record = MemberRecord {
         name: request.name.clone(),
         identity: request.identity,
@@ -107,16 +110,37 @@ fn enrol(
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect(),
-        joined: now(),
+        joined: clock.now(),
     };
-    registry
-        .redeem(&record, &request.secret, now())
-        .map_err(|error| error.to_string())?;
+    registry.redeem(&record, &request.secret, clock.now())?;
     info!(member = %record.name, identity = %record.identity.fingerprint(), "a member joined");
     Ok(JoinResponse::Welcome {
         federation: opened.config.federation.clone(),
-        certificate: issued.certificate.to_vec(),
+        certificate: issued.certificate.as_der().to_vec(),
         address,
         aggregator: opened.identity.public(),
     })
+}
+
+/// Why a member may not join. The words go to the member as they stand here.
+#[derive(Debug, thiserror::Error)]
+enum JoinRefusal {
+    /// A malformed request.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A request of another protocol version.
+    #[error("this aggregator speaks protocol {PROTOCOL}, the member {found}: upgrade the older")]
+    Protocol {
+        /// The member's version.
+        found: u16,
+    },
+    /// No open invitation, or a record that cannot be written.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The identity key's signature does not verify.
+    #[error("the join request is not signed by the identity key in it")]
+    Proof,
+    /// The certificate request is refused.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
 }

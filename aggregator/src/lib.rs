@@ -2,6 +2,7 @@
 //! updates up, and publishes the merged adapter. It never holds a base model, a tokenizer, a
 //! record, or a single member's delta.
 
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod directory;
@@ -9,7 +10,10 @@ pub mod engine;
 mod enrol;
 pub mod publish;
 pub mod registry;
+mod remedy;
 mod server;
 pub mod status;
 
-pub use daemon::{Aggregator, ServeError, now};
+pub use clock::{Clock, SystemClock};
+pub use daemon::{Aggregator, ServeError};
+pub use remedy::Remedy;

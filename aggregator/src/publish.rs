@@ -15,10 +15,12 @@ use fedlora_protocol::wire::{Unverified, Verified};
 
 use crate::directory::RunDirectory;
 
-/// Applies a mean delta to the global adapter.
+/// Decodes the unmasked sum into the weighted mean delta, and adds the mean times
+/// `server_learning_rate` to `part` of the global adapter. Gives the new adapter and the mean.
 ///
 /// # Errors
-/// A sum that is none, or values that are no longer finite.
+/// [`PublishError::Sum`] for a sum of nobody or out of range, [`PublishError::Adapter`] for values
+/// that are no longer finite.
 pub fn apply(
     global: &Adapter,
     part: &Layout,
@@ -35,21 +37,22 @@ pub fn apply(
     Ok((next, mean))
 }
 
-/// Who is in a round's sum.
+/// The members in a round's sum, and those that dropped out.
 #[derive(Debug)]
-pub struct Outcome {
-    /// The members in the sum.
+pub struct Participation {
+    /// The members whose updates are in the sum.
     pub survivors: Vec<MemberIndex>,
-    /// Those that are not.
+    /// The members of the round that are not in the sum.
     pub dropped: Vec<MemberIndex>,
     /// The digest of keys and survivor list.
     pub transcript: Digest,
 }
 
-/// Signs the result of a round.
+/// Signs the result of a round with the operator's `key`, chained to the result whose digest is
+/// `previous`.
 pub fn sign_result(
     open: &Open,
-    outcome: Outcome,
+    participation: Participation,
     adapter: &Adapter,
     mean: &WeightedMean,
     previous: Digest,
@@ -61,10 +64,10 @@ pub fn sign_result(
         attempt: open.attempt,
         adapter: adapter.digest(),
         total_weight: mean.weight,
-        transcript: outcome.transcript,
+        transcript: participation.transcript,
         previous,
-        survivors: outcome.survivors,
-        dropped: outcome.dropped,
+        survivors: participation.survivors,
+        dropped: participation.dropped,
         train_loss: mean.train_loss,
         eval_loss: mean.eval_loss,
     };
@@ -99,19 +102,19 @@ fn append_line(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> 
 /// Why a round's outcome could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The sum is none.
+    /// The sum holds no update, or is out of range.
     #[error(transparent)]
     Sum(#[from] FixedError),
-    /// The sum does not fit the adapter.
+    /// The mean does not fit the adapter, or makes a value that is not finite.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The adapter's files.
+    /// The adapter's PEFT files cannot be written.
     #[error(transparent)]
     Peft(#[from] peft::PeftError),
-    /// The results file.
+    /// The results file cannot be appended to.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The results file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

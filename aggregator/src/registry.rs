@@ -17,16 +17,17 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{Directory, DirectoryError, io_error};
+use crate::remedy::Remedy;
 
 /// An open invitation. The secret itself is in the token alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invitation {
-    /// Whom it is for.
+    /// The invited member's name.
     pub name: MemberName,
     /// The digest of the one-time secret.
     pub secret: Digest,
-    /// When it expires.
+    /// The last moment at which it is taken.
     pub expires: Timestamp,
 }
 
@@ -34,15 +35,15 @@ pub struct Invitation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberRecord {
-    /// Its name.
+    /// The member's name, unique in the federation.
     pub name: MemberName,
-    /// Its identity key.
+    /// The public half of its identity key (Ed25519).
     pub identity: IdentityPublic,
-    /// The digest of its TLS public key.
+    /// The digest of its TLS public key, as [`Peer::key`](fedlora_transport::Peer) shows it.
     pub certificate_key: Digest,
     /// Its certificate's serial number, in hexadecimal.
     pub serial: String,
-    /// When it joined.
+    /// When its invitation was redeemed.
     pub joined: Timestamp,
 }
 
@@ -53,7 +54,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry of a directory.
+    /// The registry in an operator's directory. Reads nothing yet.
     pub fn new(directory: Directory) -> Self {
         Self { directory }
     }
@@ -145,10 +146,10 @@ impl Registry {
         Ok(())
     }
 
-    /// A member by name.
+    /// A member by name; nothing where none has joined by it.
     ///
     /// # Errors
-    /// A record that cannot be read.
+    /// [`RegistryError::Record`] or [`RegistryError::Directory`] for a record that cannot be read.
     pub fn member(&self, name: &MemberName) -> Result<Option<MemberRecord>, RegistryError> {
         let path = self.member_path(name);
         match fs::read_to_string(&path) {
@@ -158,10 +159,10 @@ impl Registry {
         }
     }
 
-    /// All members, by name.
+    /// All members, in the order of their names.
     ///
     /// # Errors
-    /// A record that cannot be read.
+    /// As [`Registry::member`].
     pub fn members(&self) -> Result<Vec<MemberRecord>, RegistryError> {
         let folder = self.directory.members();
         let mut members = Vec::new();
@@ -194,46 +195,57 @@ impl Registry {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: PathBuf, text: &str) -> Result<T, RegistryError> {
-    serde_json::from_str(text).map_err(|error| RegistryError::Record {
-        path,
-        message: error.to_string(),
-    })
+    serde_json::from_str(text).map_err(|source| RegistryError::Record { path, source })
 }
 
 /// What is wrong with an invitation or a member.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The name is taken.
+    /// A member has joined by that name.
     #[error("{name} has joined already: a member's name is not given twice")]
     Joined {
-        /// The name.
+        /// The name that was asked for.
         name: MemberName,
     },
     /// No open invitation with that secret.
     #[error(
-        "there is no open invitation for {name} with this secret: it was used, replaced or never made; ask the operator for a new one"
+        "there is no open invitation for {name} with this secret: it was used, replaced or never \
+         made; ask the operator for a new one"
     )]
     NotInvited {
-        /// The name.
+        /// The name that was asked for.
         name: MemberName,
     },
-    /// Too late.
+    /// The invitation's time is over.
     #[error("the invitation for {name} has expired: ask the operator for a new one")]
     Expired {
-        /// The name.
+        /// The name that was asked for.
         name: MemberName,
     },
-    /// A file that is no record.
-    #[error("{}: {message}", path.display())]
+    /// A malformed invitation or member record.
+    #[error("{}: {source}", path.display())]
     Record {
-        /// The file.
+        /// The record's file.
         path: PathBuf,
-        /// The parser's message.
-        message: String,
+        /// Where and why it does not parse.
+        source: serde_json::Error,
     },
-    /// The directory.
+    /// A file cannot be read or written.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+}
+
+impl RegistryError {
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Directory(error) => error.remedy(),
+            Self::Joined { .. }
+            | Self::NotInvited { .. }
+            | Self::Expired { .. }
+            | Self::Record { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -316,6 +328,23 @@ mod tests {
         let listen: SocketAddr = "127.0.0.1:4433".parse().unwrap();
         let config = AggregatorConfig::new("test", listen).unwrap();
         let again = Directory::init(folder.path(), &config, OffsetDateTime::UNIX_EPOCH);
-        assert!(matches!(again, Err(DirectoryError::Exists { .. })));
+        let error = again.unwrap_err();
+        assert!(matches!(error, DirectoryError::Exists { .. }));
+        assert!(matches!(
+            error.remedy(),
+            Some(Remedy::ChooseAnotherDirectory { taken }) if taken == folder.path()
+        ));
+        assert!(!error.to_string().contains("--"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_without_an_aggregator_is_to_be_initialised() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Directory::open(folder.path()).unwrap_err();
+        assert!(matches!(
+            error.remedy(),
+            Some(Remedy::InitialiseDirectory { path }) if path == folder.path()
+        ));
+        assert!(!error.to_string().contains("--"), "{error}");
     }
 }

@@ -10,41 +10,41 @@ use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::ids::MemberName;
 use serde::{Deserialize, Serialize};
 
-/// The state of a run.
+/// The state of a run, as one JSON document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The version of this document's form.
+    /// The version of this document's schema: 1.
     pub schema_version: u32,
-    /// The federation.
+    /// The federation's name.
     pub federation: String,
-    /// The run's id.
+    /// The run's identifier, in hexadecimal.
     pub run: String,
     /// `gathering`, `running`, `finished` or `failed`.
     pub state: RunState,
-    /// Why it failed, where it did.
+    /// Why the run failed, where it did.
     pub failure: Option<String>,
     /// Rounds that the plan asks for.
     pub rounds_planned: u32,
     /// Rounds that are done.
     pub rounds_done: u32,
-    /// The phase of the round at hand.
+    /// The current round's phase; nothing between rounds.
     pub phase: Option<String>,
     /// The run's members, or those that are ready.
     pub members: Vec<MemberStatus>,
-    /// The digest of the newest global adapter.
+    /// The digest of the newest global adapter, in hexadecimal; nothing before the first round.
     pub adapter: Option<String>,
     /// When this was written.
     pub updated: Timestamp,
-    /// The serving process.
+    /// The process id of the aggregator that serves the run.
     pub pid: u32,
 }
 
-/// One member, as the aggregator sees it.
+/// A member's part in the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberStatus {
-    /// Its name.
+    /// The member's name.
     pub name: MemberName,
-    /// Whether it is connected.
+    /// Whether its control stream is open.
     pub connected: bool,
     /// Rounds whose sum it is in.
     pub rounds: u32,
@@ -56,7 +56,7 @@ pub struct MemberStatus {
 pub enum RunState {
     /// Waiting for members.
     Gathering,
-    /// In its rounds.
+    /// The cohort is complete, and rounds are left.
     Running,
     /// All rounds done.
     Finished,
@@ -68,7 +68,7 @@ impl Status {
     /// Writes the status whole.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error for the file or its folder.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self).expect("a status has text keys");
         write_atomic(path, &text, Access::Everyone)
@@ -77,7 +77,7 @@ impl Status {
     /// Reads what was written last; nothing where no run was served yet.
     ///
     /// # Errors
-    /// The system's, or a file that is no status.
+    /// The system's error, or [`io::ErrorKind::InvalidData`] for a malformed file.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         match fs::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes)

@@ -17,10 +17,9 @@ use fedlora_transport::endpoint::resolve;
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{
-    Connection, Credentials, Limits, StreamKind, Traffic, TransportError, connect,
+    Certificate, Connection, Credentials, Limits, RecvStream, SendStream, StreamKind, Traffic,
+    TransportError, connect,
 };
-use quinn::{RecvStream, SendStream};
-use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -46,7 +45,7 @@ impl Link {
     pub async fn open(
         address: &str,
         credentials: &Credentials,
-        authority: &CertificateDer<'static>,
+        authority: &Certificate,
     ) -> Result<Self, LinkError> {
         let addresses = resolve(address).await?;
         let connection = connect(addresses[0], credentials, authority, Limits::default()).await?;

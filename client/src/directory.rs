@@ -20,9 +20,8 @@ use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
 use fedlora_protocol::plan::{Floors, Roster};
 use fedlora_protocol::round::participant::{LedgerError, LedgerState, RoundLedger};
-use fedlora_transport::pki::{PkiError, certificate_from_pem, certificate_to_pem};
-use fedlora_transport::{Credentials, TlsKeyPair};
-use rustls_pki_types::CertificateDer;
+use fedlora_transport::pki::PkiError;
+use fedlora_transport::{Certificate, Credentials, TlsKeyPair};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -59,7 +58,7 @@ pub struct Membership {
     /// The key and certificate of its connections.
     pub credentials: Credentials,
     /// The pinned certificate authority.
-    pub authority: CertificateDer<'static>,
+    pub authority: Certificate,
 }
 
 impl MemberDirectory {
@@ -89,21 +88,13 @@ impl MemberDirectory {
         config: &MemberConfig,
         identity: &IdentityKey,
         tls: &TlsKeyPair,
-        certificate: &CertificateDer<'_>,
-        authority: &CertificateDer<'_>,
+        certificate: &Certificate,
+        authority: &Certificate,
     ) -> Result<(), DirectoryError> {
         self.write("identity.key", identity.expose().as_slice(), Access::Owner)?;
         self.write("tls.key", tls.to_pem().as_bytes(), Access::Owner)?;
-        self.write(
-            "tls.pem",
-            certificate_to_pem(certificate).as_bytes(),
-            Access::Everyone,
-        )?;
-        self.write(
-            "ca.pem",
-            certificate_to_pem(authority).as_bytes(),
-            Access::Everyone,
-        )?;
+        self.write("tls.pem", certificate.to_pem().as_bytes(), Access::Everyone)?;
+        self.write("ca.pem", authority.to_pem().as_bytes(), Access::Everyone)?;
         let text = toml::to_string_pretty(config).expect("a configuration is a TOML table");
         self.write("fedlora.toml", text.as_bytes(), Access::Everyone)
     }
@@ -133,12 +124,12 @@ impl MemberDirectory {
         let seed = <&[u8; 32]>::try_from(seed.as_slice())
             .map_err(|_| DirectoryError::IdentityKey { path })?;
         let tls = TlsKeyPair::from_pem(&Zeroizing::new(directory.read_text("tls.key")?))?;
-        let certificate = certificate_from_pem(&directory.read_text("tls.pem")?)?;
+        let certificate = Certificate::from_pem(&directory.read_text("tls.pem")?)?;
         let membership = Membership {
             config,
             identity: IdentityKey::from_bytes(seed),
             credentials: Credentials::new(certificate, &tls)?,
-            authority: certificate_from_pem(&directory.read_text("ca.pem")?)?,
+            authority: Certificate::from_pem(&directory.read_text("ca.pem")?)?,
         };
         Ok((directory, membership))
     }

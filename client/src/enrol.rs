@@ -15,8 +15,9 @@ use fedlora_protocol::wire::token::InviteToken;
 use fedlora_transport::endpoint::resolve;
 use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
-use fedlora_transport::{CaFingerprint, Limits, TlsKeyPair, TransportError, join_connect};
-use rustls_pki_types::CertificateDer;
+use fedlora_transport::{
+    CaFingerprint, Certificate, Limits, TlsKeyPair, TransportError, join_connect,
+};
 
 use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};
 
@@ -64,7 +65,7 @@ pub async fn join(
         } => (federation, certificate, address, aggregator),
         JoinResponse::Refused { reason } => return Err(JoinError::Refused { reason }),
     };
-    let certificate = CertificateDer::from(certificate);
+    let certificate = Certificate::from_der(certificate);
     let peer = Peer::from_certificate(&certificate)?;
     if peer.name != token.name || peer.key != tls.digest() {
         return Err(JoinError::OtherCertificate { name: peer.name });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_aggregator::engine::RunEvent;
-use fedlora_aggregator::{Aggregator, now};
+use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
 use fedlora_client::participant::{Outcome, Participant, ParticipantError};
@@ -17,6 +17,7 @@ use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::Contribution;
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::round::coordinator::Reject;
 use fedlora_protocol::round::participant::{
     ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, ReadyToMask, RoundContext,
 };
@@ -33,6 +34,7 @@ use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemoryS
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{Connection, Limits, StreamKind, TransportError, connect, join_connect};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -99,7 +101,8 @@ struct Served {
 impl Served {
     fn new(members: usize) -> Self {
         let federation = Federation::new();
-        let aggregator = Aggregator::bind(&federation.operator()).expect("the ports are free");
+        let aggregator = Aggregator::bind(&federation.operator(), Arc::new(SystemClock))
+            .expect("the ports are free");
         let (registry, fingerprint) = (aggregator.registry(), aggregator.fingerprint());
         let (sender, events) = mpsc::unbounded_channel();
         let run = aggregator.run(plan(members), sender);
@@ -122,12 +125,12 @@ impl Served {
     async fn join(&self, member: &str) -> (MemberDirectory, Membership) {
         let home = self.federation.home(member);
         let address = self.federation.join_listen().to_string();
-        let expires = now().after(Duration::from_secs(600));
+        let expires = SystemClock.now().after(Duration::from_secs(600));
         let name = member.parse().expect("a name");
         let token = self
             .registry
             .invite(name, address, self.fingerprint, expires);
-        enrol::join(&token.expect("an invitation"), &home, now())
+        enrol::join(&token.expect("an invitation"), &home, SystemClock.now())
             .await
             .expect("the member joins");
         MemberDirectory::open(&home).expect("the member has joined")
@@ -146,7 +149,7 @@ impl Served {
     }
 
     /// Waits for the end of the run: the result, and the messages that were not taken.
-    async fn end(mut self) -> (RoundResult, Vec<(MemberIndex, String)>) {
+    async fn end(mut self) -> (RoundResult, Vec<(MemberIndex, Reject)>) {
         self.serving
             .await
             .expect("the aggregator does not panic")
@@ -166,7 +169,7 @@ impl Served {
 }
 
 /// Runs a federation of four honest members and the hostile one.
-async fn run_with(how: Hostility) -> Vec<(MemberIndex, String)> {
+async fn run_with(how: Hostility) -> Vec<(MemberIndex, Reject)> {
     let run = async {
         let served = Served::new(5);
         let mut honest = JoinSet::new();

@@ -1,6 +1,7 @@
 //! What each command does.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -8,7 +9,7 @@ use fedlora_aggregator::config::AggregatorConfig;
 use fedlora_aggregator::directory::{Directory, DirectoryError};
 use fedlora_aggregator::registry::{Registry, RegistryError};
 use fedlora_aggregator::status::{RunState, Status};
-use fedlora_aggregator::{Aggregator, ServeError, now};
+use fedlora_aggregator::{Aggregator, Clock, ServeError, SystemClock};
 use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::RunPlan;
@@ -81,7 +82,7 @@ fn init(dir: &Path, config: &AggregatorConfig, format: Format) -> Result<(), Fai
 
 fn invite(dir: &Path, member: MemberName, hours: u64, format: Format) -> Result<(), Failure> {
     let (directory_, opened) = Directory::open(dir).map_err(directory)?;
-    let expires = now().after(Duration::from_secs(hours * 3600));
+    let expires = SystemClock.now().after(Duration::from_secs(hours * 3600));
     let address = opened.config.join_address();
     let token = Registry::new(directory_)
         .invite(member, address, opened.authority.fingerprint(), expires)
@@ -121,7 +122,7 @@ async fn serve(dir: &Path, plan: &Path, format: Format) -> Result<(), Failure> {
     let plan = RunPlan::from_toml(&text)
         .with_context(|| format!("{}", plan.display()))
         .map_err(configuration)?;
-    let aggregator = Aggregator::bind(dir).map_err(serving)?;
+    let aggregator = Aggregator::bind(dir, Arc::new(SystemClock)).map_err(serving)?;
     let (events, mut watched) = mpsc::unbounded_channel();
     let run = async { aggregator.run(plan, events).await.map_err(serving) };
     let run = tokio::select! {

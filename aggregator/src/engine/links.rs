@@ -1,4 +1,4 @@
-//! Who is connected, since when not, and how to reach each member.
+//! The members' connections: who has one, when one broke, and how to reach each member.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
 
-use super::SessionId;
+use super::messages::SessionId;
 
 /// The members' connections.
 #[derive(Debug, Default)]
@@ -56,7 +56,8 @@ impl Links {
         self.open.len()
     }
 
-    /// Since when a member's connection has been broken; since ever, where it had none.
+    /// When a member's connection broke: the Unix epoch where it never had one, nothing while it
+    /// has one.
     pub(super) fn broken_since(&self, member: &MemberName) -> Option<Timestamp> {
         if self.is_connected(member) {
             return None;

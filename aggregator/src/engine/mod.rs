@@ -1,135 +1,66 @@
 //! The one task that owns the run. Sessions send it what members say; it decides, stores,
 //! and answers through each member's outbox. Steps 8 to 10 of the round.
+//!
+//! A run goes through phases. Each owns its data and is consumed into the next:
+//!
+//! | phase | owns | ends with |
+//! |---|---|---|
+//! | `gathering` | the members that are ready | a complete cohort |
+//! | `running` | the chain of adapters and results | the last round, or a failure |
+//! | `current_round` | one attempt: coordinator, running sum | a `closed_round`: done or failed |
+//! | `farewell` | how far the run came | every member gone |
 
+mod chain;
+mod closed_round;
 mod cohort;
+mod context;
+mod current_round;
+mod failure;
+mod farewell;
+mod gathering;
 mod links;
-mod round;
-mod rounds;
+mod messages;
+mod progress;
+mod refusal;
+mod running;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod tally;
 
-use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::RingSum;
-use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
-use fedlora_protocol::wire::Unverified;
-use fedlora_protocol::wire::messages::{
-    PhaseName, RoundFailure, RoundResult, ToAggregator, ToMember, UpdateClaim,
-};
-use tokio::sync::{mpsc, oneshot};
+use fedlora_protocol::ids::RunId;
+use fedlora_protocol::plan::PlanError;
+use tokio::sync::mpsc;
 
-pub use rounds::{Engine, EngineSetup, RunFailure};
+use context::RunContext;
+use gathering::Gathering;
 
-/// One connection of a member; a newer one of the same member replaces it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SessionId(pub u64);
+pub use cohort::Shortfall;
+pub use context::EngineSetup;
+pub use failure::RunFailure;
+pub use messages::{RunEvent, SessionId, ToEngine};
+pub use refusal::{MemberRefusal, UploadRefusal};
 
-/// What sessions tell the engine.
+/// A run that has not begun: its plan was checked, nobody has been told of it.
 #[derive(Debug)]
-pub enum ToEngine {
-    /// A member's control stream is open.
-    Connected {
-        /// Who.
-        member: MemberName,
-        /// Which connection.
-        session: SessionId,
-        /// Where to send what it is to be told.
-        outbox: mpsc::UnboundedSender<ToMember>,
-    },
-    /// A connection broke.
-    Disconnected {
-        /// Who.
-        member: MemberName,
-        /// Which connection.
-        session: SessionId,
-    },
-    /// A member sent a control message.
-    Message {
-        /// Who.
-        member: MemberName,
-        /// What.
-        message: Box<ToAggregator>,
-    },
-    /// A member wants to upload its masked update.
-    UploadBegins {
-        /// Who.
-        member: MemberName,
-        /// The digest of the M0 that it answers.
-        open: Digest,
-        /// The vector's length, as claimed.
-        length: u64,
-        /// Where to store it, or why not.
-        reply: oneshot::Sender<Result<PathBuf, String>>,
-    },
-    /// A masked update is stored durably.
-    Uploaded {
-        /// Who.
-        member: MemberName,
-        /// The digest of the M0 that it answers.
-        open: Digest,
-        /// Its signed digest; the transfer checked that the bytes have it.
-        claim: Unverified<UpdateClaim>,
-        /// Whether it is in.
-        reply: oneshot::Sender<Result<(), String>>,
-    },
-    /// A member asks for an adapter's values.
-    FetchAdapter {
-        /// The adapter's digest.
-        adapter: Digest,
-        /// Its f32 values, little-endian; none where it is not the newest.
-        reply: oneshot::Sender<Option<Arc<Vec<u8>>>>,
-    },
-}
+pub struct Engine(RunContext);
 
-/// What the engine tells whoever watches the run.
-#[derive(Debug, Clone)]
-pub enum RunEvent {
-    /// A member is ready.
-    MemberReady {
-        /// Who.
-        member: MemberName,
-        /// How many are.
-        ready: usize,
-        /// How many the plan asks for.
-        needed: usize,
-    },
-    /// A round is opened.
-    RoundOpened {
-        /// Which.
-        round: RoundNumber,
-        /// Which try.
-        attempt: Attempt,
-    },
-    /// A phase begins.
-    Phase {
-        /// Of which round.
-        round: RoundNumber,
-        /// Which.
-        phase: PhaseName,
-    },
-    /// A round is done.
-    RoundDone {
-        /// What it came to.
-        result: RoundResult,
-        /// The unmasked sum: what the aggregator learned, and all it learned.
-        sum: Arc<RingSum>,
-        /// Where the adapter is published.
-        folder: PathBuf,
-    },
-    /// A round failed.
-    RoundFailed {
-        /// Which.
-        round: RoundNumber,
-        /// Which try.
-        attempt: Attempt,
-        /// Why.
-        reason: RoundFailure,
-    },
-    /// A member's message was not taken.
-    Rejected {
-        /// Whose.
-        member: MemberIndex,
-        /// Why.
-        reason: String,
-    },
+impl Engine {
+    /// Prepares a run that takes its messages from `inbox`.
+    ///
+    /// # Errors
+    /// A plan that cannot be protected or encoded.
+    pub fn new(setup: EngineSetup, inbox: mpsc::Receiver<ToEngine>) -> Result<Self, PlanError> {
+        Ok(Self(RunContext::new(setup, inbox)?))
+    }
+
+    /// Gathers the cohort, runs the rounds, and lets the members go.
+    ///
+    /// # Errors
+    /// [`RunFailure`] where the run ends before its plan does. The members are told.
+    pub async fn run(self) -> Result<RunId, RunFailure> {
+        let farewell = match Gathering::begin(self.0).complete().await {
+            Ok(running) => running.run_rounds().await,
+            Err(farewell) => *farewell,
+        };
+        farewell.see_off().await
+    }
 }

@@ -9,7 +9,9 @@ use fedlora_protocol::wire::session::{MemberHello, PROTOCOL};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
-use fedlora_transport::{Connection, MemberConnection, StreamKind, TransportError};
+use fedlora_transport::{
+    Connection, MemberConnection, RecvStream, SendStream, StreamKind, TransportError,
+};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -84,33 +86,28 @@ async fn greet(
 ) -> Result<(), SessionError> {
     let (payload, reply) = receive_hello(connection, PATIENCE).await?;
     let refusal = match codec::decode::<MemberHello>(&payload) {
-        Err(error) => Some(error.to_string()),
-        Ok(hello) if hello.protocol != PROTOCOL => Some(format!(
-            "this aggregator speaks protocol {PROTOCOL}, release {} of the member speaks {}: \
-             upgrade the older",
-            hello.release.chars().take(40).collect::<String>(),
-            hello.protocol
-        )),
+        Err(error) => Some(HelloRefusal::Malformed(error)),
+        Ok(hello) if hello.protocol != PROTOCOL => Some(HelloRefusal::Protocol {
+            release: hello.release.chars().take(40).collect(),
+            found: hello.protocol,
+        }),
         Ok(_) => match registry.member(name)? {
             Some(record) if record.certificate_key == *key => None,
-            _ => Some(format!(
-                "{name} is not a member of this federation any more"
-            )),
+            _ => Some(HelloRefusal::NotAMember { name: name.clone() }),
         },
     };
     match refusal {
         None => Ok(reply.accept(&[]).await?),
-        Some(reason) => {
+        Some(refusal) => {
+            let reason = refusal.to_string();
             reply.refuse(&reason).await?;
             connection.close(CloseCode::NotAMember, &reason);
-            Err(SessionError::Refused { reason })
+            Err(refusal.into())
         }
     }
 }
 
-async fn control_stream(
-    connection: &Connection,
-) -> Result<(quinn::SendStream, quinn::RecvStream), SessionError> {
+async fn control_stream(connection: &Connection) -> Result<(SendStream, RecvStream), SessionError> {
     match connection.accept().await? {
         (StreamKind::Control, send, recv) => Ok((send, recv)),
         _ => Err(SessionError::NoControl),
@@ -118,7 +115,7 @@ async fn control_stream(
 }
 
 async fn read_control(
-    recv: &mut quinn::RecvStream,
+    recv: &mut RecvStream,
     member: &MemberName,
     engine: &mpsc::Sender<ToEngine>,
 ) -> Result<(), SessionError> {
@@ -171,19 +168,44 @@ fn is_goodbye(error: &TransportError) -> bool {
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionError {
-    /// The connection.
+    /// The connection broke.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A message that is none.
+    /// A malformed message.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// The members' records.
+    /// The member's record cannot be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// The member was refused.
-    #[error("{reason}")]
-    Refused { reason: String },
+    #[error(transparent)]
+    Refused(#[from] HelloRefusal),
     /// The first stream was not a control stream, or there was none.
     #[error("the member opened no control stream")]
     NoControl,
+}
+
+/// Why a member's hello is refused. The words go to the member as they stand here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HelloRefusal {
+    /// A malformed hello.
+    #[error(transparent)]
+    Malformed(CodecError),
+    /// Another version of the protocol.
+    #[error(
+        "this aggregator speaks protocol {PROTOCOL}, release {release} of the member speaks \
+         {found}: upgrade the older"
+    )]
+    Protocol {
+        /// The member's release, cut at 40 characters.
+        release: String,
+        /// The protocol that the member speaks.
+        found: u16,
+    },
+    /// A certificate of the federation's, for a member that has no record or another key.
+    #[error("{name} is not a member of this federation any more")]
+    NotAMember {
+        /// The name in the certificate.
+        name: MemberName,
+    },
 }

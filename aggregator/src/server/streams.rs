@@ -12,7 +12,7 @@ use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, FileSink, Manifest, MemorySource,
 };
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
-use quinn::{RecvStream, SendStream};
+use fedlora_transport::{RecvStream, SendStream};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};
 
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     }
     // The member may be gone already; all it needed, it has.
     let _ = send.finish();
-    let _ = send.stopped().await;
+    send.acknowledged().await;
     Ok(())
 }
 
@@ -59,16 +59,16 @@ async fn take_update(
     claim: Unverified<UpdateClaim>,
     length: u64,
 ) -> Result<(), StreamError> {
-    let place = ask(engine, |reply| ToEngine::UploadBegins {
+    let admitted = ask(engine, |reply| ToEngine::UploadBegins {
         member: member.clone(),
         open,
         length,
         reply,
     })
     .await?;
-    let path = match place {
+    let path = match admitted {
         Ok(path) => path,
-        Err(reason) => return refuse(send, reason).await,
+        Err(refusal) => return refuse(send, refusal.to_string()).await,
     };
     let mut sink = match FileSink::new(&path) {
         Ok(sink) => sink,
@@ -96,7 +96,7 @@ async fn take_update(
     .await?;
     match verdict {
         Ok(()) => answer(send, StreamReply::Accepted).await,
-        Err(reason) => refuse(send, reason).await,
+        Err(refusal) => refuse(send, refusal.to_string()).await,
     }
 }
 
@@ -143,19 +143,19 @@ async fn answer(send: &mut SendStream, reply: StreamReply) -> Result<(), StreamE
 /// Why a bulk stream ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// The transfer.
+    /// The transfer failed.
     #[error(transparent)]
     Bulk(#[from] BulkError),
-    /// A frame.
+    /// The stream broke, or carried a malformed frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A header that is none.
+    /// A malformed header.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// No header in time.
+    /// The member opened a stream and did not say what for.
     #[error("the member sent no stream header in time")]
     NoHeader,
-    /// The engine is gone.
+    /// The engine has ended.
     #[error("the run is over")]
     RunOver,
 }

@@ -16,8 +16,7 @@ use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::Floors;
 use fedlora_protocol::round::participant::RoundLedger;
-use fedlora_transport::Credentials;
-use rustls_pki_types::CertificateDer;
+use fedlora_transport::{Certificate, Credentials};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::directory::{Membership, RosterPin};
@@ -35,7 +34,7 @@ pub struct Participant {
     pub(crate) floors: Floors,
     pub(crate) identity: Arc<IdentityKey>,
     pub(crate) credentials: Credentials,
-    pub(crate) authority: CertificateDer<'static>,
+    pub(crate) authority: Certificate,
     pub(crate) work: Arc<LocalWork>,
     pub(crate) ledger: Box<dyn RoundLedger + Send>,
     pub(crate) pin: Box<dyn RosterPin + Send>,

@@ -8,22 +8,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{RecvStream, SendStream, VarInt};
+use quinn::VarInt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::error::{Place, TransportError, printable};
+pub use super::close::CloseCode;
+
+use super::error::{PeerContext, TransportError, printable};
 use super::frame::{FrameError, Stop, read_full};
+use super::stream::{RecvStream, SendStream};
 
 /// What a stream is for: its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum StreamKind {
-    /// The first exchange of a connection.
+    /// The first exchange of a connection ([`hello`](super::hello)).
     Hello = 1,
-    /// Messages of the round.
+    /// Control messages, such as those of the round.
     Control = 2,
-    /// One large object.
+    /// One large object ([`bulk`](super::bulk)).
     Bulk = 3,
 }
 
@@ -40,24 +43,6 @@ impl StreamKind {
             other => Err(other),
         }
     }
-}
-
-/// Codes with which this side closes a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum CloseCode {
-    /// All is done.
-    Done = 0,
-    /// Too many connections.
-    Busy = 1,
-    /// The certificate verified, but it does not name a member.
-    NotAMember = 2,
-    /// The peer broke the protocol.
-    Protocol = 3,
-    /// The program ends.
-    ShuttingDown = 4,
-    /// A newer connection of the same member took its place.
-    Replaced = 5,
 }
 
 /// Bytes of UDP payload, both ways: handshake, headers, acknowledgements and retransmissions
@@ -79,7 +64,7 @@ struct Inner {
     quic: quinn::Connection,
     /// A client's own endpoint, which lives as long as its one connection.
     endpoint: Option<quinn::Endpoint>,
-    place: Place,
+    peer: PeerContext,
     /// A server's count of open connections.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -88,13 +73,13 @@ impl Connection {
     pub(super) fn new(
         quic: quinn::Connection,
         endpoint: Option<quinn::Endpoint>,
-        place: Place,
+        peer: PeerContext,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self(Arc::new(Inner {
             quic,
             endpoint,
-            place,
+            peer,
             _permit: permit,
         }))
     }
@@ -104,7 +89,7 @@ impl Connection {
         self.0.quic.remote_address()
     }
 
-    /// Bytes so far.
+    /// UDP bytes so far.
     pub fn traffic(&self) -> Traffic {
         let stats = self.0.quic.stats();
         Traffic {
@@ -123,16 +108,17 @@ impl Connection {
     /// # Errors
     /// [`TransportError`] when the connection has ended.
     pub async fn open(&self, kind: StreamKind) -> Result<(SendStream, RecvStream), TransportError> {
-        let (mut send, recv) = self
+        let (send, recv) = self
             .0
             .quic
             .open_bi()
             .await
-            .map_err(|error| TransportError::from_connection(error, &self.0.place))?;
+            .map_err(|error| TransportError::from_connection(error, &self.0.peer))?;
+        let (mut send, recv) = (SendStream::new(send), RecvStream::new(recv));
         self.prioritise(&send, kind)?;
         send.write_all(&[kind as u8])
             .await
-            .map_err(|error| self.explain(FrameError::Io(error.into())))?;
+            .map_err(|error| self.explain(FrameError::Io(error)))?;
         send.flush()
             .await
             .map_err(|error| self.explain(FrameError::Io(error)))?;
@@ -147,12 +133,13 @@ impl Connection {
     /// [`TransportError::Unexpected`] for an unknown kind; the stream is dropped and the connection
     /// stays. Others when the connection has ended.
     pub async fn accept(&self) -> Result<(StreamKind, SendStream, RecvStream), TransportError> {
-        let (send, mut recv) = self
+        let (send, recv) = self
             .0
             .quic
             .accept_bi()
             .await
-            .map_err(|error| TransportError::from_connection(error, &self.0.place))?;
+            .map_err(|error| TransportError::from_connection(error, &self.0.peer))?;
+        let (send, mut recv) = (SendStream::new(send), RecvStream::new(recv));
         let mut first = [0];
         read_full(&mut recv, &mut first)
             .await
@@ -172,20 +159,20 @@ impl Connection {
     /// connection's own end if it has ended, the frame's error otherwise.
     pub fn explain(&self, error: FrameError) -> TransportError {
         match self.0.quic.close_reason() {
-            Some(reason) => TransportError::from_connection(reason, &self.0.place),
+            Some(reason) => TransportError::from_connection(reason, &self.0.peer),
             None => TransportError::Frame(error),
         }
     }
 
     /// Waits for the connection to end, and says why.
     pub async fn closed(&self) -> TransportError {
-        TransportError::from_connection(self.0.quic.closed().await, &self.0.place)
+        TransportError::from_connection(self.0.quic.closed().await, &self.0.peer)
     }
 
     /// Why the connection ended, if it has.
     pub fn close_reason(&self) -> Option<TransportError> {
         let reason = self.0.quic.close_reason()?;
-        Some(TransportError::from_connection(reason, &self.0.place))
+        Some(TransportError::from_connection(reason, &self.0.peer))
     }
 
     /// Closes the connection at once; what has not been acknowledged is lost. The peer is shown the

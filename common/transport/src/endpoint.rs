@@ -6,81 +6,30 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, IdleTimeout, TransportConfig, VarInt};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use quinn::{Endpoint, VarInt};
+use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::connection::{CloseCode, Connection};
-use super::error::{Place, TransportError};
-use super::pki::{CaFingerprint, Credentials, Peer, PkiError, SERVER_NAME};
+use super::accept::Accepted;
+use super::close::CloseCode;
+use super::connection::Connection;
+use super::error::{PeerContext, TransportError};
+use super::limits::Limits;
+use super::pki::{
+    CaFingerprint, Certificate, Credentials, Peer, PkiError, RevocationList, SERVER_NAME,
+};
 use super::tls::{
     self, ALPN_FEDERATION, ALPN_JOIN, ServerVerifier, TlsError, client_config, join_client_config,
 };
 
-/// Limits of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections that a server keeps open at a time.
-    pub connections: usize,
-    /// Handshakes that a server does at a time.
-    pub handshakes: usize,
-    /// Streams that the peer may have open at a time.
-    pub streams: u32,
-    /// Silence after which a connection is taken for dead. Keep-alives go out at a third of it.
-    pub idle: Duration,
-    /// Time for a handshake.
-    pub handshake: Duration,
-    /// Bytes in flight that are buffered for one stream.
-    pub stream_window: u32,
-    /// Bytes in flight that are buffered for one connection.
-    pub connection_window: u32,
-}
-
-impl Default for Limits {
-    /// For a federation of up to 250 members on links of up to 1 Gbit/s at 60 ms.
-    fn default() -> Self {
-        Self {
-            connections: 512,
-            handshakes: 64,
-            streams: 16,
-            idle: Duration::from_secs(30),
-            handshake: Duration::from_secs(10),
-            stream_window: 4 << 20,
-            connection_window: 8 << 20,
-        }
-    }
-}
-
-impl Limits {
-    fn transport(&self) -> Arc<TransportConfig> {
-        let mut transport = TransportConfig::default();
-        // The longest that QUIC can state is 2^62 ms; anything above means the same.
-        let idle = IdleTimeout::try_from(self.idle)
-            .unwrap_or_else(|_| IdleTimeout::from(VarInt::from_u32(u32::MAX)));
-        transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.streams))
-            .max_concurrent_uni_streams(VarInt::from_u32(0))
-            .datagram_receive_buffer_size(None)
-            .max_idle_timeout(Some(idle))
-            .keep_alive_interval(Some(self.idle / 3))
-            .stream_receive_window(VarInt::from_u32(self.stream_window))
-            .receive_window(VarInt::from_u32(self.connection_window))
-            .send_window(u64::from(self.connection_window));
-        Arc::new(transport)
-    }
-}
-
 /// A member's connection, as the aggregator accepted it.
 #[derive(Debug, Clone)]
 pub struct MemberConnection {
-    /// Who it is, from its verified certificate.
+    /// The member's name and key, from its verified certificate.
     pub peer: Peer,
-    /// The connection.
+    /// The connection, whose handshake is complete.
     pub connection: Connection,
 }
 
@@ -100,8 +49,8 @@ impl ServerEndpoint {
     pub fn bind(
         address: SocketAddr,
         credentials: &Credentials,
-        authority: &CertificateDer<'static>,
-        revocations: Vec<CertificateRevocationListDer<'static>>,
+        authority: &Certificate,
+        revocations: Vec<RevocationList>,
         limits: Limits,
     ) -> Result<Self, TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
@@ -135,7 +84,7 @@ impl ServerEndpoint {
     }
 
     /// The next connection whose handshake is complete, or the next that failed and why. `None`
-    /// once the endpoint is closed. A failure concerns one client: log it and go on.
+    /// once the endpoint is closed. A failure concerns one client: log it and accept the next.
     pub async fn accept(&mut self) -> Option<Result<MemberConnection, TransportError>> {
         self.accepted.next().await
     }
@@ -148,8 +97,8 @@ impl ServerEndpoint {
     pub fn reconfigure(
         &self,
         credentials: &Credentials,
-        authority: &CertificateDer<'static>,
-        revocations: Vec<CertificateRevocationListDer<'static>>,
+        authority: &Certificate,
+        revocations: Vec<RevocationList>,
     ) -> Result<(), TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
         self.endpoint
@@ -180,7 +129,7 @@ impl JoinServer {
     pub fn bind(
         address: SocketAddr,
         credentials: &Credentials,
-        authority: &CertificateDer<'static>,
+        authority: &Certificate,
         limits: Limits,
     ) -> Result<Self, TransportError> {
         let config = tls::join_server_config(credentials, authority)?;
@@ -218,7 +167,7 @@ impl JoinServer {
 pub async fn connect(
     address: SocketAddr,
     credentials: &Credentials,
-    authority: &CertificateDer<'static>,
+    authority: &Certificate,
     limits: Limits,
 ) -> Result<Connection, TransportError> {
     let (config, verifier) = client_config(credentials, authority)?;
@@ -234,7 +183,7 @@ pub async fn join_connect(
     address: SocketAddr,
     fingerprint: CaFingerprint,
     limits: Limits,
-) -> Result<(Connection, CertificateDer<'static>), TransportError> {
+) -> Result<(Connection, Certificate), TransportError> {
     let (config, verifier) = join_client_config(fingerprint)?;
     let connection = dial(address, config, &verifier, limits, ALPN_JOIN).await?;
     let authority = peer_chain(&connection)
@@ -266,93 +215,6 @@ pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, TransportError> {
     Ok(found)
 }
 
-/// Connections in the order in which their handshakes end, from a task of its own.
-#[derive(Debug)]
-struct Accepted<T> {
-    queue: mpsc::Receiver<Result<T, TransportError>>,
-    task: JoinHandle<()>,
-}
-
-impl<T: Send + 'static> Accepted<T> {
-    fn spawn(
-        endpoint: &Endpoint,
-        limits: Limits,
-        alpn: &'static [u8],
-        admit: impl Fn(Connection) -> Result<T, TransportError> + Send + Sync + 'static,
-    ) -> Self {
-        let (sender, queue) = mpsc::channel(limits.handshakes.max(1));
-        let endpoint = endpoint.clone();
-        let admit = Arc::new(admit);
-        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-        let connections = Arc::new(Semaphore::new(limits.connections));
-        let task = tokio::spawn(async move {
-            while let Some(incoming) = endpoint.accept().await {
-                if !incoming.remote_address_validated() {
-                    // Cannot fail: an address that is not validated may always be retried.
-                    let _ = incoming.retry();
-                    continue;
-                }
-                let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
-                    incoming.refuse();
-                    continue;
-                };
-                let (admit, sender, connections) =
-                    (admit.clone(), sender.clone(), connections.clone());
-                tokio::spawn(async move {
-                    let accepted = shake(incoming, limits, alpn, &connections)
-                        .await
-                        .and_then(|connection| admit(connection));
-                    // The slot is held until the queue has room: where nobody accepts,
-                    // newcomers are refused and nothing piles up.
-                    let _ = sender.send(accepted).await;
-                    drop(handshake);
-                });
-            }
-        });
-        Self { queue, task }
-    }
-
-    async fn next(&mut self) -> Option<Result<T, TransportError>> {
-        self.queue.recv().await
-    }
-}
-
-impl<T> Drop for Accepted<T> {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn shake(
-    incoming: quinn::Incoming,
-    limits: Limits,
-    alpn: &'static [u8],
-    connections: &Arc<Semaphore>,
-) -> Result<Connection, TransportError> {
-    let place = Place {
-        server: true,
-        address: incoming.remote_address(),
-        alpn,
-    };
-    let connecting = incoming
-        .accept()
-        .map_err(|error| TransportError::from_connection(error, &place))?;
-    let quic = timeout(limits.handshake, connecting)
-        .await
-        .map_err(|_| TransportError::HandshakeTimeout {
-            address: place.address,
-            after: limits.handshake,
-        })?
-        .map_err(|error| TransportError::from_connection(error, &place))?;
-    match connections.clone().try_acquire_owned() {
-        Ok(permit) => Ok(Connection::new(quic, None, place, Some(permit))),
-        Err(_) => {
-            quic.close(VarInt::from_u32(CloseCode::Busy as u32), b"busy");
-            Err(TransportError::Busy)
-        }
-    }
-}
-
 async fn dial(
     address: SocketAddr,
     config: rustls::ClientConfig,
@@ -375,7 +237,7 @@ async fn dial(
     let connecting = endpoint
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| TransportError::from_connect(error, address))?;
-    let place = Place {
+    let peer = PeerContext {
         server: false,
         address,
         alpn,
@@ -386,10 +248,10 @@ async fn dial(
     };
     match timeout(limits.handshake, connecting).await {
         Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(unreachable),
-        Ok(Ok(quic)) => Ok(Connection::new(quic, Some(endpoint), place, None)),
+        Ok(Ok(quic)) => Ok(Connection::new(quic, Some(endpoint), peer, None)),
         Ok(Err(error)) => Err(match verifier.refusal() {
             Some(problem) => TransportError::ServerCertificate(problem),
-            None => TransportError::from_connection(error, &place),
+            None => TransportError::from_connection(error, &peer),
         }),
     }
 }
@@ -440,11 +302,11 @@ fn peer_of(connection: &Connection) -> Result<Peer, PkiError> {
     Peer::from_certificate(certificate)
 }
 
-fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+fn peer_chain(connection: &Connection) -> Vec<Certificate> {
     connection
         .quic()
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .map(|chain| *chain)
+        .map(|chain| chain.into_iter().map(Certificate::from).collect())
         .unwrap_or_default()
 }

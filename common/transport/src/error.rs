@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quinn::{ConnectError, ConnectionError, TransportErrorCode};
-use rustls::{AlertDescription, CertificateError};
+use rustls::AlertDescription;
 
-use super::connection::CloseCode;
+use super::close::CloseCode;
 use super::frame::FrameError;
-use super::pki::{CaFingerprint, PkiError, SERVER_NAME};
+use super::pki::PkiError;
+use super::server_certificate::ServerCertificateProblem;
 use super::tls::TlsError;
 
 /// Why a connection could not be made, or ended.
@@ -33,7 +34,8 @@ pub enum TransportError {
     },
     /// No packet came back.
     #[error(
-        "no answer from {address} within {seconds:.0} s: is the aggregator running there, and does a firewall let UDP through?",
+        "no answer from {address} within {seconds:.0} s: is the aggregator running there, and does \
+         a firewall let UDP through?",
         seconds = after.as_secs_f64()
     )]
     Unreachable {
@@ -109,10 +111,10 @@ pub enum TransportError {
     /// The connection broke.
     #[error("the connection broke: {detail}")]
     Broken {
-        /// What was found.
+        /// The reason that QUIC or the system gives.
         detail: String,
     },
-    /// A frame within a connection that still stands.
+    /// A malformed or cut frame, on a connection that still stands.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The hello was answered with a refusal.
@@ -121,12 +123,12 @@ pub enum TransportError {
         /// Its words, cut at 200 characters.
         reason: String,
     },
-    /// A message that does not belong here.
+    /// A message that the protocol does not allow at this point.
     #[error("unexpected {got}, where {expected} was expected")]
     Unexpected {
-        /// What would have been right.
+        /// What the protocol calls for here.
         expected: &'static str,
-        /// What came.
+        /// What arrived.
         got: String,
     },
     /// TLS cannot be configured.
@@ -137,70 +139,9 @@ pub enum TransportError {
     Pki(#[from] PkiError),
 }
 
-/// Why a client refused the aggregator's certificate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ServerCertificateProblem {
-    /// Issued by someone else.
-    #[error("it is not from this federation's authority: another federation, or an impostor")]
-    OtherAuthority,
-    /// The authority shown is not the one the token names.
-    #[error("its authority has the fingerprint {found}, the join token says {expected}")]
-    Fingerprint {
-        /// From the token.
-        expected: CaFingerprint,
-        /// From the server.
-        found: CaFingerprint,
-    },
-    /// Past its end or before its beginning.
-    #[error("it is not valid now ({detail}): is this machine's clock right?")]
-    NotValidNow {
-        /// Dates.
-        detail: String,
-    },
-    /// For another name.
-    #[error("it is not for the name {SERVER_NAME} ({detail})")]
-    OtherName {
-        /// The names in it.
-        detail: String,
-    },
-    /// Not for a server.
-    #[error("it is not a server's certificate ({detail})")]
-    OtherPurpose {
-        /// The purposes in it.
-        detail: String,
-    },
-    /// Anything else.
-    #[error("{detail}")]
-    Other {
-        /// What was found.
-        detail: String,
-    },
-}
-
-impl ServerCertificateProblem {
-    pub(super) fn from_rustls(error: &rustls::Error) -> Self {
-        use CertificateError as E;
-        let detail = error.to_string();
-        let rustls::Error::InvalidCertificate(problem) = error else {
-            return Self::Other { detail };
-        };
-        match problem {
-            // A root of the same name with another key signs what our root cannot verify.
-            E::UnknownIssuer | E::BadSignature => Self::OtherAuthority,
-            E::Expired
-            | E::ExpiredContext { .. }
-            | E::NotValidYet
-            | E::NotValidYetContext { .. } => Self::NotValidNow { detail },
-            E::NotValidForName | E::NotValidForNameContext { .. } => Self::OtherName { detail },
-            E::InvalidPurpose | E::InvalidPurposeContext { .. } => Self::OtherPurpose { detail },
-            _ => Self::Other { detail },
-        }
-    }
-}
-
 impl TransportError {
-    /// Reads a broken connection. `local` is what this side offered, `address` the peer's.
-    pub(super) fn from_connection(error: ConnectionError, at: &Place) -> Self {
+    /// Why a connection broke, from quinn's error and what is known of the peer.
+    pub(super) fn from_connection(error: ConnectionError, at: &PeerContext) -> Self {
         match error {
             ConnectionError::TransportError(error) => match alert(error.code) {
                 Some(AlertDescription::NoApplicationProtocol) => at.protocol(),
@@ -262,15 +203,18 @@ impl TransportError {
     }
 }
 
-/// Where an error happened: what is needed to word it.
+/// The peer, and what was offered to it: what is needed to word an error.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct PeerContext {
+    /// Whether this side is the server.
     pub(super) server: bool,
+    /// The peer's UDP address.
     pub(super) address: SocketAddr,
+    /// The application protocol that this side offered (RFC 7301).
     pub(super) alpn: &'static [u8],
 }
 
-impl Place {
+impl PeerContext {
     fn protocol(&self) -> TransportError {
         TransportError::Protocol {
             ours: String::from_utf8_lossy(self.alpn).into_owned(),

@@ -1,14 +1,14 @@
 //! Length-prefixed frames: a `u32` little-endian length, then that many bytes.
 //!
-//! Every read names the most it will take, and memory grows with the bytes that arrive, never
-//! with the length that the peer claims.
+//! Every read names the largest payload that it takes. Memory grows with the bytes that arrive,
+//! never with the length that the peer claims.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 4;
 
-/// The most that is read, and so allocated, in one step.
+/// The largest number of bytes that is read, and so allocated, in one step.
 const STEP: usize = 64 * 1024;
 
 /// Reads one frame's payload, of 1 to `limit` bytes.
@@ -147,7 +147,7 @@ pub enum FrameError {
     Oversized {
         /// The length claimed.
         got: u64,
-        /// The most that is taken.
+        /// The largest payload that is taken.
         limit: u64,
     },
     /// The stream failed.

@@ -7,12 +7,12 @@
 
 use std::time::Duration;
 
-use quinn::SendStream;
 use tokio::time::timeout;
 
 use super::connection::{Connection, StreamKind};
 use super::error::{TransportError, printable};
 use super::frame::{FrameError, read_frame, write_frame};
+use super::stream::SendStream;
 
 /// The longest hello or answer, in bytes.
 pub const MAX_HELLO_BYTES: usize = 4096;
@@ -133,7 +133,7 @@ impl HelloReply {
         let _ = self.send.finish();
         if tag == REFUSED {
             // Resolves once everything is acknowledged, or the connection is gone.
-            let _ = timeout(self.limit, self.send.stopped()).await;
+            let _ = timeout(self.limit, self.send.acknowledged()).await;
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl HelloReply {
 pub enum Hello<'a> {
     /// The payload of a hello, or of an acknowledgement.
     Accepted(&'a [u8]),
-    /// The words of a refusal, as they came.
+    /// The words of a refusal, as the peer sent them.
     Refused(&'a [u8]),
 }
 

@@ -1,32 +1,43 @@
 //! TLS 1.3 over QUIC: certificates, endpoints, framed streams, chunked bulk transfer.
 //!
-//! Step 6 of a round, and the roads that all its other messages travel. This module carries
+//! Step 6 of a round, and the way that all its other messages travel. This crate carries
 //! bytes: what they mean is the wire format's business. It knows who the peer is, because a
-//! verified certificate says so, and hands that on as a [`Peer`].
+//! verified certificate says so, and hands that on as a [`Peer`]. The types of quinn and rustls
+//! stay inside: streams and certificates are this crate's own.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`pki`] | the federation's certificate authority, requests, issued certificates, peer identity |
-//! | [`tls`] | the four TLS configurations: server, client, join server, join client |
-//! | [`endpoint`] | UDP endpoints: bind, accept, connect, limits |
-//! | [`connection`] | one connection: tagged streams, traffic counters, closing |
+//! | [`pki`] | the certificate authority, requests, issued certificates, peer identity |
+//! | `tls` | the four TLS configurations: server, client, join server, join client |
+//! | [`endpoint`], `accept`, `limits` | UDP endpoints: bind, accept, connect |
+//! | [`connection`], `close` | one connection: tagged streams, traffic counters, closing |
+//! | `stream` | the two halves of a stream |
 //! | [`hello`] | the first exchange, in which a refused certificate shows |
 //! | [`frame`] | length-prefixed frames |
 //! | [`bulk`] | large objects in hashed, resumable chunks |
 
+mod accept;
 pub mod bulk;
+mod close;
 pub mod connection;
 pub mod endpoint;
 mod error;
 pub mod frame;
 pub mod hello;
+mod limits;
 pub mod pki;
-pub mod tls;
+mod server_certificate;
+mod stream;
+mod tls;
 
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, StreamKind, Traffic};
-pub use endpoint::{JoinServer, Limits, MemberConnection, ServerEndpoint, connect, join_connect};
-pub use error::{ServerCertificateProblem, TransportError};
-pub use pki::{CaFingerprint, CertificateAuthority, Credentials, Peer, TlsKeyPair};
+pub use endpoint::{JoinServer, MemberConnection, ServerEndpoint, connect, join_connect};
+pub use error::TransportError;
+pub use limits::Limits;
+pub use pki::{CaFingerprint, Certificate, CertificateAuthority, Credentials, Peer, TlsKeyPair};
+pub use server_certificate::ServerCertificateProblem;
+pub use stream::{RecvStream, SendStream, StreamClosed};
+pub use tls::TlsError;

@@ -3,9 +3,9 @@
 //!
 //! All are TLS 1.3 with X25519MLKEM768 as the only key exchange, without tickets, resumption,
 //! early data or key log. Certificates are verified by webpki against one root, the federation's
-//! authority. A joining member does not have that root yet: it knows the root's fingerprint from its
-//! token, takes the root from the server's chain if the fingerprint fits, and then verifies in the
-//! same way.
+//! authority. A joining member does not have that root yet: it knows the root's fingerprint from
+//! its token, takes the root from the server's chain if the fingerprint fits, and then verifies in
+//! the same way.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -18,21 +18,21 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
     SignatureScheme, version,
 };
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::error::ServerCertificateProblem;
-use super::pki::{CaFingerprint, Credentials};
+use super::pki::{CaFingerprint, Certificate, Credentials, RevocationList};
+use super::server_certificate::ServerCertificateProblem;
 
 /// The application protocol of members with certificates.
-pub const ALPN_FEDERATION: &[u8] = b"fedlora/1";
+pub(crate) const ALPN_FEDERATION: &[u8] = b"fedlora/1";
 
 /// The application protocol of the enrolment endpoint.
-pub const ALPN_JOIN: &[u8] = b"fedlora-join/1";
+pub(crate) const ALPN_JOIN: &[u8] = b"fedlora-join/1";
 
 /// The cryptography in use: aws-lc-rs, and for the key exchange nothing but the hybrid of X25519
 /// and ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem), so that traffic recorded today stays closed to a
 /// quantum computer of tomorrow.
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768],
         ..aws_lc_rs::default_provider()
@@ -46,20 +46,23 @@ pub fn provider() -> Arc<CryptoProvider> {
 ///
 /// # Errors
 /// [`TlsError`] when the authority, a revocation list or the credentials cannot be used.
-pub fn server_config(
+pub(crate) fn server_config(
     credentials: &Credentials,
-    authority: &CertificateDer<'static>,
-    revocations: Vec<CertificateRevocationListDer<'static>>,
+    authority: &Certificate,
+    revocations: Vec<RevocationList>,
 ) -> Result<ServerConfig, TlsError> {
     let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(root(authority)?), provider())
-            .with_crls(revocations)
+        WebPkiClientVerifier::builder_with_provider(Arc::new(root(authority.der())?), provider())
+            .with_crls(revocations.into_iter().map(|list| list.0))
             .build()
             .map_err(|error| TlsError::Verifier(error.to_string()))?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![credentials.certificate().clone()], credentials.key())?;
+        .with_single_cert(
+            vec![credentials.certificate().der().clone()],
+            credentials.key(),
+        )?;
     Ok(harden_server(config, ALPN_FEDERATION))
 }
 
@@ -68,11 +71,14 @@ pub fn server_config(
 ///
 /// # Errors
 /// [`TlsError`] when the credentials cannot be used.
-pub fn join_server_config(
+pub(crate) fn join_server_config(
     credentials: &Credentials,
-    authority: &CertificateDer<'static>,
+    authority: &Certificate,
 ) -> Result<ServerConfig, TlsError> {
-    let chain = vec![credentials.certificate().clone(), authority.clone()];
+    let chain = vec![
+        credentials.certificate().der().clone(),
+        authority.der().clone(),
+    ];
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])?
         .with_no_client_auth()
@@ -84,16 +90,19 @@ pub fn join_server_config(
 ///
 /// # Errors
 /// [`TlsError`] when the authority or the credentials cannot be used.
-pub fn client_config(
+pub(crate) fn client_config(
     credentials: &Credentials,
-    authority: &CertificateDer<'static>,
+    authority: &Certificate,
 ) -> Result<(ClientConfig, Arc<ServerVerifier>), TlsError> {
     let verifier = Arc::new(ServerVerifier::pinned(authority)?);
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone())
-        .with_client_auth_cert(vec![credentials.certificate().clone()], credentials.key())?;
+        .with_client_auth_cert(
+            vec![credentials.certificate().der().clone()],
+            credentials.key(),
+        )?;
     Ok((harden_client(config, ALPN_FEDERATION), verifier))
 }
 
@@ -101,7 +110,7 @@ pub fn client_config(
 ///
 /// # Errors
 /// [`TlsError`] when the provider cannot be used.
-pub fn join_client_config(
+pub(crate) fn join_client_config(
     fingerprint: CaFingerprint,
 ) -> Result<(ClientConfig, Arc<ServerVerifier>), TlsError> {
     let verifier = Arc::new(ServerVerifier::fingerprint(fingerprint));
@@ -116,7 +125,7 @@ pub fn join_client_config(
 /// Verifies the aggregator's certificate with webpki, against a pinned authority or against the
 /// one that the server shows, if that has the expected fingerprint. Made for one connection: it
 /// remembers why it refused, which the TLS alert alone would not tell.
-pub struct ServerVerifier {
+pub(crate) struct ServerVerifier {
     anchor: Anchor,
     algorithms: WebPkiSupportedAlgorithms,
     refused: OnceLock<ServerCertificateProblem>,
@@ -128,8 +137,8 @@ enum Anchor {
 }
 
 impl ServerVerifier {
-    fn pinned(authority: &CertificateDer<'static>) -> Result<Self, TlsError> {
-        Ok(Self::new(Anchor::Pinned(webpki(authority)?)))
+    fn pinned(authority: &Certificate) -> Result<Self, TlsError> {
+        Ok(Self::new(Anchor::Pinned(webpki(authority.der())?)))
     }
 
     fn fingerprint(fingerprint: CaFingerprint) -> Self {
@@ -145,7 +154,7 @@ impl ServerVerifier {
     }
 
     /// Why the server's certificate was refused, if it was.
-    pub fn refusal(&self) -> Option<ServerCertificateProblem> {
+    pub(crate) fn refusal(&self) -> Option<ServerCertificateProblem> {
         self.refused.get().cloned()
     }
 
@@ -163,7 +172,7 @@ impl ServerVerifier {
                 let [authority] = rest else {
                     return Err(CertificateError::UnknownIssuer.into());
                 };
-                let found = CaFingerprint::of(authority);
+                let found = CaFingerprint::of_der(authority);
                 if found != *expected {
                     self.remember(ServerCertificateProblem::Fingerprint {
                         expected: *expected,

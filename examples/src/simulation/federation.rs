@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use fedlora_adapter::Adapter;
-use fedlora_aggregator::Aggregator;
 use fedlora_aggregator::config::AggregatorConfig;
 use fedlora_aggregator::directory::Directory;
 use fedlora_aggregator::engine::RunEvent;
+use fedlora_aggregator::{Aggregator, SystemClock};
 use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
 use fedlora_client::participant::{Faults, MemberEvent, Outcome, Participant, RoundReport};
@@ -85,7 +85,7 @@ pub(super) async fn run(
     let config = AggregatorConfig::new("simulation", any).context("the configuration")?;
     Directory::init(&operator, &config, OffsetDateTime::now_utc())
         .context("the operator's directory")?;
-    let aggregator = Aggregator::bind(&operator)?;
+    let aggregator = Aggregator::bind(&operator, Arc::new(SystemClock))?;
     let (registry, fingerprint) = (aggregator.registry(), aggregator.fingerprint());
     let join_address = aggregator
         .join_address()

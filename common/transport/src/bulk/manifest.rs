@@ -1,12 +1,10 @@
-//! The manifest of one large object, and the receiver's replies: fixed binary layouts, decoded
-//! without trusting any length in them.
+//! The manifest of one large object: a fixed binary layout, decoded without trusting any length
+//! in it.
 //!
 //! ```text
-//! manifest  "FLM1" | total u64 | chunk size u32 | chunk count u32 | digest [32] | chunk digests [32]*
+//! manifest  "FLM1" | total u64 | chunk size u32 | chunk count u32 | digest [32]
+//!           | chunk digests [32]*
 //! chunk     index u32 | 1 to chunk-size bytes
-//! reply     1 | first missing chunk u32          continue from there
-//!           2 | digest [32]                      all is durable
-//!           3 | code u8 | detail u64             refused
 //! ```
 //! Integers are little-endian.
 
@@ -18,14 +16,12 @@ pub const MIN_CHUNK: u32 = 256 << 10;
 /// The largest chunk size, in bytes: what either side holds in memory.
 pub const MAX_CHUNK: u32 = 1 << 20;
 
-/// The most chunks of one object: 16 GiB at the smallest chunk size, 64 GiB at the largest.
+/// The largest number of chunks of one object: 16 GiB at the smallest chunk size, 64 GiB at the
+/// largest.
 pub const MAX_CHUNKS: u32 = 1 << 16;
 
 /// The longest manifest, in bytes.
 pub const MAX_MANIFEST_BYTES: usize = FIXED + 32 * MAX_CHUNKS as usize;
-
-/// The longest reply, in bytes.
-pub const MAX_REPLY_BYTES: usize = 33;
 
 const MAGIC: &[u8; 4] = b"FLM1";
 const FIXED: usize = 4 + 8 + 4 + 4 + 32;
@@ -97,7 +93,7 @@ impl Manifest {
             .is_some_and(|expected| *expected == chunk_digest(index, bytes))
     }
 
-    /// The manifest as bytes.
+    /// The manifest as bytes, in the layout above.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIXED + 32 * self.chunks.len());
         bytes.extend_from_slice(MAGIC);
@@ -114,7 +110,7 @@ impl Manifest {
     /// Reads a manifest: one that is returned is consistent in itself.
     ///
     /// # Errors
-    /// [`ManifestError`].
+    /// [`ManifestError`] for anything that [`Manifest::encode`] does not write.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         let truncated = || ManifestError::Length {
             got: bytes.len(),
@@ -190,7 +186,7 @@ impl ManifestBuilder {
         self.seen += chunk.len() as u64;
     }
 
-    /// The manifest.
+    /// Completes the manifest.
     ///
     /// # Errors
     /// [`ManifestError::Changed`] when what was added is not what was announced.
@@ -238,106 +234,7 @@ fn chunk_digest(index: u32, bytes: &[u8]) -> Digest {
         .finish()
 }
 
-/// What a receiver answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
-    /// Send from this chunk on; everything before it is held and verified.
-    Continue(u32),
-    /// The object with this digest is held, verified and durable.
-    Done(Digest),
-    /// The transfer has failed.
-    Refused(Refusal),
-}
-
-/// Why a receiver refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The manifest is not well-formed.
-    #[error("its manifest is malformed")]
-    Manifest,
-    /// The object has another length than is expected; the most that would have been taken.
-    #[error("its length is not what is expected there ({0} bytes)")]
-    Length(u64),
-    /// The object's digest is not the expected one.
-    #[error("its digest is not what is expected there")]
-    OtherObject,
-    /// A chunk is not what the manifest says.
-    #[error("chunk {0} is not what the manifest says")]
-    Chunk(u64),
-    /// All chunks fit the manifest, and the whole does not.
-    #[error("the whole does not have the digest that the manifest says")]
-    Digest,
-    /// The receiver could not store it; this many bytes are held and need not be sent again.
-    #[error("the receiver cannot store it now; it holds {0} bytes")]
-    Storage(u64),
-}
-
-impl Reply {
-    /// The reply as bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(MAX_REPLY_BYTES);
-        match self {
-            Self::Continue(first) => {
-                bytes.push(1);
-                bytes.extend_from_slice(&first.to_le_bytes());
-            }
-            Self::Done(digest) => {
-                bytes.push(2);
-                bytes.extend_from_slice(digest.as_bytes());
-            }
-            Self::Refused(refusal) => {
-                let (code, detail) = match refusal {
-                    Refusal::Manifest => (1, 0),
-                    Refusal::Length(limit) => (2, *limit),
-                    Refusal::OtherObject => (3, 0),
-                    Refusal::Chunk(index) => (4, *index),
-                    Refusal::Digest => (5, 0),
-                    Refusal::Storage(held) => (6, *held),
-                };
-                bytes.extend_from_slice(&[3, code]);
-                bytes.extend_from_slice(&detail.to_le_bytes());
-            }
-        }
-        bytes
-    }
-
-    /// Reads a reply.
-    ///
-    /// # Errors
-    /// [`ManifestError::Reply`].
-    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let malformed = ManifestError::Reply {
-            tag: bytes.first().copied().unwrap_or_default(),
-            length: bytes.len(),
-        };
-        match bytes {
-            [1, rest @ ..] => <[u8; 4]>::try_from(rest)
-                .map(|first| Self::Continue(u32::from_le_bytes(first)))
-                .map_err(|_| malformed),
-            [2, rest @ ..] => <[u8; 32]>::try_from(rest)
-                .map(|digest| Self::Done(Digest::from_bytes(digest)))
-                .map_err(|_| malformed),
-            [3, code, rest @ ..] => {
-                let Ok(detail) = <[u8; 8]>::try_from(rest) else {
-                    return Err(malformed);
-                };
-                let detail = u64::from_le_bytes(detail);
-                Ok(Self::Refused(match (code, detail) {
-                    (1, 0) => Refusal::Manifest,
-                    (2, limit) => Refusal::Length(limit),
-                    (3, 0) => Refusal::OtherObject,
-                    (4, index) => Refusal::Chunk(index),
-                    (5, 0) => Refusal::Digest,
-                    (6, held) => Refusal::Storage(held),
-                    _ => return Err(malformed),
-                }))
-            }
-            _ => Err(malformed),
-        }
-    }
-}
-
-/// A manifest or reply that cannot be used.
+/// A manifest that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Not a manifest of this version.
@@ -360,12 +257,12 @@ pub enum ManifestError {
     /// An object without bytes.
     #[error("an object of 0 bytes cannot be transferred")]
     Empty,
-    /// More than can be described.
+    /// An object of more than [`MAX_CHUNKS`] chunks.
     #[error("an object of {got} bytes; at most {limit} with this chunk size")]
     TooLarge {
         /// Bytes found.
         got: u64,
-        /// The most there can be.
+        /// The largest length with this chunk size, in bytes.
         limit: u64,
     },
     /// Another number of chunks than the length gives.
@@ -383,14 +280,6 @@ pub enum ManifestError {
         got: u64,
         /// Bytes announced.
         expected: u64,
-    },
-    /// Not a reply.
-    #[error("a malformed reply (tag {tag}, {length} bytes)")]
-    Reply {
-        /// Its first byte.
-        tag: u8,
-        /// Its length.
-        length: usize,
     },
 }
 
@@ -462,32 +351,9 @@ mod tests {
         assert!(Manifest::of(&[1], MIN_CHUNK - 1).is_err());
     }
 
-    #[test]
-    fn replies_round_trip_and_others_are_refused() {
-        let replies = [
-            Reply::Continue(7),
-            Reply::Done(content_digest(b"x")),
-            Reply::Refused(Refusal::Manifest),
-            Reply::Refused(Refusal::Length(9)),
-            Reply::Refused(Refusal::OtherObject),
-            Reply::Refused(Refusal::Chunk(3)),
-            Reply::Refused(Refusal::Digest),
-            Reply::Refused(Refusal::Storage(1 << 40)),
-        ];
-        for reply in replies {
-            let bytes = reply.encode();
-            assert!(bytes.len() <= MAX_REPLY_BYTES);
-            assert_eq!(Reply::decode(&bytes), Ok(reply));
-            assert!(Reply::decode(&bytes[..bytes.len() - 1]).is_err());
-        }
-        assert!(Reply::decode(&[3, 7, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
-        assert!(Reply::decode(&[9]).is_err());
-    }
-
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>, sized: bool) {
-            let _ = Reply::decode(&bytes);
             let _ = Manifest::decode(&bytes);
             if sized && bytes.len() >= 20 {
                 bytes[..4].copy_from_slice(MAGIC);

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, SeekFrom};
 
+use super::error::BulkError;
 use super::manifest::{Manifest, ManifestBuilder};
-use super::transfer::BulkError;
 use fedlora_common::files::{Access, beside, sync_parent, write_atomic};
 
-/// Bytes to be sent.
+/// The bytes of an object that is to be sent.
 pub trait ByteSource: Send {
     /// Fills `buffer` with the object's bytes from `offset` on.
     fn read_at(
@@ -23,10 +23,10 @@ pub trait ByteSource: Send {
 }
 
 /// Where verified chunks go, in order. What it holds outlives a broken transfer, so that the next
-/// one goes on from there.
+/// one resumes from there.
 pub trait ChunkSink: Send {
-    /// Prepares for this object and says how many of its first chunks seem to be held already. What
-    /// is held of another object is let go.
+    /// Prepares for this object and says how many of its first chunks seem to be held already.
+    /// Drops what is held of another object.
     fn begin(&mut self, manifest: &Manifest) -> impl Future<Output = io::Result<u32>> + Send;
 
     /// Reads a held chunk back into `buffer`, which has the chunk's length.
@@ -36,7 +36,7 @@ pub trait ChunkSink: Send {
         buffer: &mut [u8],
     ) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Lets go of all but the first `chunks` chunks; returns how many are kept, which is `chunks`
+    /// Drops all but the first `chunks` chunks; returns how many are kept, which is `chunks`
     /// or 0.
     fn keep(&mut self, chunks: u32) -> impl Future<Output = io::Result<u32>> + Send;
 
@@ -47,7 +47,7 @@ pub trait ChunkSink: Send {
     /// Makes the whole object durable and visible. Called once all of it is verified.
     fn commit(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Lets go of everything: the object is not what its manifest says.
+    /// Drops everything: the object is not what its manifest says.
     fn discard(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
@@ -111,12 +111,12 @@ pub struct MemorySink {
 }
 
 impl MemorySink {
-    /// The object, if it is complete.
+    /// The object, if it was committed.
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         self.committed.then_some(self.bytes)
     }
 
-    /// Bytes held so far.
+    /// The number of bytes held so far.
     pub fn held(&self) -> usize {
         self.bytes.len()
     }
@@ -170,7 +170,7 @@ impl ChunkSink for MemorySink {
 }
 
 /// Collects an object in `PATH.part`, with its manifest in `PATH.manifest`, and renames it to
-/// `PATH` when it is whole and synced. A new sink on the same path, after a restart too, goes on
+/// `PATH` when it is whole and synced. A new sink on the same path, after a restart too, resumes
 /// where the last one stopped, and finds an object that is already there. Two at a time on one path
 /// are refused.
 #[derive(Debug)]

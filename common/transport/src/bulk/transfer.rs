@@ -8,7 +8,7 @@
 //!                       <-     done: verified as a whole, and durable
 //! ```
 //! At any time the receiver may refuse instead, and says why; what it holds by then stays, and the
-//! next transfer goes on from there. Either side holds one chunk in memory. QUIC's flow control
+//! next transfer resumes from there. Either side holds one chunk in memory. QUIC's flow control
 //! holds back a sender that is faster than the receiver's disk.
 //!
 //! Neither side limits the time: a peer that keeps the connection alive and sends nothing is the
@@ -18,9 +18,9 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::manifest::{
-    MAX_MANIFEST_BYTES, MAX_REPLY_BYTES, MIN_CHUNK, Manifest, ManifestError, Refusal, Reply,
-};
+use super::error::BulkError;
+use super::manifest::{MAX_MANIFEST_BYTES, MIN_CHUNK, Manifest};
+use super::reply::{MAX_REPLY_BYTES, Refusal, Reply};
 use super::storage::{ByteSource, ChunkSink};
 use crate::frame::{FrameError, HEADER_BYTES, encode_header, read_frame, write_frame};
 use fedlora_common::digest::Digest;
@@ -28,10 +28,10 @@ use fedlora_common::digest::Digest;
 /// Bytes of a chunk's index within its frame.
 const INDEX_BYTES: usize = 4;
 
-/// What the receiver takes.
+/// The object that a receiver takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
-    /// The object's length.
+    /// The object's length in bytes.
     pub length: ExpectedLength,
     /// The object's digest, where something signed has already told it.
     pub digest: Option<Digest>,
@@ -66,16 +66,16 @@ impl ExpectedLength {
 pub struct Progress {
     /// Bytes of the object that the receiver holds, or the sender has written.
     pub done: u64,
-    /// Bytes of the object.
+    /// The object's length in bytes.
     pub total: u64,
 }
 
 /// A transfer that ended well, in bytes, as either side counted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transferred {
-    /// BLAKE3 of the object.
+    /// BLAKE3 of the whole object.
     pub digest: Digest,
-    /// Length of the object.
+    /// The object's length.
     pub total: u64,
     /// Bytes of the object that were held before and not sent again.
     pub resumed: u64,
@@ -204,9 +204,9 @@ where
         Err(error) => return Err(store_failed(writer, 0, error).await),
     };
     let resumed = manifest.bytes_in(held.chunks);
-    let go_on = Reply::Continue(held.chunks).encode();
-    write_frame(writer, &go_on).await?;
-    let mut backward = framed(go_on.len());
+    let resume = Reply::Continue(held.chunks).encode();
+    write_frame(writer, &resume).await?;
+    let mut backward = framed(resume.len());
     progress(Progress {
         done: resumed,
         total,
@@ -382,35 +382,4 @@ fn unexpected(expected: &'static str, got: Reply) -> BulkError {
 
 fn framed(payload: usize) -> u64 {
     (HEADER_BYTES + payload) as u64
-}
-
-/// A transfer that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum BulkError {
-    /// The stream broke, or carried no frame.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// A manifest or reply that cannot be used.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The other side, the receiver, refused.
-    #[error("the receiver refused the object: {0}")]
-    Refused(Refusal),
-    /// This side, the receiver, refused.
-    #[error("the object is refused: {0}")]
-    Rejected(Refusal),
-    /// The object could not be read.
-    #[error("the object to send cannot be read: {0}")]
-    Source(#[source] io::Error),
-    /// The object could not be stored.
-    #[error("the object received cannot be stored: {0}")]
-    Storage(#[source] io::Error),
-    /// A reply out of order.
-    #[error("the receiver answered {got:?}, where {expected} was expected")]
-    Unexpected {
-        /// What would have been right.
-        expected: &'static str,
-        /// What came.
-        got: Reply,
-    },
 }

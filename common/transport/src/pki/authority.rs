@@ -9,17 +9,15 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SanType,
     SerialNumber,
 };
-use rustls_pki_types::{
-    CertificateDer, CertificateRevocationListDer, CertificateSigningRequestDer,
-};
+use rustls_pki_types::CertificateSigningRequestDer;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 use zeroize::Zeroizing;
 
-use super::{
-    CaFingerprint, MEMBER_SUFFIX, PkiError, SERVER_NAME, TlsKeyPair, certificate_from_pem,
-    certificate_to_pem, key_digest, parse_certificate,
-};
+use super::certificate::{Certificate, RevocationList, parse_certificate};
+use super::error::PkiError;
+use super::identity::{CaFingerprint, MEMBER_SUFFIX, SERVER_NAME};
+use super::keys::{TlsKeyPair, key_digest};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
 
@@ -30,7 +28,7 @@ pub const MAX_REQUEST_BYTES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
     /// The certificate, DER.
-    pub certificate: CertificateDer<'static>,
+    pub certificate: Certificate,
     /// Its serial number, big-endian: how a revocation names it.
     pub serial: [u8; 16],
     /// Digest of the public key it was issued for.
@@ -42,7 +40,7 @@ pub struct Issued {
 impl Issued {
     /// The certificate as PEM.
     pub fn pem(&self) -> String {
-        certificate_to_pem(&self.certificate)
+        self.certificate.to_pem()
     }
 }
 
@@ -59,7 +57,7 @@ pub struct Revocation {
 /// members and aggregator trust.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    certificate: Certificate,
     not_after: OffsetDateTime,
 }
 
@@ -94,7 +92,7 @@ impl CertificateAuthority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(PkiError::Generation)?;
         Ok(Self {
-            certificate: certificate.into(),
+            certificate: Certificate::from_der(certificate.der().to_vec()),
             issuer: Issuer::new(params, key),
             not_after,
         })
@@ -107,9 +105,9 @@ impl CertificateAuthority {
     /// belong together.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
         let key = TlsKeyPair::from_pem(key_pem)?;
-        let certificate = certificate_from_pem(certificate_pem)?;
+        let certificate = Certificate::from_pem(certificate_pem)?;
         let (found, not_after, is_ca) = {
-            let parsed = parse_certificate(&certificate)?;
+            let parsed = parse_certificate(certificate.as_der())?;
             (
                 key_digest(parsed.public_key().raw),
                 parsed.validity().not_after.to_datetime(),
@@ -125,7 +123,7 @@ impl CertificateAuthority {
                 key: key.digest(),
             });
         }
-        let issuer = Issuer::from_ca_cert_der(&certificate, key.0)
+        let issuer = Issuer::from_ca_cert_der(certificate.der(), key.0)
             .map_err(|error| PkiError::certificate(error.to_string()))?;
         Ok(Self {
             issuer,
@@ -135,13 +133,13 @@ impl CertificateAuthority {
     }
 
     /// The authority's certificate: public, what members pin.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
+    pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
 
     /// The authority's certificate as PEM.
     pub fn certificate_pem(&self) -> String {
-        certificate_to_pem(&self.certificate)
+        self.certificate.to_pem()
     }
 
     /// The authority's private key as PKCS #8 PEM, for a file that only its owner may read.
@@ -210,7 +208,7 @@ impl CertificateAuthority {
         number: u64,
         issued: OffsetDateTime,
         days: u32,
-    ) -> Result<CertificateRevocationListDer<'static>, PkiError> {
+    ) -> Result<RevocationList, PkiError> {
         CertificateRevocationListParams {
             this_update: issued,
             next_update: end_of(issued, days)?,
@@ -228,7 +226,7 @@ impl CertificateAuthority {
             key_identifier_method: KeyIdMethod::Sha256,
         }
         .signed_by(&self.issuer)
-        .map(Into::into)
+        .map(|list| RevocationList(list.into()))
         .map_err(PkiError::Generation)
     }
 
@@ -266,7 +264,7 @@ impl CertificateAuthority {
             .signed_by(key, &self.issuer)
             .map_err(PkiError::Generation)?;
         Ok(Issued {
-            certificate: certificate.into(),
+            certificate: Certificate::from_der(certificate.der().to_vec()),
             serial,
             key: key_digest(&key.subject_public_key_info()),
             not_after,

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::{CertificateAuthority, PkiError, TlsKeyPair, certificate_from_pem, certificate_to_pem};
+use super::authority::CertificateAuthority;
+use super::certificate::Certificate;
+use super::error::PkiError;
+use super::keys::TlsKeyPair;
 use fedlora_common::files::{Access, write_atomic};
 
 impl CertificateAuthority {
@@ -52,24 +54,23 @@ impl TlsKeyPair {
 ///
 /// # Errors
 /// [`PkiError::File`].
-pub fn save_certificate(path: &Path, certificate: &CertificateDer<'_>) -> Result<(), PkiError> {
-    let pem = certificate_to_pem(certificate);
-    save(path, pem.as_bytes(), Access::Everyone)
+pub fn save_certificate(path: &Path, certificate: &Certificate) -> Result<(), PkiError> {
+    save(path, certificate.to_pem().as_bytes(), Access::Everyone)
 }
 
 /// Reads a certificate from a PEM file.
 ///
 /// # Errors
 /// [`PkiError::File`] or [`PkiError::Certificate`].
-pub fn load_certificate(path: &Path) -> Result<CertificateDer<'static>, PkiError> {
-    certificate_from_pem(&fs::read_to_string(path).map_err(at(path))?)
+pub fn load_certificate(path: &Path) -> Result<Certificate, PkiError> {
+    Certificate::from_pem(&fs::read_to_string(path).map_err(at(path))?)
 }
 
 fn save(path: &Path, bytes: &[u8], access: Access) -> Result<(), PkiError> {
     write_atomic(path, bytes, access).map_err(at(path))
 }
 
-/// Reads a key file, unless every user of the machine may. A group is let be: it can be how the
+/// Reads a key file, unless every user of the machine may. A group may read it: it can be how the
 /// operator hands the key to the service.
 fn read_key(path: &Path) -> Result<Zeroizing<String>, PkiError> {
     #[cfg(unix)]

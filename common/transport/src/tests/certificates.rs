@@ -2,10 +2,9 @@
 
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SanType};
-use rustls_pki_types::CertificateDer;
 
 use super::*;
-use crate::pki::{MAX_REQUEST_BYTES, Peer, PkiError, certificate_from_pem};
+use crate::pki::{Certificate, MAX_REQUEST_BYTES, Peer, PkiError};
 
 fn issue(federation: &Federation, request: &[u8]) -> Result<Issued, PkiError> {
     federation.authority.issue_member_certificate(
@@ -29,7 +28,7 @@ fn the_request_gives_the_key_and_nothing_else() {
     let peer = Peer::from_certificate(&issued.certificate).unwrap();
     assert_eq!(peer.name, name("hospital-a"));
     assert_eq!(peer.key, issued.key);
-    let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(issued.certificate.as_der()).unwrap();
     assert!(!parsed.is_ca());
     let usage = parsed.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.client_auth && !usage.server_auth && !usage.any);
@@ -101,8 +100,8 @@ fn an_authority_survives_storage_and_mismatched_halves_are_refused() {
             &mut fedlora_protocol::crypto::os_rng(),
         )
         .unwrap();
-    let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).unwrap();
-    let (_, root) = x509_parser::parse_x509_certificate(authority.certificate()).unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(issued.certificate.as_der()).unwrap();
+    let (_, root) = x509_parser::parse_x509_certificate(authority.certificate().as_der()).unwrap();
     parsed.verify_signature(Some(root.public_key())).unwrap();
     assert_eq!(parsed.issuer(), root.subject());
 
@@ -171,8 +170,8 @@ fn debug_shows_no_key() {
 proptest! {
     #[test]
     fn arbitrary_bytes_are_no_certificate_and_never_panic(bytes: Vec<u8>, text: String) {
-        prop_assert!(Peer::from_certificate(&CertificateDer::from(bytes)).is_err());
-        prop_assert!(certificate_from_pem(&text).is_err());
+        prop_assert!(Peer::from_certificate(&Certificate::from_der(bytes)).is_err());
+        prop_assert!(Certificate::from_pem(&text).is_err());
         prop_assert!(TlsKeyPair::from_pem(&text).is_err());
     }
 

@@ -3,9 +3,11 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+
 use super::*;
+use crate::ServerCertificateProblem;
 use crate::connection::{CloseCode, StreamKind};
-use crate::error::ServerCertificateProblem;
 use crate::frame::{FrameError, read_frame, write_frame};
 use crate::pki::Revocation;
 

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::error::Place;
+use crate::error::PeerContext;
 use crate::pki::SERVER_NAME;
 use crate::tls::{
     self, ALPN_FEDERATION, ALPN_JOIN, client_config, join_client_config, server_config,
@@ -59,7 +59,10 @@ fn a_stolen_chain_signed_for_with_another_key_is_refused() {
         .key_provider
         .load_private_key(thief)
         .unwrap();
-    let chain = vec![federation.server.certificate().clone(), authority.clone()];
+    let chain = vec![
+        federation.server.certificate().der().clone(),
+        authority.der().clone(),
+    ];
     let stolen = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
 
     let member = client_config(&federation.member("a"), authority).unwrap();
@@ -147,7 +150,7 @@ fn tls_1_2_cannot_be_configured() {
 fn roots(federation: &Federation) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots
-        .add(federation.authority.certificate().clone())
+        .add(federation.authority.certificate().der().clone())
         .unwrap();
     roots
 }
@@ -179,7 +182,7 @@ async fn outcome(config: ClientConfig, of: &Federation) -> (TransportError, Tran
     let mut server = of.listen();
     let address = server.local_address().unwrap();
     let (client, accepted) = tokio::join!(dial(address, config), server.accept());
-    let place = Place {
+    let place = PeerContext {
         server: false,
         address,
         alpn: ALPN_FEDERATION,

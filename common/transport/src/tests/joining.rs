@@ -1,7 +1,7 @@
 //! The enrolment endpoint: a client with a fingerprint and no certificate.
 
 use super::*;
-use crate::error::ServerCertificateProblem;
+use crate::ServerCertificateProblem;
 use crate::pki::CaFingerprint;
 use crate::{JoinServer, join_connect};
 
@@ -12,7 +12,7 @@ fn listen(credentials: &Credentials, authority: &CertificateAuthority) -> JoinSe
 async fn join(
     server: &mut JoinServer,
     fingerprint: CaFingerprint,
-) -> Result<rustls_pki_types::CertificateDer<'static>, TransportError> {
+) -> Result<crate::Certificate, TransportError> {
     let address = server.local_address().unwrap();
     let client = async {
         let (connection, authority) = join_connect(address, fingerprint, limits()).await?;

@@ -9,11 +9,10 @@ mod joining;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls_pki_types::CertificateRevocationListDer;
 use time::OffsetDateTime;
 
 use super::hello::{hello, receive_hello};
-use super::pki::{CertificateAuthority, Credentials, Issued, TlsKeyPair};
+use super::pki::{CertificateAuthority, Credentials, Issued, RevocationList, TlsKeyPair};
 use super::{Limits, MemberConnection, ServerEndpoint, TransportError, connect};
 use fedlora_protocol::ids::MemberName;
 
@@ -92,11 +91,7 @@ impl Federation {
         self.listen_with(Vec::new(), limits())
     }
 
-    fn listen_with(
-        &self,
-        revocations: Vec<CertificateRevocationListDer<'static>>,
-        limits: Limits,
-    ) -> ServerEndpoint {
+    fn listen_with(&self, revocations: Vec<RevocationList>, limits: Limits) -> ServerEndpoint {
         ServerEndpoint::bind(
             loopback(),
             &self.server,

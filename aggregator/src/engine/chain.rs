@@ -1,0 +1,127 @@
+//! The chain of global adapters: the roster, the newest adapter, and the signed results that
+//! lead to it. Exists once the cohort is complete.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fedlora_adapter::Adapter;
+use fedlora_common::bytes::f32_to_le;
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::{MemberIndex, MemberName};
+use fedlora_protocol::plan::Roster;
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
+
+use super::context::RunContext;
+use super::links::Links;
+use super::progress::Progress;
+use crate::status::RunState;
+
+/// How far the run's rounds have come.
+#[derive(Debug)]
+pub(super) struct AdapterChain {
+    pub(super) roster: Arc<Roster>,
+    adapter: Adapter,
+    /// The adapter's f32 values, little-endian.
+    adapter_bytes: Arc<Vec<u8>>,
+    /// The digest of the newest result, which the next is chained to.
+    head: Digest,
+    results: Vec<Unverified<RoundResult>>,
+    /// The number of rounds whose sum each member is in.
+    rounds_by_member: BTreeMap<MemberName, u32>,
+}
+
+impl AdapterChain {
+    /// The chain before its first round.
+    pub(super) fn begin(context: &RunContext, roster: Roster, adapter: Adapter) -> Self {
+        Self {
+            head: RoundResult::chain_start(
+                context.setup.run,
+                &context.plan_digest,
+                &roster.digest(),
+                &adapter.digest(),
+            ),
+            roster: Arc::new(roster),
+            adapter_bytes: Arc::new(f32_to_le(adapter.values())),
+            adapter,
+            results: Vec::new(),
+            rounds_by_member: BTreeMap::new(),
+        }
+    }
+
+    /// Appends a round's result with the adapter that it names.
+    pub(super) fn extend(&mut self, adapter: Adapter, result: Unverified<RoundResult>) {
+        let body = result.claimed();
+        self.head = body.digest();
+        for member in &body.survivors {
+            if let Some(entry) = self.roster.get(*member) {
+                *self.rounds_by_member.entry(entry.name.clone()).or_default() += 1;
+            }
+        }
+        self.adapter_bytes = Arc::new(f32_to_le(adapter.values()));
+        self.adapter = adapter;
+        self.results.push(result);
+    }
+
+    /// The newest global adapter.
+    pub(super) fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    /// The digest that the next result is chained to.
+    pub(super) fn head(&self) -> Digest {
+        self.head
+    }
+
+    /// The values of the newest adapter, where `digest` is its digest.
+    pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Vec<u8>>> {
+        (self.adapter.digest() == *digest).then(|| Arc::clone(&self.adapter_bytes))
+    }
+
+    pub(super) fn index_of(&self, member: &MemberName) -> Option<MemberIndex> {
+        self.roster.index_of(member)
+    }
+
+    pub(super) fn name_of(&self, member: MemberIndex) -> Option<&MemberName> {
+        Some(&self.roster.get(member)?.name)
+    }
+
+    /// Sends a message to every member of the run.
+    pub(super) fn broadcast(&self, links: &Links, message: &ToMember) {
+        for entry in self.roster.entries() {
+            links.send(&entry.name, message.clone());
+        }
+    }
+
+    /// Sends the roster and all results so far: the member follows the chain from where it
+    /// stopped.
+    pub(super) fn bring_up_to_date(&self, links: &Links, member: &MemberName) {
+        links.send(member, ToMember::Roster(self.roster.as_ref().clone()));
+        for result in &self.results {
+            links.send(member, ToMember::Result(result.clone()));
+        }
+    }
+
+    /// The status's part.
+    pub(super) fn progress(
+        &self,
+        state: RunState,
+        failure: Option<String>,
+        phase: Option<PhaseName>,
+    ) -> Progress<'_> {
+        let rounds = |name| self.rounds_by_member.get(name).copied().unwrap_or(0);
+        Progress {
+            state,
+            failure,
+            phase,
+            rounds_done: self.results.len() as u32,
+            members: self
+                .roster
+                .entries()
+                .iter()
+                .map(|entry| (&entry.name, rounds(&entry.name)))
+                .collect(),
+            adapter: Some(self.adapter.digest()),
+        }
+    }
+}

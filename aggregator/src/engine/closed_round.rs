@@ -1,0 +1,130 @@
+//! How an attempt at a round ends: with a published adapter, or with a failure. Steps 9 and 10 of
+//! the round.
+
+use std::sync::Arc;
+
+use fedlora_adapter::Layout;
+use fedlora_protocol::fixed::RingSum;
+use fedlora_protocol::wire::messages::{Open, RoundFailure, ToMember};
+use tokio::task::block_in_place;
+use tracing::{info, warn};
+
+use super::chain::AdapterChain;
+use super::context::RunContext;
+use super::failure::RunFailure;
+use super::farewell::{Farewell, Reached};
+use super::messages::RunEvent;
+use super::tally::clear_uploads;
+use crate::publish::{self, Participation};
+use crate::status::RunState;
+
+/// What an attempt leaves to the run.
+#[derive(Debug)]
+pub(super) struct ClosedRound {
+    pub(super) context: RunContext,
+    pub(super) chain: AdapterChain,
+    pub(super) outcome: RoundOutcome,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RoundOutcome {
+    /// Its adapter is published; the chain holds it.
+    Done,
+    /// It came to nothing; the chain is as it was.
+    Failed(RoundFailure),
+}
+
+impl ClosedRound {
+    /// Closes an attempt that failed: tells whoever watches, and the members.
+    pub(super) fn failed(
+        context: RunContext,
+        chain: AdapterChain,
+        open: &Open,
+        reason: RoundFailure,
+    ) -> Self {
+        clear_uploads(&context.setup.directory);
+        let (round, attempt) = (open.round, open.attempt);
+        warn!(%round, %attempt, %reason, "the round failed");
+        context.watch(RunEvent::RoundFailed {
+            round,
+            attempt,
+            reason,
+        });
+        context.links.broadcast(&ToMember::Abandoned {
+            round,
+            attempt,
+            reason,
+        });
+        Self {
+            context,
+            chain,
+            outcome: RoundOutcome::Failed(reason),
+        }
+    }
+
+    /// Closes an attempt whose masks are off: applies the mean of `sum` to `part` of the adapter,
+    /// publishes the adapter, and sends the signed result to the members. A sum that cannot be
+    /// applied fails the round.
+    ///
+    /// # Errors
+    /// What ends the run: the adapter or its result could not be stored.
+    pub(super) fn publish(
+        context: RunContext,
+        mut chain: AdapterChain,
+        open: &Open,
+        part: &Layout,
+        sum: RingSum,
+        participation: Participation,
+    ) -> Result<Self, Box<Farewell>> {
+        let plan = &context.setup.plan;
+        let rate = plan.aggregation.server_learning_rate;
+        let applied = publish::apply(chain.adapter(), part, &context.format, &sum, rate);
+        let (adapter, mean) = match applied {
+            Ok(applied) => applied,
+            Err(error) => {
+                warn!(%error, "the unmasked sum is unusable");
+                return Ok(Self::failed(context, chain, open, RoundFailure::Sum));
+            }
+        };
+        let identity = &context.setup.operator.identity;
+        let verified =
+            publish::sign_result(open, participation, &adapter, &mean, chain.head(), identity);
+        let signed = verified.unverified().clone();
+        let stored = block_in_place(|| {
+            publish::store(&context.setup.directory, &adapter, &plan.base.name, &signed)
+        });
+        let folder = match stored {
+            Ok(folder) => folder,
+            Err(error) => return Err(end_run(context, chain, error.into())),
+        };
+        let result = verified.into_body();
+        chain.extend(adapter, signed.clone());
+        info!(
+            run = %context.setup.run, round = %result.round, survivors = result.survivors.len(),
+            weight = result.total_weight, adapter = %result.adapter, "the round is done"
+        );
+        chain.broadcast(&context.links, &ToMember::Result(signed));
+        context.watch(RunEvent::RoundDone {
+            result,
+            sum: Arc::new(sum),
+            folder,
+        });
+        context.write_status(chain.progress(RunState::Running, None, None));
+        clear_uploads(&context.setup.directory);
+        Ok(Self {
+            context,
+            chain,
+            outcome: RoundOutcome::Done,
+        })
+    }
+}
+
+/// Ends the run within a round.
+pub(super) fn end_run(
+    context: RunContext,
+    chain: AdapterChain,
+    failure: RunFailure,
+) -> Box<Farewell> {
+    Box::new(Farewell::failed(context, Reached::Rounds(chain), failure))
+}

@@ -1,0 +1,125 @@
+//! What every phase of a run needs: its settings, the members' connections, the inbox, and who
+//! watches. Handed from phase to phase.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
+use fedlora_protocol::fixed::FixedPoint;
+use fedlora_protocol::ids::{MemberName, RunId};
+use fedlora_protocol::plan::{PlanError, RunPlan, SignedPlan};
+use fedlora_protocol::secagg::CohortPolicy;
+use fedlora_protocol::wire::messages::ToMember;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::links::Links;
+use super::messages::{RunEvent, SessionId, ToEngine};
+use super::progress::Progress;
+use crate::clock::Clock;
+use crate::directory::{Opened, RunDirectory};
+use crate::registry::Registry;
+
+/// How often deadlines are looked at.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// What an engine is made from.
+#[derive(Debug)]
+pub struct EngineSetup {
+    /// The run's random identifier.
+    pub run: RunId,
+    /// The plan that the run carries out.
+    pub plan: RunPlan,
+    /// The federation's name, for the status.
+    pub federation: String,
+    /// The operator's keys; one of them signs plan and results.
+    pub operator: Arc<Opened>,
+    /// The members that have joined.
+    pub registry: Registry,
+    /// The run's folder: adapters, results and uploads.
+    pub directory: RunDirectory,
+    /// The file that holds the status.
+    pub status: PathBuf,
+    /// Gets what happens; may be closed.
+    pub events: mpsc::UnboundedSender<RunEvent>,
+    /// Tells the time for deadlines and for the status.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What all phases share.
+#[derive(Debug)]
+pub(super) struct RunContext {
+    pub(super) setup: EngineSetup,
+    signed_plan: SignedPlan,
+    pub(super) plan_digest: Digest,
+    pub(super) policy: CohortPolicy,
+    pub(super) format: FixedPoint,
+    pub(super) links: Links,
+    pub(super) inbox: mpsc::Receiver<ToEngine>,
+}
+
+impl RunContext {
+    /// Signs the plan and derives from it what the rounds need.
+    ///
+    /// # Errors
+    /// A plan that cannot be protected or encoded.
+    pub(super) fn new(
+        setup: EngineSetup,
+        inbox: mpsc::Receiver<ToEngine>,
+    ) -> Result<Self, PlanError> {
+        Ok(Self {
+            signed_plan: SignedPlan::sign(setup.run, setup.plan.clone(), &setup.operator.identity),
+            plan_digest: setup.plan.digest(),
+            policy: setup.plan.policy()?,
+            format: setup.plan.fixed_point()?,
+            links: Links::default(),
+            inbox,
+            setup,
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.setup.clock.now()
+    }
+
+    /// Takes up a member's connection and sends it the plan.
+    pub(super) fn connect(
+        &mut self,
+        member: MemberName,
+        session: SessionId,
+        outbox: mpsc::UnboundedSender<ToMember>,
+    ) {
+        self.links.connect(member.clone(), session, outbox);
+        self.links
+            .send(&member, ToMember::Plan(self.signed_plan.clone()));
+    }
+
+    /// Notes that a member's connection broke.
+    pub(super) fn disconnect(&mut self, member: &MemberName, session: SessionId) {
+        self.links
+            .disconnect(member, session, self.setup.clock.now());
+    }
+
+    /// Tells whoever watches.
+    pub(super) fn watch(&self, event: RunEvent) {
+        // Nobody need watch.
+        let _ = self.setup.events.send(event);
+    }
+
+    /// Writes the status file.
+    pub(super) fn write_status(&self, progress: Progress<'_>) {
+        let status = progress.status(
+            self.setup.run,
+            &self.setup.federation,
+            self.setup.plan.rounds,
+            &self.links,
+            self.now(),
+        );
+        // The run matters more than its status.
+        if let Err(error) = status.write(&self.setup.status) {
+            warn!(%error, "the status cannot be written");
+        }
+    }
+}

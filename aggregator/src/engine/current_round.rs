@@ -1,0 +1,382 @@
+//! One attempt at a round: inputs in, effects carried out, until it is done or has failed. Steps 8
+//! and 9 of the round.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedlora_adapter::Layout;
+use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::round::coordinator::{
+    Completed, Coordinator, Effect, Event, Input, Reject, RoundSetup,
+};
+use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, SUITE, ToAggregator};
+use tracing::{debug, info, warn};
+
+use super::chain::AdapterChain;
+use super::closed_round::{ClosedRound, end_run};
+use super::context::{RunContext, TICK};
+use super::failure::RunFailure;
+use super::farewell::Farewell;
+use super::messages::{RunEvent, ToEngine};
+use super::refusal::{MemberRefusal, UploadRefusal};
+use super::tally::Tally;
+use crate::publish::Participation;
+use crate::status::RunState;
+
+/// Runs one attempt at a round to its end.
+///
+/// # Errors
+/// What ends the run with it: no round can follow.
+pub(super) async fn run_round(
+    context: RunContext,
+    chain: AdapterChain,
+    round: RoundNumber,
+    attempt: Attempt,
+) -> Result<ClosedRound, Box<Farewell>> {
+    let (current, effects) = CurrentRound::open(context, chain, round, attempt);
+    let mut step = current.carry_out(effects).await?;
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        let mut current = match step {
+            Step::Open(current) => current,
+            Step::Closed(closed) => return Ok(closed),
+        };
+        step = tokio::select! {
+            message = current.context.inbox.recv() => match message {
+                Some(message) => current.handle(message).await?,
+                None => {
+                    let CurrentRound { context, chain, .. } = current;
+                    return Err(end_run(context, chain, RunFailure::Stopped));
+                }
+            },
+            _ = tick.tick() => current.pass_time().await?,
+        };
+    }
+}
+
+/// An attempt that is under way.
+#[derive(Debug)]
+struct CurrentRound {
+    context: RunContext,
+    chain: AdapterChain,
+    coordinator: Coordinator,
+    /// The part of the adapter that this round trains and sums.
+    part: Layout,
+    tally: Tally,
+    /// A member that was away before counts as away from here on.
+    opened: Timestamp,
+}
+
+/// What carrying out an event leads to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and each is consumed at once"
+)]
+enum Step {
+    /// The round continues.
+    Open(CurrentRound),
+    /// The round has ended.
+    Closed(ClosedRound),
+}
+
+impl CurrentRound {
+    /// Opens an attempt: M0 to every member is among the effects.
+    fn open(
+        context: RunContext,
+        chain: AdapterChain,
+        round: RoundNumber,
+        attempt: Attempt,
+    ) -> (Self, Vec<Effect>) {
+        let plan = &context.setup.plan;
+        let factors = plan.adapter.factors.factors_in(round);
+        let part = chain
+            .adapter()
+            .layout()
+            .subset(factors)
+            .expect("the adapter's layout holds both factors");
+        let open = opening(&context, &chain, &part, round, attempt);
+        let tally = Tally::new(&context.setup.directory, &open, &part);
+        let setup = Arc::new(RoundSetup::new(
+            open,
+            Arc::clone(&chain.roster),
+            context.policy,
+            plan.timeouts.clone(),
+        ));
+        info!(run = %context.setup.run, %round, %attempt, "the round opens");
+        let opened = context.now();
+        let (coordinator, effects) = Coordinator::open(setup, opened);
+        let current = Self {
+            tally,
+            context,
+            chain,
+            coordinator,
+            part,
+            opened,
+        };
+        current
+            .context
+            .watch(RunEvent::RoundOpened { round, attempt });
+        current.write_status();
+        (current, effects)
+    }
+
+    /// Deals with one message from a session.
+    async fn handle(mut self, message: ToEngine) -> Result<Step, Box<Farewell>> {
+        match message {
+            ToEngine::Connected {
+                member,
+                session,
+                outbox,
+            } => self.context.connect(member, session, outbox),
+            ToEngine::Disconnected { member, session } => {
+                self.context.disconnect(&member, session);
+                self.write_status();
+            }
+            ToEngine::FetchAdapter { adapter, reply } => {
+                let _ = reply.send(self.chain.fetch(&adapter));
+            }
+            ToEngine::UploadBegins {
+                member,
+                open,
+                length,
+                reply,
+            } => {
+                let _ = reply.send(self.admit_upload(&member, &open, length));
+            }
+            ToEngine::Uploaded {
+                member,
+                open,
+                claim,
+                reply,
+            } => {
+                let Some(from) = self.chain.index_of(&member) else {
+                    let _ = reply.send(Err(UploadRefusal::NotOnRoster));
+                    return Ok(Step::Open(self));
+                };
+                let input = Input::Uploaded { from, open, claim };
+                match self.judge_upload(from, input).await {
+                    Ok(event) => {
+                        let step = self.advance(event).await;
+                        let _ = reply.send(Ok(()));
+                        return step;
+                    }
+                    Err(refusal) => {
+                        let _ = reply.send(Err(refusal));
+                    }
+                }
+            }
+            ToEngine::Message { member, message } => return self.hear(member, *message).await,
+        }
+        Ok(Step::Open(self))
+    }
+
+    /// Deals with a member's control message.
+    async fn hear(self, member: MemberName, message: ToAggregator) -> Result<Step, Box<Farewell>> {
+        let links = &self.context.links;
+        match (self.chain.index_of(&member), message) {
+            // It closes its connection next, or waits for a round.
+            (_, ToAggregator::Fetched { adapter }) => {
+                debug!(%member, %adapter, "the member holds the adapter");
+            }
+            (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
+            (Some(from), ToAggregator::Ready(_)) => {
+                self.chain.bring_up_to_date(links, &member);
+                for message in self.coordinator.outstanding(from) {
+                    links.send(&member, message);
+                }
+            }
+            (Some(from), ToAggregator::Round { open, message }) => {
+                let input = Input::Message {
+                    from,
+                    open,
+                    message,
+                };
+                if let Ok(event) = self.decide_from(from, input) {
+                    return self.advance(event).await;
+                }
+            }
+        }
+        Ok(Step::Open(self))
+    }
+
+    /// Closes phases whose time is up, and continues without members that stay away.
+    async fn pass_time(self) -> Result<Step, Box<Farewell>> {
+        let mut current = match self.decide(Input::Tick) {
+            Err(_) => self,
+            Ok(event) => match self.advance(event).await? {
+                Step::Open(current) => current,
+                closed => return Ok(closed),
+            },
+        };
+        for member in current.absent() {
+            if let Ok(event) = current.decide(Input::Absent { member }) {
+                warn!(%member, "the member stays away; the round continues without it");
+                current = match current.advance(event).await? {
+                    Step::Open(current) => current,
+                    closed => return Ok(closed),
+                };
+            }
+        }
+        Ok(Step::Open(current))
+    }
+
+    /// The awaited members that have been away for longer than the plan's patience.
+    fn absent(&self) -> Vec<MemberIndex> {
+        let patience = Duration::from_secs(self.context.setup.plan.timeouts.reconnect);
+        let now = self.context.now();
+        let mut awaited = self.coordinator.awaited();
+        awaited.retain(|member| {
+            self.chain
+                .name_of(*member)
+                .and_then(|name| self.context.links.broken_since(name))
+                // Who was away before gets the same time to come back for this round.
+                .is_some_and(|since| since.max(self.opened).after(patience) <= now)
+        });
+        awaited
+    }
+
+    fn decide(&self, input: Input) -> Result<Event, Reject> {
+        self.coordinator.decide(self.context.now(), input)
+    }
+
+    /// Judges what a member sent. What is wrong with it is logged.
+    fn decide_from(&self, member: MemberIndex, input: Input) -> Result<Event, Reject> {
+        self.decide(input).inspect_err(|reason| {
+            warn!(%member, %reason, "a message was not taken");
+            self.context.watch(RunEvent::Rejected {
+                member,
+                reason: reason.clone(),
+            });
+        })
+    }
+
+    /// Applies an event and carries its effects out.
+    async fn advance(mut self, event: Event) -> Result<Step, Box<Farewell>> {
+        let before = self.coordinator.phase();
+        let (coordinator, effects) = self.coordinator.apply(event);
+        let after = coordinator.phase();
+        self.coordinator = coordinator;
+        if let Some(phase) = after.filter(|_| before != after) {
+            let round = self.coordinator.setup().open().round;
+            info!(run = %self.context.setup.run, %round, %phase, "the phase begins");
+            self.context.watch(RunEvent::Phase { round, phase });
+            self.write_status();
+        }
+        self.carry_out(effects).await
+    }
+
+    async fn carry_out(mut self, effects: Vec<Effect>) -> Result<Step, Box<Farewell>> {
+        for effect in effects {
+            match effect {
+                Effect::Send(member, message) => {
+                    if let Some(name) = self.chain.name_of(member) {
+                        self.context.links.send(name, message);
+                    }
+                }
+                Effect::Accumulate(member) => {
+                    if let Err(error) = self.tally.add(member).await {
+                        warn!(%member, %error, "a stored update cannot be added");
+                        return Ok(self.fail(RoundFailure::Storage));
+                    }
+                }
+                Effect::Unmask(completed) => return self.complete(*completed),
+                Effect::Fail(reason) => return Ok(self.fail(reason)),
+            }
+        }
+        Ok(Step::Open(self))
+    }
+
+    /// Says where a member may store its update, while one is awaited from it.
+    fn admit_upload(
+        &self,
+        member: &MemberName,
+        open: &Digest,
+        length: u64,
+    ) -> Result<PathBuf, UploadRefusal> {
+        let setup = self.coordinator.setup();
+        let from = self
+            .chain
+            .index_of(member)
+            .filter(|from| self.coordinator.awaited().contains(from))
+            .ok_or(UploadRefusal::NotAwaited)?;
+        if self.coordinator.phase() != Some(PhaseName::Updates) || open != setup.digest() {
+            return Err(UploadRefusal::OtherRound);
+        }
+        let expected = self.tally.update_bytes();
+        if length != expected {
+            return Err(UploadRefusal::Length {
+                expected,
+                found: length,
+            });
+        }
+        Ok(self.tally.path(from))
+    }
+
+    /// Judges a stored update, once it is sure that it can be added: from the event on, its sender
+    /// counts as a survivor.
+    async fn judge_upload(&self, from: MemberIndex, input: Input) -> Result<Event, UploadRefusal> {
+        self.tally.check(from).await?;
+        Ok(self.decide_from(from, input)?)
+    }
+
+    /// Takes the masks off, applies the mean, publishes the result.
+    fn complete(self, completed: Completed) -> Result<Step, Box<Farewell>> {
+        let sum = self.tally.unmask(completed.unmasking);
+        let participation = Participation {
+            survivors: completed.survivors,
+            dropped: completed.dropped,
+            transcript: completed.transcript,
+        };
+        let open = self.coordinator.setup().open();
+        ClosedRound::publish(
+            self.context,
+            self.chain,
+            open,
+            &self.part,
+            sum,
+            participation,
+        )
+        .map(Step::Closed)
+    }
+
+    fn fail(self, reason: RoundFailure) -> Step {
+        let open = self.coordinator.setup().open();
+        Step::Closed(ClosedRound::failed(self.context, self.chain, open, reason))
+    }
+
+    fn write_status(&self) {
+        let phase = self.coordinator.phase();
+        let progress = self.chain.progress(RunState::Running, None, phase);
+        self.context.write_status(progress);
+    }
+}
+
+/// M0 of an attempt at a round that trains `part`.
+fn opening(
+    context: &RunContext,
+    chain: &AdapterChain,
+    part: &Layout,
+    round: RoundNumber,
+    attempt: Attempt,
+) -> Open {
+    let plan = &context.setup.plan;
+    Open {
+        suite: SUITE,
+        run: context.setup.run,
+        round,
+        attempt,
+        roster: chain.roster.digest(),
+        adapter: chain.adapter().digest(),
+        plan: context.plan_digest,
+        layout: part.digest(),
+        factors: plan.adapter.factors.factors_in(round),
+        clip: plan.aggregation.clip,
+        max_weight: plan.aggregation.max_weight,
+        bits: plan.aggregation.bits,
+        threshold: context.policy.threshold() as u16,
+        minimum: context.policy.minimum() as u16,
+    }
+}

@@ -1,0 +1,60 @@
+//! Why a run ended before its plan did.
+
+use fedlora_common::exit::Exit;
+use fedlora_protocol::ids::{MemberName, RoundNumber};
+use fedlora_protocol::plan::RosterError;
+use fedlora_protocol::wire::messages::RoundFailure;
+
+use super::cohort::Shortfall;
+use crate::publish::PublishError;
+use crate::registry::RegistryError;
+
+/// Why a run ended before its plan did.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFailure {
+    /// The cohort was not complete in time.
+    #[error("{0}")]
+    Members(Shortfall),
+    /// A ready member has no record, so its keys are unknown.
+    #[error("{name} is connected but not recorded as a member")]
+    NotRecorded {
+        /// The member's name.
+        name: MemberName,
+    },
+    /// The cohort's records make no roster.
+    #[error(transparent)]
+    Roster(#[from] RosterError),
+    /// A round failed, and must not or will not be tried again.
+    #[error("round {round} failed: {reason}")]
+    Round {
+        /// The round's number.
+        round: RoundNumber,
+        /// Why its last attempt failed.
+        reason: RoundFailure,
+    },
+    /// The outcome could not be stored.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A member's record could not be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The endpoint was closed.
+    #[error("the aggregator was stopped")]
+    Stopped,
+}
+
+impl RunFailure {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Members(_) | Self::NotRecorded { .. } | Self::Roster(_) => Exit::Quorum,
+            Self::Round { reason, .. } => match reason {
+                RoundFailure::Quorum { .. } => Exit::Quorum,
+                RoundFailure::Recovery | RoundFailure::Sum => Exit::Integrity,
+                RoundFailure::Storage => Exit::Failed,
+            },
+            Self::Publish(_) | Self::Registry(_) => Exit::Failed,
+            Self::Stopped => Exit::Interrupted,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The last phase: the members hear how the run ended, and fetch the last adapter.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::ids::{MemberName, RunId};
+use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
+use tracing::debug;
+
+use super::chain::AdapterChain;
+use super::cohort::ReadyMembers;
+use super::context::{RunContext, TICK};
+use super::failure::RunFailure;
+use super::messages::ToEngine;
+use super::progress::Progress;
+use super::refusal::UploadRefusal;
+use crate::status::RunState;
+
+/// How long members may take to fetch the last adapter.
+const MAX_FAREWELL: Duration = Duration::from_secs(60);
+/// How long beyond the plan's own patience a member that is away at the end may take to come
+/// back: the longest pause between a member's tries.
+const RETURN: Duration = Duration::from_secs(10);
+
+/// How far the run had come when it ended.
+#[derive(Debug)]
+pub(super) enum Reached {
+    /// The cohort was never complete.
+    Gathering(ReadyMembers),
+    /// At least the first round was opened.
+    Rounds(AdapterChain),
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    context: RunContext,
+    reached: Reached,
+    outcome: Result<(), RunFailure>,
+}
+
+impl Farewell {
+    /// After the plan's last round.
+    pub(super) fn finished(context: RunContext, chain: AdapterChain) -> Self {
+        Self {
+            context,
+            reached: Reached::Rounds(chain),
+            outcome: Ok(()),
+        }
+    }
+
+    /// After a failure that ends the run.
+    pub(super) fn failed(context: RunContext, reached: Reached, failure: RunFailure) -> Self {
+        Self {
+            context,
+            reached,
+            outcome: Err(failure),
+        }
+    }
+
+    /// Tells the members, and waits until those that are connected hold the last adapter or have
+    /// gone.
+    ///
+    /// # Errors
+    /// The failure that ended the run.
+    pub(super) async fn see_off(mut self) -> Result<RunId, RunFailure> {
+        self.write_status();
+        self.context.links.broadcast(&self.finished_message());
+        self.wait_for_members().await;
+        self.outcome.map(|()| self.context.setup.run)
+    }
+
+    async fn wait_for_members(&mut self) {
+        let deadline = self.context.now().after(MAX_FAREWELL);
+        let mut away = self.lately_away();
+        while self.context.links.count() > 0 || !away.is_empty() {
+            let now = self.context.now();
+            away.retain(|_, until| now < *until);
+            if now >= deadline {
+                return;
+            }
+            match tokio::time::timeout(TICK, self.context.inbox.recv()).await {
+                Ok(Some(message)) => self.handle(message, &mut away),
+                Ok(None) => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, message: ToEngine, away: &mut BTreeMap<MemberName, Timestamp>) {
+        match message {
+            ToEngine::Connected {
+                member,
+                session,
+                outbox,
+            } => {
+                away.remove(&member);
+                self.context.connect(member.clone(), session, outbox);
+                // It was away when the run ended: it follows the chain and leaves.
+                if let Reached::Rounds(chain) = &self.reached {
+                    chain.bring_up_to_date(&self.context.links, &member);
+                }
+                self.context.links.send(&member, self.finished_message());
+            }
+            ToEngine::Disconnected { member, session } => {
+                self.context.disconnect(&member, session);
+                if let Reached::Gathering(ready) = &mut self.reached {
+                    ready.forget(&member);
+                }
+                self.write_status();
+            }
+            ToEngine::FetchAdapter { adapter, reply } => {
+                let held = match &self.reached {
+                    Reached::Gathering(_) => None,
+                    Reached::Rounds(chain) => chain.fetch(&adapter),
+                };
+                let _ = reply.send(held);
+            }
+            ToEngine::UploadBegins { reply, .. } => {
+                let _ = reply.send(Err(UploadRefusal::NoRound));
+            }
+            ToEngine::Uploaded { reply, .. } => {
+                let _ = reply.send(Err(UploadRefusal::NoRound));
+            }
+            ToEngine::Message { member, message } => {
+                // It closes its connection next. Anything else comes too late.
+                if let ToAggregator::Fetched { adapter } = *message {
+                    debug!(%member, %adapter, "the member holds the adapter");
+                }
+            }
+        }
+    }
+
+    /// The members whose connection broke so lately that they may still come back for the last
+    /// adapter, with how long each is waited for.
+    fn lately_away(&self) -> BTreeMap<MemberName, Timestamp> {
+        let Reached::Rounds(chain) = &self.reached else {
+            return BTreeMap::new();
+        };
+        let reconnect = Duration::from_secs(self.context.setup.plan.timeouts.reconnect);
+        chain
+            .roster
+            .entries()
+            .iter()
+            .filter_map(|entry| {
+                let since = self.context.links.broken_since(&entry.name)?;
+                Some((entry.name.clone(), since.after(reconnect + RETURN)))
+            })
+            .collect()
+    }
+
+    fn finished_message(&self) -> ToMember {
+        ToMember::Finished {
+            failure: self.failure(),
+        }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.outcome.as_ref().err().map(ToString::to_string)
+    }
+
+    fn write_status(&self) {
+        let failure = self.failure();
+        let state = match failure {
+            None => RunState::Finished,
+            Some(_) => RunState::Failed,
+        };
+        self.context.write_status(match &self.reached {
+            Reached::Gathering(ready) => Progress {
+                state,
+                failure,
+                ..ready.progress()
+            },
+            Reached::Rounds(chain) => chain.progress(state, failure, None),
+        });
+    }
+}

@@ -1,0 +1,149 @@
+//! The first phase: waiting for as many members as the plan asks for.
+
+use std::time::Duration;
+
+use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::plan::{Roster, RosterEntry};
+use fedlora_protocol::wire::messages::{Ready, ToAggregator, ToMember};
+use tracing::{debug, info, warn};
+
+use super::chain::AdapterChain;
+use super::cohort::{Cohort, ReadyMembers};
+use super::context::RunContext;
+use super::failure::RunFailure;
+use super::farewell::{Farewell, Reached};
+use super::messages::{RunEvent, ToEngine};
+use super::refusal::{MemberRefusal, UploadRefusal};
+use super::running::Running;
+
+/// A run without a cohort.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    context: RunContext,
+    ready: ReadyMembers,
+}
+
+impl Gathering {
+    /// Begins to wait for members.
+    pub(super) fn begin(context: RunContext) -> Self {
+        let ready = ReadyMembers::default();
+        context.write_status(ready.progress());
+        Self { context, ready }
+    }
+
+    /// Waits until the cohort is complete.
+    pub(super) async fn complete(mut self) -> Result<Running, Box<Farewell>> {
+        match self
+            .wait_for_cohort()
+            .await
+            .and_then(|cohort| self.enrol(cohort))
+        {
+            Ok(chain) => Ok(Running::new(self.context, chain)),
+            Err(failure) => Err(Box::new(Farewell::failed(
+                self.context,
+                Reached::Gathering(self.ready),
+                failure,
+            ))),
+        }
+    }
+
+    async fn wait_for_cohort(&mut self) -> Result<Cohort, RunFailure> {
+        let join = Duration::from_secs(self.context.setup.plan.timeouts.join);
+        let deadline = self.context.now().after(join);
+        loop {
+            let left = self.context.now().until(deadline);
+            match tokio::time::timeout(left, self.context.inbox.recv()).await {
+                Ok(Some(message)) => {
+                    if let Some(cohort) = self.handle(message) {
+                        return Ok(cohort);
+                    }
+                }
+                Ok(None) => return Err(RunFailure::Stopped),
+                Err(_) => {
+                    let shortfall = self.ready.shortfall(&self.context.setup.plan);
+                    return Err(RunFailure::Members(shortfall));
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, message: ToEngine) -> Option<Cohort> {
+        match message {
+            ToEngine::Connected {
+                member,
+                session,
+                outbox,
+            } => self.context.connect(member, session, outbox),
+            ToEngine::Disconnected { member, session } => {
+                self.context.disconnect(&member, session);
+                self.ready.forget(&member);
+                self.context.write_status(self.ready.progress());
+            }
+            ToEngine::Message { member, message } => match *message {
+                ToAggregator::Ready(ready) => return self.ready(member, ready),
+                ToAggregator::Round { .. } | ToAggregator::Fetched { .. } => {
+                    debug!(%member, "a message before the run began");
+                }
+            },
+            ToEngine::UploadBegins { reply, .. } => {
+                let _ = reply.send(Err(UploadRefusal::NoRound));
+            }
+            ToEngine::Uploaded { reply, .. } => {
+                let _ = reply.send(Err(UploadRefusal::NoRound));
+            }
+            ToEngine::FetchAdapter { reply, .. } => {
+                let _ = reply.send(None);
+            }
+        }
+        None
+    }
+
+    fn ready(&mut self, member: MemberName, ready: Ready) -> Option<Cohort> {
+        let plan = &self.context.setup.plan;
+        match self.ready.add(plan, member.clone(), ready) {
+            Ok(complete) => {
+                self.context.watch(RunEvent::MemberReady {
+                    member,
+                    ready: self.ready.count(),
+                    needed: plan.members,
+                });
+                self.context.write_status(self.ready.progress());
+                complete
+            }
+            Err(refusal) => {
+                warn!(%member, reason = %refusal, "a member cannot take part");
+                self.context.links.send(&member, refusal.message());
+                None
+            }
+        }
+    }
+
+    /// Closes the roster, and tells the members that are on it and those that came too late.
+    fn enrol(&self, cohort: Cohort) -> Result<AdapterChain, RunFailure> {
+        let mut entries = Vec::new();
+        for name in cohort.members {
+            let record = self
+                .context
+                .setup
+                .registry
+                .member(&name)?
+                .ok_or(RunFailure::NotRecorded { name })?;
+            entries.push(RosterEntry {
+                name: record.name,
+                identity: record.identity,
+                certificate_key: record.certificate_key,
+            });
+        }
+        let roster = Roster::new(entries)?;
+        info!(members = roster.len(), roster = %roster.digest(), "the cohort is complete");
+        let links = &self.context.links;
+        for name in self.ready.names() {
+            if roster.index_of(name).is_none() {
+                links.send(name, MemberRefusal::RosterClosed.message());
+            }
+        }
+        let chain = AdapterChain::begin(&self.context, roster, cohort.adapter);
+        chain.broadcast(links, &ToMember::Roster(chain.roster.as_ref().clone()));
+        Ok(chain)
+    }
+}

@@ -1,0 +1,130 @@
+//! What sessions tell the engine, and what the engine tells whoever watches the run.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fedlora_common::digest::Digest;
+use fedlora_protocol::fixed::RingSum;
+use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::round::coordinator::Reject;
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::messages::{
+    PhaseName, RoundFailure, RoundResult, ToAggregator, ToMember, UpdateClaim,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::refusal::UploadRefusal;
+
+/// One connection of a member; a newer one of the same member replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// What sessions tell the engine. `member` is the name in the connection's verified certificate.
+#[derive(Debug)]
+pub enum ToEngine {
+    /// A member's control stream is open.
+    Connected {
+        /// The member's name.
+        member: MemberName,
+        /// The connection.
+        session: SessionId,
+        /// Takes control messages to the member; closed when a newer connection takes over.
+        outbox: mpsc::UnboundedSender<ToMember>,
+    },
+    /// A connection broke.
+    Disconnected {
+        /// The member's name.
+        member: MemberName,
+        /// The connection that broke, which a newer one may have replaced.
+        session: SessionId,
+    },
+    /// A member sent a control message.
+    Message {
+        /// The member's name.
+        member: MemberName,
+        /// The message, decoded and not yet judged.
+        message: Box<ToAggregator>,
+    },
+    /// A member wants to upload its masked update.
+    UploadBegins {
+        /// The member's name.
+        member: MemberName,
+        /// The digest of the M0 that it answers.
+        open: Digest,
+        /// The packed vector's length in bytes, as claimed.
+        length: u64,
+        /// Gets the file to store it in, or the refusal.
+        reply: oneshot::Sender<Result<PathBuf, UploadRefusal>>,
+    },
+    /// A masked update is stored durably.
+    Uploaded {
+        /// The member's name.
+        member: MemberName,
+        /// The digest of the M0 that it answers.
+        open: Digest,
+        /// Its signed digest; the transfer checked that the bytes have it.
+        claim: Unverified<UpdateClaim>,
+        /// Hears whether the round took it.
+        reply: oneshot::Sender<Result<(), UploadRefusal>>,
+    },
+    /// A member asks for an adapter's values.
+    FetchAdapter {
+        /// The adapter's digest.
+        adapter: Digest,
+        /// Gets its f32 values, little-endian; nothing where it is not the newest.
+        reply: oneshot::Sender<Option<Arc<Vec<u8>>>>,
+    },
+}
+
+/// What the engine tells whoever watches the run.
+#[derive(Debug, Clone)]
+pub enum RunEvent {
+    /// A member is ready.
+    MemberReady {
+        /// The member's name.
+        member: MemberName,
+        /// Members that are ready, this one included.
+        ready: usize,
+        /// Members that the plan asks for.
+        needed: usize,
+    },
+    /// A round is opened.
+    RoundOpened {
+        /// The round's number, from 1.
+        round: RoundNumber,
+        /// The attempt at it, from 1.
+        attempt: Attempt,
+    },
+    /// A phase of the current round begins.
+    Phase {
+        /// The current round.
+        round: RoundNumber,
+        /// The phase that begins.
+        phase: PhaseName,
+    },
+    /// A round is done.
+    RoundDone {
+        /// The result, as it was signed.
+        result: RoundResult,
+        /// The unmasked sum: what the aggregator learned, and all it learned.
+        sum: Arc<RingSum>,
+        /// The folder of the published adapter.
+        folder: PathBuf,
+    },
+    /// An attempt at a round failed.
+    RoundFailed {
+        /// The round's number.
+        round: RoundNumber,
+        /// The attempt that failed.
+        attempt: Attempt,
+        /// Why it failed.
+        reason: RoundFailure,
+    },
+    /// A member's message was not taken. The round continues.
+    Rejected {
+        /// The sender.
+        member: MemberIndex,
+        /// What was wrong with the message.
+        reason: Reject,
+    },
+}

@@ -1,0 +1,59 @@
+//! What a phase knows of the run's progress, as the status file shows it.
+
+use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::{MemberName, RunId};
+use fedlora_protocol::wire::messages::PhaseName;
+
+use super::links::Links;
+use crate::status::{MemberStatus, RunState, Status};
+
+/// A phase's part of the status.
+#[derive(Debug)]
+pub(super) struct Progress<'a> {
+    pub(super) state: RunState,
+    /// Why the run failed, where it did.
+    pub(super) failure: Option<String>,
+    /// The current round's phase.
+    pub(super) phase: Option<PhaseName>,
+    pub(super) rounds_done: u32,
+    /// The run's members, or those that are ready, each with the rounds whose sum it is in.
+    pub(super) members: Vec<(&'a MemberName, u32)>,
+    /// The newest global adapter.
+    pub(super) adapter: Option<Digest>,
+}
+
+impl Progress<'_> {
+    /// The whole status.
+    pub(super) fn status(
+        self,
+        run: RunId,
+        federation: &str,
+        rounds_planned: u32,
+        links: &Links,
+        now: Timestamp,
+    ) -> Status {
+        Status {
+            schema_version: 1,
+            federation: federation.to_owned(),
+            run: run.to_string(),
+            state: self.state,
+            failure: self.failure,
+            rounds_planned,
+            rounds_done: self.rounds_done,
+            phase: self.phase.map(|phase| phase.to_string()),
+            members: self
+                .members
+                .into_iter()
+                .map(|(name, rounds)| MemberStatus {
+                    connected: links.is_connected(name),
+                    rounds,
+                    name: name.clone(),
+                })
+                .collect(),
+            adapter: self.adapter.map(|digest| digest.to_string()),
+            updated: now,
+            pid: std::process::id(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The running sum of one attempt at a round, and the files of the masked updates that go into it.
+//! Step 8 of the round: memory does not grow with the members.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use fedlora_adapter::Layout;
+use fedlora_protocol::fixed::{AUXILIARY_LANES, RingSum};
+use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
+use fedlora_protocol::secagg::{RunningSum, Unmasking, pack};
+use fedlora_protocol::wire::messages::Open;
+use tokio::task::block_in_place;
+use tracing::warn;
+
+use crate::directory::RunDirectory;
+
+/// The masked updates of one attempt.
+#[derive(Debug)]
+pub(super) struct Tally {
+    directory: RunDirectory,
+    round: RoundNumber,
+    attempt: Attempt,
+    update_bytes: u64,
+    sum: RunningSum,
+}
+
+impl Tally {
+    /// An empty sum over `part`, the layout that the round of `open` trains.
+    pub(super) fn new(directory: &RunDirectory, open: &Open, part: &Layout) -> Self {
+        let lanes = part.len() + AUXILIARY_LANES;
+        Self {
+            directory: directory.clone(),
+            round: open.round,
+            attempt: open.attempt,
+            update_bytes: pack::packed_len(open.bits, lanes) as u64,
+            sum: RunningSum::new(open.bits, lanes),
+        }
+    }
+
+    /// The length in bytes of every masked update of this round.
+    pub(super) fn update_bytes(&self) -> u64 {
+        self.update_bytes
+    }
+
+    /// The file of a member's masked update.
+    pub(super) fn path(&self, member: MemberIndex) -> PathBuf {
+        self.directory.uploads().join(format!(
+            "round-{:04}-attempt-{}-member-{}.masked",
+            self.round.0, self.attempt.0, member.0
+        ))
+    }
+
+    /// Checks that a stored update can be added.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a packed vector of this round.
+    pub(super) async fn check(&self, member: MemberIndex) -> io::Result<()> {
+        let packed = tokio::fs::read(self.path(member)).await?;
+        block_in_place(|| self.sum.check(&packed)).map_err(io::Error::other)
+    }
+
+    /// Adds a stored update.
+    ///
+    /// # Errors
+    /// As [`Tally::check`]; the sum is as it was.
+    pub(super) async fn add(&mut self, member: MemberIndex) -> io::Result<()> {
+        let packed = tokio::fs::read(self.path(member)).await?;
+        block_in_place(|| self.sum.add(&packed)).map_err(io::Error::other)
+    }
+
+    /// Takes the masks off.
+    pub(super) fn unmask(self, unmasking: Unmasking) -> RingSum {
+        block_in_place(|| self.sum.unmask(unmasking))
+    }
+}
+
+/// Deletes all masked updates: single ones are not needed once their round has ended.
+pub(super) fn clear_uploads(directory: &RunDirectory) {
+    let files = fs::read_dir(directory.uploads())
+        .into_iter()
+        .flatten()
+        .flatten();
+    for file in files {
+        if let Err(error) = fs::remove_file(file.path()) {
+            warn!(%error, "a masked update that is no longer needed cannot be removed");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What would help after an error. The command line turns a remedy into a hint.
+
+use std::path::PathBuf;
+
+/// Something that the operator can do about an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// Make the new federation in another directory, or remove this one first.
+    ChooseAnotherDirectory {
+        /// The directory that is taken.
+        taken: PathBuf,
+    },
+    /// Make a federation in this directory before it is used.
+    InitialiseDirectory {
+        /// The directory that holds none.
+        path: PathBuf,
+    },
+    /// Name the address at which invited members join: none follows from the members' address.
+    ChooseJoinAddress,
+}

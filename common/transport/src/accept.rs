@@ -1,0 +1,101 @@
+//! A server's handshakes: a bounded number at a time, each with a time limit, and none in another's
+//! way.
+
+use std::sync::Arc;
+
+use quinn::{Endpoint, VarInt};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::close::CloseCode;
+use super::connection::Connection;
+use super::error::{PeerContext, TransportError};
+use super::limits::Limits;
+
+/// Connections in the order in which their handshakes end, from a task of its own.
+#[derive(Debug)]
+pub(super) struct Accepted<T> {
+    queue: mpsc::Receiver<Result<T, TransportError>>,
+    task: JoinHandle<()>,
+}
+
+impl<T: Send + 'static> Accepted<T> {
+    pub(super) fn spawn(
+        endpoint: &Endpoint,
+        limits: Limits,
+        alpn: &'static [u8],
+        admit: impl Fn(Connection) -> Result<T, TransportError> + Send + Sync + 'static,
+    ) -> Self {
+        let (sender, queue) = mpsc::channel(limits.handshakes.max(1));
+        let endpoint = endpoint.clone();
+        let admit = Arc::new(admit);
+        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+        let connections = Arc::new(Semaphore::new(limits.connections));
+        let task = tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                if !incoming.remote_address_validated() {
+                    // Cannot fail: an address that is not validated may always be retried.
+                    let _ = incoming.retry();
+                    continue;
+                }
+                let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
+                    incoming.refuse();
+                    continue;
+                };
+                let (admit, sender, connections) =
+                    (admit.clone(), sender.clone(), connections.clone());
+                tokio::spawn(async move {
+                    let accepted = shake(incoming, limits, alpn, &connections)
+                        .await
+                        .and_then(|connection| admit(connection));
+                    // The slot is held until the queue has room: where nobody accepts,
+                    // newcomers are refused and nothing piles up.
+                    let _ = sender.send(accepted).await;
+                    drop(handshake);
+                });
+            }
+        });
+        Self { queue, task }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Result<T, TransportError>> {
+        self.queue.recv().await
+    }
+}
+
+impl<T> Drop for Accepted<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn shake(
+    incoming: quinn::Incoming,
+    limits: Limits,
+    alpn: &'static [u8],
+    connections: &Arc<Semaphore>,
+) -> Result<Connection, TransportError> {
+    let peer = PeerContext {
+        server: true,
+        address: incoming.remote_address(),
+        alpn,
+    };
+    let connecting = incoming
+        .accept()
+        .map_err(|error| TransportError::from_connection(error, &peer))?;
+    let quic = timeout(limits.handshake, connecting)
+        .await
+        .map_err(|_| TransportError::HandshakeTimeout {
+            address: peer.address,
+            after: limits.handshake,
+        })?
+        .map_err(|error| TransportError::from_connection(error, &peer))?;
+    match connections.clone().try_acquire_owned() {
+        Ok(permit) => Ok(Connection::new(quic, None, peer, Some(permit))),
+        Err(_) => {
+            quic.close(VarInt::from_u32(CloseCode::Busy as u32), b"busy");
+            Err(TransportError::Busy)
+        }
+    }
+}
