@@ -26,7 +26,7 @@ pub trait Connector: Send + Sync + 'static {
 }
 
 /// An open session: control messages both ways.
-pub trait Link: Send {
+pub trait Link: Send + Sync {
     /// What carries this session's bulk transfers.
     type Carrier: Carrier;
 

@@ -70,11 +70,7 @@ impl Shell {
         link: &mut L,
         message: ToMember,
     ) -> Result<Ended, ParticipantError> {
-        let mut stores = Stores {
-            ledger: self.parts.ledger.as_mut(),
-            pin: self.parts.pin.as_mut(),
-        };
-        let effects = self.member.message(message, &mut stores, &mut os_rng());
+        let effects = self.step(message);
         self.carry_out(link, effects).await
     }
 
@@ -108,6 +104,14 @@ impl Shell {
     pub(super) fn add_traffic(&mut self, traffic: Traffic) {
         self.traffic.sent += traffic.sent;
         self.traffic.received += traffic.received;
+    }
+
+    fn step(&mut self, message: ToMember) -> Vec<Effect> {
+        let mut stores = Stores {
+            ledger: self.parts.ledger.as_mut(),
+            pin: self.parts.pin.as_mut(),
+        };
+        self.member.message(message, &mut stores, &mut os_rng())
     }
 
     async fn carry_out<L: Link>(
@@ -297,13 +301,7 @@ impl Shell {
         self.watch(MemberEvent::Roster { members, digest });
     }
 
-    fn on_done(
-        &mut self,
-        link: &impl Link,
-        round: RoundNumber,
-        survivors: usize,
-        took_part: bool,
-    ) {
+    fn on_done(&mut self, link: &impl Link, round: RoundNumber, survivors: usize, took_part: bool) {
         info!(%round, survivors, took_part, "the round is done");
         self.training = None;
         let (seconds, traffic) = match self.clock.take() {

@@ -144,11 +144,7 @@ impl AwaitRoster {
     }
 }
 
-fn same_run(
-    id: RunId,
-    signed: SignedPlan,
-    settings: &MemberSettings,
-) -> Result<(), MemberError> {
+fn same_run(id: RunId, signed: SignedPlan, settings: &MemberSettings) -> Result<(), MemberError> {
     let (got, _) = signed.verify(&settings.aggregator)?;
     if got == id {
         Ok(())
