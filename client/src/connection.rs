@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use fedlora_common::bytes::f32_from_le;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
-use fedlora_protocol::wire::messages::{ToAggregator, ToMember, UpdateClaim};
+use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
 use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
-use fedlora_transport::connection::CloseCode;
 use fedlora_transport::endpoint::resolve;
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
@@ -23,26 +22,56 @@ use fedlora_transport::{
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::federation::{Carrier, Connector, Link};
+
 /// How long the aggregator may take for the hello and for replies on bulk streams.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest reply on a bulk stream.
 const REPLY_LIMIT: usize = 4096;
 
+/// Opens QUIC sessions with one aggregator.
+#[derive(Debug)]
+pub struct QuicConnector {
+    address: String,
+    credentials: Credentials,
+    authority: Certificate,
+}
+
+impl QuicConnector {
+    /// Connects to `address`, a host and port, whose certificate `authority` must have issued.
+    pub fn new(address: String, credentials: Credentials, authority: Certificate) -> Self {
+        Self {
+            address,
+            credentials,
+            authority,
+        }
+    }
+}
+
+impl Connector for QuicConnector {
+    type Link = QuicLink;
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    async fn open(&self) -> Result<QuicLink, LinkError> {
+        QuicLink::open(&self.address, &self.credentials, &self.authority).await
+    }
+}
+
 /// An open session.
 #[derive(Debug)]
-pub struct Link {
+pub struct QuicLink {
     connection: Connection,
     control: SendStream,
     incoming: mpsc::Receiver<Result<ToMember, LinkError>>,
     reader: JoinHandle<()>,
 }
 
-impl Link {
+impl QuicLink {
     /// Connects, says hello, and opens the control stream.
-    ///
-    /// # Errors
-    /// [`LinkError`]; a refused certificate shows here.
-    pub async fn open(
+    async fn open(
         address: &str,
         credentials: &Credentials,
         authority: &Certificate,
@@ -65,48 +94,41 @@ impl Link {
             reader,
         })
     }
+}
 
-    /// Sends a control message.
-    ///
-    /// # Errors
-    /// The connection has ended, or the message is too long.
-    pub async fn send(&mut self, message: &ToAggregator) -> Result<(), LinkError> {
+impl Link for QuicLink {
+    type Carrier = QuicCarrier;
+
+    async fn send(&mut self, message: &ToAggregator) -> Result<(), LinkError> {
         write_frame(&mut self.control, &codec::encode(message)?)
             .await
             .map_err(|error| self.connection.explain(error).into())
     }
 
-    /// The next control message. Cancel-safe.
-    ///
-    /// # Errors
-    /// The connection has ended, or the aggregator sent something malformed.
-    pub async fn receive(&mut self) -> Result<ToMember, LinkError> {
+    async fn receive(&mut self) -> Result<ToMember, LinkError> {
         match self.incoming.recv().await {
             Some(message) => message,
             None => Err(self.connection.closed().await.into()),
         }
     }
 
-    /// What carries bulk transfers beside the control stream.
-    pub fn carrier(&self) -> Carrier {
-        Carrier(self.connection.clone())
+    fn carrier(&self) -> QuicCarrier {
+        QuicCarrier(self.connection.clone())
     }
 
-    /// Bytes so far.
-    pub fn traffic(&self) -> Traffic {
+    fn traffic(&self) -> Traffic {
         self.connection.traffic()
     }
 
-    /// Ends the session in good order.
-    pub async fn finish(self) {
-        self.reader.abort();
+    async fn finish(self) {
         self.connection.finish().await;
     }
+}
 
-    /// Ends the session as a crash would.
-    pub fn cut(self) {
+impl Drop for QuicLink {
+    fn drop(&mut self) {
+        // The reader holds the connection open.
         self.reader.abort();
-        self.connection.close(CloseCode::ShuttingDown, "cut off");
     }
 }
 
@@ -129,23 +151,14 @@ async fn read_control(
 
 /// Carries bulk transfers over an open session.
 #[derive(Debug, Clone)]
-pub struct Carrier(Connection);
+pub struct QuicCarrier(Connection);
 
-impl Carrier {
-    /// Uploads a masked update. Returns once the aggregator has stored it durably and taken
-    /// it into the round. After a broken connection the same call resumes.
-    ///
-    /// # Errors
-    /// [`LinkError::Refused`] with the aggregator's reason, or what broke.
-    pub async fn upload(
-        &self,
-        open: Digest,
-        claim: Unverified<UpdateClaim>,
-        packed: &[u8],
-    ) -> Result<(), LinkError> {
+impl Carrier for QuicCarrier {
+    async fn upload(&self, upload: &Upload) -> Result<(), LinkError> {
+        let packed = upload.masked.as_bytes();
         let header = StreamHeader::Update {
-            open,
-            claim,
+            open: upload.open,
+            claim: upload.claim.clone(),
             length: packed.len() as u64,
         };
         let (mut send, mut recv) = self.begin(&header).await?;
@@ -158,11 +171,7 @@ impl Carrier {
         Ok(())
     }
 
-    /// Fetches a global adapter's values.
-    ///
-    /// # Errors
-    /// [`LinkError::Refused`] where it is not the newest, or what broke.
-    pub async fn fetch(&self, adapter: Digest, values: usize) -> Result<Vec<f32>, LinkError> {
+    async fn fetch(&self, adapter: Digest, values: usize) -> Result<Vec<f32>, LinkError> {
         let (mut send, mut recv) = self.begin(&StreamHeader::FetchAdapter { adapter }).await?;
         let expected = Expected {
             length: ExpectedLength::Exactly(values as u64 * 4),
@@ -174,7 +183,9 @@ impl Carrier {
         let bytes = sink.into_bytes().expect("receive returns once it is whole");
         Ok(f32_from_le(&bytes).expect("the length was checked: four bytes a value"))
     }
+}
 
+impl QuicCarrier {
     async fn begin(&self, header: &StreamHeader) -> Result<(SendStream, RecvStream), LinkError> {
         let (mut send, mut recv) = self.0.open(StreamKind::Bulk).await?;
         write_frame(&mut send, &codec::encode(header)?)

@@ -19,6 +19,7 @@ use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
 use fedlora_protocol::plan::{Floors, Roster};
+use fedlora_protocol::round::member::{PinError, RosterPin};
 use fedlora_protocol::round::participant::{LedgerError, LedgerState, RoundLedger};
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Certificate, Credentials, TlsKeyPair};
@@ -170,30 +171,6 @@ impl MemberDirectory {
     }
 }
 
-/// Where a member pins the roster that it was first shown.
-pub trait RosterPin {
-    /// Pins `roster` where none is pinned.
-    ///
-    /// # Errors
-    /// [`PinError::Changed`] where another one is and the member did not agree to the change.
-    fn pin(&mut self, roster: &Roster) -> Result<(), PinError>;
-}
-
-/// A pin that lives as long as the process.
-#[derive(Debug, Default)]
-pub struct MemoryRosterPin(Option<Digest>);
-
-impl RosterPin for MemoryRosterPin {
-    fn pin(&mut self, roster: &Roster) -> Result<(), PinError> {
-        let got = roster.digest();
-        let pinned = *self.0.get_or_insert(got);
-        if pinned == got {
-            return Ok(());
-        }
-        Err(PinError::Changed { pinned, got })
-    }
-}
-
 /// A pin in the member's directory, readable for people.
 #[derive(Debug)]
 pub struct FileRosterPin {
@@ -225,28 +202,6 @@ impl RosterPin for FileRosterPin {
         let text = serde_json::to_vec_pretty(roster).expect("a roster has text keys");
         write_atomic(&self.path, &text, Access::Everyone).map_err(storage)
     }
-}
-
-/// A roster that was not pinned.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PinError {
-    /// Another roster was pinned before.
-    #[error(
-        "the roster has changed: pinned is {pinned}, shown is {got}. Ask the other members who \
-         joined, left or changed keys; if you agree, run again with --accept-roster {got}"
-    )]
-    Changed {
-        /// The pinned one.
-        pinned: Digest,
-        /// The one that was shown.
-        got: Digest,
-    },
-    /// The pin cannot be read or written.
-    #[error("the pinned roster: {message}")]
-    Storage {
-        /// The file and the system's reason.
-        message: String,
-    },
 }
 
 /// The round log in a file. An entry is synced before the call returns.

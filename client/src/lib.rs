@@ -5,5 +5,6 @@ pub mod base;
 pub mod connection;
 pub mod directory;
 pub mod enrol;
-pub mod participant;
+pub mod federation;
+pub mod remedy;
 pub mod update;

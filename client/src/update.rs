@@ -8,11 +8,12 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-use fedlora_adapter::{Adapter, AdapterError, Delta, DeltaError, Factors, Layout};
+use fedlora_adapter::{Adapter, AdapterError, Delta, DeltaError};
 use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_protocol::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::{LearningRateSchedule, PlanError, RunPlan};
+use fedlora_protocol::round::member::RoundTask;
 use rand::CryptoRng;
 
 use fedlora_model::Example;
@@ -31,19 +32,6 @@ pub struct LocalWork {
     seed: u64,
     memory: Memory,
     ignore_memory: bool,
-}
-
-/// One round's task, as the plan gives it.
-#[derive(Debug, Clone)]
-pub struct Task {
-    /// The round.
-    pub round: RoundNumber,
-    /// The factors that it trains.
-    pub factors: Factors,
-    /// The layout of those factors.
-    pub part: Layout,
-    /// The global adapter that training starts from.
-    pub adapter: Adapter,
 }
 
 /// A round's outcome at this member. Private: only its encoding leaves.
@@ -146,7 +134,7 @@ impl LocalWork {
     pub fn update(
         &self,
         plan: &RunPlan,
-        task: &Task,
+        task: &RoundTask,
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
         let format = plan.fixed_point()?;

@@ -10,7 +10,7 @@ use fedlora_aggregator::engine::RunEvent;
 use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
-use fedlora_client::participant::{Outcome, Participant, ParticipantError};
+use fedlora_client::federation::{Participant, ParticipantError};
 use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
 use fedlora_protocol::crypto::os_rng;
@@ -18,6 +18,7 @@ use fedlora_protocol::fixed::Contribution;
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::Reject;
+use fedlora_protocol::round::member::RunOutcome;
 use fedlora_protocol::round::participant::{
     ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, ReadyToMask, RoundContext,
 };
@@ -136,11 +137,11 @@ impl Served {
         MemberDirectory::open(&home).expect("the member has joined")
     }
 
-    async fn start(&self, member: &str, into: &mut JoinSet<Result<Outcome, ParticipantError>>) {
+    async fn start(&self, member: &str, into: &mut JoinSet<Result<RunOutcome, ParticipantError>>) {
         let (directory, membership) = self.join(member).await;
         let participant = Participant::new(
             membership,
-            Arc::clone(&self.work),
+            self.work.clone(),
             Box::new(directory.ledger()),
             Box::new(directory.roster_pin(None)),
             mpsc::unbounded_channel().0,

@@ -9,7 +9,7 @@ use fedlora_adapter::peft;
 use fedlora_client::base::Base;
 use fedlora_client::directory::{DirectoryError, MemberDirectory};
 use fedlora_client::enrol::{self, JoinError};
-use fedlora_client::participant::Participant;
+use fedlora_client::federation::Participant;
 use fedlora_client::update::LocalWork;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::exit::Exit;

@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 
-use fedlora_client::participant::MemberEvent;
+use fedlora_client::federation::MemberEvent;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 
@@ -90,7 +90,6 @@ impl Display {
                     report.train_loss, report.delta_norm
                 ));
             }
-            MemberEvent::Encoded { .. } => {}
             MemberEvent::Left { round, reason } => {
                 self.line(&format!("left round {round}: {reason}"));
             }

@@ -262,7 +262,9 @@ pub struct EncodedUpdate {
 }
 
 impl EncodedUpdate {
-    /// The lanes, for the masker and for a simulator that checks sums.
+    /// The unmasked lanes, for tests and for a simulator that checks sums: no program that a
+    /// member runs has this.
+    #[cfg(any(test, feature = "simulation"))]
     pub fn lanes(&self) -> &[u32] {
         &self.lanes
     }

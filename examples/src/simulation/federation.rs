@@ -1,7 +1,7 @@
 //! The federation itself: one aggregator and its members in one process, joined by invitations
 //! and talking over the loopback, each with a directory, keys and certificate of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use fedlora_aggregator::engine::RunEvent;
 use fedlora_aggregator::{Aggregator, SystemClock};
 use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
-use fedlora_client::participant::{Faults, MemberEvent, Outcome, Participant, RoundReport};
+use fedlora_client::federation::{MemberEvent, Participant, RoundReport, RoundWork};
 use fedlora_client::update::LocalWork;
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::fixed::RingSum;
-use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::round::member::RunOutcome;
 use fedlora_protocol::wire::messages::RoundResult;
 use fedlora_train::Engine;
 use time::OffsetDateTime;
@@ -28,9 +29,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::data::SimulationData;
+use super::faults::{Cuts, FaultyConnector};
 use super::progress::Bars;
 use super::report::RoundFigures;
 use super::run::SimulationError;
+use super::watched::{EncodedLanes, WatchedWork};
 
 /// A federation that ran to its end.
 #[derive(Debug)]
@@ -47,7 +50,6 @@ struct Sight {
     done: Option<(RoundResult, Option<bool>, f64)>,
     reports: Vec<RoundReport>,
     attempts: u32,
-    encoded: HashMap<(Attempt, MemberIndex), Arc<Vec<u32>>>,
 }
 
 /// How a federation is run.
@@ -68,7 +70,7 @@ pub(super) struct Setting<'a> {
 /// Runs the plan with the given members, some of them cut off.
 pub(super) async fn run(
     setting: Setting<'_>,
-    mut faults: BTreeMap<MemberName, Faults>,
+    mut faults: BTreeMap<MemberName, Cuts>,
 ) -> Result<Federation, SimulationError> {
     let Setting {
         engine,
@@ -100,6 +102,8 @@ pub(super) async fn run(
         .map(|one| one.name.clone())
         .collect();
     let gate = Arc::new(Semaphore::new(jobs));
+    let lanes = verify_sum.then(EncodedLanes::default);
+    let reconnect = Duration::from_secs(plan.timeouts.reconnect);
     let (events, mut watch) = mpsc::unbounded_channel();
     let mut members = JoinSet::new();
     for (index, one) in data.institutions.iter().enumerate() {
@@ -120,19 +124,26 @@ pub(super) async fn run(
             plan.seed.wrapping_add(index as u64 + 1),
         );
         let (own_events, mut own_watch) = mpsc::unbounded_channel();
-        let mut own_faults = faults.remove(&one.name).unwrap_or_default();
-        own_faults.show_encoded = verify_sum;
+        let cuts = faults.remove(&one.name).unwrap_or_default();
+        let member = MemberIndex(index as u16);
+        let work: Arc<dyn RoundWork> = match &lanes {
+            Some(lanes) => Arc::new(WatchedWork {
+                inner: work,
+                member,
+                lanes: lanes.clone(),
+            }),
+            None => Arc::new(work),
+        };
         let participant = Participant::new(
             membership,
-            Arc::new(work),
+            work,
             Box::new(directory.ledger()),
             Box::new(directory.roster_pin(None)),
             own_events,
         )
         .with_gate(Arc::clone(&gate))
-        .with_faults(own_faults)
+        .map_connector(|quic| FaultyConnector::new(quic, cuts, reconnect))
         .with_patience(Duration::from_secs(60));
-        let member = MemberIndex(index as u16);
         let events = events.clone();
         tokio::spawn(async move {
             while let Some(event) = own_watch.recv().await {
@@ -144,13 +155,13 @@ pub(super) async fn run(
     }
     drop(events);
 
-    let mut outcomes: BTreeMap<MemberName, Outcome> = BTreeMap::new();
+    let mut outcomes: BTreeMap<MemberName, RunOutcome> = BTreeMap::new();
     let mut sights: BTreeMap<RoundNumber, Sight> = BTreeMap::new();
     let mut watching = (true, true, true);
     while watching.0 || watching.1 || watching.2 {
         tokio::select! {
             event = run_watch.recv(), if watching.0 => match event {
-                Some(event) => on_run_event(event, &mut sights, plan, &names, verify_sum, bars),
+                Some(event) => on_run_event(event, &mut sights, plan, &names, lanes.as_ref(), bars),
                 None => watching.0 = false,
             },
             event = watch.recv(), if watching.1 => match event {
@@ -200,7 +211,7 @@ fn on_run_event(
     sights: &mut BTreeMap<RoundNumber, Sight>,
     plan: &RunPlan,
     names: &[MemberName],
-    verify_sum: bool,
+    lanes: Option<&EncodedLanes>,
     bars: &Bars,
 ) {
     match event {
@@ -213,7 +224,7 @@ fn on_run_event(
         }
         RunEvent::RoundDone { result, sum, .. } => {
             let sight = sights.entry(result.round).or_default();
-            let exact = verify_sum.then(|| is_exact(sight, &result, &sum, plan));
+            let exact = lanes.map(|lanes| is_exact(lanes, &result, &sum, plan));
             let took = sight.opened.map_or(0.0, |at| at.elapsed().as_secs_f64());
             let verified = match exact {
                 Some(true) => ", sum exact",
@@ -251,14 +262,6 @@ fn on_member_event(
         MemberEvent::Training { progress, .. } => {
             bars.tick(format!("{name}, loss {:.3}", progress.loss));
         }
-        MemberEvent::Encoded {
-            round,
-            attempt,
-            lanes,
-        } => {
-            let sight = sights.entry(round).or_default();
-            sight.encoded.insert((attempt, member), lanes);
-        }
         MemberEvent::Left { round, reason } => {
             bars.line(&format!("{name} left round {round}: {reason}"));
         }
@@ -270,18 +273,21 @@ fn on_member_event(
 }
 
 /// Adds up what the survivors encoded, which no aggregator could, and compares.
-fn is_exact(sight: &Sight, result: &RoundResult, sum: &RingSum, plan: &RunPlan) -> bool {
+fn is_exact(lanes: &EncodedLanes, result: &RoundResult, sum: &RingSum, plan: &RunPlan) -> bool {
     let mask = plan.aggregation.bits.mask();
     let mut expected = vec![0_u32; sum.0.len()];
-    for member in &result.survivors {
-        let Some(lanes) = sight.encoded.get(&(result.attempt, *member)) else {
-            return false;
-        };
-        for (total, lane) in expected.iter_mut().zip(lanes.iter()) {
-            *total = total.wrapping_add(*lane) & mask;
-        }
-    }
-    expected == sum.0
+    let complete = lanes.with(|encoded| {
+        result.survivors.iter().all(|member| {
+            let Some(lanes) = encoded.get(&(result.round, result.attempt, *member)) else {
+                return false;
+            };
+            for (total, lane) in expected.iter_mut().zip(lanes) {
+                *total = total.wrapping_add(*lane) & mask;
+            }
+            true
+        })
+    });
+    complete && expected == sum.0
 }
 
 fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {

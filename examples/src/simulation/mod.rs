@@ -6,12 +6,14 @@ mod assets;
 mod baselines;
 mod data;
 mod evaluate;
+mod faults;
 mod federation;
 mod options;
 mod progress;
 mod report;
 mod run;
 mod table;
+mod watched;
 
 pub use data::{Institution, SimulationData};
 pub use options::{Drop, DropSpec, Format, Options};

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
-use fedlora_client::participant::CutPoint;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::FactorSchedule;
 use fedlora_train::Device;
+
+use super::faults::CutPoint;
 
 /// Runs a whole federation on this machine: one aggregator and several members, over real
 /// QUIC with real certificates and real secure aggregation, on an embedded base model and

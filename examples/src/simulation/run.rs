@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
-use fedlora_client::participant::{CutPoint, Faults, ParticipantError};
+use fedlora_client::federation::ParticipantError;
 use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
@@ -18,6 +18,7 @@ use fedlora_train::{Engine, ModelError, TrainError};
 use super::baselines;
 use super::data::{SimulationData, base_folder};
 use super::evaluate;
+use super::faults::{CutPoint, Cuts};
 use super::federation;
 use super::options::{DropSpec, Options};
 use super::progress::Bars;
@@ -213,11 +214,11 @@ fn plan(
 fn faults(
     options: &Options,
     names: &[MemberName],
-) -> Result<BTreeMap<MemberName, Faults>, SimulationError> {
-    let mut faults: BTreeMap<MemberName, Faults> = BTreeMap::new();
+) -> Result<BTreeMap<MemberName, Cuts>, SimulationError> {
+    let mut faults: BTreeMap<MemberName, Cuts> = BTreeMap::new();
     let mut cut = |name: &MemberName, round, point| {
         let own = faults.entry(name.clone()).or_default();
-        own.cuts.push((round, point));
+        own.push((round, point));
     };
     if options.drop.is_empty() {
         let quorum = fedlora_protocol::secagg::CohortPolicy::lowest(names.len())

@@ -1,6 +1,5 @@
-//! What a member's own display, and a simulation, are told.
+//! What a member's own display is told.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::digest::Digest;
@@ -13,21 +12,21 @@ use fedlora_train::Progress;
 /// Something that happened at this member. It stays at this member.
 #[derive(Debug, Clone)]
 pub enum MemberEvent {
-    /// Connected.
+    /// A session with the aggregator begins.
     Connected {
-        /// Where to.
+        /// The aggregator's host and port.
         address: String,
     },
-    /// The connection broke.
+    /// The connection broke, or could not be made; another attempt follows.
     Disconnected {
-        /// Why.
+        /// What broke it.
         reason: String,
     },
     /// The plan is accepted.
     Planned {
-        /// The run.
+        /// The run's identifier.
         run: RunId,
-        /// Its rounds.
+        /// How many rounds the plan has.
         rounds: u32,
         /// Optimizer steps a round.
         steps: u32,
@@ -45,40 +44,30 @@ pub enum MemberEvent {
     },
     /// A round is opened.
     Opened {
-        /// Which.
+        /// The round's number, from 1.
         round: RoundNumber,
-        /// Which try.
+        /// The attempt's number, from 1.
         attempt: Attempt,
     },
-    /// Training goes on.
+    /// An optimizer step is done.
     Training {
-        /// In which round.
+        /// The round's number, from 1.
         round: RoundNumber,
-        /// How far.
+        /// Steps done and the loss so far.
         progress: Progress,
     },
     /// Training is done.
     Trained {
-        /// In which round.
+        /// The round's number, from 1.
         round: RoundNumber,
-        /// The figures.
+        /// Losses, norm of the delta and tokens.
         report: LocalReport,
-    },
-    /// The update is encoded, before it is masked. Only sent to a watcher that asked for it,
-    /// within the same process: a simulation that checks sums.
-    Encoded {
-        /// In which round.
-        round: RoundNumber,
-        /// Which try.
-        attempt: Attempt,
-        /// The ring lanes.
-        lanes: Arc<Vec<u32>>,
     },
     /// This member left a round.
     Left {
-        /// Which.
+        /// The round's number, from 1.
         round: RoundNumber,
-        /// Why.
+        /// What this member refused, or could not do.
         reason: String,
     },
     /// A round is done.
@@ -88,7 +77,7 @@ pub enum MemberEvent {
 /// A round as one member saw it.
 #[derive(Debug, Clone)]
 pub struct RoundReport {
-    /// Which.
+    /// The round's number, from 1.
     pub round: RoundNumber,
     /// Members in the sum.
     pub survivors: usize,
@@ -109,7 +98,7 @@ pub enum Stage {
     Train,
     /// Encoding and masking.
     Mask,
-    /// Upload.
+    /// Uploading the masked update, until the aggregator has stored it.
     Upload,
     /// From the upload to the result: others' uploads, confirmation, reveal, publication.
     Aggregate,

@@ -1,0 +1,119 @@
+//! Taking part in a run: connects, follows the rounds, reconnects after a broken connection.
+//! What the messages mean is decided by the pure machine in `fedlora_protocol::round::member`;
+//! here its effects are carried out.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `session.rs` | one session after another, pauses and patience |
+//! | `shell.rs` | the machine's effects |
+//! | `work.rs` | training on a thread of its own, and encoding |
+//! | `link.rs` | what a connection must offer |
+//! | `round_clock.rs` | times and traffic of the current round |
+
+mod events;
+mod link;
+mod outcome;
+mod parts;
+mod round_clock;
+mod session;
+mod shell;
+mod work;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedlora_protocol::round::member::{RosterPin, RunOutcome};
+use fedlora_protocol::round::participant::RoundLedger;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::connection::QuicConnector;
+use crate::directory::Membership;
+use parts::Parts;
+
+pub use events::{MemberEvent, RoundReport, Stage};
+pub use link::{Carrier, Connector, Link};
+pub use outcome::ParticipantError;
+pub use work::RoundWork;
+
+/// How long a member tries to reach the aggregator, by default.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// One member in one run, over connections of `C`.
+pub struct Participant<C = QuicConnector> {
+    connector: C,
+    patience: Duration,
+    parts: Parts,
+}
+
+impl Participant {
+    /// A member with its model and data. `events` gets what happens, for display.
+    pub fn new(
+        membership: Membership,
+        work: Arc<dyn RoundWork>,
+        ledger: Box<dyn RoundLedger + Send>,
+        pin: Box<dyn RosterPin + Send>,
+        events: mpsc::UnboundedSender<MemberEvent>,
+    ) -> Self {
+        Self {
+            connector: QuicConnector::new(
+                membership.config.address,
+                membership.credentials,
+                membership.authority,
+            ),
+            patience: PATIENCE,
+            parts: Parts {
+                name: membership.config.name,
+                aggregator: membership.config.aggregator,
+                floors: membership.config.floors,
+                identity: Arc::new(membership.identity),
+                work,
+                ledger,
+                pin,
+                events,
+                gate: Arc::new(Semaphore::new(1)),
+            },
+        }
+    }
+}
+
+impl<C: Connector> Participant<C> {
+    /// Connects in another way, which may build on the present one.
+    #[must_use]
+    pub fn map_connector<D: Connector>(self, map: impl FnOnce(C) -> D) -> Participant<D> {
+        Participant {
+            connector: map(self.connector),
+            patience: self.patience,
+            parts: self.parts,
+        }
+    }
+
+    /// How long to try again while the aggregator cannot be reached; 300 seconds by default.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Limits how many members of one process train at a time: each training waits for a
+    /// permit of `gate`. A resource limit only; by default a member waits for nobody.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<Semaphore>) -> Self {
+        self.parts.gate = gate;
+        self
+    }
+
+    /// Takes part until the run ends.
+    ///
+    /// # Errors
+    /// [`ParticipantError`]; what was done so far stands in the member's directory.
+    pub async fn run(self) -> Result<RunOutcome, ParticipantError> {
+        session::run(self).await
+    }
+}
+
+impl<C> fmt::Debug for Participant<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Participant({})", self.parts.name)
+    }
+}

@@ -1,0 +1,85 @@
+//! One session after another, until the run ends or trying again cannot help.
+
+use std::time::{Duration, Instant};
+
+use fedlora_protocol::round::member::RunOutcome;
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::Participant;
+use super::events::MemberEvent;
+use super::link::{Connector, Link};
+use super::outcome::{ParticipantError, is_identity};
+use super::shell::{Report, Shell};
+use crate::connection::LinkError;
+
+/// The pause before the first attempt to reconnect; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Takes part until the run ends.
+pub(super) async fn run<C: Connector>(
+    participant: Participant<C>,
+) -> Result<RunOutcome, ParticipantError> {
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    let Participant {
+        connector,
+        patience,
+        ..
+    } = participant;
+    let mut shell = Shell::new(participant.parts, sender);
+    let mut pause = FIRST_PAUSE;
+    let mut lost = Instant::now();
+    loop {
+        let broken = match connector.open().await {
+            Ok(mut link) => {
+                shell.watch(MemberEvent::Connected {
+                    address: connector.address().to_owned(),
+                });
+                pause = FIRST_PAUSE;
+                let ended = session(&mut shell, &mut link, &mut reports).await;
+                shell.add_traffic(link.traffic());
+                match ended {
+                    Err(ParticipantError::Link(error)) => {
+                        lost = Instant::now();
+                        error
+                    }
+                    ended => {
+                        link.finish().await;
+                        return ended;
+                    }
+                }
+            }
+            Err(error) => error,
+        };
+        let hopeless = matches!(&broken, LinkError::Transport(error) if is_identity(error));
+        if hopeless || lost.elapsed() > patience {
+            return Err(broken.into());
+        }
+        shell.watch(MemberEvent::Disconnected {
+            reason: broken.to_string(),
+        });
+        info!(error = %broken, "not connected; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// Follows the protocol until the run ends or the session breaks.
+async fn session<L: Link>(
+    shell: &mut Shell,
+    link: &mut L,
+    reports: &mut mpsc::UnboundedReceiver<Report>,
+) -> Result<RunOutcome, ParticipantError> {
+    loop {
+        let ended = tokio::select! {
+            message = link.receive() => shell.on_message(link, message?).await?,
+            // The shell holds a sender: there is always a next report to wait for.
+            Some(report) = reports.recv() => shell.on_report(link, report).await?,
+        };
+        if let Some(outcome) = ended {
+            return Ok(outcome);
+        }
+    }
+}

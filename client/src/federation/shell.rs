@@ -1,0 +1,327 @@
+//! Carries out what the member's machine asks for: sends, trains, uploads, fetches, tells the
+//! user, and measures how long it takes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fedlora_common::digest::Digest;
+use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
+use fedlora_protocol::plan::{Roster, RunPlan};
+use fedlora_protocol::round::member::{
+    Effect, Member, Prepared, RoundTask, RunOutcome, Stores, Upload,
+};
+use fedlora_protocol::wire::messages::ToMember;
+use fedlora_transport::Traffic;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::events::{MemberEvent, RoundReport, Stage};
+use super::link::{Carrier, Link};
+use super::outcome::ParticipantError;
+use super::parts::Parts;
+use super::round_clock::RoundClock;
+use super::work::{Trained, Training};
+use crate::connection::LinkError;
+use crate::update::UpdateError;
+
+/// What the shell's own tasks report.
+pub(super) enum Report {
+    Trained(Trained),
+    Uploaded {
+        /// The digest of the round's M0.
+        open: Digest,
+        took: Duration,
+        outcome: Result<(), LinkError>,
+    },
+}
+
+/// The machine with all that it uses, over all sessions of a run.
+pub(super) struct Shell {
+    member: Member,
+    parts: Parts,
+    plan: Option<RunPlan>,
+    training: Option<Training>,
+    clock: Option<RoundClock>,
+    reports: mpsc::UnboundedSender<Report>,
+    /// Of earlier sessions.
+    traffic: Traffic,
+}
+
+/// The outcome, where the run is over.
+type Ended = Option<RunOutcome>;
+
+impl Shell {
+    pub(super) fn new(parts: Parts, reports: mpsc::UnboundedSender<Report>) -> Self {
+        Self {
+            member: Member::new(parts.member_settings()),
+            parts,
+            plan: None,
+            training: None,
+            clock: None,
+            reports,
+            traffic: Traffic::default(),
+        }
+    }
+
+    pub(super) async fn on_message<L: Link>(
+        &mut self,
+        link: &mut L,
+        message: ToMember,
+    ) -> Result<Ended, ParticipantError> {
+        let effects = self.step(message);
+        self.carry_out(link, effects).await
+    }
+
+    pub(super) async fn on_report<L: Link>(
+        &mut self,
+        link: &mut L,
+        report: Report,
+    ) -> Result<Ended, ParticipantError> {
+        match report {
+            Report::Trained(trained) => {
+                let effects = self.on_trained(trained)?;
+                self.carry_out(link, effects).await
+            }
+            Report::Uploaded {
+                open,
+                took,
+                outcome,
+            } => {
+                self.on_uploaded(open, took, outcome);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn watch(&self, event: MemberEvent) {
+        // Nobody need watch.
+        let _ = self.parts.events.send(event);
+    }
+
+    /// Adds the traffic of a session that ended.
+    pub(super) fn add_traffic(&mut self, traffic: Traffic) {
+        self.traffic.sent += traffic.sent;
+        self.traffic.received += traffic.received;
+    }
+
+    fn step(&mut self, message: ToMember) -> Vec<Effect> {
+        let mut stores = Stores {
+            ledger: self.parts.ledger.as_mut(),
+            pin: self.parts.pin.as_mut(),
+        };
+        self.member.message(message, &mut stores, &mut os_rng())
+    }
+
+    async fn carry_out<L: Link>(
+        &mut self,
+        link: &mut L,
+        effects: Vec<Effect>,
+    ) -> Result<Ended, ParticipantError> {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Send(message) => link.send(&message).await?,
+                Effect::Prepare { run, plan } => queue.extend(self.prepare(run, *plan)?),
+                Effect::Train(task) => self.train(*task),
+                Effect::Encode { round, attempt } => queue.extend(self.encode(round, attempt)),
+                Effect::Upload(upload) => self.upload(link.carrier(), upload),
+                Effect::Fetch { adapter, values } => {
+                    queue.extend(self.fetch(link.carrier(), adapter, values).await?);
+                }
+                Effect::Pinned(roster) => self.on_pinned(&roster),
+                Effect::Opened {
+                    round,
+                    attempt,
+                    open,
+                } => {
+                    self.clock = Some(RoundClock::new(open, self.total_traffic(link)));
+                    self.watch(MemberEvent::Opened { round, attempt });
+                }
+                Effect::Left { round, reason } => {
+                    warn!(%round, %reason, "left the round");
+                    self.clock = None;
+                    self.watch(MemberEvent::Left {
+                        round,
+                        reason: reason.to_string(),
+                    });
+                }
+                Effect::Abandoned {
+                    round,
+                    attempt,
+                    reason,
+                } => {
+                    warn!(%round, %attempt, %reason, "the round failed");
+                    self.clock = None;
+                }
+                Effect::RoundDone {
+                    round,
+                    survivors,
+                    took_part,
+                } => self.on_done(link, round, survivors, took_part),
+                Effect::End(Ok(outcome)) => return Ok(Some(*outcome)),
+                Effect::End(Err(error)) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    fn prepare(&mut self, run: RunId, plan: RunPlan) -> Result<Vec<Effect>, ParticipantError> {
+        let work = &self.parts.work;
+        let adapter = work.first_adapter(&plan)?;
+        work.fits(&plan)?;
+        info!(%run, rounds = plan.rounds, members = plan.members, "the plan is accepted");
+        self.watch(MemberEvent::Planned {
+            run,
+            rounds: plan.rounds,
+            steps: plan.training.steps,
+            max_tokens: plan.training.max_tokens,
+            cut: work.cut(&plan),
+        });
+        let base = work.base_digest()?;
+        self.plan = Some(plan);
+        Ok(self.member.prepared(Prepared { base, adapter }))
+    }
+
+    fn train(&mut self, task: RoundTask) {
+        let Some(plan) = self.plan.clone() else {
+            return;
+        };
+        // The former training stops, if there is one.
+        let reports = self.reports.clone();
+        self.training = Some(Training::begin(
+            Arc::clone(&self.parts.work),
+            plan,
+            task,
+            Arc::clone(&self.parts.gate),
+            self.parts.events.clone(),
+            move |trained| {
+                // The member is gone where nobody listens.
+                let _ = reports.send(Report::Trained(trained));
+            },
+        ));
+    }
+
+    fn on_trained(&mut self, trained: Trained) -> Result<Vec<Effect>, ParticipantError> {
+        let round = trained.round;
+        let update = match trained.update {
+            Ok(update) => update,
+            Err(UpdateError::Stopped) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        self.watch(MemberEvent::Trained {
+            round,
+            report: update.report(),
+        });
+        if let Some(clock) = &mut self.clock {
+            clock.add(Stage::Wait, trained.waited);
+            clock.add(Stage::Train, trained.took);
+        }
+        match self.training.as_mut().filter(|one| one.round == round) {
+            Some(training) => {
+                training.update = Some(update);
+                Ok(self.member.trained(round))
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn encode(&mut self, round: RoundNumber, attempt: Attempt) -> Vec<Effect> {
+        let Some(update) = self.training.as_ref().and_then(|one| one.update.as_ref()) else {
+            return Vec::new();
+        };
+        let begun = Instant::now();
+        let work = &self.parts.work;
+        let encoded = work.encode(round, attempt, update, &mut os_rng());
+        let effects = self.member.encoded(encoded);
+        if let Some(clock) = &mut self.clock {
+            clock.add(Stage::Mask, begun.elapsed());
+        }
+        effects
+    }
+
+    /// Uploads beside the control messages.
+    fn upload(&self, carrier: impl Carrier, upload: Upload) {
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            let outcome = carrier.upload(&upload).await;
+            let _ = reports.send(Report::Uploaded {
+                open: upload.open,
+                took: begun.elapsed(),
+                outcome,
+            });
+        });
+    }
+
+    fn on_uploaded(&mut self, open: Digest, took: Duration, outcome: Result<(), LinkError>) {
+        let Some(clock) = self.clock.as_mut().filter(|clock| clock.open == open) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => clock.uploaded(took),
+            // Taken before, or too late: the survivor list will tell.
+            Err(LinkError::Refused { reason }) => warn!(%reason, "the update was not taken"),
+            // The session ends too; the upload resumes in the next.
+            Err(error) => warn!(%error, "the upload broke off"),
+        }
+    }
+
+    async fn fetch(
+        &mut self,
+        carrier: impl Carrier,
+        adapter: Digest,
+        values: usize,
+    ) -> Result<Vec<Effect>, ParticipantError> {
+        if let Some(clock) = &mut self.clock {
+            clock.result();
+        }
+        let begun = Instant::now();
+        let values = match carrier.fetch(adapter, values).await {
+            Ok(values) => Some(values),
+            // Another round has been done since: its result follows.
+            Err(LinkError::Refused { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(clock) = &mut self.clock {
+            clock.add(Stage::Fetch, begun.elapsed());
+        }
+        Ok(self.member.fetched(values))
+    }
+
+    fn on_pinned(&self, roster: &Roster) {
+        let digest = roster.digest();
+        info!(members = roster.len(), roster = %digest, "the roster is pinned");
+        let members = roster
+            .entries()
+            .iter()
+            .map(|entry| (entry.name.clone(), entry.identity.fingerprint()))
+            .collect();
+        self.watch(MemberEvent::Roster { members, digest });
+    }
+
+    fn on_done(&mut self, link: &impl Link, round: RoundNumber, survivors: usize, took_part: bool) {
+        info!(%round, survivors, took_part, "the round is done");
+        self.training = None;
+        let (seconds, traffic) = match self.clock.take() {
+            Some(clock) => clock.finish(self.total_traffic(link)),
+            None => (Vec::new(), Traffic::default()),
+        };
+        self.watch(MemberEvent::RoundDone(RoundReport {
+            round,
+            survivors,
+            took_part,
+            traffic,
+            seconds,
+        }));
+    }
+
+    fn total_traffic(&self, link: &impl Link) -> Traffic {
+        let traffic = link.traffic();
+        Traffic {
+            sent: self.traffic.sent + traffic.sent,
+            received: self.traffic.received + traffic.received,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What a user may do about an error. The command line turns these into hints.
+
+use std::path::PathBuf;
+
+use fedlora_common::digest::Digest;
+
+/// What would help.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// Accept a changed roster, once the other members confirm who joined, left or changed keys.
+    AcceptRoster {
+        /// The digest of the roster that was shown.
+        roster: Digest,
+    },
+    /// Join into another directory, or remove the membership from this one.
+    OtherDirectory {
+        /// The directory that holds a membership.
+        path: PathBuf,
+    },
+    /// Join with an invitation first, or name the directory that was joined into.
+    JoinFirst {
+        /// The directory without a membership.
+        path: PathBuf,
+    },
+}

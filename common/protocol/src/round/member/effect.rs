@@ -1,0 +1,147 @@
+//! What the machine asks of its shell.
+
+use std::sync::Arc;
+
+use fedlora_adapter::{Adapter, Factors, Layout};
+use fedlora_common::digest::Digest;
+
+use crate::ids::{Attempt, RoundNumber, RunId};
+use crate::plan::{Roster, RunPlan};
+use crate::round::participant::Refusal;
+use crate::secagg::MaskedUpdate;
+use crate::wire::Unverified;
+use crate::wire::messages::{RoundFailure, ToAggregator, UpdateClaim};
+
+use super::error::MemberError;
+
+/// One thing for the shell to do. Effects are carried out in the order given.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a control message.
+    Send(ToAggregator),
+    /// Make base digest and first adapter for an accepted plan, then call
+    /// [`Member::prepared`](super::Member::prepared).
+    Prepare {
+        /// The run that the plan begins.
+        run: RunId,
+        /// The accepted plan.
+        plan: Box<RunPlan>,
+    },
+    /// Train, then call [`Member::trained`](super::Member::trained). Training for an earlier
+    /// task is of no use any more.
+    Train(Box<RoundTask>),
+    /// Encode the trained update with fresh randomness, then call
+    /// [`Member::encoded`](super::Member::encoded).
+    Encode {
+        /// The round that the update was trained for.
+        round: RoundNumber,
+        /// The attempt that it is masked for.
+        attempt: Attempt,
+    },
+    /// Upload a masked update. A repeated upload resumes.
+    Upload(Upload),
+    /// Fetch an adapter's values, then call [`Member::fetched`](super::Member::fetched).
+    Fetch {
+        /// The digest that the signed result names.
+        adapter: Digest,
+        /// How many f32 values the adapter has.
+        values: usize,
+    },
+    /// The roster is pinned.
+    Pinned(Box<Roster>),
+    /// This member takes part in an attempt at a round.
+    Opened {
+        /// The round's number, from 1.
+        round: RoundNumber,
+        /// The attempt's number, from 1.
+        attempt: Attempt,
+        /// The digest of the round's M0.
+        open: Digest,
+    },
+    /// This member left the current round and wiped its keys.
+    Left {
+        /// The round's number, from 1.
+        round: RoundNumber,
+        /// Why it left.
+        reason: LeaveReason,
+    },
+    /// The aggregator gave an attempt up. The trained update serves the next attempt.
+    Abandoned {
+        /// The round's number, from 1.
+        round: RoundNumber,
+        /// The attempt's number, from 1.
+        attempt: Attempt,
+        /// The aggregator's reason.
+        reason: RoundFailure,
+    },
+    /// A round has a checked result, and its adapter is fetched or superseded.
+    RoundDone {
+        /// The round's number, from 1.
+        round: RoundNumber,
+        /// How many members are in the sum.
+        survivors: usize,
+        /// Whether this member is one of them.
+        took_part: bool,
+    },
+    /// The run is over for this member.
+    End(Result<Box<RunOutcome>, MemberError>),
+}
+
+/// Why a member left a round.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LeaveReason {
+    /// A message of the round was refused.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// The trained update does not fit the fixed-point format.
+    #[error("the update cannot be encoded: {0}")]
+    Encoding(crate::fixed::FixedError),
+}
+
+/// What a member makes of an accepted plan and its base model.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The digest of the base model's configuration and weights.
+    pub base: Digest,
+    /// The run's first adapter, which follows from the plan's seed.
+    pub adapter: Adapter,
+}
+
+/// What one round trains, as plan and M0 give it.
+#[derive(Debug, Clone)]
+pub struct RoundTask {
+    /// The round's number, from 1.
+    pub round: RoundNumber,
+    /// The factors that the round trains.
+    pub factors: Factors,
+    /// The layout of those factors.
+    pub part: Layout,
+    /// The global adapter that training starts from.
+    pub adapter: Adapter,
+}
+
+/// A masked update with its signed claim, until the survivor list shows that it has arrived.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// The digest of the round's M0.
+    pub open: Digest,
+    /// The packed masked vector.
+    pub masked: Arc<MaskedUpdate>,
+    /// Which vector it is, signed.
+    pub claim: Unverified<UpdateClaim>,
+}
+
+/// A run that ended with at least one round done.
+#[derive(Debug, Clone)]
+pub struct RunOutcome {
+    /// The run's identifier.
+    pub run: RunId,
+    /// The name of the base model, as the plan gives it; may be empty.
+    pub base_name: String,
+    /// The final global adapter.
+    pub adapter: Adapter,
+    /// How many rounds were done.
+    pub rounds: u32,
+    /// In how many rounds' sums this member is.
+    pub took_part: u32,
+}

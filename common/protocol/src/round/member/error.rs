@@ -1,0 +1,71 @@
+//! Why a run ends early for a member.
+
+use fedlora_adapter::AdapterError;
+use fedlora_common::digest::Digest;
+
+use crate::plan::{FloorBreach, PlanError};
+use crate::round::participant::Refusal;
+
+use super::pin::PinError;
+
+/// Why a run ended early for this member, by the protocol's rules.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The plan is not signed by the aggregator, or is not a possible one.
+    #[error("the run's plan: {0}")]
+    Plan(#[from] PlanError),
+    /// The plan does not meet this member's floors.
+    #[error(
+        "{0}: raise the floor in fedlora.toml to take part, or ask the operator for another plan"
+    )]
+    Floor(#[from] FloorBreach),
+    /// The roster is not the pinned one, or the pin cannot be stored.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The roster is not as large as the plan says.
+    #[error("the roster holds {got} members; the plan that this member accepted is for {planned}")]
+    RosterSize {
+        /// Members on the roster.
+        got: usize,
+        /// Members that the plan is for.
+        planned: usize,
+    },
+    /// The aggregator began another run.
+    #[error(
+        "the aggregator serves another run now: one start is consent to one run; start again \
+         to take part in this one"
+    )]
+    OtherRun,
+    /// This member is not on the roster, or with another key.
+    #[error("the roster does not hold this member's name and keys")]
+    NotOnRoster,
+    /// The aggregator sent something that this member refuses for the whole run.
+    #[error("refused to go on: {0}")]
+    Refusal(Refusal),
+    /// The aggregator refused this member.
+    #[error("the aggregator refused: {reason}")]
+    Refused {
+        /// The aggregator's reason.
+        reason: String,
+    },
+    /// The run failed for all its members.
+    #[error("the run failed: {reason}")]
+    Failed {
+        /// The aggregator's reason.
+        reason: String,
+    },
+    /// A fetched adapter is not the one that the result names.
+    #[error("the fetched adapter has digest {got}; the signed result names {expected}")]
+    OtherAdapter {
+        /// The digest of what was fetched.
+        got: Digest,
+        /// The digest that the result names.
+        expected: Digest,
+    },
+    /// The run ended without any result.
+    #[error("the run ended before its first round was done")]
+    NoResult,
+    /// The adapter does not fit its layout.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+}

@@ -1,0 +1,374 @@
+//! The rounds of a run, once the roster is pinned: which round is current, what is trained for
+//! it, and the chain of results.
+
+use std::sync::Arc;
+
+use rand::CryptoRng;
+
+use fedlora_adapter::{Adapter, AdapterError};
+use fedlora_common::digest::Digest;
+
+use crate::fixed::{EncodedUpdate, FixedError};
+use crate::ids::RoundNumber;
+use crate::plan::{Roster, SignedPlan};
+use crate::round::participant::{Expectation, Refusal, RoundContext, RoundLedger, check_result};
+use crate::wire::Unverified;
+use crate::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
+
+use super::effect::{Effect, LeaveReason, RoundTask, RunOutcome};
+use super::error::MemberError;
+use super::member_round::{MemberRound, RoundAnswer};
+use super::phases::PlannedRun;
+use super::pin::RosterPin;
+use super::{MemberSettings, Phase, Step};
+
+/// A run with its members pinned.
+pub(super) struct PinnedRun {
+    run: PlannedRun,
+    context: Arc<RoundContext>,
+    /// What the next result must be chained to.
+    chain: Digest,
+    /// The newest round with a checked result; 0 before the first.
+    last_round: RoundNumber,
+    took_part: u32,
+    training: Option<TrainingTask>,
+    activity: Activity,
+}
+
+/// What the shell trains, or has trained.
+struct TrainingTask {
+    round: RoundNumber,
+    adapter: Digest,
+    done: bool,
+}
+
+/// What the member is in the middle of.
+enum Activity {
+    /// Waits for the next round.
+    Idle,
+    /// Takes part in the current round.
+    Round(Box<MemberRound>),
+    /// Holds a checked result and fetches its adapter.
+    Fetch(Box<RoundResult>),
+}
+
+impl PinnedRun {
+    pub(super) fn new(run: PlannedRun, context: Arc<RoundContext>) -> Self {
+        let chain = RoundResult::chain_start(
+            run.id,
+            &context.plan,
+            &context.roster.digest(),
+            &run.adapter.digest(),
+        );
+        Self {
+            run,
+            context,
+            chain,
+            last_round: RoundNumber(0),
+            took_part: 0,
+            training: None,
+            activity: Activity::Idle,
+        }
+    }
+
+    /// The plan again, after a broken connection.
+    pub(super) fn plan(self: Box<Self>, signed: SignedPlan, settings: &MemberSettings) -> Step {
+        let effects = self.run.plan(signed, settings)?;
+        Ok((Phase::Pinned(self), effects))
+    }
+
+    /// The roster again, after a broken connection.
+    pub(super) fn roster(self: Box<Self>, roster: &Roster, pin: &mut dyn RosterPin) -> Step {
+        self.run.pin(roster, pin)?;
+        Ok((Phase::Pinned(self), Vec::new()))
+    }
+
+    /// The run is over, and well.
+    pub(super) fn finished(self: Box<Self>) -> Step {
+        if self.last_round == RoundNumber(0) {
+            return Err(MemberError::NoResult);
+        }
+        let outcome = RunOutcome {
+            run: self.run.id,
+            base_name: self.run.plan.base.name,
+            adapter: self.run.adapter,
+            rounds: self.last_round.0,
+            took_part: self.took_part,
+        };
+        Ok((Phase::Over, vec![Effect::End(Ok(Box::new(outcome)))]))
+    }
+
+    /// A message that belongs to a round.
+    pub(super) fn message(
+        mut self: Box<Self>,
+        message: ToMember,
+        settings: &MemberSettings,
+        ledger: &mut dyn RoundLedger,
+        rng: &mut impl CryptoRng,
+    ) -> Step {
+        let effects = match message {
+            ToMember::Open(open) if !self.is_current(&open) => {
+                self.open(open, ledger, rng).map_err(MemberError::from)?
+            }
+            ToMember::Result(result) => self.result(result, settings)?,
+            ToMember::Abandoned {
+                round,
+                attempt,
+                reason,
+            } => {
+                // The trained update stays: where no share was revealed, the next attempt masks
+                // it anew.
+                self.activity = Activity::Idle;
+                vec![Effect::Abandoned {
+                    round,
+                    attempt,
+                    reason,
+                }]
+            }
+            message => self.round_message(message, ledger, rng),
+        };
+        Ok((Phase::Pinned(self), effects))
+    }
+
+    /// The shell has trained for `round`.
+    pub(super) fn trained(mut self, round: RoundNumber) -> (Self, Vec<Effect>) {
+        if let Some(training) = &mut self.training
+            && training.round == round
+        {
+            training.done = true;
+        }
+        let effects = self.encode();
+        (self, effects)
+    }
+
+    /// The shell has encoded the update, or could not.
+    pub(super) fn encoded(
+        mut self,
+        encoded: Result<EncodedUpdate, FixedError>,
+    ) -> (Self, Vec<Effect>) {
+        let (activity, effects) = match (self.activity, encoded) {
+            (Activity::Round(round), Ok(update)) => {
+                let (round, upload) = round.mask(update);
+                let effects = upload.map(Effect::Upload).into_iter().collect();
+                (Activity::Round(Box::new(round)), effects)
+            }
+            (Activity::Round(round), Err(error)) => {
+                let reason = LeaveReason::Encoding(error);
+                (
+                    Activity::Idle,
+                    leave(round.number(), round.digest(), reason),
+                )
+            }
+            (other, _) => (other, Vec::new()),
+        };
+        self.activity = activity;
+        (self, effects)
+    }
+
+    /// The shell has fetched the values of the result's adapter, or they are superseded.
+    pub(super) fn fetched(
+        mut self,
+        values: Option<Vec<f32>>,
+    ) -> Result<(Self, Vec<Effect>), MemberError> {
+        let result = match self.activity {
+            Activity::Fetch(result) => result,
+            other => {
+                self.activity = other;
+                return Ok((self, Vec::new()));
+            }
+        };
+        self.activity = Activity::Idle;
+        self.training = None;
+        let mut effects = Vec::new();
+        if let Some(values) = values {
+            let held = &self.run.adapter;
+            let adapter = Adapter::new(held.config().clone(), held.layout().clone(), values)?;
+            let (got, expected) = (adapter.digest(), result.adapter);
+            if got != expected {
+                return Err(MemberError::OtherAdapter { got, expected });
+            }
+            self.run.adapter = adapter;
+            effects.push(Effect::Send(ToAggregator::Fetched { adapter: expected }));
+        }
+        effects.push(Effect::RoundDone {
+            round: result.round,
+            survivors: result.survivors.len(),
+            took_part: result.survivors.contains(&self.context.me),
+        });
+        Ok((self, effects))
+    }
+
+    fn is_current(&self, open: &Open) -> bool {
+        matches!(&self.activity, Activity::Round(round) if round.opened() == open)
+    }
+
+    /// M0 of a round or attempt that is new to this member.
+    fn open(
+        &mut self,
+        open: Open,
+        ledger: &mut dyn RoundLedger,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Effect>, AdapterError> {
+        let (round, attempt, digest) = (open.round, open.attempt, open.digest());
+        let (plan, adapter) = (&self.run.plan, &self.run.adapter);
+        let factors = plan.adapter.factors.factors_in(round);
+        let part = adapter.layout().subset(factors)?;
+        let expected = Expectation {
+            adapter: adapter.digest(),
+            layout: part.digest(),
+            factors,
+            clip: plan.aggregation.clip,
+            max_weight: plan.aggregation.max_weight,
+            bits: plan.aggregation.bits,
+        };
+        match MemberRound::open(&self.context, open, &expected, ledger, rng) {
+            Ok((current, keys)) => {
+                self.activity = Activity::Round(Box::new(current));
+                let mut effects = vec![Effect::Opened {
+                    round,
+                    attempt,
+                    open: digest,
+                }];
+                let task = RoundTask {
+                    round,
+                    factors,
+                    part,
+                    adapter: adapter.clone(),
+                };
+                effects.extend(self.train(task, expected.adapter));
+                effects.push(Effect::Send(keys));
+                Ok(effects)
+            }
+            Err(refusal) => Ok(self.leave(round, digest, refusal)),
+        }
+    }
+
+    /// Asks for training, unless the round's update is there or on its way already.
+    fn train(&mut self, task: RoundTask, adapter: Digest) -> Option<Effect> {
+        if let Some(training) = &self.training
+            && training.round == task.round
+            && training.adapter == adapter
+        {
+            return None;
+        }
+        self.training = Some(TrainingTask {
+            round: task.round,
+            adapter,
+            done: false,
+        });
+        Some(Effect::Train(Box::new(task)))
+    }
+
+    /// M1 to M5 of the others, for the current round.
+    fn round_message(
+        &mut self,
+        message: ToMember,
+        ledger: &mut dyn RoundLedger,
+        rng: &mut impl CryptoRng,
+    ) -> Vec<Effect> {
+        let round = match std::mem::replace(&mut self.activity, Activity::Idle) {
+            Activity::Round(round) => round,
+            other => {
+                self.activity = other;
+                return Vec::new();
+            }
+        };
+        let (number, digest) = (round.number(), round.digest());
+        match round.message(message, ledger, rng) {
+            Ok((round, answer)) => {
+                self.activity = Activity::Round(Box::new(round));
+                match answer {
+                    RoundAnswer::Nothing => Vec::new(),
+                    RoundAnswer::Send(message) => vec![Effect::Send(message)],
+                    RoundAnswer::Upload(upload) => vec![Effect::Upload(upload)],
+                    RoundAnswer::WantsUpdate => self.encode(),
+                }
+            }
+            Err(refusal) => self.leave(number, digest, refusal),
+        }
+    }
+
+    /// Asks for the encoded update, once shares are exchanged and training is done.
+    fn encode(&self) -> Vec<Effect> {
+        match (&self.activity, &self.training) {
+            (Activity::Round(round), Some(training))
+                if round.wants_update() && training.done && training.round == round.number() =>
+            {
+                vec![Effect::Encode {
+                    round: round.number(),
+                    attempt: round.opened().attempt,
+                }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Leaves a round: its keys are wiped, the others go on at once. What concerns the whole
+    /// run ends the run for this member.
+    fn leave(&mut self, round: RoundNumber, open: Digest, refusal: Refusal) -> Vec<Effect> {
+        self.activity = Activity::Idle;
+        let mut effects = leave(round, open, refusal.clone().into());
+        if ends_the_run(&refusal) {
+            effects.push(Effect::End(Err(MemberError::Refusal(refusal))));
+        }
+        effects
+    }
+
+    /// M6: checks the result, and asks for its adapter.
+    fn result(
+        &mut self,
+        result: Unverified<RoundResult>,
+        settings: &MemberSettings,
+    ) -> Result<Vec<Effect>, MemberError> {
+        // Sent again after a broken connection.
+        if result.claimed().round <= self.last_round {
+            return Ok(match &self.activity {
+                Activity::Fetch(checked) => vec![self.fetch(checked)],
+                _ => Vec::new(),
+            });
+        }
+        let aggregator = &settings.aggregator;
+        let checked = match std::mem::replace(&mut self.activity, Activity::Idle) {
+            Activity::Round(round) => round.result(result, aggregator, &self.chain),
+            _ => check_result(result, aggregator, &self.chain),
+        };
+        let result = checked.map_err(MemberError::Refusal)?;
+        self.chain = result.digest();
+        self.last_round = result.round;
+        self.took_part += u32::from(result.survivors.contains(&self.context.me));
+        let effects = vec![self.fetch(&result)];
+        self.activity = Activity::Fetch(Box::new(result));
+        Ok(effects)
+    }
+
+    fn fetch(&self, result: &RoundResult) -> Effect {
+        Effect::Fetch {
+            adapter: result.adapter,
+            values: self.run.adapter.values().len(),
+        }
+    }
+}
+
+fn leave(round: RoundNumber, open: Digest, reason: LeaveReason) -> Vec<Effect> {
+    let message = RoundMessage::Abstain;
+    vec![
+        Effect::Left { round, reason },
+        Effect::Send(ToAggregator::Round { open, message }),
+    ]
+}
+
+/// Whether a refusal concerns the run as a whole, not the round alone.
+fn ends_the_run(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Roster { .. }
+            | Refusal::Plan { .. }
+            | Refusal::Run
+            | Refusal::Suite { .. }
+            | Refusal::Threshold { .. }
+            | Refusal::Minimum { .. }
+            | Refusal::Parameter { .. }
+            | Refusal::Result { .. }
+            | Refusal::ResultSignature
+    )
+}
