@@ -270,8 +270,8 @@ fn read(path: &Path) -> String {
 struct Rows<'a> {
     source: &'a Source,
     required: &'a [&'a str],
-    /// Heading and rows, in the order of the structs.
-    sections: Vec<(String, Vec<String>)>,
+    /// Heading, what the table is about, and rows, in the order of the structs.
+    sections: Vec<(String, String, Vec<String>)>,
 }
 
 impl<'a> Rows<'a> {
@@ -298,7 +298,8 @@ impl<'a> Rows<'a> {
             );
         }
         let at = self.sections.len();
-        self.sections.push((path.to_owned(), Vec::new()));
+        let about = self.source.about(name);
+        self.sections.push((path.to_owned(), about, Vec::new()));
         for field in fields {
             let key = match path {
                 "" => field.name.clone(),
@@ -328,14 +329,15 @@ impl<'a> Rows<'a> {
                 write!(meaning, " One of {}", variants.join("; ")).expect("text grows");
             }
             let row = format!("| `{key}` | {default} | {meaning} |\n");
-            self.sections[at].1.push(row);
+            self.sections[at].2.push(row);
         }
     }
 
     fn print(&self, text: &mut String) {
-        for (path, rows) in self.sections.iter().filter(|(_, rows)| !rows.is_empty()) {
+        let sections = self.sections.iter();
+        for (path, about, rows) in sections.filter(|(_, _, rows)| !rows.is_empty()) {
             if !path.is_empty() {
-                write!(text, "\n### {path}\n\n").expect("text grows");
+                write!(text, "\n### {path}\n\n{about}\n\n").expect("text grows");
             }
             text.push_str("| key | default | meaning |\n|---|---|---|\n");
             text.push_str(&rows.concat());
@@ -349,7 +351,7 @@ fn default(value: &Value) -> String {
         Value::Null => "none".to_owned(),
         // A float of 32 bits that became one of 64 would have digits that nobody wrote.
         Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => format!("`{}`", float as f32),
+            Some(float) if number.is_f64() => format!("`{:?}`", float as f32),
             _ => format!("`{number}`"),
         },
         value => format!("`{value}`"),
@@ -358,7 +360,7 @@ fn default(value: &Value) -> String {
 
 /// Structs and enums of source files, with what their documentation says.
 struct Source {
-    structs: BTreeMap<String, Vec<Field>>,
+    structs: BTreeMap<String, (String, Vec<Field>)>,
     enums: BTreeMap<String, Vec<Variant>>,
 }
 
@@ -410,7 +412,8 @@ impl Source {
                         continue;
                     };
                     let fields = fields.named.iter().map(field).collect();
-                    self.structs.insert(item.ident.to_string(), fields);
+                    let about = docs(&item.attrs);
+                    self.structs.insert(item.ident.to_string(), (about, fields));
                 }
                 Item::Enum(item) => {
                     let variants = item.variants.iter().map(variant).collect();
@@ -422,8 +425,16 @@ impl Source {
     }
 
     fn fields(&self, name: &str) -> Vec<Field> {
-        let fields = self.structs.get(name).cloned();
-        fields.unwrap_or_else(|| panic!("no struct {name} in the source"))
+        self.documented(name).1.clone()
+    }
+
+    fn about(&self, name: &str) -> String {
+        self.documented(name).0.clone()
+    }
+
+    fn documented(&self, name: &str) -> &(String, Vec<Field>) {
+        let found = self.structs.get(name);
+        found.unwrap_or_else(|| panic!("no struct {name} in the source"))
     }
 
     fn variants(&self, name: &str) -> Vec<Variant> {
@@ -494,7 +505,12 @@ fn docs(attributes: &[Attribute]) -> String {
             },
             _ => None,
         });
-    lines.collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    lines
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace('|', "\\|")
+        .replace("[`", "`")
+        .replace("`]", "`")
 }
 
 /// `FreezeA` as `freeze-a`.
