@@ -122,6 +122,64 @@ fn links_lead_to_files_and_headings() {
 }
 
 #[test]
+fn paths_that_are_named_exist() {
+    let folders = [
+        "aggregator/",
+        "client/",
+        "common/",
+        "docs/",
+        "examples/",
+        "tests/",
+        ".ci/",
+    ];
+    let mut missing = Vec::new();
+    for path in documents() {
+        for name in code_spans(&read(&path)) {
+            let is_path = folders.iter().any(|folder| name.starts_with(folder))
+                && !name.contains(|c: char| c.is_whitespace() || c == '*');
+            if is_path && !repository().join(&name).exists() {
+                missing.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn the_tests_that_the_threat_model_names_exist() {
+    let mut sources = String::new();
+    for folder in ["aggregator", "client", "common"] {
+        add_sources(&repository().join(folder), &mut sources);
+    }
+    let text = read(&repository().join("docs/THREAT_MODEL.md"));
+    let (_, table) = text.split_once("| attack |").expect("the table of attacks");
+    let (table, rest) = table.split_once("\n\n").expect("text after the table");
+    assert!(
+        rest.contains("## "),
+        "the table ends before the next section"
+    );
+    let mut named = 0;
+    for row in table.lines().skip(2) {
+        let tests = row
+            .trim_end_matches('|')
+            .rsplit('|')
+            .next()
+            .expect("a row has cells");
+        let spans = code_spans(tests);
+        assert!(!spans.is_empty(), "no test: {row}");
+        for name in spans.iter().filter(|name| !name.contains('/')) {
+            let function = name.rsplit("::").next().expect("a split has a last part");
+            assert!(
+                sources.contains(&format!("fn {function}(")),
+                "no test {name}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named} tests are named");
+}
+
+#[test]
 fn lines_are_at_most_a_hundred_columns() {
     for path in documents() {
         let mut fenced = false;
@@ -380,6 +438,23 @@ fn markdown(folder: &Path) -> Vec<PathBuf> {
         .collect();
     pages.sort();
     pages
+}
+
+/// What stands between single backticks, outside of fenced blocks.
+fn code_spans(text: &str) -> Vec<String> {
+    let fenced = text.split("\n```").step_by(2);
+    let spans = fenced.flat_map(|plain| plain.split('`').skip(1).step_by(2));
+    spans.map(str::to_owned).collect()
+}
+
+fn add_sources(path: &Path, text: &mut String) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("a folder of sources can be listed") {
+            add_sources(&entry.expect("a folder can be listed").path(), text);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        text.push_str(&read(path));
+    }
 }
 
 /// The anchors of a page's headings, as GitHub makes them.
