@@ -182,8 +182,13 @@ fn the_tests_that_the_threat_model_names_exist() {
 #[test]
 fn lines_are_at_most_a_hundred_columns() {
     for path in documents() {
+        let text = read(&path);
+        // A generated page has a line for each option, however long its help.
+        if text.starts_with("<!-- Generated") {
+            continue;
+        }
         let mut fenced = false;
-        for (number, line) in read(&path).lines().enumerate() {
+        for (number, line) in text.lines().enumerate() {
             if line.starts_with("```") {
                 fenced = !fenced;
             }
