@@ -3,10 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use fedlora_common::clock::Timestamp;
-use fedlora_common::exit::Exit;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
@@ -28,14 +25,6 @@ use crate::{enrol, server};
 const SERVER_DAYS: u32 = 30;
 /// Messages that may wait for the engine before senders have to.
 const INBOX: usize = 256;
-
-/// The clock: the one place in this program that reads it.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(since.as_millis() as u64)
-}
 
 /// An aggregator whose endpoints are open, ready to run a plan.
 #[derive(Debug)]
@@ -181,20 +170,4 @@ pub enum ServeError {
     /// The run.
     #[error(transparent)]
     Run(#[from] RunFailure),
-}
-
-impl ServeError {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Directory(DirectoryError::Io { .. } | DirectoryError::Exists { .. }) => {
-                Exit::Failed
-            }
-            Self::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
-            | Self::Pki(_) => Exit::Identity,
-            Self::Directory(_) | Self::Plan(_) => Exit::Configuration,
-            Self::Transport(_) => Exit::Network,
-            Self::Run(failure) => failure.exit(),
-        }
-    }
 }

@@ -12,9 +12,9 @@ use fedlora_transport::{Connection, JoinServer};
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use crate::daemon::now;
 use crate::directory::Opened;
 use crate::registry::{MemberRecord, Registry};
+use fedlora_shell::now;
 
 /// How long a member's certificate is valid.
 const MEMBER_DAYS: u32 = 365;

@@ -2,6 +2,7 @@
 //! updates up, and publishes the merged adapter. It never holds a base model, a tokenizer, a
 //! record, or a single member's delta.
 
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod directory;
@@ -12,4 +13,5 @@ pub mod registry;
 mod server;
 pub mod status;
 
-pub use daemon::{Aggregator, ServeError, now};
+pub use daemon::{Aggregator, ServeError};
+pub use fedlora_shell::now;

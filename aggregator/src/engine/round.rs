@@ -17,10 +17,10 @@ use tracing::{info, warn};
 
 use super::rounds::{Engine, RunFailure};
 use super::{RunEvent, ToEngine};
-use crate::daemon::now;
 use crate::publish::{self, Outcome};
 use crate::status::RunState;
 use fedlora_common::bytes::f32_to_le;
+use fedlora_shell::now;
 
 /// The round at hand.
 #[derive(Debug)]

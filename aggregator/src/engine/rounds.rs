@@ -9,7 +9,6 @@ use fedlora_adapter::Adapter;
 use fedlora_common::bytes::f32_to_le;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_common::exit::Exit;
 use fedlora_protocol::fixed::{AUXILIARY_LANES, FixedPoint};
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
 use fedlora_protocol::plan::{PlanError, Roster, RosterEntry, RunPlan, SignedPlan};
@@ -26,11 +25,11 @@ use super::cohort::{Cohort, Gathering};
 use super::links::Links;
 use super::round::{RoundAtHand, RoundEnd};
 use super::{RunEvent, ToEngine};
-use crate::daemon::now;
 use crate::directory::{Opened, RunDirectory};
 use crate::publish;
 use crate::registry::{Registry, RegistryError};
 use crate::status::{MemberStatus, RunState, Status};
+use fedlora_shell::now;
 
 /// Tries at one round before the run is given up.
 const MAX_ATTEMPTS: u32 = 3;
@@ -533,20 +532,4 @@ pub enum RunFailure {
     /// The endpoint was closed.
     #[error("the aggregator was stopped")]
     Stopped,
-}
-
-impl RunFailure {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Members { .. } => Exit::Quorum,
-            Self::Round { reason, .. } => match reason {
-                RoundFailure::Quorum { .. } => Exit::Quorum,
-                RoundFailure::Recovery | RoundFailure::Sum => Exit::Integrity,
-                RoundFailure::Storage => Exit::Failed,
-            },
-            Self::Publish(_) | Self::Registry(_) => Exit::Failed,
-            Self::Stopped => Exit::Interrupted,
-        }
-    }
 }

@@ -2,7 +2,6 @@
 
 use fedlora_adapter::{Adapter, AdapterError};
 use fedlora_common::digest::Digest;
-use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{FloorBreach, PlanError};
 use fedlora_protocol::round::participant::Refusal;
@@ -11,7 +10,6 @@ use fedlora_transport::TransportError;
 use crate::connection::LinkError;
 use crate::directory::PinError;
 use crate::update::UpdateError;
-use fedlora_train::TrainError;
 
 /// A run that ended well.
 #[derive(Debug, Clone)]
@@ -94,28 +92,6 @@ pub enum ParticipantError {
     /// The connection, for good.
     #[error(transparent)]
     Link(#[from] LinkError),
-}
-
-impl ParticipantError {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Plan(PlanError::Signature(_))
-            | Self::Pin(_)
-            | Self::RosterSize { .. }
-            | Self::OtherRun
-            | Self::NotOnRoster => Exit::Integrity,
-            Self::Plan(_) | Self::Floor(_) => Exit::Configuration,
-            Self::Refusal(_) | Self::OtherAdapter { .. } => Exit::Integrity,
-            Self::Refused { .. } => Exit::Identity,
-            Self::Failed { .. } | Self::Nothing => Exit::Quorum,
-            Self::Update(UpdateError::Train(TrainError::Option { .. })) => Exit::Configuration,
-            Self::Update(UpdateError::Panicked) => Exit::Failed,
-            Self::Update(_) | Self::Adapter(_) => Exit::Data,
-            Self::Link(LinkError::Transport(error)) if is_identity(error) => Exit::Identity,
-            Self::Link(_) => Exit::Network,
-        }
-    }
 }
 
 /// Whether trying again cannot help: one side's certificate is refused by the other.

@@ -23,13 +23,20 @@ impl Failure {
     }
 
     /// The same failure with a hint: what the user can do, in an imperative sentence. It may name
-    /// flags, and is printed on a line of its own. `None` changes nothing.
+    /// flags, and is printed on a line of its own.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<Option<String>>) -> Self {
-        if let Some(hint) = hint.into() {
-            self.hint = Some(hint);
-        }
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
+    }
+
+    /// [`Failure::with_hint`] where there is a hint.
+    #[must_use]
+    pub fn with_hint_if(self, hint: Option<String>) -> Self {
+        match hint {
+            Some(hint) => self.with_hint(hint),
+            None => self,
+        }
     }
 
     /// The exit code.
@@ -89,11 +96,11 @@ mod tests {
         let failure = || Failure::new(Exit::Data, anyhow::anyhow!("the folder is not empty"));
         assert_eq!(failure().to_string(), "error: the folder is not empty");
         assert_eq!(
-            failure().with_hint(None).to_string(),
+            failure().with_hint_if(None).to_string(),
             failure().to_string(),
             "no hint, no line"
         );
-        let hinted = failure().with_hint("use another --out".to_owned());
+        let hinted = failure().with_hint("use another --out");
         assert_eq!(
             hinted.to_string(),
             "error: the folder is not empty\nhint: use another --out"

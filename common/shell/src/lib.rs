@@ -25,6 +25,6 @@ pub use options::{Format, GlobalOptions};
 pub use printer::Printer;
 pub use program::{Interruption, Program, Shell, command, run_main};
 pub use progress::{Progress, ProgressUnit};
-pub use reference::{exit_codes, reference};
+pub use reference::{exit_codes, reference, without_example};
 pub use stop::Stop;
 pub use terminal::{stderr_is_rich, stdout_is_rich};

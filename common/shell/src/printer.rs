@@ -38,6 +38,11 @@ impl Printer {
         self.format
     }
 
+    /// Whether data is printed for people.
+    pub fn is_text(&self) -> bool {
+        self.format == Format::Text
+    }
+
     /// Whether only errors are printed on standard error.
     pub fn is_quiet(&self) -> bool {
         self.quiet

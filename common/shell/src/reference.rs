@@ -27,6 +27,25 @@ pub fn exit_codes() -> String {
     text
 }
 
+/// The commands whose help has no example, by their paths, for a program's tests.
+pub fn without_example(command: &Command) -> Vec<String> {
+    let mut missing = Vec::new();
+    let after = command.get_after_long_help().or(command.get_after_help());
+    let has_one = after.is_some_and(|after| {
+        let after = after.to_string();
+        after.contains("Example:\n  ") && !after.contains("PROGRAM")
+    });
+    if !has_one {
+        missing.push(command.get_name().to_owned());
+    }
+    for child in command.get_subcommands() {
+        if child.get_name() != "help" {
+            missing.extend(without_example(child));
+        }
+    }
+    missing
+}
+
 fn section(text: &mut String, command: &Command, path: &str, level: usize) {
     let _ = writeln!(text, "{} {path}\n", "#".repeat(level));
     if let Some(about) = command.get_long_about().or(command.get_about()) {
@@ -88,9 +107,15 @@ fn argument(text: &mut String, arg: &Arg) {
     ];
     let mut name = names.into_iter().flatten().collect::<Vec<_>>().join(", ");
     if arg.get_action().takes_values() {
-        let values = arg.get_value_names().unwrap_or_default();
-        for value in values {
-            let _ = write!(name, " <{value}>");
+        match arg.get_value_names() {
+            Some(values) => {
+                for value in values {
+                    let _ = write!(name, " <{value}>");
+                }
+            }
+            None => {
+                let _ = write!(name, " <{}>", arg.get_id());
+            }
         }
     }
     let help = arg.get_long_help().or(arg.get_help());

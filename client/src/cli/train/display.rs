@@ -1,35 +1,21 @@
-//! What is shown of a training: a progress bar on a terminal, plain lines elsewhere, both on
-//! standard error; with `--format json` a document a printed step on standard output.
+//! What training shows: a progress bar on a terminal, plain lines elsewhere, both on standard
+//! error; with `--format json` a document for each printed step on standard output.
 
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use fedlora_shell::{Format, Printer, Progress, ProgressUnit};
 use fedlora_train::{EvaluationRecord, Event, StepRecord, Summary};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::args::Format;
-
-/// Prints a line of data. A reader that is gone ends no training.
-pub(super) fn print(line: &impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// Prints a document of one line.
-pub(super) fn print_document(document: &impl Serialize) {
-    if let Ok(text) = serde_json::to_string(document) {
-        print(&text);
-    }
-}
-
-/// The display.
+/// Shows the events of a training run.
 pub(super) struct TrainDisplay {
-    format: Format,
-    quiet: bool,
-    bar: Option<ProgressBar>,
+    printer: Printer,
+    progress: Progress,
     every: usize,
     log: Option<File>,
     /// When the first step of this start began, and how many were done then.
@@ -39,7 +25,6 @@ pub(super) struct TrainDisplay {
 /// A step as a document.
 #[derive(Serialize)]
 struct StepDocument {
-    schema_version: u32,
     event: &'static str,
     steps: usize,
     #[serde(flatten)]
@@ -49,7 +34,6 @@ struct StepDocument {
 /// A held-out score as a document.
 #[derive(Serialize)]
 struct EvaluationDocument {
-    schema_version: u32,
     event: &'static str,
     #[serde(flatten)]
     record: EvaluationRecord,
@@ -57,12 +41,7 @@ struct EvaluationDocument {
 
 impl TrainDisplay {
     /// Shows every `every`th step; lines also go to the end of the file `log`.
-    pub(super) fn new(
-        format: Format,
-        quiet: bool,
-        every: usize,
-        log: Option<&Path>,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(printer: &Printer, every: usize, log: Option<&Path>) -> anyhow::Result<Self> {
         let log = log
             .map(|path| {
                 OpenOptions::new()
@@ -72,16 +51,9 @@ impl TrainDisplay {
                     .with_context(|| format!("the log file {} cannot be opened", path.display()))
             })
             .transpose()?;
-        let terminal = std::io::stderr().is_terminal();
-        let bar = (terminal && !quiet).then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")
-                .expect("the template is well-formed");
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
-        });
         Ok(Self {
-            format,
-            quiet,
-            bar,
+            printer: printer.clone(),
+            progress: Progress::new(printer, ProgressUnit::Items),
             every,
             log,
             begun: None,
@@ -98,15 +70,15 @@ impl TrainDisplay {
             &Event::Resumed { step, steps } => {
                 self.begin(step, steps);
                 self.line(&format!(
-                    "an unfinished training stands here: going on after step {step} of {steps}"
+                    "resuming the unfinished run after step {step} of {steps}"
                 ));
             }
-            Event::Damaged(error) => self.line(&format!("warning: {error}; using the one before")),
+            Event::Damaged(error) => {
+                self.line(&format!("warning: {error}; using the checkpoint before it"))
+            }
             Event::Step { record, steps } => self.step(record, *steps),
             Event::Evaluating { .. } => {
-                if let Some(bar) = &self.bar {
-                    bar.set_message("scoring held-out records");
-                }
+                self.progress.message("scoring held-out records");
             }
             Event::Evaluated(record) => self.evaluated(record),
             Event::StoppedEarly { step, best } => self.line(&format!(
@@ -144,62 +116,49 @@ impl TrainDisplay {
 
     /// Takes the bar away.
     pub(super) fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        self.progress.finish();
     }
 
-    /// Prints a line.
+    /// Prints a line, and appends it to the log file.
     pub(super) fn line(&mut self, text: &str) {
         self.log(text);
-        if self.quiet {
-            return;
-        }
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
+        self.progress.line(&text);
     }
 
     fn begin(&mut self, step: usize, steps: usize) {
         self.begun = Some((Instant::now(), step));
-        if let Some(bar) = &self.bar {
-            bar.set_length(steps as u64);
-            bar.set_position(step as u64);
-        }
+        self.progress.begin("", steps as u64);
+        self.progress.resume_at(step as u64);
     }
 
     fn step(&mut self, record: &StepRecord, steps: usize) {
         let printed = record.step.is_multiple_of(self.every) || record.step == steps;
         let figures = format!(
-            "loss {:.4}  lr {:.2e}  {} tokens/s{}",
+            "loss {:.4}  lr {:.2e}  {} tokens/s",
             record.loss,
             record.learning_rate,
             HumanCount(record.tokens_per_second.round() as u64),
-            self.remaining(record.step, steps)
         );
-        if let Some(bar) = &self.bar {
-            bar.set_position(record.step as u64);
-            bar.set_message(figures.clone());
-        }
+        self.progress.set(record.step as u64);
+        self.progress.message(figures.clone());
         if !printed {
             return;
         }
         let line = format!(
-            "step {}/{steps}  epoch {:.2}  {figures}",
-            record.step, record.epoch
+            "step {}/{steps}  epoch {:.2}  {figures}{}",
+            record.step,
+            record.epoch,
+            self.remaining(record.step, steps)
         );
-        if self.bar.is_some() {
-            // The bar shows it.
-            self.log(&line);
-        } else if self.format == Format::Json {
+        let json = self.printer.format() == Format::Json;
+        if json || self.progress.has_bar() {
+            // The document or the bar shows it.
             self.log(&line);
         } else {
             self.line(&line);
         }
-        if self.format == Format::Json {
-            print_document(&StepDocument {
-                schema_version: 1,
+        if json {
+            self.printer.document(&StepDocument {
                 event: "step",
                 steps,
                 record: *record,
@@ -213,9 +172,8 @@ impl TrainDisplay {
             "step {}: held-out loss {:.4}, perplexity {:.2}{best}",
             record.step, record.eval_loss, record.eval_perplexity
         ));
-        if self.format == Format::Json {
-            print_document(&EvaluationDocument {
-                schema_version: 1,
+        if self.printer.format() == Format::Json {
+            self.printer.document(&EvaluationDocument {
                 event: "evaluation",
                 record: *record,
             });
@@ -235,7 +193,7 @@ impl TrainDisplay {
 
     fn log(&mut self, text: &str) {
         if let Some(file) = &mut self.log {
-            // The log is an addition: a training does not end where it cannot be written.
+            // Training does not end where its log cannot be written.
             let _ = writeln!(file, "{text}");
         }
     }

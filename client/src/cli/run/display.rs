@@ -1,52 +1,35 @@
-//! What a member sees while it takes part: a progress bar on a terminal, plain lines elsewhere.
-//! All on standard error.
+//! What a member sees while it takes part in a run, on standard error.
 
-use std::io::IsTerminal;
-
-use fedlora_client::participant::MemberEvent;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use fedlora_shell::{Printer, Progress, ProgressUnit};
+use indicatif::HumanBytes;
 use tokio::sync::mpsc;
 
-/// Whether standard error takes colour.
-pub(super) fn colour() -> bool {
-    std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
+use crate::participant::MemberEvent;
 
-/// The display.
+/// A bar for the training, and a line for each event.
 pub(super) struct Display {
-    quiet: bool,
-    terminal: bool,
-    bar: ProgressBar,
+    progress: Progress,
+    /// The round that the bar shows.
+    round: Option<u32>,
 }
 
 impl Display {
-    pub(super) fn new(quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal && !quiet {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg}")
-            .expect("the template is well-formed");
-        let bar = ProgressBar::with_draw_target(None, target).with_style(style);
+    pub(super) fn new(printer: &Printer) -> Self {
         Self {
-            quiet,
-            terminal,
-            bar,
+            progress: Progress::new(printer, ProgressUnit::Items),
+            round: None,
         }
     }
 
     /// Shows events until there are no more.
-    pub(super) async fn show(self, mut events: mpsc::UnboundedReceiver<MemberEvent>) {
+    pub(super) async fn show(mut self, mut events: mpsc::UnboundedReceiver<MemberEvent>) {
         while let Some(event) = events.recv().await {
             self.one(&event);
         }
-        self.bar.finish_and_clear();
+        self.progress.finish();
     }
 
-    fn one(&self, event: &MemberEvent) {
+    fn one(&mut self, event: &MemberEvent) {
         match event {
             MemberEvent::Connected { address } => self.line(&format!("connected to {address}")),
             MemberEvent::Disconnected { reason } => {
@@ -74,10 +57,13 @@ impl Display {
                 self.line(&format!("round {round}, attempt {attempt}"));
             }
             MemberEvent::Training { round, progress } => {
-                self.bar.set_prefix(format!("round {round}"));
-                self.bar.set_length(progress.steps as u64);
-                self.bar.set_position(progress.step as u64);
-                self.bar.set_message(format!("loss {:.3}", progress.loss));
+                if self.round != Some(round.0) {
+                    self.round = Some(round.0);
+                    let label = format!("round {round}");
+                    self.progress.begin(&label, progress.steps as u64);
+                }
+                self.progress.set(progress.step as u64);
+                self.progress.message(format!("loss {:.3}", progress.loss));
             }
             MemberEvent::Trained { round, report } => {
                 let clipped = if report.clipped { ", clipped" } else { "" };
@@ -98,27 +84,20 @@ impl Display {
                 let part = if report.took_part {
                     ""
                 } else {
-                    ", without this member"
+                    ", this member not among them"
                 };
                 self.line(&format!(
                     "round {} done: {} members in the sum{part}, {} sent, {} received",
                     report.round,
                     report.survivors,
-                    indicatif::HumanBytes(report.traffic.sent),
-                    indicatif::HumanBytes(report.traffic.received),
+                    HumanBytes(report.traffic.sent),
+                    HumanBytes(report.traffic.received),
                 ));
             }
         }
     }
 
     fn line(&self, text: &str) {
-        if self.quiet {
-            return;
-        }
-        if self.terminal {
-            self.bar.suspend(|| eprintln!("{text}"));
-        } else {
-            eprintln!("{text}");
-        }
+        self.progress.line(&text);
     }
 }

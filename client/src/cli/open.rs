@@ -1,75 +1,88 @@
-//! Opening a base with the fetch from the hub shown: a bar on a terminal, plain lines elsewhere,
-//! nothing with `--quiet`. All on standard error.
+//! Opening a base model, with the fetch from the hub shown on standard error.
 
-use std::io::IsTerminal;
+use std::path::Path;
 
-use fedlora_client::base::{Base, BaseError};
+use anyhow::Context;
+use fedlora_adapter::{Adapter, peft};
+use fedlora_data::TextPipeline;
 use fedlora_hub::{FetchEvent, FetchProgress};
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use fedlora_shell::{Failure, Printer, Progress, ProgressUnit};
+use fedlora_train::Engine;
+use indicatif::HumanBytes;
 
-use super::Failure;
+use super::args::ModelSpec;
+use super::exits::{self, data};
+use crate::base::Base;
 
-/// Parts of a whole after each of which a line is printed.
+/// Lines that tell how far a fetch is, where there is no bar.
 const LINES: u64 = 10;
 
-/// Opens what `--base` names; what is missing is fetched before the eyes of the user.
-pub(super) fn open_base(text: &str, quiet: bool) -> Result<Base, Failure> {
-    find_base(text, quiet).map_err(|error| Failure::new(error.exit(), error))
+/// A base model on its device, with its text pipeline and an adapter that fits it.
+pub(super) struct OpenedModel {
+    pub(super) base: Base,
+    pub(super) pipeline: TextPipeline,
+    pub(super) engine: Engine,
+    pub(super) adapter: Option<Adapter>,
 }
 
-/// As [`open_base`], where the error is one of several that are shown.
-pub(super) fn find_base(text: &str, quiet: bool) -> Result<Base, BaseError> {
-    let mut display = FetchDisplay::new(quiet);
-    let base = Base::open_with(text, &mut display);
-    display.bar.finish_and_clear();
-    base
+/// Opens a model to be read from. The adapter comes first: a wrong one should not cost the
+/// reading of the base.
+pub(super) fn open_model(
+    model: &ModelSpec,
+    adapter: Option<&Path>,
+    printer: &Printer,
+) -> Result<OpenedModel, Failure> {
+    let adapter = adapter
+        .map(|folder| {
+            peft::load(folder).with_context(|| format!("the adapter {}", folder.display()))
+        })
+        .transpose()
+        .map_err(data)?;
+    let base = open_base(&model.base, printer)?;
+    let pipeline = base.text().map_err(data)?;
+    let weights = base.weights().map_err(data)?;
+    let engine =
+        Engine::with_kind(&weights, model.kind, base.name(), &model.device).map_err(data)?;
+    // Refuses an adapter of another model.
+    engine.decoder(adapter.as_ref()).map_err(data)?;
+    Ok(OpenedModel {
+        base,
+        pipeline,
+        engine,
+        adapter,
+    })
+}
+
+/// Finds the base model that `text` names, and fetches it where it is missing.
+pub(super) fn open_base(text: &str, printer: &Printer) -> Result<Base, Failure> {
+    let mut display = FetchDisplay {
+        progress: Progress::new(printer, ProgressUnit::Bytes),
+        state: State::default(),
+    };
+    Base::open_with(text, &mut display).map_err(exits::base)
 }
 
 struct FetchDisplay {
-    quiet: bool,
-    terminal: bool,
-    bar: ProgressBar,
+    progress: Progress,
     state: State,
-}
-
-impl FetchDisplay {
-    fn new(quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal && !quiet {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let style = ProgressStyle::with_template(
-            "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}",
-        )
-        .expect("the template is well-formed");
-        Self {
-            quiet,
-            terminal,
-            bar: ProgressBar::with_draw_target(None, target).with_style(style),
-            state: State::default(),
-        }
-    }
 }
 
 impl FetchProgress for FetchDisplay {
     fn event(&mut self, event: &FetchEvent) {
         let before = self.state.position;
-        let line = self.state.line(event, !self.terminal);
+        let line = self.state.line(event, !self.progress.has_bar());
         match event {
-            FetchEvent::Planned { bytes, .. } => self.bar.set_length(*bytes),
+            FetchEvent::Planned { bytes, .. } => self.progress.begin("", *bytes),
             FetchEvent::File { file, .. } => {
-                self.bar.set_message(file.clone());
+                self.progress.message(file.clone());
                 // What an earlier try left must not count as speed.
-                self.bar.set_position(self.state.position);
-                self.bar.reset_eta();
+                self.progress.resume_at(self.state.position);
             }
-            _ if self.state.position != before => self.bar.set_position(self.state.position),
+            _ if self.state.position != before => self.progress.set(self.state.position),
             _ => {}
         }
-        if let Some(line) = line.filter(|_| !self.quiet) {
-            self.bar.suspend(|| eprintln!("{line}"));
+        if let Some(line) = line {
+            self.progress.line(&line);
         }
     }
 }
@@ -81,12 +94,12 @@ struct State {
     /// Bytes of the files that are done.
     done: u64,
     position: u64,
-    /// Parts of the whole that have been told.
+    /// Tenths of the whole that a line has told of.
     told: u64,
 }
 
 impl State {
-    /// Takes an event; gives what is to be printed. Without a bar that is also how far it is.
+    /// Takes an event; gives the line to print. `plain` adds lines on how far the fetch is.
     fn line(&mut self, event: &FetchEvent, plain: bool) -> Option<String> {
         match event {
             FetchEvent::Planned { name, files, bytes } => {
@@ -100,7 +113,7 @@ impl State {
             FetchEvent::File { file, start, .. } => {
                 self.position = self.done + start;
                 self.told = self.part();
-                (*start > 0).then(|| format!("{file}: going on after {}", HumanBytes(*start)))
+                (*start > 0).then(|| format!("{file}: resuming after {}", HumanBytes(*start)))
             }
             FetchEvent::Received { bytes } => {
                 self.position += bytes;
@@ -190,7 +203,7 @@ mod tests {
             lines(&two_files(), true),
             [
                 "fetching o/n: 2 files, 2.00 KiB",
-                "a: going on after 512 B",
+                "a: resuming after 512 B",
                 "   50 %  1.00 KiB of 2.00 KiB",
                 "   70 %  1.50 KiB of 2.00 KiB",
                 "  100 %  2.00 KiB of 2.00 KiB",
@@ -202,7 +215,7 @@ mod tests {
     fn beside_a_bar_only_what_it_does_not_show_is_printed() {
         assert_eq!(
             lines(&two_files(), false),
-            ["fetching o/n: 2 files, 2.00 KiB", "a: going on after 512 B"]
+            ["fetching o/n: 2 files, 2.00 KiB", "a: resuming after 512 B"]
         );
     }
 

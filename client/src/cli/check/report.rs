@@ -5,27 +5,26 @@ use fedlora_train::Machine;
 use fedlora_train::estimate::Estimate;
 use serde::Serialize;
 
-/// The whole document.
+/// The whole report.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) schema_version: u32,
-    /// Whether a training could use all of it.
+pub(super) struct CheckReport {
+    /// Whether training could use all of it.
     pub(super) usable: bool,
     pub(super) base: Option<BaseSection>,
     pub(super) files: Vec<FileReport>,
-    /// What is trained on; without a base that can be used, there is none.
+    /// The records to train on; `None` without a usable base.
     pub(super) training: Option<SetSection>,
     pub(super) held_out: Option<SetSection>,
     pub(super) memory: Option<MemorySection>,
     pub(super) time: Option<TimeSection>,
     pub(super) device: DeviceSection,
-    /// What could not be read or used at all.
+    /// Files, base model or memory that cannot be used, in a sentence each.
     pub(super) failures: Vec<String>,
     /// Every line or row that cannot be used.
     pub(super) problems: Vec<ProblemEntry>,
 }
 
-/// The base model.
+/// The base model's shape.
 #[derive(Debug, Serialize)]
 pub(super) struct BaseSection {
     pub(super) name: String,
@@ -49,7 +48,7 @@ pub(super) struct SetSection {
     pub(super) lengths: Option<Lengths>,
 }
 
-/// Bytes that a training takes.
+/// Memory that training takes, in bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct MemorySection {
     pub(super) rank: usize,
@@ -69,7 +68,7 @@ pub(super) struct MemorySection {
     pub(super) available: Option<u64>,
 }
 
-/// How long a training takes.
+/// How long training takes.
 #[derive(Debug, Serialize)]
 pub(super) struct TimeSection {
     pub(super) steps_an_epoch: usize,
@@ -90,7 +89,7 @@ pub(super) enum Measured {
     Product,
 }
 
-/// Where it would run.
+/// The device that training would run on.
 #[derive(Debug, Serialize)]
 pub(super) struct DeviceSection {
     pub(super) name: String,
