@@ -4,6 +4,7 @@
 
 mod assets;
 mod baselines;
+mod cli;
 mod data;
 mod evaluate;
 mod federation;
@@ -13,8 +14,9 @@ mod report;
 mod run;
 mod table;
 
+pub use cli::{command, main};
 pub use data::{Institution, SimulationData};
-pub use options::{Drop, DropSpec, Format, Options};
+pub use options::{Drop, DropSpec, Options};
 pub use report::{Document, EvaluationFigures, RoundFigures, Scores};
 pub use run::{SimulationError, run};
 pub use table::render;
