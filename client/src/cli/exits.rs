@@ -182,3 +182,57 @@ fn directory_exit(error: &DirectoryError) -> Exit {
         DirectoryError::Io { .. } => Exit::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_hub_end_with_the_code_of_their_kind() {
+        let (repo, token) = (|| "o/n".to_owned(), false);
+        for (error, exit) in [
+            (
+                HubError::Gated {
+                    repo: repo(),
+                    token,
+                },
+                Exit::Identity,
+            ),
+            (
+                HubError::Unauthorized {
+                    repo: repo(),
+                    token,
+                },
+                Exit::Identity,
+            ),
+            (
+                HubError::NoRepo {
+                    repo: repo(),
+                    token,
+                },
+                Exit::Data,
+            ),
+            (
+                HubError::NoRevision {
+                    repo: repo(),
+                    revision: repo(),
+                },
+                Exit::Data,
+            ),
+            (
+                HubError::Status {
+                    host: repo(),
+                    status: 503,
+                },
+                Exit::Network,
+            ),
+            (HubError::Path { path: repo() }, Exit::Integrity),
+            (HubError::Hash { file: repo() }, Exit::Integrity),
+        ] {
+            let failure = base(BaseError::Hub(error));
+            assert_eq!(failure.exit(), exit, "{failure}");
+        }
+        let missing = crate::base::Base::open("./nowhere").expect_err("no base");
+        assert_eq!(base(missing).exit(), Exit::Data);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anstream::stream::{IsTerminal, RawStream};
+use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 
 /// Whether standard output is a terminal, and neither `NO_COLOR` nor `TERM=dumb` asks for plain
@@ -17,7 +17,7 @@ pub fn stderr_is_rich() -> bool {
     rich(&io::stderr())
 }
 
-fn rich(stream: &(impl RawStream + IsTerminal)) -> bool {
+fn rich(stream: &impl RawStream) -> bool {
     // `CLICOLOR_FORCE` is not enough: a bar redrawn in a file is noise.
     stream.is_terminal() && AutoStream::choice(stream) != ColorChoice::Never
 }
