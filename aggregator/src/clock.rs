@@ -1,7 +1,7 @@
 //! The clock that the program's shell hands in. Nothing else here reads the time.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use fedlora_common::clock::Timestamp;
 use time::OffsetDateTime;
@@ -23,10 +23,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Timestamp(since.as_millis() as u64)
+        fedlora_shell::now()
     }
 }
 

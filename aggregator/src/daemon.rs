@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use fedlora_common::exit::Exit;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
@@ -175,20 +174,6 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Directory(DirectoryError::Io { .. } | DirectoryError::Exists { .. }) => {
-                Exit::Failed
-            }
-            Self::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
-            | Self::Pki(_) => Exit::Identity,
-            Self::Directory(_) | Self::Plan(_) => Exit::Configuration,
-            Self::Transport(_) => Exit::Network,
-            Self::Run(failure) => failure.exit(),
-        }
-    }
-
     /// What would help, where something simple would.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {

@@ -2,6 +2,7 @@
 //! updates up, and publishes the merged adapter. It never holds a base model, a tokenizer, a
 //! record, or a single member's delta.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;

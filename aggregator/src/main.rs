@@ -1,7 +1,5 @@
 //! `fedlora-aggregator`: the operator's program.
 
-mod cli;
-
 fn main() -> std::process::ExitCode {
-    cli::main()
+    fedlora_aggregator::cli::main()
 }

@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use fedlora_common::exit::Exit;
-
 use fedlora_data::TextPipeline;
 use fedlora_data::tokenizer::TokenizerError;
 use fedlora_hub::{self, FetchProgress, Fetched, HubConfig, HubError, HubName, NameError};
@@ -210,16 +208,6 @@ pub enum BaseError {
     Hub(#[from] HubError),
 }
 
-impl BaseError {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Hub(error) => error.exit(),
-            _ => Exit::Data,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,7 +252,6 @@ mod tests {
                 matches!(error, BaseError::NoPath { .. }),
                 "{text:?}: {error}"
             );
-            assert_eq!(error.exit(), Exit::Data);
         }
     }
 

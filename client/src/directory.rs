@@ -24,6 +24,8 @@ use fedlora_protocol::round::participant::{LedgerError, LedgerState, RoundLedger
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Certificate, Credentials, TlsKeyPair};
 use serde::{Deserialize, Serialize};
+
+use crate::remedy::Remedy;
 use zeroize::Zeroizing;
 
 /// `fedlora.toml`.
@@ -268,17 +270,28 @@ fn io_error(path: &Path, source: io::Error) -> DirectoryError {
     }
 }
 
+impl DirectoryError {
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Joined { path } => Some(Remedy::OtherDirectory { path: path.clone() }),
+            Self::NotJoined { path } => Some(Remedy::JoinFirst { path: path.clone() }),
+            Self::Config { .. } | Self::IdentityKey { .. } | Self::Pki(_) | Self::Io { .. } => None,
+        }
+    }
+}
+
 /// What is wrong with the member's directory.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// Joined before.
-    #[error("{} holds a membership already: use another --dir, or remove it", path.display())]
+    #[error("{} holds a membership already", path.display())]
     Joined {
         /// The directory.
         path: PathBuf,
     },
     /// Not joined.
-    #[error("{} holds no membership: run 'fedlora join TOKEN --dir {}' first", path.display(), path.display())]
+    #[error("{} holds no membership", path.display())]
     NotJoined {
         /// The directory.
         path: PathBuf,

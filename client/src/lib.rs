@@ -2,6 +2,7 @@
 //! update, and taking part in rounds.
 
 pub mod base;
+pub mod cli;
 pub mod connection;
 pub mod directory;
 pub mod enrol;

@@ -1,11 +1,9 @@
 //! `fedlora`: a consortium member's program.
 
-mod cli;
-
-/// The system's allocator costs the training a tenth of its speed.
+/// Training is a tenth faster with it than with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    fedlora_client::cli::main()
 }

@@ -28,6 +28,40 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// All exit codes, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::Configuration,
+        Self::Identity,
+        Self::Network,
+        Self::Quorum,
+        Self::Data,
+        Self::Privacy,
+        Self::Integrity,
+        Self::Interrupted,
+    ];
+
+    /// What it means, in a line for the reference.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed, for a reason that has no code of its own",
+            Self::Usage => "the command line is wrong",
+            Self::Configuration => "a configuration file, a run plan or a folder's state is wrong",
+            Self::Identity => "a key, certificate or invitation is missing, wrong or refused",
+            Self::Network => "the other side cannot be reached",
+            Self::Quorum => "too few members take part",
+            Self::Data => "data, model or device cannot be used",
+            Self::Privacy => "the privacy budget is spent",
+            Self::Integrity => "a digest, a signature or a roster is not what it must be",
+            Self::Interrupted => "interrupted by ctrl-c or SIGTERM",
+        }
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

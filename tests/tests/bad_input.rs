@@ -231,3 +231,51 @@ fn a_member_with_another_base_model_is_refused_and_the_others_go_on() {
     aggregator.finish().done();
     assert_eq!(federation.results()[0]["survivors"], json!([0, 1, 2]));
 }
+
+#[test]
+fn what_helps_stands_on_a_line_of_its_own() {
+    let mut command = program("fedlora");
+    command
+        .args(["train", "--base", "b", "--data", "d", "--out", "o"])
+        .args(["--patience", "2"]);
+    let refused = finished("train", command).failed(2, &["error: --patience needs"]);
+    let lines: Vec<_> = refused.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", refused.stderr);
+    assert!(lines[1].starts_with("hint: add --eval-data"), "{lines:?}");
+}
+
+#[test]
+fn a_reader_that_is_gone_is_no_error() {
+    for name in ["fedlora", "fedlora-aggregator", "fedlora-sim"] {
+        let mut child = program(name)
+            .arg("reference")
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        drop(child.stdout.take());
+        let done = child.wait_with_output().expect("the program ends");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.is_empty(), "{name}: {said}");
+    }
+}
+
+#[test]
+fn each_program_has_completions_pages_and_a_reference() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["fedlora", "fedlora-aggregator", "fedlora-sim"] {
+        let run = |arguments: &[&str]| {
+            let mut command = program(name);
+            command.args(arguments).env("NO_COLOR", "1");
+            let done = finished(name, command).done();
+            assert!(!done.stdout.contains('\u{1b}'), "{}", done.stdout);
+            done.stdout
+        };
+        assert!(run(&["completions", "bash"]).contains(name));
+        assert!(run(&["reference"]).starts_with(&format!("# {name}\n")));
+        assert!(run(&["--help"]).contains("Example:\n  "));
+        let pages = folder.path().join(name);
+        run(&["man", pages.to_str().expect("plain")]);
+        assert!(pages.join(format!("{name}.1")).exists());
+    }
+}

@@ -220,14 +220,19 @@ fn what_cannot_be_scored_is_refused() {
     );
     refused(7, &["at least two"], &chat, &["--task", "classify"]);
     refused(7, &["none of --labels"], &chat, &["--labels", "yes,no"]);
-    refused(2, &["--seq is 1"], &text, &["--seq", "1"]);
+    refused(2, &["--seq", "at least 2"], &text, &["--seq", "1"]);
     refused(
         2,
         &["--labels"],
         &text,
         &["--task", "loss", "--labels", "a,b"],
     );
-    refused(2, &["--max-tokens is 0"], &text, &["--max-tokens", "0"]);
+    refused(
+        2,
+        &["--max-tokens", "at least 1"],
+        &text,
+        &["--max-tokens", "0"],
+    );
 }
 
 #[test]

@@ -115,9 +115,13 @@ fn killed_and_interrupted_it_goes_on_to_the_same_bytes() {
     let running = Running::start("train", &mut train(&out));
     newer_checkpoint(&running, &out);
     running.interrupt();
-    running
-        .finish()
-        .failed(130, &["going on after step", "the same command goes on"]);
+    running.finish().failed(
+        130,
+        &[
+            "resuming the unfinished run after step",
+            "the same command resumes",
+        ],
+    );
     Finished::of("train", train(&out).args(["--seed", "7"]))
         .failed(3, &["seed: it was begun with 0, now it is 7", "--restart"]);
     let done = Finished::of("train", &mut train(&out)).done();
@@ -143,7 +147,7 @@ fn what_cannot_be_trained_is_refused_and_leaves_nothing() {
         assert!(!out.join("run.json").exists(), "{arguments:?}");
     };
     refused(2, &["--lr is -1"], &["--lr", "-1"]);
-    refused(2, &["--batch is 0"], &["--batch", "0"]);
+    refused(2, &["--batch", "at least 1"], &["--batch", "0"]);
     refused(2, &["rank 0"], &["--rank", "0"]);
     refused(2, &["--epochs"], &["--epochs", "2", "--steps", STEPS]);
     refused(2, &["at most 1024"], &["--seq", "4096"]);

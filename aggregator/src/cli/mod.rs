@@ -1,76 +1,120 @@
-//! The command line: parse, run, print, exit code. Data goes to standard output, all else to
-//! standard error.
+//! The command line of `fedlora-aggregator`: commands, their options, what they print.
+//!
+//! `exits` has the exit code of every error. Only this module names flags.
 
-mod args;
-mod commands;
+mod directories;
+pub mod exits;
+mod hints;
+mod serve;
+mod status;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use fedlora_common::exit::Exit;
-use tracing_subscriber::EnvFilter;
+use clap::{Parser, Subcommand};
+use fedlora_shell::{
+    DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell, run_main,
+};
 
-use args::Args;
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    run_main::<Cli>()
+}
 
-/// Runs the program.
-pub(crate) fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            let exit = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Done
-            };
-            // Nothing can be done where the terminal is gone.
-            let _ = error.print();
-            return exit.into();
-        }
+/// The whole command line, as clap has it.
+pub fn command() -> clap::Command {
+    fedlora_shell::command::<Cli>()
+}
+
+/// The operator's program of a federation: invites members, coordinates rounds, publishes the
+/// merged adapter. It never sees a single member's update.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fedlora-aggregator",
+    version,
+    propagate_version = true,
+    after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --name consortium"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new federation: its directory, keys and certificate authority.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --advertise fl.example.org:4433 --name consortium"
+    )]
+    Init(directories::InitArgs),
+    /// Print one invitation token for a member; hand it over by a private channel.
+    #[command(after_help = "Example:\n  fedlora-aggregator invite --dir ~/operator hospital-a")]
+    Invite(directories::InviteArgs),
+    /// Serve a run: wait for the members, go through the plan's rounds, end.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator serve --dir ~/operator --plan plan.toml"
+    )]
+    Serve(serve::ServeArgs),
+    /// Print how far the run is.
+    #[command(after_help = "Example:\n  fedlora-aggregator status --dir ~/operator --format json")]
+    Status(status::StatusArgs),
+    #[command(flatten)]
+    Documents(DocumentsCommand),
+}
+
+impl Program for Cli {
+    const LOG_LEVELS: LogLevels = LogLevels {
+        quiet: "error",
+        verbosity: &["info", "debug", "trace"],
+        // The transport's internals would drown our own events.
+        others: "warn",
     };
-    start_logging(&args);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the runtime cannot start: {error}");
-            return Exit::Failed.into();
+    const WORKER_THREADS: usize = 2;
+
+    fn options(&self) -> &GlobalOptions {
+        &self.global
+    }
+
+    fn documents(&self) -> Option<&DocumentsCommand> {
+        match &self.command {
+            Command::Documents(documents) => Some(documents),
+            _ => None,
         }
-    };
-    match runtime.block_on(commands::run(args)) {
-        Ok(()) => Exit::Done.into(),
-        Err(failure) => {
-            eprintln!("error: {:#}", failure.error);
-            failure.exit.into()
+    }
+
+    fn interruption(&self) -> Interruption {
+        let interruption = Interruption::default();
+        match self.command {
+            Command::Serve(_) => Interruption {
+                ended: "interrupted: the run is not finished, and its members are told when they \
+                    reconnect",
+                ..interruption
+            },
+            _ => interruption,
+        }
+    }
+
+    async fn run(self, Shell { printer, .. }: Shell) -> Result<(), Failure> {
+        match self.command {
+            Command::Init(args) => directories::init(args, &printer),
+            Command::Invite(args) => directories::invite(args, &printer),
+            Command::Serve(args) => serve::run(&args, &printer).await,
+            Command::Status(args) => status::run(&args, &printer),
+            // The shell has run it.
+            Command::Documents(_) => Ok(()),
         }
     }
 }
 
-/// An error with the exit code that goes with it.
-pub(crate) struct Failure {
-    pub(crate) error: anyhow::Error,
-    pub(crate) exit: Exit,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn start_logging(args: &Args) {
-    let level = match (args.quiet, args.verbose) {
-        (true, _) => "error",
-        (false, 0) => "info",
-        (false, 1) => "debug",
-        (false, _) => "trace",
-    };
-    // Our own targets only: the transport's internals would drown them.
-    let filter = EnvFilter::new(format!(
-        "warn,fedlora_aggregator={level},fedlora_common={level}"
-    ));
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .init();
+    #[test]
+    fn each_command_has_an_example() {
+        let command = command();
+        command.clone().debug_assert();
+        assert!(fedlora_shell::without_example(&command).is_empty());
+    }
 }

@@ -1,6 +1,5 @@
 //! Why a run ended before its plan did.
 
-use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::RosterError;
 use fedlora_protocol::wire::messages::RoundFailure;
@@ -41,20 +40,4 @@ pub enum RunFailure {
     /// The endpoint was closed.
     #[error("the aggregator was stopped")]
     Stopped,
-}
-
-impl RunFailure {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Members(_) | Self::NotRecorded { .. } | Self::Roster(_) => Exit::Quorum,
-            Self::Round { reason, .. } => match reason {
-                RoundFailure::Quorum { .. } => Exit::Quorum,
-                RoundFailure::Recovery | RoundFailure::Sum => Exit::Integrity,
-                RoundFailure::Storage => Exit::Failed,
-            },
-            Self::Publish(_) | Self::Registry(_) => Exit::Failed,
-            Self::Stopped => Exit::Interrupted,
-        }
-    }
 }

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use fedlora_common::exit::Exit;
-
 use super::name::HubName;
 
 /// A base that cannot be had from the hub. No variant holds a token or a signed address.
@@ -169,28 +167,6 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Endpoint { .. } | Self::Token { .. } | Self::TokenFile { .. } | Self::NoHome => {
-                Exit::Configuration
-            }
-            Self::Network { .. } | Self::Status { .. } => Exit::Network,
-            Self::Gated { .. } | Self::Unauthorized { .. } => Exit::Identity,
-            Self::NoRepo { .. }
-            | Self::NoRevision { .. }
-            | Self::NoFile { .. }
-            | Self::NoWeights { .. }
-            | Self::WhichGguf { .. }
-            | Self::Offline { .. } => Exit::Data,
-            Self::Path { .. }
-            | Self::Redirect { .. }
-            | Self::Protocol { .. }
-            | Self::Hash { .. } => Exit::Integrity,
-            Self::DiskFull { .. } | Self::Io { .. } | Self::Setup(_) => Exit::Failed,
-        }
-    }
-
     /// A failure of the disk, told apart by whether it is full.
     pub(super) fn disk(path: impl Into<PathBuf>, missing: u64, source: io::Error) -> Self {
         let path = path.into();

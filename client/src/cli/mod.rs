@@ -1,163 +1,134 @@
-//! The command line: parse, run, print, exit code. Data goes to standard output, all else to
-//! standard error.
+//! The command line of `fedlora`: commands, their options, what they print.
+//!
+//! `args` has the options that commands share, each command a module of its own, `exits` the exit
+//! code of every error, `hints` what would help. Only this module names flags.
 
 mod args;
+mod background;
 mod check;
-mod check_report;
-mod check_text;
-mod commands;
-mod display;
+mod data;
 mod eval;
-mod fetch;
+pub mod exits;
 mod generate;
-mod local;
-mod stop;
-mod threads;
+mod hints;
+mod join;
+mod open;
+mod run;
 mod train;
-mod train_args;
-mod train_display;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use fedlora_common::exit::Exit;
-use tracing_subscriber::EnvFilter;
+use background::local;
+use clap::{Parser, Subcommand};
+use fedlora_shell::{
+    DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell, run_main,
+};
 
-use args::{Args, Command};
-use stop::Stop;
-
-/// Runs the program.
-pub(crate) fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            let exit = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Done
-            };
-            // Nothing can be done where the terminal is gone.
-            let _ = error.print();
-            return exit.into();
-        }
-    };
-    start_logging(&args);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the runtime cannot start: {error}");
-            return Exit::Failed.into();
-        }
-    };
-    let outcome = runtime.block_on(interruptible(args));
-    // Training that is still running is not waited for.
-    runtime.shutdown_background();
-    match outcome {
-        Ok(()) => Exit::Done.into(),
-        Err(failure) => {
-            eprintln!("error: {}", chain(&failure.error));
-            failure.exit.into()
-        }
-    }
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    run_main::<Cli>()
 }
 
-/// Runs the command until it ends or is interrupted. A command that stops by itself is given
-/// the time for it, once.
-async fn interruptible(args: Args) -> Result<(), Failure> {
-    let quiet = args.quiet;
-    let consequence = match args.command {
-        Command::Run(_) => ": this member is out of the round at hand",
-        _ => "",
-    };
-    let stop = Stop::default();
-    let mut command = std::pin::pin!(commands::run(args, stop.clone()));
-    tokio::select! {
-        outcome = &mut command => return outcome,
-        _ = tokio::signal::ctrl_c() => {}
-    }
-    let interrupted = |what| Failure {
-        error: anyhow::anyhow!("interrupted{what}"),
-        exit: Exit::Interrupted,
-    };
-    if !stop.ask() {
-        return Err(interrupted(consequence));
-    }
-    if !quiet {
-        eprintln!("interrupted: finishing the step and writing a checkpoint; again to end at once");
-    }
-    tokio::select! {
-        outcome = command => outcome,
-        _ = tokio::signal::ctrl_c() => Err(interrupted(
-            " twice: the training goes on from its last checkpoint when it is started again",
-        )),
-    }
+/// The whole command line, as clap has it.
+pub fn command() -> clap::Command {
+    fedlora_shell::command::<Cli>()
 }
 
-/// An error with its causes. Many say their cause themselves: it is not said twice.
-fn chain(error: &anyhow::Error) -> String {
-    let mut said = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !said.contains(&cause) {
-            said.push_str(": ");
-            said.push_str(&cause);
+/// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
+/// and keys never leave this machine; only masked updates do.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fedlora",
+    version,
+    propagate_version = true,
+    after_help = "Example:\n  fedlora train --base ./Llama-3.2-1B --data records.jsonl --out adapter"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Join a federation: make keys here, get a certificate, pin the authority.
+    #[command(after_help = "Example:\n  fedlora join fedlora1.MFRGG... --dir ~/fedlora")]
+    Join(join::JoinArgs),
+    /// Take part in the federation's run until it ends; write the final adapter.
+    #[command(
+        after_help = "Example:\n  fedlora run --dir ~/fedlora --base ./Llama-3.2-1B --data records.jsonl"
+    )]
+    Run(run::RunArgs),
+    /// Show what training would use: the records as the model sees them, memory, device.
+    #[command(
+        after_help = "Example:\n  fedlora check --base ./Llama-3.2-1B --data records.jsonl --show 1"
+    )]
+    Check(check::CheckArgs),
+    /// Fine-tune an adapter on this machine, without a federation.
+    #[command(
+        after_help = "Example:\n  fedlora train --base ./Llama-3.2-1B --data records.jsonl --hold-out 0.1 --out adapter"
+    )]
+    Train(Box<train::TrainArgs>),
+    /// Score a base model or an adapter on records.
+    #[command(
+        after_help = "Example:\n  fedlora eval --base ./Llama-3.2-1B --adapter adapter --data held-out.jsonl"
+    )]
+    Eval(eval::EvalArgs),
+    /// Answer a prompt, or continue it.
+    #[command(
+        after_help = "Example:\n  fedlora generate --base ./Llama-3.2-1B --adapter adapter --prompt 'What is CWE-79?'"
+    )]
+    Generate(generate::GenerateArgs),
+    #[command(flatten)]
+    Documents(DocumentsCommand),
+}
+
+impl Program for Cli {
+    const LOG_LEVELS: LogLevels = LogLevels {
+        quiet: "error",
+        // The progress shows what happens; the log adds what goes wrong.
+        verbosity: &["warn", "info", "debug", "trace"],
+        others: "warn",
+    };
+    const WORKER_THREADS: usize = 2;
+
+    fn options(&self) -> &GlobalOptions {
+        &self.global
+    }
+
+    fn documents(&self) -> Option<&DocumentsCommand> {
+        match &self.command {
+            Command::Documents(documents) => Some(documents),
+            _ => None,
         }
     }
-    said
-}
 
-/// An error with the exit code that goes with it.
-pub(crate) struct Failure {
-    pub(crate) error: anyhow::Error,
-    pub(crate) exit: Exit,
-}
-
-impl Failure {
-    /// An error with its exit code.
-    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            error: error.into(),
-            exit,
+    fn interruption(&self) -> Interruption {
+        let interruption = Interruption::default();
+        match self.command {
+            Command::Run(_) => Interruption {
+                ended: "interrupted: this member is out of the current round",
+                ..interruption
+            },
+            Command::Train(_) => train::INTERRUPTION,
+            _ => interruption,
         }
     }
-}
 
-fn start_logging(args: &Args) {
-    let level = match (args.quiet, args.verbose) {
-        (true, _) => "error",
-        // The display shows what happens; the log adds what goes wrong.
-        (false, 0) => "warn",
-        (false, 1) => "info",
-        (false, 2) => "debug",
-        (false, _) => "trace",
-    };
-    let filter = EnvFilter::new(format!(
-        "warn,fedlora_client={level},fedlora_common={level}"
-    ));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(display::colour())
-        .with_target(false)
-        .init();
+    async fn run(self, Shell { printer, stop }: Shell) -> Result<(), Failure> {
+        match self.command {
+            Command::Join(args) => join::run(&args, &printer).await,
+            Command::Run(args) => run::run(args, &printer).await,
+            Command::Check(args) => local(move || check::run(&args, &printer)).await,
+            Command::Train(args) => local(move || train::run(&args, &printer, &stop)).await,
+            Command::Eval(args) => local(move || eval::run(&args, &printer)).await,
+            Command::Generate(args) => local(move || generate::run(&args, &printer)).await,
+            // The shell has run it.
+            Command::Documents(_) => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let cause = || anyhow::anyhow!("the disk is full");
-        assert_eq!(
-            chain(&cause().context("no room")),
-            "no room: the disk is full"
-        );
-        let both = cause().context("no room: the disk is full, sadly");
-        assert_eq!(chain(&both), "no room: the disk is full, sadly");
-    }
-}
+mod tests;

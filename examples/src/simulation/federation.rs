@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fedlora_adapter::Adapter;
@@ -17,12 +17,12 @@ use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
 use fedlora_client::federation::{MemberEvent, Participant, RoundReport, RoundWork};
 use fedlora_client::update::LocalWork;
-use fedlora_common::clock::Timestamp;
 use fedlora_protocol::fixed::RingSum;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::member::RunOutcome;
 use fedlora_protocol::wire::messages::RoundResult;
+use fedlora_shell::now;
 use fedlora_train::Engine;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
@@ -317,11 +317,4 @@ fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {
         sum_exact,
         seconds,
     })
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(since.as_millis() as u64)
 }

@@ -4,6 +4,7 @@
 
 mod assets;
 mod baselines;
+mod cli;
 mod data;
 mod evaluate;
 mod faults;
@@ -15,8 +16,9 @@ mod run;
 mod table;
 mod watched;
 
+pub use cli::{command, main};
 pub use data::{Institution, SimulationData};
-pub use options::{Drop, DropSpec, Format, Options};
+pub use options::{Drop, DropSpec, Options};
 pub use report::{Document, EvaluationFigures, RoundFigures, Scores};
 pub use run::{SimulationError, run};
 pub use table::render;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Parser, ValueEnum};
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::FactorSchedule;
+use fedlora_shell::{DocumentsCommand, GlobalOptions};
 use fedlora_train::Device;
 
 use super::faults::CutPoint;
@@ -14,7 +15,12 @@ use super::faults::CutPoint;
 /// QUIC with real certificates and real secure aggregation, on an embedded base model and
 /// embedded data unless told otherwise.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "fedlora-sim", version)]
+#[command(
+    name = "fedlora-sim",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  fedlora-sim --members 6 --rounds 2 --baselines --out sim-out"
+)]
 pub struct Options {
     /// How many institutions take part (3 to 64; the embedded data has 6).
     #[arg(long)]
@@ -25,17 +31,17 @@ pub struct Options {
     /// Seed of the first adapter and of the order of examples.
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
-    /// Where adapter, report and the members' directories go.
+    /// The folder for the adapter, the report and the members' directories.
     #[arg(long, default_value = "fedlora-sim-out", env = "FEDLORA_SIM_OUT")]
     pub out: PathBuf,
     /// Cut a member off, by name or number from 1: MEMBER@ROUND[:keys|upload|confirm], or
-    /// 'none'. Without, the last member is cut off in round 2 as its upload begins.
+    /// 'none' [default: the last member in round 2, as its upload begins].
     #[arg(long, value_name = "MEMBER@ROUND[:POINT]")]
     pub drop: Vec<DropSpec>,
     /// Another base model: a Hugging Face folder.
     #[arg(long)]
     pub base: Option<PathBuf>,
-    /// Other records: JSON Lines; with --split-by.
+    /// Other records: JSON Lines. Needs --split-by.
     #[arg(long, requires = "split_by")]
     pub data: Option<PathBuf>,
     /// The field of --data whose values are the institutions.
@@ -48,7 +54,7 @@ pub struct Options {
     /// only a simulator can know.
     #[arg(long)]
     pub verify_sum: bool,
-    /// Optimizer steps of a member in a round.
+    /// Optimizer steps of each member in a round.
     #[arg(long, default_value_t = 20)]
     pub steps: u32,
     /// Examples a step.
@@ -63,42 +69,28 @@ pub struct Options {
     /// Which factors are trained: alternating, freeze-a or both.
     #[arg(long, default_value = "alternating", value_parser = factors)]
     pub factors: FactorSchedule,
-    /// Members that train at a time; as many as there are processors, without.
+    /// Members that train at the same time [default: one a processor].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
     /// Where to train: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub device: Device,
-    /// How to print the outcome.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
-    /// No progress; errors only.
-    #[arg(long, short)]
-    pub quiet: bool,
-    /// The programs' own logs; twice for more.
-    #[arg(long, short, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-}
-
-/// How the outcome is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Tables.
-    Text,
-    /// One JSON document.
-    Json,
+    #[command(flatten)]
+    pub(crate) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) documents: Option<DocumentsCommand>,
 }
 
 /// One `--drop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DropSpec {
-    /// Nobody is cut off, not by default either.
+    /// No member is cut off, which also switches off the default.
     None,
-    /// Somebody is.
+    /// One member is cut off.
     One(Drop),
 }
 
-/// Who is cut off, when and where.
+/// The member that is cut off, and the point in the round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drop {
     /// The member's name, or its number from 1.

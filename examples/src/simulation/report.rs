@@ -8,8 +8,6 @@ use serde::Serialize;
 /// The one document that `--format json` prints.
 #[derive(Debug, Clone, Serialize)]
 pub struct Document {
-    /// The version of this document's form.
-    pub schema_version: u32,
     /// The base model.
     pub base: String,
     /// The seed.

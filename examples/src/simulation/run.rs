@@ -8,7 +8,6 @@ use anyhow::{Context, anyhow};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
 use fedlora_client::federation::ParticipantError;
-use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, PlanError, RunPlan, Timeouts, TrainingPlan,
@@ -41,7 +40,7 @@ const MARKER: &str = "report.json";
 /// [`SimulationError`], with the exit code that goes with it.
 pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let begun = Instant::now();
-    let bars = Bars::new(options.quiet);
+    let bars = Bars::new(options.global.quiet);
     let out = prepare_folder(&options.out)?;
     let (base, base_name) = base_folder(options, &out)?;
     let engine = Engine::open(&base, &options.device)?;
@@ -96,7 +95,6 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     bars.finish();
 
     let document = Document {
-        schema_version: 1,
         base: base_name,
         seed: options.seed,
         factors: plan.adapter.factors,
@@ -298,19 +296,4 @@ pub enum SimulationError {
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
-}
-
-impl SimulationError {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Usage(_) | Self::Occupied { .. } => Exit::Usage,
-            Self::Data(_) | Self::Model(_) | Self::Train(_) => Exit::Data,
-            Self::Plan(_) => Exit::Configuration,
-            Self::Serve(error) => error.exit(),
-            Self::Member { source, .. } => source.exit(),
-            Self::Sum => Exit::Integrity,
-            Self::Other(_) => Exit::Failed,
-        }
-    }
 }

@@ -7,7 +7,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use fedlora_common::exit::Exit;
 use tempfile::TempDir;
 
 use self::server::{COMMIT, Hub, SIGNATURE, Seen};
@@ -252,7 +251,6 @@ fn a_transfer_that_broke_goes_on_at_the_right_byte() {
     hub.served().cuts = vec![1000];
     let error = client.refused("o/n");
     assert!(matches!(error, HubError::Network { .. }), "{error}");
-    assert_eq!(error.exit(), Exit::Network);
     assert!(client.holds(".incomplete"));
     assert!(!client.repo().join("refs/main").exists());
     hub.seen();
@@ -323,7 +321,6 @@ fn what_is_not_the_announced_content_is_refused_and_removed() {
         matches!(&error, HubError::Hash { file } if file == WEIGHTS),
         "{error}"
     );
-    assert_eq!(error.exit(), Exit::Integrity);
     assert!(!client.holds(".incomplete") && !client.holds(WEIGHTS));
     let announced = server::etag(WEIGHTS, &hub.served().files[WEIGHTS]);
     assert!(!client.repo().join("blobs").join(announced).exists());
@@ -364,7 +361,6 @@ fn paths_that_lead_out_of_the_cache_are_refused() {
     let client = Client::of(&hub.endpoint);
     let error = client.refused("o/n");
     assert!(matches!(error, HubError::Path { .. }), "{error}");
-    assert_eq!(error.exit(), Exit::Integrity);
 
     let hub = Hub::start(tiny());
     let client = Client::of(&hub.endpoint);
@@ -387,48 +383,66 @@ fn plain_http_to_another_machine_is_not_followed() {
 
 #[test]
 fn refusals_say_what_would_help() {
+    fn is(matches: fn(&HubError) -> bool) -> fn(&HubError) -> bool {
+        matches
+    }
     let cases = [
         (
             401,
             "GatedRepo",
             "accept the licence on the model's page, then set HF_TOKEN",
-            Exit::Identity,
+            is(|error| matches!(error, HubError::Gated { .. })),
         ),
         (
             403,
             "GatedRepo",
             "accept the licence on the model's page, then set HF_TOKEN",
-            Exit::Identity,
+            is(|error| matches!(error, HubError::Gated { .. })),
         ),
         (
             401,
             "RepoNotFound",
             "no model o/n, or it is private",
-            Exit::Data,
+            is(|error| matches!(error, HubError::NoRepo { .. })),
         ),
         (
             404,
             "RepoNotFound",
             "no model o/n, or it is private",
-            Exit::Data,
+            is(|error| matches!(error, HubError::NoRepo { .. })),
         ),
-        (401, "", "the hub refuses the token for o/n", Exit::Identity),
+        (
+            401,
+            "",
+            "the hub refuses the token for o/n",
+            is(|error| matches!(error, HubError::Unauthorized { .. })),
+        ),
         (
             404,
             "RevisionNotFound",
             "o/n has no revision 'main'",
-            Exit::Data,
+            is(|error| matches!(error, HubError::NoRevision { .. })),
         ),
-        (418, "", "answers with status 418", Exit::Network),
-        (503, "", "answers with status 503", Exit::Network),
+        (
+            418,
+            "",
+            "answers with status 418",
+            is(|error| matches!(error, HubError::Status { .. })),
+        ),
+        (
+            503,
+            "",
+            "answers with status 503",
+            is(|error| matches!(error, HubError::Status { .. })),
+        ),
     ];
-    for (status, code, text, exit) in cases {
+    for (status, code, text, kind) in cases {
         let hub = Hub::start(tiny());
         let client = Client::of(&hub.endpoint);
         hub.served().refusals = vec![(status, code)];
         let error = client.refused("o/n");
         assert!(error.to_string().contains(text), "{status} {code}: {error}");
-        assert_eq!(error.exit(), exit, "{status} {code}");
+        assert!(kind(&error), "{status} {code}: {error:?}");
     }
     // A gated model's listing is for all, its files are not.
     let hub = Hub::start(tiny());
@@ -482,7 +496,7 @@ fn without_a_hub_what_was_fetched_before_is_used() {
     assert_eq!(fetched.expect("here"), first);
     assert!(matches!(&events[..], [FetchEvent::Stale { commit, .. }] if commit == COMMIT));
     let error = nobody.refused("o/n");
-    assert_eq!(error.exit(), Exit::Network, "{error}");
+    assert!(matches!(error, HubError::Network { .. }), "{error}");
 }
 
 #[test]

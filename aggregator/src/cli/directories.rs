@@ -1,0 +1,133 @@
+//! `fedlora-aggregator init` and `invite`: the operator's directory and its invitations.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fedlora_common::exit::Exit;
+use fedlora_protocol::ids::MemberName;
+use fedlora_shell::{Failure, Printer, now};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::exits;
+use crate::config::AggregatorConfig;
+use crate::directory::Directory;
+use crate::registry::Registry;
+
+/// Options of `fedlora-aggregator init`.
+#[derive(Debug, clap::Args)]
+pub(super) struct InitArgs {
+    /// The operator's directory.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
+    /// The address where members connect (UDP).
+    #[arg(long, env = "FEDLORA_LISTEN")]
+    listen: SocketAddr,
+    /// The address where invited members join (UDP) [default: the port above --listen's].
+    #[arg(long, env = "FEDLORA_JOIN_LISTEN")]
+    join_listen: Option<SocketAddr>,
+    /// Host and port by which members reach --listen, where they differ from it.
+    #[arg(long, env = "FEDLORA_ADVERTISE")]
+    advertise: Option<String>,
+    /// Host and port by which members reach --join-listen, where they differ from it.
+    #[arg(long, env = "FEDLORA_JOIN_ADVERTISE")]
+    join_advertise: Option<String>,
+    /// The federation's name.
+    #[arg(long)]
+    name: String,
+}
+
+/// Options of `fedlora-aggregator invite`.
+#[derive(Debug, clap::Args)]
+pub(super) struct InviteArgs {
+    /// The operator's directory.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
+    /// The member's name: a-z, 0-9 and '-'.
+    member: MemberName,
+    /// Hours until the invitation expires.
+    #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u64).range(1..=8760))]
+    hours: u64,
+}
+
+/// Makes a federation.
+pub(super) fn init(args: InitArgs, printer: &Printer) -> Result<(), Failure> {
+    let dir = args.dir.clone();
+    let config = config(args)?;
+    Directory::init(&dir, &config, OffsetDateTime::now_utc()).map_err(exits::directory)?;
+    let (_, opened) = Directory::open(&dir).map_err(exits::directory)?;
+    let authority = opened.authority.fingerprint();
+    let identity = opened.identity.public().fingerprint();
+    let document = json!({
+        "federation": config.federation,
+        "authority": authority.to_string(),
+        "identity": identity.to_string(),
+        "listen": config.listen.to_string(),
+        "join_listen": config.join_listen.to_string(),
+    });
+    printer.result(&document, || {
+        format!(
+            "federation   {}\nauthority    {authority}\nidentity     {identity}\n\
+             members at   {} (UDP)\njoining at   {} (UDP)",
+            config.federation,
+            config.member_address(),
+            config.join_address()
+        )
+    });
+    Ok(())
+}
+
+/// Makes an invitation.
+pub(super) fn invite(args: InviteArgs, printer: &Printer) -> Result<(), Failure> {
+    let InviteArgs { dir, member, hours } = args;
+    let (directory, opened) = Directory::open(&dir).map_err(exits::directory)?;
+    let expires = now().after(Duration::from_secs(hours * 3600));
+    let address = opened.config.join_address();
+    let token = Registry::new(directory)
+        .invite(member, address, opened.authority.fingerprint(), expires)
+        .map_err(exits::registry)?;
+    let document = json!({
+        "member": token.name.to_string(),
+        "expires": token.expires,
+        "token": token.expose(),
+    });
+    printer.result(&document, || token.expose());
+    if printer.is_text() {
+        printer.note(&format!(
+            "for {}, once, within {hours} hours: fedlora join TOKEN --dir DIR",
+            token.name
+        ));
+    }
+    Ok(())
+}
+
+fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
+    let InitArgs {
+        listen,
+        join_listen,
+        advertise,
+        join_advertise,
+        name,
+        ..
+    } = args;
+    let mut config = AggregatorConfig::new(&name, listen).or_else(|error| {
+        let with_port = |join_listen| AggregatorConfig {
+            federation: name.clone(),
+            listen,
+            join_listen,
+            advertise: None,
+            join_advertise: None,
+        };
+        join_listen
+            .map(with_port)
+            .ok_or(error)
+            .map_err(|error| Failure::new(Exit::Usage, error))
+    })?;
+    if let Some(join_listen) = join_listen {
+        config.join_listen = join_listen;
+    }
+    config.advertise = advertise;
+    config.join_advertise = join_advertise;
+    Ok(config)
+}

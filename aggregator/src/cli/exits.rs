@@ -1,0 +1,66 @@
+//! Which exit code each error ends the program with, and the failures made of them.
+
+use fedlora_common::exit::Exit;
+use fedlora_protocol::wire::messages::RoundFailure;
+use fedlora_shell::Failure;
+
+use super::hints;
+use crate::daemon::ServeError;
+use crate::directory::DirectoryError;
+use crate::engine::RunFailure;
+use crate::registry::RegistryError;
+
+/// A configuration that cannot be followed.
+pub(super) fn configuration(error: anyhow::Error) -> Failure {
+    Failure::new(Exit::Configuration, error)
+}
+
+/// An operator's directory that cannot be used.
+pub(super) fn directory(error: DirectoryError) -> Failure {
+    serve(ServeError::Directory(error))
+}
+
+/// A record of a member that cannot be read or written.
+pub(super) fn registry(error: RegistryError) -> Failure {
+    let exit = match error {
+        RegistryError::Joined { .. } => Exit::Identity,
+        _ => Exit::Failed,
+    };
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(exit, error).with_hint_if(hint)
+}
+
+/// A run that ended early.
+pub(super) fn serve(error: ServeError) -> Failure {
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(serve_exit(&error), error).with_hint_if(hint)
+}
+
+/// The exit code of a run that ended early.
+pub fn serve_exit(error: &ServeError) -> Exit {
+    match error {
+        ServeError::Directory(DirectoryError::Io { .. } | DirectoryError::Exists { .. }) => {
+            Exit::Failed
+        }
+        ServeError::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
+        | ServeError::Pki(_) => Exit::Identity,
+        ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,
+        ServeError::Transport(_) => Exit::Network,
+        ServeError::Run(failure) => run_exit(failure),
+    }
+}
+
+fn run_exit(failure: &RunFailure) -> Exit {
+    match failure {
+        RunFailure::Members(_) | RunFailure::NotRecorded { .. } | RunFailure::Roster(_) => {
+            Exit::Quorum
+        }
+        RunFailure::Round { reason, .. } => match reason {
+            RoundFailure::Quorum { .. } => Exit::Quorum,
+            RoundFailure::Recovery | RoundFailure::Sum => Exit::Integrity,
+            RoundFailure::Storage => Exit::Failed,
+        },
+        RunFailure::Publish(_) | RunFailure::Registry(_) => Exit::Failed,
+        RunFailure::Stopped => Exit::Interrupted,
+    }
+}

@@ -1,0 +1,20 @@
+//! What would help, by remedy: the sentences behind `hint:`, with the flags that they name.
+//!
+//! Libraries say what is wrong and which remedy there is; only this table knows flags.
+
+use crate::remedy::Remedy;
+
+/// The sentence for a remedy.
+pub(super) fn of(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::ChooseAnotherDirectory { taken } => format!(
+            "name another directory with --dir, or remove {}",
+            taken.display()
+        ),
+        Remedy::InitialiseDirectory { path } => format!(
+            "run `fedlora-aggregator init --dir {}` first",
+            path.display()
+        ),
+        Remedy::ChooseJoinAddress => "name the address for joining with --join-listen".to_owned(),
+    }
+}

@@ -1,0 +1,48 @@
+//! How much memory training may take.
+
+use clap::ValueEnum;
+use fedlora_model::Memory;
+
+/// What is kept for the backward pass.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct MemoryArg {
+    /// Memory for activations: low stores each block's input only and recomputes the rest in the
+    /// backward pass (activation checkpointing). It takes less memory and more time.
+    #[arg(long, value_enum, default_value_t = MemoryKind::Normal, help_heading = "Machine")]
+    memory: MemoryKind,
+}
+
+/// The memory of a command that trains.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct MemoryArgs {
+    #[command(flatten)]
+    activations: MemoryArg,
+    /// Begin even where the computed memory is more than the device has.
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) ignore_memory: bool,
+}
+
+impl MemoryArg {
+    /// What is kept for the backward pass.
+    pub(crate) fn resolve(self) -> Memory {
+        match self.memory {
+            MemoryKind::Normal => Memory::Normal,
+            MemoryKind::Low => Memory::Low,
+        }
+    }
+}
+
+impl MemoryArgs {
+    /// What is kept for the backward pass.
+    pub(crate) fn resolve(self) -> Memory {
+        self.activations.resolve()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MemoryKind {
+    /// Keep all activations.
+    Normal,
+    /// Keep each block's input only: activation checkpointing.
+    Low,
+}

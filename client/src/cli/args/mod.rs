@@ -1,0 +1,11 @@
+//! The options that several commands share: parsed here, and resolved into typed values once.
+
+mod adapter;
+mod data;
+mod memory;
+mod model;
+
+pub(super) use adapter::ShapeArgs;
+pub(super) use data::{DataArgs, DataSpec, HeldOutSpec};
+pub(super) use memory::{MemoryArg, MemoryArgs};
+pub(super) use model::{ModelArgs, ModelSpec};

@@ -1,0 +1,180 @@
+//! `fedlora check`: what training would use, before it begins.
+//!
+//! Continues past whatever is wrong, so that one call shows all of it. Records are shown on the
+//! member's own terminal alone: nowhere else does their text leave the program.
+
+mod args;
+mod examples;
+mod numbers;
+mod report;
+mod survey;
+mod text;
+mod time;
+
+use anyhow::anyhow;
+use fedlora_common::exit::Exit;
+use fedlora_data::PrepareOptions;
+use fedlora_model::Memory;
+use fedlora_shell::{Failure, Format, Printer};
+use fedlora_train::estimate::{Estimate, Workload};
+use fedlora_train::{Machine, Plan, check_device, free_memory};
+
+use super::args::HeldOutSpec;
+use super::exits::usage;
+pub(super) use args::CheckArgs;
+use examples::Marks;
+use report::{CheckReport, DeviceSection, MemorySection, ProblemEntry};
+use survey::{Checked, CheckedBase};
+use time::TimedWork;
+
+/// Tokens at which examples are cut by default, where the base takes as many.
+const SEQ: usize = 1024;
+
+/// Runs the command.
+pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
+    let lora = args.lora().map_err(usage)?;
+    let model = args.model.resolve()?;
+    let mut checked = Checked::default();
+    let base = checked.base(&model.base, printer);
+    let most = base
+        .as_ref()
+        .map(|base| base.weights.config().max_position_embeddings);
+    let seq = match (args.seq, most) {
+        (Some(seq), Some(most)) if seq > most => {
+            return Err(usage(anyhow!(
+                "--seq is {seq}: this base takes at most {most} tokens"
+            )));
+        }
+        (Some(seq), _) => seq,
+        (None, most) => most.unwrap_or(SEQ).min(SEQ),
+    };
+    let (training, held_out) = checked.records(&args.data.resolve(HeldOutSpec::Nothing));
+    let options = PrepareOptions { max_tokens: seq };
+    let pipeline = base.as_ref().map(|base| &base.pipeline);
+    let training = pipeline.and_then(|text| checked.prepare(&training, text, &options));
+    let held_out = held_out
+        .and_then(|records| pipeline.and_then(|text| checked.prepare(&records, text, &options)));
+    let prepared = training
+        .as_ref()
+        .filter(|set| !set.prepared.examples.is_empty());
+
+    let machine = Machine::look();
+    let device_error = check_device(&model.device).err();
+    let (mut memory, mut timing) = (None, None);
+    if let (Some(base), Some(set)) = (&base, prepared) {
+        let config = base.weights.config();
+        let workload = Workload::of(&lora, model.device, model.kind)
+            .with_examples(&set.prepared.examples, args.batch, seq)
+            .with_held_out(
+                held_out
+                    .as_ref()
+                    .map_or(&[], |set| &set.prepared.examples[..]),
+                seq,
+            );
+        let estimate = Estimate::of(config, &workload);
+        timing = Some(if device_error.is_none() {
+            {
+                let work = TimedWork {
+                    args,
+                    model: &model,
+                    lora: &lora,
+                    base,
+                };
+                time::time(&mut checked, &work, &set.prepared, &estimate, printer)
+            }
+        } else {
+            time::steps(args, &set.prepared)
+        });
+        // The device's section tells what is wrong with the device.
+        let available = free_memory(&model.device).ok().flatten();
+        let plan = Plan {
+            config,
+            device: model.device,
+            workload,
+            batch: Some(args.batch),
+            kind: model.kind,
+            memory: args.memory.resolve(),
+        };
+        if let Some(available) = available {
+            checked.note(plan.check(available));
+        }
+        memory = Some(memory_section(args.batch, &plan, estimate, available));
+    }
+    checked.problems.sort_by(|a, b| a.place.cmp(&b.place));
+    let device_error = device_error.map(|error| error.to_string());
+    let report = CheckReport {
+        usable: checked.problems.is_empty()
+            && checked.failures.is_empty()
+            && device_error.is_none()
+            && prepared.is_some(),
+        base: base.as_ref().map(CheckedBase::section),
+        files: checked.files,
+        training: training.as_ref().map(|set| set.section(seq)),
+        held_out: held_out.as_ref().map(|set| set.section(seq)),
+        memory,
+        time: timing,
+        device: DeviceSection {
+            name: model.device.to_string(),
+            error: device_error,
+            machine,
+        },
+        failures: checked.failures,
+        problems: checked.problems.iter().map(ProblemEntry::from).collect(),
+    };
+    match printer.format() {
+        Format::Json => printer.document(&report),
+        Format::Text => {
+            let shown = match (&training, pipeline) {
+                (Some(set), Some(pipeline)) => set.shown(args.show, pipeline),
+                _ => Vec::new(),
+            };
+            let text = text::text(&report, &shown, Marks::of_output());
+            printer.write(|out| out.write_all(text.as_bytes()));
+        }
+    }
+    verdict(&report, checked.exit.unwrap_or(Exit::Data))
+}
+
+/// The failure where something keeps the data from being used.
+fn verdict(report: &CheckReport, exit: Exit) -> Result<(), Failure> {
+    if report.usable {
+        return Ok(());
+    }
+    let lines = match report.problems.len() {
+        0 => None,
+        1 => Some("1 record cannot be used".to_owned()),
+        count => Some(format!("{count} records cannot be used")),
+    };
+    let nothing = report.training.as_ref().and_then(|set| {
+        (set.report.examples == 0).then(|| "there is nothing to train on".to_owned())
+    });
+    let said: Vec<_> = report
+        .failures
+        .iter()
+        .cloned()
+        .chain(report.device.error.clone())
+        .chain(lines)
+        .chain(nothing)
+        .collect();
+    Err(Failure::new(exit, anyhow!("{}", said.join("; "))))
+}
+
+fn memory_section(
+    batch: usize,
+    plan: &Plan<'_>,
+    estimate: Estimate,
+    available: Option<u64>,
+) -> MemorySection {
+    let (workload, kind) = (&plan.workload, plan.kind);
+    MemorySection {
+        rank: workload.rank,
+        targets: workload.targets.iter().map(ToString::to_string).collect(),
+        batch,
+        rows: workload.rows,
+        base_dtype: kind.to_string(),
+        total: estimate.total(kind, Memory::Normal),
+        total_low: estimate.total(kind, Memory::Low),
+        available,
+        estimate,
+    }
+}

@@ -1,0 +1,94 @@
+//! Lines and numbers for people.
+
+use std::fmt::Write as _;
+
+/// Appends a line, without spaces at its end.
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a `String` cannot fail.
+    let _ = writeln!(out, "{}", text.to_string().trim_end());
+}
+
+/// A number with its noun.
+pub(super) fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        count => format!("{} {thing}s", grouped(count)),
+    }
+}
+
+/// Digits in groups of three.
+pub(super) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number in about three digits, with a decimal unit.
+pub(super) fn short(number: f64) -> String {
+    for (unit, name) in [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")] {
+        if number >= unit {
+            return format!("{:.1}{name}", number / unit);
+        }
+    }
+    format!("{number:.0}")
+}
+
+/// A size with its binary unit.
+pub(super) fn bytes(count: u64) -> String {
+    let count = count as f64;
+    for (power, name) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        let unit = f64::from(1_u32 << power);
+        if count >= unit {
+            return format!("{:.1} {name}", count / unit);
+        }
+    }
+    format!("{count} bytes")
+}
+
+/// A share in percent.
+pub(super) fn percent(part: usize, whole: usize) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
+}
+
+/// A rough duration in its largest unit.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{:.0} s", s.max(1.0)),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            counted(1, "record") + &counted(2000, "record"),
+            "1 record2,000 records"
+        );
+        assert_eq!([12.3, 1234.0, 8.03e9].map(short), ["12", "1.2 k", "8.0 G"]);
+        assert_eq!(
+            [12, 1536, 5 << 30].map(bytes),
+            ["12 bytes", "1.5 KiB", "5.0 GiB"]
+        );
+        assert_eq!(
+            [0.2, 300.0, 9000.0, 259_200.0].map(duration),
+            ["1 s", "5 min", "2.5 h", "3.0 days"]
+        );
+        assert_eq!(percent(0, 0), "0.0 %");
+    }
+}

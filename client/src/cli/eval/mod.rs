@@ -1,0 +1,123 @@
+//! `fedlora eval`: how well a base model, or one with an adapter, does on records.
+
+mod report;
+mod task;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::anyhow;
+use fedlora_data::{Dataset, PrepareOptions};
+use fedlora_model::Example;
+use fedlora_shell::{Failure, Printer, Progress, ProgressUnit, values};
+use fedlora_train::Evaluation;
+
+use super::args::ModelArgs;
+use super::exits::{data, usage};
+use super::open::{OpenedModel, open_model};
+use report::EvalDocument;
+use task::{EvalTask, TaskKind};
+
+/// Options of `fedlora eval`.
+#[derive(Debug, clap::Args)]
+pub(super) struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A PEFT adapter made for the base.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Records to score; may be given several times.
+    #[arg(long, required = true, value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Tokens at which a record is cut [default: as many as the base takes].
+    #[arg(long, value_name = "TOKENS", value_parser = values::sequence_length)]
+    seq: Option<usize>,
+    /// What to score besides the loss.
+    #[arg(long, value_enum, default_value_t = TaskKind::Auto)]
+    task: TaskKind,
+    /// The labels to choose from, separated by commas [default: the records' responses].
+    #[arg(long, value_delimiter = ',', value_name = "LABELS")]
+    labels: Vec<String>,
+    /// Responses to generate, for the first records [default: 20 with --task auto, all with
+    /// --task generate].
+    #[arg(long, value_name = "RECORDS", value_parser = values::positive)]
+    responses: Option<usize>,
+    /// Most tokens of a generated response.
+    #[arg(
+        long,
+        default_value_t = 128,
+        value_name = "TOKENS",
+        value_parser = values::positive
+    )]
+    max_tokens: usize,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &EvalArgs, printer: &Printer) -> Result<(), Failure> {
+    check(args)?;
+    let model = args.model.resolve()?;
+    // Records come first: they are read sooner than a model.
+    let records = Dataset::read(&args.data).map_err(data)?;
+    let task = EvalTask::choose(args.task, &args.labels, args.responses, &records)?;
+    let opened = open_model(&model, args.adapter.as_deref(), printer)?;
+    let positions = opened.engine.max_tokens();
+    let max_tokens = args.seq.unwrap_or(positions).min(positions);
+    if args.seq.is_some_and(|seq| seq > positions) {
+        printer.note(&format!(
+            "note: the base takes {positions} tokens: records are cut there"
+        ));
+    }
+    let options = PrepareOptions { max_tokens };
+    let (examples, report) = records.prepare(&opened.pipeline, &options).map_err(data)?;
+
+    let begun = Instant::now();
+    let loss = score(&opened, &examples, printer)?;
+    let scores = task.scores(&opened, max_tokens, args.max_tokens, printer)?;
+    let document = EvalDocument {
+        base: opened.base.name(),
+        adapter: args
+            .adapter
+            .as_ref()
+            .map(|folder| folder.display().to_string()),
+        base_dtype: opened.engine.place().1.to_string(),
+        device: model.device.to_string(),
+        records: report.records,
+        truncated: report.truncated,
+        left_out: report.nothing_counted,
+        loss: loss.loss,
+        perplexity: loss.perplexity,
+        tokens: loss.tokens,
+        token_accuracy: loss.token_accuracy,
+        task: task.name(),
+        scores,
+        seconds: begun.elapsed().as_secs_f64(),
+    };
+    printer.result(&document, || document.text(&report));
+    Ok(())
+}
+
+/// Refuses what needs no file to be wrong.
+fn check(args: &EvalArgs) -> Result<(), Failure> {
+    if !args.labels.is_empty() && !matches!(args.task, TaskKind::Auto | TaskKind::Classify) {
+        return Err(usage(anyhow!("--labels are for classification"))
+            .with_hint("leave out --labels, or --task"));
+    }
+    Ok(())
+}
+
+fn score(
+    opened: &OpenedModel,
+    examples: &[Example],
+    printer: &Printer,
+) -> Result<Evaluation, Failure> {
+    let progress = Progress::new(printer, ProgressUnit::Items);
+    progress.begin("loss", examples.len() as u64);
+    let made = opened
+        .engine
+        .evaluate_with(opened.adapter.as_ref(), examples, &mut |done| {
+            progress.set(done as u64);
+            ControlFlow::Continue(())
+        });
+    made.map_err(data)
+}

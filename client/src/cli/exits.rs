@@ -1,0 +1,248 @@
+//! Which exit code each error ends the program with, and the failures made of them.
+
+use anyhow::anyhow;
+use fedlora_common::exit::Exit;
+use fedlora_hub::HubError;
+use fedlora_protocol::plan::PlanError;
+use fedlora_protocol::round::member::MemberError;
+use fedlora_shell::Failure;
+use fedlora_train::{CheckpointError, OutputError, RunError, TrainError};
+use fedlora_transport::TransportError;
+
+use super::hints;
+use crate::base::BaseError;
+use crate::connection::LinkError;
+use crate::directory::DirectoryError;
+use crate::enrol::JoinError;
+use crate::federation::ParticipantError;
+use crate::update::UpdateError;
+
+/// Data, model or device that cannot be used.
+pub(super) fn data(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Exit::Data, error)
+}
+
+/// A command line that cannot be followed.
+pub(super) fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Exit::Usage, error)
+}
+
+/// A base model that cannot be had.
+pub(super) fn base(error: BaseError) -> Failure {
+    Failure::new(base_exit(&error), error)
+}
+
+/// An invitation that cannot be redeemed.
+pub(super) fn join(error: JoinError) -> Failure {
+    let exit = match &error {
+        JoinError::Transport(
+            TransportError::ServerCertificate(_) | TransportError::Refused { .. },
+        ) => Exit::Identity,
+        JoinError::Transport(_) => Exit::Network,
+        JoinError::Directory(error) => directory_exit(error),
+        JoinError::Expired
+        | JoinError::Refused { .. }
+        | JoinError::OtherCertificate { .. }
+        | JoinError::Pki(_)
+        | JoinError::Codec(_) => Exit::Identity,
+    };
+    let hint = match &error {
+        JoinError::Directory(error) => error.remedy().map(|remedy| hints::member(&remedy)),
+        _ => None,
+    };
+    Failure::new(exit, error).with_hint_if(hint)
+}
+
+/// A member's directory that cannot be used.
+pub(super) fn directory(error: DirectoryError) -> Failure {
+    let hint = error.remedy().map(|remedy| hints::member(&remedy));
+    Failure::new(directory_exit(&error), error).with_hint_if(hint)
+}
+
+/// A member that left its run.
+pub(super) fn participant(error: ParticipantError) -> Failure {
+    let hint = error.remedy().map(|remedy| hints::member(&remedy));
+    Failure::new(participant_exit(&error), error).with_hint_if(hint)
+}
+
+/// A folder that training cannot write to.
+pub(super) fn output(error: OutputError) -> Failure {
+    let exit = match error {
+        OutputError::Busy { .. }
+        | OutputError::Io { .. }
+        | OutputError::Checkpoint(_)
+        | OutputError::File(_) => Exit::Failed,
+        OutputError::NoFolder { .. }
+        | OutputError::Foreign { .. }
+        | OutputError::Unknown { .. }
+        | OutputError::Finished { .. }
+        | OutputError::Other { .. } => Exit::Configuration,
+    };
+    Failure::new(exit, error)
+}
+
+/// Training that ended early.
+pub(super) fn training(error: RunError) -> Failure {
+    let exit = match error {
+        RunError::Output(error) => return output(error),
+        RunError::Train(error) => return option(error),
+        RunError::OtherCheckpoint { .. } => Exit::Configuration,
+        RunError::Checkpoint(CheckpointError::AllDamaged { .. }) => Exit::Integrity,
+        RunError::Checkpoint(_) | RunError::Metrics(_) | RunError::Peft(_) => Exit::Failed,
+    };
+    Failure::new(exit, error)
+}
+
+/// A training option out of its range, under its name on the command line.
+pub(super) fn option(error: TrainError) -> Failure {
+    let TrainError::Option {
+        option,
+        got,
+        expected,
+    } = error
+    else {
+        return data(error);
+    };
+    let option = match option {
+        "batch_size" => "--batch",
+        "accumulation" => "--accumulate",
+        "max_tokens" => "--seq",
+        "epochs" => "--epochs",
+        "learning_rate" => "--lr",
+        "warmup_share" => "--warmup",
+        "weight_decay" => "--weight-decay",
+        "clip_norm" => "--clip",
+        other => other,
+    };
+    usage(anyhow!("{option} is {got}: give {expected}"))
+}
+
+/// The exit code of a member that left its run.
+pub fn participant_exit(error: &ParticipantError) -> Exit {
+    use ParticipantError as E;
+    match error {
+        E::Member(error) => member_exit(error),
+        E::Update(UpdateError::Train(TrainError::Option { .. })) => Exit::Configuration,
+        E::Update(UpdateError::Panicked) => Exit::Failed,
+        E::Update(_) => Exit::Data,
+        // One side's certificate is refused by the other.
+        E::Link(LinkError::Transport(
+            TransportError::CertificateRefused { .. }
+            | TransportError::ServerCertificate(_)
+            | TransportError::Refused { .. },
+        )) => Exit::Identity,
+        E::Link(_) => Exit::Network,
+    }
+}
+
+fn member_exit(error: &MemberError) -> Exit {
+    match error {
+        MemberError::Plan(PlanError::Signature(_))
+        | MemberError::Pin(_)
+        | MemberError::RosterSize { .. }
+        | MemberError::OtherRun
+        | MemberError::NotOnRoster
+        | MemberError::Refusal(_)
+        | MemberError::OtherAdapter { .. } => Exit::Integrity,
+        MemberError::Plan(_) | MemberError::Floor(_) => Exit::Configuration,
+        MemberError::Refused { .. } => Exit::Identity,
+        MemberError::Failed { .. } | MemberError::NoResult => Exit::Quorum,
+        MemberError::Adapter(_) => Exit::Data,
+    }
+}
+
+fn base_exit(error: &BaseError) -> Exit {
+    match error {
+        BaseError::Hub(error) => hub_exit(error),
+        BaseError::Missing { .. }
+        | BaseError::NoPath { .. }
+        | BaseError::NotABase { .. }
+        | BaseError::Io { .. } => Exit::Data,
+    }
+}
+
+fn hub_exit(error: &HubError) -> Exit {
+    match error {
+        HubError::Endpoint { .. }
+        | HubError::Token { .. }
+        | HubError::TokenFile { .. }
+        | HubError::NoHome => Exit::Configuration,
+        HubError::Network { .. } | HubError::Status { .. } => Exit::Network,
+        HubError::Gated { .. } | HubError::Unauthorized { .. } => Exit::Identity,
+        HubError::NoRepo { .. }
+        | HubError::NoRevision { .. }
+        | HubError::NoFile { .. }
+        | HubError::NoWeights { .. }
+        | HubError::WhichGguf { .. }
+        | HubError::Offline { .. } => Exit::Data,
+        HubError::Path { .. }
+        | HubError::Redirect { .. }
+        | HubError::Protocol { .. }
+        | HubError::Hash { .. } => Exit::Integrity,
+        HubError::DiskFull { .. } | HubError::Io { .. } | HubError::Setup(_) => Exit::Failed,
+    }
+}
+
+fn directory_exit(error: &DirectoryError) -> Exit {
+    match error {
+        DirectoryError::Joined { .. }
+        | DirectoryError::NotJoined { .. }
+        | DirectoryError::Config { .. } => Exit::Configuration,
+        DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_) => Exit::Identity,
+        DirectoryError::Io { .. } => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_hub_end_with_the_code_of_their_kind() {
+        let (repo, token) = (|| "o/n".to_owned(), false);
+        for (error, exit) in [
+            (
+                HubError::Gated {
+                    repo: repo(),
+                    token,
+                },
+                Exit::Identity,
+            ),
+            (
+                HubError::Unauthorized {
+                    repo: repo(),
+                    token,
+                },
+                Exit::Identity,
+            ),
+            (
+                HubError::NoRepo {
+                    repo: repo(),
+                    token,
+                },
+                Exit::Data,
+            ),
+            (
+                HubError::NoRevision {
+                    repo: repo(),
+                    revision: repo(),
+                },
+                Exit::Data,
+            ),
+            (
+                HubError::Status {
+                    host: repo(),
+                    status: 503,
+                },
+                Exit::Network,
+            ),
+            (HubError::Path { path: repo() }, Exit::Integrity),
+            (HubError::Hash { file: repo() }, Exit::Integrity),
+        ] {
+            let failure = base(BaseError::Hub(error));
+            assert_eq!(failure.exit(), exit, "{failure}");
+        }
+        let missing = crate::base::Base::open("./nowhere").expect_err("no base");
+        assert_eq!(base(missing).exit(), Exit::Data);
+    }
+}

@@ -1,0 +1,102 @@
+//! What a member sees while it takes part in a run, on standard error.
+
+use fedlora_shell::{Printer, Progress, ProgressUnit};
+use indicatif::HumanBytes;
+use tokio::sync::mpsc;
+
+use crate::federation::MemberEvent;
+
+/// A bar for the training, and a line for each event.
+pub(super) struct Display {
+    progress: Progress,
+    /// The round that the bar shows.
+    round: Option<u32>,
+}
+
+impl Display {
+    pub(super) fn new(printer: &Printer) -> Self {
+        Self {
+            progress: Progress::new(printer, ProgressUnit::Items),
+            round: None,
+        }
+    }
+
+    /// Shows events until there are no more.
+    pub(super) async fn show(mut self, mut events: mpsc::UnboundedReceiver<MemberEvent>) {
+        while let Some(event) = events.recv().await {
+            self.one(&event);
+        }
+        self.progress.finish();
+    }
+
+    fn one(&mut self, event: &MemberEvent) {
+        match event {
+            MemberEvent::Connected { address } => self.line(&format!("connected to {address}")),
+            MemberEvent::Disconnected { reason } => {
+                self.line(&format!("not connected: {reason}; trying again"));
+            }
+            MemberEvent::Planned {
+                run,
+                rounds,
+                steps,
+                max_tokens,
+                cut,
+            } => {
+                self.line(&format!("run {run}: {rounds} rounds of {steps} steps"));
+                if *cut > 0 {
+                    self.line(&format!("  {cut} examples are cut at {max_tokens} tokens"));
+                }
+            }
+            MemberEvent::Roster { members, digest } => {
+                self.line(&format!("roster {digest}"));
+                for (name, fingerprint) in members {
+                    self.line(&format!("  {name:<24} {fingerprint}"));
+                }
+            }
+            MemberEvent::Opened { round, attempt } => {
+                self.line(&format!("round {round}, attempt {attempt}"));
+            }
+            MemberEvent::Training { round, progress } => {
+                if self.round != Some(round.0) {
+                    self.round = Some(round.0);
+                    let label = format!("round {round}");
+                    self.progress.begin(&label, progress.steps as u64);
+                }
+                self.progress.set(progress.step as u64);
+                self.progress.message(format!("loss {:.3}", progress.loss));
+            }
+            MemberEvent::Trained { round, report } => {
+                let clipped = if report.clipped { ", clipped" } else { "" };
+                let held_out = report
+                    .eval_loss
+                    .map(|loss| format!(", held-out loss before {loss:.4}"))
+                    .unwrap_or_default();
+                self.line(&format!(
+                    "round {round}: trained, loss {:.4}{held_out}, delta norm {:.3}{clipped}",
+                    report.train_loss, report.delta_norm
+                ));
+            }
+            MemberEvent::Left { round, reason } => {
+                self.line(&format!("left round {round}: {reason}"));
+            }
+            MemberEvent::RoundDone(report) => {
+                let part = if report.took_part {
+                    ""
+                } else {
+                    ", this member not among them"
+                };
+                self.line(&format!(
+                    "round {} done: {} members in the sum{part}, {} sent, {} received",
+                    report.round,
+                    report.survivors,
+                    HumanBytes(report.traffic.sent),
+                    HumanBytes(report.traffic.received),
+                ));
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        self.progress.line(&text);
+    }
+}

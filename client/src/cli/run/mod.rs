@@ -1,0 +1,137 @@
+//! `fedlora run`: takes part in a federation's run.
+
+mod display;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use fedlora_adapter::peft;
+use fedlora_common::digest::Digest;
+use fedlora_common::exit::Exit;
+use fedlora_data::HeldOut;
+use fedlora_protocol::crypto::os_rng;
+use fedlora_shell::{Failure, Printer};
+use fedlora_train::Engine;
+use rand::Rng;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::args::{DataArgs, DataSpec, HeldOutSpec, MemoryArgs, ModelArgs, ModelSpec};
+use super::background::local;
+use super::data::Examples;
+use super::exits::{self, data};
+use super::open::open_base;
+use crate::directory::MemberDirectory;
+use crate::federation::Participant;
+use crate::update::LocalWork;
+use display::Display;
+
+/// The share of the records that is held out by default.
+const HELD_OUT: f64 = 0.1;
+
+/// Options of `fedlora run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// The member's directory, made by `fedlora join`.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Seed of the order of examples; random by default.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Accept a changed roster, by its digest.
+    #[arg(long, value_name = "DIGEST")]
+    accept_roster: Option<Digest>,
+    /// How long to try again while the aggregator cannot be reached.
+    #[arg(
+        long,
+        alias = "patience",
+        value_name = "SECONDS",
+        default_value_t = 300
+    )]
+    retry_for: u64,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure> {
+    let (directory, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
+    let model = args.model.resolve()?;
+    let base_name = model.base.clone();
+    let records = args.data.resolve(HeldOutSpec::Share {
+        share: HeldOut::share(HELD_OUT).map_err(data)?,
+        required: false,
+    });
+    let seed = args.seed.unwrap_or_else(|| os_rng().next_u64());
+    let memory = args.memory;
+    let notes = printer.clone();
+    let work = local(move || {
+        let work = prepare(&model, &records, seed, &notes)?;
+        Ok(work.with_memory(memory.resolve(), memory.ignore_memory))
+    })
+    .await?;
+    let (events, watched) = mpsc::unbounded_channel();
+    let participant = Participant::new(
+        membership,
+        Arc::new(work),
+        Box::new(directory.ledger()),
+        Box::new(directory.roster_pin(args.accept_roster)),
+        events,
+    )
+    .with_patience(Duration::from_secs(args.retry_for));
+    let display = tokio::spawn(Display::new(printer).show(watched));
+    let outcome = participant.run().await;
+    let _ = display.await;
+    let outcome = outcome.map_err(exits::participant)?;
+
+    let folder = directory.adapter();
+    let base_name = match outcome.base_name {
+        name if name.is_empty() => base_name,
+        name => name,
+    };
+    peft::save(&folder, &outcome.adapter, &base_name)
+        .context("the final adapter cannot be written")
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    let document = json!({
+        "run": outcome.run.to_string(),
+        "rounds": outcome.rounds,
+        "took_part": outcome.took_part,
+        "adapter": outcome.adapter.digest(),
+        "adapter_dir": folder,
+    });
+    printer.result(&document, || folder.display());
+    Ok(())
+}
+
+/// Loads the base model and the private records.
+fn prepare(
+    model: &ModelSpec,
+    records: &DataSpec,
+    seed: u64,
+    printer: &Printer,
+) -> Result<LocalWork, Failure> {
+    let base = open_base(&model.base, printer)?;
+    let pipeline = base.text().map_err(data)?;
+    let what = || format!("the base model {}", model.base);
+    let weights = base.weights().with_context(what).map_err(data)?;
+    let engine = Engine::with_kind(&weights, model.kind, base.name(), &model.device)
+        .with_context(what)
+        .map_err(data)?;
+    // Computed here rather than in a session, which it would hold up.
+    engine.base_digest().map_err(data)?;
+    let examples = Examples::read(records, &pipeline, engine.max_tokens(), &mut |line| {
+        printer.note(&line);
+    })?;
+    Ok(LocalWork::new(
+        engine,
+        examples.training,
+        examples.held_out,
+        seed,
+    ))
+}

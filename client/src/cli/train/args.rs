@@ -1,0 +1,283 @@
+//! The options of `fedlora train`, and the training options that they stand for.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use fedlora_data::Batching;
+use fedlora_shell::values;
+use fedlora_train::{Decay, Interval, Keep, RunOptions, TrainOptions};
+
+use crate::cli::args::{DataArgs, MemoryArgs, ModelArgs, ShapeArgs};
+
+/// Options of `fedlora train`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) data: DataArgs,
+    /// The folder to write, which becomes a PEFT adapter. Resumes an unfinished run found there.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Delete what an earlier run left in --out, and begin anew.
+    #[arg(long)]
+    pub(super) restart: bool,
+
+    #[command(flatten)]
+    pub(super) shape: ShapeArgs,
+    /// LoRA's alpha [default: twice the rank].
+    #[arg(long, allow_negative_numbers = true, help_heading = "Adapter")]
+    pub(super) alpha: Option<f64>,
+    /// Dropout probability of the adapter's inputs [default: 0, or that of --init-adapter].
+    #[arg(long, allow_negative_numbers = true, help_heading = "Adapter")]
+    pub(super) dropout: Option<f64>,
+    /// Start from this PEFT adapter instead of a fresh one.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["rank", "alpha", "targets"],
+        help_heading = "Adapter"
+    )]
+    pub(super) init_adapter: Option<PathBuf>,
+
+    /// Passes over the data.
+    #[arg(
+        long,
+        default_value_t = 3,
+        value_parser = values::positive,
+        help_heading = "Training"
+    )]
+    pub(super) epochs: usize,
+    /// Optimizer steps, instead of --epochs.
+    #[arg(
+        long,
+        value_parser = values::positive,
+        conflicts_with = "epochs",
+        help_heading = "Training"
+    )]
+    pub(super) steps: Option<usize>,
+    /// Examples computed at a time.
+    #[arg(
+        long,
+        default_value_t = 4,
+        value_parser = values::positive,
+        help_heading = "Training"
+    )]
+    pub(super) batch: usize,
+    /// Batches whose gradients are summed before an optimizer step.
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = values::positive,
+        help_heading = "Training"
+    )]
+    pub(super) accumulate: usize,
+    /// Tokens at which an example is cut [default: 1024, or as many as the base takes].
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        value_parser = values::sequence_length,
+        help_heading = "Training"
+    )]
+    pub(super) seq: Option<usize>,
+    /// Peak learning rate.
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        default_value_t = 2e-4,
+        help_heading = "Training"
+    )]
+    pub(super) lr: f64,
+    /// How the learning rate falls after the warm-up.
+    #[arg(long, value_enum, default_value_t = ScheduleKind::Cosine, help_heading = "Training")]
+    pub(super) schedule: ScheduleKind,
+    /// Warm-up: a number of steps (20), or a share of them (0.03).
+    #[arg(long, default_value = "0.03", help_heading = "Training")]
+    pub(super) warmup: Warmup,
+    /// AdamW's decoupled weight decay.
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        default_value_t = 0.01,
+        help_heading = "Training"
+    )]
+    pub(super) weight_decay: f64,
+    /// Largest global norm of a step's gradients; 0 turns clipping off.
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        default_value_t = 1.0,
+        help_heading = "Training"
+    )]
+    pub(super) clip: f64,
+    /// Fill each batch with whole examples, up to --batch times --seq tokens. Attention does not
+    /// cross examples.
+    #[arg(long, conflicts_with_all = ["bucket", "no_shuffle"], help_heading = "Training")]
+    pub(super) pack: bool,
+    /// Put examples of similar length into a batch.
+    #[arg(long, conflicts_with = "no_shuffle", help_heading = "Training")]
+    pub(super) bucket: bool,
+    /// Keep the examples in the order of the files.
+    #[arg(long, help_heading = "Training")]
+    pub(super) no_shuffle: bool,
+    /// Seed of the fresh adapter, the order of examples and dropout.
+    #[arg(long, default_value_t = 0, help_heading = "Training")]
+    pub(super) seed: u64,
+
+    /// Steps between held-out scores [default: after each pass over the data].
+    #[arg(
+        long,
+        value_name = "STEPS",
+        value_parser = values::positive,
+        help_heading = "Held-out scores"
+    )]
+    pub(super) eval_every: Option<usize>,
+    /// Stop early after this many held-out scores without a better one.
+    #[arg(
+        long,
+        value_name = "SCORES",
+        value_parser = values::positive,
+        help_heading = "Held-out scores"
+    )]
+    pub(super) patience: Option<usize>,
+    /// The adapter to keep: the one with the best held-out score, or the last.
+    #[arg(long, value_enum, default_value_t = KeepKind::Best, help_heading = "Held-out scores")]
+    pub(super) keep: KeepKind,
+
+    #[command(flatten)]
+    pub(super) memory: MemoryArgs,
+    /// Longest interval between two checkpoints: steps (50) or time (30s, 5m).
+    #[arg(
+        long,
+        default_value = "5m",
+        value_name = "INTERVAL",
+        help_heading = "Machine"
+    )]
+    pub(super) checkpoint_every: Interval,
+    /// Steps between printed lines. The folder's metrics.jsonl has every step.
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_name = "STEPS",
+        value_parser = values::positive,
+        help_heading = "Machine"
+    )]
+    pub(super) log_every: usize,
+    /// Also append the printed lines to this file.
+    #[arg(long, value_name = "FILE", help_heading = "Machine")]
+    pub(super) log_file: Option<PathBuf>,
+}
+
+/// How the learning rate falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ScheduleKind {
+    /// Half a cosine wave, down to zero.
+    Cosine,
+    /// A straight line, down to zero.
+    Linear,
+    /// It does not fall.
+    Constant,
+}
+
+/// Which adapter is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum KeepKind {
+    /// The adapter with the lowest held-out loss.
+    Best,
+    /// The adapter after the last step.
+    Last,
+}
+
+/// How long the learning rate rises from zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Warmup {
+    /// A number of steps.
+    Steps(usize),
+    /// A share of all steps.
+    Share(f64),
+}
+
+impl FromStr for Warmup {
+    type Err = WarmupError;
+
+    fn from_str(text: &str) -> Result<Self, WarmupError> {
+        if let Ok(steps) = text.parse() {
+            return Ok(Self::Steps(steps));
+        }
+        match text.parse() {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Self::Share(share)),
+            _ => Err(WarmupError),
+        }
+    }
+}
+
+/// A malformed warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("give a number of steps (20), or a share of them from 0 to 1 (0.03)")]
+pub(super) struct WarmupError;
+
+/// The training options, for examples of at most `seq` tokens.
+pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
+    let examples = args.batch;
+    let batching = if args.pack {
+        Batching::Packed {
+            tokens: args.batch.saturating_mul(seq),
+        }
+    } else if args.bucket {
+        Batching::Bucketed { examples }
+    } else if args.no_shuffle {
+        Batching::InOrder { examples }
+    } else {
+        Batching::Shuffled { examples }
+    };
+    let (warmup_steps, warmup_share) = match args.warmup {
+        Warmup::Steps(steps) => (steps, 0.0),
+        Warmup::Share(share) => (0, share),
+    };
+    RunOptions {
+        train: TrainOptions {
+            steps: args.steps.unwrap_or(0),
+            epochs: args.steps.is_none().then_some(args.epochs),
+            batch_size: args.batch,
+            batching: Some(batching),
+            accumulation: args.accumulate,
+            max_tokens: seq,
+            learning_rate: args.lr,
+            decay: match args.schedule {
+                ScheduleKind::Cosine => Decay::Cosine,
+                ScheduleKind::Linear => Decay::Linear,
+                ScheduleKind::Constant => Decay::Constant,
+            },
+            warmup_steps,
+            warmup_share,
+            weight_decay: args.weight_decay,
+            clip_norm: args.clip,
+            seed: args.seed,
+            memory: args.memory.resolve(),
+            ..TrainOptions::default()
+        },
+        evaluate_every: args.eval_every,
+        patience: args.patience,
+        keep: match args.keep {
+            KeepKind::Best => Keep::Best,
+            KeepKind::Last => Keep::Last,
+        },
+        checkpoint_every: args.checkpoint_every,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warm_up_is_steps_or_a_share() {
+        assert_eq!("20".parse(), Ok(Warmup::Steps(20)));
+        assert_eq!("0".parse(), Ok(Warmup::Steps(0)));
+        assert_eq!("0.03".parse(), Ok(Warmup::Share(0.03)));
+        for bad in ["", "-1", "1.5", "NaN", "3%"] {
+            assert_eq!(bad.parse::<Warmup>(), Err(WarmupError), "{bad:?}");
+        }
+    }
+}

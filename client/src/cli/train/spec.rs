@@ -1,0 +1,106 @@
+//! What a training run's adapter depends on, as the run's folder records it: a run resumes only
+//! where all of it is the same.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use fedlora_adapter::Adapter;
+use fedlora_common::digest::Digest;
+use fedlora_data::Batching;
+use fedlora_model::Example;
+use fedlora_train::{Device, RunOptions, RunSpec};
+
+use super::args::{TrainArgs, Warmup};
+use crate::cli::args::ModelSpec;
+
+/// Everything that the adapter depends on. What does not change the adapter (memory, printing,
+/// checkpoints) may differ when a run resumes. The number of CPU threads changes its last bits,
+/// since each thread sums rows of its own.
+pub(super) fn spec(
+    args: &TrainArgs,
+    model: &ModelSpec,
+    options: &RunOptions,
+    base: Digest,
+    adapter: &Adapter,
+    training: &[Example],
+    held_out: &[Example],
+) -> RunSpec {
+    let config = adapter.config();
+    let targets: Vec<String> = config.targets().iter().map(ToString::to_string).collect();
+    let train = &options.train;
+    let length = match args.steps {
+        Some(steps) => format!("{steps} steps"),
+        None => format!("{} epochs", args.epochs),
+    };
+    let spec = match model.device {
+        Device::Cpu => RunSpec::default().with("threads", rayon::current_num_threads()),
+        Device::Cuda(_) => RunSpec::default(),
+    };
+    spec.with("base model", base)
+        .with("base dtype", model.kind)
+        .with("device", model.device)
+        .with_examples("training examples", training)
+        .with_examples("held-out examples", held_out)
+        .with("first adapter", adapter.digest())
+        .with("rank", config.rank())
+        .with("alpha", config.alpha())
+        .with("dropout", config.dropout())
+        .with("targets", targets.join(","))
+        .with("length", length)
+        .with("batches", BatchingName(train.batching, args.batch))
+        .with("accumulate", train.accumulation)
+        .with("seq", train.max_tokens)
+        .with("lr", train.learning_rate)
+        .with("schedule", name(args.schedule))
+        .with("warmup", WarmupName(args.warmup))
+        .with("weight decay", train.weight_decay)
+        .with("clip", train.clip_norm)
+        .with("seed", train.seed)
+        .with("eval-every", OrNone(args.eval_every))
+        .with("patience", OrNone(args.patience))
+        .with("keep", name(args.keep))
+}
+
+struct BatchingName(Option<Batching>, usize);
+
+impl fmt::Display for BatchingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(Batching::Packed { tokens }) => write!(f, "packed up to {tokens} tokens"),
+            Some(Batching::Bucketed { examples }) => write!(f, "{examples} of like length"),
+            Some(Batching::InOrder { examples }) => write!(f, "{examples} in order"),
+            Some(Batching::Shuffled { examples }) => write!(f, "{examples} shuffled"),
+            None => write!(f, "{}", self.1),
+        }
+    }
+}
+
+struct WarmupName(Warmup);
+
+impl fmt::Display for WarmupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Warmup::Steps(steps) => write!(f, "{steps} steps"),
+            Warmup::Share(share) => write!(f, "{share} of the steps"),
+        }
+    }
+}
+
+struct OrNone(Option<usize>);
+
+impl fmt::Display for OrNone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("not set"),
+        }
+    }
+}
+
+/// The name under which a value is given on the command line.
+fn name(value: impl ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,30 @@
+//! What surrounds each of the programs: the path from the arguments to the exit code, printing,
+//! progress, interruption, the clock, and the reference made from the command line itself.
+//!
+//! A program implements [`Program`] and calls [`run_main`]. Data goes to standard output, all
+//! else to standard error. This crate knows no protocol and no model.
+
+mod clock;
+mod documents;
+mod failure;
+mod logging;
+mod options;
+mod printer;
+mod program;
+mod progress;
+mod reference;
+mod stop;
+mod terminal;
+pub mod values;
+
+pub use clock::now;
+pub use documents::DocumentsCommand;
+pub use failure::Failure;
+pub use logging::LogLevels;
+pub use options::{Format, GlobalOptions};
+pub use printer::Printer;
+pub use program::{Interruption, Program, Shell, command, run_main};
+pub use progress::{Progress, ProgressUnit};
+pub use reference::{exit_codes, reference, without_example};
+pub use stop::Stop;
+pub use terminal::{stderr_is_rich, stdout_is_rich};

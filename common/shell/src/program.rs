@@ -1,0 +1,156 @@
+//! The path of a program from its arguments to its exit code.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::{Command, Parser};
+use fedlora_common::exit::Exit;
+
+use crate::documents::DocumentsCommand;
+use crate::failure::Failure;
+use crate::logging::LogLevels;
+use crate::options::GlobalOptions;
+use crate::printer::{Printer, print_error};
+use crate::stop::{Interrupts, Stop};
+
+/// A program's command line.
+pub trait Program: Parser {
+    /// The log levels for `--quiet` and `-v`.
+    const LOG_LEVELS: LogLevels;
+    /// Threads of the asynchronous runtime.
+    const WORKER_THREADS: usize;
+
+    /// The global options as given.
+    fn options(&self) -> &GlobalOptions;
+
+    /// The command that prints something about the command line itself, where it is one.
+    fn documents(&self) -> Option<&DocumentsCommand>;
+
+    /// What the program says when it is interrupted.
+    fn interruption(&self) -> Interruption {
+        Interruption::default()
+    }
+
+    /// Runs the command.
+    fn run(self, shell: Shell) -> impl Future<Output = Result<(), Failure>>;
+}
+
+/// What a command gets from the shell around it.
+#[derive(Debug, Clone)]
+pub struct Shell {
+    /// Where it prints.
+    pub printer: Printer,
+    /// How it learns that it is to stop.
+    pub stop: Stop,
+}
+
+/// What a program says when ctrl-c or SIGTERM interrupts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Interruption {
+    /// The error where the command ends at once.
+    pub ended: &'static str,
+    /// The note where the command stops by itself.
+    pub stopping: &'static str,
+    /// The error where a second interruption does not wait for that.
+    pub forced: &'static str,
+}
+
+impl Default for Interruption {
+    fn default() -> Self {
+        Self {
+            ended: "interrupted",
+            stopping: "interrupted: stopping; interrupt again to end at once",
+            forced: "interrupted twice",
+        }
+    }
+}
+
+/// Parses the arguments, runs the command until it ends or is interrupted, and gives the exit
+/// code.
+pub fn run_main<P: Program>() -> ExitCode {
+    let parsed = command::<P>().try_get_matches();
+    let program = match parsed.and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
+        Ok(program) => program,
+        Err(error) => {
+            // Nothing can be done where the terminal is gone.
+            let _ = error.print();
+            // `--help` and `--version` are printed on standard output.
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Done.into()
+            };
+        }
+    };
+    let printer = Printer::new(program.options());
+    P::LOG_LEVELS.start(program.options());
+    let outcome = match program.documents() {
+        Some(documents) => documents.run(command::<P>(), &printer),
+        None => in_runtime(program, printer.clone()),
+    };
+    let outcome = outcome.and_then(|()| match printer.error() {
+        Some(error) => Err(Failure::new(
+            Exit::Failed,
+            anyhow!("cannot write to standard output: {error}"),
+        )),
+        None => Ok(()),
+    });
+    match outcome {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            print_error(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+/// The program's command line as clap has it, with its name in the examples of the commands that
+/// all programs share.
+pub fn command<P: Parser>() -> Command {
+    let command = P::command();
+    let name = command.get_name().to_owned();
+    command.mut_subcommands(|child| match child.get_after_help() {
+        Some(help) => {
+            let help = help.to_string().replace("PROGRAM", &name);
+            child.after_help(help)
+        }
+        None => child,
+    })
+}
+
+fn in_runtime<P: Program>(program: P, printer: Printer) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(P::WORKER_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    let outcome = runtime.block_on(interruptible(program, printer));
+    // Work that still computes is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Runs the command until it ends or is interrupted. A command that has promised to stop by
+/// itself is given the time for it, once.
+async fn interruptible<P: Program>(program: P, printer: Printer) -> Result<(), Failure> {
+    let said = program.interruption();
+    let interrupted = |text| Err(Failure::new(Exit::Interrupted, anyhow!("{text}")));
+    let mut interrupts = Interrupts::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
+    let stop = Stop::default();
+    let mut command = std::pin::pin!(program.run(Shell {
+        printer: printer.clone(),
+        stop: stop.clone(),
+    }));
+    tokio::select! {
+        outcome = &mut command => return outcome,
+        () = interrupts.next() => {}
+    }
+    if !stop.ask() {
+        return interrupted(said.ended);
+    }
+    printer.note(&said.stopping);
+    tokio::select! {
+        outcome = command => outcome,
+        () = interrupts.next() => interrupted(said.forced),
+    }
+}
