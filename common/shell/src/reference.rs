@@ -49,7 +49,7 @@ pub fn without_example(command: &Command) -> Vec<String> {
 fn section(text: &mut String, command: &Command, path: &str, level: usize) {
     let _ = writeln!(text, "{} {path}\n", "#".repeat(level));
     if let Some(about) = command.get_long_about().or(command.get_about()) {
-        let _ = writeln!(text, "{}\n", about.to_string().trim());
+        let _ = writeln!(text, "{}\n", sentence(&about.to_string()));
     }
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
@@ -120,7 +120,8 @@ fn argument(text: &mut String, arg: &Arg) {
     }
     let help = arg.get_long_help().or(arg.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
-    let _ = write!(text, "- `{}`: {}", name.trim(), help.replace('\n', " "));
+    let help = sentence(&help.replace('\n', " "));
+    let _ = write!(text, "- `{}`: {help}", name.trim());
     let defaults = list(
         arg.get_default_values()
             .iter()
@@ -147,6 +148,14 @@ fn argument(text: &mut String, arg: &Arg) {
             value.get_name(),
             help.unwrap_or_default()
         );
+    }
+}
+
+/// The text with a full stop, which clap takes from the end of a documentation comment.
+fn sentence(text: &str) -> String {
+    match text.trim() {
+        text if text.ends_with(['.', '!', '?', ']']) => text.to_owned(),
+        text => format!("{text}."),
     }
 }
 
