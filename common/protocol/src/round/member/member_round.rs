@@ -212,15 +212,6 @@ impl MemberRound {
         }
     }
 
-    /// The phase that waits for the result, where this member saw the round through.
-    #[cfg(test)]
-    pub(crate) fn into_result(self) -> Option<ExpectResult> {
-        match self.phase {
-            RoundPhase::Result(phase, _) => Some(phase),
-            _ => None,
-        }
-    }
-
     fn wrap(&self, message: RoundMessage) -> ToAggregator {
         ToAggregator::Round {
             open: self.digest,
