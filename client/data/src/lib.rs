@@ -16,6 +16,7 @@ mod json_array;
 mod lengths;
 pub mod parquet;
 pub mod prepare;
+mod python_methods;
 pub mod records;
 pub mod split;
 pub mod template;
