@@ -1,111 +1,17 @@
 //! A member's records: read from files, grouped, split and prepared.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::error::DataError;
 use super::files;
-use super::parquet::ParquetError;
 use super::prepare::{DataReport, PrepareError, PrepareOptions, Prepared, prepare};
 use super::records::{self, Problem, Record};
 use super::split::HeldOut;
 use super::tokenizer::TextPipeline;
 use fedlora_model::Example;
-
-/// How many bad lines an error lists.
-const LISTED: usize = 20;
-
-/// Why data cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// A file that cannot be read.
-    #[error("cannot read {file}: {source}")]
-    Io {
-        /// Which file.
-        file: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// A folder without a file of records.
-    #[error("no .jsonl, .ndjson, .json or .parquet file in the folder {folder}")]
-    NoFiles {
-        /// Which folder.
-        folder: String,
-    },
-    /// A file of another format.
-    #[error("{file} is {found}; expected JSON Lines, a JSON array of records, or Parquet")]
-    Unknown {
-        /// Which file.
-        file: String,
-        /// What it looks like.
-        found: &'static str,
-    },
-    /// A Parquet file that cannot be read.
-    #[error("{file}: {source}")]
-    Parquet {
-        /// Which file.
-        file: String,
-        /// Why.
-        source: ParquetError,
-    },
-    /// Files without a single record.
-    #[error(
-        "no record with text in {files}: expected JSON Lines, a JSON array of records, or Parquet"
-    )]
-    Empty {
-        /// Which files.
-        files: String,
-    },
-    /// Lines that cannot be used.
-    #[error("{}", list(.0))]
-    Lines(Vec<Problem>),
-    /// Records that cannot be made into examples.
-    #[error(transparent)]
-    Prepare(#[from] PrepareError),
-    /// Every record was left out.
-    #[error(
-        "none of {records} records has a response within {max_tokens} tokens: allow longer \
-         examples, or shorten the prompts"
-    )]
-    NothingCounted {
-        /// Records read.
-        records: usize,
-        /// The limit.
-        max_tokens: usize,
-    },
-    /// A record without the field to group by.
-    #[error(
-        "{place}: no text field '{field}' of at most 256 bytes to split by, as in {count} records"
-    )]
-    Label {
-        /// The first such record.
-        place: String,
-        /// The field.
-        field: String,
-        /// How many records lack it.
-        count: usize,
-    },
-}
-
-/// Problems one a line, the first [`LISTED`] of them.
-pub(super) fn list(problems: &[Problem]) -> String {
-    let mut text = match problems.len() {
-        1 => "1 line cannot be used".to_owned(),
-        count => format!("{count} lines cannot be used"),
-    };
-    for problem in problems.iter().take(LISTED) {
-        text.push_str(&format!("\n  {problem}"));
-    }
-    if problems.len() > LISTED {
-        text.push_str(&format!(
-            "\n  and {} more: `fedlora check` lists them all",
-            problems.len() - LISTED
-        ));
-    }
-    text
-}
 
 /// Records in the order of their files and lines. `Debug` shows their number only.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -151,7 +151,7 @@ fn all_bad_lines_are_counted_and_the_first_are_listed() {
         shown.ends_with("and 30 more: `fedlora check` lists them all"),
         "{shown}"
     );
-    assert_eq!(shown.lines().count(), LISTED + 2);
+    assert_eq!(shown.lines().count(), records::LISTED + 2);
     assert!(!shown.contains("SECRET"), "{shown}");
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::dataset::DataError;
+use super::error::DataError;
 use super::records::{self, Read};
 use super::{json_array, parquet};
 

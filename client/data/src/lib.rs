@@ -9,6 +9,7 @@
 
 pub mod batching;
 pub mod dataset;
+mod error;
 mod files;
 mod gguf_tokenizer;
 mod jinja;
@@ -16,6 +17,7 @@ mod json_array;
 mod lengths;
 pub mod parquet;
 pub mod prepare;
+mod python_methods;
 pub mod records;
 pub mod split;
 pub mod template;
@@ -23,7 +25,8 @@ mod text_stream;
 pub mod tokenizer;
 
 pub use batching::{Batching, plan_epoch};
-pub use dataset::{DataError, Dataset, FileReport, Survey};
+pub use dataset::{Dataset, FileReport, Survey};
+pub use error::DataError;
 pub use lengths::{Bin, Lengths};
 pub use prepare::{DataReport, PrepareError, PrepareOptions, Prepared, prepare};
 pub use records::{Content, Problem, Record, Turn};

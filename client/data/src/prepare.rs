@@ -55,7 +55,7 @@ pub enum PrepareError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// Records that hold control tokens, or that the template or the tokenizer refuses.
-    #[error("{}", super::dataset::list(.0))]
+    #[error("{}", super::records::list(.0))]
     Records(Vec<Problem>),
 }
 

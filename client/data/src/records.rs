@@ -16,6 +16,8 @@ use serde_json::{Map, Value};
 pub const LONGEST_LINE: usize = 4 << 20;
 /// Longest value that [`Record::label`] keeps, in bytes.
 pub(super) const LONGEST_LABEL: usize = 256;
+/// How many bad lines an error lists.
+pub(super) const LISTED: usize = 20;
 /// Roles that a turn may have.
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 /// Field names that an error may repeat: all others could be private.
@@ -271,6 +273,24 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.what)
     }
+}
+
+/// Problems one a line, the first [`LISTED`] of them.
+pub(super) fn list(problems: &[Problem]) -> String {
+    let mut text = match problems.len() {
+        1 => "1 line cannot be used".to_owned(),
+        count => format!("{count} lines cannot be used"),
+    };
+    for problem in problems.iter().take(LISTED) {
+        text.push_str(&format!("\n  {problem}"));
+    }
+    if problems.len() > LISTED {
+        text.push_str(&format!(
+            "\n  and {} more: `fedlora check` lists them all",
+            problems.len() - LISTED
+        ));
+    }
+    text
 }
 
 /// What a file holds.

@@ -5,7 +5,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use minijinja::{Environment, Value as JinjaValue};
+use minijinja::{Environment, ErrorKind, Value as JinjaValue};
 use serde_json::Value;
 
 use super::jinja::{environment, without_generation_tags};
@@ -199,8 +199,17 @@ impl ChatTemplate {
             // A message that stands in the template word for word is the template's; any
             // other could carry part of the record.
             let own = error.detail().filter(|text| self.source.contains(*text));
+            let method = || {
+                let unknown = error.kind() == ErrorKind::UnknownMethod;
+                let name = error.detail().filter(|_| unknown)?.rsplit(' ').next()?;
+                let called = self.source.contains(&format!(".{name}("));
+                called.then(|| format!("{} '{name}'", error.kind()))
+            };
             TemplateError::Render {
-                what: own.map_or_else(|| error.kind().to_string(), str::to_owned),
+                what: own
+                    .map(str::to_owned)
+                    .or_else(method)
+                    .unwrap_or_else(|| error.kind().to_string()),
                 line: error.line().unwrap_or_default(),
             }
         })
@@ -339,6 +348,12 @@ mod tests {
         let error = own.render(&chat(), false).unwrap_err().to_string();
         assert!(
             error.contains("Roles must alternate at its line 1"),
+            "{error}"
+        );
+        let method = template("\n{{ messages[0].content.encode() }}");
+        let error = method.render(&chat(), false).unwrap_err().to_string();
+        assert!(
+            error.contains("unknown method 'encode' at its line 2"),
             "{error}"
         );
         let leaking = template("{{ raise_exception('bad: ' + messages[0].content) }}");

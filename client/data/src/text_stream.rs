@@ -21,8 +21,15 @@ pub struct TextStream<'a> {
     shown: String,
 }
 
+impl TextPipeline {
+    /// The text of token ids that come one at a time.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream::new(self)
+    }
+}
+
 impl<'a> TextStream<'a> {
-    pub(super) fn new(pipeline: &'a TextPipeline) -> Self {
+    fn new(pipeline: &'a TextPipeline) -> Self {
         Self {
             pipeline,
             ids: Vec::new(),

@@ -9,7 +9,6 @@ use tokenizers::Tokenizer;
 
 use super::records::{LineProblem, Turn};
 use super::template::{ChatTemplate, TemplateError};
-use super::text_stream::TextStream;
 use fedlora_model::Example;
 
 /// Why a tokenizer cannot be loaded or used.
@@ -179,11 +178,6 @@ impl TextPipeline {
         self.tokenizer
             .decode(ids, false)
             .map_err(|_| TokenizerError::Encode)
-    }
-
-    /// The text of token ids that come one at a time.
-    pub fn stream(&self) -> TextStream<'_> {
-        TextStream::new(self)
     }
 
     /// Whether a token is a control token, which [`decode`](Self::decode) leaves out.

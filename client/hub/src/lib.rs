@@ -13,6 +13,7 @@ mod config;
 mod error;
 mod fetch;
 mod name;
+mod progress;
 mod select;
 mod transfer;
 mod verify;
@@ -22,5 +23,6 @@ mod tests;
 
 pub use config::{HubConfig, Token};
 pub use error::HubError;
-pub use fetch::{FetchEvent, FetchProgress, Fetched, fetch};
+pub use fetch::{Fetched, fetch};
 pub use name::{HubName, NameError};
+pub use progress::{FetchEvent, FetchProgress};

@@ -17,8 +17,8 @@ use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use super::cache::is_blob_name;
 use super::config::{HubConfig, Transfer, is_loopback};
 use super::error::HubError;
-use super::fetch::FetchEvent;
 use super::name::{HubName, is_commit};
+use super::progress::FetchEvent;
 
 /// Redirects in a row.
 const MOST_HOPS: usize = 6;

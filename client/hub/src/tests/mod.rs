@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use self::server::{COMMIT, Hub, SIGNATURE, Seen};
 use super::config::Transfer;
-use super::fetch::{FetchEvent, FetchProgress, Fetched, fetch};
+use super::fetch::{Fetched, fetch};
+use super::progress::{FetchEvent, FetchProgress};
 use super::{HubConfig, HubError};
 use fedlora_data::TextPipeline;
 use fedlora_model::BaseWeights;

@@ -1,0 +1,79 @@
+//! Why a member's data cannot be used: the errors of reading, grouping and preparing.
+
+use std::io;
+
+use super::parquet::ParquetError;
+use super::prepare::PrepareError;
+use super::records::{Problem, list};
+
+/// Why data cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file that cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Io {
+        /// Which file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder without a file of records.
+    #[error("no .jsonl, .ndjson, .json or .parquet file in the folder {folder}")]
+    NoFiles {
+        /// Which folder.
+        folder: String,
+    },
+    /// A file of another format.
+    #[error("{file} is {found}; expected JSON Lines, a JSON array of records, or Parquet")]
+    Unknown {
+        /// Which file.
+        file: String,
+        /// What it looks like.
+        found: &'static str,
+    },
+    /// A Parquet file that cannot be read.
+    #[error("{file}: {source}")]
+    Parquet {
+        /// Which file.
+        file: String,
+        /// Why.
+        source: ParquetError,
+    },
+    /// Files without a single record.
+    #[error(
+        "no record with text in {files}: expected JSON Lines, a JSON array of records, or Parquet"
+    )]
+    Empty {
+        /// Which files.
+        files: String,
+    },
+    /// Lines that cannot be used.
+    #[error("{}", list(.0))]
+    Lines(Vec<Problem>),
+    /// Records that cannot be made into examples.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// Every record was left out.
+    #[error(
+        "none of {records} records has a response within {max_tokens} tokens: allow longer \
+         examples, or shorten the prompts"
+    )]
+    NothingCounted {
+        /// Records read.
+        records: usize,
+        /// The limit.
+        max_tokens: usize,
+    },
+    /// A record without the field to group by.
+    #[error(
+        "{place}: no text field '{field}' of at most 256 bytes to split by, as in {count} records"
+    )]
+    Label {
+        /// The first such record.
+        place: String,
+        /// The field.
+        field: String,
+        /// How many records lack it.
+        count: usize,
+    },
+}
