@@ -12,8 +12,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::template::ChatTemplate;
 use super::tokenizer::{TextPipeline, TokenizerError};
-use fedlora_model::gguf::container::Container;
-use fedlora_model::gguf::metadata::{List, Metadata, Value};
+use fedlora_model::gguf::{Container, List, Metadata, Value};
 use fedlora_model::{GgufError, gguf};
 
 /// A token is a word or less; deriving merges takes time that grows with its square.

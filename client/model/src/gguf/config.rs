@@ -7,16 +7,16 @@ use super::metadata::{Metadata, Value};
 use super::rope_factors;
 
 /// Far above any model, far below what could overflow a product of two.
-const MOST_SIZE: i128 = 1 << 24;
+const MAX_SIZE: i128 = 1 << 24;
 const SIZE: &str = "a whole number from 1 to 16777216";
 
 /// The tensor of the embedding.
-pub const EMBEDDING: &str = "token_embd.weight";
+pub(super) const EMBEDDING: &str = "token_embd.weight";
 /// The tensor of the output layer, where it is not the embedding.
-pub const OUTPUT: &str = "output.weight";
+pub(super) const OUTPUT: &str = "output.weight";
 
 /// Reads the configuration. What the forward pass does not implement is refused by name.
-pub fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
+pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
     let metadata = container.metadata();
     let (architecture, prefix) = architecture(metadata)?;
     let keys = Keys { metadata, prefix };
@@ -113,7 +113,7 @@ impl Keys<'_> {
         self.metadata.optional(&self.key(name), SIZE, |value| {
             value
                 .as_integer()
-                .filter(|size| (1..=MOST_SIZE).contains(size))
+                .filter(|size| (1..=MAX_SIZE).contains(size))
                 .map(|size| size as usize)
         })
     }
@@ -168,7 +168,7 @@ impl Keys<'_> {
                 name: EMBEDDING.to_owned(),
             })?;
         Some(embedding.shape[0])
-            .filter(|size| *size as i128 <= MOST_SIZE)
+            .filter(|size| *size as i128 <= MAX_SIZE)
             .ok_or_else(|| self.refuse("vocab_size", SIZE))
     }
 

@@ -8,16 +8,27 @@ use super::error::GgufError;
 /// A type of fixed width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScalarType {
+    /// Unsigned, 8 bits.
     U8,
+    /// Signed, 8 bits.
     I8,
+    /// Unsigned, 16 bits.
     U16,
+    /// Signed, 16 bits.
     I16,
+    /// Unsigned, 32 bits.
     U32,
+    /// Signed, 32 bits.
     I32,
+    /// IEEE single precision.
     F32,
+    /// One byte; every value but 0 is true.
     Bool,
+    /// Unsigned, 64 bits.
     U64,
+    /// Signed, 64 bits.
     I64,
+    /// IEEE double precision.
     F64,
 }
 
@@ -75,12 +86,16 @@ pub enum Value {
     Integer(i128),
     /// Of either width.
     Float(f64),
+    /// True or false.
     Bool(bool),
+    /// UTF-8 text.
     Text(String),
+    /// Values of one type.
     List(List),
 }
 
 impl Value {
+    /// The number, where it is an integer.
     pub fn as_integer(&self) -> Option<i128> {
         match self {
             Self::Integer(number) => Some(*number),
@@ -88,6 +103,7 @@ impl Value {
         }
     }
 
+    /// The number, where it is a float.
     pub fn as_float(&self) -> Option<f64> {
         match self {
             Self::Float(number) => Some(*number),
@@ -95,6 +111,7 @@ impl Value {
         }
     }
 
+    /// The value, where it is true or false.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Self::Bool(value) => Some(*value),
@@ -102,6 +119,7 @@ impl Value {
         }
     }
 
+    /// The text, where it is one.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -109,6 +127,7 @@ impl Value {
         }
     }
 
+    /// The list, where it is one.
     pub fn as_list(&self) -> Option<&List> {
         match self {
             Self::List(list) => Some(list),
@@ -133,11 +152,16 @@ impl Value {
 pub enum List {
     /// All texts one after another, with the end of each.
     Texts {
+        /// The texts, without anything between them.
         text: String,
+        /// Byte offsets in `text`: where each of them ends.
         ends: Vec<u32>,
     },
+    /// Values of fixed width.
     Scalars {
+        /// Their type.
         kind: ScalarType,
+        /// Little-endian, one after another.
         bytes: Vec<u8>,
     },
 }
@@ -173,6 +197,11 @@ impl List {
         }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The texts in order; `None` where this is a list of something else.
     pub fn as_texts(&self) -> Option<impl Iterator<Item = &str>> {
         let Self::Texts { text, ends } = self else {
@@ -204,6 +233,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Pairs that were read from the file at `path`, which errors name.
     pub fn new(path: &Path, values: BTreeMap<String, Value>) -> Self {
         Self {
             path: path.to_owned(),
@@ -216,6 +246,7 @@ impl Metadata {
         self.values.get(key)
     }
 
+    /// All pairs, by key.
     #[cfg(any(test, feature = "testing"))]
     pub fn values(&self) -> &BTreeMap<String, Value> {
         &self.values

@@ -7,9 +7,9 @@
 //! is read in `data`, from the same container.
 
 mod config;
-pub mod container;
+pub(crate) mod container;
 mod error;
-pub mod metadata;
+pub(crate) mod metadata;
 mod quant;
 mod rope_factors;
 mod source;
@@ -20,10 +20,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use config::token as token_id;
+pub use container::{Container, TensorInfo};
 pub use error::GgufError;
+pub use metadata::{List, Metadata, ScalarType, Value};
+pub use quant::{Block, TensorType};
 
 use super::weights::{BaseWeights, WeightsError};
-use container::Container;
 use source::GgufSource;
 
 /// Whether `path` is a GGUF file: by its name, or by how it begins.

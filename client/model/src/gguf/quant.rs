@@ -7,23 +7,36 @@ use half::{bf16, f16};
 /// A type of tensor that we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorType {
+    /// IEEE single precision, unquantised.
     F32,
+    /// IEEE half precision, unquantised.
     F16,
+    /// The upper half of an `f32`, unquantised.
     Bf16,
+    /// 4 bits, 32 values a block, a scale.
     Q4_0,
+    /// 4 bits, 32 values a block, a scale and a minimum.
     Q4_1,
+    /// 5 bits, 32 values a block, a scale.
     Q5_0,
+    /// 5 bits, 32 values a block, a scale and a minimum.
     Q5_1,
+    /// 8 bits, 32 values a block, a scale.
     Q8_0,
+    /// 4 bits, 256 values a block, eight scales and minima of 6 bits.
     Q4K,
+    /// 5 bits, 256 values a block, eight scales and minima of 6 bits.
     Q5K,
+    /// 6 bits, 256 values a block, sixteen scales of 8 bits.
     Q6K,
 }
 
 /// The unit in which values are stored: a row is a whole number of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
+    /// Values in a block.
     pub values: usize,
+    /// Bytes that they take.
     pub bytes: usize,
 }
 
@@ -31,6 +44,7 @@ pub struct Block {
 const QK_K: usize = 256;
 
 impl TensorType {
+    /// All types that are read.
     pub const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,

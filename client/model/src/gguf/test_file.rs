@@ -30,19 +30,24 @@ pub fn smollm2() -> Option<PathBuf> {
 /// A tensor as it is stored.
 #[derive(Clone)]
 pub struct Stored {
+    /// How its values are stored.
     pub kind: TensorType,
     /// Outermost first.
     pub shape: Vec<usize>,
+    /// Its blocks.
     pub bytes: Vec<u8>,
 }
 
 /// Everything in a file.
 pub struct TestFile {
+    /// The metadata.
     pub values: BTreeMap<String, Value>,
+    /// The tensors, by name.
     pub tensors: BTreeMap<String, Stored>,
 }
 
 impl TestFile {
+    /// Reads the golden file `name`.
     pub fn golden(name: &str) -> Self {
         let container = Container::open(&golden_path(name)).unwrap();
         let tensors = container.tensors().iter().map(|(name, info)| {
@@ -61,16 +66,19 @@ impl TestFile {
         }
     }
 
+    /// The file with this value for `key`.
     pub fn set(mut self, key: &str, value: Value) -> Self {
         self.values.insert(key.to_owned(), value);
         self
     }
 
+    /// The file without `key`, which it has.
     pub fn without(mut self, key: &str) -> Self {
         self.values.remove(key).unwrap();
         self
     }
 
+    /// A tensor that the file has.
     pub fn tensor(&mut self, name: &str) -> &mut Stored {
         self.tensors.get_mut(name).unwrap()
     }
