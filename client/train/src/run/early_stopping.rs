@@ -17,9 +17,7 @@ impl Patience {
 
     /// The best score, where the patience is over.
     pub(crate) fn exhausted(self, figures: &Figures) -> Option<Scored> {
-        figures
-            .best
-            .filter(|_| figures.since_best >= self.0.get())
+        figures.best.filter(|_| figures.since_best >= self.0.get())
     }
 }
 

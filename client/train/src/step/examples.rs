@@ -31,4 +31,3 @@ pub(crate) fn usable(
     }
     Ok(usable)
 }
-

@@ -2,9 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use fedlora_adapter::{Adapter, Factors, Layout};
-use fedlora_model::{
-    Batch, Dropout, Example, Llama, Lora, Passes, SplitMix, loss_and_gradients,
-};
+use fedlora_model::{Batch, Dropout, Example, Llama, Lora, Passes, SplitMix, loss_and_gradients};
 
 use crate::step::error::TrainError;
 use crate::step::examples::usable;
@@ -185,7 +183,10 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         }
         // The optimizer changes parameters in place where nothing else holds them.
         drop(lora);
-        let limit = self.options.clip_norm.map_or(f64::INFINITY, |norm| norm.get());
+        let limit = self
+            .options
+            .clip_norm
+            .map_or(f64::INFINITY, |norm| norm.get());
         let norm = clip_on_device(&mut gradients, limit);
         let learning_rate = self.schedule.rate(scheduled);
         self.optimizer
