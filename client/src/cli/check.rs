@@ -15,9 +15,9 @@ use fedlora_data::{
 };
 use fedlora_model::Example;
 use fedlora_model::{BaseWeights, LlamaConfig, Memory, WeightKind};
-use fedlora_train::estimate::{Estimate, Workload};
 use fedlora_train::{
-    Device, Engine, Machine, Plan, TrainOptions, check_device, free_memory, product_rate,
+    Batches, Device, Engine, Estimate, Machine, MaxTokens, MemoryPlan, TrainOption, TrainOptions,
+    Workload, check_device, free_memory, product_rate,
 };
 
 use super::Failure;
@@ -138,7 +138,7 @@ pub(super) fn run(args: &CheckArgs, format: Format, quiet: bool) -> Result<(), F
         });
         // What is wrong with the device is told elsewhere.
         let available = free_memory(&args.device).ok().flatten();
-        let plan = Plan {
+        let plan = MemoryPlan {
             config,
             device: args.device,
             workload,
@@ -405,9 +405,12 @@ fn probe(args: &CheckArgs, lora: &LoraConfig, base: &Opened, length: usize) -> a
     };
     let examples: Vec<_> = (0..args.batch).map(example).collect();
     let options = TrainOptions {
-        steps: PROBED + 1,
-        batch_size: args.batch,
-        max_tokens: length,
+        batches: Batches::Continuous {
+            batch_size: TrainOption::BatchSize.count(args.batch)?,
+            shuffle: true,
+            steps: TrainOption::Steps.count(PROBED + 1)?,
+        },
+        max_tokens: MaxTokens::new(length)?,
         memory: args.memory.into(),
         ..TrainOptions::default()
     };
@@ -422,7 +425,7 @@ fn probe(args: &CheckArgs, lora: &LoraConfig, base: &Opened, length: usize) -> a
 
 fn memory_section(
     args: &CheckArgs,
-    plan: &Plan<'_>,
+    plan: &MemoryPlan<'_>,
     estimate: Estimate,
     available: Option<u64>,
 ) -> MemorySection {

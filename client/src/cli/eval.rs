@@ -1,5 +1,6 @@
 //! `fedlora eval`: how well a base model, or one with an adapter, does on records.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -150,7 +151,8 @@ pub(super) fn run(args: &EvalArgs, format: Format, quiet: bool) -> Result<(), Fa
 
     let begun = Instant::now();
     let loss = score(&opened, &examples, quiet)?;
-    let scores = work.scores(&opened, max_tokens, args.max_tokens, quiet)?;
+    let max_new = NonZeroUsize::new(args.max_tokens).ok_or_else(no_tokens)?;
+    let scores = work.scores(&opened, max_tokens, max_new, quiet)?;
     let document = Document {
         schema_version: 1,
         base: opened.base.name(),
@@ -187,7 +189,7 @@ fn check(args: &EvalArgs) -> Result<(), Failure> {
         )));
     }
     if args.max_tokens == 0 {
-        return Err(usage(anyhow!("--max-tokens is 0: give at least 1")));
+        return Err(no_tokens());
     }
     if args.responses == Some(0) {
         return Err(usage(anyhow!(
@@ -200,6 +202,10 @@ fn check(args: &EvalArgs) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+fn no_tokens() -> Failure {
+    usage(anyhow!("--max-tokens is 0: give at least 1"))
 }
 
 /// The task, decided.
@@ -266,7 +272,7 @@ impl Work {
         &self,
         opened: &Opened,
         max_tokens: usize,
-        max_new: usize,
+        max_new: NonZeroUsize,
         quiet: bool,
     ) -> Result<Scores, Failure> {
         let fresh = || {
@@ -323,7 +329,7 @@ impl Work {
                     generated_tokens: made.tokens,
                     too_long: made.too_long,
                     cut: made.cut,
-                    max_tokens: max_new,
+                    max_tokens: max_new.get(),
                     rouge1: made.rouge1,
                     rouge2: made.rouge2,
                     rouge_l: made.rouge_l,

@@ -1,6 +1,7 @@
 //! `fedlora generate`: continues a prompt, printed as it comes.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -98,9 +99,8 @@ struct Document<'a> {
 /// Runs the command.
 pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<(), Failure> {
     let (sampling, seed) = sampling(args)?;
-    if args.max_tokens == 0 {
-        return Err(usage(anyhow!("--max-tokens is 0: give at least 1")));
-    }
+    let max_tokens = NonZeroUsize::new(args.max_tokens)
+        .ok_or_else(|| usage(anyhow!("--max-tokens is 0: give at least 1")))?;
     threads::limit(args.threads)?;
     let text = prompt_text(&args.prompt)?;
     let opened = local::open(
@@ -113,7 +113,7 @@ pub(super) fn run(args: &GenerateArgs, format: Format, quiet: bool) -> Result<()
     let prompt = tokens(args, &text, &opened.pipeline, quiet)?;
     let decoder = opened.engine.decoder(opened.adapter.as_ref());
     let options = GenerateOptions {
-        max_tokens: args.max_tokens,
+        max_tokens,
         sampling,
         ends: opened.pipeline.end_tokens().collect(),
         stops: args.stop.clone(),

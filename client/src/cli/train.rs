@@ -6,10 +6,10 @@ use fedlora_common::exit::Exit;
 use fedlora_data::{DataError, Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_model::{LlamaConfig, WeightKind};
-use fedlora_train::estimate::Workload;
 use fedlora_train::{
-    CheckpointError, Engine, Outcome, OutputError, OutputFolder, Plan, RunError, Setup, Summary,
-    TrainError, free_memory, run as run_training,
+    CheckpointError, Engine, MemoryPlan, OutputError, OutputFolder, RunError, RunOutcome, Setup,
+    Summary, TrainError, TrainOption, TrainOptionsError, Workload, free_memory,
+    run as run_training,
 };
 use serde::Serialize;
 
@@ -87,7 +87,7 @@ pub(super) fn run(
         First::Fresh(config) => engine.init_adapter(&config, args.seed).map_err(data)?,
         First::Given(adapter) => adapter,
     };
-    let options = options(args, seq);
+    let options = options(args, seq).map_err(option)?;
     let digest = engine.base_digest().map_err(data)?;
     let spec = spec(args, &options, digest, &adapter, &training, &held_out);
     folder.begin(&spec, args.restart).map_err(output)?;
@@ -106,7 +106,7 @@ pub(super) fn run(
     });
     display.end();
     match outcome.map_err(failed)? {
-        Outcome::Finished(summary) => {
+        RunOutcome::Finished(summary) => {
             display.summary(&summary);
             match format {
                 Format::Json => print_document(&Document {
@@ -118,7 +118,7 @@ pub(super) fn run(
             }
             Ok(())
         }
-        Outcome::Interrupted { step, steps } => Err(Failure::new(
+        RunOutcome::Interrupted { step, steps } => Err(Failure::new(
             Exit::Interrupted,
             anyhow!(
                 "interrupted after step {step} of {steps}: the same command goes on from there"
@@ -151,7 +151,7 @@ fn fits(
         let all = training.iter().map(|e| e.tokens().len()).sum();
         workload.rows = args.batch.saturating_mul(seq).min(all);
     }
-    let plan = Plan {
+    let plan = MemoryPlan {
         config,
         device: args.device,
         workload,
@@ -243,30 +243,28 @@ fn check(args: &TrainArgs) -> Result<(), Failure> {
         }
     }
     // The length of the examples is known later; 2 is in range.
-    let options = options(args, args.seq.unwrap_or(2));
-    options.train.check().map_err(option)
+    options(args, args.seq.unwrap_or(2)).map_err(option)?;
+    Ok(())
 }
 
 /// An option out of range, by its name on the command line.
-fn option(error: TrainError) -> Failure {
-    let TrainError::Option {
+fn option(error: TrainOptionsError) -> Failure {
+    let TrainOptionsError {
         option,
         got,
         expected,
-    } = error
-    else {
-        return data(error);
-    };
-    let option = match option {
-        "batch_size" => "--batch",
-        "accumulation" => "--accumulate",
-        "max_tokens" => "--seq",
-        "epochs" => "--epochs",
-        "learning_rate" => "--lr",
-        "warmup_share" => "--warmup",
-        "weight_decay" => "--weight-decay",
-        "clip_norm" => "--clip",
-        other => other,
+    } = error;
+    let (option, expected) = match option {
+        TrainOption::BatchSize => ("--batch", expected),
+        TrainOption::Accumulation => ("--accumulate", expected),
+        TrainOption::MaxTokens => ("--seq", expected),
+        TrainOption::Steps | TrainOption::ScheduleSteps => ("--steps", expected),
+        TrainOption::Epochs => ("--epochs", expected),
+        TrainOption::LearningRate => ("--lr", expected),
+        TrainOption::WarmupShare => ("--warmup", expected),
+        TrainOption::WeightDecay => ("--weight-decay", expected),
+        // 0 switches clipping off.
+        TrainOption::ClipNorm => ("--clip", "a finite number, 0 or above"),
     };
     usage(anyhow!("{option} is {got}: give {expected}"))
 }
@@ -289,7 +287,8 @@ fn output(error: OutputError) -> Failure {
 fn failed(error: RunError) -> Failure {
     let exit = match error {
         RunError::Output(error) => return output(error),
-        RunError::Train(error) => return option(error),
+        RunError::Train(TrainError::Options(error)) => return option(error),
+        RunError::Train(error) => return data(error),
         RunError::OtherCheckpoint { .. } => Exit::Configuration,
         RunError::Checkpoint(CheckpointError::AllDamaged { .. }) => Exit::Integrity,
         RunError::Checkpoint(_) | RunError::Metrics(_) | RunError::Peft(_) => Exit::Failed,

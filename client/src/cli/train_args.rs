@@ -1,6 +1,7 @@
 //! The arguments of `fedlora train`, and what they say about a training.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,7 +11,11 @@ use fedlora_common::digest::Digest;
 use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::{Memory, WeightKind};
-use fedlora_train::{Decay, Device, Interval, Keep, RunOptions, RunSpec, TrainOptions};
+use fedlora_train::{
+    Batches, ClipNorm, Decay, Device, EvaluationInterval, Interval, Keep, LearningRate, Length,
+    MaxTokens, Patience, RunOptions, RunSpec, TrainOption, TrainOptions, TrainOptionsError,
+    WarmupShare, WeightDecay,
+};
 
 /// What it needs.
 #[derive(Debug, clap::Args)]
@@ -241,7 +246,10 @@ impl FromStr for Warmup {
 pub(crate) struct WarmupError;
 
 /// How the training goes, with examples of at most `seq` tokens.
-pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
+///
+/// # Errors
+/// An option out of range.
+pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainOptionsError> {
     let examples = args.batch;
     let batching = if args.pack {
         Batching::Packed {
@@ -254,40 +262,49 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
     } else {
         Batching::Shuffled { examples }
     };
-    let (warmup_steps, warmup_share) = match args.warmup {
-        Warmup::Steps(steps) => (steps, 0.0),
-        Warmup::Share(share) => (0, share),
+    TrainOption::BatchSize.count(args.batch)?;
+    let clip_norm = match args.clip {
+        0.0 => None,
+        norm => Some(ClipNorm::new(norm)?),
     };
-    RunOptions {
+    Ok(RunOptions {
         train: TrainOptions {
-            steps: args.steps.unwrap_or(0),
-            epochs: args.steps.is_none().then_some(args.epochs),
-            batch_size: args.batch,
-            batching: Some(batching),
-            accumulation: args.accumulate,
-            max_tokens: seq,
-            learning_rate: args.lr,
+            batches: Batches::Planned {
+                batching,
+                length: match args.steps {
+                    Some(steps) => Length::Steps(TrainOption::Steps.count(steps)?),
+                    None => Length::Epochs(TrainOption::Epochs.count(args.epochs)?),
+                },
+            },
+            accumulation: TrainOption::Accumulation.count(args.accumulate)?,
+            max_tokens: MaxTokens::new(seq)?,
+            learning_rate: LearningRate::new(args.lr)?,
             decay: match args.schedule {
                 ScheduleKind::Cosine => Decay::Cosine,
                 ScheduleKind::Linear => Decay::Linear,
                 ScheduleKind::Constant => Decay::Constant,
             },
-            warmup_steps,
-            warmup_share,
-            weight_decay: args.weight_decay,
-            clip_norm: args.clip,
+            warmup: match args.warmup {
+                Warmup::Steps(steps) => fedlora_train::Warmup::Steps(steps),
+                Warmup::Share(share) => fedlora_train::Warmup::Share(WarmupShare::new(share)?),
+            },
+            span: None,
+            weight_decay: WeightDecay::new(args.weight_decay)?,
+            clip_norm,
             seed: args.seed,
             memory: args.memory.into(),
-            ..TrainOptions::default()
         },
-        evaluate_every: args.eval_every,
-        patience: args.patience,
+        evaluate_every: match args.eval_every.and_then(NonZeroUsize::new) {
+            Some(steps) => EvaluationInterval::Steps(steps),
+            None => EvaluationInterval::Epoch,
+        },
+        patience: args.patience.and_then(NonZeroUsize::new).map(Patience::new),
         keep: match args.keep {
             KeepKind::Best => Keep::Best,
             KeepKind::Last => Keep::Last,
         },
         checkpoint_every: args.checkpoint_every,
-    }
+    })
 }
 
 /// All that the adapter depends on. What does not change it (memory, printing, checkpoints)
@@ -326,30 +343,33 @@ pub(super) fn spec(
         .with("dropout", config.dropout())
         .with("targets", targets.join(","))
         .with("length", length)
-        .with("batches", BatchingName(train.batching, args.batch))
+        .with("batches", BatchesName(train.batches))
         .with("accumulate", train.accumulation)
-        .with("seq", train.max_tokens)
-        .with("lr", train.learning_rate)
+        .with("seq", train.max_tokens.get())
+        .with("lr", train.learning_rate.get())
         .with("schedule", name(args.schedule))
         .with("warmup", WarmupName(args.warmup))
-        .with("weight decay", train.weight_decay)
-        .with("clip", train.clip_norm)
+        .with("weight decay", train.weight_decay.get())
+        .with("clip", train.clip_norm.map_or(0.0, ClipNorm::get))
         .with("seed", train.seed)
         .with("eval-every", OrNone(args.eval_every))
         .with("patience", OrNone(args.patience))
         .with("keep", name(args.keep))
 }
 
-struct BatchingName(Option<Batching>, usize);
+struct BatchesName(Batches);
 
-impl fmt::Display for BatchingName {
+impl fmt::Display for BatchesName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(Batching::Packed { tokens }) => write!(f, "packed up to {tokens} tokens"),
-            Some(Batching::Bucketed { examples }) => write!(f, "{examples} of like length"),
-            Some(Batching::InOrder { examples }) => write!(f, "{examples} in order"),
-            Some(Batching::Shuffled { examples }) => write!(f, "{examples} shuffled"),
-            None => write!(f, "{}", self.1),
+        let batching = match self.0 {
+            Batches::Continuous { batch_size, .. } => return write!(f, "{batch_size}"),
+            Batches::Planned { batching, .. } => batching,
+        };
+        match batching {
+            Batching::Packed { tokens } => write!(f, "packed up to {tokens} tokens"),
+            Batching::Bucketed { examples } => write!(f, "{examples} of like length"),
+            Batching::InOrder { examples } => write!(f, "{examples} in order"),
+            Batching::Shuffled { examples } => write!(f, "{examples} shuffled"),
         }
     }
 }

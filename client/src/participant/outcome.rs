@@ -109,7 +109,7 @@ impl ParticipantError {
             Self::Refusal(_) | Self::OtherAdapter { .. } => Exit::Integrity,
             Self::Refused { .. } => Exit::Identity,
             Self::Failed { .. } | Self::Nothing => Exit::Quorum,
-            Self::Update(UpdateError::Train(TrainError::Option { .. })) => Exit::Configuration,
+            Self::Update(UpdateError::Train(TrainError::Options(_))) => Exit::Configuration,
             Self::Update(UpdateError::Panicked) => Exit::Failed,
             Self::Update(_) | Self::Adapter(_) => Exit::Data,
             Self::Link(LinkError::Transport(error)) if is_identity(error) => Exit::Identity,

@@ -130,7 +130,7 @@ fn responses_are_scored_as_the_metrics_do() {
     let decoder = BASE.0.decoder(None).unwrap();
     let made = respond(&decoder, &BASE.1, &questions, MAX_NEW, &mut on).unwrap();
     let options = crate::decode::GenerateOptions {
-        max_tokens: 8,
+        max_tokens: MAX_NEW,
         sampling: crate::decode::Sampling::Greedy,
         ends: BASE.1.end_tokens().collect(),
         stops: Vec::new(),
