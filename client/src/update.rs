@@ -18,9 +18,9 @@ use rand::CryptoRng;
 
 use fedlora_model::Example;
 use fedlora_model::{Memory, WeightsError};
-use fedlora_train::estimate::Workload;
 use fedlora_train::{
-    Decay, DoesNotFit, Engine, Evaluation, Progress, TrainError, TrainOptions, free_memory,
+    Batches, ClipNorm, Decay, DoesNotFit, Engine, Evaluation, LearningRate, MaxTokens, Progress,
+    Span, TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
 };
 
 /// What a member works with: model and private examples.
@@ -141,7 +141,7 @@ impl LocalWork {
         let eval_loss = self
             .evaluate(&task.adapter)?
             .map(|evaluation| evaluation.loss);
-        let options = self.options(plan, task.round);
+        let options = self.options(plan, task.round)?;
         let trained = self.engine.train(
             &task.adapter,
             task.factors,
@@ -194,31 +194,38 @@ impl LocalWork {
     }
 
     /// The plan's training parameters for one round: the schedule spans all rounds.
-    pub fn options(&self, plan: &RunPlan, round: RoundNumber) -> TrainOptions {
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] for a parameter out of range.
+    pub fn options(&self, plan: &RunPlan, round: RoundNumber) -> Result<TrainOptions, TrainError> {
         let training = &plan.training;
         let steps = training.steps as usize;
         let mut order = DigestWriter::new("fedlora 1 local training order");
         let order = order.number(self.seed).number(round.0.into()).finish();
-        TrainOptions {
-            steps,
-            batch_size: training.batch_size as usize,
-            accumulation: training.accumulation as usize,
-            max_tokens: training.max_tokens as usize,
-            learning_rate: training.learning_rate,
+        Ok(TrainOptions {
+            batches: Batches::Continuous {
+                batch_size: TrainOption::BatchSize.count(training.batch_size as usize)?,
+                shuffle: true,
+                steps: TrainOption::Steps.count(steps)?,
+            },
+            accumulation: TrainOption::Accumulation.count(training.accumulation as usize)?,
+            max_tokens: MaxTokens::new(training.max_tokens as usize)?,
+            learning_rate: LearningRate::new(training.learning_rate)?,
             decay: match training.schedule {
                 LearningRateSchedule::Cosine => Decay::Cosine,
                 LearningRateSchedule::Linear => Decay::Linear,
                 LearningRateSchedule::Constant => Decay::Constant,
             },
-            warmup_steps: training.warmup_steps as usize,
-            first_step: steps * (round.0.saturating_sub(1)) as usize,
-            total_steps: steps * plan.rounds as usize,
-            weight_decay: training.weight_decay,
-            clip_norm: training.clip_norm,
+            warmup: Warmup::Steps(training.warmup_steps as usize),
+            span: Some(Span {
+                first: steps * (round.0.saturating_sub(1)) as usize,
+                total: TrainOption::ScheduleSteps.count(steps * plan.rounds as usize)?,
+            }),
+            weight_decay: WeightDecay::new(training.weight_decay)?,
+            clip_norm: Some(ClipNorm::new(training.clip_norm)?),
             seed: u64::from_le_bytes(order.as_bytes()[..8].try_into().expect("eight of 32 bytes")),
             memory: self.memory,
-            ..TrainOptions::default()
-        }
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fifty steps of training against PyTorch and PEFT: the numbers in `golden/curve.json`, which
 //! `examples/oracle/training_curve.py` writes.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -8,7 +9,9 @@ use fedlora_adapter::{Factors, peft};
 use fedlora_data::Batching;
 use fedlora_model::Example;
 use fedlora_model::Memory;
-use fedlora_train::{Device, Engine, Progress, TrainOptions};
+use fedlora_train::{
+    Batches, ClipNorm, Device, Engine, LearningRate, Length, Progress, TrainOptions, Warmup,
+};
 use serde_json::Value;
 
 fn golden_dir() -> PathBuf {
@@ -54,16 +57,29 @@ impl Curve {
     }
 
     fn options(&self) -> TrainOptions {
-        let number = |key: &str| self.golden[key].as_f64().unwrap();
         TrainOptions {
-            steps: number("steps") as usize,
-            batch_size: number("batch") as usize,
-            learning_rate: number("rate"),
-            warmup_steps: number("warmup") as usize,
-            clip_norm: number("clip"),
-            shuffle: false,
+            batches: self.batches(self.count("batch")),
+            learning_rate: LearningRate::new(self.number("rate")).unwrap(),
+            warmup: Warmup::Steps(self.number("warmup") as usize),
+            clip_norm: Some(ClipNorm::new(self.number("clip")).unwrap()),
             ..TrainOptions::default()
         }
+    }
+
+    fn batches(&self, batch_size: NonZeroUsize) -> Batches {
+        Batches::Continuous {
+            batch_size,
+            shuffle: false,
+            steps: self.count("steps"),
+        }
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.golden[key].as_f64().unwrap()
+    }
+
+    fn count(&self, key: &str) -> NonZeroUsize {
+        NonZeroUsize::new(self.number(key) as usize).unwrap()
     }
 
     fn train(&self, options: &TrainOptions) -> Vec<Progress> {
@@ -113,15 +129,20 @@ fn fifty_steps_follow_pytorch_and_peft() {
 #[test]
 fn so_do_accumulated_planned_and_low_memory_steps() {
     let curve = Curve::read();
-    let batch = curve.options().batch_size;
+    let batch = curve.count("batch");
     curve.assert_follows(&TrainOptions {
-        batch_size: 1,
+        batches: curve.batches(NonZeroUsize::MIN),
         accumulation: batch,
         ..curve.options()
     });
     // 24 examples are six whole batches of four: a planned pass is the same.
     curve.assert_follows(&TrainOptions {
-        batching: Some(Batching::InOrder { examples: batch }),
+        batches: Batches::Planned {
+            batching: Batching::InOrder {
+                examples: batch.get(),
+            },
+            length: Length::Steps(curve.count("steps")),
+        },
         ..curve.options()
     });
     curve.assert_follows(&TrainOptions {
@@ -135,7 +156,7 @@ fn another_learning_rate_does_not_follow() {
     let curve = Curve::read();
     let options = curve.options();
     let other = TrainOptions {
-        learning_rate: 1.1 * options.learning_rate,
+        learning_rate: LearningRate::new(1.1 * options.learning_rate.get()).unwrap(),
         ..options
     };
     let losses = curve.numbers("losses");

@@ -6,7 +6,9 @@ use fedlora_hub::HubError;
 use fedlora_protocol::plan::PlanError;
 use fedlora_protocol::round::member::MemberError;
 use fedlora_shell::Failure;
-use fedlora_train::{CheckpointError, OutputError, RunError, TrainError};
+use fedlora_train::{
+    CheckpointError, OutputError, RunError, TrainError, TrainOption, TrainOptionsError,
+};
 use fedlora_transport::TransportError;
 
 use super::hints;
@@ -19,7 +21,9 @@ use crate::update::UpdateError;
 
 /// Data, model or device that cannot be used.
 pub(super) fn data(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(Exit::Data, error)
+    let error = error.into();
+    let hint = hints::of(&error);
+    Failure::new(Exit::Data, error).with_hint_if(hint)
 }
 
 /// A command line that cannot be followed.
@@ -78,41 +82,42 @@ pub(super) fn output(error: OutputError) -> Failure {
         | OutputError::Finished { .. }
         | OutputError::Other { .. } => Exit::Configuration,
     };
-    Failure::new(exit, error)
+    let hint = error.remedy().map(|remedy| hints::train(&remedy));
+    Failure::new(exit, error).with_hint_if(hint)
 }
 
 /// Training that ended early.
 pub(super) fn training(error: RunError) -> Failure {
     let exit = match error {
         RunError::Output(error) => return output(error),
-        RunError::Train(error) => return option(error),
+        RunError::Train(TrainError::Options(error)) => return option(error),
+        RunError::Train(error) => return data(error),
         RunError::OtherCheckpoint { .. } => Exit::Configuration,
         RunError::Checkpoint(CheckpointError::AllDamaged { .. }) => Exit::Integrity,
         RunError::Checkpoint(_) | RunError::Metrics(_) | RunError::Peft(_) => Exit::Failed,
     };
-    Failure::new(exit, error)
+    let hint = error.remedy().map(|remedy| hints::train(&remedy));
+    Failure::new(exit, error).with_hint_if(hint)
 }
 
 /// A training option out of its range, under its name on the command line.
-pub(super) fn option(error: TrainError) -> Failure {
-    let TrainError::Option {
+pub(super) fn option(error: TrainOptionsError) -> Failure {
+    let TrainOptionsError {
         option,
         got,
         expected,
-    } = error
-    else {
-        return data(error);
-    };
-    let option = match option {
-        "batch_size" => "--batch",
-        "accumulation" => "--accumulate",
-        "max_tokens" => "--seq",
-        "epochs" => "--epochs",
-        "learning_rate" => "--lr",
-        "warmup_share" => "--warmup",
-        "weight_decay" => "--weight-decay",
-        "clip_norm" => "--clip",
-        other => other,
+    } = error;
+    let (option, expected) = match option {
+        TrainOption::BatchSize => ("--batch", expected),
+        TrainOption::Accumulation => ("--accumulate", expected),
+        TrainOption::MaxTokens => ("--seq", expected),
+        TrainOption::Steps | TrainOption::ScheduleSteps => ("--steps", expected),
+        TrainOption::Epochs => ("--epochs", expected),
+        TrainOption::LearningRate => ("--lr", expected),
+        TrainOption::WarmupShare => ("--warmup", expected),
+        TrainOption::WeightDecay => ("--weight-decay", expected),
+        // 0 switches clipping off.
+        TrainOption::ClipNorm => ("--clip", "a finite number, 0 or above"),
     };
     usage(anyhow!("{option} is {got}: give {expected}"))
 }
@@ -122,7 +127,7 @@ pub fn participant_exit(error: &ParticipantError) -> Exit {
     use ParticipantError as E;
     match error {
         E::Member(error) => member_exit(error),
-        E::Update(UpdateError::Train(TrainError::Option { .. })) => Exit::Configuration,
+        E::Update(UpdateError::Train(TrainError::Options(_))) => Exit::Configuration,
         E::Update(UpdateError::Panicked) => Exit::Failed,
         E::Update(_) => Exit::Data,
         // One side's certificate is refused by the other.

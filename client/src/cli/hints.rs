@@ -2,21 +2,103 @@
 //!
 //! Libraries say what is wrong and which remedy there is; only this table knows flags.
 
+use fedlora_train::eval::{EvaluationError, LabelError, QuestionError};
+use fedlora_train::{
+    CheckpointError, DeviceError, DoesNotFit, MemorySaving, ModelError, Remedy as TrainRemedy,
+};
+
 use crate::remedy::Remedy;
 
-/// The sentence for a remedy of a member's directory or of a run.
+/// For an error of which this is known, or one that it was caused by.
+pub(super) fn of(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        let remedy = if let Some(error) = cause.downcast_ref::<DeviceError>() {
+            error.remedy()
+        } else if let Some(error) = cause.downcast_ref::<DoesNotFit>() {
+            error.remedy()
+        } else if let Some(error) = cause.downcast_ref::<ModelError>() {
+            error.remedy()
+        } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {
+            error.remedy()
+        } else if let Some(error) = cause.downcast_ref::<EvaluationError>() {
+            error.remedy()
+        } else if let Some(error) = cause.downcast_ref::<LabelError>() {
+            error.remedy()
+        } else if let Some(error) = cause.downcast_ref::<QuestionError>() {
+            error.remedy()
+        } else {
+            None
+        };
+        remedy.map(|remedy| train(&remedy))
+    })
+}
+
+/// For membership and roster.
 pub(super) fn member(remedy: &Remedy) -> String {
     match remedy {
-        Remedy::AcceptRoster { roster } => {
-            format!("if you agree to the change, run again with --accept-roster {roster}")
+        Remedy::AcceptRoster { roster } => format!(
+            "ask the other members who joined, left or changed keys, then add \
+             --accept-roster {roster}"
+        ),
+        Remedy::OtherDirectory { path } => {
+            format!("use another --dir, or remove {}", path.display())
         }
-        Remedy::OtherDirectory { path } => format!(
-            "name another directory with --dir, or remove {}",
-            path.display()
-        ),
-        Remedy::JoinFirst { path } => format!(
-            "run `fedlora join TOKEN --dir {}` first, or name the directory that joined with --dir",
-            path.display()
-        ),
+        Remedy::JoinFirst { path } => {
+            format!("run 'fedlora join TOKEN --dir {}' first", path.display())
+        }
     }
+}
+
+/// For training, decoding and evaluation.
+pub(super) fn train(remedy: &TrainRemedy) -> String {
+    match remedy {
+        TrainRemedy::OtherOutputFolder => "use another --out, a new or an empty folder".to_owned(),
+        TrainRemedy::OtherOutputFolderOrRestart => {
+            "use another --out, or --restart to remove the finished run".to_owned()
+        }
+        TrainRemedy::SameSettingsOrRestart => {
+            "give the options that the run began with, use another --out, or --restart to remove \
+             the unfinished run"
+                .to_owned()
+        }
+        TrainRemedy::Restart => "use --restart to begin anew".to_owned(),
+        TrainRemedy::Resume => "run the same command again: it resumes".to_owned(),
+        TrainRemedy::BuildWithCuda => "build with --features cuda, or use --device cpu".to_owned(),
+        TrainRemedy::InstallCuda { part } => {
+            format!("install the NVIDIA driver and CUDA's {part}, or use --device cpu")
+        }
+        TrainRemedy::OtherGpu => "choose a --device that 'nvidia-smi -L' lists".to_owned(),
+        TrainRemedy::LessMemory {
+            savings,
+            shorter_examples,
+        } => less_memory(savings, *shorter_examples),
+        TrainRemedy::NameLabels => {
+            "name the labels with --labels, at least two different ones".to_owned()
+        }
+        TrainRemedy::LossOnly => "use --task loss".to_owned(),
+    }
+}
+
+fn less_memory(savings: &[MemorySaving], shorter_examples: bool) -> String {
+    let mut ways: Vec<String> = savings
+        .iter()
+        .map(|saving| {
+            let mut flags = Vec::new();
+            if saving.activation_checkpointing {
+                flags.push("--memory low".to_owned());
+            }
+            flags.extend(saving.base_kind.map(|kind| format!("--base-dtype {kind}")));
+            flags.extend(saving.batch.map(|batch| format!("--batch {batch}")));
+            format!(
+                "{} (about {})",
+                flags.join(" "),
+                indicatif::HumanBytes(saving.needed)
+            )
+        })
+        .collect();
+    if shorter_examples {
+        ways.push("a smaller --seq".to_owned());
+    }
+    ways.push("--ignore-memory to begin all the same".to_owned());
+    format!("use {}", ways.join(", or "))
 }

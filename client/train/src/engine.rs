@@ -1,4 +1,4 @@
-//! The model behind one door: the backend is chosen once, here, and hidden from the rest.
+//! A base model on a device. The backend is chosen here, once, and hidden from callers.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,16 +7,22 @@ use std::sync::{Arc, OnceLock};
 use burn_flex::Flex;
 use fedlora_adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
 use fedlora_common::digest::Digest;
+use fedlora_model::{
+    BaseWeights, Example, Llama, LlamaConfig, Memory, Passes, WeightKind, WeightsError,
+};
 
 use crate::decode::sequence::{Decode, Decoder, Sequence};
 use crate::device::choice::{Device, DeviceError, check_device, free_memory};
 use crate::eval::held_out;
-use crate::memory::estimate::Workload;
-use crate::memory::fit::Plan;
-use crate::step::options::{Evaluation, Progress, TrainError, TrainOptions, Trained};
-use crate::step::trainer::{self, ModelTrainer, Steps, Trainer};
-use fedlora_model::Example;
-use fedlora_model::{BaseWeights, Llama, LlamaConfig, Memory, Passes, WeightKind, WeightsError};
+use crate::eval::held_out::Evaluation;
+use crate::memory::fit::MemoryPlan;
+use crate::memory::workload::Workload;
+use crate::remedy::Remedy;
+use crate::step::error::TrainError;
+use crate::step::model_trainer::ModelTrainer;
+use crate::step::options::TrainOptions;
+use crate::step::report::{Progress, Trained};
+use crate::step::trainer::{self, StepBackend, Trainer};
 
 /// A base model on a device, for training and evaluating adapters.
 ///
@@ -34,7 +40,7 @@ pub struct Engine {
     free_before: Option<u64>,
 }
 
-/// What a backend does for an [`Engine`].
+/// What an [`Engine`] needs of a backend; see its methods.
 trait LocalModel: Send + Sync {
     fn trainer<'a>(
         &'a self,
@@ -42,7 +48,7 @@ trait LocalModel: Send + Sync {
         factors: Factors,
         examples: &'a [Example],
         options: &TrainOptions,
-    ) -> Result<Box<dyn Steps + 'a>, TrainError>;
+    ) -> Result<Box<dyn StepBackend + 'a>, TrainError>;
 
     fn evaluate(
         &self,
@@ -63,7 +69,7 @@ impl<B: Passes> LocalModel for Llama<B> {
         factors: Factors,
         examples: &'a [Example],
         options: &TrainOptions,
-    ) -> Result<Box<dyn Steps + 'a>, TrainError> {
+    ) -> Result<Box<dyn StepBackend + 'a>, TrainError> {
         let trainer = ModelTrainer::new(self, adapter, factors, examples, options)?;
         Ok(Box::new(trainer))
     }
@@ -90,6 +96,9 @@ impl<B: Passes> LocalModel for Llama<B> {
 impl Engine {
     /// Reads the Hugging Face folder `base_dir` and places the weights on `device`, held as
     /// [`Device::base_kind`] says.
+    ///
+    /// # Errors
+    /// As [`with_kind`](Self::with_kind), and a folder that is not a supported checkpoint.
     pub fn open(base_dir: &Path, device: &Device) -> Result<Self, ModelError> {
         // Before the weights are read: a wrong device should not cost a minute.
         check_device(device)?;
@@ -122,7 +131,7 @@ impl Engine {
     /// computes in `bf16` then, and in `f32` where they are `f32`; the CPU always in `f32`.
     ///
     /// # Errors
-    /// A device that is not there, or a tensor that cannot be read.
+    /// A device that cannot be used, or a tensor that cannot be read.
     pub fn with_kind(
         weights: &BaseWeights,
         kind: WeightKind,
@@ -161,8 +170,8 @@ impl Engine {
         })
     }
 
-    /// A digest of configuration and weights: members compare it before a run. The first
-    /// call reads the whole checkpoint once more; later ones, and clones, know the answer.
+    /// A digest of configuration and weights, by which machines compare their bases. The first
+    /// call reads the whole checkpoint once more; later calls, and clones, reuse the result.
     ///
     /// # Errors
     /// A checkpoint that cannot be read any more.
@@ -174,7 +183,7 @@ impl Engine {
         Ok(*self.digest.get_or_init(|| digest))
     }
 
-    /// Bytes of a GPU that were taken since the weights were placed: all that the backend
+    /// Bytes of a GPU taken since just before the weights were placed: all that the backend
     /// holds, and what other programs took in the meantime. `None` on the CPU.
     pub fn device_memory(&self) -> Option<u64> {
         let before = self.free_before?;
@@ -182,9 +191,10 @@ impl Engine {
         Some(before.saturating_sub(now))
     }
 
-    /// How much memory a training would take, what is held already included.
-    pub fn plan(&self, workload: Workload, batch: Option<usize>, memory: Memory) -> Plan<'_> {
-        Plan {
+    /// The memory of a training on this base, its weights included. `batch` is the number of
+    /// examples of a batch where the caller can choose it.
+    pub fn plan(&self, workload: Workload, batch: Option<usize>, memory: Memory) -> MemoryPlan<'_> {
+        MemoryPlan {
             config: self.config(),
             device: self.device,
             workload,
@@ -194,7 +204,7 @@ impl Engine {
         }
     }
 
-    /// Where it is, and how its weights are held.
+    /// The device, and how the weights are held on it.
     pub fn place(&self) -> (Device, WeightKind) {
         (self.device, self.kind)
     }
@@ -203,22 +213,25 @@ impl Engine {
         self.weights.config()
     }
 
-    /// Tokens of the vocabulary.
+    /// Number of tokens in the vocabulary.
     pub fn vocab_size(&self) -> usize {
         self.config().vocab_size
     }
 
-    /// Longest sequence in tokens.
+    /// Positions of the model: the longest sequence in tokens.
     pub fn max_tokens(&self) -> usize {
         self.config().max_position_embeddings
     }
 
-    /// The base model's folder name.
+    /// Name of the base model: its folder's, or the one given.
     pub fn model_name(&self) -> &str {
         &self.name
     }
 
-    /// The layout of a full adapter with this configuration on this model.
+    /// The layout of an adapter with this configuration on this model.
+    ///
+    /// # Errors
+    /// A configuration that does not fit the model.
     pub fn adapter_layout(&self, config: &LoraConfig) -> Result<Layout, LayoutError> {
         Adapter::layout_for(config, self.config().num_hidden_layers, |_, target| {
             self.config().projection(target)
@@ -226,8 +239,11 @@ impl Engine {
     }
 
     /// A fresh adapter that changes nothing: B is zero, A uniform within `1 / sqrt(in)`
-    /// (what PEFT's Kaiming initialization with a = sqrt 5 comes to). One seed gives one
-    /// adapter, on every machine.
+    /// (PEFT's Kaiming initialization with a = sqrt 5). One seed gives one adapter, on every
+    /// machine.
+    ///
+    /// # Errors
+    /// A configuration that does not fit the model.
     pub fn init_adapter(&self, config: &LoraConfig, seed: u64) -> Result<Adapter, AdapterError> {
         let layout = self.adapter_layout(config).map_err(AdapterError::Layout)?;
         Adapter::initial(config.clone(), layout, seed)
@@ -238,8 +254,8 @@ impl Engine {
     /// called after each optimizer step and may stop the training.
     ///
     /// # Errors
-    /// Options out of range, examples without a counted token, an adapter made for another
-    /// model, or a loss that is not finite.
+    /// Examples without a target token, an adapter made for another model, or a loss that is not
+    /// finite.
     pub fn train(
         &self,
         adapter: &Adapter,
@@ -252,7 +268,7 @@ impl Engine {
         trainer::train(trainer, progress)
     }
 
-    /// A training to be taken step by step, as [`train`](Self::train) takes it whole.
+    /// A training whose caller takes each step; [`train`](Self::train) takes all of them.
     ///
     /// # Errors
     /// As [`train`](Self::train), before the first step.
@@ -267,7 +283,10 @@ impl Engine {
         Ok(Trainer(steps))
     }
 
-    /// Mean loss per counted token of the base, or of the base with an adapter.
+    /// Loss, perplexity and accuracy of the base, or of the base with an adapter.
+    ///
+    /// # Errors
+    /// As [`evaluate_with`](Self::evaluate_with).
     pub fn evaluate(
         &self,
         adapter: Option<&Adapter>,
@@ -276,11 +295,11 @@ impl Engine {
         self.evaluate_with(adapter, examples, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// As [`evaluate`](Self::evaluate). `progress` hears from time to time how many examples
-    /// are done and may stop the evaluation, which then is of those.
+    /// As [`evaluate`](Self::evaluate). `progress` receives the number of examples done after
+    /// each batch and may stop the evaluation; the figures are then of those.
     ///
     /// # Errors
-    /// Examples without a counted token, an adapter made for another model, or a loss that is
+    /// Examples without a target token, an adapter made for another model, or a loss that is
     /// not finite.
     pub fn evaluate_with(
         &self,
@@ -291,7 +310,7 @@ impl Engine {
         self.model.evaluate(adapter, examples, progress)
     }
 
-    /// A sequence without tokens yet, on the base or on the base with an adapter.
+    /// An empty sequence on the base, or on the base with an adapter.
     ///
     /// # Errors
     /// [`TrainError::Lora`] for an adapter made for another model.
@@ -301,6 +320,9 @@ impl Engine {
     }
 
     /// The logits after each token, `[tokens, vocab]` row by row.
+    ///
+    /// # Errors
+    /// [`TrainError::Positions`], [`TrainError::Token`] or [`TrainError::Lora`].
     pub fn logits(
         &self,
         adapter: Option<&Adapter>,
@@ -322,10 +344,20 @@ impl std::fmt::Debug for Engine {
 /// A base model that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The device is not there.
+    /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The folder is not a Llama that we run.
+    /// The checkpoint cannot be read, or is of an unsupported architecture.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+}
+
+impl ModelError {
+    /// What a caller can change to open the model.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Device(error) => error.remedy(),
+            Self::Weights(_) => None,
+        }
+    }
 }

@@ -1,12 +1,22 @@
 //! Parsers of option values. What they refuse ends the program with exit code 2, and clap names
 //! the option.
 
+use std::num::NonZeroUsize;
+
 /// A count of at least 1.
 ///
 /// # Errors
 /// What was expected, as clap prints it behind the option and the value.
 pub fn positive(text: &str) -> Result<usize, String> {
-    at_least(1, text)
+    non_zero(text).map(NonZeroUsize::get)
+}
+
+/// [`positive`], as the type that says so.
+///
+/// # Errors
+/// What would do.
+pub fn non_zero(text: &str) -> Result<NonZeroUsize, String> {
+    at_least(1, text).map(|count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN))
 }
 
 /// Tokens of an example: at least 2, one to predict and one before it.

@@ -8,7 +8,7 @@ use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::RunPlan;
-use fedlora_train::{Engine, TrainError, TrainOptions};
+use fedlora_train::{Batches, Engine, Span, TrainError, TrainOption, TrainOptions};
 
 use super::data::SimulationData;
 use super::progress::Bars;
@@ -25,9 +25,9 @@ pub(super) fn local_only(
     data.institutions
         .iter()
         .map(|one| {
-            let options = options(engine, plan, steps);
+            let options = options(engine, plan, steps)?;
             let label = format!("{} alone", one.name);
-            train(engine, first, &one.training, &options, &label, bars)
+            train(engine, first, &one.training, &options, steps, &label, bars)
         })
         .collect()
 }
@@ -41,20 +41,36 @@ pub(super) fn centralised(
     bars: &Bars,
 ) -> Result<Adapter, TrainError> {
     let rounds = plan.training.steps as usize * plan.rounds as usize;
-    let options = options(engine, plan, rounds * data.institutions.len());
+    let steps = rounds * data.institutions.len();
+    let options = options(engine, plan, steps)?;
     let training = data.all_training();
-    train(engine, first, &training, &options, "centralised", bars)
+    train(
+        engine,
+        first,
+        &training,
+        &options,
+        steps,
+        "centralised",
+        bars,
+    )
 }
 
-fn options(engine: &Engine, plan: &RunPlan, steps: usize) -> TrainOptions {
+fn options(engine: &Engine, plan: &RunPlan, steps: usize) -> Result<TrainOptions, TrainError> {
     // The plan's own parameters, over one training instead of several rounds.
     let work = LocalWork::new(engine.clone(), Vec::new(), Vec::new(), plan.seed);
-    TrainOptions {
-        steps,
-        first_step: 0,
-        total_steps: steps,
-        ..work.options(plan, RoundNumber(1))
-    }
+    let steps = TrainOption::Steps.count(steps)?;
+    Ok(TrainOptions {
+        batches: Batches::Continuous {
+            batch_size: TrainOption::BatchSize.count(plan.training.batch_size as usize)?,
+            shuffle: true,
+            steps,
+        },
+        span: Some(Span {
+            first: 0,
+            total: steps,
+        }),
+        ..work.options(plan, RoundNumber(1))?
+    })
 }
 
 fn train(
@@ -62,10 +78,11 @@ fn train(
     first: &Adapter,
     examples: &[Example],
     options: &TrainOptions,
+    steps: usize,
     label: &str,
     bars: &Bars,
 ) -> Result<Adapter, TrainError> {
-    bars.begin(label, options.steps as u64);
+    bars.begin(label, steps as u64);
     let trained = engine.train(first, Factors::Both, examples, options, &mut |progress| {
         bars.step(progress.step as u64, progress.loss);
         ControlFlow::Continue(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::FactorSchedule;
 use fedlora_shell::{DocumentsCommand, GlobalOptions};

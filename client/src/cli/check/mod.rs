@@ -16,8 +16,7 @@ use fedlora_common::exit::Exit;
 use fedlora_data::PrepareOptions;
 use fedlora_model::Memory;
 use fedlora_shell::{Failure, Format, Printer};
-use fedlora_train::estimate::{Estimate, Workload};
-use fedlora_train::{Machine, Plan, check_device, free_memory};
+use fedlora_train::{Estimate, Machine, MemoryPlan, Workload, check_device, free_memory};
 
 use super::args::HeldOutSpec;
 use super::exits::usage;
@@ -87,7 +86,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         });
         // The device's section tells what is wrong with the device.
         let available = free_memory(&model.device).ok().flatten();
-        let plan = Plan {
+        let plan = MemoryPlan {
             config,
             device: model.device,
             workload,
@@ -161,7 +160,7 @@ fn verdict(report: &CheckReport, exit: Exit) -> Result<(), Failure> {
 
 fn memory_section(
     batch: usize,
-    plan: &Plan<'_>,
+    plan: &MemoryPlan<'_>,
     estimate: Estimate,
     available: Option<u64>,
 ) -> MemorySection {

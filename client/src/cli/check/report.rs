@@ -1,8 +1,7 @@
 //! What `fedlora check` found out, as its JSON document holds it. No record's text is in it.
 
 use fedlora_data::{DataReport, FileReport, Lengths, Problem};
-use fedlora_train::Machine;
-use fedlora_train::estimate::Estimate;
+use fedlora_train::{Estimate, Machine};
 use serde::Serialize;
 
 /// The whole report.

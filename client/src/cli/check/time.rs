@@ -7,8 +7,9 @@ use fedlora_adapter::{Factors, LoraConfig};
 use fedlora_data::Prepared;
 use fedlora_model::Example;
 use fedlora_shell::Printer;
-use fedlora_train::estimate::Estimate;
-use fedlora_train::{Engine, TrainOptions, product_rate};
+use fedlora_train::{
+    Batches, Engine, Estimate, MaxTokens, TrainOption, TrainOptions, product_rate,
+};
 
 use super::args::CheckArgs;
 use super::report::{Measured, TimeSection};
@@ -91,9 +92,12 @@ fn probe(work: &TimedWork<'_>, length: usize) -> anyhow::Result<f64> {
     };
     let examples: Vec<_> = (0..args.batch).map(example).collect();
     let options = TrainOptions {
-        steps: PROBED + 1,
-        batch_size: args.batch,
-        max_tokens: length,
+        batches: Batches::Continuous {
+            batch_size: TrainOption::BatchSize.count(args.batch)?,
+            shuffle: true,
+            steps: TrainOption::Steps.count(PROBED + 1)?,
+        },
+        max_tokens: MaxTokens::new(length)?,
         memory: args.memory.resolve(),
         ..TrainOptions::default()
     };

@@ -3,6 +3,7 @@
 mod report;
 mod task;
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -46,11 +47,11 @@ pub(super) struct EvalArgs {
     /// Most tokens of a generated response.
     #[arg(
         long,
-        default_value_t = 128,
+        default_value = "128",
         value_name = "TOKENS",
-        value_parser = values::positive
+        value_parser = values::non_zero
     )]
-    max_tokens: usize,
+    max_tokens: NonZeroUsize,
 }
 
 /// Runs the command.

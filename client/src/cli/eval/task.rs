@@ -1,5 +1,6 @@
 //! What `fedlora eval` scores besides the loss.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use clap::ValueEnum;
@@ -100,7 +101,7 @@ impl EvalTask {
         &self,
         opened: &OpenedModel,
         max_tokens: usize,
-        max_new: usize,
+        max_new: NonZeroUsize,
         printer: &Printer,
     ) -> Result<TaskScores, Failure> {
         let fresh = || {
@@ -156,7 +157,7 @@ impl EvalTask {
                     generated_tokens: made.tokens,
                     too_long: made.too_long,
                     cut: made.cut,
-                    max_tokens: max_new,
+                    max_tokens: max_new.get(),
                     rouge1: made.rouge1,
                     rouge2: made.rouge2,
                     rouge_l: made.rouge_l,

@@ -3,6 +3,7 @@
 mod prompt;
 
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -45,11 +46,11 @@ pub(super) struct GenerateArgs {
     /// Most tokens to generate.
     #[arg(
         long,
-        default_value_t = 256,
+        default_value = "256",
         value_name = "TOKENS",
-        value_parser = values::positive
+        value_parser = values::non_zero
     )]
-    max_tokens: usize,
+    max_tokens: NonZeroUsize,
     /// A text that ends the answer and is not printed; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<StopText>,

@@ -1,12 +1,16 @@
 //! The options of `fedlora train`, and the training options that they stand for.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 use fedlora_data::Batching;
 use fedlora_shell::values;
-use fedlora_train::{Decay, Interval, Keep, RunOptions, TrainOptions};
+use fedlora_train::{
+    Batches, ClipNorm, Decay, EvaluationInterval, Interval, Keep, LearningRate, Length, MaxTokens,
+    Patience, RunOptions, TrainOption, TrainOptions, TrainOptionsError, WarmupShare, WeightDecay,
+};
 
 use crate::cli::args::{DataArgs, MemoryArgs, ModelArgs, ShapeArgs};
 
@@ -218,7 +222,10 @@ impl FromStr for Warmup {
 pub(super) struct WarmupError;
 
 /// The training options, for examples of at most `seq` tokens.
-pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
+///
+/// # Errors
+/// An option out of range.
+pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainOptionsError> {
     let examples = args.batch;
     let batching = if args.pack {
         Batching::Packed {
@@ -231,40 +238,49 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> RunOptions {
     } else {
         Batching::Shuffled { examples }
     };
-    let (warmup_steps, warmup_share) = match args.warmup {
-        Warmup::Steps(steps) => (steps, 0.0),
-        Warmup::Share(share) => (0, share),
+    TrainOption::BatchSize.count(args.batch)?;
+    let clip_norm = match args.clip {
+        0.0 => None,
+        norm => Some(ClipNorm::new(norm)?),
     };
-    RunOptions {
+    Ok(RunOptions {
         train: TrainOptions {
-            steps: args.steps.unwrap_or(0),
-            epochs: args.steps.is_none().then_some(args.epochs),
-            batch_size: args.batch,
-            batching: Some(batching),
-            accumulation: args.accumulate,
-            max_tokens: seq,
-            learning_rate: args.lr,
+            batches: Batches::Planned {
+                batching,
+                length: match args.steps {
+                    Some(steps) => Length::Steps(TrainOption::Steps.count(steps)?),
+                    None => Length::Epochs(TrainOption::Epochs.count(args.epochs)?),
+                },
+            },
+            accumulation: TrainOption::Accumulation.count(args.accumulate)?,
+            max_tokens: MaxTokens::new(seq)?,
+            learning_rate: LearningRate::new(args.lr)?,
             decay: match args.schedule {
                 ScheduleKind::Cosine => Decay::Cosine,
                 ScheduleKind::Linear => Decay::Linear,
                 ScheduleKind::Constant => Decay::Constant,
             },
-            warmup_steps,
-            warmup_share,
-            weight_decay: args.weight_decay,
-            clip_norm: args.clip,
+            warmup: match args.warmup {
+                Warmup::Steps(steps) => fedlora_train::Warmup::Steps(steps),
+                Warmup::Share(share) => fedlora_train::Warmup::Share(WarmupShare::new(share)?),
+            },
+            span: None,
+            weight_decay: WeightDecay::new(args.weight_decay)?,
+            clip_norm,
             seed: args.seed,
             memory: args.memory.resolve(),
-            ..TrainOptions::default()
         },
-        evaluate_every: args.eval_every,
-        patience: args.patience,
+        evaluate_every: match args.eval_every.and_then(NonZeroUsize::new) {
+            Some(steps) => EvaluationInterval::Steps(steps),
+            None => EvaluationInterval::Epoch,
+        },
+        patience: args.patience.and_then(NonZeroUsize::new).map(Patience::new),
         keep: match args.keep {
             KeepKind::Best => Keep::Best,
             KeepKind::Last => Keep::Last,
         },
         checkpoint_every: args.checkpoint_every,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -9,10 +9,9 @@ use fedlora_adapter::{Adapter, LoraConfig, peft};
 use fedlora_common::exit::Exit;
 use fedlora_model::LlamaConfig;
 use fedlora_shell::{Failure, Format, Interruption, Printer, Stop};
-use fedlora_train::estimate::Workload;
 use fedlora_train::{
-    Engine, Outcome, OutputError, OutputFolder, Plan, Setup, Summary, free_memory,
-    run as run_training,
+    Engine, MemoryPlan, OutputError, OutputFolder, RunOutcome, Setup, Summary, Workload,
+    free_memory, run as run_training,
 };
 use serde::Serialize;
 
@@ -85,7 +84,7 @@ pub(super) fn run(args: &TrainArgs, printer: &Printer, stop: &Stop) -> Result<()
         First::Fresh(config) => engine.init_adapter(&config, args.seed).map_err(data)?,
         First::Given(adapter) => adapter,
     };
-    let options = options(args, seq);
+    let options = options(args, seq).map_err(exits::option)?;
     let digest = engine.base_digest().map_err(data)?;
     let spec = spec(
         args,
@@ -112,7 +111,7 @@ pub(super) fn run(args: &TrainArgs, printer: &Printer, stop: &Stop) -> Result<()
     });
     display.end();
     match outcome.map_err(exits::training)? {
-        Outcome::Finished(summary) => {
+        RunOutcome::Finished(summary) => {
             display.summary(&summary);
             match printer.format() {
                 Format::Json => printer.document(&FinishedDocument {
@@ -123,7 +122,7 @@ pub(super) fn run(args: &TrainArgs, printer: &Printer, stop: &Stop) -> Result<()
             }
             Ok(())
         }
-        Outcome::Interrupted { step, steps } => Err(Failure::new(
+        RunOutcome::Interrupted { step, steps } => Err(Failure::new(
             Exit::Interrupted,
             anyhow!(
                 "interrupted after step {step} of {steps}: the same command resumes from there"
@@ -155,7 +154,7 @@ fn fits(
         let all = examples.training.iter().map(|e| e.tokens().len()).sum();
         workload.rows = args.batch.saturating_mul(seq).min(all);
     }
-    let plan = Plan {
+    let plan = MemoryPlan {
         config,
         device: model.device,
         workload,
@@ -201,6 +200,6 @@ fn check(args: &TrainArgs, held_out: &HeldOutSpec) -> Result<(), Failure> {
             .with_hint("add --eval-data FILE or --hold-out SHARE"));
     }
     // The length of the examples is known later; 2 is in range.
-    let options = options(args, args.seq.unwrap_or(2));
-    options.train.check().map_err(exits::option)
+    options(args, args.seq.unwrap_or(2)).map_err(exits::option)?;
+    Ok(())
 }

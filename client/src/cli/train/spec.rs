@@ -8,7 +8,7 @@ use fedlora_adapter::Adapter;
 use fedlora_common::digest::Digest;
 use fedlora_data::Batching;
 use fedlora_model::Example;
-use fedlora_train::{Device, RunOptions, RunSpec};
+use fedlora_train::{Batches, ClipNorm, Device, RunOptions, RunSpec};
 
 use super::args::{TrainArgs, Warmup};
 use crate::cli::args::ModelSpec;
@@ -47,30 +47,33 @@ pub(super) fn spec(
         .with("dropout", config.dropout())
         .with("targets", targets.join(","))
         .with("length", length)
-        .with("batches", BatchingName(train.batching, args.batch))
+        .with("batches", BatchesName(train.batches))
         .with("accumulate", train.accumulation)
-        .with("seq", train.max_tokens)
-        .with("lr", train.learning_rate)
+        .with("seq", train.max_tokens.get())
+        .with("lr", train.learning_rate.get())
         .with("schedule", name(args.schedule))
         .with("warmup", WarmupName(args.warmup))
-        .with("weight decay", train.weight_decay)
-        .with("clip", train.clip_norm)
+        .with("weight decay", train.weight_decay.get())
+        .with("clip", train.clip_norm.map_or(0.0, ClipNorm::get))
         .with("seed", train.seed)
         .with("eval-every", OrNone(args.eval_every))
         .with("patience", OrNone(args.patience))
         .with("keep", name(args.keep))
 }
 
-struct BatchingName(Option<Batching>, usize);
+struct BatchesName(Batches);
 
-impl fmt::Display for BatchingName {
+impl fmt::Display for BatchesName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(Batching::Packed { tokens }) => write!(f, "packed up to {tokens} tokens"),
-            Some(Batching::Bucketed { examples }) => write!(f, "{examples} of like length"),
-            Some(Batching::InOrder { examples }) => write!(f, "{examples} in order"),
-            Some(Batching::Shuffled { examples }) => write!(f, "{examples} shuffled"),
-            None => write!(f, "{}", self.1),
+        let batching = match self.0 {
+            Batches::Continuous { batch_size, .. } => return write!(f, "{batch_size}"),
+            Batches::Planned { batching, .. } => batching,
+        };
+        match batching {
+            Batching::Packed { tokens } => write!(f, "packed up to {tokens} tokens"),
+            Batching::Bucketed { examples } => write!(f, "{examples} of like length"),
+            Batching::InOrder { examples } => write!(f, "{examples} in order"),
+            Batching::Shuffled { examples } => write!(f, "{examples} shuffled"),
         }
     }
 }

@@ -1,49 +1,50 @@
 //! Continuing a prompt: one token after another, until an end token, a stop text or a limit.
 //!
-//! Uses a [`Decoder`] for the model and a [`TextPipeline`] for the text. Nothing here knows
-//! the wire, the rounds or the transport, and no error or `Debug` shows what was said.
+//! Uses a [`Decoder`] for the model and a [`TextPipeline`] for the text. No error and no `Debug`
+//! shows prompt or text.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::{DecodeError, Decoder};
 use fedlora_data::TextPipeline;
 use fedlora_data::tokenizer::TokenizerError;
 
-use super::sampling::{Sampler, Sampling, SamplingError};
-use super::stops::{Held, StopText};
+use crate::decode::sampling::{Sampler, Sampling, SamplingError};
+use crate::decode::sequence::{DecodeError, Decoder};
+use crate::decode::stops::{HeldText, StopText};
 
 /// When to stop and how to choose.
 #[derive(Debug, Clone)]
 pub struct GenerateOptions {
-    /// Most tokens to generate; 0 generates none.
-    pub max_tokens: usize,
+    /// Most tokens to generate.
+    pub max_tokens: NonZeroUsize,
     /// How each token is chosen.
     pub sampling: Sampling,
-    /// Tokens that end the text. They are no part of it.
+    /// Tokens that end the text without being part of it.
     pub ends: BTreeSet<u32>,
-    /// Texts that end it, likewise.
+    /// Texts that end the text without being part of it.
     pub stops: Vec<StopText>,
 }
 
-/// Why no more was generated.
+/// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended the text.
+    /// The model gave an end token.
     End,
-    /// A stop text came.
+    /// The text reached a stop text.
     Stop,
-    /// As many tokens as were asked for.
+    /// [`GenerateOptions::max_tokens`] tokens are generated.
     Length,
     /// The model has no position for another token.
     Positions,
-    /// Whoever watched said so.
+    /// The caller's `show` ended it.
     Interrupted,
 }
 
 impl Finish {
-    /// Its name in documents.
+    /// The name in JSON output.
     pub fn name(self) -> &'static str {
         match self {
             Self::End => "end",
@@ -55,23 +56,23 @@ impl Finish {
     }
 }
 
-/// What came of it.
+/// A generated text. `Debug` shows neither tokens nor text.
 #[derive(Clone)]
 pub struct Generated {
     /// The tokens, without the one that ended the text.
     pub tokens: Vec<u32>,
     /// Their text, up to a stop text.
     pub text: String,
-    /// Why there are no more.
+    /// Why generation ended.
     pub finish: Finish,
-    /// How long the prompt took.
+    /// Time that the prompt's tokens took.
     pub prompt_time: Duration,
-    /// How long the tokens after the first took.
+    /// Time that the generated tokens took, the first one's logits excepted.
     pub time: Duration,
 }
 
 impl Generated {
-    /// Tokens a second once the prompt is read; `None` where there is no second token.
+    /// Tokens a second after the prompt; `None` for fewer than two tokens.
     pub fn tokens_per_second(&self) -> Option<f64> {
         let later = self.tokens.len().saturating_sub(1);
         (later > 0).then(|| later as f64 / self.time.as_secs_f64().max(1e-9))
@@ -87,11 +88,11 @@ impl std::fmt::Debug for Generated {
     }
 }
 
-/// Continues `prompt`. `show` is given the text piece by piece, never within a character and
-/// never a part of a stop text, and may end it.
+/// Continues `prompt`. `show` receives the text piece by piece and may end it. A piece holds
+/// whole characters and no part of a stop text.
 ///
 /// # Errors
-/// A prompt that is empty or too long for the model, or logits that are not numbers.
+/// An empty prompt, one that is too long for the model, or logits that are not finite.
 pub fn generate(
     mut decoder: Decoder,
     pipeline: &TextPipeline,
@@ -101,7 +102,7 @@ pub fn generate(
 ) -> Result<Generated, GenerateError> {
     let mut sampler = Sampler::new(options.sampling);
     let mut stream = pipeline.stream();
-    let mut held = Held::new(&options.stops);
+    let mut held = HeldText::new(&options.stops);
     let begun = Instant::now();
     let mut logits = decoder.extend(prompt)?;
     let prompt_time = begun.elapsed();
@@ -113,7 +114,7 @@ pub fn generate(
         prompt_time,
         time: Duration::ZERO,
     };
-    while made.tokens.len() < options.max_tokens {
+    while made.tokens.len() < options.max_tokens.get() {
         let token = sampler.next(&logits)?;
         if options.ends.contains(&token) {
             made.finish = Finish::End;
@@ -130,7 +131,7 @@ pub fn generate(
             made.finish = Finish::Stop;
             break;
         }
-        if made.tokens.len() == options.max_tokens {
+        if made.tokens.len() == options.max_tokens.get() {
             break;
         }
         if decoder.room() == 0 {
@@ -148,7 +149,7 @@ pub fn generate(
         }
         made.text.push_str(&text);
         if !text.is_empty() {
-            // It is over either way.
+            // The text is complete, whatever the caller answers.
             let _ = show(&text);
         }
     }
@@ -158,13 +159,13 @@ pub fn generate(
 /// A prompt that cannot be continued.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// The model cannot take it.
+    /// The model has no room for the prompt, or it is empty.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// No token can be chosen.
+    /// Logits that no token can be chosen from.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// A token that the tokenizer does not have.
+    /// A token outside the tokenizer's vocabulary.
     #[error("the model gave a token that its tokenizer does not have: {0}")]
     Tokenizer(#[from] TokenizerError),
 }

@@ -25,7 +25,7 @@ fn prompt() -> Vec<u32> {
 
 fn options(max_tokens: usize) -> GenerateOptions {
     GenerateOptions {
-        max_tokens,
+        max_tokens: NonZeroUsize::new(max_tokens).unwrap(),
         sampling: Sampling::Greedy,
         ends: BTreeSet::new(),
         stops: Vec::new(),

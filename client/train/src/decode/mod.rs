@@ -1,7 +1,7 @@
-//! Sequences that grow at their end: tokens' likelihoods, and text generated from a prompt.
+//! Decoding with cached keys and values: tokens' likelihoods, and text generated from a prompt.
 
-mod generate;
-mod sampling;
+pub(crate) mod generate;
+pub(crate) mod sampling;
 pub(crate) mod score;
 pub(crate) mod sequence;
 mod stops;

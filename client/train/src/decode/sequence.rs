@@ -1,12 +1,12 @@
-//! A sequence that grows at its end on a model with kept keys and values.
+//! A sequence of tokens that grows at its end, on a model that caches keys and values.
 
 use burn::tensor::Tensor;
-
-use crate::decode::score::score;
 use fedlora_model::ops::FusedOps;
 use fedlora_model::{Cache, Llama, Lora};
 
-/// What a backend does for a [`Decoder`].
+use crate::decode::score::score;
+
+/// What a [`Decoder`] needs of a backend; see its methods.
 pub(crate) trait Decode: Send {
     fn extend(&mut self, tokens: &[u32]) -> Vec<f32>;
     fn log_likelihoods(&mut self, tokens: &[u32]) -> Vec<f64>;
@@ -15,7 +15,7 @@ pub(crate) trait Decode: Send {
 }
 
 /// A sequence of tokens on a base model, with or without an adapter. Made by
-/// [`super::Engine::decoder`].
+/// [`Engine::decoder`](crate::Engine::decoder).
 pub struct Decoder {
     inner: Box<dyn Decode>,
     vocab_size: usize,
@@ -39,21 +39,21 @@ impl Decoder {
         }
     }
 
-    /// Puts tokens at the end. Gives the logits of the token that would come next, `[vocab]`.
+    /// Appends tokens. Returns the logits of the next token, `[vocab]`.
     ///
     /// # Errors
-    /// [`DecodeError`]; then nothing was put.
+    /// [`DecodeError`]; nothing is appended then.
     pub fn extend(&mut self, tokens: &[u32]) -> Result<Vec<f32>, DecodeError> {
         self.check(tokens)?;
         Ok(self.inner.extend(tokens))
     }
 
-    /// Puts tokens at the end. Gives for each the natural logarithm of its probability after
-    /// all that precede it.
+    /// Appends tokens. Returns for each the natural logarithm of its probability, given all
+    /// tokens before it.
     ///
     /// # Errors
-    /// [`DecodeError`]; then nothing was put. [`DecodeError::Empty`] also where no token
-    /// precedes them.
+    /// [`DecodeError`]; nothing is appended then. [`DecodeError::Empty`] also where no token
+    /// is before them.
     pub fn log_likelihoods(&mut self, tokens: &[u32]) -> Result<Vec<f64>, DecodeError> {
         self.check(tokens)?;
         if self.is_empty() {
@@ -62,7 +62,7 @@ impl Decoder {
         Ok(self.inner.log_likelihoods(tokens))
     }
 
-    /// A second sequence with the same beginning, which is not computed again.
+    /// A copy that grows on its own; what the two share is not computed again.
     pub fn fork(&self) -> Self {
         Self {
             inner: self.inner.fork(),
@@ -70,17 +70,17 @@ impl Decoder {
         }
     }
 
-    /// Tokens so far.
+    /// Tokens appended so far.
     pub fn len(&self) -> usize {
         self.inner.len()
     }
 
-    /// Whether there is no token yet.
+    /// Whether no token is appended yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many more tokens the model's positions allow.
+    /// Tokens that can still be appended: the model's positions less [`len`](Self::len).
     pub fn room(&self) -> usize {
         self.positions - self.len()
     }
@@ -105,7 +105,7 @@ impl Decoder {
     }
 }
 
-/// A [`Decoder`]'s state on one backend.
+/// The state of a [`Decoder`] on one of burn's backends.
 pub(crate) struct Sequence<B: FusedOps> {
     pub(crate) model: Llama<B>,
     pub(crate) lora: Option<Lora<B>>,
@@ -171,23 +171,24 @@ impl<B: FusedOps> Decode for Sequence<B> {
     }
 }
 
-/// Tokens that cannot be put at the end of a sequence.
+/// Tokens that cannot be appended to a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// No tokens, or nothing that they could be predicted from.
-    #[error("there are no tokens to go on from: give a prompt")]
+    /// No tokens given, or none to predict them from.
+    #[error("there are no tokens to continue: give a prompt")]
     Empty,
-    /// More than the model can take.
+    /// More tokens than the model has positions.
     #[error("{got} tokens are more than the model's {positions} positions: shorten the prompt")]
     Positions {
-        /// Tokens that there would be.
+        /// Length that the sequence would have.
         got: usize,
-        /// The model's positions.
+        /// Positions of the model.
         positions: usize,
     },
-    /// A token that the model does not have.
+    /// A token outside the model's vocabulary.
     #[error(
-        "the prompt holds token {got}, the model's vocabulary has {vocab}: is the tokenizer this model's?"
+        "the prompt holds token {got}, the model's vocabulary has {vocab}: is the tokenizer this \
+         model's?"
     )]
     Token {
         /// The token's id.

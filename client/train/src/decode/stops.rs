@@ -1,8 +1,8 @@
-//! Texts that end a generated text, found across the pieces in which it comes.
+//! Stop texts, found across the pieces of a generated text.
 
 use std::str::FromStr;
 
-/// A text that ends a generated text; not empty.
+/// A text that ends a generated text; at least one character.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopText(String);
 
@@ -17,18 +17,18 @@ impl FromStr for StopText {
     }
 }
 
-/// Stopping at nothing.
+/// An empty stop text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an empty stop text would end everything at once: give at least one character")]
+#[error("an empty stop text would end every text at once: give at least one character")]
 pub struct StopTextError;
 
-/// Holds back the end of a text as long as it may become a stop text.
-pub(crate) struct Held<'a> {
+/// Holds back the end of a text while it may become a stop text.
+pub(crate) struct HeldText<'a> {
     stops: &'a [StopText],
     waiting: String,
 }
 
-impl<'a> Held<'a> {
+impl<'a> HeldText<'a> {
     pub(crate) fn new(stops: &'a [StopText]) -> Self {
         Self {
             stops,
@@ -36,7 +36,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Takes a piece. Gives the text that is free to go, and whether a stop text follows it.
+    /// Adds a piece. Returns the text that is released, and whether a stop text follows it.
     pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
         self.waiting.push_str(piece);
         let found = self
@@ -58,7 +58,7 @@ impl<'a> Held<'a> {
         (std::mem::replace(&mut self.waiting, rest), false)
     }
 
-    /// What is left at the end, when nothing can complete it any more.
+    /// The text still held when no piece follows.
     pub(crate) fn rest(self) -> String {
         self.waiting
     }
@@ -79,7 +79,7 @@ mod tests {
 
     fn pieces(stops: &[&str], pieces: &[&str]) -> (String, bool) {
         let stops: Vec<StopText> = stops.iter().map(|stop| stop.parse().unwrap()).collect();
-        let mut held = Held::new(&stops);
+        let mut held = HeldText::new(&stops);
         let mut all = String::new();
         for piece in pieces {
             let (text, stopped) = held.push(piece);
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn what_cannot_be_one_is_not_held_back() {
         let stops = ["END".parse().unwrap()];
-        let mut held = Held::new(&stops);
+        let mut held = HeldText::new(&stops);
         assert_eq!(held.push("no end"), ("no end".to_owned(), false));
         assert_eq!(held.push("E"), (String::new(), false));
         assert_eq!(held.push("x"), ("Ex".to_owned(), false));

@@ -1,10 +1,12 @@
-//! Where a model runs.
+//! The device that a model runs on, and whether it can be used.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::device::machine::Cpu;
 use fedlora_model::WeightKind;
+
+use crate::device::machine::CpuInfo;
+use crate::remedy::Remedy;
 
 /// A device to train on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,12 +14,12 @@ pub enum Device {
     /// This machine's processor.
     #[default]
     Cpu,
-    /// An NVIDIA GPU by its number.
+    /// An NVIDIA GPU by its number, from 0.
     Cuda(usize),
 }
 
 impl Device {
-    /// How a base is held there unless something else is asked for: as it computes fastest.
+    /// How a base's weights are held on the device by default: the fastest kind.
     pub fn base_kind(self) -> WeightKind {
         match self {
             Self::Cpu => WeightKind::F32,
@@ -51,47 +53,52 @@ impl FromStr for Device {
     }
 }
 
-/// A device that is not there.
+/// A device that does not exist or cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// Not a device's name.
+    /// Text that names no device.
     #[error("'{got}' is not a device: use cpu or cuda:N")]
     Unknown {
-        /// What was given, cut at 40 characters.
+        /// The text, cut at 40 characters.
         got: String,
     },
     /// The program was built for the CPU alone.
-    #[error("{device} needs a build with CUDA: build with --features cuda, or use --device cpu")]
+    #[error("{device} needs a program built with CUDA; this one is built for the CPU alone")]
     NotBuilt {
         /// The device asked for.
         device: Device,
     },
     /// A library that the CUDA backend loads is missing.
-    #[error(
-        "{device}: {library} was not found: install the NVIDIA driver and the CUDA {part}, \
-         or use --device cpu"
-    )]
+    #[error("{device}: {library} was not found; the NVIDIA driver and the CUDA {part} are needed")]
     NoLibrary {
         /// The device asked for.
         device: Device,
-        /// The library looked for.
+        /// Name of the library's file.
         library: &'static str,
-        /// What brings it.
+        /// The part of CUDA that holds it.
         part: &'static str,
     },
-    /// The driver does not give the device.
-    #[error(
-        "{device} cannot be used: the driver says {why}; `nvidia-smi -L` lists the GPUs there are"
-    )]
+    /// The driver refuses the device.
+    #[error("{device} cannot be used: the driver says {why}")]
     Driver {
         /// The device asked for.
         device: Device,
-        /// The driver's words.
+        /// The driver's message.
         why: String,
     },
 }
 
 impl DeviceError {
+    /// What a caller can change to have a device.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match *self {
+            Self::Unknown { .. } => None,
+            Self::NotBuilt { .. } => Some(Remedy::BuildWithCuda),
+            Self::NoLibrary { part, .. } => Some(Remedy::InstallCuda { part }),
+            Self::Driver { .. } => Some(Remedy::OtherGpu),
+        }
+    }
+
     fn unknown(text: &str) -> Self {
         Self::Unknown {
             got: text.chars().take(40).collect(),
@@ -103,7 +110,7 @@ impl DeviceError {
 ///
 /// # Errors
 /// [`DeviceError`] for a GPU that this program was not built for, whose libraries are missing, or
-/// that the driver does not give.
+/// that the driver refuses.
 pub fn check_device(device: &Device) -> Result<(), DeviceError> {
     match device {
         Device::Cpu => Ok(()),
@@ -111,13 +118,13 @@ pub fn check_device(device: &Device) -> Result<(), DeviceError> {
     }
 }
 
-/// Bytes of memory that a device has free; `None` where that is not known.
+/// Free memory of a device in bytes; `None` where the system does not tell.
 ///
 /// # Errors
 /// As [`check_device`].
 pub fn free_memory(device: &Device) -> Result<Option<u64>, DeviceError> {
     match device {
-        Device::Cpu => Ok(Cpu::look().memory_available),
+        Device::Cpu => Ok(CpuInfo::look().memory_available),
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => open_cuda(*device).map(Some),
         #[cfg(not(feature = "cuda"))]
@@ -125,8 +132,8 @@ pub fn free_memory(device: &Device) -> Result<Option<u64>, DeviceError> {
     }
 }
 
-/// Bytes that are free on a GPU. Looks first for what the CUDA backend loads, which itself
-/// panics where it is missing.
+/// Free memory of a GPU in bytes. Looks first for the libraries that the CUDA backend loads: the
+/// backend panics where they are missing.
 #[cfg(feature = "cuda")]
 fn open_cuda(device: Device) -> Result<u64, DeviceError> {
     use crate::device::machine::{CUDA_LIBRARIES, library};

@@ -1,67 +1,67 @@
-//! What this machine has to train with: processors, memory, and NVIDIA's driver. Read, never
-//! changed.
+//! What this machine has to train with: processors, memory and NVIDIA's driver. It reads, and
+//! changes nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// What the CUDA backend loads, with what brings it.
+/// The libraries that the CUDA backend loads, with the part of CUDA that holds each.
 pub(crate) const CUDA_LIBRARIES: [(&str, &str); 2] = [
     ("libcuda.so", "driver"),
     ("libnvrtc.so", "runtime compiler (NVRTC)"),
 ];
 
-/// This machine.
+/// The hardware of this machine. Field names are those of JSON output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// The processor and memory.
-    pub cpu: Cpu,
-    /// What a CUDA device needs.
-    pub cuda: Cuda,
+    /// Processor and memory.
+    pub cpu: CpuInfo,
+    /// Driver, GPUs and libraries.
+    pub cuda: CudaInfo,
 }
 
-/// The processor and its memory.
+/// The processor and the machine's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Cpu {
-    /// Its name, where the system tells.
+pub struct CpuInfo {
+    /// The processor's model, where the system tells.
     pub name: Option<String>,
-    /// Processors that this program may use.
+    /// Logical processors that this process may use.
     pub processors: usize,
-    /// Extensions that the kernels use, those that are there.
+    /// Those of the processor's extensions that the kernels use.
     pub features: Vec<&'static str>,
-    /// Bytes of memory, or the limit that this program runs under.
+    /// Memory in bytes, or the limit of the container around this process.
     pub memory_total: Option<u64>,
-    /// Bytes that can be had without swapping.
+    /// Bytes that can be allocated without swapping.
     pub memory_available: Option<u64>,
 }
 
-/// What a CUDA device needs.
+/// What a CUDA device needs, as far as it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Cuda {
-    /// Whether this program was built with it.
+pub struct CudaInfo {
+    /// Whether this program was built with the feature `cuda`.
     pub built_in: bool,
     /// The driver's version, where one is loaded.
     pub driver: Option<String>,
-    /// GPUs that the driver shows.
+    /// Models of the GPUs that the driver shows.
     pub devices: Vec<String>,
-    /// The driver's library.
+    /// Path of the driver's library.
     pub libcuda: Option<PathBuf>,
-    /// The compiler of kernels.
+    /// Path of the runtime compiler (NVRTC).
     pub libnvrtc: Option<PathBuf>,
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Reads what this machine has; what cannot be read is missing.
     pub fn look() -> Self {
         Self {
-            cpu: Cpu::look(),
-            cuda: Cuda::look(),
+            cpu: CpuInfo::look(),
+            cuda: CudaInfo::look(),
         }
     }
 }
 
-impl Cpu {
+impl CpuInfo {
     pub(crate) fn look() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -83,7 +83,7 @@ impl Cpu {
     }
 }
 
-impl Cuda {
+impl CudaInfo {
     fn look() -> Self {
         let version = fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
         let [libcuda, libnvrtc] = CUDA_LIBRARIES.map(|(name, _)| library(name));

@@ -5,5 +5,5 @@ pub(crate) mod machine;
 mod speed;
 
 pub use choice::{Device, DeviceError, check_device, free_memory};
-pub use machine::{Cpu, Cuda, Machine};
+pub use machine::{CpuInfo, CudaInfo, Machine};
 pub use speed::product_rate;

@@ -1,21 +1,22 @@
-//! How fast a device multiplies matrices: a quick look, where a whole step would take long.
+//! How fast a device multiplies matrices: a quick measurement where a whole step takes long.
 
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, FloatDType, Tensor};
 use burn_flex::Flex;
-
-use crate::device::choice::Device;
 use fedlora_model::LlamaConfig;
 
-/// Seconds that are enough to know.
-const ENOUGH: f64 = 0.2;
-/// Repetitions that are enough, however short they are.
-const MOST: usize = 50;
+use crate::device::choice::Device;
 
-/// Floating-point operations a second of the product that a model of this shape spends most
-/// on, with so many rows, in the type that the device trains in. `None` for a device that this program was not built for.
+/// Seconds after which the measurement ends.
+const MEASURED_SECONDS: f64 = 0.2;
+/// Products after which the measurement ends, however short they are.
+const MAX_PRODUCTS: usize = 50;
+
+/// Floating-point operations a second of a `[rows, hidden]` by `[hidden, intermediate]` product,
+/// on which a model of this shape spends most time, in the type that the device trains in. `None`
+/// for a device that this program was not built for.
 pub fn product_rate(device: &Device, config: &LlamaConfig, rows: usize) -> Option<f64> {
     match device {
         Device::Cpu => Some(measure::<Flex>(
@@ -57,7 +58,7 @@ fn measure<B: Backend>(
     product();
     let begun = Instant::now();
     let mut count = 0;
-    while count < MOST && begun.elapsed().as_secs_f64() < ENOUGH {
+    while count < MAX_PRODUCTS && begun.elapsed().as_secs_f64() < MEASURED_SECONDS {
         product();
         count += 1;
     }

@@ -1,32 +1,33 @@
-//! Classification by likelihood: of all labels, the model chooses the one that it finds
-//! likeliest as the response, its end of turn included, so that a label that begins another
-//! has no advantage. Unlike generated text, this always is one of the labels.
+//! Classification by likelihood: the model chooses the label with the highest likelihood as the
+//! response. The end of the turn is part of it, so that a label that is another's prefix has no
+//! advantage. Unlike generated text, the choice is always one of the labels.
 
 use std::ops::ControlFlow;
 
-use super::EvaluationError;
-use super::labels::LabelSet;
-use super::question::Question;
-use crate::eval::metrics::{accuracy, macro_f1};
-use crate::{DecodeError, Decoder};
 use fedlora_data::TextPipeline;
 use fedlora_model::Example;
 
-/// How the labels were chosen.
+use crate::decode::sequence::{DecodeError, Decoder};
+use crate::eval::error::EvaluationError;
+use crate::eval::labels::LabelSet;
+use crate::eval::metrics::{accuracy, macro_f1};
+use crate::eval::question::Question;
+
+/// Figures of a classification.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Classification {
-    /// Records that were classified.
+    /// Number of records classified.
     pub records: usize,
-    /// Records left out: with one of the labels they are too long.
+    /// Number of records left out, too long with at least one of the labels.
     pub too_long: usize,
-    /// The share that was classified right.
+    /// Share of the records classified right, 0 to 1.
     pub accuracy: f64,
-    /// The mean of the labels' F1, over those that stand in the records or were chosen.
+    /// Mean of the labels' F1, 0 to 1, over the labels that occur in the records or were chosen.
     pub macro_f1: f64,
 }
 
-/// Classifies every question. `decoder` is without tokens. `progress` hears after each
-/// question how many are done and may stop it; then the figures are of those.
+/// Classifies every question. `decoder` must be empty. `progress` receives the number of
+/// questions done after each one and may stop; the figures are then of those.
 ///
 /// # Errors
 /// A record that the template refuses, or records that all are longer than `max_tokens`.
@@ -74,17 +75,17 @@ pub fn classify(
     })
 }
 
-/// The candidate whose counted tokens are likeliest, the first of equals. What all begin with
-/// goes through the model once.
+/// The index of the candidate whose target tokens have the highest likelihood, the first of
+/// equals. The model computes the common prefix once.
 fn likeliest(decoder: &Decoder, candidates: &[Example]) -> Result<usize, DecodeError> {
-    let shared = shared_beginning(candidates);
+    let shared = common_prefix(candidates);
     let mut prompt = decoder.fork();
     if shared > 0 {
         prompt.extend(&candidates[0].tokens()[..shared])?;
     }
     let mut best = (0, f64::NEG_INFINITY);
     for (index, candidate) in candidates.iter().enumerate() {
-        // Counted tokens of the shared beginning are equally likely for all.
+        // Target tokens of the common prefix are equally likely for all.
         let scores = prompt
             .fork()
             .log_likelihoods(&candidate.tokens()[shared..])?;
@@ -100,8 +101,8 @@ fn likeliest(decoder: &Decoder, candidates: &[Example]) -> Result<usize, DecodeE
     Ok(best.0)
 }
 
-/// How many tokens all candidates begin with, less than any has.
-fn shared_beginning(candidates: &[Example]) -> usize {
+/// Length of the common prefix in tokens, shorter than each candidate.
+fn common_prefix(candidates: &[Example]) -> usize {
     let Some(first) = candidates.first().map(Example::tokens) else {
         return 0;
     };

@@ -4,15 +4,31 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 use fedlora_adapter::Adapter;
+use fedlora_model::{Batch, Example, Llama, Lora, Passes};
 
-use crate::step::options::{Evaluation, TrainError};
-use crate::step::trainer::usable;
-use fedlora_model::Example;
-use fedlora_model::{Batch, Llama, Lora, Passes};
+use crate::step::error::TrainError;
+use crate::step::examples::usable;
 
-/// Rows of a batch, unless one example has more.
+/// Held-out figures, over all target tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss in nats a target token.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Target tokens scored.
+    pub tokens: usize,
+    /// Share of target tokens to which the model gives the highest probability, 0 to 1.
+    pub token_accuracy: f64,
+}
+
+/// Tokens of a batch, unless one example has more.
 pub(crate) const POSITIONS: usize = 2048;
 
+/// `adapter` on the model's device.
+///
+/// # Errors
+/// [`TrainError::Lora`] for an adapter made for another model.
 pub(crate) fn place<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
@@ -24,8 +40,12 @@ pub(crate) fn place<B: Passes>(
         .map_err(TrainError::from)
 }
 
-/// Scores the counted tokens. Examples are taken by length, so that tasks are alike.
-/// `progress` hears how many examples are done and may stop it; then the score is of those.
+/// Scores the target tokens of `examples`, shortest examples first, so that batches need little
+/// padding. `progress` receives the number of examples done and may stop the evaluation; the
+/// figures are then of those.
+///
+/// # Errors
+/// No usable example, an adapter made for another model, or a loss that is not finite.
 pub(crate) fn evaluate<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
@@ -70,6 +90,9 @@ pub(crate) fn evaluate<B: Passes>(
 }
 
 /// The logits after each token, `[tokens, vocab]` row by row.
+///
+/// # Errors
+/// [`TrainError::Token`], [`TrainError::Positions`], or an adapter made for another model.
 pub(crate) fn logits<B: Passes>(
     model: &Llama<B>,
     adapter: Option<&Adapter>,
@@ -80,11 +103,11 @@ pub(crate) fn logits<B: Passes>(
     if let Some(&got) = tokens.iter().find(|&&id| id as usize >= vocab) {
         return Err(TrainError::Token { got, vocab });
     }
-    if tokens.is_empty() || tokens.len() > model.config().max_position_embeddings {
-        return Err(TrainError::Option {
-            option: "tokens",
-            got: tokens.len().to_string(),
-            expected: "at least one, and no more than the model's positions",
+    let positions = model.config().max_position_embeddings;
+    if tokens.is_empty() || tokens.len() > positions {
+        return Err(TrainError::Positions {
+            got: tokens.len(),
+            positions,
         });
     }
     let hidden: Tensor<B, 2> = B::hidden(model, lora.as_ref(), &Batch::of_tokens(tokens));

@@ -1,19 +1,20 @@
-//! Closed sets of responses.
+//! Closed sets of responses, for classification.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::question::Question;
+use crate::eval::question::Question;
+use crate::remedy::Remedy;
 
-/// Most labels that are taken for a closed set unasked.
-const MOST_LABELS: usize = 20;
-/// Longest label that is taken for one unasked, in characters.
-const LONGEST_LABEL: usize = 40;
-/// Records that each label must have on average to be taken for one unasked.
-const RECORDS_EACH: usize = 3;
+/// Largest set that is detected.
+const MAX_LABELS: usize = 20;
+/// Longest label in a set that is detected, in characters.
+const MAX_LABEL_CHARS: usize = 40;
+/// Fewest records for each label, on average, in a set that is detected.
+const MIN_RECORDS_EACH: usize = 3;
 
-/// The responses that there are to choose from, at least two, and which each record has.
-/// `Debug` shows their number only.
+/// At least two responses to choose from, and the index of each record's own. `Debug` shows
+/// their number only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LabelSet {
     labels: Vec<String>,
@@ -32,7 +33,7 @@ impl fmt::Debug for LabelSet {
 }
 
 impl LabelSet {
-    /// The set of all responses, whatever they are, in alphabetical order. White space around
+    /// The set of all responses in alphabetical order. White space around
     /// a response is not part of its label.
     ///
     /// # Errors
@@ -64,15 +65,15 @@ impl LabelSet {
     pub fn detect(questions: &[Question]) -> Option<Self> {
         let set = Self::of_responses(questions).ok()?;
         let short = |label: &String| {
-            label.chars().count() <= LONGEST_LABEL && !label.contains(['\n', '\r'])
+            label.chars().count() <= MAX_LABEL_CHARS && !label.contains(['\n', '\r'])
         };
-        let closed = set.labels.len() <= MOST_LABELS
-            && questions.len() >= RECORDS_EACH * set.labels.len()
+        let closed = set.labels.len() <= MAX_LABELS
+            && questions.len() >= MIN_RECORDS_EACH * set.labels.len()
             && set.labels.iter().all(short);
         closed.then_some(set)
     }
 
-    /// A set given by hand.
+    /// A set that the caller names, in the order given.
     ///
     /// # Errors
     /// Fewer than two labels, an empty or repeated one, or a record with another response.
@@ -103,38 +104,45 @@ impl LabelSet {
         })
     }
 
-    /// The labels.
+    /// The distinct labels.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
-    /// Each question's label, as a place in [`labels`](Self::labels).
+    /// Each question's label, as an index into [`labels`](Self::labels).
     pub fn truth(&self) -> &[usize] {
         &self.truth
     }
 }
 
-/// Responses that are no closed set.
+/// Responses or labels that make no [`LabelSet`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
-    /// Nothing to choose from.
+    /// All records have one response.
     #[error(
-        "every response is the same ({records} in all): classification needs at least two \
-         different ones, or --labels that name the others"
+        "all {records} records have the same response: classification needs at least two \
+         different labels"
     )]
     Few {
-        /// Records given.
+        /// Number of records.
         records: usize,
     },
-    /// Labels that cannot be told apart.
-    #[error("--labels needs at least two different labels, none of them empty")]
+    /// Named labels that are too few, empty or repeated.
+    #[error("a label set needs at least two different labels, none of them empty")]
     Given,
-    /// A response that is not among the labels.
-    #[error("{place}: the response is none of --labels (so in {count} of the records)")]
+    /// A response that is not among the named labels.
+    #[error("{place}: the response is none of the labels (so in {count} of the records)")]
     Other {
-        /// The first such record.
+        /// File and line of the first such record.
         place: String,
-        /// How many there are.
+        /// Number of such records.
         count: usize,
     },
+}
+
+impl LabelError {
+    /// What a caller can change so that records can be classified.
+    pub fn remedy(&self) -> Option<Remedy> {
+        Some(Remedy::NameLabels)
+    }
 }

@@ -1,10 +1,12 @@
-//! A record as a question with its reference: all turns before the assistant's last, and that.
+//! A record as a question: the turns before the assistant's last, with that turn as reference.
 
 use std::fmt;
 
 use fedlora_data::{Content, Dataset, Record, Turn};
 
-/// A record's prompt and the response that it should have.
+use crate::remedy::Remedy;
+
+/// A record's prompt and its reference response. `Debug` shows neither.
 #[derive(Clone)]
 pub struct Question {
     turns: Vec<Turn>,
@@ -19,7 +21,7 @@ impl fmt::Debug for Question {
 }
 
 impl Question {
-    /// One for each record.
+    /// A question for each record.
     ///
     /// # Errors
     /// [`QuestionError`] for the first record without a response at its end.
@@ -57,36 +59,43 @@ impl Question {
         turns
     }
 
-    /// The response that stands in the record.
+    /// The reference: the response in the record.
     pub fn reference(&self) -> &str {
         &self.reference
     }
 
-    /// Where the record stands.
+    /// File and line of the record.
     pub fn place(&self) -> &str {
         &self.place
     }
 }
 
-/// A record that asks nothing.
+/// A record without a response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuestionError {
-    /// Plain text.
+    /// The record is plain text.
     #[error(
         "{place}: a record of plain text has no response to compare with: give chat, Alpaca or \
-         Dolly records, or evaluate the loss alone (--task loss)"
+         Dolly records"
     )]
     Text {
-        /// Which record.
+        /// File and line of the record.
         place: String,
     },
-    /// A chat that the assistant does not end.
+    /// The record is a chat that the assistant does not end.
     #[error(
         "{place}: the last turn is not the assistant's, so that there is no response to compare \
-         with: end the chat with one, or evaluate the loss alone (--task loss)"
+         with: end the chat with one"
     )]
     NoResponse {
-        /// Which record.
+        /// File and line of the record.
         place: String,
     },
+}
+
+impl QuestionError {
+    /// What a caller can change: the loss needs no response.
+    pub fn remedy(&self) -> Option<Remedy> {
+        Some(Remedy::LossOnly)
+    }
 }

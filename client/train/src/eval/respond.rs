@@ -1,46 +1,49 @@
 //! Free text: greedy responses compared with the references by ROUGE and BLEU.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
-use super::EvaluationError;
-use super::question::Question;
-use crate::Decoder;
-use crate::decode::{Finish, GenerateOptions, Sampling, generate};
-use crate::eval::metrics::{Bleu, Rouge, corpus_bleu};
 use fedlora_data::TextPipeline;
 
-/// How the responses compare with the references.
+use crate::decode::generate::{Finish, GenerateOptions, generate};
+use crate::decode::sampling::Sampling;
+use crate::decode::sequence::Decoder;
+use crate::eval::error::EvaluationError;
+use crate::eval::metrics::{Bleu, Rouge, corpus_bleu};
+use crate::eval::question::Question;
+
+/// Figures of generated responses beside their references.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Responses {
-    /// Records that were answered.
+    /// Number of records answered.
     pub records: usize,
-    /// Records left out: their prompts leave no room for a response.
+    /// Number of records left out, whose prompts leave no room for a response.
     pub too_long: usize,
-    /// Responses that were cut at the limit.
+    /// Number of responses that the model did not end itself.
     pub cut: usize,
-    /// Tokens generated.
+    /// Tokens generated in all.
     pub tokens: usize,
-    /// Mean F-measure by single words.
+    /// Mean F-measure of ROUGE-1, over single words, 0 to 1.
     pub rouge1: f64,
-    /// Mean F-measure by pairs of words.
+    /// Mean F-measure of ROUGE-2, over pairs of words, 0 to 1.
     pub rouge2: f64,
-    /// Mean F-measure by the longest common subsequence.
+    /// Mean F-measure of ROUGE-L, over the longest common subsequence, 0 to 1.
     pub rouge_l: f64,
-    /// Of all responses as one corpus.
+    /// BLEU of all responses as one corpus.
     pub bleu: Bleu,
 }
 
-/// Answers every question with at most `max_new` tokens. `decoder` is without tokens.
-/// `progress` hears after each question how many are done and may stop it; then the figures
-/// are of those.
+/// Answers every question greedily with at most `max_new` tokens. `decoder` must be empty.
+/// `progress` receives the number of questions done after each one and may stop; the figures are
+/// then of those.
 ///
 /// # Errors
-/// A record that the template refuses, or prompts that all leave no room.
+/// A record that the template refuses, or prompts of which none leaves room for a response.
 pub fn respond(
     decoder: &Decoder,
     pipeline: &TextPipeline,
     questions: &[Question],
-    max_new: usize,
+    max_new: NonZeroUsize,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Responses, EvaluationError> {
     let options = GenerateOptions {

@@ -1,5 +1,6 @@
 //! Classification and free text on the embedded base.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -10,6 +11,8 @@ use super::*;
 use crate::eval::metrics::{Rouge, accuracy, corpus_bleu, macro_f1};
 use crate::{Device, Engine};
 use fedlora_data::{Dataset, TextPipeline};
+
+const MAX_NEW: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
 static BASE: LazyLock<(Engine, TextPipeline)> = LazyLock::new(|| {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/base");
@@ -125,9 +128,9 @@ fn given_labels_must_cover_the_responses() {
 fn responses_are_scored_as_the_metrics_do() {
     let questions = questions(&["The weakness is severe.", "It is not."]);
     let decoder = BASE.0.decoder(None).unwrap();
-    let made = respond(&decoder, &BASE.1, &questions, 8, &mut on).unwrap();
+    let made = respond(&decoder, &BASE.1, &questions, MAX_NEW, &mut on).unwrap();
     let options = crate::decode::GenerateOptions {
-        max_tokens: 8,
+        max_tokens: MAX_NEW,
         sampling: crate::decode::Sampling::Greedy,
         ends: BASE.1.end_tokens().collect(),
         stops: Vec::new(),

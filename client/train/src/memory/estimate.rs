@@ -1,20 +1,18 @@
-//! What a training will take, computed before it: bytes of memory, and operations a token.
-//! On the CPU, the bytes were found to be within an eighth of the measured peak (docs/PERFORMANCE.md).
+//! What a training takes, estimated before it begins: bytes of memory, and operations a token.
+//! On the CPU, the bytes are within an eighth of the measured peak (`docs/PERFORMANCE.md`).
 //!
 //! Counts follow what the passes hold: weights once; an adapter with its gradients and
 //! AdamW's two moments; for each block and row (token) what its backward pass needs; and the
 //! logits of a part of the rows. Attention's scores are held for a chunk of queries at most.
 
-use fedlora_adapter::{LoraConfig, Target};
-use serde::Serialize;
-
-use crate::device::choice::Device;
-use crate::eval::held_out::POSITIONS;
-use fedlora_model::Example;
+use fedlora_adapter::Target;
 use fedlora_model::ops::{CHUNK, QUERIES};
 use fedlora_model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
+use serde::Serialize;
 
-/// Most logits that are held at a time on the CPU.
+use crate::memory::workload::Workload;
+
+/// Largest number of logits that are held at a time on the CPU.
 const LOGITS: u64 = 8 << 20;
 /// Bytes of an adapter's weight on the CPU: itself, its gradient and AdamW's two moments; twice
 /// in the adapter that the training began with; and what a checkpoint takes to be written.
@@ -25,110 +23,16 @@ const ADAPTER_ON_GPU: u64 = 20;
 const PROGRAM: (u64, u64) = (60 << 20, 1 << 10);
 /// The backend's kernels and libraries on a GPU.
 const PROGRAM_ON_GPU: u64 = 256 << 20;
-/// Of all that is held, what allocators hold besides: a twentieth, or a tenth on a GPU.
+/// Allocators hold one part in so many on top.
 const SLACK: u64 = 20;
 const SLACK_ON_GPU: u64 = 10;
 
-/// What is to be trained.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Workload {
-    /// The adapter's rank.
-    pub rank: usize,
-    /// The layers that it adapts.
-    pub targets: Vec<Target>,
-    /// Tokens of the largest batch.
-    pub rows: usize,
-    /// Keys that a token attends to, on average.
-    pub context: f64,
-    /// The share of tokens whose prediction counts.
-    pub counted: f64,
-    /// Bytes of a weight as it is computed with, and of an activation: 4 for `f32`, 2 for `bf16`.
-    pub float: usize,
-    /// Whether autodiff makes the backward pass, which keeps more than the one by hand.
-    pub autodiff: bool,
-    /// Whether inputs of the adapter are dropped out.
-    pub dropout: bool,
-    /// Threads that compute.
-    pub threads: usize,
-    /// Tokens of the largest batch that is scored and not trained on.
-    pub scored: usize,
-}
-
-impl Workload {
-    /// An adapter's training on a base that is held as `kind`, with nothing to compute yet.
-    pub fn of(lora: &LoraConfig, device: Device, kind: WeightKind) -> Self {
-        Self {
-            rank: lora.rank(),
-            targets: lora.targets().iter().copied().collect(),
-            dropout: lora.dropout() > 0.0,
-            ..Self::on(device, kind)
-        }
-    }
-
-    /// The same on a base that is held otherwise.
-    pub(crate) fn with_kind(&self, device: Device, kind: WeightKind) -> Self {
-        Self {
-            float: Self::on(device, kind).float,
-            ..self.clone()
-        }
-    }
-
-    fn on(device: Device, kind: WeightKind) -> Self {
-        let gpu = matches!(device, Device::Cuda(_));
-        Self {
-            rank: 0,
-            targets: Vec::new(),
-            rows: 0,
-            context: 0.0,
-            counted: 0.0,
-            float: if gpu && kind != WeightKind::F32 { 2 } else { 4 },
-            autodiff: gpu,
-            dropout: false,
-            threads: rayon::current_num_threads(),
-            scored: 0,
-        }
-    }
-
-    /// With held-out examples, which are scored in batches of their own.
-    pub fn with_held_out(self, examples: &[Example], max_tokens: usize) -> Self {
-        let lengths = examples.iter().map(|example| example.tokens().len());
-        let lengths = lengths.map(|length| length.min(max_tokens));
-        let longest = lengths.clone().max().unwrap_or(0);
-        Self {
-            scored: lengths.sum::<usize>().min(POSITIONS.max(longest)),
-            ..self
-        }
-    }
-
-    /// With the largest batch that could come of so many of these examples, each cut at
-    /// `max_tokens`, and their average token.
-    pub fn with_examples(self, examples: &[Example], batch: usize, max_tokens: usize) -> Self {
-        let mut lengths: Vec<_> = examples
-            .iter()
-            .map(|example| example.tokens().len().min(max_tokens))
-            .collect();
-        lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
-        let tokens: usize = lengths.iter().sum();
-        let counted: usize = examples.iter().map(Example::counted).sum();
-        let pairs: f64 = lengths
-            .iter()
-            .map(|&n| n as f64 * (n as f64 + 1.0) / 2.0)
-            .sum();
-        Self {
-            rows: lengths.iter().take(batch).sum(),
-            context: pairs / tokens.max(1) as f64,
-            counted: counted as f64 / tokens.max(1) as f64,
-            ..self
-        }
-    }
-}
-
-/// Bytes and operations of a training.
+/// Bytes and operations of a training. Field names are those of JSON output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
-    /// Weights of the base.
+    /// Number of the base's weights.
     pub parameters: u64,
-    /// Weights of the adapter.
+    /// Number of the adapter's weights.
     pub adapter_parameters: u64,
     /// Bytes of the base's weights, by how they are held.
     pub weights: WeightBytes,
@@ -136,39 +40,39 @@ pub struct Estimate {
     pub adapter: u64,
     /// Bytes kept for the backward pass.
     pub activations: u64,
-    /// The same with `--memory low`.
+    /// Bytes kept with activation checkpointing.
     pub activations_low: u64,
-    /// Bytes that one block's passes and the loss take besides.
+    /// Bytes that one block's passes and the loss take on top.
     pub working: u64,
-    /// Bytes that scoring held-out records takes, between steps.
+    /// Bytes that scoring held-out examples takes between steps.
     pub scoring: u64,
-    /// Bytes that 8-bit and 4-bit weights take where they are unpacked; little on the CPU.
+    /// Bytes that 8-bit and 4-bit weights take while unpacked; 0 on the CPU.
     pub unpacked: u64,
-    /// Bytes of the program itself.
+    /// Bytes of the program and its libraries.
     pub program: u64,
     #[serde(skip)]
     autodiff: bool,
     /// Floating-point operations a token, forward and backward.
     pub operations: f64,
-    /// The same with `--memory low`.
+    /// The same with activation checkpointing.
     pub operations_low: f64,
 }
 
 /// Bytes of the base's weights, by how they are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct WeightBytes {
-    /// 32 bits a weight.
+    /// Bytes at 32 bits a weight.
     pub f32: u64,
-    /// 16 bits a weight.
+    /// Bytes at 16 bits a weight.
     pub bf16: u64,
-    /// 8 bits and scales.
+    /// Bytes at 8 bits a weight, with scales.
     pub q8: u64,
-    /// 4 bits and scales.
+    /// Bytes at 4 bits a weight, with scales.
     pub q4: u64,
 }
 
 impl WeightBytes {
-    /// Those of a kind.
+    /// Bytes of the weights held as `kind`.
     pub fn of(&self, kind: WeightKind) -> u64 {
         match kind {
             WeightKind::F32 => self.f32,
@@ -180,7 +84,7 @@ impl WeightBytes {
 }
 
 impl Estimate {
-    /// Computes it.
+    /// Estimates a training of `workload` on a model of shape `config`.
     pub fn of(config: &LlamaConfig, workload: &Workload) -> Self {
         let tensors = config.tensors();
         let count = |shape: &[usize]| shape.iter().product::<usize>();
@@ -297,10 +201,10 @@ impl Estimate {
         }
     }
 
-    /// Bytes of the whole training.
+    /// Bytes of the whole training, with weights held as `kind`.
     pub fn total(&self, kind: WeightKind, memory: Memory) -> u64 {
         let packed = matches!(kind, WeightKind::Int8 | WeightKind::Int4);
-        // Autodiff goes through packed weights block by block, whatever was asked for.
+        // Autodiff always checkpoints activations over packed weights.
         let activations = match memory {
             Memory::Normal if !(packed && self.autodiff) => self.activations,
             _ => self.activations_low,

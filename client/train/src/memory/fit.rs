@@ -1,30 +1,31 @@
-//! Whether a training fits into a device's memory, and what would fit where it does not.
+//! Whether a training fits into a device's memory, and which changes make it fit.
 
-use std::fmt;
-
-use crate::device::choice::Device;
-use crate::memory::estimate::{Estimate, Workload};
 use fedlora_model::{LlamaConfig, Memory, WeightKind};
 
-/// A training whose need of memory can be computed with other settings.
+use crate::device::choice::Device;
+use crate::memory::estimate::Estimate;
+use crate::memory::workload::Workload;
+use crate::remedy::{MemorySaving, Remedy};
+
+/// A training whose memory can be estimated, with these settings and with others.
 #[derive(Debug, Clone)]
-pub struct Plan<'a> {
-    /// The model.
+pub struct MemoryPlan<'a> {
+    /// Shape of the model.
     pub config: &'a LlamaConfig,
-    /// Where it is to run.
+    /// The device that it runs on.
     pub device: Device,
-    /// What is computed at a time.
+    /// What a step computes.
     pub workload: Workload,
-    /// Examples of a batch; `None` where they are not the caller's to choose.
+    /// Examples of a batch; `None` where the caller cannot choose their number.
     pub batch: Option<usize>,
-    /// How the base is held.
+    /// How the base's weights are held.
     pub kind: WeightKind,
-    /// What is kept for the backward pass.
+    /// What the forward pass keeps for the backward pass.
     pub memory: Memory,
 }
 
-impl Plan<'_> {
-    /// Bytes that it takes.
+impl MemoryPlan<'_> {
+    /// Bytes that the training takes.
     pub fn bytes(&self) -> u64 {
         Estimate::of(self.config, &self.workload).total(self.kind, self.memory)
     }
@@ -36,10 +37,10 @@ impl Plan<'_> {
             .of(self.kind)
     }
 
-    /// Refuses a plan that takes more than `available` bytes, with what would take less.
+    /// Refuses a plan that takes more than `available` bytes.
     ///
     /// # Errors
-    /// [`DoesNotFit`].
+    /// [`DoesNotFit`], whose [`remedy`](DoesNotFit::remedy) names plans that take less.
     pub fn check(&self, available: u64) -> Result<(), DoesNotFit> {
         let needed = self.bytes();
         if needed <= available {
@@ -49,13 +50,13 @@ impl Plan<'_> {
             device: self.device,
             needed,
             available,
-            advice: self.advice(available),
+            savings: self.savings(available),
             own: self.batch.is_some(),
         })
     }
 
-    /// The least changes that make it fit: each alone, or all together where none does alone.
-    fn advice(&self, available: u64) -> Vec<Advice> {
+    /// The mildest changes that make it fit: each alone, or all together where none does alone.
+    fn savings(&self, available: u64) -> Vec<MemorySaving> {
         let low = (self.memory != Memory::Low).then(|| Self {
             memory: Memory::Low,
             ..self.clone()
@@ -91,20 +92,12 @@ impl Plan<'_> {
             .collect()
     }
 
-    /// What to change in the command for another plan.
-    fn change(&self, plan: &Self) -> Advice {
-        let mut options = Vec::new();
-        if plan.memory != self.memory {
-            options.push("--memory low".to_owned());
-        }
-        if plan.kind != self.kind {
-            options.push(format!("--base-dtype {}", plan.kind));
-        }
-        if let Some(batch) = plan.batch.filter(|_| plan.batch != self.batch) {
-            options.push(format!("--batch {batch}"));
-        }
-        Advice {
-            options: options.join(" "),
+    /// What turns this plan into another.
+    fn change(&self, plan: &Self) -> MemorySaving {
+        MemorySaving {
+            activation_checkpointing: plan.memory != self.memory,
+            base_kind: (plan.kind != self.kind).then_some(plan.kind),
+            batch: plan.batch.filter(|_| plan.batch != self.batch),
             needed: plan.bytes(),
         }
     }
@@ -133,54 +126,38 @@ impl Plan<'_> {
     }
 }
 
-/// A change of the command that makes a training fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Advice {
-    options: String,
-    needed: u64,
-}
-
-/// A training that takes more memory than there is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A run that takes more memory than the device has free.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this training takes about {:.1} GiB of memory, {device} has {:.1} GiB free",
+    gib(*needed), gib(*available)
+)]
 pub struct DoesNotFit {
-    device: Device,
-    needed: u64,
-    available: u64,
-    advice: Vec<Advice>,
+    /// The device that it was to run on.
+    pub device: Device,
+    /// Bytes that it takes.
+    pub needed: u64,
+    /// Bytes that are free.
+    pub available: u64,
+    savings: Vec<MemorySaving>,
     /// Whether length and number of the examples are the caller's to choose.
     own: bool,
 }
 
-impl fmt::Display for DoesNotFit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        write!(
-            f,
-            "this training takes about {:.1} GiB of memory, {} has {:.1} GiB free: ",
-            gib(self.needed),
-            self.device,
-            gib(self.available)
-        )?;
-        for (index, advice) in self.advice.iter().enumerate() {
-            let join = if index == 0 { "use " } else { ", or " };
-            write!(
-                f,
-                "{join}{} ({:.1} GiB)",
-                advice.options,
-                gib(advice.needed)
-            )?;
-        }
-        let more = match (self.own, self.advice.is_empty()) {
-            (true, true) => "cut the examples at a smaller --seq",
-            (true, false) => ", or cut the examples at a smaller --seq",
-            (false, true) => "no option makes it fit",
-            (false, false) => "",
-        };
-        write!(f, "{more}; --ignore-memory tries it all the same")
+impl DoesNotFit {
+    /// What makes it fit: the mildest change of each kind that does by itself, otherwise all of
+    /// them together, otherwise nothing.
+    pub fn remedy(&self) -> Option<Remedy> {
+        Some(Remedy::LessMemory {
+            savings: self.savings.clone(),
+            shorter_examples: self.own,
+        })
     }
 }
 
-impl std::error::Error for DoesNotFit {}
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
 
 #[cfg(test)]
 mod tests {
@@ -190,11 +167,11 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn plan(config: &LlamaConfig) -> Plan<'_> {
+    fn plan(config: &LlamaConfig) -> MemoryPlan<'_> {
         let lora = LoraConfig::new(16, 32.0, 0.0, Target::ALL).unwrap();
         let device = Device::Cuda(0);
         let kind = WeightKind::Bf16;
-        Plan {
+        MemoryPlan {
             config,
             device,
             workload: Workload {
@@ -222,30 +199,62 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("cuda:0 has 24.0 GiB free"), "{text}");
         assert!(error.needed > 24 * GIB);
-        for advice in &error.advice {
-            assert!(advice.needed <= 24 * GIB, "{text}");
+        for saving in &error.savings {
+            assert!(saving.needed <= 24 * GIB, "{text}");
         }
-        assert!(!error.advice.is_empty(), "{text}");
+        assert!(!error.savings.is_empty(), "{text}");
     }
 
     #[test]
-    fn advice_is_what_fits() {
+    fn savings_are_what_fits() {
         let config = llama_3_8b();
         let plan = plan(&config);
         let needed = plan.bytes();
         plan.check(needed).expect("exactly enough");
         // A little too little: the mildest change does, and every kind of change is offered.
         let error = plan.check(needed - 1).unwrap_err();
-        let options: Vec<_> = error.advice.iter().map(|a| a.options.as_str()).collect();
-        assert_eq!(options, ["--memory low", "--batch 4", "--base-dtype q8"]);
+        let needed: Vec<_> = error.savings.iter().map(|saving| saving.needed).collect();
+        let none = MemorySaving {
+            activation_checkpointing: false,
+            base_kind: None,
+            batch: None,
+            needed: 0,
+        };
+        let alone = [
+            MemorySaving {
+                activation_checkpointing: true,
+                needed: needed[0],
+                ..none
+            },
+            MemorySaving {
+                batch: Some(4),
+                needed: needed[1],
+                ..none
+            },
+            MemorySaving {
+                base_kind: Some(WeightKind::Int8),
+                needed: needed[2],
+                ..none
+            },
+        ];
+        let remedy = Remedy::LessMemory {
+            savings: alone.to_vec(),
+            shorter_examples: true,
+        };
+        assert_eq!(error.remedy(), Some(remedy));
         // Very little: only all of it together.
         let error = plan.check(12 * GIB).unwrap_err();
-        let text = error.to_string();
-        assert_eq!(error.advice.len(), 1, "{text}");
-        assert!(text.contains("--memory low --base-dtype q4"), "{text}");
+        let [saving] = error.savings.as_slice() else {
+            panic!("{:?}", error.savings);
+        };
+        assert!(saving.activation_checkpointing, "{saving:?}");
+        assert_eq!(saving.base_kind, Some(WeightKind::Int4));
         // Nothing helps.
         let error = plan.check(GIB).unwrap_err();
-        assert!(error.advice.is_empty());
-        assert!(error.to_string().contains("GiB free: cut the examples"));
+        let remedy = Remedy::LessMemory {
+            savings: Vec::new(),
+            shorter_examples: true,
+        };
+        assert_eq!(error.remedy(), Some(remedy));
     }
 }

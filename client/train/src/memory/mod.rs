@@ -1,6 +1,9 @@
-//! The memory that a training takes, computed before it begins, and what would make it fit.
+//! Memory and operations of a training, estimated before it begins, and what makes it fit.
 
-pub mod estimate;
+pub(crate) mod estimate;
 pub(crate) mod fit;
+pub(crate) mod workload;
 
-pub use fit::{DoesNotFit, Plan};
+pub use estimate::{Estimate, WeightBytes};
+pub use fit::{DoesNotFit, MemoryPlan};
+pub use workload::Workload;

@@ -1,4 +1,4 @@
-//! Checkpoints of a training: one file each, whole or not at all, the newest two kept.
+//! Checkpoints of a run: a file each, written atomically; the newest two are kept.
 //!
 //! A file is a safetensors file with the trained factors, both of AdamW's moments and the best
 //! factors so far; everything else is JSON in its metadata, with a digest over all of it.
@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_adapter::Layout;
-use fedlora_adapter::tensors::{self, TensorFileError};
+use fedlora_adapter::tensors;
 use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::DigestWriter;
 use fedlora_common::files::{self, Access};
@@ -18,89 +18,35 @@ use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
+use crate::run::checkpoint_error::CheckpointError;
+use crate::run::figures::Figures;
 use crate::run::spec::RunSpec;
 use crate::step::order::Position;
 use crate::step::trainer::TrainerState;
 
-/// Checkpoints that are kept: a second one in case the newest cannot be read.
+/// Checkpoints that are kept; the second one in case the newest is damaged.
 const KEPT: usize = 2;
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
-const MOST_BYTES: u64 = 64 << 30;
+const MAX_BYTES: u64 = 64 << 30;
 const STATE: &str = "fedlora_state";
 const DIGEST: &str = "fedlora_digest";
 const SCHEMA: u32 = 1;
 
-/// A held-out score at a step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scored {
-    /// Steps done then.
-    pub step: usize,
-    /// Mean loss in nats a counted token.
-    #[serde(with = "exact")]
-    pub loss: f64,
-}
-
-/// A training's figures so far.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Figures {
-    /// Tokens computed, repetitions included.
-    pub tokens: u64,
-    /// Those whose prediction counted.
-    pub counted_tokens: u64,
-    /// Sum of the counted tokens' losses in nats.
-    #[serde(with = "exact")]
-    pub loss_sum: f64,
-    /// The last step's mean loss.
-    #[serde(with = "exact")]
-    pub last_loss: f64,
-    /// Seconds in optimizer steps.
-    #[serde(with = "exact")]
-    pub step_seconds: f64,
-    /// Seconds in all, evaluations and checkpoints included.
-    #[serde(with = "exact")]
-    pub seconds: f64,
-    /// The latest held-out score.
-    pub scored: Option<Scored>,
-    /// The best held-out score.
-    pub best: Option<Scored>,
-    /// Scores since the best.
-    pub since_best: usize,
-    /// Whether the last step ended a pass over the data.
-    pub pass_ended: bool,
-}
-
-/// Numbers as text: what is read is bit for bit what was written, which JSON's own numbers do
-/// not promise.
-mod exact {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// A training put away.
+/// A run saved between two steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// What training it is.
+    /// All that the run's result depends on.
     pub spec: RunSpec,
-    /// What the next steps depend on.
+    /// All that the next steps depend on.
     pub state: TrainerState,
     /// The figures so far.
     pub figures: Figures,
-    /// The values of the trained factors with the best held-out score.
+    /// The trained factors' values at the best held-out score, if there is one.
     pub best: Option<Vec<f32>>,
 }
 
-/// What of a checkpoint is not tensors.
+/// The part of a checkpoint that is not tensors, as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -111,7 +57,7 @@ struct Header {
     figures: Figures,
 }
 
-/// A folder of checkpoints.
+/// A folder of one run's checkpoints.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     folder: PathBuf,
@@ -119,25 +65,26 @@ pub struct Checkpoints {
 
 /// The newest checkpoint that can be read.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundCheckpoint {
     /// The checkpoint.
     pub checkpoint: Checkpoint,
-    /// Its file.
+    /// The file that holds it.
     pub path: PathBuf,
-    /// Newer ones that cannot be read, and why.
+    /// Why newer ones cannot be read, newest first.
     pub damaged: Vec<CheckpointError>,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `folder`, which need not be there yet.
+    /// The checkpoints in `folder`, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    /// Writes a checkpoint of a training of `part`, then removes all but the newest two.
+    /// Writes a checkpoint whose factors have the layout `part`, then removes all but the newest
+    /// two.
     ///
     /// # Errors
-    /// Where it cannot be written, a full disk for one; those before it are still there.
+    /// [`CheckpointError::Write`], for instance on a full disk. Earlier checkpoints stay.
     pub fn write(
         &self,
         part: &Layout,
@@ -162,13 +109,13 @@ impl Checkpoints {
     /// Reads the newest checkpoint that can be read; `None` where there is none at all.
     ///
     /// # Errors
-    /// [`CheckpointError::AllDamaged`] where there are some and none can be read.
-    pub fn newest(&self, part: &Layout) -> Result<Option<Found>, CheckpointError> {
+    /// [`CheckpointError::AllDamaged`] where none of several can be read.
+    pub fn newest(&self, part: &Layout) -> Result<Option<FoundCheckpoint>, CheckpointError> {
         let mut damaged = Vec::new();
         for path in self.files()?.into_iter().rev() {
             match get(&path, part) {
                 Ok(checkpoint) => {
-                    return Ok(Some(Found {
+                    return Ok(Some(FoundCheckpoint {
                         checkpoint,
                         path,
                         damaged,
@@ -185,18 +132,18 @@ impl Checkpoints {
         }
     }
 
-    /// Whether there is none, readable or not.
+    /// Whether there are none, readable or not.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// [`CheckpointError::Folder`] for a folder that cannot be read.
     pub fn is_empty(&self) -> Result<bool, CheckpointError> {
         Ok(self.files()?.is_empty())
     }
 
-    /// Removes all of them.
+    /// Removes all checkpoints.
     ///
     /// # Errors
-    /// Where a file cannot be removed.
+    /// [`CheckpointError::Folder`] for a file that cannot be removed.
     pub fn remove(&self) -> Result<(), CheckpointError> {
         match fs::remove_dir_all(&self.folder) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.unreadable(source)),
@@ -219,13 +166,13 @@ impl Checkpoints {
                 files.push(path);
             }
         }
-        // Steps stand in the names with leading zeros.
+        // Names hold steps with leading zeros.
         files.sort();
         Ok(files)
     }
 
-    /// Leaves `newest` and those before it that are kept. Later ones can only be such that
-    /// could not be read.
+    /// Keeps `newest` and the last ones before it. Later ones are removed: had they been readable,
+    /// the run would have resumed from them.
     fn prune(&self, newest: &Path) -> io::Result<()> {
         let files = self
             .files()
@@ -238,7 +185,7 @@ impl Checkpoints {
         }
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            // Left by a program that was ended while it wrote.
+            // Left by a process that ended while it wrote.
             if path.extension().is_some_and(|end| end == "tmp") {
                 fs::remove_file(path)?;
             }
@@ -254,7 +201,7 @@ impl Checkpoints {
     }
 }
 
-/// The tensors of a checkpoint: group, values.
+/// The tensors of a checkpoint, as prefixes of their names with values.
 fn groups(checkpoint: &Checkpoint) -> Vec<(&'static str, &[f32])> {
     let state = &checkpoint.state;
     let mut groups: Vec<(_, &[f32])> = vec![
@@ -268,7 +215,7 @@ fn groups(checkpoint: &Checkpoint) -> Vec<(&'static str, &[f32])> {
     groups
 }
 
-/// Writes the file to the disk.
+/// Writes a checkpoint file.
 fn put(path: &Path, part: &Layout, checkpoint: &Checkpoint) -> io::Result<()> {
     let header = Header {
         schema_version: SCHEMA,
@@ -311,9 +258,9 @@ fn begin_digest(header: &str) -> DigestWriter {
     writer
 }
 
-/// Reads a file with all its checks.
+/// Reads a checkpoint file and checks layout, version and digest.
 fn get(path: &Path, part: &Layout) -> Result<Checkpoint, CheckpointError> {
-    let bytes = tensors::read_bounded(path, MOST_BYTES)?;
+    let bytes = tensors::read_bounded(path, MAX_BYTES)?;
     let damaged = |what: &'static str| CheckpointError::Damaged {
         path: path.to_owned(),
         what,
@@ -323,10 +270,10 @@ fn get(path: &Path, part: &Layout) -> Result<Checkpoint, CheckpointError> {
     let metadata = metadata
         .metadata()
         .as_ref()
-        .ok_or_else(|| damaged("it is no checkpoint"))?;
+        .ok_or_else(|| damaged("it is not a checkpoint"))?;
     let [header, digest] = [STATE, DIGEST].map(|key| metadata.get(key));
     let (Some(header), Some(digest)) = (header, digest) else {
-        return Err(damaged("it is no checkpoint"));
+        return Err(damaged("it is not a checkpoint"));
     };
     let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
     let mut writer = begin_digest(header);
@@ -374,7 +321,7 @@ fn get(path: &Path, part: &Layout) -> Result<Checkpoint, CheckpointError> {
     })
 }
 
-/// A tensor that is made into bytes when it is written.
+/// A tensor whose bytes are made when it is written.
 struct F32<'a> {
     shape: &'a [usize],
     values: &'a [f32],
@@ -396,50 +343,6 @@ impl View for F32<'_> {
     fn data_len(&self) -> usize {
         self.values.len() * 4
     }
-}
-
-/// A checkpoint that cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// The file cannot be written.
-    #[error(
-        "the checkpoint of step {step} cannot be written to {}: {source}; those before it are \
-         whole: the same command goes on from there",
-        path.display()
-    )]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The training's step.
-        step: usize,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The folder cannot be read or removed.
-    #[error("{}: {source}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The file cannot be read.
-    #[error(transparent)]
-    Read(#[from] TensorFileError),
-    /// The file is not what was written.
-    #[error("the checkpoint {} cannot be used: {what}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// None of several can be read.
-    #[error("no checkpoint can be used; the newest: {newest}; --restart begins anew")]
-    AllDamaged {
-        /// What is wrong with the newest.
-        newest: Box<CheckpointError>,
-    },
 }
 
 #[cfg(test)]

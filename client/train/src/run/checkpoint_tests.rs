@@ -3,6 +3,8 @@
 use fedlora_adapter::TensorSpec;
 
 use super::*;
+use crate::remedy::Remedy;
+use crate::run::figures::Scored;
 
 fn part() -> Layout {
     let spec = |name: &str, shape: &[usize]| TensorSpec {
@@ -74,7 +76,7 @@ fn what_is_read_is_what_was_written_and_the_newest_two_are_kept() {
 }
 
 #[test]
-fn a_write_that_was_cut_off_anywhere_leaves_the_one_before() {
+fn a_write_cut_off_anywhere_leaves_the_one_before() {
     let (_dir, checkpoints) = folder();
     checkpoints.write(&part(), &checkpoint(1, false)).unwrap();
     let path = checkpoints.write(&part(), &checkpoint(2, true)).unwrap();
@@ -109,8 +111,7 @@ fn a_changed_bit_anywhere_is_noticed() {
         fs::write(&path, &changed).unwrap();
         match checkpoints.newest(&part()) {
             Err(error) => {
-                let error = error.to_string();
-                assert!(error.contains("--restart"), "{error}");
+                assert_eq!(error.remedy(), Some(Remedy::Restart), "{error}");
             }
             // Padding, or a key of the header in another case: nothing that is read.
             Ok(found) => assert_eq!(found.unwrap().checkpoint, checkpoint(2, true), "byte {at}"),
@@ -152,8 +153,9 @@ fn a_folder_that_cannot_be_written_is_named_and_leaves_the_checkpoints() {
     fs::create_dir(checkpoints.folder.join("step-0000000002.safetensors.tmp")).unwrap();
     let error = checkpoints
         .write(&part(), &checkpoint(2, false))
-        .unwrap_err()
-        .to_string();
+        .unwrap_err();
+    assert_eq!(error.remedy(), Some(Remedy::Resume));
+    let error = error.to_string();
     assert!(error.contains("step 2 cannot be written"), "{error}");
     let found = checkpoints.newest(&part()).unwrap().unwrap();
     assert_eq!(found.checkpoint, checkpoint(1, false));

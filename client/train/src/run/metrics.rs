@@ -1,5 +1,5 @@
-//! A training's figures, a line of JSON each, and the same for TensorBoard. A training that is
-//! taken up again goes on behind the last line that its checkpoint knows of.
+//! A run's figures as lines of JSON, and the same for TensorBoard. A resumed run continues after
+//! the last line that its checkpoint knows of.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,63 +7,48 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::run::resume_point::ResumePoint;
 use crate::run::tensorboard::EventFile;
 
 /// The figures of one optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// Steps done.
+    /// Optimizer steps done.
     pub step: usize,
-    /// Passes over the data done.
+    /// Epochs done, fractions included.
     pub epoch: f64,
-    /// Mean loss in nats a counted token.
+    /// Mean loss in nats a target token.
     pub loss: f64,
-    /// The learning rate.
+    /// The step's learning rate.
     pub learning_rate: f64,
     /// The joint L2 norm of the gradients before clipping.
     pub gradient_norm: f64,
-    /// Tokens computed since the start.
+    /// Tokens computed since the run began.
     pub tokens: u64,
-    /// Those whose prediction counted.
+    /// Target tokens among them.
     pub counted_tokens: u64,
-    /// Tokens a second in this step.
+    /// Tokens a second of this step.
     pub tokens_per_second: f64,
-    /// Seconds since the start, interruptions left out.
+    /// Seconds since the run began, interruptions excluded.
     pub seconds: f64,
 }
 
-/// A held-out score.
+/// The figures of one held-out score.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationRecord {
-    /// Steps done.
+    /// Optimizer steps done.
     pub step: usize,
-    /// Mean loss in nats a counted token.
+    /// Mean loss in nats a target token.
     pub eval_loss: f64,
-    /// Its exponential.
+    /// `exp(eval_loss)`.
     pub eval_perplexity: f64,
-    /// Counted tokens.
+    /// Target tokens scored.
     pub eval_tokens: usize,
     /// Whether it is the best so far.
     pub best: bool,
 }
 
-/// Where a training's figures go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The last step that counts.
-    pub(crate) step: usize,
-    /// Whether that step's held-out score counts, too.
-    pub(crate) scored: bool,
-}
-
-impl Place {
-    /// Whether a figure of `step` stands before the place.
-    pub(crate) fn keeps(self, step: usize, held_out: bool) -> bool {
-        step < self.step || (step == self.step && (self.scored || !held_out))
-    }
-}
-
-/// The two files.
+/// The metrics file and TensorBoard's event file, open for appending.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     path: PathBuf,
@@ -71,7 +56,7 @@ pub(crate) struct Metrics {
     events: EventFile,
 }
 
-/// What every line has, whichever it is.
+/// What tells the kind of a line: only held-out scores have an `eval_loss`.
 #[derive(Deserialize)]
 struct Line {
     step: usize,
@@ -79,12 +64,12 @@ struct Line {
 }
 
 impl Metrics {
-    /// Opens the files to go on at `place`; what stands behind it is removed. `now` is in
-    /// seconds since 1970.
+    /// Opens the files, creates them where they are missing, and removes all figures after `from`.
+    /// `now` is in seconds since 1970.
     pub(crate) fn open(
         lines: PathBuf,
         tensorboard: &Path,
-        place: Place,
+        from: ResumePoint,
         now: f64,
     ) -> Result<Self, MetricsError> {
         let failed = |source| MetricsError::new(&lines, source);
@@ -98,8 +83,8 @@ impl Metrics {
             .append(true)
             .open(&lines)
             .map_err(failed)?;
-        file.set_len(kept(&old, place) as u64).map_err(failed)?;
-        let events = EventFile::open(tensorboard, place, now)
+        file.set_len(kept(&old, from) as u64).map_err(failed)?;
+        let events = EventFile::open(tensorboard, from, now)
             .map_err(|source| MetricsError::new(tensorboard, source))?;
         Ok(Self {
             path: lines,
@@ -108,7 +93,7 @@ impl Metrics {
         })
     }
 
-    /// Adds a step.
+    /// Appends a step's figures.
     pub(crate) fn step(&mut self, record: &StepRecord, now: f64) -> Result<(), MetricsError> {
         self.line(record)?;
         self.event(
@@ -124,7 +109,7 @@ impl Metrics {
         )
     }
 
-    /// Adds a held-out score.
+    /// Appends a held-out score.
     pub(crate) fn evaluation(
         &mut self,
         record: &EvaluationRecord,
@@ -141,7 +126,7 @@ impl Metrics {
         )
     }
 
-    /// Makes what was added durable.
+    /// Waits until the appended figures are on the disk.
     pub(crate) fn sync(&mut self) -> Result<(), MetricsError> {
         self.lines
             .sync_data()
@@ -150,7 +135,7 @@ impl Metrics {
     }
 
     fn line(&mut self, record: &impl Serialize) -> Result<(), MetricsError> {
-        // One write a line: a killed program leaves whole lines, or one that is cut off.
+        // One write a line: a killed process leaves at most one line incomplete.
         serde_json::to_string(record)
             .map_err(io::Error::from)
             .and_then(|text| self.lines.write_all(format!("{text}\n").as_bytes()))
@@ -169,13 +154,13 @@ impl Metrics {
     }
 }
 
-/// Bytes of the whole lines before `place`.
-fn kept(old: &[u8], place: Place) -> usize {
+/// Bytes of the complete lines up to `from`.
+fn kept(old: &[u8], from: ResumePoint) -> usize {
     let mut kept = 0;
     for line in old.split_inclusive(|&byte| byte == b'\n') {
         let whole = line.ends_with(b"\n");
         match serde_json::from_slice::<Line>(line) {
-            Ok(read) if whole && place.keeps(read.step, read.eval_loss.is_some()) => {
+            Ok(read) if whole && from.keeps(read.step, read.eval_loss.is_some()) => {
                 kept += line.len();
             }
             _ => break,
@@ -184,13 +169,13 @@ fn kept(old: &[u8], place: Place) -> usize {
     kept
 }
 
-/// Figures that cannot be written.
+/// A metrics or event file that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("the training's figures cannot be written to {}: {source}", path.display())]
+#[error("the run's figures cannot be written to {}: {source}", path.display())]
 pub struct MetricsError {
-    /// The file.
+    /// The file's path.
     pub path: PathBuf,
-    /// The system's reason.
+    /// The operating system's reason.
     pub source: io::Error,
 }
 
@@ -248,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn going_on_removes_what_the_checkpoint_does_not_know() {
+    fn resuming_removes_what_the_checkpoint_does_not_know() {
         let dir = tempfile::tempdir().unwrap();
         let lines = dir.path().join("metrics.jsonl");
         let board = dir.path().join("tensorboard");
         let open = |step, scored| {
-            Metrics::open(lines.clone(), &board, Place { step, scored }, 1e9).unwrap()
+            Metrics::open(lines.clone(), &board, ResumePoint { step, scored }, 1e9).unwrap()
         };
         let mut metrics = open(0, false);
         for at in 1..=4 {

@@ -1,11 +1,11 @@
-//! The folder that a training writes: what lies where, and whose it is.
+//! The folder that a run writes, and which of its files belong to a run.
 //!
 //! ```text
-//! DIR/adapter_model.safetensors, adapter_config.json   the adapter, when the training is done
-//! DIR/run.json                                         what training it is, and its end
-//! DIR/metrics.jsonl                                    a line a step and a line an evaluation
+//! DIR/adapter_model.safetensors, adapter_config.json   the adapter, when the run is done
+//! DIR/run.json                                         the run's spec, and whether it is done
+//! DIR/metrics.jsonl                                    a line for each step and each held-out score
 //! DIR/tensorboard/events.out.tfevents.*                the same for TensorBoard
-//! DIR/checkpoints/step-*.safetensors                   while it is not done
+//! DIR/checkpoints/step-*.safetensors                   while the run is not done
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -13,30 +13,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
-use fedlora_adapter::tensors::{self, TensorFileError};
+use fedlora_adapter::tensors;
 use serde::{Deserialize, Serialize};
 
-use crate::run::checkpoint::{CheckpointError, Checkpoints};
-use crate::run::spec::{Difference, RunSpec};
+use crate::run::checkpoint::Checkpoints;
+use crate::run::output_error::OutputError;
+use crate::run::spec::RunSpec;
 
 const RUN_FILE: &str = "run.json";
 const METRICS_FILE: &str = "metrics.jsonl";
 const TENSORBOARD: &str = "tensorboard";
 const CHECKPOINTS: &str = "checkpoints";
 const LOCK_FILE: &str = ".lock";
-const MOST_RUN_BYTES: u64 = 1 << 20;
+const MAX_RUN_BYTES: u64 = 1 << 20;
 const SCHEMA: u32 = 1;
 
-/// A training's folder, which no other process writes meanwhile.
+/// The folder of a run, locked against other processes while this value lives.
 #[derive(Debug)]
 pub struct OutputFolder {
     path: PathBuf,
-    /// Held until this is dropped, however the process ends.
+    /// The operating system releases it, however the process ends.
     _lock: File,
     begun: Option<RunFile>,
 }
 
-/// `run.json`.
+/// The content of `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct RunFile {
     schema_version: u32,
@@ -45,10 +46,11 @@ struct RunFile {
 }
 
 impl OutputFolder {
-    /// Opens or makes the folder. It must be empty, or hold a training.
+    /// Opens or creates the folder. It must be empty or hold a run.
     ///
     /// # Errors
-    /// [`OutputError`].
+    /// [`OutputError::NoFolder`], [`OutputError::Foreign`], [`OutputError::Busy`] or
+    /// [`OutputError::Unknown`] for a folder that cannot be used.
     pub fn open(path: &Path) -> Result<Self, OutputError> {
         let failed = |source| OutputError::Io {
             path: path.to_owned(),
@@ -62,7 +64,7 @@ impl OutputFolder {
         if path.is_dir() && !path.join(RUN_FILE).exists() {
             for entry in fs::read_dir(path).map_err(failed)? {
                 let name = entry.map_err(failed)?.file_name();
-                // Hidden files: the lock, and what a killed program left half written.
+                // Hidden files: the lock, and incomplete files of a killed process.
                 if !name.to_string_lossy().starts_with('.') {
                     return Err(OutputError::Foreign {
                         path: path.to_owned(),
@@ -80,7 +82,7 @@ impl OutputFolder {
                     path: path.to_owned(),
                 });
             }
-            // A file system without locks: two programs at a time are the user's to avoid.
+            // A file system without locks cannot tell of another process.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -91,11 +93,11 @@ impl OutputFolder {
         })
     }
 
-    /// Begins a training here, or takes up the one that stands here, which must be the same.
-    /// `restart` removes what an earlier training left.
+    /// Begins a run, or prepares to resume the unfinished one in the folder, which must have the
+    /// same spec. `restart` first removes the files of an earlier run, and only those.
     ///
     /// # Errors
-    /// [`OutputError::Finished`], and [`OutputError::Other`] where another has checkpoints here.
+    /// [`OutputError::Finished`], and [`OutputError::Other`] for another run with checkpoints.
     pub fn begin(&mut self, spec: &RunSpec, restart: bool) -> Result<(), OutputError> {
         if restart {
             self.clear()?;
@@ -117,7 +119,7 @@ impl OutputFolder {
                     differences,
                 });
             }
-            // It ended before its first checkpoint: nothing is lost by another in its place.
+            // It ended before its first checkpoint: there is nothing to lose.
             self.clear()?;
         }
         self.write_run(RunFile {
@@ -127,15 +129,15 @@ impl OutputFolder {
         })
     }
 
-    /// Whether a training stands here that is done.
+    /// Whether the folder holds a finished run.
     pub fn finished(&self) -> bool {
         self.begun.as_ref().is_some_and(|begun| begun.finished)
     }
 
-    /// Notes that the training is done, and removes its checkpoints: the adapter is here.
+    /// Records that the run is done and its adapter written, and removes its checkpoints.
     ///
     /// # Errors
-    /// Where the note cannot be written.
+    /// [`OutputError::File`] where `run.json` cannot be written.
     pub fn finish(&mut self) -> Result<(), OutputError> {
         if let Some(begun) = self.begun.clone() {
             self.write_run(RunFile {
@@ -143,34 +145,34 @@ impl OutputFolder {
                 ..begun
             })?;
         }
-        // They are of no use any more; left over, they only take room.
+        // Checkpoints left over are useless and harmless.
         if let Err(error) = self.checkpoints().remove() {
             tracing::warn!("{error}");
         }
         Ok(())
     }
 
-    /// The folder itself, which becomes the adapter's.
+    /// The folder's path; the adapter is written here.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its checkpoints.
+    /// The run's checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(self.path.join(CHECKPOINTS))
     }
 
-    /// The metrics' file.
+    /// Path of `metrics.jsonl`.
     pub fn metrics(&self) -> PathBuf {
         self.path.join(METRICS_FILE)
     }
 
-    /// The folder for TensorBoard.
+    /// Path of the folder with TensorBoard's event files.
     pub fn tensorboard(&self) -> PathBuf {
         self.path.join(TENSORBOARD)
     }
 
-    /// Removes what a training wrote here, and nothing else.
+    /// Removes the files of a run, and no others.
     fn clear(&mut self) -> Result<(), OutputError> {
         let gone = |path: PathBuf, result: io::Result<()>| match result {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -183,7 +185,7 @@ impl OutputFolder {
             let result = fs::remove_dir_all(&path);
             gone(path, result)?;
         }
-        // The note goes last: while it stands, the rest is known to be a training's.
+        // `run.json` goes last: while it exists, the other files are known to be a run's.
         for file in [CONFIG_FILE, WEIGHTS_FILE, METRICS_FILE, RUN_FILE] {
             let path = self.path.join(file);
             let result = fs::remove_file(&path);
@@ -210,94 +212,17 @@ fn read_run(folder: &Path) -> Result<Option<RunFile>, OutputError> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = tensors::read_bounded(&path, MOST_RUN_BYTES)?;
+    let bytes = tensors::read_bounded(&path, MAX_RUN_BYTES)?;
     match serde_json::from_slice::<RunFile>(&bytes) {
         Ok(run) if run.schema_version == SCHEMA => Ok(Some(run)),
         _ => Err(OutputError::Unknown { path }),
     }
 }
 
-fn list(differences: &[Difference]) -> String {
-    differences
-        .iter()
-        .map(|difference| format!("\n  {difference}"))
-        .collect()
-}
-
-/// A folder that a training cannot use.
-#[derive(Debug, thiserror::Error)]
-pub enum OutputError {
-    /// Something else of that name.
-    #[error("{} is not a folder: name another for --out", path.display())]
-    NoFolder {
-        /// What was named.
-        path: PathBuf,
-    },
-    /// Files that no training wrote.
-    #[error(
-        "{} holds '{file}' and no training: name a new or an empty folder for --out",
-        path.display()
-    )]
-    Foreign {
-        /// The folder.
-        path: PathBuf,
-        /// A file in it.
-        file: String,
-    },
-    /// A note that is not ours.
-    #[error("{} was not written by this version of fedlora: name another folder", path.display())]
-    Unknown {
-        /// The note.
-        path: PathBuf,
-    },
-    /// Another process writes it.
-    #[error("another training is writing to {}", path.display())]
-    Busy {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// A training that is done.
-    #[error(
-        "{} holds a training that is done: name another folder, or --restart to begin it anew{}",
-        path.display(), list(differences)
-    )]
-    Finished {
-        /// The folder.
-        path: PathBuf,
-        /// In what it differs from this one.
-        differences: Vec<Difference>,
-    },
-    /// A training of something else.
-    #[error(
-        "{} holds another training, which is not done: give it what it was begun with, name another \
-         folder, or --restart to throw it away and begin anew{}",
-        path.display(), list(differences)
-    )]
-    Other {
-        /// The folder.
-        path: PathBuf,
-        /// In what it differs from this one.
-        differences: Vec<Difference>,
-    },
-    /// The file system said no.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The checkpoints.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The note cannot be read or written.
-    #[error(transparent)]
-    File(#[from] TensorFileError),
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remedy::Remedy;
 
     fn spec(seed: u64) -> RunSpec {
         RunSpec::default().with("seed", seed)
@@ -308,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_training_is_gone_on_with_until_it_is_done() {
+    fn a_run_resumes_until_it_is_done() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/out");
         open(&path).begin(&spec(1), false).unwrap();
@@ -318,7 +243,7 @@ mod tests {
             OutputFolder::open(&path),
             Err(OutputError::Busy { .. })
         ));
-        // Nothing is there yet that could be lost.
+        // Without a checkpoint there is nothing to lose.
         folder.begin(&spec(2), false).unwrap();
         folder.begin(&spec(1), false).unwrap();
         fs::create_dir(path.join(CHECKPOINTS)).unwrap();
@@ -327,7 +252,9 @@ mod tests {
             "",
         )
         .unwrap();
-        let error = folder.begin(&spec(2), false).unwrap_err().to_string();
+        let error = folder.begin(&spec(2), false).unwrap_err();
+        assert_eq!(error.remedy(), Some(Remedy::SameSettingsOrRestart));
+        let error = error.to_string();
         assert!(
             error.contains("seed: it was begun with 1, now it is 2"),
             "{error}"
@@ -339,12 +266,13 @@ mod tests {
         assert!(folder.finished());
         let error = folder.begin(&spec(1), false).unwrap_err();
         assert!(matches!(error, OutputError::Finished { .. }), "{error}");
+        assert_eq!(error.remedy(), Some(Remedy::OtherOutputFolderOrRestart));
         folder.begin(&spec(2), true).unwrap();
         assert!(!folder.finished());
     }
 
     #[test]
-    fn a_new_beginning_removes_what_is_ours_alone() {
+    fn a_restart_removes_a_runs_files_alone() {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = open(dir.path());
         folder.begin(&spec(1), false).unwrap();
@@ -368,6 +296,7 @@ mod tests {
         fs::write(&file, "dear").unwrap();
         let error = OutputFolder::open(&file).unwrap_err();
         assert!(matches!(error, OutputError::NoFolder { .. }), "{error}");
+        assert_eq!(error.remedy(), Some(Remedy::OtherOutputFolder));
         let error = OutputFolder::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("letter.txt"), "{error}");
         fs::write(dir.path().join(RUN_FILE), "{\"schema_version\": 9}").unwrap();

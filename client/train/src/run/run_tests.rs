@@ -1,10 +1,17 @@
-//! Whole trainings on a tiny random model: interrupted, killed, and gone on with.
+//! Whole trainings on a tiny random model: interrupted, killed, and resumed.
 
 use std::cell::Cell;
 
 use fedlora_adapter::{LoraConfig, Target};
 
+use std::num::NonZeroUsize;
+
 use super::*;
+use crate::remedy::Remedy;
+use crate::run::early_stopping::Patience;
+use crate::run::interval::{EvaluationInterval, Interval};
+use crate::run::output_error::OutputError;
+use crate::step::options::{Batches, LearningRate, Length, TrainOptions, Warmup};
 use crate::tests::{engine, examples};
 use fedlora_data::Batching;
 
@@ -15,21 +22,34 @@ fn adapter(dropout: f64) -> Adapter {
     engine().init_adapter(&config, 1).unwrap()
 }
 
-fn options(batching: Option<Batching>) -> RunOptions {
+fn count(value: usize) -> NonZeroUsize {
+    NonZeroUsize::new(value).unwrap()
+}
+
+fn epochs(batching: Batching, epochs: usize) -> Batches {
+    Batches::Planned {
+        batching,
+        length: Length::Epochs(count(epochs)),
+    }
+}
+
+fn options() -> RunOptions {
     RunOptions {
         train: TrainOptions {
-            steps: STEPS,
-            batch_size: 3,
-            batching,
-            learning_rate: 0.02,
-            warmup_steps: 2,
+            batches: Batches::Continuous {
+                batch_size: count(3),
+                shuffle: true,
+                steps: count(STEPS),
+            },
+            learning_rate: LearningRate::new(0.02).unwrap(),
+            warmup: Warmup::Steps(2),
             seed: 3,
             ..TrainOptions::default()
         },
-        evaluate_every: Some(2),
+        evaluate_every: EvaluationInterval::Steps(count(2)),
         patience: None,
         keep: Keep::Best,
-        checkpoint_every: Interval::Steps(2),
+        checkpoint_every: Interval::Steps(count(2)),
     }
 }
 
@@ -61,7 +81,7 @@ impl Case {
         dir: &std::path::Path,
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Outcome, RunError> {
+    ) -> Result<RunOutcome, RunError> {
         let spec = RunSpec::default()
             .with("seed", self.options.train.seed)
             .with_examples("data", &self.training);
@@ -81,7 +101,7 @@ impl Case {
 
     fn whole(&self) -> (Summary, Files) {
         let dir = tempfile::tempdir().unwrap();
-        let Outcome::Finished(summary) = self.run(dir.path(), &|| false, &mut |_| ()).unwrap()
+        let RunOutcome::Finished(summary) = self.run(dir.path(), &|| false, &mut |_| ()).unwrap()
         else {
             panic!("nobody stopped it");
         };
@@ -89,7 +109,7 @@ impl Case {
     }
 
     /// Runs in `dir`, asked to stop after `steps` steps of this start.
-    fn some_steps(&self, dir: &std::path::Path, steps: usize) -> Outcome {
+    fn some_steps(&self, dir: &std::path::Path, steps: usize) -> RunOutcome {
         let taken = Cell::new(0);
         self.run(dir, &|| taken.get() >= steps, &mut |event| {
             if let Event::Step { .. } = event {
@@ -130,20 +150,20 @@ impl Files {
 
 fn cases() -> Vec<(&'static str, Case)> {
     let planned = |batching| {
-        let mut options = options(Some(batching));
-        options.train.epochs = Some(3);
-        options.evaluate_every = None;
+        let mut options = options();
+        options.train.batches = epochs(batching, 3);
+        options.evaluate_every = EvaluationInterval::Epoch;
         options
     };
-    let mut accumulated = options(Some(Batching::Shuffled { examples: 2 }));
-    accumulated.train.accumulation = 2;
-    accumulated.train.epochs = Some(3);
-    let mut early = options(None);
-    early.train.learning_rate = 0.5;
-    early.evaluate_every = Some(1);
-    early.patience = Some(2);
+    let mut accumulated = options();
+    accumulated.train.batches = epochs(Batching::Shuffled { examples: 2 }, 3);
+    accumulated.train.accumulation = count(2);
+    let mut early = options();
+    early.train.learning_rate = LearningRate::new(0.5).unwrap();
+    early.evaluate_every = EvaluationInterval::Steps(count(1));
+    early.patience = Some(Patience::new(count(2)));
     vec![
-        ("continuous, dropout", Case::new(0.2, options(None))),
+        ("continuous, dropout", Case::new(0.2, options())),
         ("accumulated, dropout", Case::new(0.2, accumulated)),
         (
             "bucketed",
@@ -158,7 +178,7 @@ fn cases() -> Vec<(&'static str, Case)> {
 }
 
 #[test]
-fn interrupted_after_every_step_and_gone_on_with_it_ends_the_same() {
+fn interrupted_after_every_step_and_resumed_it_ends_the_same() {
     for (name, case) in cases() {
         let (summary, files) = case.whole();
         for each in [1, 2, 4] {
@@ -167,8 +187,10 @@ fn interrupted_after_every_step_and_gone_on_with_it_ends_the_same() {
             let last = loop {
                 starts += 1;
                 match case.some_steps(dir.path(), each) {
-                    Outcome::Interrupted { step, .. } => assert!(step <= starts * each, "{name}"),
-                    Outcome::Finished(summary) => break summary,
+                    RunOutcome::Interrupted { step, .. } => {
+                        assert!(step <= starts * each, "{name}")
+                    }
+                    RunOutcome::Finished(summary) => break summary,
                 }
             };
             assert!(starts > 1 || each >= summary.steps, "{name}");
@@ -226,7 +248,7 @@ fn killed_after_any_event_it_loses_at_most_an_interval_and_ends_the_same() {
                 from = step;
             }
         });
-        assert!(matches!(outcome, Ok(Outcome::Finished(_))));
+        assert!(matches!(outcome, Ok(RunOutcome::Finished(_))));
         assert!(from <= done && from + 2 >= done, "at {done}, from {from}");
         assert_eq!(Files::of(&stand), files, "killed at step {done}");
     }
@@ -281,7 +303,7 @@ fn a_damaged_checkpoint_costs_an_interval_and_all_damaged_is_an_error() {
     let outcome = outcome.unwrap();
     assert_eq!(
         outcome,
-        Outcome::Interrupted {
+        RunOutcome::Interrupted {
             step: 4,
             steps: STEPS
         }
@@ -290,13 +312,13 @@ fn a_damaged_checkpoint_costs_an_interval_and_all_damaged_is_an_error() {
     assert_eq!(said[1], "4");
     damage(4);
     let error = case.run(dir.path(), &|| false, &mut |_| ()).unwrap_err();
-    assert!(error.to_string().contains("--restart"), "{error}");
+    assert_eq!(error.remedy(), Some(Remedy::Restart), "{error}");
     assert!(folder.exists());
     drop(files);
 }
 
 #[test]
-fn a_training_is_not_gone_on_with_as_another_and_not_done_twice() {
+fn a_run_does_not_resume_as_another_and_is_not_done_twice() {
     let (_, mut case) = cases().remove(0);
     let dir = tempfile::tempdir().unwrap();
     case.some_steps(dir.path(), 3);
@@ -320,9 +342,9 @@ fn a_training_is_not_gone_on_with_as_another_and_not_done_twice() {
 }
 
 #[test]
-fn tokens_are_counted_over_whole_passes() {
-    let mut options = options(Some(Batching::Packed { tokens: 30 }));
-    options.train.epochs = Some(2);
+fn tokens_are_counted_over_whole_epochs() {
+    let mut options = options();
+    options.train.batches = epochs(Batching::Packed { tokens: 30 }, 2);
     let case = Case::new(0.0, options);
     let (summary, _) = case.whole();
     let each: usize = case.training.iter().map(|e| e.tokens().len()).sum();
@@ -332,20 +354,5 @@ fn tokens_are_counted_over_whole_passes() {
     assert!(summary.tokens_per_second > 0.0 && summary.seconds > 0.0);
     if cfg!(target_os = "linux") {
         assert!(summary.peak_memory_bytes.unwrap() > 1 << 20);
-    }
-}
-
-#[test]
-fn intervals_are_steps_or_times() {
-    for (text, interval) in [
-        ("50", Interval::Steps(50)),
-        ("30s", Interval::Time(Duration::from_secs(30))),
-        ("5m", Interval::Time(Duration::from_secs(300))),
-        ("2h", Interval::Time(Duration::from_secs(7200))),
-    ] {
-        assert_eq!(text.parse::<Interval>().unwrap(), interval);
-    }
-    for bad in ["", "0", "-1", "+5", "5x", "5mm", "m", "0s", "1.5"] {
-        assert!(bad.parse::<Interval>().is_err(), "{bad:?} was taken");
     }
 }

@@ -1,39 +1,38 @@
-//! What a training is: all that its result depends on, so that it is not taken up again as
-//! another.
+//! The identity of a run: all that its result depends on. A run resumes only with the spec that
+//! it began with.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use fedlora_common::digest::{Digest, DigestWriter};
+use fedlora_model::Example;
 use serde::{Deserialize, Serialize};
 
-use fedlora_model::Example;
-
-/// The digests of what a training is given and its options, each by name.
+/// Digests of a run's inputs, and its options, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunSpec(BTreeMap<String, String>);
 
-/// An entry in which two trainings differ.
+/// An entry in which two runs differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// What it is.
+    /// The entry's name.
     pub name: String,
-    /// Its value in the training that was begun, if it had one.
+    /// Its value when the run began, if it had one.
     pub before: Option<String>,
-    /// Its value now, if it has one.
+    /// Its value in this call, if it has one.
     pub now: Option<String>,
 }
 
 impl RunSpec {
-    /// The same with one entry more.
+    /// This spec with an entry added or replaced.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.0.insert(name.to_owned(), value.to_string());
         self
     }
 
-    /// The same with an entry for examples, `none` where there are none.
+    /// This spec with an entry for examples: their digest, or `none` for an empty list.
     #[must_use]
     pub fn with_examples(self, name: &str, examples: &[Example]) -> Self {
         match examples {
@@ -42,7 +41,7 @@ impl RunSpec {
         }
     }
 
-    /// What differs from the training that was `begun`, by name.
+    /// The entries that differ from the run that was `begun`, by name.
     pub fn differences(&self, begun: &Self) -> Vec<Difference> {
         let names: std::collections::BTreeSet<&String> =
             self.0.keys().chain(begun.0.keys()).collect();
@@ -74,7 +73,15 @@ impl fmt::Display for Difference {
     }
 }
 
-/// A digest of tokens and of which of them count, in order.
+/// `differences`, each on an indented line of its own.
+pub(crate) fn list_differences(differences: &[Difference]) -> String {
+    differences
+        .iter()
+        .map(|difference| format!("\n  {difference}"))
+        .collect()
+}
+
+/// A digest of the examples' tokens and loss masks, in order.
 fn examples_digest(examples: &[Example]) -> Digest {
     let mut writer = DigestWriter::new("fedlora examples v1");
     writer.number(examples.len() as u64);

@@ -9,13 +9,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::run::metrics::Place;
+use crate::run::resume_point::ResumePoint;
 
-/// In every file's name, by which TensorBoard finds it.
+/// Part of every file's name, by which TensorBoard finds event files.
 const MARK: &str = "tfevents";
-/// The first event of a file.
+/// Content of a file's first event.
 const VERSION: &str = "brain.Event:2";
-/// Scalars of held-out data have names that begin so.
+/// Prefix of the names of held-out scalars.
 const HELD_OUT: &str = "eval/";
 
 /// Wire types of protocol buffers.
@@ -24,7 +24,7 @@ const FIXED_64: u8 = 1;
 const BYTES: u8 = 2;
 const FIXED_32: u8 = 5;
 
-/// An event file that is being written.
+/// An event file, open for appending.
 #[derive(Debug)]
 pub(crate) struct EventFile {
     path: PathBuf,
@@ -32,9 +32,9 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Opens the file in `folder` to go on at `place`, or makes one. What stands behind the
-    /// place, or is not whole, is removed. `now` is in seconds since 1970.
-    pub(crate) fn open(folder: &Path, place: Place, now: f64) -> io::Result<Self> {
+    /// Opens the event file in `folder`, or creates one, and removes events after `from` and
+    /// incomplete ones. `now` is in seconds since 1970.
+    pub(crate) fn open(folder: &Path, from: ResumePoint, now: f64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut found = None;
         for entry in fs::read_dir(folder)? {
@@ -51,7 +51,7 @@ impl EventFile {
             read => read.unwrap_or_default(),
         };
         let kept: usize = records(&old)
-            .take_while(|message| scan(message).is_some_and(|(step, held)| place.keeps(step, held)))
+            .take_while(|message| scan(message).is_some_and(|(step, held)| from.keeps(step, held)))
             .map(|message| message.len() + 16)
             .sum();
         let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
@@ -62,12 +62,12 @@ impl EventFile {
         Ok(Self { path, file })
     }
 
-    /// Where it lies.
+    /// The file's path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adds scalars of one step.
+    /// Appends the scalars of one step.
     pub(crate) fn scalars(
         &mut self,
         now: f64,
@@ -77,13 +77,13 @@ impl EventFile {
         self.file.write_all(&record(&event(now, step, scalars)))
     }
 
-    /// Makes what was added durable.
+    /// Waits until the appended figures are on the disk.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
 }
 
-/// A message in its frame.
+/// A message in its TFRecord frame.
 fn record(message: &[u8]) -> Vec<u8> {
     let length = (message.len() as u64).to_le_bytes();
     let mut record = Vec::with_capacity(message.len() + 16);
@@ -94,7 +94,7 @@ fn record(message: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The checksum rotated and shifted, so that a checksum of data with checksums in it is sound.
+/// A CRC-32C, rotated and offset as TFRecord demands: data may itself contain checksums.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)
@@ -154,7 +154,7 @@ fn varint(message: &mut Vec<u8>, mut value: u64) {
     message.push(value as u8);
 }
 
-/// The messages of the whole records at the start of a file.
+/// The messages of the leading records that are complete and undamaged.
 fn records(mut file: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (head, rest) = file.split_at_checked(12)?;
@@ -169,10 +169,10 @@ fn records(mut file: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The step of an event of ours, and whether it is of held-out data.
+/// The step of an event that this module wrote, and whether it is a held-out score.
 fn scan(message: &[u8]) -> Option<(usize, bool)> {
     let mut step = 0;
-    // Behind the wall time.
+    // The wall time comes first: one byte of key and eight of value.
     let mut rest = message.get(9..)?;
     while let Some((&key, after)) = rest.split_first() {
         let (value, after) = read_varint(after)?;
@@ -219,7 +219,7 @@ pub(crate) fn steps(file: &[u8]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    /// What TensorBoard's own writer made of the same events: `examples/oracle/tensorboard_events.py`.
+    /// The same events, written by TensorBoard's own writer: `examples/oracle/tensorboard_events.py`.
     const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/events.out.tfevents.golden");
 
     fn ours() -> Vec<Vec<u8>> {
@@ -246,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_goes_on_behind_its_last_whole_record() {
+    fn a_file_continues_after_its_last_complete_record() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.out.tfevents.1.fedlora");
         let whole = ours().concat();
         let after = |content: &[u8], step, scored| {
             fs::write(&path, content).unwrap();
-            EventFile::open(dir.path(), Place { step, scored }, 0.0).unwrap();
+            EventFile::open(dir.path(), ResumePoint { step, scored }, 0.0).unwrap();
             steps(&fs::read(&path).unwrap())
         };
         assert_eq!(after(&whole, 70_000, true), [0, 1, 300, 70_000]);

@@ -1,144 +1,85 @@
-//! How to train, and what came of it.
+//! The settings of a training. Each type holds only values that can be trained with, so that
+//! nothing is left to check.
 
-use fedlora_adapter::Adapter;
+use std::fmt;
+use std::num::NonZeroUsize;
 
-use crate::step::optimizer::AdamWConfig;
-use crate::step::schedule::{Decay, Schedule};
 use fedlora_data::Batching;
 use fedlora_model::Memory;
 
-/// One training: a member's in one round, or a whole one on this machine.
+use crate::step::decay::Decay;
+use crate::step::optimizer::AdamWConfig;
+use crate::step::schedule::Schedule;
+
+/// How a training goes: its batches, its optimizer and its learning rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOptions {
-    /// Optimizer steps; not looked at where `epochs` are given.
-    pub steps: usize,
-    /// Passes over the data instead of steps; only with `batching`.
-    pub epochs: Option<usize>,
-    /// Examples computed at a time where `batching` does not say it.
-    pub batch_size: usize,
-    /// How each pass is cut into batches. Without, passes follow one another without a break,
-    /// so that every batch is full.
-    pub batching: Option<Batching>,
-    /// Batches summed before an optimizer step.
-    pub accumulation: usize,
-    /// Tokens at which an example is cut.
-    pub max_tokens: usize,
-    /// Highest learning rate.
-    pub learning_rate: f64,
-    /// How it falls after the warm-up.
+    /// How the examples are cut into batches, and how long the training is.
+    pub batches: Batches,
+    /// Batches whose gradients are summed before an optimizer step. More of them give the
+    /// result of a larger batch in the memory of a smaller one.
+    pub accumulation: NonZeroUsize,
+    /// Tokens at which an example is cut. The model's positions limit it further.
+    pub max_tokens: MaxTokens,
+    /// Learning rate at the end of the warm-up.
+    pub learning_rate: LearningRate,
+    /// Shape of the learning rate after the warm-up.
     pub decay: Decay,
-    /// Steps of warm-up, counted over the whole schedule.
-    pub warmup_steps: usize,
-    /// The warm-up as a share of the schedule's steps, rounded up; 0 leaves it to `warmup_steps`.
-    pub warmup_share: f64,
-    /// Where this training begins in the schedule: a schedule can span rounds.
-    pub first_step: usize,
-    /// Steps of the whole schedule; 0 stands for `first_step + steps`.
-    pub total_steps: usize,
+    /// Length of the warm-up, in which the learning rate rises linearly.
+    pub warmup: Warmup,
+    /// The part of a longer learning rate schedule that this training covers. `None` lets the
+    /// schedule begin and end with the training.
+    pub span: Option<Span>,
     /// AdamW's decoupled weight decay.
-    pub weight_decay: f64,
-    /// Largest joint L2 norm of a step's gradients; 0 switches clipping off.
-    pub clip_norm: f64,
+    pub weight_decay: WeightDecay,
+    /// Largest joint L2 norm of a step's gradients; larger ones are scaled down to it. `None`
+    /// leaves gradients as they are.
+    pub clip_norm: Option<ClipNorm>,
     /// Seed of the order of examples and of dropout.
     pub seed: u64,
-    /// Whether the examples are shuffled before each pass where `batching` does not say it.
-    /// Without, they come as given.
-    pub shuffle: bool,
-    /// What the forward pass keeps.
+    /// What the forward pass keeps for the backward pass; [`Memory::Low`] is activation
+    /// checkpointing, which costs about a third more computation.
     pub memory: Memory,
 }
 
 impl Default for TrainOptions {
+    /// A hundred steps of eight examples of at most 1024 tokens, at a peak rate of 1e-4 with
+    /// cosine decay and no warm-up, PyTorch's weight decay of 0.01, and gradients clipped at 1.
     fn default() -> Self {
         Self {
-            steps: 100,
-            epochs: None,
-            batch_size: 8,
-            batching: None,
-            accumulation: 1,
-            max_tokens: 1024,
-            learning_rate: 1e-4,
+            batches: Batches::Continuous {
+                batch_size: const { NonZeroUsize::new(8).unwrap() },
+                shuffle: true,
+                steps: const { NonZeroUsize::new(100).unwrap() },
+            },
+            accumulation: NonZeroUsize::MIN,
+            max_tokens: MaxTokens(1024),
+            learning_rate: LearningRate(1e-4),
             decay: Decay::Cosine,
-            warmup_steps: 0,
-            warmup_share: 0.0,
-            first_step: 0,
-            total_steps: 0,
-            weight_decay: 0.01,
-            clip_norm: 1.0,
+            warmup: Warmup::Steps(0),
+            span: None,
+            weight_decay: WeightDecay(0.01),
+            clip_norm: Some(ClipNorm(1.0)),
             seed: 0,
-            shuffle: true,
             memory: Memory::Normal,
         }
     }
 }
 
 impl TrainOptions {
-    /// Checks the numbers that could make training meaningless or endless.
-    ///
-    /// # Errors
-    /// [`TrainError::Option`] with the first that is out of range.
-    pub fn check(&self) -> Result<(), TrainError> {
-        let refuse = |option, got: f64, expected| {
-            Err(TrainError::Option {
-                option,
-                got: got.to_string(),
-                expected,
-            })
-        };
-        if self.batch_size == 0 {
-            return refuse("batch_size", 0.0, "at least 1");
-        }
-        if self.epochs == Some(0) {
-            return refuse("epochs", 0.0, "at least 1");
-        }
-        if let (Some(epochs), None) = (self.epochs, self.batching) {
-            return refuse(
-                "epochs",
-                epochs as f64,
-                "a way to cut each pass into batches",
-            );
-        }
-        if self.accumulation == 0 {
-            return refuse("accumulation", 0.0, "at least 1");
-        }
-        if self.max_tokens < 2 {
-            return refuse("max_tokens", self.max_tokens as f64, "at least 2");
-        }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return refuse(
-                "learning_rate",
-                self.learning_rate,
-                "a finite number above 0",
-            );
-        }
-        if !(0.0..=1.0).contains(&self.warmup_share) {
-            return refuse("warmup_share", self.warmup_share, "a number from 0 to 1");
-        }
-        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return refuse(
-                "weight_decay",
-                self.weight_decay,
-                "a finite number, 0 or above",
-            );
-        }
-        if !(self.clip_norm.is_finite() && self.clip_norm >= 0.0) {
-            return refuse("clip_norm", self.clip_norm, "a finite number, 0 or above");
-        }
-        Ok(())
+    /// The step of the schedule with which this training begins, from 0.
+    pub(crate) fn first_step(&self) -> usize {
+        self.span.map_or(0, |span| span.first)
     }
 
-    /// The schedule of a training of `steps` steps.
+    /// The learning rate schedule of a training of `steps` steps.
     pub(crate) fn schedule(&self, steps: usize) -> Schedule {
-        let total = match self.total_steps {
-            0 => self.first_step + steps,
-            total => total,
-        };
+        let total = self.span.map_or(steps, |span| span.total.get());
         Schedule {
-            peak: self.learning_rate,
-            warmup: if self.warmup_share > 0.0 {
-                (self.warmup_share * total as f64).ceil() as usize
-            } else {
-                self.warmup_steps
+            peak: self.learning_rate.get(),
+            warmup: match self.warmup {
+                Warmup::Steps(steps) => steps,
+                Warmup::Share(share) => (share.get() * total as f64).ceil() as usize,
             },
             total,
             decay: self.decay,
@@ -147,122 +88,312 @@ impl TrainOptions {
 
     pub(crate) fn adamw(&self) -> AdamWConfig {
         AdamWConfig {
-            weight_decay: self.weight_decay,
+            weight_decay: self.weight_decay.get(),
             ..AdamWConfig::default()
         }
     }
 }
 
-/// Where a training stands, after each optimizer step.
+/// How examples are cut into batches, and how many batches there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batches {
+    /// One epoch follows another without a break, so that every batch is full. Only steps can
+    /// end it.
+    Continuous {
+        /// Examples of a batch.
+        batch_size: NonZeroUsize,
+        /// Whether each epoch has a new random order; otherwise examples keep their order.
+        shuffle: bool,
+        /// Length of the training in optimizer steps.
+        steps: NonZeroUsize,
+    },
+    /// Each epoch is cut into batches by itself; its last batch may be smaller.
+    Planned {
+        /// How an epoch is cut.
+        batching: Batching,
+        /// Length of the training.
+        length: Length,
+    },
+}
+
+/// The length of a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// A number of optimizer steps.
+    Steps(NonZeroUsize),
+    /// A number of epochs: passes over all examples.
+    Epochs(NonZeroUsize),
+}
+
+/// The length of the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress {
-    /// Steps done in this training.
-    pub step: usize,
-    /// Steps asked for.
-    pub steps: usize,
-    /// The step's mean loss in nats a counted token.
-    pub loss: f64,
-    /// The step's learning rate.
-    pub learning_rate: f64,
-    /// The joint L2 norm of the gradients before clipping.
-    pub gradient_norm: f64,
-    /// Tokens of the step's examples, after the cut.
-    pub tokens: usize,
-    /// Those of them whose prediction counts.
-    pub counted_tokens: usize,
-    /// Passes over the data done, the part of the one at hand included.
-    pub epochs: f64,
-    /// Whether the step ended a pass.
-    pub pass_ended: bool,
+pub enum Warmup {
+    /// A number of optimizer steps of the whole schedule; 0 begins at the peak rate.
+    Steps(usize),
+    /// A share of the schedule's steps, rounded up.
+    Share(WarmupShare),
 }
 
-/// A training's figures. Private to the member.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainReport {
-    /// Optimizer steps done.
-    pub steps: usize,
-    /// Mean of the steps' losses, weighted by tokens, in nats a counted token.
-    pub mean_loss: f64,
-    /// Each step's mean loss.
-    pub losses: Vec<f64>,
-    /// Counted tokens trained on, repetitions included.
-    pub tokens: usize,
-    /// Whether the caller stopped it early.
-    pub stopped: bool,
+/// Where a training lies in a longer learning rate schedule, such as one over several trainings
+/// that each go on from the adapter of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Step of the schedule that the training begins with, from 0. At and after `total`, a
+    /// decaying rate is zero.
+    pub first: usize,
+    /// Steps of the whole schedule, warm-up included.
+    pub total: NonZeroUsize,
 }
 
-/// An adapter after training.
-#[derive(Debug, Clone)]
-pub struct Trained {
-    /// The adapter; factors that were not selected are bit for bit those given.
-    pub adapter: Adapter,
-    /// The figures.
-    pub report: TrainReport,
+/// Tokens at which an example is cut: at least 2, one to predict and one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxTokens(usize);
+
+impl MaxTokens {
+    /// A limit of `tokens` tokens.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] below 2.
+    pub fn new(tokens: usize) -> Result<Self, TrainOptionsError> {
+        if tokens < 2 {
+            return refuse(TrainOption::MaxTokens, tokens, "at least 2");
+        }
+        Ok(Self(tokens))
+    }
+
+    /// The limit in tokens.
+    pub fn get(self) -> usize {
+        self.0
+    }
 }
 
-/// A held-out score.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Evaluation {
-    /// Mean loss in nats a counted token.
-    pub loss: f64,
-    /// Its exponential.
-    pub perplexity: f64,
-    /// Counted tokens.
-    pub tokens: usize,
-    /// The share of them that the model finds likeliest.
-    pub token_accuracy: f64,
+/// A learning rate: finite and above 0. Adapters are usually trained at 1e-5 to 1e-3.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct LearningRate(f64);
+
+impl LearningRate {
+    /// The rate `rate`.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] for 0, a negative or an infinite number, or NaN.
+    pub fn new(rate: f64) -> Result<Self, TrainOptionsError> {
+        if !(rate.is_finite() && rate > 0.0) {
+            let expected = "a finite number above 0";
+            return refuse(TrainOption::LearningRate, rate, expected);
+        }
+        Ok(Self(rate))
+    }
+
+    /// The rate as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
 }
 
-/// A training or evaluation that cannot be done.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum TrainError {
-    /// An option out of range.
-    #[error("training option '{option}' is {got}: expected {expected}")]
-    Option {
-        /// The option.
-        option: &'static str,
-        /// Its value.
-        got: String,
-        /// What would do.
-        expected: &'static str,
-    },
-    /// Nothing to learn from.
-    #[error(
-        "none of the {examples} examples counts a token within the first {max_tokens}: \
-         give data with responses, or a larger token limit"
-    )]
-    NoTokens {
-        /// Examples given.
-        examples: usize,
-        /// The cut.
-        max_tokens: usize,
-    },
-    /// A token that the model does not have.
-    #[error(
-        "an example holds token {got}, the model's vocabulary has {vocab}: is the tokenizer this model's?"
-    )]
-    Token {
-        /// The token's id.
-        got: u32,
-        /// Tokens of the vocabulary.
-        vocab: usize,
-    },
-    /// The adapter is for another model.
-    #[error(transparent)]
-    Lora(#[from] fedlora_model::LoraError),
-    /// The state of another training, or none that this one could be in.
-    #[error("the training cannot go on from this state: {what}")]
-    State {
-        /// What does not fit.
-        what: &'static str,
-    },
-    /// A score that is no number.
-    #[error("the loss is not a finite number: the base or the adapter is broken")]
-    NotFinite,
-    /// The loss or a value became NaN or infinite.
-    #[error("training diverged at step {step}: a lower learning rate or smaller clip would help")]
-    Diverged {
-        /// The step, counted from 1.
-        step: usize,
-    },
+/// A share of the schedule's steps, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct WarmupShare(f64);
+
+impl WarmupShare {
+    /// The share `share`; 0.03 is a common one.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] outside 0 to 1, or NaN.
+    pub fn new(share: f64) -> Result<Self, TrainOptionsError> {
+        if !(0.0..=1.0).contains(&share) {
+            return refuse(TrainOption::WarmupShare, share, "a number from 0 to 1");
+        }
+        Ok(Self(share))
+    }
+
+    /// The share as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// AdamW's decoupled weight decay: finite, 0 or above. 0 does not decay.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct WeightDecay(f64);
+
+impl WeightDecay {
+    /// The decay `decay`: each step multiplies parameters by `1 - rate * decay`.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] for a negative or an infinite number, or NaN.
+    pub fn new(decay: f64) -> Result<Self, TrainOptionsError> {
+        if !(decay.is_finite() && decay >= 0.0) {
+            let expected = "a finite number, 0 or above";
+            return refuse(TrainOption::WeightDecay, decay, expected);
+        }
+        Ok(Self(decay))
+    }
+
+    /// The decay as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// The largest joint L2 norm of a step's gradients: finite and above 0.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct ClipNorm(f64);
+
+impl ClipNorm {
+    /// The norm `norm`.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] for 0, a negative or an infinite number, or NaN.
+    pub fn new(norm: f64) -> Result<Self, TrainOptionsError> {
+        if !(norm.is_finite() && norm > 0.0) {
+            let expected = "a finite number above 0";
+            return refuse(TrainOption::ClipNorm, norm, expected);
+        }
+        Ok(Self(norm))
+    }
+
+    /// The norm as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// A setting of a training, by which a caller finds what its own user wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainOption {
+    /// [`Length::Steps`], or the steps of [`Batches::Continuous`].
+    Steps,
+    /// [`Length::Epochs`].
+    Epochs,
+    /// Examples of a batch.
+    BatchSize,
+    /// [`TrainOptions::accumulation`].
+    Accumulation,
+    /// [`MaxTokens`].
+    MaxTokens,
+    /// [`LearningRate`].
+    LearningRate,
+    /// [`WarmupShare`].
+    WarmupShare,
+    /// [`Span::total`].
+    ScheduleSteps,
+    /// [`WeightDecay`].
+    WeightDecay,
+    /// [`ClipNorm`].
+    ClipNorm,
+}
+
+impl TrainOption {
+    /// `value` as a count of this setting.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] for 0.
+    pub fn count(self, value: usize) -> Result<NonZeroUsize, TrainOptionsError> {
+        NonZeroUsize::new(value).map_or_else(|| refuse(self, value, "at least 1"), Ok)
+    }
+}
+
+impl fmt::Display for TrainOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Steps => "steps",
+            Self::Epochs => "epochs",
+            Self::BatchSize => "batch_size",
+            Self::Accumulation => "accumulation",
+            Self::MaxTokens => "max_tokens",
+            Self::LearningRate => "learning_rate",
+            Self::WarmupShare => "warmup_share",
+            Self::ScheduleSteps => "schedule_steps",
+            Self::WeightDecay => "weight_decay",
+            Self::ClipNorm => "clip_norm",
+        })
+    }
+}
+
+/// A value that no training can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("training option '{option}' is {got}: expected {expected}")]
+pub struct TrainOptionsError {
+    /// The setting.
+    pub option: TrainOption,
+    /// The value given, as text.
+    pub got: String,
+    /// The values that are accepted, in words.
+    pub expected: &'static str,
+}
+
+fn refuse<T>(
+    option: TrainOption,
+    got: impl fmt::Display,
+    expected: &'static str,
+) -> Result<T, TrainOptionsError> {
+    Err(TrainOptionsError {
+        option,
+        got: got.to_string(),
+        expected,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_range_cannot_be_made() {
+        let wrong = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0];
+        for bad in wrong {
+            assert!(LearningRate::new(bad).is_err(), "{bad}");
+            assert!(WarmupShare::new(bad).is_err(), "{bad}");
+            assert!(WeightDecay::new(bad).is_err(), "{bad}");
+            assert!(ClipNorm::new(bad).is_err(), "{bad}");
+        }
+        assert!(LearningRate::new(0.0).is_err());
+        assert!(ClipNorm::new(0.0).is_err());
+        assert!(WarmupShare::new(1.5).is_err());
+        assert!(MaxTokens::new(1).is_err());
+        for option in [
+            TrainOption::Steps,
+            TrainOption::Epochs,
+            TrainOption::BatchSize,
+            TrainOption::Accumulation,
+        ] {
+            let error = option.count(0).unwrap_err();
+            assert_eq!(error.option, option);
+        }
+        assert_eq!(
+            LearningRate::new(-1.0).unwrap_err().to_string(),
+            "training option 'learning_rate' is -1: expected a finite number above 0"
+        );
+    }
+
+    #[test]
+    fn values_at_the_ends_of_their_ranges_can_be_made() {
+        assert_eq!(MaxTokens::new(2).unwrap().get(), 2);
+        assert_eq!(WarmupShare::new(0.0).unwrap().get(), 0.0);
+        assert_eq!(WarmupShare::new(1.0).unwrap().get(), 1.0);
+        assert_eq!(WeightDecay::new(0.0).unwrap().get(), 0.0);
+        assert_eq!(LearningRate::new(1e30).unwrap().get(), 1e30);
+        assert_eq!(TrainOption::Steps.count(1).unwrap().get(), 1);
+    }
+
+    #[test]
+    fn a_schedule_covers_the_training_or_the_span_that_it_lies_in() {
+        let alone = TrainOptions {
+            warmup: Warmup::Share(WarmupShare::new(0.03).unwrap()),
+            ..TrainOptions::default()
+        };
+        assert_eq!(alone.schedule(50).total, 50);
+        // Rounded up.
+        assert_eq!(alone.schedule(50).warmup, 2);
+        let spanned = TrainOptions {
+            span: Some(Span {
+                first: 10,
+                total: NonZeroUsize::new(200).unwrap(),
+            }),
+            ..alone
+        };
+        assert_eq!(spanned.first_step(), 10);
+        assert_eq!(spanned.schedule(50).total, 200);
+        assert_eq!(spanned.schedule(50).warmup, 6);
+    }
 }

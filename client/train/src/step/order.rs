@@ -1,19 +1,22 @@
-//! Which examples come next, in a way that can be taken up again.
+//! Which examples come next, as an order that can resume at any position.
 
-use crate::step::options::TrainOptions;
+use std::num::NonZeroUsize;
+
 use fedlora_data::{Batching, plan_epoch};
 use fedlora_model::SplitMix;
+
+use crate::step::options::{Batches, Length, TrainOptions};
 
 /// The stream of a seed that orders examples.
 const STREAM: u64 = 1;
 
-/// A place in the order of examples.
+/// A position in the order of examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Passes over the data that are complete.
+    /// Epochs that are complete.
     pub epoch: u64,
-    /// What was taken of the pass at hand: batches of a planned pass, examples otherwise.
+    /// What is taken of the current epoch: batches of a planned epoch, examples otherwise.
     pub taken: usize,
 }
 
@@ -21,28 +24,28 @@ pub struct Position {
 #[derive(Debug)]
 pub(crate) struct Order {
     lengths: Vec<usize>,
-    passes: Passes,
+    epochs: EpochOrder,
     position: Position,
 }
 
 #[derive(Debug)]
-enum Passes {
-    /// Passes follow one another without a break, so that every batch is full.
+enum EpochOrder {
+    /// Epochs follow one another without a break, so that every batch is full.
     Continuous {
         batch_size: usize,
-        /// The pass at hand, last example first.
+        /// What is left of the current epoch, last example first.
         waiting: Vec<usize>,
         shuffle: Option<SplitMix>,
-        /// The generator before the first pass.
+        /// The generator before the first epoch.
         first: Option<SplitMix>,
     },
-    /// Each pass is cut into batches by itself.
+    /// Each epoch is cut into batches by itself.
     Planned {
         how: Batching,
         seed: u64,
-        /// Passes after which nothing comes any more.
+        /// Epochs after which there are no more batches; `None` for a training by steps.
         last: Option<u64>,
-        /// The pass at hand.
+        /// All batches of the current epoch.
         batches: Vec<Vec<usize>>,
     },
 }
@@ -50,51 +53,44 @@ enum Passes {
 impl Order {
     /// The order of examples of these lengths in tokens; there is at least one.
     pub(crate) fn new(lengths: Vec<usize>, options: &TrainOptions) -> Self {
-        let passes = match options.batching {
-            None => {
-                // Another order in each round of a schedule that spans rounds.
-                let stream = STREAM + ((options.first_step as u64) << 8);
-                let first = options.shuffle.then(|| SplitMix::new(options.seed, stream));
-                Passes::Continuous {
-                    batch_size: options.batch_size,
+        let epochs = match options.batches {
+            Batches::Continuous {
+                batch_size,
+                shuffle,
+                ..
+            } => {
+                // Trainings of one schedule have orders of their own.
+                let stream = STREAM + ((options.first_step() as u64) << 8);
+                let first = shuffle.then(|| SplitMix::new(options.seed, stream));
+                EpochOrder::Continuous {
+                    batch_size: batch_size.get(),
                     waiting: Vec::new(),
                     shuffle: first.clone(),
                     first,
                 }
             }
-            Some(how) => Passes::Planned {
-                how,
+            Batches::Planned { batching, length } => EpochOrder::Planned {
+                how: batching,
                 seed: options.seed,
-                last: options.epochs.map(|epochs| epochs as u64),
-                batches: plan_epoch(&lengths, how, options.seed, 0),
+                last: match length {
+                    Length::Epochs(epochs) => Some(epochs.get() as u64),
+                    Length::Steps(_) => None,
+                },
+                batches: plan_epoch(&lengths, batching, options.seed, 0),
             },
         };
         Self {
             lengths,
-            passes,
+            epochs,
             position: Position::default(),
         }
     }
 
-    /// Batches of the whole training where passes are counted, `None` where they go on.
-    pub(crate) fn batches(&self) -> Option<usize> {
-        match &self.passes {
-            Passes::Continuous { .. } => None,
-            &Passes::Planned {
-                how, seed, last, ..
-            } => last.map(|last| {
-                (0..last)
-                    .map(|epoch| plan_epoch(&self.lengths, how, seed, epoch).len())
-                    .sum()
-            }),
-        }
-    }
-
-    /// The next batch; `None` after the last pass.
+    /// The next batch; `None` after the last epoch.
     pub(crate) fn take(&mut self) -> Option<Vec<usize>> {
         let count = self.lengths.len();
-        match &mut self.passes {
-            Passes::Continuous {
+        match &mut self.epochs {
+            EpochOrder::Continuous {
                 batch_size,
                 waiting,
                 shuffle,
@@ -118,7 +114,7 @@ impl Order {
                     .collect();
                 Some(chosen)
             }
-            Passes::Planned {
+            EpochOrder::Planned {
                 how,
                 seed,
                 last,
@@ -139,25 +135,25 @@ impl Order {
         }
     }
 
-    /// Where the order stands.
+    /// The position of the next batch.
     pub(crate) fn position(&self) -> Position {
         self.position
     }
 
-    /// Passes done, the part of the one at hand included.
+    /// Epochs done, with the done part of the current one as fraction.
     pub(crate) fn epochs(&self) -> f64 {
-        let whole = match &self.passes {
-            Passes::Continuous { .. } => self.lengths.len(),
-            Passes::Planned { batches, .. } => batches.len(),
+        let whole = match &self.epochs {
+            EpochOrder::Continuous { .. } => self.lengths.len(),
+            EpochOrder::Planned { batches, .. } => batches.len(),
         };
         self.position.epoch as f64 + self.position.taken as f64 / whole.max(1) as f64
     }
 
-    /// Goes to a place; whether there is such a place.
+    /// Moves to a position. Returns whether it exists; if not, nothing changes.
     pub(crate) fn seek(&mut self, to: Position) -> bool {
         let count = self.lengths.len();
-        match &mut self.passes {
-            Passes::Continuous {
+        match &mut self.epochs {
+            EpochOrder::Continuous {
                 waiting,
                 shuffle,
                 first,
@@ -166,7 +162,7 @@ impl Order {
                 if to.taken >= count {
                     return false;
                 }
-                // The generator runs on from pass to pass: the passes are drawn again.
+                // The generator runs on from epoch to epoch: draw all of them again.
                 shuffle.clone_from(first);
                 waiting.clear();
                 let drawn = to.epoch + u64::from(to.taken > 0);
@@ -179,7 +175,7 @@ impl Order {
                 }
                 waiting.truncate(if to.taken > 0 { count - to.taken } else { 0 });
             }
-            Passes::Planned {
+            EpochOrder::Planned {
                 how,
                 seed,
                 last,
@@ -199,29 +195,60 @@ impl Order {
     }
 }
 
+/// Batches of `epochs` epochs of examples of these lengths in tokens.
+pub(crate) fn planned_batches(
+    lengths: &[usize],
+    batching: Batching,
+    seed: u64,
+    epochs: NonZeroUsize,
+) -> usize {
+    (0..epochs.get() as u64)
+        .map(|epoch| plan_epoch(lengths, batching, seed, epoch).len())
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn options(batching: Option<Batching>, shuffle: bool, epochs: Option<usize>) -> TrainOptions {
-        TrainOptions {
-            batch_size: 3,
-            seed: 4,
-            batching,
+    fn count(value: usize) -> NonZeroUsize {
+        NonZeroUsize::new(value).unwrap()
+    }
+
+    fn continuous(shuffle: bool) -> TrainOptions {
+        options(Batches::Continuous {
+            batch_size: count(3),
             shuffle,
-            epochs,
+            steps: count(100),
+        })
+    }
+
+    fn planned(batching: Batching, epochs: Option<usize>) -> TrainOptions {
+        options(Batches::Planned {
+            batching,
+            length: match epochs {
+                Some(epochs) => Length::Epochs(count(epochs)),
+                None => Length::Steps(count(100)),
+            },
+        })
+    }
+
+    fn options(batches: Batches) -> TrainOptions {
+        TrainOptions {
+            batches,
+            seed: 4,
             ..TrainOptions::default()
         }
     }
 
     fn all() -> Vec<TrainOptions> {
         vec![
-            options(None, true, None),
-            options(None, false, None),
-            options(Some(Batching::InOrder { examples: 3 }), false, None),
-            options(Some(Batching::Shuffled { examples: 3 }), true, Some(9)),
-            options(Some(Batching::Bucketed { examples: 3 }), true, None),
-            options(Some(Batching::Packed { tokens: 20 }), true, Some(9)),
+            continuous(true),
+            continuous(false),
+            planned(Batching::InOrder { examples: 3 }, None),
+            planned(Batching::Shuffled { examples: 3 }, Some(9)),
+            planned(Batching::Bucketed { examples: 3 }, None),
+            planned(Batching::Packed { tokens: 20 }, Some(9)),
         ]
     }
 
@@ -230,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_can_be_taken_up_again_anywhere() {
+    fn the_order_resumes_at_any_position() {
         for options in all() {
             let mut order = Order::new(lengths(), &options);
             let mut seen = Vec::new();
@@ -250,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_beyond_the_pass_is_refused() {
+    fn a_position_beyond_the_epoch_is_refused() {
         for options in all() {
             let mut order = Order::new(lengths(), &options);
             let beyond = Position {
@@ -266,13 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn counted_passes_end_and_take_each_example_as_often() {
+    fn a_number_of_epochs_ends_and_takes_each_example_as_often() {
         for how in [
             Batching::Shuffled { examples: 4 },
             Batching::Packed { tokens: 20 },
         ] {
-            let mut order = Order::new(lengths(), &options(Some(how), true, Some(2)));
-            let batches = order.batches().unwrap();
+            let mut order = Order::new(lengths(), &planned(how, Some(2)));
+            let batches = planned_batches(&lengths(), how, 4, count(2));
             let mut times = [0; 11];
             for _ in 0..batches {
                 for index in order.take().unwrap() {
@@ -286,8 +313,8 @@ mod tests {
     }
 
     #[test]
-    fn continuous_passes_fill_every_batch() {
-        let mut order = Order::new(lengths(), &options(None, true, None));
+    fn continuous_epochs_fill_every_batch() {
+        let mut order = Order::new(lengths(), &continuous(true));
         let mut times = [0; 11];
         for _ in 0..11 {
             let batch = order.take().unwrap();

@@ -1,35 +1,22 @@
-//! The learning rate over a run: linear warm-up, then a decay to zero that stays there.
+//! The learning rate of each step: a linear warm-up, then a decay.
 
-use serde::{Deserialize, Serialize};
-
-/// How the rate falls after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Decay {
-    /// Half a cosine (Loshchilov and Hutter, 2017, without restarts).
-    #[default]
-    Cosine,
-    /// A straight line.
-    Linear,
-    /// None.
-    Constant,
-}
+use crate::step::decay::Decay;
 
 /// A schedule over a number of optimizer steps, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
-    /// The highest rate.
+    /// The rate at the end of the warm-up.
     pub peak: f64,
-    /// Steps over which the rate rises; the first step already has a part of it.
+    /// Steps over which the rate rises linearly; step 0 already has `peak / (warmup + 1)`.
     pub warmup: usize,
-    /// Steps after which the rate is zero.
+    /// Steps of the whole schedule, warm-up included; a decaying rate is zero from there on.
     pub total: usize,
-    /// How it falls.
+    /// How the rate falls after the warm-up.
     pub decay: Decay,
 }
 
 impl Schedule {
-    /// The rate at `step`.
+    /// The rate of `step`, counted from 0.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.peak * (step + 1) as f64 / (self.warmup + 1) as f64;
@@ -37,12 +24,7 @@ impl Schedule {
         let span = self.total.saturating_sub(self.warmup).max(1);
         // Clamped: past the end a cosine would rise again.
         let done = ((step - self.warmup) as f64 / span as f64).min(1.0);
-        self.peak
-            * match self.decay {
-                Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
-                Decay::Linear => 1.0 - done,
-                Decay::Constant => 1.0,
-            }
+        self.peak * self.decay.factor(done)
     }
 }
 
