@@ -1,5 +1,5 @@
 //! `fedlora-aggregator`: the operator's program.
 
 fn main() -> std::process::ExitCode {
-    fedlora_aggregator::cli::main()
+    fedlora_shell::run_main::<fedlora_aggregator::cli::Cli>()
 }

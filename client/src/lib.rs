@@ -3,7 +3,6 @@
 
 pub mod base;
 pub mod cli;
-pub mod connection;
 pub mod directory;
 pub mod enrol;
 pub mod federation;

@@ -5,5 +5,5 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    fedlora_client::cli::main()
+    fedlora_shell::run_main::<fedlora_client::cli::Cli>()
 }

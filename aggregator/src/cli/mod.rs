@@ -8,22 +8,10 @@ mod hints;
 mod serve;
 mod status;
 
-use std::process::ExitCode;
-
 use clap::{Parser, Subcommand};
 use fedlora_shell::{
-    DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell, run_main,
+    DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
 };
-
-/// Runs the program with the process's arguments.
-pub fn main() -> ExitCode {
-    run_main::<Cli>()
-}
-
-/// The whole command line, as clap has it.
-pub fn command() -> clap::Command {
-    fedlora_shell::command::<Cli>()
-}
 
 /// The operator's program of a federation: invites members, coordinates rounds, publishes the
 /// merged adapter. It never sees a single member's update.
@@ -34,7 +22,7 @@ pub fn command() -> clap::Command {
     propagate_version = true,
     after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --name consortium"
 )]
-struct Cli {
+pub struct Cli {
     #[command(flatten)]
     global: GlobalOptions,
     #[command(subcommand)]
@@ -70,16 +58,11 @@ impl Program for Cli {
         // The transport's internals would drown our own events.
         others: "warn",
     };
-    const WORKER_THREADS: usize = 2;
 
-    fn options(&self) -> &GlobalOptions {
-        &self.global
-    }
-
-    fn documents(&self) -> Option<&DocumentsCommand> {
+    fn shell_options(&self) -> (&GlobalOptions, Option<&DocumentsCommand>) {
         match &self.command {
-            Command::Documents(documents) => Some(documents),
-            _ => None,
+            Command::Documents(documents) => (&self.global, Some(documents)),
+            _ => (&self.global, None),
         }
     }
 
@@ -113,7 +96,7 @@ mod tests {
 
     #[test]
     fn each_command_has_an_example() {
-        let command = command();
+        let command = fedlora_shell::command::<Cli>();
         command.clone().debug_assert();
         assert!(fedlora_shell::without_example(&command).is_empty());
     }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use self::shard::{Entry, Shard};
 use super::config::{Architecture, LlamaConfig};
-use super::weights::{TensorSource, WeightsError};
+use super::source::{TensorSource, WeightsError};
 
 const MAX_INDEX_BYTES: u64 = 16 << 20;
 /// What file systems take.

@@ -24,6 +24,7 @@ mod random;
 mod reuse;
 mod rope;
 mod sequences;
+mod source;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod weights;
@@ -43,4 +44,5 @@ pub use packed::{Packed, WeightKind, WeightKindError};
 pub use passes::{Passes, loss_and_gradients};
 pub use random::SplitMix;
 pub use sequences::Sequences;
-pub use weights::{BaseWeights, WeightsError};
+pub use source::WeightsError;
+pub use weights::BaseWeights;

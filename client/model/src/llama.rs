@@ -17,7 +17,8 @@ use super::packed::{Packed, WeightKind};
 use super::primitive::{ids, raw, wrap};
 use super::reuse::Reuse;
 use super::rope::Rope;
-use super::weights::{BaseWeights, WeightsError};
+use super::source::WeightsError;
+use super::weights::BaseWeights;
 
 /// A frozen weight on a device.
 #[derive(Debug, Clone)]

@@ -1,28 +1,16 @@
 //! Base weights: a configuration with a source of its tensors, which are read one at a time
 //! so that a model is never held twice, and written as a Hugging Face folder.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use fedlora_adapter::Target;
-use fedlora_adapter::tensors::{self, FloatTensor, FloatType, TensorFileError};
+use fedlora_adapter::tensors::{self, FloatTensor, FloatType};
 use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::checkpoint::{Checkpoint, SINGLE_FILE};
-use super::config::{Architecture, LlamaConfig, ModelConfigError};
-
-/// Where the tensors of a model are read from, one at a time: a folder, a GGUF file, memory.
-///
-/// Names and shapes were checked when the source was made: each read gives the shape that
-/// [`LlamaConfig::tensors`] states at that index, with finite values.
-pub(crate) trait TensorSource: Send + Sync {
-    /// The values of the tensor at `index` of [`LlamaConfig::tensors`], as `f32`.
-    ///
-    /// # Errors
-    /// A file that cannot be read (any more), or values that are not finite.
-    fn read(&self, index: usize) -> Result<FloatTensor, WeightsError>;
-}
+use super::config::{Architecture, LlamaConfig};
+use super::source::{TensorSource, WeightsError};
 
 /// Tensors that were made in memory.
 struct InMemory(Vec<FloatTensor>);
@@ -218,148 +206,6 @@ impl std::fmt::Debug for BaseWeights {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
-}
-
-/// Weights that are not the configuration's.
-#[derive(Debug, thiserror::Error)]
-pub enum WeightsError {
-    /// The configuration is refused.
-    #[error(transparent)]
-    Config(#[from] ModelConfigError),
-    /// A file could not be read or written.
-    #[error(transparent)]
-    File(#[from] TensorFileError),
-    /// A GGUF file is refused.
-    #[error(transparent)]
-    Gguf(#[from] super::gguf::GgufError),
-    /// The index is not JSON of the expected form.
-    #[error("{}: {source}", path.display())]
-    Index {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said.
-        source: serde_json::Error,
-    },
-    /// The index names a file outside its folder.
-    #[error("{}: shard '{got}' is not a file name", path.display())]
-    ShardName {
-        /// The index.
-        path: PathBuf,
-        /// The name, cut at 80 characters.
-        got: String,
-    },
-    /// Neither weights nor an index.
-    #[error(
-        "{}: neither model.safetensors nor model.safetensors.index.json is there: expected a \
-         checkpoint in safetensors form (pickled ones, such as pytorch_model.bin, are not read)",
-        dir.display()
-    )]
-    NoWeights {
-        /// The model's folder.
-        dir: PathBuf,
-    },
-    /// The index names a file that is not there.
-    #[error("{}: shard '{name}' is not in the folder: fetch it", path.display())]
-    MissingShard {
-        /// The index.
-        path: PathBuf,
-        /// The shard.
-        name: String,
-    },
-    /// A header that is not one, or that does not fit its file.
-    #[error("{} is not a whole safetensors file ({reason}): fetch or write it again", path.display())]
-    Header {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The index places a tensor in a shard that does not hold it.
-    #[error("{}: tensor '{name}' is not in shard '{shard}'", path.display())]
-    NotInShard {
-        /// The index.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-        /// The shard.
-        shard: String,
-    },
-    /// A shard holds a tensor that the index does not know.
-    #[error("{}: tensor '{name}' is not in the index: one of the two is of another checkpoint", path.display())]
-    Unlisted {
-        /// The shard.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-    },
-    /// A tensor's bytes could not be read.
-    #[error("{}: tensor '{name}' cannot be read ({source}): was the file changed since it was opened?", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// An output layer that is said to be the embedding, and is not.
-    #[error(
-        "{}: tensor '{name}' differs from '{embedding}', which config.json says it is tied to: \
-         set tie_word_embeddings to false, or take it out",
-        path.display()
-    )]
-    Untied {
-        /// The file.
-        path: PathBuf,
-        /// The output layer.
-        name: String,
-        /// The embedding.
-        embedding: String,
-    },
-    /// A bias of an output projection.
-    #[error("{}: tensor '{name}' is not zero: biases are supported on q, k and v only", path.display())]
-    OutputBias {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-    },
-    /// Two shards hold the same tensor.
-    #[error("{}: tensor '{name}' also stands in another shard", path.display())]
-    Twice {
-        /// The second shard.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-    },
-    /// A tensor that the model needs.
-    #[error("{}: tensor '{name}' is missing", dir.display())]
-    Missing {
-        /// The model's folder.
-        dir: PathBuf,
-        /// The tensor.
-        name: String,
-    },
-    /// A tensor that the model does not have.
-    #[error("{}: tensor '{name}' does not belong to the model that config.json describes", dir.display())]
-    Extra {
-        /// The model's folder.
-        dir: PathBuf,
-        /// The tensor.
-        name: String,
-    },
-    /// A shape other than the configuration's.
-    #[error("{}: tensor '{name}' has shape {got:?}, config.json calls for {expected:?}", dir.display())]
-    Shape {
-        /// The model's folder.
-        dir: PathBuf,
-        /// The tensor.
-        name: String,
-        /// Its shape.
-        got: Vec<usize>,
-        /// The shape called for.
-        expected: Vec<usize>,
-    },
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use fedlora_transport::TransportError;
 
 use super::hints;
 use crate::base::BaseError;
-use crate::connection::LinkError;
 use crate::directory::DirectoryError;
 use crate::enrol::JoinError;
+use crate::federation::LinkError;
 use crate::federation::ParticipantError;
 use crate::update::UpdateError;
 

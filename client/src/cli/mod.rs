@@ -16,23 +16,11 @@ mod open;
 mod run;
 mod train;
 
-use std::process::ExitCode;
-
 use background::local;
 use clap::{Parser, Subcommand};
 use fedlora_shell::{
-    DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell, run_main,
+    DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
 };
-
-/// Runs the program with the process's arguments.
-pub fn main() -> ExitCode {
-    run_main::<Cli>()
-}
-
-/// The whole command line, as clap has it.
-pub fn command() -> clap::Command {
-    fedlora_shell::command::<Cli>()
-}
 
 /// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
 /// and keys never leave this machine; only masked updates do.
@@ -43,7 +31,7 @@ pub fn command() -> clap::Command {
     propagate_version = true,
     after_help = "Example:\n  fedlora train --base ./Llama-3.2-1B --data records.jsonl --out adapter"
 )]
-struct Cli {
+pub struct Cli {
     #[command(flatten)]
     global: GlobalOptions,
     #[command(subcommand)]
@@ -91,18 +79,6 @@ impl Program for Cli {
         verbosity: &["warn", "info", "debug", "trace"],
         others: "warn",
     };
-    const WORKER_THREADS: usize = 2;
-
-    fn options(&self) -> &GlobalOptions {
-        &self.global
-    }
-
-    fn documents(&self) -> Option<&DocumentsCommand> {
-        match &self.command {
-            Command::Documents(documents) => Some(documents),
-            _ => None,
-        }
-    }
 
     fn interruption(&self) -> Interruption {
         let interruption = Interruption::default();
@@ -126,6 +102,13 @@ impl Program for Cli {
             Command::Generate(args) => local(move || generate::run(&args, &printer)).await,
             // The shell has run it.
             Command::Documents(_) => Ok(()),
+        }
+    }
+
+    fn shell_options(&self) -> (&GlobalOptions, Option<&DocumentsCommand>) {
+        match &self.command {
+            Command::Documents(documents) => (&self.global, Some(documents)),
+            _ => (&self.global, None),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! What the member's loop needs of a connection. The real one is QUIC, in
-//! [`crate::connection`]; a simulation may wrap it and break it on purpose.
+//! [`QuicConnector`](super::QuicConnector); a simulation may wrap it and break it on purpose.
 
 use std::future::Future;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::round::member::Upload;
+use fedlora_protocol::wire::codec::CodecError;
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
-use fedlora_transport::Traffic;
-
-use crate::connection::LinkError;
+use fedlora_transport::bulk::BulkError;
+use fedlora_transport::{Traffic, TransportError};
 
 /// Opens sessions with one aggregator.
 pub trait Connector: Send + Sync + 'static {
@@ -73,4 +73,24 @@ pub trait Carrier: Clone + Send + Sync + 'static {
         adapter: Digest,
         values: usize,
     ) -> impl Future<Output = Result<Vec<f32>, LinkError>> + Send;
+}
+
+/// Why a session ended or a transfer broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The connection.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A transfer.
+    #[error(transparent)]
+    Bulk(#[from] BulkError),
+    /// A malformed message.
+    #[error("the aggregator sent something malformed: {0}")]
+    Codec(#[from] CodecError),
+    /// The aggregator refused the request.
+    #[error("the aggregator refused: {reason}")]
+    Refused {
+        /// The reason that the aggregator gave.
+        reason: String,
+    },
 }

@@ -8,12 +8,14 @@
 //! | `shell.rs` | the machine's effects |
 //! | `work.rs` | training on a thread of its own, and encoding |
 //! | `link.rs` | what a connection must offer |
+//! | `quic.rs` | the real connection |
 //! | `round_clock.rs` | times and traffic of the current round |
 
 mod events;
 mod link;
 mod outcome;
 mod parts;
+mod quic;
 mod round_clock;
 mod session;
 mod shell;
@@ -27,13 +29,13 @@ use fedlora_protocol::round::member::{RosterPin, RunOutcome};
 use fedlora_protocol::round::participant::RoundLedger;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::connection::QuicConnector;
 use crate::directory::Membership;
 use parts::Parts;
 
 pub use events::{MemberEvent, RoundReport, Stage};
-pub use link::{Carrier, Connector, Link};
+pub use link::{Carrier, Connector, Link, LinkError};
 pub use outcome::ParticipantError;
+pub use quic::{QuicCarrier, QuicConnector, QuicLink};
 pub use work::RoundWork;
 
 /// How long a member tries to reach the aggregator, by default.

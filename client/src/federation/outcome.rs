@@ -3,7 +3,7 @@
 use fedlora_protocol::round::member::{MemberError, PinError};
 use fedlora_transport::TransportError;
 
-use crate::connection::LinkError;
+use super::link::LinkError;
 use crate::remedy::Remedy;
 use crate::update::UpdateError;
 

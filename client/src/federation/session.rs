@@ -8,10 +8,10 @@ use tracing::info;
 
 use super::Participant;
 use super::events::MemberEvent;
+use super::link::LinkError;
 use super::link::{Connector, Link};
 use super::outcome::{ParticipantError, is_identity};
 use super::shell::{Report, Shell};
-use crate::connection::LinkError;
 
 /// The pause before the first attempt to reconnect; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

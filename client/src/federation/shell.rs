@@ -18,12 +18,12 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::events::{MemberEvent, RoundReport, Stage};
+use super::link::LinkError;
 use super::link::{Carrier, Link};
 use super::outcome::ParticipantError;
 use super::parts::Parts;
 use super::round_clock::RoundClock;
 use super::work::{Trained, Training};
-use crate::connection::LinkError;
 use crate::update::UpdateError;
 
 /// What the shell's own tasks report.

@@ -18,13 +18,11 @@ pub trait Program: Parser {
     /// The log levels for `--quiet` and `-v`.
     const LOG_LEVELS: LogLevels;
     /// Threads of the asynchronous runtime.
-    const WORKER_THREADS: usize;
+    const WORKER_THREADS: usize = 2;
 
-    /// The global options as given.
-    fn options(&self) -> &GlobalOptions;
-
-    /// The command that prints something about the command line itself, where it is one.
-    fn documents(&self) -> Option<&DocumentsCommand>;
+    /// The global options as given, and the command that prints something about the command line
+    /// itself, where it is one.
+    fn shell_options(&self) -> (&GlobalOptions, Option<&DocumentsCommand>);
 
     /// What the program says when it is interrupted.
     fn interruption(&self) -> Interruption {
@@ -82,9 +80,10 @@ pub fn run_main<P: Program>() -> ExitCode {
             };
         }
     };
-    let printer = Printer::new(program.options());
-    P::LOG_LEVELS.start(program.options());
-    let outcome = match program.documents() {
+    let (options, documents) = program.shell_options();
+    let printer = Printer::new(options);
+    P::LOG_LEVELS.start(options);
+    let outcome = match documents {
         Some(documents) => documents.run(command::<P>(), &printer),
         None => in_runtime(program, printer.clone()),
     };

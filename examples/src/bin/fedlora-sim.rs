@@ -5,5 +5,5 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    fedlora_examples::simulation::main()
+    fedlora_shell::run_main::<fedlora_examples::simulation::Options>()
 }

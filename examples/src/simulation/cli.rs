@@ -1,27 +1,13 @@
 //! The command line of `fedlora-sim`: from the options to the exit code.
 
-use std::process::ExitCode;
-
 use fedlora_aggregator::cli::exits::serve_exit;
 use fedlora_client::cli::exits::participant_exit;
 use fedlora_common::exit::Exit;
-use fedlora_shell::{
-    DocumentsCommand, Failure, Format, GlobalOptions, LogLevels, Program, Shell, run_main,
-};
+use fedlora_shell::{DocumentsCommand, Failure, Format, GlobalOptions, LogLevels, Program, Shell};
 
 use super::options::Options;
 use super::run::{SimulationError, run};
 use super::table::render;
-
-/// Runs the program with the process's arguments.
-pub fn main() -> ExitCode {
-    run_main::<Options>()
-}
-
-/// The whole command line, as clap has it.
-pub fn command() -> clap::Command {
-    fedlora_shell::command::<Options>()
-}
 
 impl Program for Options {
     const LOG_LEVELS: LogLevels = LogLevels {
@@ -32,12 +18,8 @@ impl Program for Options {
     };
     const WORKER_THREADS: usize = 4;
 
-    fn options(&self) -> &GlobalOptions {
-        &self.global
-    }
-
-    fn documents(&self) -> Option<&DocumentsCommand> {
-        self.documents.as_ref()
+    fn shell_options(&self) -> (&GlobalOptions, Option<&DocumentsCommand>) {
+        (&self.global, self.documents.as_ref())
     }
 
     async fn run(self, Shell { printer, .. }: Shell) -> Result<(), Failure> {
@@ -71,7 +53,7 @@ mod tests {
 
     #[test]
     fn each_command_has_an_example() {
-        let command = command();
+        let command = fedlora_shell::command::<Options>();
         command.clone().debug_assert();
         assert!(fedlora_shell::without_example(&command).is_empty());
     }

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::super::weights::WeightsError;
+use super::super::source::WeightsError;
 use super::short;
 
 /// A header lists some 100 bytes a tensor; the largest models have a few thousand.

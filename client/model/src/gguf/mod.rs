@@ -25,7 +25,8 @@ pub use error::GgufError;
 pub use metadata::{List, Metadata, ScalarType, Value};
 pub use quant::{Block, TensorType};
 
-use super::weights::{BaseWeights, WeightsError};
+use super::source::WeightsError;
+use super::weights::BaseWeights;
 use source::GgufSource;
 
 /// Whether `path` is a GGUF file: by its name, or by how it begins.

@@ -10,7 +10,7 @@ use fedlora_adapter::tensors::FloatTensor;
 use rayon::prelude::*;
 
 use super::super::config::{Architecture, LlamaConfig};
-use super::super::weights::{TensorSource, WeightsError};
+use super::super::source::{TensorSource, WeightsError};
 use super::config::{EMBEDDING, OUTPUT};
 use super::container::{Container, TensorInfo};
 use super::error::GgufError;

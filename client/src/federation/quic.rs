@@ -22,7 +22,7 @@ use fedlora_transport::{
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::federation::{Carrier, Connector, Link};
+use super::link::{Carrier, Connector, Link, LinkError};
 
 /// How long the aggregator may take for the hello and for replies on bulk streams.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -208,24 +208,4 @@ impl QuicCarrier {
             StreamReply::Refused { reason } => Err(LinkError::Refused { reason }),
         }
     }
-}
-
-/// What can go wrong on the way.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The connection.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// A transfer.
-    #[error(transparent)]
-    Bulk(#[from] BulkError),
-    /// A message that is none.
-    #[error("the aggregator sent something malformed: {0}")]
-    Codec(#[from] CodecError),
-    /// The aggregator said no.
-    #[error("the aggregator refused: {reason}")]
-    Refused {
-        /// Its reason.
-        reason: String,
-    },
 }
