@@ -9,7 +9,8 @@ use burn::tensor::{Bool, FloatDType, Tensor, TensorData};
 
 use super::llama::Llama;
 use super::lora::Lora;
-use super::ops::{FusedOps, Rotation};
+use super::ops::FusedOps;
+use super::ops::arguments::Rotation;
 
 /// Tokens that pass the model at a time. Attention holds `heads * STRETCH * positions` scores.
 const STRETCH: usize = 256;

@@ -16,9 +16,9 @@ use self::shard::{Entry, Shard};
 use super::config::{Architecture, LlamaConfig};
 use super::weights::{TensorSource, WeightsError};
 
-const MOST_INDEX_BYTES: u64 = 16 << 20;
+const MAX_INDEX_BYTES: u64 = 16 << 20;
 /// What file systems take.
-const MOST_NAME_BYTES: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The output layer's name.
@@ -220,14 +220,14 @@ fn open_shards(dir: &Path) -> Result<(Vec<Shard>, BTreeMap<String, Place>), Weig
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
-    let bytes = tensors::read_bounded(path, MOST_INDEX_BYTES)?;
+    let bytes = tensors::read_bounded(path, MAX_INDEX_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|source| WeightsError::Index {
         path: path.to_owned(),
         source,
     })?;
     // An index must not lead out of its folder.
     let leaves = |name: &&String| {
-        name.len() > MOST_NAME_BYTES || Path::new(name).file_name() != Some(name.as_ref())
+        name.len() > MAX_NAME_BYTES || Path::new(name).file_name() != Some(name.as_ref())
     };
     match index.weight_map.values().find(leaves) {
         None => Ok(index.weight_map),

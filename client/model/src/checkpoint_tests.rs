@@ -439,7 +439,7 @@ fn refuses_headers_that_lie() {
     }
     file(
         dir.path(),
-        &vec![b' '; shard::MOST_HEADER_BYTES as usize + 1],
+        &vec![b' '; shard::MAX_HEADER_BYTES as usize + 1],
         0,
     );
     assert_says(&error(dir.path()), &["more than the 8388608"]);

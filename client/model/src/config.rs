@@ -8,7 +8,7 @@ use fedlora_adapter::Target;
 use fedlora_adapter::tensors::{self, TensorFileError};
 use serde_json::{Map, Value, json};
 
-const MOST_CONFIG_BYTES: u64 = 1 << 20;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// A family of checkpoints that run on the one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,7 +102,7 @@ impl LlamaConfig {
     /// name.
     pub fn load(dir: &Path) -> Result<Self, ModelConfigError> {
         let path = dir.join("config.json");
-        let bytes = tensors::read_bounded(&path, MOST_CONFIG_BYTES)?;
+        let bytes = tensors::read_bounded(&path, MAX_CONFIG_BYTES)?;
         let object: Map<String, Value> =
             serde_json::from_slice(&bytes).map_err(|source| ModelConfigError::Json {
                 path: path.clone(),

@@ -379,7 +379,7 @@ proptest! {
 fn refuses_a_file_that_is_too_large_or_nested() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
-    std::fs::write(&path, " ".repeat(MOST_CONFIG_BYTES as usize + 1)).unwrap();
+    std::fs::write(&path, " ".repeat(MAX_CONFIG_BYTES as usize + 1)).unwrap();
     let error = LlamaConfig::load(dir.path()).unwrap_err().to_string();
     assert!(error.contains("more than"), "{error}");
     std::fs::write(&path, "{\"a\":".repeat(100_000)).unwrap();

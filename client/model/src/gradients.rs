@@ -2,12 +2,6 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use fedlora_adapter::Factors;
-
-use super::batch::Batch;
-use super::llama::Llama;
-use super::lora::{Dropout, Lora};
-use super::passes::Passes;
 
 /// What the forward pass keeps for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,23 +30,4 @@ pub struct Score {
     pub loss: f64,
     /// Tokens that have the largest logit.
     pub correct: usize,
-}
-
-/// Computes the loss of `batch` and its gradients by the factors that `factors` selects.
-///
-/// # Panics
-/// When the batch counts no token: the caller leaves such batches out.
-pub fn loss_and_gradients<B: Passes>(
-    model: &Llama<B>,
-    lora: &Lora<B>,
-    factors: Factors,
-    dropout: &mut Option<Dropout>,
-    batch: &Batch,
-    memory: Memory,
-) -> Gradients<B> {
-    assert!(
-        !batch.targets().is_empty(),
-        "a batch without a counted token"
-    );
-    B::loss_and_gradients(model, lora, factors, dropout, batch, memory)
 }

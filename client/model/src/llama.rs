@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use fedlora_adapter::Target;
 use half::bf16;
 
 use super::batch::Batch;
 use super::config::LlamaConfig;
-use super::cpu::pool::Pool;
-use super::lora::{Dropout, Lora};
-use super::ops::{AttentionShape, FusedOps, Rotation, Turn};
+use super::dropout::Dropout;
+use super::lora::Lora;
+use super::ops::FusedOps;
+use super::ops::arguments::{AttentionShape, Rotation, Turn};
 use super::packed::{Packed, WeightKind};
+use super::primitive::{ids, raw, wrap};
+use super::reuse::Reuse;
 use super::rope::Rope;
 use super::weights::{BaseWeights, WeightsError};
 
@@ -44,8 +47,8 @@ pub struct Llama<B: Backend> {
     /// What activations and the matrices they are multiplied with are held in.
     float: FloatDType,
     rope: Rope<B>,
-    /// The CPU's buffers, shared by all clones.
-    pub(super) pool: Arc<Pool>,
+    /// What the backend's passes keep between calls, shared by all clones.
+    pub(super) reuse: Reuse,
 }
 
 impl<B: Backend> Llama<B> {
@@ -123,7 +126,7 @@ impl<B: Backend> Llama<B> {
             config: Arc::new(config.clone()),
             weights: placed,
             float,
-            pool: Arc::default(),
+            reuse: Reuse::default(),
         })
     }
 
@@ -167,7 +170,7 @@ impl<B: Backend> Llama<B> {
                 .collect(),
             float: self.float,
             rope: self.rope.map(table, device),
-            pool: self.pool.clone(),
+            reuse: Reuse::default(),
         }
     }
 
@@ -391,22 +394,4 @@ impl<B: FusedOps> Llama<B> {
             Turn::Forward,
         ))
     }
-}
-
-/// Numbers of rows, on a device.
-pub(super) fn ids<B: Backend>(ids: &[u32], device: &B::Device) -> Tensor<B, 1, Int> {
-    let numbers: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-    Tensor::from_data(TensorData::new(numbers, [ids.len()]), device)
-}
-
-pub(super) fn wrap<B: Backend, const D: usize>(
-    x: burn::tensor::ops::FloatTensor<B>,
-) -> Tensor<B, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(x))
-}
-
-pub(super) fn raw<B: Backend, const D: usize>(
-    x: Tensor<B, D>,
-) -> burn::tensor::ops::FloatTensor<B> {
-    x.into_primitive().tensor()
 }

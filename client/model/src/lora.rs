@@ -6,9 +6,9 @@ use burn::tensor::{Tensor, TensorData};
 use fedlora_adapter::{Adapter, Factor, ProjectionTensor, Target};
 
 use super::config::LlamaConfig;
-use super::llama::wrap;
+use super::dropout::Dropout;
 use super::ops::FusedOps;
-use super::random::SplitMix;
+use super::primitive::wrap;
 
 /// The factors of one projection: `a` `[rank, in]`, `b` `[out, rank]`.
 #[derive(Debug, Clone)]
@@ -110,13 +110,19 @@ impl<B: FusedOps> Lora<B> {
     ) -> Option<Tensor<B, 2>> {
         let pair = self.factors(layer, target)?;
         let x = match dropout {
-            Some(dropout) => dropout.apply(x.clone()),
+            Some(dropout) => dropped_out(x, dropout),
             None => x.clone(),
         };
         let factor = |tensor: &Tensor<B, 2>| tensor.clone().cast(x.dtype()).transpose();
         let (a, b) = (factor(&pair.a), factor(&pair.b));
         Some(x.matmul(a).mul_scalar(self.scale).matmul(b))
     }
+}
+
+/// `x` with its next dropout mask applied, `[rows, in]`.
+fn dropped_out<B: FusedOps>(x: &Tensor<B, 2>, dropout: &mut Dropout) -> Tensor<B, 2> {
+    let factors = B::dropout_factors(&dropout.draw(), x.dims(), &x.device());
+    x.clone() * wrap::<B, 2>(factors).cast(x.dtype())
 }
 
 /// Names the first tensor that keeps an adapter from fitting a model.
@@ -142,102 +148,6 @@ fn misfit(adapter: &Adapter, config: &LlamaConfig) -> LoraError {
     LoraError::Blocks {
         got: adapter.layout().tensors().len() / each,
         expected: config.num_hidden_layers,
-    }
-}
-
-/// Zeroes inputs of A with probability `p` and scales the rest by `1 / (1 - p)`. Draws its
-/// own masks: one seed gives one training, whatever else runs in the process.
-#[derive(Debug, Clone)]
-pub struct Dropout {
-    threshold: u16,
-    keep_scale: f32,
-    random: SplitMix,
-}
-
-impl Dropout {
-    /// `None` where `probability` is 0. Resolution is 1/65536.
-    pub fn new(probability: f64, random: SplitMix) -> Option<Self> {
-        (probability > 0.0).then(|| Self {
-            threshold: (probability * 65_536.0) as u16,
-            keep_scale: (1.0 / (1.0 - probability)) as f32,
-            random,
-        })
-    }
-
-    /// The next mask.
-    pub(super) fn draw(&mut self) -> DropoutMask {
-        DropoutMask {
-            seed: self.random.next(),
-            threshold: self.threshold,
-            keep_scale: self.keep_scale,
-        }
-    }
-
-    fn apply<B: FusedOps>(&mut self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let mask = B::dropout_factors(&self.draw(), x.dims(), &x.device());
-        x.clone() * wrap::<B, 2>(mask).cast(x.dtype())
-    }
-}
-
-/// A mask that is never held: each element's fate follows from its number, so that the
-/// backward pass finds the same again.
-#[derive(Debug, Clone, Copy)]
-pub struct DropoutMask {
-    pub(super) seed: u64,
-    /// Of 65536 elements, so many are dropped.
-    pub(super) threshold: u16,
-    pub(super) keep_scale: f32,
-}
-
-impl DropoutMask {
-    /// Four draws of 16 bits from one of 64 (the output function of SplitMix64).
-    #[inline(always)]
-    fn factors(&self, four: u64) -> [f32; 4] {
-        let mut bits = self
-            .seed
-            .wrapping_add(four.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^= bits >> 31;
-        std::array::from_fn(|at| {
-            if (bits >> (16 * at)) as u16 >= self.threshold {
-                self.keep_scale
-            } else {
-                0.0
-            }
-        })
-    }
-
-    /// The factor of each element from number `first` on, to `each` with its place.
-    #[inline(always)]
-    fn for_each(&self, count: usize, first: usize, mut each: impl FnMut(usize, f32)) {
-        let mut at = 0;
-        while at < count {
-            let number = first + at;
-            let factors = self.factors(number as u64 / 4);
-            for &factor in &factors[number % 4..] {
-                if at == count {
-                    return;
-                }
-                each(at, factor);
-                at += 1;
-            }
-        }
-    }
-
-    /// `values * mask`, in place; `first` is the number of the first.
-    pub(super) fn scale(&self, values: &mut [f32], first: usize) {
-        self.for_each(values.len(), first, |at, factor| values[at] *= factor);
-    }
-
-    /// `to = from * mask`.
-    pub(super) fn copy(&self, from: &[f32], to: &mut [f32], first: usize) {
-        self.for_each(from.len(), first, |at, factor| to[at] = from[at] * factor);
-    }
-
-    /// `to += from * mask`.
-    pub(super) fn add(&self, from: &[f32], to: &mut [f32], first: usize) {
-        self.for_each(from.len(), first, |at, factor| to[at] += from[at] * factor);
     }
 }
 
@@ -267,6 +177,7 @@ pub enum LoraError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::SplitMix;
     use burn_flex::Flex;
 
     #[test]
@@ -274,8 +185,7 @@ mod tests {
         let ones = Tensor::<Flex, 2>::ones([200, 100], &Default::default());
         let draw = || {
             let mut dropout = Dropout::new(0.1, SplitMix::new(1, 2)).unwrap();
-            dropout
-                .apply(ones.clone())
+            dropped_out(&ones, &mut dropout)
                 .into_data()
                 .to_vec::<f32>()
                 .unwrap()
@@ -285,21 +195,5 @@ mod tests {
         let mean = values.iter().sum::<f32>() / values.len() as f32;
         assert!((mean - 1.0).abs() < 0.02, "{mean}");
         assert!(Dropout::new(0.0, SplitMix::new(1, 2)).is_none());
-    }
-
-    #[test]
-    fn a_part_of_a_mask_is_that_part_of_the_whole() {
-        let mask = Dropout::new(0.3, SplitMix::new(1, 2)).unwrap().draw();
-        let mut whole = vec![1.0; 50];
-        mask.scale(&mut whole, 0);
-        assert!(whole.contains(&0.0) && whole.iter().any(|&value| value > 1.0));
-        for first in 0..50 {
-            let ones = vec![1.0; 50 - first];
-            let mut part = vec![0.0; 50 - first];
-            mask.copy(&ones, &mut part, first);
-            assert_eq!(part, whole[first..]);
-            mask.add(&ones, &mut part, first);
-            assert!(part.iter().zip(&whole[first..]).all(|(p, w)| *p == 2.0 * w));
-        }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 
 use super::batch::Batch;
+use super::dropout::Dropout;
 use super::llama::Llama;
-use super::lora::{Dropout, Lora};
+use super::lora::Lora;
 use super::ops::FusedOps;
 
 /// The sum over the batch's counted tokens, `[1]`. Only rows whose next token counts reach

@@ -8,9 +8,10 @@ use fedlora_adapter::Factors;
 
 use super::batch::Batch;
 use super::cpu;
+use super::dropout::Dropout;
 use super::gradients::{Gradients, Memory, Score};
 use super::llama::Llama;
-use super::lora::{Dropout, Lora};
+use super::lora::Lora;
 use super::ops::FusedOps;
 use burn::tensor::Tensor;
 
@@ -38,6 +39,25 @@ pub trait Passes: FusedOps {
     ) -> Gradients<Self> {
         generic::loss_and_gradients(model, lora, factors, dropout, batch, memory)
     }
+}
+
+/// Computes the loss of `batch` and its gradients by the factors that `factors` selects.
+///
+/// # Panics
+/// When the batch counts no token: the caller leaves such batches out.
+pub fn loss_and_gradients<B: Passes>(
+    model: &Llama<B>,
+    lora: &Lora<B>,
+    factors: Factors,
+    dropout: &mut Option<Dropout>,
+    batch: &Batch,
+    memory: Memory,
+) -> Gradients<B> {
+    assert!(
+        !batch.targets().is_empty(),
+        "a batch without a counted token"
+    );
+    B::loss_and_gradients(model, lora, factors, dropout, batch, memory)
 }
 
 impl Passes for Flex {

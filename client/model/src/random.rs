@@ -14,7 +14,10 @@ impl SplitMix {
     }
 
     /// 64 uniform bits.
-    #[allow(clippy::should_implement_trait)] // No iterator: it never ends and is not one.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the sequence never ends and is no iterator"
+    )]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;

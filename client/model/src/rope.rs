@@ -8,10 +8,10 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::config::{Llama3Scaling, LlamaConfig};
-use super::ops::Rotation;
+use super::ops::arguments::Rotation;
 
 /// Tables hold at least this many positions.
-const FEWEST: usize = 256;
+const MIN_POSITIONS: usize = 256;
 
 /// A model's rotary tables: computed when they are first needed, as far as they are needed,
 /// for a model may have many more positions than any sequence.
@@ -44,7 +44,7 @@ impl<B: Backend> Rope<B> {
         }
         let positions = length
             .next_power_of_two()
-            .max(FEWEST)
+            .max(MIN_POSITIONS)
             .min(self.most)
             .max(length);
         let half = self.frequencies.len();

@@ -16,11 +16,11 @@ use super::super::weights::WeightsError;
 use super::short;
 
 /// A header lists some 100 bytes a tensor; the largest models have a few thousand.
-pub(super) const MOST_HEADER_BYTES: u64 = 8 << 20;
+pub(super) const MAX_HEADER_BYTES: u64 = 8 << 20;
 /// What stands before the header: its length.
 const LENGTH_BYTES: u64 = 8;
 /// More than any tensor of a checkpoint has.
-const MOST_DIMENSIONS: usize = 8;
+const MAX_DIMENSIONS: usize = 8;
 /// Bytes of a tensor that are converted at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -76,7 +76,7 @@ impl Shard {
         if let Some((name, info)) = metadata
             .tensors()
             .into_iter()
-            .find(|(_, info)| info.shape.len() > MOST_DIMENSIONS)
+            .find(|(_, info)| info.shape.len() > MAX_DIMENSIONS)
         {
             return Err(WeightsError::Header {
                 path,
@@ -229,7 +229,7 @@ fn read_header(file: &mut File, length: u64) -> Result<(u64, Metadata), Problem>
     let mut size = [0; LENGTH_BYTES as usize];
     file.read_exact(&mut size).map_err(Problem::Io)?;
     let size = u64::from_le_bytes(size);
-    let most = MOST_HEADER_BYTES.min(length - LENGTH_BYTES);
+    let most = MAX_HEADER_BYTES.min(length - LENGTH_BYTES);
     if size > most {
         return Err(reason(format!(
             "its header is said to have {size} bytes, more than the {most} that it can have"

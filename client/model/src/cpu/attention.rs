@@ -12,9 +12,9 @@ use faer::{MatMut, MatRef};
 use pulp::{Arch, Simd, with_simd};
 use rayon::prelude::*;
 
-use super::rows::{Into, matrix, matrix_mut, multiply};
+use super::rows::{Store, matrix, matrix_mut, multiply};
 use super::simd::{dot_product, exp, largest, sum_by};
-use crate::ops::AttentionShape;
+use crate::ops::arguments::AttentionShape;
 use crate::sequences::Sequences;
 
 /// Queries at a time.
@@ -84,11 +84,11 @@ pub(crate) fn forward(
                 scores.resize(count * width, 0.0);
                 let part = q.subrows(queries.start, count);
                 let seen = k.subrows(keys.start, width).transpose();
-                multiply(matrix_mut(scores, width), Into::Replace, part, seen, scale);
+                multiply(matrix_mut(scores, width), Store::Replace, part, seen, scale);
                 softmax(scores, &block, &mut sums[queries.clone()]);
                 let values = v.subrows(keys.start, width);
                 let target = target.as_mut().subrows_mut(queries.start, count);
-                multiply(target, Into::Replace, matrix(scores, width), values, 1.0);
+                multiply(target, Store::Replace, matrix(scores, width), values, 1.0);
             }
         },
     );
@@ -158,14 +158,14 @@ pub(crate) fn backward(
                     let v = v.subrows(keys.start, width);
                     multiply(
                         matrix_mut(scores, width),
-                        Into::Replace,
+                        Store::Replace,
                         q,
                         k.transpose(),
                         scale,
                     );
                     multiply(
                         matrix_mut(slopes, width),
-                        Into::Replace,
+                        Store::Replace,
                         out,
                         v.transpose(),
                         1.0,
@@ -174,14 +174,14 @@ pub(crate) fn backward(
                     softmax_backward(scores, slopes, &block, &sums[queries.clone()], &dots, scale);
                     let p = matrix(scores, width).transpose();
                     let target = by_v.as_mut().subrows_mut(keys.start, width);
-                    multiply(target, Into::Add, p, out, 1.0);
+                    multiply(target, Store::Add, p, out, 1.0);
                     let slopes = matrix(slopes, width);
                     let target =
                         by_q.as_mut()
                             .submatrix_mut(queries.start, member * dim, count, dim);
-                    multiply(target, Into::Replace, slopes, k, 1.0);
+                    multiply(target, Store::Replace, slopes, k, 1.0);
                     let target = by_k.as_mut().subrows_mut(keys.start, width);
-                    multiply(target, Into::Add, slopes.transpose(), q, 1.0);
+                    multiply(target, Store::Add, slopes.transpose(), q, 1.0);
                 }
             }
         },

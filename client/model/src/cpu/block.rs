@@ -11,9 +11,9 @@ use super::elementwise::{rms_norm, rms_norm_backward, swiglu, swiglu_backward};
 use super::pool::Pool;
 use super::projection::{PairGradient, Projection};
 use super::rope::{Tables, rotate};
-use super::rows::{Into, split};
+use super::rows::{Store, split};
 use super::simd::add;
-use crate::ops::{AttentionShape, Turn};
+use crate::ops::arguments::{AttentionShape, Turn};
 use crate::sequences::Sequences;
 
 /// A block's weights on the host; projections in the order of `Target::ALL`.
@@ -366,7 +366,7 @@ impl Block<'_> {
                         &product,
                         inner(DOWN),
                         task.by_middle,
-                        Some((&mut by_product, Into::Replace)),
+                        Some((&mut by_product, Store::Replace)),
                         &mut gradients[DOWN],
                         first,
                         scratch,
@@ -379,15 +379,15 @@ impl Block<'_> {
                     rms_norm(middle, self.second_norm, self.eps, &mut normed);
                     let mut by_normed = pool.take(middle.len());
                     let (by_gate, by_up) = (&*task.gate, &*task.up);
-                    for (projection, at, by_y, into) in [
-                        (gate, GATE, by_gate, Into::Replace),
-                        (up, UP, by_up, Into::Add),
+                    for (projection, at, by_y, store) in [
+                        (gate, GATE, by_gate, Store::Replace),
+                        (up, UP, by_up, Store::Add),
                     ] {
                         projection.backward(
                             &normed,
                             inner(at),
                             by_y,
-                            Some((&mut by_normed, into)),
+                            Some((&mut by_normed, store)),
                             &mut gradients[at],
                             first,
                             scratch,
@@ -407,7 +407,7 @@ impl Block<'_> {
                         &context[of(o.input)],
                         inner(O),
                         task.by_middle,
-                        Some((task.by_context, Into::Replace)),
+                        Some((task.by_context, Store::Replace)),
                         &mut gradients[O],
                         first,
                         scratch,
@@ -464,7 +464,7 @@ impl Block<'_> {
                     let mut normed = pool.take(x.len());
                     rms_norm(x, self.first_norm, self.eps, &mut normed);
                     let mut by_normed = pool.take(if task.by_x.is_some() { x.len() } else { 0 });
-                    let mut into = Into::Replace;
+                    let mut store = Store::Replace;
                     for (at, by_y) in (Q..=V).zip(task.by_outputs) {
                         let projection = &self.projections[at];
                         if at != V {
@@ -472,11 +472,11 @@ impl Block<'_> {
                             rotate(by_y, width, dim, positions, rows.tables, Turn::Back);
                         }
                         let inner = &kept.inner[at][of(projection.rank())];
-                        let by_x = task.by_x.is_some().then_some((&mut by_normed[..], into));
+                        let by_x = task.by_x.is_some().then_some((&mut by_normed[..], store));
                         let gradient = &mut gradients[at];
                         let first = task.range.start;
                         projection.backward(&normed, inner, by_y, by_x, gradient, first, scratch);
-                        into = Into::Add;
+                        store = Store::Add;
                     }
                     if let Some(by_x) = task.by_x {
                         rms_norm_backward(x, self.first_norm, &by_normed, self.eps, by_x, None);

@@ -5,9 +5,9 @@ use pulp::{Arch, Simd, with_simd};
 use rayon::prelude::*;
 
 use super::elementwise::{rms_norm, rms_norm_backward};
+use super::frozen::{Frozen, Panels};
 use super::pool::Pool;
-use super::projection::Frozen;
-use super::rows::{Into, matrix, matrix_mut, multiply};
+use super::rows::{Store, matrix, matrix_mut};
 use super::simd::{exp, largest, sum_by};
 use crate::gradients::Score;
 
@@ -70,29 +70,13 @@ impl Head<'_> {
         let mut held = pool.scratch();
         let scratch = &mut held.scratch.wide;
         let left = matrix(&normed, hidden);
-        match self.weight {
-            Frozen::Dense(weight) => {
-                let right = matrix(weight, hidden).transpose();
-                multiply(
-                    matrix_mut(&mut logits, self.vocab),
-                    Into::Replace,
-                    left,
-                    right,
-                    1.0,
-                );
-            }
-            Frozen::Packed(packed) => {
-                let mut target = matrix_mut(&mut logits, self.vocab);
-                for start in (0..self.vocab).step_by(PANEL) {
-                    let end = (start + PANEL).min(self.vocab);
-                    scratch.resize((end - start) * hidden, 0.0);
-                    packed.unpack_rows(start..end, scratch);
-                    let right = matrix(scratch, hidden).transpose();
-                    let part = target.as_mut().subcols_mut(start, end - start);
-                    multiply(part, Into::Replace, left, right, 1.0);
-                }
-            }
-        }
+        let panels = Panels {
+            weight: self.weight,
+            input: hidden,
+            output: self.vocab,
+            rows: PANEL,
+        };
+        panels.forward(left, matrix_mut(&mut logits, self.vocab), scratch);
         let mut score = Score::default();
         for (row, &target) in logits.chunks_exact_mut(self.vocab).zip(targets) {
             let (loss, correct) = cross_entropy(row, target as usize, gradient);
@@ -101,31 +85,9 @@ impl Head<'_> {
         }
         if gradient {
             let mut by_normed = normed;
-            let left = matrix(&logits, self.vocab);
-            match self.weight {
-                Frozen::Dense(weight) => {
-                    let right = matrix(weight, hidden);
-                    multiply(
-                        matrix_mut(&mut by_normed, hidden),
-                        Into::Replace,
-                        left,
-                        right,
-                        1.0,
-                    );
-                }
-                Frozen::Packed(packed) => {
-                    let mut into = Into::Replace;
-                    for start in (0..self.vocab).step_by(PANEL) {
-                        let end = (start + PANEL).min(self.vocab);
-                        scratch.resize((end - start) * hidden, 0.0);
-                        packed.unpack_rows(start..end, scratch);
-                        let part = left.subcols(start, end - start);
-                        let right = matrix(scratch, hidden);
-                        multiply(matrix_mut(&mut by_normed, hidden), into, part, right, 1.0);
-                        into = Into::Add;
-                    }
-                }
-            }
+            let by_logits = matrix(&logits, self.vocab);
+            let target = matrix_mut(&mut by_normed, hidden);
+            panels.backward(by_logits, target, Store::Replace, scratch);
             let mut by_rows = pool.zeros(rows.len());
             rms_norm_backward(rows, self.norm, &by_normed, self.eps, &mut by_rows, None);
             rows.copy_from_slice(&by_rows);
@@ -143,7 +105,7 @@ impl Head<'_> {
 /// `gradient` is set, the logits become the gradient: the softmax less one at the target.
 #[with_simd(cross_entropy = Arch::new())]
 #[inline(always)]
-#[allow(clippy::needless_lifetimes)] // The macro needs the name.
+#[expect(clippy::needless_lifetimes, reason = "the macro needs the name")]
 pub(crate) fn cross_entropy_with_simd<'a, S: Simd>(
     _simd: S,
     row: &'a mut [f32],

@@ -6,7 +6,9 @@
 pub(super) mod attention;
 pub(super) mod block;
 pub(super) mod elementwise;
+pub(super) mod frozen;
 pub(super) mod head;
+pub(super) mod host;
 pub(super) mod passes;
 pub(super) mod pool;
 pub(super) mod projection;

@@ -1,26 +1,31 @@
 //! The passes through the whole model on the CPU.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
 use fedlora_adapter::{Factor, Factors, Target};
 
 use super::block::{Block, Kept, PairGradients, Rows, Wanted};
+use super::frozen::Frozen;
 use super::head::Head;
-use super::projection::{Frozen, Pair, Projection};
+use super::host::{HostWeight, flat, tensor, values};
+use super::pool::Pool;
+use super::projection::{Pair, Projection};
 use super::rope::Tables;
 use super::rows::divide;
 use crate::batch::Batch;
+use crate::dropout::{Dropout, DropoutMask};
 use crate::gradients::{Gradients, Memory, Score};
 use crate::llama::{Llama, Weight};
-use crate::lora::{Dropout, DropoutMask, Lora};
-use crate::ops::flex::{tensor, values};
-use crate::packed::{Packed, PackedSlices, WeightKind};
+use crate::lora::Lora;
 
 /// The model's tensors as the host holds them: sharing, not copying.
 struct Host<'a> {
     model: &'a Llama<Flex>,
+    /// Buffers, which stay with the model from pass to pass.
+    pool: Arc<Pool>,
     embedding: HostWeight,
     output: HostWeight,
     last_norm: FlexTensor,
@@ -30,64 +35,12 @@ struct Host<'a> {
     sin: FlexTensor,
 }
 
-/// A frozen weight as the host holds it.
-pub(crate) enum HostWeight {
-    Dense(FlexTensor),
-    Packed {
-        kind: WeightKind,
-        columns: usize,
-        words: FlexTensor,
-        scales: FlexTensor,
-    },
-}
-
 struct HostBlock {
     norms: [FlexTensor; 2],
     weights: [HostWeight; 7],
     biases: [Option<FlexTensor>; 3],
     pairs: [Option<(FlexTensor, FlexTensor)>; 7],
     dropouts: [Option<DropoutMask>; 7],
-}
-
-fn flat(x: Tensor<Flex, 2>) -> FlexTensor {
-    x.into_primitive().tensor().to_contiguous()
-}
-
-impl HostWeight {
-    fn of(weight: &Weight<Flex>) -> Self {
-        match weight {
-            Weight::Dense(tensor) => Self::Dense(flat(tensor.clone())),
-            Weight::Packed(packed) => Self::packed(packed),
-        }
-    }
-
-    pub(crate) fn packed(packed: &Packed<Flex>) -> Self {
-        Self::Packed {
-            kind: packed.kind,
-            columns: packed.shape[1],
-            words: packed.words.clone().into_primitive(),
-            scales: packed.scales.clone().into_primitive().tensor(),
-        }
-    }
-
-    pub(crate) fn frozen(&self) -> Frozen<'_> {
-        match self {
-            Self::Dense(tensor) => Frozen::Dense(values(tensor)),
-            Self::Packed {
-                kind,
-                columns,
-                words,
-                scales,
-            } => Frozen::Packed(PackedSlices {
-                kind: *kind,
-                columns: *columns,
-                words: words
-                    .as_slice::<i32>()
-                    .expect("words are made contiguous and never changed"),
-                scales: values(scales),
-            }),
-        }
-    }
 }
 
 impl<'a> Host<'a> {
@@ -116,8 +69,7 @@ impl<'a> Host<'a> {
                         flat(model.first_norm(layer)),
                         flat(model.second_norm(layer)),
                     ],
-                    weights: Target::ALL
-                        .map(|target| HostWeight::of(model.projection(layer, target))),
+                    weights: Target::ALL.map(|target| host_weight(model.projection(layer, target))),
                     biases: [Target::Q, Target::K, Target::V]
                         .map(|target| model.bias(layer, target).map(flat)),
                     pairs,
@@ -128,8 +80,9 @@ impl<'a> Host<'a> {
         let tables = model.rope().tables(longest);
         Self {
             model,
-            embedding: HostWeight::of(model.embedding()),
-            output: HostWeight::of(model.output()),
+            pool: model.reuse.get(),
+            embedding: host_weight(model.embedding()),
+            output: host_weight(model.output()),
             last_norm: flat(model.last_norm()),
             blocks,
             scale: lora.map_or(0.0, |lora| lora.scale() as f32),
@@ -184,7 +137,7 @@ impl<'a> Host<'a> {
 
     fn embed(&self, tokens: &[u32]) -> Vec<f32> {
         let width = self.model.config().hidden_size;
-        let mut x = self.model.pool.take(tokens.len() * width);
+        let mut x = self.pool.take(tokens.len() * width);
         for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
             let token = token as usize;
             match self.embedding.frozen() {
@@ -198,7 +151,14 @@ impl<'a> Host<'a> {
     }
 }
 
-/// What the rows of a batch are.
+fn host_weight(weight: &Weight<Flex>) -> HostWeight {
+    match weight {
+        Weight::Dense(tensor) => HostWeight::Dense(flat(tensor.clone())),
+        Weight::Packed(packed) => HostWeight::packed(packed),
+    }
+}
+
+/// Positions of a batch's rows, and how the rows are divided among threads.
 struct BatchRows {
     positions: Vec<u32>,
     ranges: Vec<Range<usize>>,
@@ -218,7 +178,7 @@ impl BatchRows {
             positions: &self.positions,
             ranges: &self.ranges,
             tables: host.tables(),
-            pool: &host.model.pool,
+            pool: &host.pool,
         }
     }
 }
@@ -270,7 +230,7 @@ fn score_counted(
     batch: &Batch,
     gradient: bool,
 ) -> (Score, Vec<f32>) {
-    let pool = &host.model.pool;
+    let pool = &host.pool;
     let head = host.head();
     if batch.places().len() == batch.positions() {
         let score = head.score(&mut x, batch.targets(), gradient, pool);

@@ -1,23 +1,14 @@
 //! A frozen projection with its bias and its low-rank pair, on slices of rows:
 //! `y = x W^T + b + s (d(x) A^T) B^T`, with `d` the dropout of the pair's input.
 
+use super::frozen::{Frozen, Panels};
 use super::pool::Scratch;
-use super::rows::{Into, matrix, matrix_mut, multiply};
+use super::rows::{Store, matrix, matrix_mut, multiply};
 use super::simd::add;
-use crate::lora::DropoutMask;
-use crate::packed::PackedSlices;
+use crate::dropout::DropoutMask;
 
 /// Output features that are unpacked at a time.
 const PANEL: usize = 256;
-
-/// A frozen matrix, `[out, in]`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Frozen<'a> {
-    /// As it is.
-    Dense(&'a [f32]),
-    /// In fewer bits.
-    Packed(PackedSlices<'a>),
-}
 
 /// A low-rank pair on the host.
 #[derive(Debug, Clone, Copy)]
@@ -70,23 +61,8 @@ impl Projection<'_> {
         scratch: &mut Vec<f32>,
     ) {
         let rows = matrix(x, self.input);
-        match self.weight {
-            Frozen::Dense(weight) => {
-                let weight = matrix(weight, self.input).transpose();
-                multiply(matrix_mut(y, self.output), Into::Replace, rows, weight, 1.0);
-            }
-            Frozen::Packed(packed) => {
-                let mut target = matrix_mut(y, self.output);
-                for start in (0..self.output).step_by(PANEL) {
-                    let end = (start + PANEL).min(self.output);
-                    scratch.resize((end - start) * self.input, 0.0);
-                    packed.unpack_rows(start..end, scratch);
-                    let weight = matrix(scratch, self.input).transpose();
-                    let part = target.as_mut().subcols_mut(start, end - start);
-                    multiply(part, Into::Replace, rows, weight, 1.0);
-                }
-            }
-        }
+        self.panels()
+            .forward(rows, matrix_mut(y, self.output), scratch);
         if let Some(bias) = self.bias {
             for row in y.chunks_exact_mut(self.output) {
                 add(row, bias);
@@ -97,33 +73,36 @@ impl Projection<'_> {
             let a = matrix(pair.a, self.input).transpose();
             multiply(
                 matrix_mut(inner, pair.rank),
-                Into::Replace,
+                Store::Replace,
                 matrix(seen, self.input),
                 a,
                 1.0,
             );
             let b = matrix(pair.b, pair.rank).transpose();
             let inner = matrix(inner, pair.rank);
-            multiply(matrix_mut(y, self.output), Into::Add, inner, b, pair.scale);
+            multiply(matrix_mut(y, self.output), Store::Add, inner, b, pair.scale);
         }
     }
 
     /// Adds the gradients of the pair to `gradient`, and, where `by_x` is given, puts that by
     /// `x` into it.
-    #[allow(clippy::too_many_arguments)] // Each is another matrix.
+    #[expect(clippy::too_many_arguments, reason = "each is another matrix")]
     pub(crate) fn backward(
         &self,
         x: &[f32],
         inner: &[f32],
         by_y: &[f32],
-        by_x: Option<(&mut [f32], Into)>,
+        by_x: Option<(&mut [f32], Store)>,
         gradient: &mut PairGradient,
         first: usize,
         scratch: &mut Scratch,
     ) {
         let mut by_x = by_x;
-        if let Some((target, into)) = &mut by_x {
-            self.backward_frozen(by_y, target, *into, &mut scratch.wide);
+        if let Some((target, store)) = &mut by_x {
+            let target = matrix_mut(target, self.input);
+            let by_y = matrix(by_y, self.output);
+            self.panels()
+                .backward(by_y, target, *store, &mut scratch.wide);
         }
         let Some(pair) = &self.pair else { return };
         let out = matrix(by_y, self.output);
@@ -131,7 +110,7 @@ impl Projection<'_> {
             let inner = matrix(inner, pair.rank);
             multiply(
                 matrix_mut(by_b, pair.rank),
-                Into::Add,
+                Store::Add,
                 out.transpose(),
                 inner,
                 pair.scale,
@@ -146,7 +125,7 @@ impl Projection<'_> {
         let b = matrix(pair.b, pair.rank);
         multiply(
             matrix_mut(by_inner, pair.rank),
-            Into::Replace,
+            Store::Replace,
             out,
             b,
             pair.scale,
@@ -157,7 +136,7 @@ impl Projection<'_> {
             let target = matrix_mut(by_a, self.input);
             multiply(
                 target,
-                Into::Add,
+                Store::Add,
                 by_inner.transpose(),
                 matrix(seen, self.input),
                 1.0,
@@ -166,13 +145,13 @@ impl Projection<'_> {
         if let Some((target, _)) = by_x {
             let a = matrix(pair.a, self.input);
             match pair.dropout {
-                None => multiply(matrix_mut(target, self.input), Into::Add, by_inner, a, 1.0),
+                None => multiply(matrix_mut(target, self.input), Store::Add, by_inner, a, 1.0),
                 Some(dropout) => {
                     let wide = &mut scratch.wide;
                     wide.resize(x.len(), 0.0);
                     multiply(
                         matrix_mut(wide, self.input),
-                        Into::Replace,
+                        Store::Replace,
                         by_inner,
                         a,
                         1.0,
@@ -183,25 +162,12 @@ impl Projection<'_> {
         }
     }
 
-    fn backward_frozen(&self, by_y: &[f32], by_x: &mut [f32], into: Into, scratch: &mut Vec<f32>) {
-        let out = matrix(by_y, self.output);
-        match self.weight {
-            Frozen::Dense(weight) => {
-                let weight = matrix(weight, self.input);
-                multiply(matrix_mut(by_x, self.input), into, out, weight, 1.0);
-            }
-            Frozen::Packed(packed) => {
-                let mut into = into;
-                for start in (0..self.output).step_by(PANEL) {
-                    let end = (start + PANEL).min(self.output);
-                    scratch.resize((end - start) * self.input, 0.0);
-                    packed.unpack_rows(start..end, scratch);
-                    let part = out.subcols(start, end - start);
-                    let weight = matrix(scratch, self.input);
-                    multiply(matrix_mut(by_x, self.input), into, part, weight, 1.0);
-                    into = Into::Add;
-                }
-            }
+    fn panels(&self) -> Panels<'_> {
+        Panels {
+            weight: self.weight,
+            input: self.input,
+            output: self.output,
+            rows: PANEL,
         }
     }
 }

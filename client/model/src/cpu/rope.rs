@@ -3,7 +3,7 @@
 
 use pulp::{Arch, Simd, with_simd};
 
-use crate::ops::Turn;
+use crate::ops::arguments::Turn;
 
 /// Cosines and sines, each `[positions, dim / 2]`.
 #[derive(Debug, Clone, Copy)]

@@ -7,9 +7,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 /// Fewest rows worth a task of their own: below, packing the weights costs more than the
 /// second core brings.
-const FEWEST_ROWS: usize = 32;
+const MIN_ROWS: usize = 32;
 /// Most rows of a task: the activations of a block then stay in the caches.
-const MOST_ROWS: usize = 512;
+const MAX_ROWS: usize = 512;
 
 /// `[rows, width]` of a slice.
 #[inline]
@@ -25,7 +25,7 @@ pub(crate) fn matrix_mut(values: &mut [f32], width: usize) -> MatMut<'_, f32> {
 
 /// What a product does with what stands in its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Into {
+pub(crate) enum Store {
     /// Overwrites it.
     Replace,
     /// Adds to it.
@@ -36,14 +36,14 @@ pub(crate) enum Into {
 #[inline]
 pub(crate) fn multiply(
     target: MatMut<'_, f32>,
-    into: Into,
+    store: Store,
     left: MatRef<'_, f32>,
     right: MatRef<'_, f32>,
     scale: f32,
 ) {
-    let accum = match into {
-        Into::Replace => Accum::Replace,
-        Into::Add => Accum::Add,
+    let accum = match store {
+        Store::Replace => Accum::Replace,
+        Store::Add => Accum::Add,
     };
     matmul(target, accum, left, right, scale, Par::Seq);
 }
@@ -52,8 +52,8 @@ pub(crate) fn multiply(
 pub(crate) fn divide(rows: usize, threads: usize) -> Vec<Range<usize>> {
     let tasks = threads
         .max(1)
-        .min(rows.div_ceil(FEWEST_ROWS))
-        .max(rows.div_ceil(MOST_ROWS))
+        .min(rows.div_ceil(MIN_ROWS))
+        .max(rows.div_ceil(MAX_ROWS))
         .max(1);
     // A whole number of turns, so that no thread waits for another's last task.
     let tasks = if tasks > threads {
@@ -99,7 +99,7 @@ mod tests {
                     rows
                 );
                 assert!(ranges.windows(2).all(|two| two[0].end == two[1].start));
-                assert!(ranges.iter().all(|range| range.len() <= MOST_ROWS));
+                assert!(ranges.iter().all(|range| range.len() <= MAX_ROWS));
             }
         }
         assert_eq!(divide(256, 2).len(), 2);
@@ -113,7 +113,7 @@ mod tests {
         );
         let mut y = [10.0; 4];
         let right = matrix(&b, 3).transpose();
-        multiply(matrix_mut(&mut y, 2), Into::Add, matrix(&a, 3), right, 2.0);
+        multiply(matrix_mut(&mut y, 2), Store::Add, matrix(&a, 3), right, 2.0);
         assert_eq!(y, [6.0, 21.0, 6.0, 42.0]);
     }
 }

@@ -7,7 +7,7 @@ use super::metadata::{Metadata, Value};
 use super::rope_factors;
 
 /// Far above any model, far below what could overflow a product of two.
-const MOST_SIZE: i128 = 1 << 24;
+const MAX_SIZE: i128 = 1 << 24;
 const SIZE: &str = "a whole number from 1 to 16777216";
 
 /// The tensor of the embedding.
@@ -113,7 +113,7 @@ impl Keys<'_> {
         self.metadata.optional(&self.key(name), SIZE, |value| {
             value
                 .as_integer()
-                .filter(|size| (1..=MOST_SIZE).contains(size))
+                .filter(|size| (1..=MAX_SIZE).contains(size))
                 .map(|size| size as usize)
         })
     }
@@ -168,7 +168,7 @@ impl Keys<'_> {
                 name: EMBEDDING.to_owned(),
             })?;
         Some(embedding.shape[0])
-            .filter(|size| *size as i128 <= MOST_SIZE)
+            .filter(|size| *size as i128 <= MAX_SIZE)
             .ok_or_else(|| self.refuse("vocab_size", SIZE))
     }
 

@@ -19,18 +19,18 @@ const MAGIC: [u8; 4] = *b"GGUF";
 /// Where `general.alignment` says nothing.
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// Everything before the tensors' values; a vocabulary of 256,000 tokens takes 16 MB.
-const MOST_HEADER_BYTES: u64 = 256 << 20;
+const MAX_HEADER_BYTES: u64 = 256 << 20;
 /// Keys and tensor names; the specification allows keys this long.
-const MOST_NAME_BYTES: u64 = 1 << 16;
+const MAX_NAME_BYTES: u64 = 1 << 16;
 /// Other texts, such as chat templates.
-const MOST_TEXT_BYTES: u64 = 16 << 20;
-const MOST_PAIRS: u64 = 1 << 16;
-const MOST_TENSORS: u64 = 1 << 20;
-const MOST_DIMENSIONS: u32 = 4;
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+const MAX_PAIRS: u64 = 1 << 16;
+const MAX_TENSORS: u64 = 1 << 20;
+const MAX_DIMENSIONS: u32 = 4;
 /// The least that a pair takes: length of the key, type, one byte.
-const LEAST_PAIR_BYTES: u64 = 8 + 4 + 1;
+const MIN_PAIR_BYTES: u64 = 8 + 4 + 1;
 /// The least that a description takes: length of the name, dimensions, type, offset.
-const LEAST_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
+const MIN_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
 
 /// Whether the file at `path` begins as a GGUF file does.
 pub fn has_magic(path: &Path) -> bool {
@@ -134,13 +134,13 @@ pub fn read_header(path: &Path, reader: impl Read, length: u64) -> Result<Header
             got: version,
         });
     }
-    let tensors = reader.count("number of tensors", LEAST_TENSOR_BYTES, MOST_TENSORS)?;
-    let pairs = reader.count("number of metadata pairs", LEAST_PAIR_BYTES, MOST_PAIRS)?;
+    let tensors = reader.count("number of tensors", MIN_TENSOR_BYTES, MAX_TENSORS)?;
+    let pairs = reader.count("number of metadata pairs", MIN_PAIR_BYTES, MAX_PAIRS)?;
 
     let mut values = BTreeMap::new();
     for _ in 0..pairs {
         let at = reader.at;
-        let key = reader.text("key", MOST_NAME_BYTES)?;
+        let key = reader.text("key", MAX_NAME_BYTES)?;
         let value = reader.value(&key)?;
         if values.insert(key.clone(), value).is_some() {
             return Err(reader.malformed(at, format!("key '{key}' stands here a second time")));
@@ -151,7 +151,7 @@ pub fn read_header(path: &Path, reader: impl Read, length: u64) -> Result<Header
     let mut described = BTreeMap::new();
     for _ in 0..tensors {
         let at = reader.at;
-        let name = reader.text("tensor name", MOST_NAME_BYTES)?;
+        let name = reader.text("tensor name", MAX_NAME_BYTES)?;
         let info = reader.tensor(&name)?;
         if described.insert(name.clone(), info).is_some() {
             return Err(reader.malformed(at, format!("tensor '{name}' stands here a second time")));
@@ -252,13 +252,13 @@ impl<R: Read> Reader<'_, R> {
                 left: self.length.saturating_sub(self.at),
             });
         }
-        if end > MOST_HEADER_BYTES {
+        if end > MAX_HEADER_BYTES {
             return Err(GgufError::TooMuch {
                 path: self.path.to_owned(),
                 at: self.at,
                 what,
                 got: end,
-                most: MOST_HEADER_BYTES,
+                most: MAX_HEADER_BYTES,
             });
         }
         Ok(())
@@ -325,7 +325,7 @@ impl<R: Read> Reader<'_, R> {
         let at = self.at;
         let code = self.u32("value type")?;
         Ok(match code {
-            8 => Value::Text(self.text("text", MOST_TEXT_BYTES)?),
+            8 => Value::Text(self.text("text", MAX_TEXT_BYTES)?),
             9 => Value::List(self.list(key)?),
             _ => {
                 let kind = self.scalar_type(code, at, key)?;
@@ -344,17 +344,17 @@ impl<R: Read> Reader<'_, R> {
         let code = self.u32("element type")?;
         match code {
             8 => {
-                let count = self.count("number of texts", 8, MOST_HEADER_BYTES)?;
+                let count = self.count("number of texts", 8, MAX_HEADER_BYTES)?;
                 let mut list = List::texts();
                 for _ in 0..count {
-                    list.push(&self.text("text", MOST_TEXT_BYTES)?);
+                    list.push(&self.text("text", MAX_TEXT_BYTES)?);
                 }
                 Ok(list)
             }
             9 => Err(self.malformed(at, format!("key '{key}' is a list of lists"))),
             _ => {
                 let kind = self.scalar_type(code, at, key)?;
-                let count = self.count("number of values", kind.bytes(), MOST_HEADER_BYTES)?;
+                let count = self.count("number of values", kind.bytes(), MAX_HEADER_BYTES)?;
                 let bytes = self.bytes(count * kind.bytes(), "values")?;
                 Ok(List::scalars(kind, bytes))
             }
@@ -373,7 +373,7 @@ impl<R: Read> Reader<'_, R> {
     fn tensor(&mut self, name: &str) -> Result<TensorInfo, GgufError> {
         let at = self.at;
         let dimensions = self.u32("number of dimensions")?;
-        if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
+        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
             let what = format!("tensor '{name}' has {dimensions} dimensions: expected 1 to 4");
             return Err(self.malformed(at, what));
         }

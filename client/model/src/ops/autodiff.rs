@@ -12,8 +12,9 @@ use burn::tensor::TensorMetadata;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
 
-use super::{Attended, AttentionShape, FusedOps, HeadLoss, Rotation, Turn};
-use crate::lora::DropoutMask;
+use super::FusedOps;
+use super::arguments::{Attended, AttentionShape, HeadLoss, Rotation, Turn};
+use crate::dropout::DropoutMask;
 use crate::sequences::Sequences;
 
 #[derive(Debug)]

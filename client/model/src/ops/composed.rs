@@ -1,13 +1,13 @@
 //! The operations, composed of burn's own: right on every backend, fast on none.
 
 use burn::tensor::activation::{log_softmax, sigmoid};
+use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{
-    Bool, DType, FloatDType, Int, Tensor, TensorData, TensorMetadata, TensorPrimitive,
-};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorMetadata};
 
-use super::{Attended, AttentionShape, FusedOps, HeadLoss, Rotation, Turn};
+use super::arguments::{Attended, AttentionShape, HeadLoss, Rotation, Turn};
 use crate::packed::Packed;
+use crate::primitive::{raw, wrap};
 use crate::sequences::Sequences;
 
 /// What sums of products are held in: `f32`, or `f64` where the inputs are.
@@ -25,27 +25,19 @@ pub const QUERIES: usize = 256;
 /// Rows of logits held at a time.
 pub const CHUNK: usize = 512;
 
-pub(super) fn wrap<B: FusedOps, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(x))
-}
-
-pub(super) fn unwrap<B: FusedOps, const D: usize>(x: Tensor<B, D>) -> FloatTensor<B> {
-    x.into_primitive().tensor()
-}
-
 /// The same values in the type of sums.
-fn widened<B: FusedOps, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
+fn widened<B: Backend, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
     let x = wrap::<B, D>(x);
     let dtype = wide(x.dtype());
     x.cast(dtype)
 }
 
 /// The same values in the type of what was given.
-fn narrowed<B: FusedOps, const D: usize>(x: Tensor<B, D>, dtype: DType) -> FloatTensor<B> {
-    unwrap(x.cast(dtype))
+fn narrowed<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> FloatTensor<B> {
+    raw(x.cast(dtype))
 }
 
-fn inverse_rms<B: FusedOps>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
+fn inverse_rms<B: Backend>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
     x.clone()
         .powi_scalar(2)
         .mean_dim(1)
@@ -54,7 +46,7 @@ fn inverse_rms<B: FusedOps>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
         .recip()
 }
 
-pub(super) fn rms_norm<B: FusedOps>(
+pub(super) fn rms_norm<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     eps: f64,
@@ -66,7 +58,7 @@ pub(super) fn rms_norm<B: FusedOps>(
     narrowed(x * inverse * weight, dtype)
 }
 
-pub(super) fn rms_norm_backward<B: FusedOps>(
+pub(super) fn rms_norm_backward<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     gradient: FloatTensor<B>,
@@ -90,13 +82,13 @@ pub(super) fn rms_norm_backward<B: FusedOps>(
     )
 }
 
-pub(super) fn swiglu<B: FusedOps>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
     let dtype = gate.dtype();
     let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
     narrowed(gate.clone() * sigmoid(gate) * up, dtype)
 }
 
-pub(super) fn swiglu_backward<B: FusedOps>(
+pub(super) fn swiglu_backward<B: Backend>(
     gate: FloatTensor<B>,
     up: FloatTensor<B>,
     gradient: FloatTensor<B>,
@@ -114,7 +106,7 @@ pub(super) fn swiglu_backward<B: FusedOps>(
     )
 }
 
-pub(super) fn rotate<B: FusedOps>(
+pub(super) fn rotate<B: Backend>(
     x: FloatTensor<B>,
     dim: usize,
     rotation: Rotation<FloatTensor<B>>,
@@ -162,7 +154,7 @@ fn runs(sequences: &Sequences) -> Vec<(usize, usize, usize)> {
 }
 
 /// Sequences of one length as `[count * kv_heads, group, length, dim]` of `[rows, width]`.
-fn heads_of<B: FusedOps>(
+fn heads_of<B: Backend>(
     x: &Tensor<B, 2>,
     (start, count, length): (usize, usize, usize),
     shape: &AttentionShape,
@@ -177,7 +169,7 @@ fn heads_of<B: FusedOps>(
 }
 
 /// The inverse of [`heads_of`].
-fn rows_of<B: FusedOps>(
+fn rows_of<B: Backend>(
     x: Tensor<B, 4>,
     (_, count, length): (usize, usize, usize),
     shape: &AttentionShape,
@@ -207,7 +199,7 @@ impl QueryChunk {
     }
 
     /// What a query does not see, `[queries, keys]`.
-    fn hidden<B: FusedOps>(&self, window: Option<usize>, device: &B::Device) -> Tensor<B, 2, Bool> {
+    fn hidden<B: Backend>(&self, window: Option<usize>, device: &B::Device) -> Tensor<B, 2, Bool> {
         let size = [self.queries.len(), self.keys.len()];
         let offset = (self.queries.start - self.keys.start) as i64;
         // True above the diagonal of the query itself.
@@ -224,7 +216,7 @@ impl QueryChunk {
 
     /// `scale q k^T` with what is not seen at negative infinity, in `f32`:
     /// `[heads, group, queries, keys]`.
-    fn scores<B: FusedOps>(
+    fn scores<B: Backend>(
         &self,
         q: &Tensor<B, 4>,
         k: &Tensor<B, 4>,
@@ -253,7 +245,7 @@ impl QueryChunk {
     }
 }
 
-pub(super) fn causal_attention<B: FusedOps>(
+pub(super) fn causal_attention<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
@@ -293,12 +285,12 @@ pub(super) fn causal_attention<B: FusedOps>(
         all_sums.push(sums);
     }
     Attended {
-        context: unwrap(Tensor::cat(contexts, 0)),
-        sums: unwrap(Tensor::cat(all_sums, 1)),
+        context: raw(Tensor::cat(contexts, 0)),
+        sums: raw(Tensor::cat(all_sums, 1)),
     }
 }
 
-pub(super) fn causal_attention_backward<B: FusedOps>(
+pub(super) fn causal_attention_backward<B: Backend>(
     [q, k, v]: [FloatTensor<B>; 3],
     attended: Attended<FloatTensor<B>>,
     gradient: FloatTensor<B>,
@@ -359,10 +351,10 @@ pub(super) fn causal_attention_backward<B: FusedOps>(
             found.push(rows_of(part, run, shape));
         }
     }
-    found.map(|parts| unwrap(Tensor::cat(parts, 0)))
+    found.map(|parts| raw(Tensor::cat(parts, 0)))
 }
 
-pub(super) fn cross_entropy<B: FusedOps>(
+pub(super) fn cross_entropy<B: Backend>(
     logits: FloatTensor<B>,
     targets: &[u32],
 ) -> (FloatTensor<B>, FloatTensor<B>) {
@@ -381,15 +373,16 @@ pub(super) fn cross_entropy<B: FusedOps>(
         log_probabilities
             .exp()
             .scatter(1, ids, minus_one, burn::tensor::IndexingUpdateOp::Add);
-    (unwrap(loss), unwrap(gradient))
+    (raw(loss), raw(gradient))
 }
 
-pub(super) fn head_loss<B: FusedOps>(
+pub(super) fn head_loss<B: Backend>(
     rows: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: &[u32],
     by_rows: bool,
     by_weight: bool,
+    cross_entropy: impl Fn(FloatTensor<B>, &[u32]) -> (FloatTensor<B>, FloatTensor<B>),
 ) -> HeadLoss<FloatTensor<B>> {
     debug_assert_eq!(rows.shape()[0], targets.len());
     let (rows, weight) = (wrap::<B, 2>(rows), wrap::<B, 2>(weight));
@@ -401,7 +394,7 @@ pub(super) fn head_loss<B: FusedOps>(
         let start = index * CHUNK;
         let part = rows.clone().slice([start..start + targets.len(), 0..width]);
         let logits = part.clone().matmul(weight.clone().transpose());
-        let (chunk_loss, gradient) = B::cross_entropy(unwrap(logits), targets);
+        let (chunk_loss, gradient) = cross_entropy(raw(logits), targets);
         let chunk_loss = wrap::<B, 1>(chunk_loss);
         loss = Some(match loss {
             Some(loss) => loss + chunk_loss,
@@ -422,13 +415,13 @@ pub(super) fn head_loss<B: FusedOps>(
     let loss =
         loss.unwrap_or_else(|| Tensor::<B, 1>::zeros([1], &rows.device()).cast(wide(rows.dtype())));
     HeadLoss {
-        loss: unwrap(loss),
-        rows_gradient: (!rows_gradient.is_empty()).then(|| unwrap(Tensor::cat(rows_gradient, 0))),
-        weight_gradient: weight_gradient.map(unwrap),
+        loss: raw(loss),
+        rows_gradient: (!rows_gradient.is_empty()).then(|| raw(Tensor::cat(rows_gradient, 0))),
+        weight_gradient: weight_gradient.map(raw),
     }
 }
 
-pub(super) fn packed_product<B: FusedOps>(x: FloatTensor<B>, weight: &Packed<B>) -> FloatTensor<B> {
+pub(super) fn packed_product<B: Backend>(x: FloatTensor<B>, weight: &Packed<B>) -> FloatTensor<B> {
     let weight = weight.unpack_as(x.dtype().into());
-    unwrap(wrap::<B, 2>(x).matmul(weight.transpose()))
+    raw(wrap::<B, 2>(x).matmul(weight.transpose()))
 }

@@ -4,8 +4,8 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{ElementConversion, Int, IntDType, Tensor};
 
 use super::FusedOps;
-use super::composed::unwrap;
-use crate::lora::DropoutMask;
+use crate::dropout::DropoutMask;
+use crate::primitive::raw;
 
 /// Computes the mask where it is needed, so that nothing is copied to the device: an element's
 /// fate is a hash of its number and the mask's seed (two rounds of a bijection of 32 bits,
@@ -32,5 +32,5 @@ pub(super) fn factors<B: FusedOps>(
         .bitwise_right_shift_scalar(16.elem())
         .lower_elem(i32::from(mask.threshold));
     let factors = Tensor::<B, 1>::full([count], mask.keep_scale, device).mask_fill(dropped, 0.0);
-    unwrap(factors.reshape([rows, width]))
+    raw(factors.reshape([rows, width]))
 }

@@ -1,15 +1,16 @@
 //! The operations for burn's CPU backend, by the kernels of [`crate::cpu`].
 
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
-use burn::tensor::{Bytes, DType, Shape, TensorMetadata};
-use burn_flex::{Flex, FlexTensor, Layout};
+use burn::tensor::{DType, TensorMetadata};
+use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::{Attended, AttentionShape, FusedOps, Rotation, Turn, composed};
-use crate::cpu::passes::HostWeight;
-use crate::cpu::projection::Frozen;
+use super::arguments::{Attended, AttentionShape, Rotation, Turn};
+use super::{FusedOps, composed};
+use crate::cpu::frozen::{Frozen, unpacked};
+use crate::cpu::host::{HostWeight, tensor, values};
 use crate::cpu::rope::Tables;
-use crate::cpu::rows::{self, matrix, matrix_mut, multiply};
+use crate::cpu::rows::{Store, matrix, matrix_mut, multiply};
 use crate::cpu::{attention, elementwise, head, rope};
 use crate::packed::Packed;
 use crate::sequences::Sequences;
@@ -19,21 +20,6 @@ const PANEL: usize = 64;
 
 /// Elements a task goes through; smaller tensors stay on one thread.
 const GRAIN: usize = 1 << 14;
-
-/// A contiguous tensor's values.
-pub(crate) fn values(x: &FlexTensor) -> &[f32] {
-    x.as_slice::<f32>()
-        .expect("an f32 tensor made contiguous just before")
-}
-
-/// A tensor of values.
-pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::new(
-        Bytes::from_elems(values),
-        Layout::contiguous(shape.into()),
-        DType::F32,
-    )
-}
 
 /// Whether the kernels take it; what is of another type goes through the composed forms.
 fn is_f32(x: &FlexTensor) -> bool {
@@ -257,11 +243,9 @@ impl FusedOps for Flex {
             .for_each_init(Vec::new, |scratch, (panel, out)| {
                 let start = panel * PANEL;
                 let end = (start + PANEL).min(outputs);
-                scratch.resize((end - start) * inputs, 0.0);
-                packed.unpack_rows(start..end, scratch);
+                let left = unpacked(&packed, start..end, scratch);
                 let right = matrix(values(&x), inputs).transpose();
-                let left = matrix(scratch, inputs);
-                multiply(matrix_mut(out, rows), rows::Into::Replace, left, right, 1.0);
+                multiply(matrix_mut(out, rows), Store::Replace, left, right, 1.0);
             });
         Flex::float_swap_dims(tensor(out, [outputs, rows]), 0, 1)
     }

@@ -3,6 +3,7 @@
 //!
 //! Every default is what its kernel is tested against.
 
+pub(crate) mod arguments;
 mod autodiff;
 mod composed;
 // The CPU makes its masks on the way, by rows.
@@ -12,84 +13,17 @@ pub(crate) mod flex;
 
 use std::sync::Arc;
 
+pub use arguments::{Attended, AttentionShape, HeadLoss, Rotation, Turn};
 pub use composed::{CHUNK, QUERIES};
 
 use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
-use super::llama;
-use super::lora::DropoutMask;
+use super::dropout::DropoutMask;
 use super::packed::Packed;
+use super::primitive::{ids, raw};
 use super::sequences::Sequences;
-
-/// The heads of an attention layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AttentionShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; each serves `heads / kv_heads` query heads that follow each other.
-    pub kv_heads: usize,
-    /// Features of a head; even.
-    pub dim: usize,
-    /// Rows that a row attends to, itself included; all before it where `None`.
-    pub window: Option<usize>,
-}
-
-impl AttentionShape {
-    /// What scores are multiplied with: `1 / sqrt(dim)` (Vaswani et al., 2017).
-    pub fn scale(&self) -> f64 {
-        1.0 / (self.dim as f64).sqrt()
-    }
-}
-
-/// Rotary tables with one line for each row, `[rows, dim / 2]`.
-#[derive(Debug, Clone)]
-pub struct Rotation<F> {
-    /// Cosines.
-    pub cos: F,
-    /// Sines.
-    pub sin: F,
-}
-
-/// Which way to turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// By the position.
-    Forward,
-    /// Back again: the adjoint.
-    Back,
-}
-
-impl Turn {
-    /// The other way.
-    pub fn reversed(self) -> Self {
-        match self {
-            Self::Forward => Self::Back,
-            Self::Back => Self::Forward,
-        }
-    }
-}
-
-/// What attention gives.
-#[derive(Debug, Clone)]
-pub struct Attended<F> {
-    /// The weighted values, `[rows, heads * dim]`.
-    pub context: F,
-    /// The logarithm of the softmax's sum for each score row, `[heads, rows]`.
-    pub sums: F,
-}
-
-/// The loss of the output layer, with the gradients that were asked for.
-#[derive(Debug, Clone)]
-pub struct HeadLoss<F> {
-    /// Sum of the rows' cross-entropies in nats, `[1]`.
-    pub loss: F,
-    /// By the rows, `[rows, hidden]`.
-    pub rows_gradient: Option<F>,
-    /// By the output layer, `[vocab, hidden]`.
-    pub weight_gradient: Option<F>,
-}
 
 /// Operations that the model needs beyond burn's own. The defaults run on any backend.
 pub trait FusedOps: Backend {
@@ -176,7 +110,14 @@ pub trait FusedOps: Backend {
         by_rows: bool,
         by_weight: bool,
     ) -> HeadLoss<FloatTensor<Self>> {
-        composed::head_loss::<Self>(rows, weight, &targets, by_rows, by_weight)
+        composed::head_loss::<Self>(
+            rows,
+            weight,
+            &targets,
+            by_rows,
+            by_weight,
+            Self::cross_entropy,
+        )
     }
 
     /// `x weight^T` with a weight in fewer bits, `[rows, in]` to `[rows, out]`.
@@ -185,8 +126,8 @@ pub trait FusedOps: Backend {
     }
 
     /// Rows of a matrix in fewer bits, `[ids, columns]`, in `f32`.
-    fn packed_rows(weight: &Packed<Self>, ids: &[u32]) -> FloatTensor<Self> {
-        composed::unwrap(weight.select(llama::ids(ids, &weight.words.device())))
+    fn packed_rows(weight: &Packed<Self>, rows: &[u32]) -> FloatTensor<Self> {
+        raw(weight.select(ids(rows, &weight.words.device())))
     }
 
     /// What each element of a dropped-out input is multiplied with, `[rows, width]`: zero or

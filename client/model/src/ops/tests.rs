@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::composed::{self, unwrap, wrap};
+use super::composed;
 use super::*;
+use crate::primitive::{raw, wrap};
 use crate::testing::fresh_seed;
 use crate::{SplitMix, WeightKind};
 use burn::backend::Autodiff;
@@ -49,7 +50,7 @@ fn run<const I: usize, const O: usize>(
         .map(|input| Tensor::from_inner(input.clone().cast(float)).require_grad())
         .collect();
     let output: Tensor<Train, O> =
-        wrap::<Train, O>(op(leaves.iter().cloned().map(unwrap::<Train, I>).collect()));
+        wrap::<Train, O>(op(leaves.iter().cloned().map(raw::<Train, I>).collect()));
     let weight = Tensor::from_inner(random(output.dims(), 77).cast(float));
     let gradients = (output.clone() * weight).sum().backward();
     let found = leaves
@@ -104,7 +105,7 @@ fn rms_norm() {
 #[test]
 fn rms_norm_composed_backward() {
     let (x, weight, gradient) = (random([7, 5], 1), random([1, 5], 2), random([7, 5], 3));
-    let raw = |x: &Tensor<Flex, 2>| unwrap(x.clone());
+    let raw = |x: &Tensor<Flex, 2>| raw(x.clone());
     let (by_x, by_weight) =
         composed::rms_norm_backward::<Flex>(raw(&x), raw(&weight), raw(&gradient), 1e-5, true);
     let (own_x, own_weight) =
@@ -136,7 +137,7 @@ fn swiglu() {
             composed::swiglu::<Train>(gate, up)
         },
     );
-    let raw = |index: usize| unwrap(inputs[index].clone());
+    let raw = |index: usize| raw(inputs[index].clone());
     let (gate, up) = Flex::swiglu_backward(raw(0), raw(1), raw(1));
     let (other_gate, other_up) = composed::swiglu_backward::<Flex>(raw(0), raw(1), raw(1));
     let data = |x| numbers(wrap::<Flex, 2>(x).into_data());
@@ -150,7 +151,7 @@ fn rotating() {
     let tables = |float| {
         let table = |seed| {
             let table: Tensor<Flex, 2> = random([90, 2], seed).cast(float);
-            unwrap::<Train, 2>(Tensor::from_inner(table))
+            raw::<Train, 2>(Tensor::from_inner(table))
         };
         Rotation {
             cos: table(5),
@@ -206,7 +207,7 @@ fn plain(q: Raw, k: Raw, v: Raw, shape: &AttentionShape, sequences: &Sequences) 
         }
         rows_found.push(Tensor::cat(heads, 1));
     }
-    unwrap(Tensor::cat(rows_found, 0))
+    raw(Tensor::cat(rows_found, 0))
 }
 
 #[test]
@@ -246,14 +247,14 @@ fn attention_is_its_definition_for_every_shape() {
             reference,
         );
         // What other backends compute, and its own backward pass.
-        let raw = |x: &Tensor<Flex, 2>| unwrap(x.clone());
+        let raw = |x: &Tensor<Flex, 2>| raw(x.clone());
         let given = || inputs.each_ref().map(raw);
         let [q, k, v] = given();
         let found = composed::causal_attention::<Flex>(q, k, v, &shape, &sequences);
         let (expected, gradients) = run::<2, 2>(&inputs, FloatDType::F64, &reference);
         let data = |x| numbers(wrap::<Flex, 2>(x).into_data());
         assert_close(&data(found.context.clone()), &expected, "composed");
-        let weight = unwrap(random([rows, 12], 77));
+        let weight = raw(&random([rows, 12], 77));
         let own =
             composed::causal_attention_backward::<Flex>(given(), found, weight, &shape, &sequences);
         for (own, expected) in own.into_iter().zip(&gradients) {
@@ -269,7 +270,7 @@ fn head_loss_by_chunks_is_the_whole() {
     let (rows, weight) = (random([1100, 8], seed), random([50, 8], seed ^ 1));
     let mut ids = SplitMix::new(seed, 1);
     let targets: Arc<[u32]> = (0..1100).map(|_| ids.below(50) as u32).collect();
-    let mean = |x: Raw| unwrap(wrap::<Train, 1>(x).div_scalar(1100.0));
+    let mean = |x: Raw| raw(wrap::<Train, 1>(x).div_scalar(1100.0));
     compare::<2, 1>(
         &[rows, weight],
         |inputs| {
@@ -279,7 +280,7 @@ fn head_loss_by_chunks_is_the_whole() {
         |inputs| {
             let (rows, weight) = two(inputs);
             let logits = wrap::<Train, 2>(rows).matmul(wrap::<Train, 2>(weight).transpose());
-            let (loss, _) = composed::cross_entropy::<Train>(unwrap(logits), &targets);
+            let (loss, _) = composed::cross_entropy::<Train>(raw(logits), &targets);
             mean(loss)
         },
     );
@@ -289,8 +290,8 @@ fn head_loss_by_chunks_is_the_whole() {
 fn cross_entropy_gradient_is_that_of_the_loss() {
     let logits = random([6, 9], fresh_seed()).mul_scalar(3.0);
     let targets = [0, 8, 3, 3, 1, 7];
-    let (loss, gradient) = Flex::cross_entropy(unwrap(logits.clone()), &targets);
-    let double = unwrap(logits.cast(FloatDType::F64));
+    let (loss, gradient) = Flex::cross_entropy(raw(logits.clone()), &targets);
+    let double = raw(logits.cast(FloatDType::F64));
     let (other_loss, other) = composed::cross_entropy::<Flex>(double, &targets);
     let data1 = |x| numbers(wrap::<Flex, 1>(x).into_data());
     let data2 = |x| numbers(wrap::<Flex, 2>(x).into_data());
@@ -350,9 +351,9 @@ fn products_with_packed_weights_are_those_with_the_unpacked() {
             let weight: Vec<f32> = weight.iter().map(|&x| x as f32).collect();
             let packed = Packed::<Flex>::new(kind, &weight, [outputs, inputs], &device);
             let x = random([rows, inputs], seed ^ 1);
-            let found = wrap::<Flex, 2>(Flex::packed_product(unwrap(x.clone()), &packed));
+            let found = wrap::<Flex, 2>(Flex::packed_product(raw(x.clone()), &packed));
             assert_eq!(found.dims(), [rows, outputs]);
-            let double = unwrap(x.cast(FloatDType::F64));
+            let double = raw(x.cast(FloatDType::F64));
             let expected = wrap::<Flex, 2>(composed::packed_product::<Flex>(double, &packed));
             assert_close(
                 &numbers(found.into_data()),

@@ -6,11 +6,14 @@ use burn::tensor::Tensor;
 use fedlora_adapter::Factors;
 
 use crate::batch::Batch;
+use crate::dropout::Dropout;
 use crate::gradients::{Gradients, Memory, Score};
-use crate::llama::{Llama, Weight, raw, wrap};
-use crate::lora::{Dropout, Lora};
+use crate::llama::{Llama, Weight};
+use crate::lora::Lora;
 use crate::loss::{counted, loss_sum};
-use crate::ops::{FusedOps, Rotation};
+use crate::ops::FusedOps;
+use crate::ops::arguments::Rotation;
+use crate::primitive::{raw, wrap};
 
 /// Rows whose logits are held at a time.
 const ROWS: usize = 256;
