@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use fedlora_adapter::tensors::{FloatTensor, TensorFileError};
 
-use super::config::{LlamaConfig, ModelConfigError};
+use super::config::ModelConfigError;
 use super::gguf::GgufError;
 
 /// Where the tensors of a model are read from, one at a time: a folder, a GGUF file, memory.
 ///
 /// Names and shapes were checked when the source was made: each read gives the shape that
-/// [`LlamaConfig::tensors`] states at that index, with finite values.
+/// `LlamaConfig::tensors` states at that index, with finite values.
 pub(crate) trait TensorSource: Send + Sync {
-    /// The values of the tensor at `index` of [`LlamaConfig::tensors`], as `f32`.
+    /// The values of the tensor at `index` of `LlamaConfig::tensors`, as `f32`.
     ///
     /// # Errors
     /// A file that cannot be read (any more), or values that are not finite.

@@ -2,18 +2,18 @@
 
 use fedlora_shell::{reference, without_example};
 
-use super::command;
+use super::Cli;
 
 #[test]
 fn each_command_has_an_example() {
-    let command = command();
+    let command = fedlora_shell::command::<Cli>();
     command.clone().debug_assert();
     assert_eq!(without_example(&command), Vec::<String>::new());
 }
 
 #[test]
 fn the_reference_names_each_command_and_no_old_flag() {
-    let text = reference(command());
+    let text = reference(fedlora_shell::command::<Cli>());
     for part in [
         "## fedlora join",
         "## fedlora run",
@@ -43,5 +43,7 @@ fn the_flags_that_run_had_before_still_work() {
         "--patience",
         "7",
     ];
-    command().try_get_matches_from(old).expect("old names");
+    fedlora_shell::command::<Cli>()
+        .try_get_matches_from(old)
+        .expect("old names");
 }

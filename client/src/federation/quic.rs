@@ -6,7 +6,7 @@ use std::time::Duration;
 use fedlora_common::bytes::f32_from_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::round::member::Upload;
-use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
+use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
 use fedlora_transport::bulk::{

@@ -16,7 +16,6 @@ mod run;
 mod table;
 mod watched;
 
-pub use cli::{command, main};
 pub use data::{Institution, SimulationData};
 pub use options::{Drop, DropSpec, Options};
 pub use report::{Document, EvaluationFigures, RoundFigures, Scores};

@@ -4,7 +4,7 @@
 
 mod world;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::SeedableRng;
@@ -14,23 +14,21 @@ use crate::crypto::sign::{IdentityKey, Signature};
 use crate::fixed::{AUXILIARY_LANES, Contribution, EncodedUpdate, FixedPoint, LaneBits, RingSum};
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use crate::plan::{Roster, RosterEntry, Timeouts};
-use crate::secagg::{CohortPolicy, RunningSum};
+use crate::secagg::CohortPolicy;
 use crate::wire::messages::{
-    Confirmation, Keys, Open, PhaseName, RevealedShare, RoundFailure, RoundMessage, RoundResult,
-    SUITE, SealedShares, Survivors, ToMember, UpdateClaim,
+    Confirmation, Keys, Open, RevealedShare, RoundResult, SUITE, SealedShares, Survivors,
+    UpdateClaim,
 };
-use crate::wire::{Signable, Unverified, Verified, codec};
+use crate::wire::{Signable, Unverified, Verified};
 use fedlora_adapter::Factors;
-use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 
-use super::coordinator::{Coordinator, Effect, Event, Input, Reject, RoundSetup};
+use super::coordinator::RoundSetup;
 use super::participant::{
-    ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
-    Expectation, MemoryLedger, Refusal, RoundContext,
+    ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectSurvivors, Expectation,
+    MemoryLedger, RoundContext,
 };
 pub(crate) use world::{Outcome, Stage, World, phase_of};
-
 
 /// Coordinates of a delta in tests: odd, so that the last 20-bit lane is half a pair.
 pub(crate) const DELTA: usize = 17;

@@ -1,31 +1,24 @@
 //! Whole rounds in memory: a coordinator, its members, and the messages between them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::crypto::sign::{IdentityKey, Signature};
-use crate::fixed::{AUXILIARY_LANES, Contribution, EncodedUpdate, FixedPoint, LaneBits, RingSum};
-use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use crate::plan::{Roster, RosterEntry, Timeouts};
-use crate::secagg::{CohortPolicy, RunningSum};
-use crate::wire::messages::{
-    Confirmation, Keys, Open, PhaseName, RevealedShare, RoundFailure, RoundMessage, RoundResult,
-    SUITE, SealedShares, Survivors, ToMember, UpdateClaim,
-};
-use crate::wire::{Signable, Unverified, Verified, codec};
-use fedlora_adapter::Factors;
+use crate::fixed::{AUXILIARY_LANES, RingSum};
+use crate::ids::MemberIndex;
+use crate::secagg::RunningSum;
+use crate::wire::messages::{PhaseName, RoundFailure, RoundMessage, RoundResult, ToMember};
+use crate::wire::{Unverified, codec};
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 
-use super::super::coordinator::{Coordinator, Effect, Event, Input, Reject, RoundSetup};
+use super::super::coordinator::{Coordinator, Effect, Event, Input, Reject};
 use super::super::participant::{
     ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
-    Expectation, MemoryLedger, Refusal, RoundContext,
+    MemoryLedger, Refusal,
 };
-use super::{Federation, sign_result};
+use super::{DELTA, Federation, sign_result};
 
 /// Where a member of a [`World`] stands.
 pub(crate) enum Stage {
