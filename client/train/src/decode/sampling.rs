@@ -1,19 +1,19 @@
-//! Which token comes next, given the logits of all.
+//! The choice of the next token, given the logits of all tokens.
 
 use fedlora_model::SplitMix;
 
-/// How a token is chosen.
+/// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampling {
-    /// The likeliest, and of equals the one with the lowest id.
+    /// The token with the highest logit; of equals, the one with the lowest id.
     Greedy,
-    /// A random one.
+    /// A token drawn from a distribution.
     Random(Random),
 }
 
-/// The distribution that random tokens are drawn from: in this order as in Transformers, the
-/// logits divided by the temperature, the `top_k` likeliest, and of those the fewest that
-/// together have at least the probability `top_p` (Holtzman et al., 2020).
+/// The distribution that random tokens are drawn from. In the order of Transformers: logits are
+/// divided by the temperature; the `top_k` likeliest tokens stay; and of those the fewest with a
+/// joint probability of at least `top_p` (Holtzman et al., 2020).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Random {
     temperature: f64,
@@ -23,8 +23,8 @@ pub struct Random {
 }
 
 impl Sampling {
-    /// Random tokens; a temperature of 0 is the limit, [`Sampling::Greedy`]. The same seed
-    /// gives the same tokens for the same logits.
+    /// Random tokens; a temperature of 0 gives its limit, [`Sampling::Greedy`]. `top_k` of `None`
+    /// and `top_p` of 1 keep all tokens. Equal seeds give equal tokens for equal logits.
     ///
     /// # Errors
     /// [`SamplingError::Option`] for a number out of range.
@@ -84,10 +84,10 @@ impl Sampler {
         }
     }
 
-    /// The next token.
+    /// The id of the next token.
     ///
     /// # Errors
-    /// [`SamplingError::NotFinite`] where a logit is NaN or infinite, or there is none.
+    /// [`SamplingError::NotFinite`] where a logit is NaN or infinite, or `logits` is empty.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
         if logits.is_empty() || logits.iter().any(|logit| !logit.is_finite()) {
             return Err(SamplingError::NotFinite);
@@ -104,7 +104,7 @@ impl Sampler {
                     }
                     left -= weight;
                 }
-                // Rounding alone comes here.
+                // Only rounding leads here.
                 Ok(kept.last().map_or_else(|| best(logits), |last| last.0))
             }
         }
@@ -112,7 +112,7 @@ impl Sampler {
 }
 
 impl Random {
-    /// The tokens that may come, likeliest first, with weights in proportion to their
+    /// The tokens to choose from, likeliest first, with weights in proportion to their
     /// probabilities.
     fn kept(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let falling = |a: &u32, b: &u32| {
@@ -167,14 +167,14 @@ pub enum SamplingError {
     /// An option out of range.
     #[error("the {option} is {got}: expected {expected}")]
     Option {
-        /// The option.
+        /// Name of the option.
         option: &'static str,
-        /// Its value.
+        /// The value given, as text.
         got: String,
-        /// What would do.
+        /// The values that are accepted, in words.
         expected: &'static str,
     },
-    /// The model's output is broken.
+    /// A logit is NaN or infinite, or there are no logits.
     #[error("the model's logits are not finite numbers: the base or the adapter is broken")]
     NotFinite,
 }

@@ -1,19 +1,19 @@
-//! Logits, and how counted tokens fare against them.
+//! The loss of target tokens under a model's logits.
 
 use burn::tensor::{Int, Tensor, TensorData};
-
 use fedlora_model::Llama;
 use fedlora_model::ops::FusedOps;
 
-/// Logits held at a time, 64 MiB in f32: whole ones would outgrow the model.
+/// Largest number of logits held at a time, 64 MiB in f32. All of a long sequence's would outgrow
+/// the model.
 const LOGITS: usize = 1 << 24;
-/// Rows of logits held at a time, whatever the vocabulary.
+/// Most rows of logits held at a time, for small vocabularies.
 const ROWS: usize = 512;
 
-/// How one token fares.
+/// The score of one target token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TokenScore {
-    /// Cross-entropy in nats: minus the logarithm of its probability.
+    /// Cross-entropy in nats.
     pub(crate) loss: f32,
     /// Whether no other token has a higher logit.
     pub(crate) best: bool,
@@ -86,7 +86,7 @@ mod tests {
             let expected = sum.ln() - row[target as usize];
             assert!((f64::from(score.loss) - expected).abs() < 1e-5, "{score:?}");
         }
-        // Two equally high: either is best.
+        // Of two equally high logits, either is best.
         let best: Vec<bool> = scores.iter().map(|score| score.best).collect();
         assert_eq!(best, [true, true, false]);
     }

@@ -12,7 +12,8 @@ use crate::remedy::Remedy;
 pub enum CheckpointError {
     /// The file cannot be written.
     #[error(
-        "the checkpoint of step {step} cannot be written to {}: {source}; those before it are whole",
+        "the checkpoint of step {step} cannot be written to {}: {source}; those before it are \
+         whole",
         path.display()
     )]
     Write {
@@ -51,7 +52,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// What a caller can change so that the run goes on.
+    /// What a caller can change so that the run continues.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Write { .. } => Some(Remedy::Resume),

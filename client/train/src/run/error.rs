@@ -36,7 +36,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// What a caller can change so that the run goes on.
+    /// What a caller can change so that the run continues.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Checkpoint(error) => error.remedy(),

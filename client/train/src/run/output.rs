@@ -1,9 +1,9 @@
 //! The folder that a run writes, and which of its files belong to a run.
 //!
 //! ```text
-//! DIR/adapter_model.safetensors, adapter_config.json   the adapter, when the run is done
-//! DIR/run.json                                         the run's spec, and whether it is done
-//! DIR/metrics.jsonl                                    a line for each step and each held-out score
+//! DIR/adapter_model.safetensors, adapter_config.json   the adapter, when done
+//! DIR/run.json                                         spec, and whether the run is done
+//! DIR/metrics.jsonl                                    a line a step, a line a held-out score
 //! DIR/tensorboard/events.out.tfevents.*                the same for TensorBoard
 //! DIR/checkpoints/step-*.safetensors                   while the run is not done
 //! ```

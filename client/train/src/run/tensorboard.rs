@@ -219,7 +219,8 @@ pub(crate) fn steps(file: &[u8]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    /// The same events, written by TensorBoard's own writer: `examples/oracle/tensorboard_events.py`.
+    /// The same events, written by TensorBoard's own writer with
+    /// `examples/oracle/tensorboard_events.py`.
     const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/events.out.tfevents.golden");
 
     fn ours() -> Vec<Vec<u8>> {

@@ -4,21 +4,21 @@
 
 use std::collections::HashMap;
 
-/// Longest n-gram.
+/// Length of the longest n-gram in tokens.
 const ORDER: usize = 4;
 
-/// A corpus's BLEU with what it was computed from.
+/// BLEU of a corpus, with its parts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bleu {
-    /// From 0 to 100.
+    /// The score, from 0 to 100.
     pub score: f64,
-    /// By n-gram length, smoothed, in percent.
+    /// Smoothed precision of 1- to 4-grams, in percent.
     pub precisions: [f64; ORDER],
-    /// What hypotheses shorter than their references cost, 0 to 1.
+    /// Factor for hypotheses shorter than their references, 0 to 1.
     pub brevity_penalty: f64,
-    /// Tokens of the hypotheses.
+    /// Number of tokens in all hypotheses.
     pub hypothesis_tokens: usize,
-    /// Tokens of the references.
+    /// Number of tokens in all references.
     pub reference_tokens: usize,
 }
 
@@ -150,7 +150,7 @@ const PAIR_END: (&str, &str, &str) = ("", " ", " ");
 const PAIR_START: (&str, &str, &str) = (" ", " ", "");
 
 /// Puts spaces before, between and after each pair of neighbours that `fits`. Pairs do not
-/// overlap: the search goes on behind one that was found.
+/// overlap: the search continues after each match.
 fn split_pairs(
     line: &[char],
     fits: impl Fn(char, char) -> bool,

@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 
-/// How much of the one is in the other.
+/// Overlap of a hypothesis and its reference; each figure is from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Score {
     /// The share of the hypothesis that is in the reference.
     pub precision: f64,
     /// The share of the reference that is in the hypothesis.
     pub recall: f64,
-    /// Their harmonic mean.
+    /// Harmonic mean of precision and recall.
     pub f_measure: f64,
 }
 
@@ -34,16 +34,16 @@ impl Score {
 /// The three scores of one hypothesis against its reference.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Rouge {
-    /// By single words.
+    /// Overlap of single words.
     pub rouge1: Score,
-    /// By pairs of neighbouring words.
+    /// Overlap of pairs of neighbouring words.
     pub rouge2: Score,
-    /// By the longest common subsequence of words.
+    /// Length of the longest common subsequence of words.
     pub rouge_l: Score,
 }
 
 impl Rouge {
-    /// Scores a pair.
+    /// Scores one hypothesis against its reference.
     pub fn of(hypothesis: &str, reference: &str) -> Self {
         let (hypothesis, reference) = (tokenize(hypothesis), tokenize(reference));
         let shared = longest_common_subsequence(&hypothesis, &reference);
@@ -55,8 +55,8 @@ impl Rouge {
     }
 }
 
-/// The package's words: runs of `a-z` and `0-9` in the lower-cased text. Letters beyond ASCII
-/// separate words.
+/// Words as `rouge-score` makes them: runs of `a-z` and `0-9` in the lower-cased text. Letters
+/// beyond ASCII separate words.
 pub fn tokenize(text: &str) -> Vec<String> {
     text.to_lowercase()
         .split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()))
