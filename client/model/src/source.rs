@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use fedlora_adapter::tensors::{FloatTensor, TensorFileError};
 
 use super::config::ModelConfigError;
-use super::gguf::GgufError;
+use super::gguf::error::GgufError;
 
 /// Where the tensors of a model are read from, one at a time: a folder, a GGUF file, memory.
 ///

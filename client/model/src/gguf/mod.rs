@@ -8,7 +8,7 @@
 
 mod config;
 pub(crate) mod container;
-mod error;
+pub(crate) mod error;
 pub(crate) mod metadata;
 mod quant;
 mod rope_factors;

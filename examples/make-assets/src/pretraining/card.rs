@@ -96,7 +96,7 @@ Nats a token on the same validation tokens; the n-gram models are counted on the
 
 ```
 cargo run --release --bin make_data -- --catalogue cwec_v4.14.xml
-cargo run --release --bin make_base -- --steps {steps} --batch {batch} --window {window} --rate {rate} \\
+cargo run --profile pretrain --bin make_base -- --steps {steps} --batch {batch} --window {window} --rate {rate} \\
     --hidden {hidden} --layers {layers} --inner {inner} --threads {threads} --seed {seed}{resumed}
 ```
 {earlier}
