@@ -316,7 +316,12 @@ fn wrong_arguments_are_refused() {
         (&["--batch", "0"], 2, "give a whole number of at least 1"),
         (&["--rank", "0"], 2, "rank"),
         (&["--hold-out", "1"], 2, "held-out share"),
-        (&["--device", "cuda:0"], 7, "needs a build with CUDA"),
+        (
+            &["--device", "cuda:0"],
+            7,
+            "needs a program built with CUDA; this one is built for the CPU alone\nhint: build \
+             with --features cuda, or use --device cpu",
+        ),
     ] {
         let all = [&["--data", "a.jsonl", "--show", "0"], arguments].concat();
         let output = check(folder.path(), &all);

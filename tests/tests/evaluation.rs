@@ -219,7 +219,12 @@ fn what_cannot_be_scored_is_refused() {
         &["--task", "generate"],
     );
     refused(7, &["at least two"], &chat, &["--task", "classify"]);
-    refused(7, &["none of the labels", "--labels"], &chat, &["--labels", "yes,no"]);
+    refused(
+        7,
+        &["none of the labels", "--labels"],
+        &chat,
+        &["--labels", "yes,no"],
+    );
     refused(2, &["--seq", "at least 2"], &text, &["--seq", "1"]);
     refused(
         2,

@@ -50,7 +50,7 @@ pub(super) fn member(remedy: &Remedy) -> String {
 }
 
 /// For training, decoding and evaluation.
-pub(super) fn train(remedy: &TrainRemedy) -> String {
+pub(in crate::cli) fn train(remedy: &TrainRemedy) -> String {
     match remedy {
         TrainRemedy::OtherOutputFolder => "use another --out, a new or an empty folder".to_owned(),
         TrainRemedy::OtherOutputFolderOrRestart => {

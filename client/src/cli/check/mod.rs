@@ -20,6 +20,7 @@ use fedlora_train::{Estimate, Machine, MemoryPlan, Workload, check_device, free_
 
 use super::args::HeldOutSpec;
 use super::exits::usage;
+use super::hints;
 pub(super) use args::CheckArgs;
 use examples::Marks;
 use report::{CheckReport, DeviceSection, MemorySection, ProblemEntry};
@@ -100,6 +101,10 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         memory = Some(memory_section(args.batch, &plan, estimate, available));
     }
     checked.problems.sort_by(|a, b| a.place.cmp(&b.place));
+    let hint = device_error
+        .as_ref()
+        .and_then(|error| error.remedy())
+        .map(|remedy| hints::train(&remedy));
     let device_error = device_error.map(|error| error.to_string());
     let report = CheckReport {
         usable: checked.problems.is_empty()
@@ -132,6 +137,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         }
     }
     verdict(&report, checked.exit.unwrap_or(Exit::Data))
+        .map_err(|failure| failure.with_hint_if(hint))
 }
 
 /// The failure where something keeps the data from being used.
