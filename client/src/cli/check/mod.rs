@@ -16,7 +16,9 @@ use fedlora_common::exit::Exit;
 use fedlora_data::PrepareOptions;
 use fedlora_model::Memory;
 use fedlora_shell::{Failure, Format, Printer};
-use fedlora_train::{Estimate, Machine, MemoryPlan, Workload, check_device, free_memory};
+use fedlora_train::{
+    DoesNotFit, Estimate, Machine, MemoryPlan, Workload, check_device, free_memory,
+};
 
 use super::args::HeldOutSpec;
 use super::exits::usage;
@@ -60,6 +62,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
 
     let machine = Machine::look();
     let device_error = check_device(&model.device).err();
+    let mut hint = None;
     let (mut memory, mut timing) = (None, None);
     if let (Some(base), Some(set)) = (&base, prepared) {
         let config = base.weights.config();
@@ -96,7 +99,9 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
             memory: args.memory.resolve(),
         };
         if let Some(available) = available {
-            checked.note(plan.check(available));
+            let fits = plan.check(available);
+            hint = fits.as_ref().err().and_then(DoesNotFit::remedy);
+            checked.note(fits);
         }
         memory = Some(memory_section(args.batch, &plan, estimate, available));
     }
@@ -104,6 +109,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
     let hint = device_error
         .as_ref()
         .and_then(|error| error.remedy())
+        .or(hint)
         .map(|remedy| hints::train(&remedy));
     let device_error = device_error.map(|error| error.to_string());
     let report = CheckReport {
