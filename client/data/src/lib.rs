@@ -3,7 +3,7 @@
 //! `files` tells what lies at a path; [`records`] takes records out of JSON Lines, `json_array`
 //! out of JSON arrays, [`parquet`] out of Parquet. [`template`] renders chats as the
 //! checkpoint's own template says, [`tokenizer`] makes token ids of them, [`mod@prepare`] makes
-//! scored [`Example`]s, [`split`] decides what is held out, [`batching`] what is computed
+//! scored [`Example`](fedlora_model::Example)s, [`split`] decides what is held out, [`batching`] what is computed
 //! together, and [`dataset`] puts these together. Nothing here may use the wire, round or
 //! transport modules, and no error or `Debug` shows a record's text.
 

@@ -1,7 +1,7 @@
 //! Llama-class models in GGUF files: the container, the values of its tensors, and the model's
 //! configuration from its metadata. [`BaseWeights::from_gguf`] is the way in.
 //!
-//! [`container`] reads and checks a file's header, [`quant`] turns stored blocks into `f32`,
+//! `container` reads and checks a file's header, `quant` turns stored blocks into `f32`,
 //! `config` makes a [`LlamaConfig`](super::LlamaConfig) of the metadata, `source` hands out the
 //! tensors by the names and in the order of the model. The tokenizer that such a file carries
 //! is read in `data`, from the same container.

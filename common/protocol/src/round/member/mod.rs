@@ -5,10 +5,10 @@
 //!
 //! | file | phase | handles |
 //! |---|---|---|
-//! | `phases.rs` | [`AwaitPlan`](phases::AwaitPlan) | the signed plan |
-//! | `phases.rs` | [`AwaitWork`](phases::AwaitWork) | base digest and first adapter |
-//! | `phases.rs` | [`AwaitRoster`](phases::AwaitRoster) | the roster |
-//! | `pinned.rs` | [`PinnedRun`](pinned::PinnedRun) | M0, `Abandoned`, M6 and the adapter's fetch |
+//! | `phases.rs` | `AwaitPlan` | the signed plan |
+//! | `phases.rs` | `AwaitWork` | base digest and first adapter |
+//! | `phases.rs` | `AwaitRoster` | the roster |
+//! | `pinned.rs` | `PinnedRun` | M0, `Abandoned`, M6 and the adapter's fetch |
 //! | `member_round.rs` | [`MemberRound`] | M1 to M5 of one round, and their repetition |
 //!
 //! A connection may break at any point. The aggregator then repeats what it waits for, and the
