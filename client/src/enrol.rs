@@ -20,6 +20,7 @@ use fedlora_transport::{
 };
 
 use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};
+use crate::remedy::Remedy;
 
 /// How long the aggregator may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -79,6 +80,16 @@ pub async fn join(
     };
     directory.store(&config, &identity, &tls, &certificate, &authority)?;
     Ok(config)
+}
+
+impl JoinError {
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Directory(error) => error.remedy(),
+            _ => None,
+        }
+    }
 }
 
 /// Why joining failed.

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::MemberName;
-use fedlora_shell::{Failure, Printer, now};
+use fedlora_shell::{Failure, Printer};
 use serde_json::json;
-use time::OffsetDateTime;
 
 use super::exits;
+use crate::clock::{Clock, SystemClock};
 use crate::config::AggregatorConfig;
 use crate::directory::Directory;
 use crate::registry::Registry;
@@ -55,7 +54,7 @@ pub(super) struct InviteArgs {
 pub(super) fn init(args: InitArgs, printer: &Printer) -> Result<(), Failure> {
     let dir = args.dir.clone();
     let config = config(args)?;
-    Directory::init(&dir, &config, OffsetDateTime::now_utc()).map_err(exits::directory)?;
+    Directory::init(&dir, &config, SystemClock.date()).map_err(exits::directory)?;
     let (_, opened) = Directory::open(&dir).map_err(exits::directory)?;
     let authority = opened.authority.fingerprint();
     let identity = opened.identity.public().fingerprint();
@@ -82,7 +81,7 @@ pub(super) fn init(args: InitArgs, printer: &Printer) -> Result<(), Failure> {
 pub(super) fn invite(args: InviteArgs, printer: &Printer) -> Result<(), Failure> {
     let InviteArgs { dir, member, hours } = args;
     let (directory, opened) = Directory::open(&dir).map_err(exits::directory)?;
-    let expires = now().after(Duration::from_secs(hours * 3600));
+    let expires = SystemClock.now().after(Duration::from_secs(hours * 3600));
     let address = opened.config.join_address();
     let token = Registry::new(directory)
         .invite(member, address, opened.authority.fingerprint(), expires)
@@ -122,7 +121,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
         join_listen
             .map(with_port)
             .ok_or(error)
-            .map_err(|error| Failure::new(Exit::Usage, error))
+            .map_err(exits::address)
     })?;
     if let Some(join_listen) = join_listen {
         config.join_listen = join_listen;

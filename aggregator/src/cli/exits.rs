@@ -5,6 +5,7 @@ use fedlora_protocol::wire::messages::RoundFailure;
 use fedlora_shell::Failure;
 
 use super::hints;
+use crate::config::ConfigError;
 use crate::daemon::ServeError;
 use crate::directory::DirectoryError;
 use crate::engine::RunFailure;
@@ -13,6 +14,12 @@ use crate::registry::RegistryError;
 /// A configuration that cannot be followed.
 pub(super) fn configuration(error: anyhow::Error) -> Failure {
     Failure::new(Exit::Configuration, error)
+}
+
+/// An address that no configuration can be made of.
+pub(super) fn address(error: ConfigError) -> Failure {
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(Exit::Usage, error).with_hint_if(hint)
 }
 
 /// An operator's directory that cannot be used.
@@ -62,5 +69,21 @@ fn run_exit(failure: &RunFailure) -> Exit {
         },
         RunFailure::Publish(_) | RunFailure::Registry(_) => Exit::Failed,
         RunFailure::Stopped => Exit::Interrupted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_without_one_above_is_a_usage_error_with_a_hint() {
+        let failure = address(ConfigError::NoPortAbove);
+        assert_eq!(failure.exit(), Exit::Usage);
+        assert!(
+            failure
+                .hint()
+                .is_some_and(|hint| hint.contains("--join-listen"))
+        );
     }
 }

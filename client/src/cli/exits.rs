@@ -15,15 +15,12 @@ use super::hints;
 use crate::base::BaseError;
 use crate::directory::DirectoryError;
 use crate::enrol::JoinError;
-use crate::federation::LinkError;
-use crate::federation::ParticipantError;
+use crate::federation::{LinkError, ParticipantError};
 use crate::update::UpdateError;
 
 /// Data, model or device that cannot be used.
 pub(super) fn data(error: impl Into<anyhow::Error>) -> Failure {
-    let error = error.into();
-    let hint = hints::of(&error);
-    Failure::new(Exit::Data, error).with_hint_if(hint)
+    failure(Exit::Data, error)
 }
 
 /// A command line that cannot be followed.
@@ -50,23 +47,17 @@ pub(super) fn join(error: JoinError) -> Failure {
         | JoinError::Pki(_)
         | JoinError::Codec(_) => Exit::Identity,
     };
-    let hint = match &error {
-        JoinError::Directory(error) => error.remedy().map(|remedy| hints::member(&remedy)),
-        _ => None,
-    };
-    Failure::new(exit, error).with_hint_if(hint)
+    failure(exit, error)
 }
 
 /// A member's directory that cannot be used.
 pub(super) fn directory(error: DirectoryError) -> Failure {
-    let hint = error.remedy().map(|remedy| hints::member(&remedy));
-    Failure::new(directory_exit(&error), error).with_hint_if(hint)
+    failure(directory_exit(&error), error)
 }
 
 /// A member that left its run.
 pub(super) fn participant(error: ParticipantError) -> Failure {
-    let hint = error.remedy().map(|remedy| hints::member(&remedy));
-    Failure::new(participant_exit(&error), error).with_hint_if(hint)
+    failure(participant_exit(&error), error)
 }
 
 /// A folder that training cannot write to.
@@ -82,8 +73,7 @@ pub(super) fn output(error: OutputError) -> Failure {
         | OutputError::Finished { .. }
         | OutputError::Other { .. } => Exit::Configuration,
     };
-    let hint = error.remedy().map(|remedy| hints::train(&remedy));
-    Failure::new(exit, error).with_hint_if(hint)
+    failure(exit, error)
 }
 
 /// Training that ended early.
@@ -96,8 +86,7 @@ pub(super) fn training(error: RunError) -> Failure {
         RunError::Checkpoint(CheckpointError::AllDamaged { .. }) => Exit::Integrity,
         RunError::Checkpoint(_) | RunError::Metrics(_) | RunError::Peft(_) => Exit::Failed,
     };
-    let hint = error.remedy().map(|remedy| hints::train(&remedy));
-    Failure::new(exit, error).with_hint_if(hint)
+    failure(exit, error)
 }
 
 /// A training option out of its range, under its name on the command line.
@@ -156,6 +145,13 @@ fn member_exit(error: &MemberError) -> Exit {
     }
 }
 
+/// An error with its exit code, and with the hint that belongs to it.
+fn failure(exit: Exit, error: impl Into<anyhow::Error>) -> Failure {
+    let error = error.into();
+    let hint = hints::of(&error);
+    Failure::new(exit, error).with_hint_if(hint)
+}
+
 fn base_exit(error: &BaseError) -> Exit {
     match error {
         BaseError::Hub(error) => hub_exit(error),
@@ -200,6 +196,12 @@ fn directory_exit(error: &DirectoryError) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use fedlora_adapter::{LoraConfig, Target};
+    use fedlora_model::{LlamaConfig, Memory, WeightKind};
+    use fedlora_train::{Device, MemoryPlan, Workload};
+
     use super::*;
 
     #[test]
@@ -249,5 +251,36 @@ mod tests {
         }
         let missing = crate::base::Base::open("./nowhere").expect_err("no base");
         assert_eq!(base(missing).exit(), Exit::Data);
+    }
+
+    #[test]
+    fn a_hint_is_found_in_whichever_error_holds_it() {
+        let path = std::path::PathBuf::from("there");
+        let joined = DirectoryError::Joined { path };
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
+        let config = LlamaConfig::load(&base).expect("a configuration");
+        let lora = LoraConfig::new(8, 16.0, 0.0, Target::ALL).expect("a shape");
+        let plan = MemoryPlan {
+            config: &config,
+            device: Device::Cpu,
+            workload: Workload::of(&lora, Device::Cpu, WeightKind::F32),
+            batch: None,
+            kind: WeightKind::F32,
+            memory: Memory::Normal,
+        };
+        let too_large = plan.check(1).expect_err("a byte is not enough");
+        for (failure, flag) in [
+            (join(JoinError::Directory(joined)), "--dir"),
+            (data(too_large.clone()), "--ignore-memory"),
+            (
+                participant(ParticipantError::Update(too_large.into())),
+                "--ignore-memory",
+            ),
+        ] {
+            assert!(
+                failure.hint().is_some_and(|hint| hint.contains(flag)),
+                "{failure}"
+            );
+        }
     }
 }

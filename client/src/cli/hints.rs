@@ -2,39 +2,53 @@
 //!
 //! Libraries say what is wrong and which remedy there is; only this table knows flags.
 
+use std::error::Error;
+
 use fedlora_train::eval::{EvaluationError, LabelError, QuestionError};
 use fedlora_train::{
-    CheckpointError, DeviceError, DoesNotFit, MemorySaving, ModelError, Remedy as TrainRemedy,
+    DeviceError, DoesNotFit, MemorySaving, ModelError, OutputError, Remedy as TrainRemedy, RunError,
 };
 
+use crate::directory::DirectoryError;
+use crate::enrol::JoinError;
+use crate::federation::ParticipantError;
 use crate::remedy::Remedy;
 
 /// For an error of which this is known, or one that it was caused by.
 pub(super) fn of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
-        let remedy = if let Some(error) = cause.downcast_ref::<DeviceError>() {
-            error.remedy()
-        } else if let Some(error) = cause.downcast_ref::<DoesNotFit>() {
-            error.remedy()
-        } else if let Some(error) = cause.downcast_ref::<ModelError>() {
-            error.remedy()
-        } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {
-            error.remedy()
-        } else if let Some(error) = cause.downcast_ref::<EvaluationError>() {
-            error.remedy()
-        } else if let Some(error) = cause.downcast_ref::<LabelError>() {
-            error.remedy()
-        } else if let Some(error) = cause.downcast_ref::<QuestionError>() {
-            error.remedy()
-        } else {
-            None
-        };
-        remedy.map(|remedy| train(&remedy))
+        let member_hint = member_remedy(cause).map(|remedy| member(&remedy));
+        member_hint.or_else(|| train_remedy(cause).map(|remedy| train(&remedy)))
     })
 }
 
+fn member_remedy(cause: &Cause) -> Option<Remedy> {
+    known(cause, DirectoryError::remedy)
+        .or_else(|| known(cause, JoinError::remedy))
+        .or_else(|| known(cause, ParticipantError::remedy))
+}
+
+fn train_remedy(cause: &Cause) -> Option<TrainRemedy> {
+    known(cause, DeviceError::remedy)
+        .or_else(|| known(cause, DoesNotFit::remedy))
+        .or_else(|| known(cause, ModelError::remedy))
+        .or_else(|| known(cause, OutputError::remedy))
+        .or_else(|| known(cause, RunError::remedy))
+        .or_else(|| known(cause, EvaluationError::remedy))
+        .or_else(|| known(cause, LabelError::remedy))
+        .or_else(|| known(cause, QuestionError::remedy))
+        .or_else(|| known(cause, ParticipantError::training_remedy))
+}
+
+type Cause = dyn Error + 'static;
+
+/// The remedy of an error of type `E`.
+fn known<E: Error + 'static, R>(cause: &Cause, remedy: impl FnOnce(&E) -> Option<R>) -> Option<R> {
+    cause.downcast_ref().and_then(remedy)
+}
+
 /// For membership and roster.
-pub(super) fn member(remedy: &Remedy) -> String {
+fn member(remedy: &Remedy) -> String {
     match remedy {
         Remedy::AcceptRoster { roster } => format!(
             "ask the other members who joined, left or changed keys, then add \

@@ -31,6 +31,14 @@ impl ParticipantError {
             _ => None,
         }
     }
+
+    /// What would help where the base, the device or its memory is in the way.
+    pub fn training_remedy(&self) -> Option<fedlora_train::Remedy> {
+        match self {
+            Self::Update(UpdateError::DoesNotFit(error)) => error.remedy(),
+            _ => None,
+        }
+    }
 }
 
 /// Whether trying again cannot help: one side's certificate is refused by the other.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use indicatif::HumanCount;
+
 /// Appends a line, without spaces at its end.
 pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a `String` cannot fail.
@@ -18,15 +20,7 @@ pub(super) fn counted(count: usize, thing: &str) -> String {
 
 /// Digits in groups of three.
 pub(super) fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    HumanCount(number as u64).to_string()
 }
 
 /// A number in about three digits, with a decimal unit.
