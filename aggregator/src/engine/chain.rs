@@ -68,6 +68,15 @@ impl AdapterChain {
         &self.adapter
     }
 
+    /// The digest of the newest adapter. A result names it: it is not computed again at each fetch
+    /// and for each status.
+    fn digest(&self) -> Digest {
+        match self.results.last() {
+            Some(result) => result.claimed().adapter,
+            None => self.adapter.digest(),
+        }
+    }
+
     /// The digest that the next result is chained to.
     pub(super) fn head(&self) -> Digest {
         self.head
@@ -75,7 +84,7 @@ impl AdapterChain {
 
     /// The values of the newest adapter, where `digest` is its digest.
     pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Vec<u8>>> {
-        (self.adapter.digest() == *digest).then(|| Arc::clone(&self.adapter_bytes))
+        (self.digest() == *digest).then(|| Arc::clone(&self.adapter_bytes))
     }
 
     pub(super) fn index_of(&self, member: &MemberName) -> Option<MemberIndex> {
@@ -121,7 +130,7 @@ impl AdapterChain {
                 .iter()
                 .map(|entry| (&entry.name, rounds(&entry.name)))
                 .collect(),
-            adapter: Some(self.adapter.digest()),
+            adapter: Some(self.digest()),
         }
     }
 }
