@@ -222,7 +222,7 @@ pub enum ModelConfigError {
     /// Not JSON.
     #[error("{}: {source}", path.display())]
     Json {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What the parser said.
         source: serde_json::Error,
@@ -230,7 +230,7 @@ pub enum ModelConfigError {
     /// A setting that is missing, wrong or not supported.
     #[error("{}: '{key}' is {got}: expected {expected}", path.display())]
     Setting {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The setting.
         key: String,

@@ -35,7 +35,7 @@ pub enum WeightsError {
     /// The index is not JSON of the expected form.
     #[error("{}: {source}", path.display())]
     Index {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What the parser said.
         source: serde_json::Error,
@@ -69,7 +69,7 @@ pub enum WeightsError {
     /// A header that is not one, or that does not fit its file.
     #[error("{} is not a whole safetensors file ({reason}): fetch or write it again", path.display())]
     Header {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong.
         reason: String,
@@ -95,7 +95,7 @@ pub enum WeightsError {
     /// A tensor's bytes could not be read.
     #[error("{}: tensor '{name}' cannot be read ({source}): was the file changed since it was opened?", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -109,7 +109,7 @@ pub enum WeightsError {
         path.display()
     )]
     Untied {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The output layer.
         name: String,
@@ -119,7 +119,7 @@ pub enum WeightsError {
     /// A bias of an output projection.
     #[error("{}: tensor '{name}' is not zero: biases are supported on q, k and v only", path.display())]
     OutputBias {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,

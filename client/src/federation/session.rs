@@ -8,8 +8,7 @@ use tracing::info;
 
 use super::Participant;
 use super::events::MemberEvent;
-use super::link::LinkError;
-use super::link::{Connector, Link};
+use super::link::{Connector, Link, LinkError};
 use super::outcome::{ParticipantError, is_identity};
 use super::shell::{Report, Shell};
 

@@ -18,8 +18,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::events::{MemberEvent, RoundReport, Stage};
-use super::link::LinkError;
-use super::link::{Carrier, Link};
+use super::link::{Carrier, Link, LinkError};
 use super::outcome::ParticipantError;
 use super::parts::Parts;
 use super::round_clock::RoundClock;

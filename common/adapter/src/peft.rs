@@ -261,7 +261,7 @@ pub enum PeftError {
     /// Not JSON.
     #[error("{}: {source}", path.display())]
     Json {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What the parser said.
         source: serde_json::Error,
@@ -269,7 +269,7 @@ pub enum PeftError {
     /// A setting that is missing or not supported.
     #[error("{}: '{key}' is {got}: expected {expected}", path.display())]
     Setting {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The setting.
         key: String,
@@ -281,7 +281,7 @@ pub enum PeftError {
     /// Rank, alpha, dropout or targets out of range.
     #[error("{}: {source}", path.display())]
     Config {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong.
         source: ConfigError,
@@ -289,7 +289,7 @@ pub enum PeftError {
     /// The tensors form no layout.
     #[error("{}: {source}", path.display())]
     Layout {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong.
         source: LayoutError,
@@ -297,7 +297,7 @@ pub enum PeftError {
     /// The tensors are not the configuration's.
     #[error("{}: {source}", path.display())]
     Adapter {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong.
         source: AdapterError,

@@ -202,7 +202,7 @@ pub enum TensorFileError {
     /// The file system said no.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -210,7 +210,7 @@ pub enum TensorFileError {
     /// Larger than what such a file may be.
     #[error("{} has {got} bytes, more than the {most} allowed", path.display())]
     TooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Its bytes.
         got: u64,
@@ -220,7 +220,7 @@ pub enum TensorFileError {
     /// Truncated, or no safetensors file at all.
     #[error("{} is not a whole safetensors file ({source}): fetch or write it again", path.display())]
     Format {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What the parser said.
         source: SafeTensorError,
@@ -228,7 +228,7 @@ pub enum TensorFileError {
     /// An element type other than F32, F16 and BF16.
     #[error("{}: tensor '{name}' is of type {got}: expected F32, F16 or BF16", path.display())]
     Type {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -238,7 +238,7 @@ pub enum TensorFileError {
     /// NaN or infinity.
     #[error("{}: tensor '{name}' is not finite at element {index}", path.display())]
     NotFinite {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,

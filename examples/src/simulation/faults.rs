@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fedlora_client::federation::LinkError;
-use fedlora_client::federation::{Carrier, Connector, Link};
+use fedlora_client::federation::{Carrier, Connector, Link, LinkError};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::member::Upload;

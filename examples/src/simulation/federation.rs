@@ -12,7 +12,7 @@ use fedlora_adapter::Adapter;
 use fedlora_aggregator::config::AggregatorConfig;
 use fedlora_aggregator::directory::Directory;
 use fedlora_aggregator::engine::RunEvent;
-use fedlora_aggregator::{Aggregator, SystemClock};
+use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
 use fedlora_client::federation::{MemberEvent, Participant, RoundReport, RoundWork};
@@ -24,7 +24,6 @@ use fedlora_protocol::round::member::RunOutcome;
 use fedlora_protocol::wire::messages::RoundResult;
 use fedlora_shell::now;
 use fedlora_train::Engine;
-use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -85,8 +84,7 @@ pub(super) async fn run(
     // Port 0: the system picks free ones.
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let config = AggregatorConfig::new("simulation", any).context("the configuration")?;
-    Directory::init(&operator, &config, OffsetDateTime::now_utc())
-        .context("the operator's directory")?;
+    Directory::init(&operator, &config, SystemClock.date()).context("the operator's directory")?;
     let aggregator = Aggregator::bind(&operator, Arc::new(SystemClock))?;
     let (registry, fingerprint) = (aggregator.registry(), aggregator.fingerprint());
     let join_address = aggregator

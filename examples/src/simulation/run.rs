@@ -285,9 +285,9 @@ pub enum SimulationError {
     /// A member.
     #[error("{name}: {source}")]
     Member {
-        /// Who.
+        /// The member's name.
         name: MemberName,
-        /// Why.
+        /// The error that ended its part.
         source: Box<ParticipantError>,
     },
     /// A sum that is not what was encoded.

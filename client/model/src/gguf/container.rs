@@ -88,7 +88,7 @@ impl Container {
         })
     }
 
-    /// The file.
+    /// Path of the file, which errors name.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -10,22 +10,22 @@ pub enum GgufError {
     /// The file could not be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause that the system gave.
         source: std::io::Error,
     },
     /// Not a GGUF file.
     #[error("{}: this is not a GGUF file: it does not begin with the letters GGUF", path.display())]
     Magic {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A version, or byte order, that is not supported.
     #[error("{}: GGUF version {got} is not supported{}: expected 2 or 3", path.display(),
         if matches!(got.swap_bytes(), 1..=3) { " (the file is big-endian)" } else { "" })]
     Version {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Its version.
         got: u32,
@@ -33,7 +33,7 @@ pub enum GgufError {
     /// The file ends too early.
     #[error("{}: the file ends early: at byte {at}, the {what} takes {need} bytes and {left} are left", path.display())]
     Truncated {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Where.
         at: u64,
@@ -47,7 +47,7 @@ pub enum GgufError {
     /// A count or length that the file cannot hold or that no model needs.
     #[error("{}: at byte {at}, the {what} is or reaches {got}: at most {most} would do", path.display())]
     TooMuch {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Where.
         at: u64,
@@ -61,7 +61,7 @@ pub enum GgufError {
     /// Bytes that mean nothing.
     #[error("{}: at byte {at}: {what}", path.display())]
     Malformed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Where.
         at: u64,
@@ -72,7 +72,7 @@ pub enum GgufError {
     #[error("{}: tensor '{name}' is of type {got}, which is not supported: expected one of {}", path.display(),
         TensorType::ALL.map(TensorType::name).join(", "))]
     Type {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -82,7 +82,7 @@ pub enum GgufError {
     /// A tensor in the wrong place.
     #[error("{}: tensor '{name}' is misplaced: {why}", path.display())]
     Place {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -92,7 +92,7 @@ pub enum GgufError {
     /// Metadata that is missing, wrong or not supported.
     #[error("{}: '{key}' is {got}: expected {expected}", path.display())]
     Key {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The key.
         key: String,
@@ -104,7 +104,7 @@ pub enum GgufError {
     /// A tensor that the model needs.
     #[error("{}: tensor '{name}' is missing", path.display())]
     Missing {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -112,7 +112,7 @@ pub enum GgufError {
     /// A tensor that the model does not have.
     #[error("{}: tensor '{name}' does not belong to the model that the metadata describes", path.display())]
     Extra {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -120,7 +120,7 @@ pub enum GgufError {
     /// A shape other than the metadata's.
     #[error("{}: tensor '{name}' has shape {got:?}, the metadata calls for {expected:?} (outermost first)", path.display())]
     Shape {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -132,7 +132,7 @@ pub enum GgufError {
     /// A value that is infinite or not a number.
     #[error("{}: element {index} of tensor '{name}' is not finite", path.display())]
     NotFinite {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The tensor.
         name: String,
@@ -145,7 +145,7 @@ pub enum GgufError {
         path.display()
     )]
     RopeFactors {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong.
         why: String,

@@ -117,7 +117,7 @@ pub enum RecoveryError {
     /// A survivor that never shared its secrets.
     #[error("member {member} is on the survivor list but shared no secrets in this round")]
     Unknown {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
 }

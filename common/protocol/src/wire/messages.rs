@@ -360,7 +360,7 @@ pub enum ToMember {
         round: RoundNumber,
         /// The attempt.
         attempt: Attempt,
-        /// Why.
+        /// The reason that ended the attempt.
         reason: RoundFailure,
     },
     /// The run is over.

@@ -107,7 +107,7 @@ pub enum Input {
     },
     /// A member's connection broke and it did not come back in time.
     Absent {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// Time has passed.

@@ -31,7 +31,7 @@ pub enum Reject {
         "member {member} is not awaited in this phase: it answered before, left, or took no part"
     )]
     NotAwaited {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// Sent in another member's name.
@@ -51,13 +51,13 @@ pub enum Reject {
     /// Keys that another member of the round has.
     #[error("member {member} sent a key that another member sent too")]
     RepeatedKey {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// A key of small order or not in canonical form, which every member would refuse.
     #[error("member {member} sent a key of small order, or not in canonical form")]
     WeakKey {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// Shares for other holders than those of the round, or of another length.
@@ -65,7 +65,7 @@ pub enum Reject {
         "member {member} sent shares for other members than the round has, or of a wrong length"
     )]
     Shares {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// A share of the wrong kind, or for a member that shared no secrets.

@@ -90,7 +90,7 @@ pub enum Refusal {
     Stranger {
         /// In which message.
         message: &'static str,
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// A member named twice, or out of order.
@@ -98,7 +98,7 @@ pub enum Refusal {
     Repeated {
         /// In which message.
         message: &'static str,
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// A signature that does not verify.
@@ -145,7 +145,7 @@ pub enum Refusal {
         "the survivor list names member {member}, who shared no secrets with this member in this round"
     )]
     UnknownSurvivor {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// The member's own update is missing from the survivor list, or another stands for it.
@@ -154,7 +154,7 @@ pub enum Refusal {
     /// Signatures on another list than the one that this member signed.
     #[error("member {member} signed another survivor list than this member did")]
     OtherList {
-        /// Who.
+        /// The member's place in the roster.
         member: MemberIndex,
     },
     /// A result that does not follow from this round.
