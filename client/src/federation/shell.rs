@@ -233,7 +233,7 @@ impl Shell {
         let begun = Instant::now();
         let work = &self.parts.work;
         let encoded = work.encode(round, attempt, update, &mut os_rng());
-        let effects = self.member.encoded(encoded);
+        let effects = self.member.encoded(round, attempt, encoded);
         if let Some(clock) = &mut self.clock {
             clock.add(Stage::Mask, begun.elapsed());
         }

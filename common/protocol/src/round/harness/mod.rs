@@ -1,7 +1,11 @@
-//! For tests: a federation in memory. [`Federation`] holds keys, roster and M0, and steps
-//! honest members phase by phase, so that a test can play the malicious aggregator between
-//! them; [`World`] drives whole rounds with the true [`Coordinator`] over simulated time.
+//! For tests: a federation in memory. [`Federation`] holds plan, keys, roster and M0.
+//! [`World`] drives whole rounds with the true [`Coordinator`](super::coordinator::Coordinator)
+//! and the true [`Member`](super::member::Member) machines over simulated time. [`Opened`] and
+//! what follows from it hold single phases, so that a test can play the malicious aggregator
+//! between two of them.
 
+mod party;
+mod phases;
 mod world;
 
 use std::collections::BTreeMap;
@@ -13,28 +17,33 @@ use rand::rngs::StdRng;
 use crate::crypto::sign::{IdentityKey, Signature};
 use crate::fixed::{AUXILIARY_LANES, Contribution, EncodedUpdate, FixedPoint, LaneBits, RingSum};
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use crate::plan::{Roster, RosterEntry, Timeouts};
-use crate::secagg::CohortPolicy;
-use crate::wire::messages::{
-    Confirmation, Keys, Open, RevealedShare, RoundResult, SUITE, SealedShares, Survivors,
-    UpdateClaim,
+use crate::plan::{
+    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, Roster, RosterEntry, RunPlan,
+    SignedPlan, Timeouts, TrainingPlan,
 };
+use crate::secagg::CohortPolicy;
+use crate::wire::messages::{Open, RevealedShare, RoundResult, SUITE, UpdateClaim};
 use crate::wire::{Signable, Unverified, Verified};
-use fedlora_adapter::Factors;
+use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use fedlora_common::digest::Digest;
 
 use super::coordinator::RoundSetup;
-use super::participant::{
-    ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectSurvivors, Expectation,
-    MemoryLedger, RoundContext,
-};
-pub(crate) use world::{Outcome, Stage, World, phase_of};
+use super::member::{MemberSettings, Prepared};
+use super::participant::{Expectation, RoundContext};
+pub(crate) use party::Party;
+pub(crate) use phases::{Revealed, Shared, Signed};
+pub(crate) use world::{RoundOutcome, World, phase_of};
 
-/// Coordinates of a delta in tests: odd, so that the last 20-bit lane is half a pair.
+/// Values of the adapter, and coordinates of a delta, in tests: odd, so that the last 20-bit
+/// lane is half a pair.
 pub(crate) const DELTA: usize = 17;
 
 /// What stays the same over the rounds of a test.
 pub(crate) struct Federation {
+    pub(crate) plan: RunPlan,
+    pub(crate) run: RunId,
+    /// The run's first adapter.
+    pub(crate) adapter: Adapter,
     pub(crate) roster: Arc<Roster>,
     pub(crate) identities: Vec<Arc<IdentityKey>>,
     pub(crate) contexts: Vec<Arc<RoundContext>>,
@@ -53,6 +62,8 @@ impl Federation {
     }
 
     pub(crate) fn with_bits(members: usize, bits: LaneBits) -> Self {
+        let adapter = first_adapter();
+        let plan = plan_for(members, bits, adapter.config().clone());
         let mut rng = StdRng::seed_from_u64(members as u64);
         let identities: Vec<_> = (0..members)
             .map(|_| Arc::new(IdentityKey::random(&mut rng)))
@@ -66,15 +77,14 @@ impl Federation {
                 certificate_key: Digest::of("test certificate key", &[place as u8]),
             });
         let roster = Arc::new(Roster::new(entries.collect()).unwrap());
-        let policy = CohortPolicy::lowest(members).unwrap();
-        let plan = Digest::of("test plan", b"");
+        let policy = plan.policy().unwrap();
         let run = RunId([7; 16]);
         let expected = Expectation {
-            adapter: Digest::of("test adapter", b""),
-            layout: Digest::of("test layout", b""),
+            adapter: adapter.digest(),
+            layout: adapter.layout().digest(),
             factors: Factors::Both,
-            clip: 1.0,
-            max_weight: 100,
+            clip: plan.aggregation.clip,
+            max_weight: plan.aggregation.max_weight,
             bits,
         };
         let open = Open {
@@ -84,7 +94,7 @@ impl Federation {
             attempt: Attempt(1),
             roster: roster.digest(),
             adapter: expected.adapter,
-            plan,
+            plan: plan.digest(),
             layout: expected.layout,
             factors: expected.factors,
             clip: expected.clip,
@@ -102,15 +112,23 @@ impl Federation {
                     roster: Roster::clone(&roster),
                     me: MemberIndex(place as u16),
                     identity: Arc::clone(identity),
-                    plan,
+                    plan: open.plan,
                     contributors: policy.quorum(),
                 })
             })
             .collect();
         Self {
-            previous: RoundResult::chain_start(run, &plan, &roster.digest(), &expected.adapter),
-            format: FixedPoint::new(bits, members, expected.clip, expected.max_weight).unwrap(),
+            previous: RoundResult::chain_start(
+                run,
+                &open.plan,
+                &roster.digest(),
+                &expected.adapter,
+            ),
+            format: plan.fixed_point().unwrap(),
             aggregator: IdentityKey::random(&mut rng),
+            plan,
+            run,
+            adapter,
             roster,
             identities,
             contexts,
@@ -125,12 +143,40 @@ impl Federation {
     }
 
     pub(crate) fn setup(&self) -> Arc<RoundSetup> {
+        self.setup_for(self.open.clone())
+    }
+
+    /// What a coordinator needs for the round or attempt of `open`.
+    pub(crate) fn setup_for(&self, open: Open) -> Arc<RoundSetup> {
         Arc::new(RoundSetup::new(
-            self.open.clone(),
+            open,
             Arc::clone(&self.roster),
             self.policy,
             Timeouts::default(),
         ))
+    }
+
+    /// The plan, signed by the aggregator.
+    pub(crate) fn signed_plan(&self) -> SignedPlan {
+        SignedPlan::sign(self.run, self.plan.clone(), &self.aggregator)
+    }
+
+    /// What the member at `place` brings along to the run.
+    pub(crate) fn settings(&self, place: usize) -> MemberSettings {
+        MemberSettings {
+            name: self.roster.entries()[place].name.clone(),
+            identity: Arc::clone(&self.identities[place]),
+            aggregator: self.aggregator.public(),
+            floors: Floors::default(),
+        }
+    }
+
+    /// What every member makes of the plan and its base.
+    pub(crate) fn prepared(&self) -> Prepared {
+        Prepared {
+            base: Digest::of("test base", b""),
+            adapter: self.adapter.clone(),
+        }
     }
 
     /// A member's update for a test: each member's is different.
@@ -163,134 +209,6 @@ impl Federation {
         }
         RingSum(sum)
     }
-
-    /// The members' first step, all shown the same M0.
-    pub(crate) fn opened(&self) -> Opened {
-        let mut rng = StdRng::seed_from_u64(77);
-        let mut opened = Opened {
-            members: Vec::new(),
-            keys: Vec::new(),
-            ledgers: Vec::new(),
-        };
-        for context in &self.contexts {
-            let mut ledger = MemoryLedger::default();
-            let (member, keys) = context
-                .open(self.open.clone(), &self.expected, &mut ledger, &mut rng)
-                .unwrap();
-            opened.members.push(member);
-            opened.keys.push(keys);
-            opened.ledgers.push(ledger);
-        }
-        opened
-    }
-}
-
-/// All members wait for the others' keys.
-pub(crate) struct Opened {
-    pub(crate) members: Vec<ExpectPeerKeys>,
-    pub(crate) keys: Vec<Unverified<Keys>>,
-    pub(crate) ledgers: Vec<MemoryLedger>,
-}
-
-impl Opened {
-    /// All members get all keys.
-    pub(crate) fn shared(self) -> Shared {
-        let mut rng = StdRng::seed_from_u64(78);
-        let mut members = Vec::new();
-        let mut sealed = Vec::new();
-        for member in self.members {
-            let (member, shares) = member.peer_keys(self.keys.clone(), &mut rng).unwrap();
-            members.push(member);
-            sealed.push(shares);
-        }
-        Shared {
-            members,
-            sealed,
-            ledgers: self.ledgers,
-        }
-    }
-}
-
-/// All members wait for the others' shares.
-pub(crate) struct Shared {
-    pub(crate) members: Vec<ExpectPeerShares>,
-    pub(crate) sealed: Vec<BTreeMap<MemberIndex, SealedShares>>,
-    pub(crate) ledgers: Vec<MemoryLedger>,
-}
-
-impl Shared {
-    /// What the others sealed for `holder`.
-    pub(crate) fn for_holder(&self, holder: usize) -> BTreeMap<MemberIndex, SealedShares> {
-        let holder = MemberIndex(holder as u16);
-        self.sealed
-            .iter()
-            .enumerate()
-            .filter_map(|(sender, sealed)| {
-                Some((MemberIndex(sender as u16), sealed.get(&holder)?.clone()))
-            })
-            .collect()
-    }
-
-    /// All members get all shares and upload.
-    pub(crate) fn uploaded(self, federation: &Federation) -> Uploaded {
-        let shares: Vec<_> = (0..self.members.len())
-            .map(|holder| self.for_holder(holder))
-            .collect();
-        let mut members = Vec::new();
-        let mut list = Survivors::default();
-        for (place, (member, shares)) in self.members.into_iter().zip(shares).enumerate() {
-            let ready = member.peer_shares(shares).unwrap();
-            let (member, _, claim) = ready.mask(federation.update(place));
-            list.0
-                .insert(claim.claimed().member, claim.claimed().vector);
-            members.push(member);
-        }
-        Uploaded {
-            members,
-            list,
-            ledgers: self.ledgers,
-        }
-    }
-}
-
-/// All members have uploaded and wait for the survivor list.
-pub(crate) struct Uploaded {
-    pub(crate) members: Vec<ExpectSurvivors>,
-    pub(crate) list: Survivors,
-    pub(crate) ledgers: Vec<MemoryLedger>,
-}
-
-impl Uploaded {
-    /// All members sign the list of all.
-    pub(crate) fn signed(self, federation: &Federation) -> Signed {
-        let open = federation.open.digest();
-        let digest = self.list.digest(&open);
-        let mut members = Vec::new();
-        let mut confirmations = Vec::new();
-        for (place, member) in self.members.into_iter().enumerate() {
-            let (member, signature) = member.survivors(self.list.clone()).unwrap();
-            let confirmation = Confirmation {
-                member: MemberIndex(place as u16),
-                list: digest,
-            };
-            confirmations.push(Unverified::from_parts(confirmation, signature));
-            members.push(member);
-        }
-        Signed {
-            members,
-            confirmations,
-            list: self.list,
-            ledgers: self.ledgers,
-        }
-    }
-}
-
-/// All members have signed the survivor list.
-pub(crate) struct Signed {
-    pub(crate) members: Vec<ExpectConfirmations>,
-    pub(crate) confirmations: Vec<Unverified<Confirmation>>,
-    pub(crate) list: Survivors,
-    pub(crate) ledgers: Vec<MemoryLedger>,
 }
 
 /// Signs a result as the aggregator does.
@@ -327,4 +245,35 @@ pub(crate) fn meaningless_shares(owners: &[u16]) -> BTreeMap<MemberIndex, Reveal
         .iter()
         .map(|&owner| (MemberIndex(owner), RevealedShare::SelfMask([9; 32])))
         .collect()
+}
+
+/// A plan of two rounds that train both factors.
+fn plan_for(members: usize, bits: LaneBits, lora: LoraConfig) -> RunPlan {
+    RunPlan {
+        rounds: 2,
+        members,
+        seed: 0,
+        base: BasePlan::default(),
+        adapter: AdapterPlan {
+            lora,
+            factors: FactorSchedule::Both,
+        },
+        training: TrainingPlan::default(),
+        aggregation: AggregationPlan {
+            bits,
+            clip: 1.0,
+            max_weight: 100,
+            ..AggregationPlan::default()
+        },
+        timeouts: Timeouts::default(),
+    }
+    .checked()
+    .unwrap()
+}
+
+/// An adapter of rank 1 on one projection of 9 to 8 features: [`DELTA`] values.
+fn first_adapter() -> Adapter {
+    let config = LoraConfig::new(1, 1.0, 0.0, [Target::Q]).unwrap();
+    let layout = Adapter::layout_for(&config, 1, |_, _| (9, 8)).unwrap();
+    Adapter::new(config, layout, vec![0.25; DELTA]).unwrap()
 }

@@ -1,39 +1,27 @@
-//! Whole rounds in memory: a coordinator, its members, and the messages between them.
+//! Whole rounds in memory: a coordinator, the members' machines, and the messages between them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::fixed::{AUXILIARY_LANES, RingSum};
-use crate::ids::MemberIndex;
+use crate::ids::{Attempt, MemberIndex};
 use crate::secagg::RunningSum;
-use crate::wire::messages::{PhaseName, RoundFailure, RoundMessage, RoundResult, ToMember};
+use crate::wire::messages::{
+    Open, PhaseName, RoundFailure, RoundMessage, RoundResult, ToAggregator, ToMember,
+};
 use crate::wire::{Unverified, codec};
+use fedlora_adapter::Adapter;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 
 use super::super::coordinator::{Coordinator, Effect, Event, Input, Reject};
-use super::super::participant::{
-    ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
-    MemoryLedger, Refusal,
-};
-use super::{DELTA, Federation, sign_result};
-
-/// Where a member of a [`World`] stands.
-pub(crate) enum Stage {
-    Idle,
-    Keys(ExpectPeerKeys),
-    Shares(ExpectPeerShares),
-    Survivors(ExpectSurvivors),
-    Confirm(ExpectConfirmations),
-    Result(ExpectResult),
-    Refused(Refusal),
-    Gone,
-}
+use super::super::member::Effect as MemberEffect;
+use super::{DELTA, Federation, Party, sign_result};
 
 /// How a round ended.
-pub(crate) enum Outcome {
+pub(crate) enum RoundOutcome {
     Sum {
         sum: RingSum,
         survivors: Vec<MemberIndex>,
@@ -43,13 +31,17 @@ pub(crate) enum Outcome {
     Failed(RoundFailure),
 }
 
-/// One round in memory: honest members, the true coordinator, simulated time, and a journal
-/// that every event goes through as bytes.
+/// Rounds in memory: honest members, the true coordinator, simulated time, and a journal that
+/// every event goes through as bytes.
 pub(crate) struct World<'a> {
     pub(crate) federation: &'a Federation,
     pub(crate) coordinator: Option<Coordinator>,
-    pub(crate) stages: Vec<Stage>,
-    pub(crate) ledgers: Vec<MemoryLedger>,
+    /// The current round's M0.
+    pub(crate) open: Open,
+    pub(crate) members: Vec<Party>,
+    /// A member whose messages wait in `mailbox`, for the test to hand them over.
+    held: Option<MemberIndex>,
+    pub(crate) mailbox: VecDeque<ToMember>,
     /// The phase that a member does not answer any more.
     pub(crate) silent: BTreeMap<MemberIndex, PhaseName>,
     /// Whether silence shows as a broken connection, or only by the deadline.
@@ -58,7 +50,13 @@ pub(crate) struct World<'a> {
     pub(crate) journal: Vec<Vec<u8>>,
     pub(crate) inbox: VecDeque<Input>,
     pub(crate) accumulated: Vec<MemberIndex>,
-    pub(crate) outcome: Option<Outcome>,
+    /// The members that revealed shares in the current round.
+    pub(crate) revealed: BTreeSet<MemberIndex>,
+    pub(crate) outcome: Option<RoundOutcome>,
+    /// The global adapter that the current round starts from.
+    adapter: Adapter,
+    /// What the current round's result is chained to.
+    previous: Digest,
     sum: RunningSum,
     uploads: BTreeMap<MemberIndex, Vec<u8>>,
     rng: StdRng,
@@ -66,30 +64,79 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub(crate) fn new(federation: &'a Federation) -> Self {
-        let now = Timestamp(1_000_000);
-        let (coordinator, effects) = Coordinator::open(federation.setup(), now);
-        let mut world = Self {
-            coordinator: Some(coordinator),
-            stages: federation.contexts.iter().map(|_| Stage::Idle).collect(),
-            ledgers: federation
-                .contexts
-                .iter()
-                .map(|_| MemoryLedger::default())
+        let mut world = Self::without_round(federation);
+        world.begin(federation.open.clone());
+        world
+    }
+
+    /// Like [`World::new`], with a member that the test drives itself.
+    pub(crate) fn holding(federation: &'a Federation, member: MemberIndex) -> Self {
+        let mut world = Self::without_round(federation);
+        world.held = Some(member);
+        world.begin(federation.open.clone());
+        world
+    }
+
+    /// All members have pinned the roster; no round is open.
+    fn without_round(federation: &'a Federation) -> Self {
+        let mut rng = StdRng::seed_from_u64(5);
+        Self {
+            coordinator: None,
+            open: federation.open.clone(),
+            members: federation
+                .roster
+                .indices()
+                .map(|me| Party::new(federation, me).joined(federation, &mut rng))
                 .collect(),
+            held: None,
+            mailbox: VecDeque::new(),
             silent: BTreeMap::new(),
             connections_break: false,
-            now,
+            now: Timestamp(1_000_000),
             journal: Vec::new(),
             inbox: VecDeque::new(),
             accumulated: Vec::new(),
+            revealed: BTreeSet::new(),
             outcome: None,
+            adapter: federation.adapter.clone(),
+            previous: federation.previous,
             sum: RunningSum::new(federation.open.bits, DELTA + AUXILIARY_LANES),
             uploads: BTreeMap::new(),
-            rng: StdRng::seed_from_u64(5),
+            rng,
             federation,
-        };
-        world.carry_out(effects);
-        world
+        }
+    }
+
+    /// The aggregator opens a round, or another attempt at one.
+    pub(crate) fn begin(&mut self, open: Open) {
+        self.sum = RunningSum::new(open.bits, DELTA + AUXILIARY_LANES);
+        self.uploads.clear();
+        self.journal.clear();
+        self.inbox.clear();
+        self.accumulated.clear();
+        self.revealed.clear();
+        self.outcome = None;
+        self.open = open;
+        let setup = self.federation.setup_for(self.open.clone());
+        let (coordinator, effects) = Coordinator::open(setup, self.now);
+        self.coordinator = Some(coordinator);
+        self.carry_out(effects);
+    }
+
+    /// Hands the result of a round that came to a sum to all members, and opens the next.
+    pub(crate) fn next_round(&mut self) {
+        let result = self.result();
+        let places: Vec<_> = self.federation.roster.indices().collect();
+        for member in places {
+            self.deliver(member, ToMember::Result(result.clone()));
+        }
+        self.adapter = self.next_adapter();
+        self.previous = result.claimed().digest();
+        let mut open = self.open.clone();
+        open.round.0 += 1;
+        open.attempt = Attempt(1);
+        open.adapter = self.adapter.digest();
+        self.begin(open);
     }
 
     /// Members that go silent in a phase.
@@ -182,86 +229,108 @@ impl<'a> World<'a> {
                 }
                 Effect::Unmask(completed) => {
                     let empty = RunningSum::new(self.federation.open.bits, 0);
-                    self.outcome = Some(Outcome::Sum {
+                    self.outcome = Some(RoundOutcome::Sum {
                         sum: std::mem::replace(&mut self.sum, empty).unmask(completed.unmasking),
                         survivors: completed.survivors,
                         dropped: completed.dropped,
                         transcript: completed.transcript,
                     });
                 }
-                Effect::Fail(failure) => self.outcome = Some(Outcome::Failed(failure)),
+                Effect::Fail(failure) => self.outcome = Some(RoundOutcome::Failed(failure)),
             }
         }
     }
 
-    /// Hands a message to a member; its answer goes to the inbox.
+    /// Hands a message to a member, unless the test does that itself; its answers go to the
+    /// inbox.
     fn deliver(&mut self, member: MemberIndex, message: ToMember) {
-        let place = usize::from(member.0);
-        let bytes = codec::encode(&message).unwrap();
-        let message = codec::decode(&bytes).unwrap();
-        let stage = std::mem::replace(&mut self.stages[place], Stage::Gone);
-        let next = self.step(place, stage, message);
-        self.stages[place] = next.unwrap_or_else(Stage::Refused);
+        if self.held == Some(member) {
+            self.mailbox.push_back(message);
+        } else {
+            let effects = self.hand(member, message);
+            self.pass_on(member, effects);
+        }
     }
 
-    fn step(&mut self, place: usize, stage: Stage, message: ToMember) -> Result<Stage, Refusal> {
-        let federation = self.federation;
-        let me = MemberIndex(place as u16);
-        let ledger = &mut self.ledgers[place];
-        let mut answer = |message| {
-            self.inbox.push_back(Input::Message {
-                from: me,
-                open: federation.open.digest(),
-                message,
-            });
-        };
-        Ok(match (stage, message) {
-            (Stage::Idle, ToMember::Open(open)) => {
-                let (next, keys) = federation.contexts[place].open(
-                    open,
-                    &federation.expected,
-                    ledger,
-                    &mut self.rng,
-                )?;
-                answer(RoundMessage::Keys(keys));
-                Stage::Keys(next)
-            }
-            (Stage::Keys(member), ToMember::PeerKeys(keys)) => {
-                let (next, shares) = member.peer_keys(keys, &mut self.rng)?;
-                answer(RoundMessage::Shares(shares));
-                Stage::Shares(next)
-            }
-            (Stage::Shares(member), ToMember::PeerShares(shares)) => {
-                let ready = member.peer_shares(shares)?;
-                let (next, masked, claim) = ready.mask(federation.update(place));
-                if self.silent.get(&me) == Some(&PhaseName::Updates) {
-                    return Ok(Stage::Survivors(next));
+    /// Hands a message to a member's machine; gives what it asks for.
+    pub(crate) fn hand(&mut self, member: MemberIndex, message: ToMember) -> Vec<MemberEffect> {
+        let party = &mut self.members[usize::from(member.0)];
+        party.hand(message, &mut self.rng)
+    }
+
+    /// Does what a member's machine asks for, as its shell would: training takes no time, and
+    /// what is sent goes to the inbox.
+    pub(crate) fn pass_on(&mut self, me: MemberIndex, effects: Vec<MemberEffect>) {
+        let place = usize::from(me.0);
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            let more = match effect {
+                MemberEffect::Send(ToAggregator::Round { open, message }) => {
+                    if matches!(message, RoundMessage::Reveal(_)) {
+                        self.revealed.insert(me);
+                    }
+                    let from = me;
+                    self.inbox.push_back(Input::Message {
+                        from,
+                        open,
+                        message,
+                    });
+                    Vec::new()
                 }
-                self.uploads.insert(me, masked.into_bytes());
-                self.inbox.push_back(Input::Uploaded {
-                    from: me,
-                    open: federation.open.digest(),
-                    claim,
-                });
-                Stage::Survivors(next)
-            }
-            (Stage::Survivors(member), ToMember::Survivors(list)) => {
-                let (next, signature) = member.survivors(list)?;
-                answer(RoundMessage::Confirm(signature));
-                Stage::Confirm(next)
-            }
-            (Stage::Confirm(member), ToMember::Confirmations(confirmations)) => {
-                let (next, shares) = member.confirmations(confirmations, ledger)?;
-                answer(RoundMessage::Reveal(shares));
-                Stage::Result(next)
-            }
-            (stage, _) => stage,
-        })
+                MemberEffect::Upload(upload) => {
+                    if self.silent.get(&me) != Some(&PhaseName::Updates) {
+                        self.uploads.insert(me, upload.masked.as_bytes().to_vec());
+                        self.inbox.push_back(Input::Uploaded {
+                            from: me,
+                            open: upload.open,
+                            claim: upload.claim,
+                        });
+                    }
+                    Vec::new()
+                }
+                MemberEffect::Train(task) => self.members[place].machine.trained(task.round),
+                MemberEffect::Encode { round, attempt } => {
+                    let update = self.federation.update(place);
+                    let machine = &mut self.members[place].machine;
+                    machine.encoded(round, attempt, Ok(update))
+                }
+                MemberEffect::Fetch { .. } => {
+                    let values = self.next_adapter().values().to_vec();
+                    self.members[place].machine.fetched(Some(values))
+                }
+                MemberEffect::Left { reason, .. } => {
+                    self.members[place].left = Some(reason);
+                    Vec::new()
+                }
+                MemberEffect::End(end) => {
+                    self.members[place].ended = Some(end);
+                    Vec::new()
+                }
+                MemberEffect::Send(_)
+                | MemberEffect::Prepare { .. }
+                | MemberEffect::Pinned(_)
+                | MemberEffect::Opened { .. }
+                | MemberEffect::Abandoned { .. }
+                | MemberEffect::RoundDone { .. } => Vec::new(),
+            };
+            queue.extend(more);
+        }
+    }
+
+    /// The adapter of a round that came to a sum.
+    pub(crate) fn next_adapter(&self) -> Adapter {
+        let Some(RoundOutcome::Sum { sum, .. }) = &self.outcome else {
+            panic!("the round came to nothing");
+        };
+        let mean = self.federation.format.decode(sum).unwrap();
+        let mut adapter = self.adapter.clone();
+        adapter.add(self.adapter.layout(), &mean.delta).unwrap();
+        adapter
     }
 
     /// The signed result of a round that came to a sum.
     pub(crate) fn result(&self) -> Unverified<RoundResult> {
-        let Some(Outcome::Sum {
+        let Some(RoundOutcome::Sum {
             sum,
             survivors,
             dropped,
@@ -271,15 +340,15 @@ impl<'a> World<'a> {
             panic!("the round came to nothing");
         };
         let mean = self.federation.format.decode(sum).unwrap();
-        let open = &self.federation.open;
+        let open = &self.open;
         let result = RoundResult {
             run: open.run,
             round: open.round,
             attempt: open.attempt,
-            adapter: Digest::of("test adapter", b"next"),
+            adapter: self.next_adapter().digest(),
             total_weight: mean.weight,
             transcript: *transcript,
-            previous: self.federation.previous,
+            previous: self.previous,
             survivors: survivors.clone(),
             dropped: dropped.clone(),
             train_loss: mean.train_loss,

@@ -10,7 +10,7 @@ use fedlora_common::digest::Digest;
 
 use crate::crypto::sign::{IdentityPublic, Signature};
 use crate::fixed::EncodedUpdate;
-use crate::ids::{MemberIndex, RoundNumber};
+use crate::ids::{Attempt, MemberIndex, RoundNumber};
 use crate::round::participant::{
     ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
     Expectation, ReadyToMask, Refusal, RoundContext, RoundLedger, check_result,
@@ -91,6 +91,11 @@ impl MemberRound {
     /// The round's number, from 1.
     pub fn number(&self) -> RoundNumber {
         self.open.round
+    }
+
+    /// Whether this is that attempt at that round.
+    pub fn is(&self, round: RoundNumber, attempt: Attempt) -> bool {
+        (self.open.round, self.open.attempt) == (round, attempt)
     }
 
     /// Whether the masks are ready and the update is wanted.

@@ -28,7 +28,7 @@ use rand::CryptoRng;
 
 use crate::crypto::sign::{IdentityKey, IdentityPublic};
 use crate::fixed::{EncodedUpdate, FixedError};
-use crate::ids::{MemberName, RoundNumber};
+use crate::ids::{Attempt, MemberName, RoundNumber};
 use crate::plan::Floors;
 use crate::wire::messages::ToMember;
 
@@ -137,9 +137,16 @@ impl Member {
         self.in_run(|run| Ok(run.trained(round)))
     }
 
-    /// Takes what [`Effect::Encode`] asked for. Update and masker are consumed.
-    pub fn encoded(&mut self, encoded: Result<EncodedUpdate, FixedError>) -> Vec<Effect> {
-        self.in_run(|run| Ok(run.encoded(encoded)))
+    /// Takes what [`Effect::Encode`] asked for, with the round and attempt that it named. Update
+    /// and masker are consumed. An update for another round or attempt than the current one is
+    /// dropped.
+    pub fn encoded(
+        &mut self,
+        round: RoundNumber,
+        attempt: Attempt,
+        encoded: Result<EncodedUpdate, FixedError>,
+    ) -> Vec<Effect> {
+        self.in_run(|run| Ok(run.encoded(round, attempt, encoded)))
     }
 
     /// Takes the values that [`Effect::Fetch`] asked for; `None` where the aggregator holds a

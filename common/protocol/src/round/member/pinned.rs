@@ -9,7 +9,7 @@ use fedlora_adapter::{Adapter, AdapterError};
 use fedlora_common::digest::Digest;
 
 use crate::fixed::{EncodedUpdate, FixedError};
-use crate::ids::RoundNumber;
+use crate::ids::{Attempt, RoundNumber};
 use crate::plan::{Roster, SignedPlan};
 use crate::round::participant::{Expectation, Refusal, RoundContext, RoundLedger, check_result};
 use crate::wire::Unverified;
@@ -144,22 +144,27 @@ impl PinnedRun {
     /// The shell has encoded the update, or could not.
     pub(super) fn encoded(
         mut self,
+        number: RoundNumber,
+        attempt: Attempt,
         encoded: Result<EncodedUpdate, FixedError>,
     ) -> (Self, Vec<Effect>) {
-        let (activity, effects) = match (self.activity, encoded) {
-            (Activity::Round(round), Ok(update)) => {
+        let round = match self.activity {
+            Activity::Round(round) if round.is(number, attempt) && round.wants_update() => round,
+            other => {
+                self.activity = other;
+                return (self, Vec::new());
+            }
+        };
+        let (activity, effects) = match encoded {
+            Ok(update) => {
                 let (round, upload) = round.mask(update);
                 let effects = upload.map(Effect::Upload).into_iter().collect();
                 (Activity::Round(Box::new(round)), effects)
             }
-            (Activity::Round(round), Err(error)) => {
+            Err(error) => {
                 let reason = LeaveReason::Encoding(error);
-                (
-                    Activity::Idle,
-                    leave(round.number(), round.digest(), reason),
-                )
+                (Activity::Idle, leave(number, round.digest(), reason))
             }
-            (other, _) => (other, Vec::new()),
         };
         self.activity = activity;
         (self, effects)

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Effect, Event, Input};
-use crate::round::harness::{Federation, Outcome, World, claim, forged, meaningless_shares};
+use crate::round::harness::{Federation, RoundOutcome, World, claim, forged, meaningless_shares};
 use crate::wire::codec;
 use crate::wire::messages::{RoundMessage, ToMember};
 use fedlora_common::clock::Timestamp;
@@ -192,7 +192,7 @@ proptest! {
         let world = carry_out(&federation, &operations);
         let counted: BTreeSet<_> = world.accumulated.iter().copied().collect();
         prop_assert_eq!(counted.len(), world.accumulated.len(), "an update was counted twice");
-        if let Some(Outcome::Sum { survivors, sum, dropped, .. }) = &world.outcome {
+        if let Some(RoundOutcome::Sum { survivors, sum, dropped, .. }) = &world.outcome {
             prop_assert!(survivors.len() >= federation.policy.quorum());
             prop_assert_eq!(&survivors.iter().copied().collect::<BTreeSet<_>>(), &counted);
             prop_assert_eq!(survivors.len() + dropped.len(), members);

@@ -8,7 +8,7 @@ use crate::crypto::os_rng;
 use crate::ids::{Attempt, MemberIndex};
 use crate::round::coordinator::{Input, Reject};
 use crate::round::harness::{
-    Federation, Outcome, World, claim, forged, meaningless_shares, phase_of,
+    Federation, RoundOutcome, World, claim, forged, meaningless_shares, phase_of,
 };
 use crate::wire::messages::{
     Keys, PhaseName, RevealedShare, RoundMessage, SealedShares, UpdateClaim,
@@ -50,7 +50,7 @@ fn rejected(mut world: World<'_>, input: Input, reason: &Reject) {
     let after = (world.coordinator().phase(), world.coordinator().awaited());
     assert_eq!(before, after);
     let world = world.run();
-    let Some(Outcome::Sum { sum, survivors, .. }) = &world.outcome else {
+    let Some(RoundOutcome::Sum { sum, survivors, .. }) = &world.outcome else {
         panic!("one bad message cost the round");
     };
     assert_eq!(sum, &world.federation.plain_sum(survivors));
@@ -455,7 +455,7 @@ fn one_holders_forged_shares_do_not_cost_the_round() {
             }
         }
         let world = world.run();
-        let Some(Outcome::Sum { sum, survivors, .. }) = &world.outcome else {
+        let Some(RoundOutcome::Sum { sum, survivors, .. }) = &world.outcome else {
             panic!("one forged holder cost the round");
         };
         assert_eq!(sum, &federation.plain_sum(survivors));

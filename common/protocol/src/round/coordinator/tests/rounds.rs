@@ -3,9 +3,10 @@
 use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Event};
-use crate::round::harness::{Federation, Outcome, Stage, World};
+use crate::round::harness::{Federation, RoundOutcome, World};
+use crate::round::member::Effect as MemberEffect;
 use crate::wire::codec;
-use crate::wire::messages::{PhaseName, RoundFailure};
+use crate::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 
 const PHASES: [PhaseName; 5] = [
     PhaseName::Keys,
@@ -15,11 +16,11 @@ const PHASES: [PhaseName; 5] = [
     PhaseName::Reveal,
 ];
 
-/// The round's sum is exactly that of the survivors' updates; every member that saw it
-/// through takes the result; replaying the journal gives the same.
+/// The round's sum is exactly that of the survivors' updates; every member takes the result;
+/// replaying the journal gives the same.
 fn check_sum(world: World<'_>, expected: &[u16]) {
     let federation = world.federation;
-    let Some(Outcome::Sum {
+    let Some(RoundOutcome::Sum {
         sum,
         survivors,
         dropped,
@@ -46,25 +47,48 @@ fn check_sum(world: World<'_>, expected: &[u16]) {
         Some(&format!("Unmask {survivors:?} {transcript}"))
     );
 
-    let result = world.result();
-    let mut took = 0;
-    for stage in world.stages {
-        match stage {
-            Stage::Result(member) => {
-                member
-                    .result(
-                        result.clone(),
-                        &federation.aggregator.public(),
-                        &federation.previous,
-                    )
-                    .unwrap();
-                took += 1;
-            }
-            Stage::Refused(refusal) => panic!("an honest member refused: {refusal}"),
-            _ => {}
-        }
+    assert!(world.revealed.len() >= federation.policy.threshold());
+    let survivors = survivors.clone();
+    check_members(world, &survivors);
+}
+
+/// No honest member left the round or the run, each takes the result, fetches its adapter, and
+/// ends with it.
+fn check_members(mut world: World<'_>, survivors: &[MemberIndex]) {
+    let federation = world.federation;
+    let (result, next) = (world.result(), world.next_adapter());
+    for me in federation.roster.indices() {
+        let party = &world.members[usize::from(me.0)];
+        assert_eq!(party.left, None, "an honest member left");
+        assert!(party.ended.is_none());
+        let effects = world.hand(me, ToMember::Result(result.clone()));
+        let [MemberEffect::Fetch { adapter, values }] = effects[..] else {
+            panic!("member {me} did not take the result: {effects:?}");
+        };
+        assert_eq!((adapter, values), (next.digest(), next.values().len()));
+        let party = &mut world.members[usize::from(me.0)];
+        let effects = party.machine.fetched(Some(next.values().to_vec()));
+        let [
+            MemberEffect::Send(ToAggregator::Fetched { adapter }),
+            MemberEffect::RoundDone {
+                round,
+                survivors: summed,
+                took_part,
+            },
+        ] = effects[..]
+        else {
+            panic!("member {me} did not take the adapter: {effects:?}");
+        };
+        assert_eq!(adapter, next.digest());
+        assert_eq!((round, summed), (federation.open.round, survivors.len()));
+        assert_eq!(took_part, survivors.contains(&me));
+        let effects = world.hand(me, ToMember::Finished { failure: None });
+        let [MemberEffect::End(Ok(outcome))] = &effects[..] else {
+            panic!("member {me} did not end well: {effects:?}");
+        };
+        assert_eq!(outcome.adapter, next);
+        assert_eq!(outcome.took_part, u32::from(took_part));
     }
-    assert!(took >= federation.policy.threshold());
 }
 
 /// Applies a journal from the start; gives the effects in a form that can be compared.
@@ -145,7 +169,7 @@ fn below_the_quorum_each_phase_fails_and_says_so() {
             };
             let silent: Vec<u16> = (needed as u16 - 1..members as u16).collect();
             let world = World::new(&federation).silence(&silent, phase).run();
-            let Some(Outcome::Failed(failure)) = &world.outcome else {
+            let Some(RoundOutcome::Failed(failure)) = &world.outcome else {
                 panic!("{members} members came to a sum without a quorum in {phase}");
             };
             assert_eq!(

@@ -1,47 +1,45 @@
 //! M6: the result that does not follow from the round.
 
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use crate::round::harness::{Federation, Stage, World, sign_result};
-use crate::round::participant::{ExpectResult, Refusal, check_result};
+use crate::round::harness::{Federation, Revealed, sign_result};
+use crate::round::participant::{Refusal, check_result};
 use crate::wire::messages::RoundResult;
 use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
 
-fn waiting(world: World<'_>) -> ExpectResult {
-    match world.stages.into_iter().next() {
-        Some(Stage::Result(member)) => member,
-        _ => panic!("the first member does not wait for the result"),
-    }
-}
-
 /// The first member's refusal of a changed result that the aggregator did sign.
 fn refused(federation: &Federation, change: impl FnOnce(&mut RoundResult)) -> Refusal {
-    let world = World::new(federation).run();
-    let mut result = world.result().claimed().clone();
-    change(&mut result);
-    let signed = sign_result(federation, result);
-    waiting(world)
-        .result(
-            signed,
-            &federation.aggregator.public(),
-            &federation.previous,
-        )
-        .unwrap_err()
+    refused_as_sent(federation, |result| {
+        let mut result = result.claimed().clone();
+        change(&mut result);
+        sign_result(federation, result)
+    })
 }
 
+/// The first member's refusal of what stands for the result; the true result it takes.
 fn refused_as_sent(
     federation: &Federation,
     change: impl FnOnce(Unverified<RoundResult>) -> Unverified<RoundResult>,
 ) -> Refusal {
-    let world = World::new(federation).run();
-    let result = change(world.result());
-    waiting(world)
-        .result(
-            result,
-            &federation.aggregator.public(),
-            &federation.previous,
-        )
+    let mut revealed = revealed(federation);
+    let (key, previous) = (federation.aggregator.public(), &federation.previous);
+    let second = revealed.members.remove(1);
+    second
+        .result(revealed.result.clone(), &key, previous)
+        .expect("the true result is taken");
+    let first = revealed.members.remove(0);
+    first
+        .result(change(revealed.result), &key, previous)
         .unwrap_err()
+}
+
+fn revealed(federation: &Federation) -> Revealed {
+    federation
+        .opened()
+        .shared()
+        .uploaded(federation)
+        .signed(federation)
+        .revealed(federation)
 }
 
 #[test]
@@ -86,8 +84,7 @@ fn a_broken_chain() {
     });
     assert_eq!(refusal, Refusal::Result { what: "chain" });
 
-    let world = World::new(&federation).run();
-    let result = world.result();
+    let result = revealed(&federation).result;
     let key = federation.aggregator.public();
     check_result(result.clone(), &key, &federation.previous).unwrap();
     assert!(check_result(result, &key, &other).is_err());
@@ -125,7 +122,7 @@ fn fields_of_another_round() {
 #[test]
 fn every_field_of_a_result_is_in_its_digest() {
     let federation = Federation::new(4);
-    let result = World::new(&federation).run().result().claimed().clone();
+    let result = revealed(&federation).result.claimed().clone();
     let other = Digest::of("test", b"other");
     type Change = fn(&mut RoundResult, Digest);
     let changes: [Change; 12] = [
