@@ -20,19 +20,17 @@ mod member_round;
 mod phases;
 mod pin;
 mod pinned;
+mod planned;
+mod settings;
 
 use std::fmt;
-use std::sync::Arc;
 
 use rand::CryptoRng;
 
-use crate::crypto::sign::{IdentityKey, IdentityPublic};
 use crate::fixed::{EncodedUpdate, FixedError};
-use crate::ids::{Attempt, MemberName, RoundNumber};
-use crate::plan::Floors;
+use crate::ids::{Attempt, RoundNumber};
 use crate::wire::messages::ToMember;
 
-use super::participant::RoundLedger;
 use phases::{AwaitPlan, AwaitRoster, AwaitWork};
 use pinned::PinnedRun;
 
@@ -40,35 +38,16 @@ pub use effect::{Effect, LeaveReason, Prepared, RoundTask, RunOutcome, Upload};
 pub use error::MemberError;
 pub use member_round::{MemberRound, RoundAnswer};
 pub use pin::{MemoryRosterPin, PinError, RosterPin};
-
-/// What a member brings along to a run.
-pub struct MemberSettings {
-    /// This member's name on the roster.
-    pub name: MemberName,
-    /// The key that signs this member's messages.
-    pub identity: Arc<IdentityKey>,
-    /// The key that must have signed plan and results.
-    pub aggregator: IdentityPublic,
-    /// The plan must meet these, or the run ends for this member.
-    pub floors: Floors,
-}
-
-/// The durable stores that the machine writes before it answers.
-pub struct Stores<'a> {
-    /// Which rounds were opened and revealed.
-    pub ledger: &'a mut dyn RoundLedger,
-    /// The roster that this member was first shown.
-    pub pin: &'a mut dyn RosterPin,
-}
+pub use settings::{MemberSettings, Stores};
 
 /// One member in one run.
 pub struct Member {
     settings: MemberSettings,
-    phase: Phase,
+    phase: RunPhase,
 }
 
 /// The phases of a run.
-enum Phase {
+enum RunPhase {
     Plan(AwaitPlan),
     Work(Box<AwaitWork>),
     Roster(Box<AwaitRoster>),
@@ -77,15 +56,15 @@ enum Phase {
     Over,
 }
 
-/// What a step leads to: the next phase and the effects, in order; or the end.
-type Step = Result<(Phase, Vec<Effect>), MemberError>;
+/// What an input leads to: the next phase and the effects, in order; or the run's early end.
+type RunStep = Result<(RunPhase, Vec<Effect>), MemberError>;
 
 impl Member {
     /// A member that has not seen a plan yet.
     pub fn new(settings: MemberSettings) -> Self {
         Self {
             settings,
-            phase: Phase::Plan(AwaitPlan),
+            phase: RunPhase::Plan(AwaitPlan),
         }
     }
 
@@ -98,27 +77,29 @@ impl Member {
     ) -> Vec<Effect> {
         self.step(|settings, phase| match message {
             ToMember::Plan(signed) => match phase {
-                Phase::Plan(phase) => phase.plan(signed, settings),
-                Phase::Work(phase) => phase.plan(signed, settings),
-                Phase::Roster(phase) => phase.plan(signed, settings),
-                Phase::Pinned(phase) => phase.plan(signed, settings),
-                Phase::Over => Ok((Phase::Over, Vec::new())),
+                RunPhase::Plan(phase) => next(phase.plan(signed, settings)),
+                RunPhase::Work(phase) => next(phase.plan(signed, settings)),
+                RunPhase::Roster(phase) => next(phase.plan(signed, settings)),
+                RunPhase::Pinned(phase) => next(phase.plan(signed, settings)),
+                RunPhase::Over => Ok((RunPhase::Over, Vec::new())),
             },
             ToMember::Roster(roster) => match phase {
-                Phase::Roster(phase) => phase.roster(roster, settings, stores.pin),
-                Phase::Pinned(phase) => phase.roster(&roster, stores.pin),
+                RunPhase::Roster(phase) => next(phase.roster(roster, settings, stores.pin)),
+                RunPhase::Pinned(phase) => next(phase.roster(&roster, stores.pin)),
                 other => Ok((other, Vec::new())),
             },
             ToMember::Finished {
                 failure: Some(reason),
             } => Err(MemberError::Failed { reason }),
             ToMember::Finished { failure: None } => match phase {
-                Phase::Pinned(phase) => phase.finished(),
+                RunPhase::Pinned(phase) => Ok((RunPhase::Over, vec![phase.finished()?])),
                 _ => Err(MemberError::NoResult),
             },
             ToMember::Refused { reason } => Err(MemberError::Refused { reason }),
             message => match phase {
-                Phase::Pinned(phase) => phase.message(message, settings, stores.ledger, rng),
+                RunPhase::Pinned(phase) => {
+                    next(phase.message(message, settings, stores.ledger, rng))
+                }
                 other => Ok((other, Vec::new())),
             },
         })
@@ -127,7 +108,7 @@ impl Member {
     /// Takes what [`Effect::Prepare`] asked for.
     pub fn prepared(&mut self, prepared: Prepared) -> Vec<Effect> {
         self.step(|_, phase| match phase {
-            Phase::Work(phase) => Ok(phase.prepared(prepared)),
+            RunPhase::Work(phase) => next(Ok(phase.prepared(prepared))),
             other => Ok((other, Vec::new())),
         })
     }
@@ -160,23 +141,52 @@ impl Member {
         step: impl FnOnce(PinnedRun) -> Result<(PinnedRun, Vec<Effect>), MemberError>,
     ) -> Vec<Effect> {
         self.step(|_, phase| match phase {
-            Phase::Pinned(run) => {
-                let (run, effects) = step(*run)?;
-                Ok((Phase::Pinned(Box::new(run)), effects))
-            }
+            RunPhase::Pinned(run) => next(step(*run)),
             other => Ok((other, Vec::new())),
         })
     }
 
-    fn step(&mut self, step: impl FnOnce(&MemberSettings, Phase) -> Step) -> Vec<Effect> {
-        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+    /// Takes one step, unless the run has ended for this member.
+    fn step(&mut self, step: impl FnOnce(&MemberSettings, RunPhase) -> RunStep) -> Vec<Effect> {
+        let phase = match std::mem::replace(&mut self.phase, RunPhase::Over) {
+            RunPhase::Over => return Vec::new(),
+            phase => phase,
+        };
         match step(&self.settings, phase) {
             Ok((next, effects)) => {
-                self.phase = next;
+                let ended = effects
+                    .iter()
+                    .any(|effect| matches!(effect, Effect::End(_)));
+                if !ended {
+                    self.phase = next;
+                }
                 effects
             }
             Err(error) => vec![Effect::End(Err(error))],
         }
+    }
+}
+
+/// What a phase's step leads to, as the machine holds it.
+fn next<P: Into<RunPhase>>(step: Result<(P, Vec<Effect>), MemberError>) -> RunStep {
+    step.map(|(phase, effects)| (phase.into(), effects))
+}
+
+impl From<AwaitWork> for RunPhase {
+    fn from(phase: AwaitWork) -> Self {
+        Self::Work(Box::new(phase))
+    }
+}
+
+impl From<AwaitRoster> for RunPhase {
+    fn from(phase: AwaitRoster) -> Self {
+        Self::Roster(Box::new(phase))
+    }
+}
+
+impl From<PinnedRun> for RunPhase {
+    fn from(phase: PinnedRun) -> Self {
+        Self::Pinned(Box::new(phase))
     }
 }
 
@@ -185,3 +195,6 @@ impl fmt::Debug for Member {
         write!(f, "Member({})", self.settings.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,9 +18,12 @@ use crate::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMem
 use super::effect::{Effect, LeaveReason, RoundTask, RunOutcome};
 use super::error::MemberError;
 use super::member_round::{MemberRound, RoundAnswer};
-use super::phases::PlannedRun;
 use super::pin::RosterPin;
-use super::{MemberSettings, Phase, Step};
+use super::planned::PlannedRun;
+use super::settings::MemberSettings;
+
+/// The run after an input, with the effects; or its early end.
+type PinnedStep = Result<(PinnedRun, Vec<Effect>), MemberError>;
 
 /// A run with its members pinned.
 pub(super) struct PinnedRun {
@@ -72,19 +75,19 @@ impl PinnedRun {
     }
 
     /// The plan again, after a broken connection.
-    pub(super) fn plan(self: Box<Self>, signed: SignedPlan, settings: &MemberSettings) -> Step {
+    pub(super) fn plan(self, signed: SignedPlan, settings: &MemberSettings) -> PinnedStep {
         let effects = self.run.plan(signed, settings)?;
-        Ok((Phase::Pinned(self), effects))
+        Ok((self, effects))
     }
 
     /// The roster again, after a broken connection.
-    pub(super) fn roster(self: Box<Self>, roster: &Roster, pin: &mut dyn RosterPin) -> Step {
+    pub(super) fn roster(self, roster: &Roster, pin: &mut dyn RosterPin) -> PinnedStep {
         self.run.pin(roster, pin)?;
-        Ok((Phase::Pinned(self), Vec::new()))
+        Ok((self, Vec::new()))
     }
 
     /// The run is over, and well.
-    pub(super) fn finished(self: Box<Self>) -> Step {
+    pub(super) fn finished(self) -> Result<Effect, MemberError> {
         if self.last_round == RoundNumber(0) {
             return Err(MemberError::NoResult);
         }
@@ -95,17 +98,17 @@ impl PinnedRun {
             rounds: self.last_round.0,
             took_part: self.took_part,
         };
-        Ok((Phase::Over, vec![Effect::End(Ok(Box::new(outcome)))]))
+        Ok(Effect::End(Ok(Box::new(outcome))))
     }
 
     /// A message that belongs to a round.
     pub(super) fn message(
-        mut self: Box<Self>,
+        mut self,
         message: ToMember,
         settings: &MemberSettings,
         ledger: &mut dyn RoundLedger,
         rng: &mut impl CryptoRng,
-    ) -> Step {
+    ) -> PinnedStep {
         let effects = match message {
             ToMember::Open(open) if !self.is_current(&open) => {
                 self.open(open, ledger, rng).map_err(MemberError::from)?
@@ -127,7 +130,7 @@ impl PinnedRun {
             }
             message => self.round_message(message, ledger, rng),
         };
-        Ok((Phase::Pinned(self), effects))
+        Ok((self, effects))
     }
 
     /// The shell has trained for `round`.
@@ -171,10 +174,7 @@ impl PinnedRun {
     }
 
     /// The shell has fetched the values of the result's adapter, or they are superseded.
-    pub(super) fn fetched(
-        mut self,
-        values: Option<Vec<f32>>,
-    ) -> Result<(Self, Vec<Effect>), MemberError> {
+    pub(super) fn fetched(mut self, values: Option<Vec<f32>>) -> PinnedStep {
         let result = match self.activity {
             Activity::Fetch(result) => result,
             other => {

@@ -1,0 +1,81 @@
+//! A run whose plan this member has accepted: what later phases keep of it.
+
+use fedlora_adapter::Adapter;
+
+use crate::ids::RunId;
+use crate::plan::{Roster, RunPlan, SignedPlan};
+use crate::wire::messages::{Ready, ToAggregator};
+
+use super::effect::{Effect, Prepared};
+use super::error::MemberError;
+use super::pin::RosterPin;
+use super::settings::MemberSettings;
+
+/// A run whose plan is accepted, with the newest global adapter.
+pub(super) struct PlannedRun {
+    pub(super) id: RunId,
+    pub(super) plan: RunPlan,
+    pub(super) adapter: Adapter,
+    /// What this member said of itself: with the first adapter, whatever round it is, since the
+    /// aggregator knows which one is newest.
+    ready: Ready,
+}
+
+impl PlannedRun {
+    /// The run once base digest and first adapter are there.
+    pub(super) fn new(id: RunId, plan: RunPlan, prepared: Prepared) -> Self {
+        Self {
+            ready: Ready {
+                base: prepared.base,
+                layout: prepared.adapter.layout().clone(),
+                adapter: prepared.adapter.digest(),
+            },
+            id,
+            plan,
+            adapter: prepared.adapter,
+        }
+    }
+
+    /// The plan again, after a broken connection.
+    pub(super) fn plan(
+        &self,
+        signed: SignedPlan,
+        settings: &MemberSettings,
+    ) -> Result<Vec<Effect>, MemberError> {
+        same_run(self.id, signed, settings)?;
+        Ok(vec![self.ready()])
+    }
+
+    /// Checks the roster's size, and pins it. Floors and fixed-point format were checked for
+    /// the plan's number of members.
+    pub(super) fn pin(&self, roster: &Roster, pin: &mut dyn RosterPin) -> Result<(), MemberError> {
+        if roster.len() != self.plan.members {
+            return Err(MemberError::RosterSize {
+                got: roster.len(),
+                planned: self.plan.members,
+            });
+        }
+        Ok(pin.pin(roster)?)
+    }
+
+    pub(super) fn ready(&self) -> Effect {
+        Effect::Send(ToAggregator::Ready(self.ready.clone()))
+    }
+}
+
+/// Refuses the plan of another run than the accepted one.
+///
+/// # Errors
+/// A plan that the aggregator did not sign, or [`MemberError::OtherRun`].
+pub(super) fn same_run(
+    id: RunId,
+    signed: SignedPlan,
+    settings: &MemberSettings,
+) -> Result<(), MemberError> {
+    let (got, _) = signed.verify(&settings.aggregator)?;
+    if got == id {
+        Ok(())
+    } else {
+        Err(MemberError::OtherRun)
+    }
+}

@@ -1,0 +1,184 @@
+//! From nothing to a pinned roster: what a member checks before its first round.
+
+use super::*;
+use crate::crypto::os_rng;
+use crate::crypto::sign::IdentityKey;
+use crate::ids::RunId;
+use crate::plan::{Floors, PlanError, Roster, SignedPlan};
+use crate::round::member::{MemberError, MemberSettings, MemoryRosterPin, PinError, Stores};
+use crate::round::participant::MemoryLedger;
+use fedlora_common::digest::Digest;
+
+/// A member with its stores.
+struct Joining {
+    member: Member,
+    ledger: MemoryLedger,
+    pin: MemoryRosterPin,
+}
+
+impl Joining {
+    fn new(settings: MemberSettings) -> Self {
+        Self {
+            member: Member::new(settings),
+            ledger: MemoryLedger::default(),
+            pin: MemoryRosterPin::default(),
+        }
+    }
+
+    /// Ready, and waiting for the roster.
+    fn ready(federation: &Federation, settings: MemberSettings) -> Self {
+        let mut joining = Self::new(settings);
+        let plan = ToMember::Plan(federation.signed_plan());
+        assert_effects(&joining.hand(plan), &["prepare"]);
+        let effects = joining.member.prepared(federation.prepared());
+        assert_effects(&effects, &["send ready"]);
+        joining
+    }
+
+    fn hand(&mut self, message: ToMember) -> Vec<Effect> {
+        let mut stores = Stores {
+            ledger: &mut self.ledger,
+            pin: &mut self.pin,
+        };
+        self.member.message(message, &mut stores, &mut os_rng())
+    }
+
+    #[track_caller]
+    fn ends(&mut self, message: ToMember) -> MemberError {
+        match <[Effect; 1]>::try_from(self.hand(message)) {
+            Ok([Effect::End(Err(error))]) => error,
+            other => panic!("the run goes on: {other:?}"),
+        }
+    }
+}
+
+fn roster(federation: &Federation) -> ToMember {
+    ToMember::Roster(federation.roster.as_ref().clone())
+}
+
+#[test]
+fn plan_and_roster_lead_to_a_pinned_run() {
+    let federation = Federation::new(4);
+    let mut joining = Joining::new(federation.settings(0));
+    // Nothing can open before.
+    let open = ToMember::Open(federation.open.clone());
+    assert_effects(&joining.hand(open.clone()), &[]);
+    assert_effects(&joining.hand(roster(&federation)), &[]);
+
+    let effects = joining.hand(ToMember::Plan(federation.signed_plan()));
+    let [Effect::Prepare { run, plan }] = &effects[..] else {
+        panic!("an accepted plan is prepared for: {effects:?}");
+    };
+    assert_eq!((*run, &**plan), (federation.run, &federation.plan));
+    assert_effects(&joining.hand(roster(&federation)), &[]);
+
+    let ToAggregator::Ready(ready) = sent(&joining.member.prepared(federation.prepared())) else {
+        panic!("a prepared member is ready");
+    };
+    assert_eq!(ready.base, federation.prepared().base);
+    assert_eq!(&ready.layout, federation.adapter.layout());
+    assert_eq!(ready.adapter, federation.adapter.digest());
+    assert_effects(&joining.hand(open.clone()), &[]);
+
+    let effects = joining.hand(roster(&federation));
+    let [Effect::Pinned(pinned)] = &effects[..] else {
+        panic!("the roster is pinned: {effects:?}");
+    };
+    assert_eq!(**pinned, *federation.roster);
+    assert_effects(&joining.hand(open), &["opened 1/1", "train 1", "send keys"]);
+}
+
+#[test]
+fn a_plan_that_the_aggregator_did_not_sign_is_refused() {
+    let federation = Federation::new(4);
+    let by = |key: &IdentityKey| SignedPlan::sign(federation.run, federation.plan.clone(), key);
+    let mut joining = Joining::new(federation.settings(0));
+    let error = joining.ends(ToMember::Plan(by(&federation.identities[1])));
+    assert!(matches!(error, MemberError::Plan(PlanError::Signature(_))));
+    // Over: not even the true one is taken.
+    assert_effects(&joining.hand(ToMember::Plan(federation.signed_plan())), &[]);
+}
+
+#[test]
+fn a_plan_below_the_members_floors_is_refused() {
+    let federation = Federation::new(4);
+    let mut settings = federation.settings(0);
+    settings.floors = Floors {
+        members: 5,
+        ..Floors::default()
+    };
+    let mut joining = Joining::new(settings);
+    let error = joining.ends(ToMember::Plan(federation.signed_plan()));
+    let MemberError::Floor(breach) = error else {
+        panic!("ended for another reason: {error}");
+    };
+    assert_eq!(
+        (breach.floor, breach.got, breach.own),
+        ("members", 4.0, 5.0)
+    );
+}
+
+#[test]
+fn another_run_needs_another_consent_in_every_phase() {
+    let federation = Federation::new(4);
+    let key = &federation.aggregator;
+    let other = || {
+        ToMember::Plan(SignedPlan::sign(
+            RunId([8; 16]),
+            federation.plan.clone(),
+            key,
+        ))
+    };
+    let mut working = Joining::new(federation.settings(0));
+    working.hand(ToMember::Plan(federation.signed_plan()));
+    assert!(matches!(working.ends(other()), MemberError::OtherRun));
+    let mut waiting = Joining::ready(&federation, federation.settings(0));
+    assert!(matches!(waiting.ends(other()), MemberError::OtherRun));
+    let mut pinned = Joining::ready(&federation, federation.settings(0));
+    pinned.hand(roster(&federation));
+    assert!(matches!(pinned.ends(other()), MemberError::OtherRun));
+}
+
+#[test]
+fn a_roster_of_another_size_or_without_the_member_is_refused() {
+    let federation = Federation::new(4);
+    let larger = Federation::new(5);
+    let mut joining = Joining::ready(&federation, federation.settings(0));
+    assert!(matches!(
+        joining.ends(roster(&larger)),
+        MemberError::RosterSize { got: 5, planned: 4 }
+    ));
+
+    let mut settings = federation.settings(0);
+    settings.name = "somebody".parse().unwrap();
+    let mut joining = Joining::ready(&federation, settings);
+    let error = joining.ends(roster(&federation));
+    assert!(matches!(error, MemberError::NotOnRoster));
+
+    // The name is there, with another key.
+    let mut settings = federation.settings(0);
+    settings.identity = IdentityKey::from_bytes(&[9; 32]).into();
+    let mut joining = Joining::ready(&federation, settings);
+    let error = joining.ends(roster(&federation));
+    assert!(matches!(error, MemberError::NotOnRoster));
+}
+
+#[test]
+fn a_roster_that_changes_after_it_was_pinned_is_refused() {
+    let federation = Federation::new(4);
+    let mut entries = federation.roster.entries().to_vec();
+    entries[3].certificate_key = Digest::of("test", b"another key");
+    let changed = Roster::new(entries).unwrap();
+    let mut joining = Joining::ready(&federation, federation.settings(0));
+    assert_effects(&joining.hand(roster(&federation)), &["pinned"]);
+    assert_effects(&joining.hand(roster(&federation)), &[]);
+    let error = joining.ends(ToMember::Roster(changed.clone()));
+    let MemberError::Pin(error) = error else {
+        panic!("ended for another reason: {error}");
+    };
+    let expected = PinError::Changed {
+        pinned: federation.roster.digest(),
+        got: changed.digest(),
+    };
+    assert_eq!(error, expected);
+}

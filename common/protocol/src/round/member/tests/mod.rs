@@ -1,0 +1,119 @@
+//! The member's machine by itself: what it asks for after each input, among honest peers and a
+//! true coordinator. [`World`] holds one member back, and each test plays that member's shell.
+
+mod attempts;
+mod joining;
+mod refusals;
+mod repeats;
+mod results;
+mod walk;
+
+use crate::fixed::EncodedUpdate;
+use crate::ids::{Attempt, MemberIndex, RoundNumber};
+use crate::round::harness::{Federation, World};
+use crate::wire::messages::{RoundMessage, ToAggregator, ToMember};
+
+use super::{Effect, Member};
+
+/// The member that the tests drive.
+const ME: MemberIndex = MemberIndex(0);
+const ONE: RoundNumber = RoundNumber(1);
+const FIRST: Attempt = Attempt(1);
+const SECOND: Attempt = Attempt(2);
+
+/// Every effect in a few words, so that a list of them can be compared.
+fn shown(effects: &[Effect]) -> Vec<String> {
+    effects.iter().map(show).collect()
+}
+
+fn show(effect: &Effect) -> String {
+    match effect {
+        Effect::Send(ToAggregator::Ready(_)) => "send ready".to_owned(),
+        Effect::Send(ToAggregator::Fetched { .. }) => "send fetched".to_owned(),
+        Effect::Send(ToAggregator::Round { message, .. }) => match message {
+            RoundMessage::Keys(_) => "send keys",
+            RoundMessage::Shares(_) => "send shares",
+            RoundMessage::Confirm(_) => "send confirmation",
+            RoundMessage::Reveal(_) => "send reveal",
+            RoundMessage::Abstain => "send abstain",
+        }
+        .to_owned(),
+        Effect::Prepare { .. } => "prepare".to_owned(),
+        Effect::Train(task) => format!("train {}", task.round),
+        Effect::Encode { round, attempt } => format!("encode {round}/{attempt}"),
+        Effect::Upload(_) => "upload".to_owned(),
+        Effect::Fetch { .. } => "fetch".to_owned(),
+        Effect::Pinned(_) => "pinned".to_owned(),
+        Effect::Opened { round, attempt, .. } => format!("opened {round}/{attempt}"),
+        Effect::Left { round, .. } => format!("left {round}"),
+        Effect::Abandoned { round, attempt, .. } => format!("abandoned {round}/{attempt}"),
+        Effect::RoundDone { round, .. } => format!("done {round}"),
+        Effect::End(Ok(_)) => "end".to_owned(),
+        Effect::End(Err(_)) => "end early".to_owned(),
+    }
+}
+
+#[track_caller]
+fn assert_effects(effects: &[Effect], expected: &[&str]) {
+    assert_eq!(shown(effects), expected, "{effects:?}");
+}
+
+/// What the single effect sends to the aggregator.
+#[track_caller]
+fn sent(effects: &[Effect]) -> ToAggregator {
+    match effects {
+        [Effect::Send(message)] => message.clone(),
+        other => panic!("one message and nothing else: {other:?}"),
+    }
+}
+
+/// The next message for this member; the others' messages go on until there is one.
+fn receive(world: &mut World<'_>) -> ToMember {
+    loop {
+        if let Some(message) = world.mailbox.pop_front() {
+            return message;
+        }
+        let input = world.inbox.pop_front().expect("the round still has input");
+        world.take_or_late(input);
+    }
+}
+
+/// Takes all input that is there, to the round's end.
+fn settle(world: &mut World<'_>) {
+    while let Some(input) = world.inbox.pop_front() {
+        world.take_or_late(input);
+    }
+}
+
+/// Receives a message and hands it over.
+fn step(world: &mut World<'_>) -> Vec<Effect> {
+    let message = receive(world);
+    world.hand(ME, message)
+}
+
+/// Receives a message, hands it over, and does what is asked for.
+fn pass(world: &mut World<'_>) {
+    let effects = step(world);
+    world.pass_on(ME, effects);
+}
+
+fn machine<'a>(world: &'a mut World<'_>) -> &'a mut Member {
+    &mut world.members[usize::from(ME.0)].machine
+}
+
+fn update(federation: &Federation) -> EncodedUpdate {
+    federation.update(usize::from(ME.0))
+}
+
+/// Opens the round without doing the training, and sends the keys.
+fn open_untrained(world: &mut World<'_>) {
+    let mut effects = step(world);
+    let keys = effects.pop().expect("keys come last");
+    world.pass_on(ME, vec![keys]);
+}
+
+/// One more message than [`open_untrained`]: this member has sent its shares too.
+fn share_untrained(world: &mut World<'_>) {
+    open_untrained(world);
+    pass(world);
+}

@@ -1,0 +1,112 @@
+//! A broken connection: the aggregator repeats what it waits for, and the member answers with
+//! the same bytes, in every phase.
+
+use super::*;
+
+/// Hands a message over twice: the second answer is the first.
+#[track_caller]
+fn twice(world: &mut World<'_>) -> (ToMember, Vec<Effect>) {
+    let message = receive(world);
+    let first = world.hand(ME, message.clone());
+    let again = world.hand(ME, message.clone());
+    assert_eq!(sent(&first), sent(&again));
+    (message, first)
+}
+
+/// Plan and roster come again with every new session: ready with the first adapter, and no
+/// other effect.
+#[track_caller]
+fn reconnect(world: &mut World<'_>) {
+    let plan = ToMember::Plan(world.federation.signed_plan());
+    let ToAggregator::Ready(ready) = sent(&world.hand(ME, plan)) else {
+        panic!("a plan is answered by ready");
+    };
+    assert_eq!(ready.adapter, world.federation.adapter.digest());
+    let roster = ToMember::Roster(world.federation.roster.as_ref().clone());
+    assert_effects(&world.hand(ME, roster), &[]);
+}
+
+#[test]
+fn every_answer_is_repeated_as_it_was() {
+    let federation = Federation::new(4);
+    let mut world = World::holding(&federation, ME);
+
+    // M0: the same keys, and no second training.
+    let message = receive(&mut world);
+    let mut first = world.hand(ME, message.clone());
+    let keys = first.pop().unwrap();
+    reconnect(&mut world);
+    let again = world.hand(ME, message);
+    assert_eq!(sent(&again), sent(std::slice::from_ref(&keys)));
+    world.pass_on(ME, vec![keys]);
+
+    // M1: the same shares.
+    let (keys, first) = twice(&mut world);
+    let shares = sent(&first);
+    world.pass_on(ME, first);
+    reconnect(&mut world);
+
+    // M2: before the training is done, after it, and after the upload.
+    let message = receive(&mut world);
+    assert_effects(&world.hand(ME, message.clone()), &[]);
+    assert_effects(&world.hand(ME, message.clone()), &[]);
+    assert_eq!(sent(&world.hand(ME, keys.clone())), shares);
+    reconnect(&mut world);
+    assert_effects(&machine(&mut world).trained(ONE), &["encode 1/1"]);
+    assert_effects(&world.hand(ME, message.clone()), &["encode 1/1"]);
+    let first = machine(&mut world).encoded(ONE, FIRST, Ok(update(&federation)));
+    // A second encoding has other rounding: it must not be masked with the same masks.
+    let second = machine(&mut world).encoded(ONE, FIRST, Ok(update(&federation)));
+    assert_effects(&second, &[]);
+    let again = world.hand(ME, message);
+    let ([Effect::Upload(one)], [Effect::Upload(two)]) = (&first[..], &again[..]) else {
+        panic!("the upload is repeated: {first:?}, {again:?}");
+    };
+    assert_eq!(one.masked.as_bytes(), two.masked.as_bytes());
+    assert_eq!((one.open, &one.claim), (two.open, &two.claim));
+    assert_eq!(sent(&world.hand(ME, keys)), shares);
+    reconnect(&mut world);
+    world.pass_on(ME, first);
+
+    // M4, and M5.
+    let (_, first) = twice(&mut world);
+    world.pass_on(ME, first);
+    reconnect(&mut world);
+    let (_, first) = twice(&mut world);
+    world.pass_on(ME, first);
+    reconnect(&mut world);
+
+    // M6: fetched again until it is there, then no more.
+    settle(&mut world);
+    let result = ToMember::Result(world.result());
+    let values = world.next_adapter().values().to_vec();
+    assert_effects(&world.hand(ME, result.clone()), &["fetch"]);
+    assert_effects(&world.hand(ME, result.clone()), &["fetch"]);
+    reconnect(&mut world);
+    let effects = machine(&mut world).fetched(Some(values.clone()));
+    assert_effects(&effects, &["send fetched", "done 1"]);
+    assert_effects(&machine(&mut world).fetched(Some(values)), &[]);
+    assert_effects(&world.hand(ME, result), &[]);
+    reconnect(&mut world);
+}
+
+#[test]
+fn the_plan_again_asks_for_the_work_again() {
+    let federation = Federation::new(4);
+    let mut member = Member::new(federation.settings(0));
+    let mut ledger = crate::round::participant::MemoryLedger::default();
+    let mut pin = crate::round::member::MemoryRosterPin::default();
+    let mut stores = crate::round::member::Stores {
+        ledger: &mut ledger,
+        pin: &mut pin,
+    };
+    let mut rng = crate::crypto::os_rng();
+    for _ in 0..2 {
+        let plan = ToMember::Plan(federation.signed_plan());
+        let effects = member.message(plan, &mut stores, &mut rng);
+        assert_effects(&effects, &["prepare"]);
+    }
+    assert_effects(&member.prepared(federation.prepared()), &["send ready"]);
+    // The work of the second request comes late, and changes nothing.
+    assert_effects(&member.prepared(federation.prepared()), &[]);
+}

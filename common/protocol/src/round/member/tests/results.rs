@@ -1,0 +1,210 @@
+//! M6: the chain of results over the rounds of a run, and the adapters that they name.
+
+use super::*;
+use crate::round::harness::{RoundOutcome, sign_result};
+use crate::round::member::MemberError;
+use crate::round::participant::Refusal;
+use crate::wire::messages::RoundResult;
+use crate::wire::{Unverified, Verified};
+use fedlora_common::digest::Digest;
+
+/// Why the run ended, which is all that happened; from then on every input is ignored.
+#[track_caller]
+fn ended(world: &mut World<'_>, effects: Vec<Effect>) -> MemberError {
+    let Ok([Effect::End(Err(error))]) = <[Effect; 1]>::try_from(effects) else {
+        panic!("the run goes on");
+    };
+    let plan = ToMember::Plan(world.federation.signed_plan());
+    let open = ToMember::Open(world.federation.open.clone());
+    for message in [plan, open, ToMember::Finished { failure: None }] {
+        assert_effects(&world.hand(ME, message), &[]);
+    }
+    assert_effects(&machine(world).trained(ONE), &[]);
+    assert_effects(&machine(world).fetched(None), &[]);
+    error
+}
+
+/// Takes part in the current round until it has come to a sum; the result is not handed over.
+fn round(world: &mut World<'_>) {
+    for _ in 0..5 {
+        pass(world);
+    }
+    settle(world);
+    assert!(matches!(world.outcome, Some(RoundOutcome::Sum { .. })));
+}
+
+#[test]
+fn each_round_starts_from_the_result_before() {
+    let federation = Federation::new(4);
+    let mut world = World::holding(&federation, ME);
+    round(&mut world);
+    let (first, one) = (world.next_adapter(), world.result());
+    world.next_round();
+    assert_effects(&step(&mut world), &["fetch"]);
+    let effects = machine(&mut world).fetched(Some(first.values().to_vec()));
+    assert_effects(&effects, &["send fetched", "done 1"]);
+    assert_eq!(world.open.adapter, first.digest());
+    let ToMember::Open(open) = receive(&mut world) else {
+        panic!("the next round opens");
+    };
+    let effects = world.hand(ME, ToMember::Open(open));
+    assert_effects(&effects, &["opened 2/1", "train 2", "send keys"]);
+    let Effect::Train(task) = &effects[1] else {
+        unreachable!("as shown");
+    };
+    assert_eq!(task.adapter, first);
+    world.pass_on(ME, effects);
+    for _ in 0..4 {
+        pass(&mut world);
+    }
+    settle(&mut world);
+
+    let (second, two) = (world.next_adapter(), world.result());
+    assert_eq!(two.claimed().previous, one.claimed().digest());
+    // The first result again: it is known, and changes nothing.
+    assert_effects(&world.hand(ME, ToMember::Result(one)), &[]);
+    assert_effects(&world.hand(ME, ToMember::Result(two)), &["fetch"]);
+    let effects = machine(&mut world).fetched(Some(second.values().to_vec()));
+    assert_effects(&effects, &["send fetched", "done 2"]);
+    let effects = world.hand(ME, ToMember::Finished { failure: None });
+    let [Effect::End(Ok(outcome))] = &effects[..] else {
+        panic!("the run ends");
+    };
+    assert_eq!((outcome.rounds, outcome.took_part), (2, 2));
+    assert_eq!(outcome.adapter, second);
+}
+
+#[test]
+fn a_result_that_does_not_follow_ends_the_run() {
+    let federation = Federation::new(4);
+    type Forge = fn(&Federation, RoundResult) -> Unverified<RoundResult>;
+    let forgeries: [(Refusal, Forge); 4] = [
+        (Refusal::ResultSignature, |federation, result| {
+            let previous = result.previous;
+            Verified::sign(result, &federation.identities[1], &previous)
+                .unverified()
+                .clone()
+        }),
+        (Refusal::ResultSignature, |federation, mut result| {
+            result.previous = Digest::of("test", b"another chain");
+            sign_result(federation, result)
+        }),
+        (
+            Refusal::Result { what: "chain" },
+            |federation, mut result| {
+                result.previous = Digest::of("test", b"another chain");
+                Verified::sign(result, &federation.aggregator, &federation.previous)
+                    .unverified()
+                    .clone()
+            },
+        ),
+        (
+            Refusal::Result {
+                what: "list of survivors",
+            },
+            |federation, mut result| {
+                let gone = result.survivors.pop();
+                result.dropped.extend(gone);
+                sign_result(federation, result)
+            },
+        ),
+    ];
+    for (refusal, forge) in forgeries {
+        let mut world = World::holding(&federation, ME);
+        round(&mut world);
+        let result = forge(&federation, world.result().claimed().clone());
+        let effects = world.hand(ME, ToMember::Result(result));
+        match ended(&mut world, effects) {
+            MemberError::Refusal(got) => assert_eq!(got, refusal),
+            other => panic!("ended for another reason: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_fetched_adapter_must_be_the_one_that_the_result_names() {
+    let federation = Federation::new(4);
+    let mut world = World::holding(&federation, ME);
+    round(&mut world);
+    let result = ToMember::Result(world.result());
+    let expected = world.next_adapter().digest();
+    assert_effects(&world.hand(ME, result), &["fetch"]);
+    let first = federation.adapter.values().to_vec();
+    let effects = machine(&mut world).fetched(Some(first));
+    match ended(&mut world, effects) {
+        MemberError::OtherAdapter {
+            got,
+            expected: named,
+        } => {
+            assert_eq!((got, named), (federation.adapter.digest(), expected));
+        }
+        other => panic!("ended for another reason: {other}"),
+    }
+}
+
+/// The aggregator holds a newer adapter by now: the member goes to the next result.
+#[test]
+fn a_superseded_adapter_is_not_fetched() {
+    let federation = Federation::new(4);
+    let mut world = World::holding(&federation, ME);
+    round(&mut world);
+    let one = world.result().claimed().clone();
+    let two = RoundResult {
+        round: RoundNumber(2),
+        previous: one.digest(),
+        survivors: vec![MemberIndex(1), MemberIndex(2), MemberIndex(3)],
+        dropped: vec![ME],
+        ..one
+    };
+    let first = ToMember::Result(world.result());
+    assert_effects(&world.hand(ME, first), &["fetch"]);
+    let effects = machine(&mut world).fetched(None);
+    assert_effects(&effects, &["done 1"]);
+    assert!(matches!(
+        effects[..],
+        [Effect::RoundDone {
+            took_part: true,
+            ..
+        }]
+    ));
+
+    let values = world.next_adapter().values().to_vec();
+    let second = ToMember::Result(sign_result(&federation, two));
+    assert_effects(&world.hand(ME, second), &["fetch"]);
+    let effects = machine(&mut world).fetched(Some(values));
+    assert_effects(&effects, &["send fetched", "done 2"]);
+    let effects = world.hand(ME, ToMember::Finished { failure: None });
+    let [Effect::End(Ok(outcome))] = &effects[..] else {
+        panic!("the run ends");
+    };
+    assert_eq!((outcome.rounds, outcome.took_part), (2, 1));
+}
+
+#[test]
+fn a_run_without_a_result_or_that_failed_ends_early() {
+    let federation = Federation::new(4);
+    let finished = |failure: Option<&str>| ToMember::Finished {
+        failure: failure.map(str::to_owned),
+    };
+    for messages in 0..5 {
+        let mut world = World::holding(&federation, ME);
+        for _ in 0..messages {
+            pass(&mut world);
+        }
+        let effects = world.hand(ME, finished(None));
+        assert!(matches!(ended(&mut world, effects), MemberError::NoResult));
+    }
+    let mut world = World::holding(&federation, ME);
+    let effects = world.hand(ME, finished(Some("full")));
+    let MemberError::Failed { reason } = ended(&mut world, effects) else {
+        panic!("ended for another reason");
+    };
+    assert_eq!(reason, "full");
+    let mut world = World::holding(&federation, ME);
+    let reason = "unknown".to_owned();
+    let effects = world.hand(ME, ToMember::Refused { reason });
+    assert!(matches!(
+        ended(&mut world, effects),
+        MemberError::Refused { .. }
+    ));
+}
