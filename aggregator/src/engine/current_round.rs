@@ -10,7 +10,7 @@ use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::round::coordinator::{
-    Completed, Coordinator, Effect, Event, Input, Reject, RoundSetup,
+    Completed, Coordinator, CoordinatorEffect as Effect, Event, Input, Reject, RoundSetup,
 };
 use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, SUITE, ToAggregator};
 use tracing::{debug, info, warn};

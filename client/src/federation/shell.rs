@@ -10,7 +10,7 @@ use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
 use fedlora_protocol::plan::{Roster, RunPlan};
 use fedlora_protocol::round::member::{
-    Effect, Member, Prepared, RoundTask, RunOutcome, Stores, Upload,
+    Member, MemberEffect as Effect, Prepared, RoundTask, RunOutcome, Stores, Upload,
 };
 use fedlora_protocol::wire::messages::ToMember;
 use fedlora_transport::Traffic;

@@ -9,8 +9,11 @@ use crate::wire::Unverified;
 use crate::wire::messages::{Confirmation, PhaseName, RoundFailure, Survivors, ToMember};
 use fedlora_common::digest::Digest;
 
+use super::event::{CoordinatorEffect, EventKind};
+use super::reject::Reject;
 use super::reveal::CollectReveals;
-use super::{Effect, EventKind, Phase, Reject, RoundSetup, Step, View, missing};
+use super::setup::RoundSetup;
+use super::transition::{Transition, View, missing};
 
 /// The signatures taken so far.
 #[derive(Debug)]
@@ -67,7 +70,11 @@ impl CollectConfirmations {
             .map_err(|_| Reject::Signature { member: from })
     }
 
-    pub(super) fn apply(mut self, view: View<'_>, event: EventKind) -> Step {
+    pub(super) fn apply(
+        mut self,
+        view: View<'_>,
+        event: EventKind,
+    ) -> Transition<Self, CollectReveals> {
         if let EventKind::Confirmed(confirmation) = event {
             self.taken
                 .insert(confirmation.claimed().member, confirmation);
@@ -85,18 +92,18 @@ impl CollectConfirmations {
             let request = next.request();
             let effects = next
                 .survivors()
-                .map(|member| Effect::Send(member, request.clone()))
+                .map(|member| CoordinatorEffect::Send(member, request.clone()))
                 .collect();
-            return Step::Next(Phase::Reveal(next), effects);
+            return Transition::Next(next, effects);
         }
         if view.closes(&self.awaited()) {
-            return Step::End(Effect::Fail(RoundFailure::Quorum {
+            return Transition::End(CoordinatorEffect::Fail(RoundFailure::Quorum {
                 phase: PhaseName::Confirm,
                 got: self.taken.len() as u16,
                 needed: needed as u16,
             }));
         }
-        Step::Stay(Phase::Confirm(self))
+        Transition::Stay(self)
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::ids::MemberIndex;
 use crate::wire::Unverified;
-use crate::wire::messages::{Keys, PhaseName, ToMember, keys_digest};
+use crate::wire::messages::{Keys, PhaseName, keys_digest};
 
+use super::event::{CoordinatorEffect, EventKind};
+use super::reject::Reject;
+use super::setup::RoundSetup;
 use super::shares::CollectShares;
-use super::{Effect, EventKind, Phase, Reject, RoundSetup, Step, View, missing};
+use super::transition::{Transition, View, missing};
 
 /// The keys taken so far. They are stored as they came, signature and all, because the
 /// members check them again; they were verified before they became an event.
@@ -52,17 +55,21 @@ impl CollectKeys {
         Ok(EventKind::KeysTaken(verified.unverified().clone()))
     }
 
-    pub(super) fn apply(mut self, view: View<'_>, event: EventKind) -> Step {
+    pub(super) fn apply(
+        mut self,
+        view: View<'_>,
+        event: EventKind,
+    ) -> Transition<Self, CollectShares> {
         if let EventKind::KeysTaken(keys) = event {
             self.taken.insert(keys.claimed().member, keys);
         }
         if !view.closes(&self.awaited(view.setup)) {
-            return Step::Stay(Phase::Keys(self));
+            return Transition::Stay(self);
         }
         // A member that sent keys and left since is kept: it shares nothing, so it drops
         // out in the next phase at no cost.
         if let Some(end) = view.too_few(PhaseName::Keys, self.taken.len()) {
-            return end;
+            return Transition::End(end);
         }
         let transcript = keys_digest(
             &view.setup.digest,
@@ -72,18 +79,13 @@ impl CollectKeys {
         let request = next.request();
         let effects = next
             .members()
-            .map(|member| Effect::Send(member, request.clone()))
+            .map(|member| CoordinatorEffect::Send(member, request.clone()))
             .collect();
-        Step::Next(Phase::Shares(next), effects)
+        Transition::Next(next, effects)
     }
 
     pub(super) fn awaited(&self, setup: &RoundSetup) -> Vec<MemberIndex> {
         let all: Vec<_> = setup.roster.indices().collect();
         missing(&all, |member| self.taken.contains_key(member))
     }
-}
-
-/// The message that carries all keys.
-pub(super) fn peer_keys(keys: &BTreeMap<MemberIndex, Unverified<Keys>>) -> ToMember {
-    ToMember::PeerKeys(keys.values().cloned().collect())
 }

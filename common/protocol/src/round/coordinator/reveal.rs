@@ -11,7 +11,9 @@ use crate::wire::messages::{
 };
 use fedlora_common::digest::Digest;
 
-use super::{Completed, Effect, EventKind, Phase, Reject, Step, View, dropped_from, missing};
+use super::event::{Completed, CoordinatorEffect, EventKind};
+use super::reject::Reject;
+use super::transition::{Transition, View, dropped_from, missing};
 
 /// The shares taken so far.
 #[derive(Debug)]
@@ -77,12 +79,12 @@ impl CollectReveals {
         }
     }
 
-    pub(super) fn apply(mut self, view: View<'_>, event: EventKind) -> Step {
+    pub(super) fn apply(mut self, view: View<'_>, event: EventKind) -> Transition<Self, ()> {
         if let EventKind::Revealed(from, shares) = event {
             self.taken.insert(from, shares);
         }
         if let Some(unmasking) = self.recover(view.setup.policy.threshold()) {
-            return Step::End(Effect::Unmask(Box::new(Completed {
+            return Transition::End(CoordinatorEffect::Unmask(Box::new(Completed {
                 unmasking,
                 survivors: self.survivors().collect(),
                 dropped: dropped_from(view.setup, &self.list),
@@ -90,10 +92,10 @@ impl CollectReveals {
             })));
         }
         if !view.closes(&self.awaited()) {
-            return Step::Stay(Phase::Reveal(self));
+            return Transition::Stay(self);
         }
         let threshold = view.setup.policy.threshold();
-        Step::End(Effect::Fail(if self.taken.len() < threshold {
+        Transition::End(CoordinatorEffect::Fail(if self.taken.len() < threshold {
             RoundFailure::Quorum {
                 phase: PhaseName::Reveal,
                 got: self.taken.len() as u16,

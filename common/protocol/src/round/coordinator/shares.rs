@@ -8,9 +8,10 @@ use crate::wire::Unverified;
 use crate::wire::messages::{Keys, PhaseName, SealedShares, ToMember};
 use fedlora_common::digest::Digest;
 
-use super::keys::peer_keys;
+use super::event::{CoordinatorEffect, EventKind};
+use super::reject::Reject;
+use super::transition::{Transition, View, missing};
 use super::updates::CollectUpdates;
-use super::{Effect, EventKind, Phase, Reject, Step, View, missing};
 
 /// Two 32-byte shares, sealed.
 const SEALED_LEN: usize = 64 + seal::OVERHEAD;
@@ -37,7 +38,7 @@ impl CollectShares {
     }
 
     pub(super) fn request(&self) -> ToMember {
-        peer_keys(&self.keys)
+        ToMember::PeerKeys(self.keys.values().cloned().collect())
     }
 
     pub(super) fn decide(
@@ -56,22 +57,26 @@ impl CollectShares {
         Ok(EventKind::SharesTaken(from, shares))
     }
 
-    pub(super) fn apply(mut self, view: View<'_>, event: EventKind) -> Step {
+    pub(super) fn apply(
+        mut self,
+        view: View<'_>,
+        event: EventKind,
+    ) -> Transition<Self, CollectUpdates> {
         if let EventKind::SharesTaken(from, shares) = event {
             self.taken.insert(from, shares);
         }
         if !view.closes(&self.awaited()) {
-            return Step::Stay(Phase::Shares(self));
+            return Transition::Stay(self);
         }
         if let Some(end) = view.too_few(PhaseName::Shares, self.taken.len()) {
-            return end;
+            return Transition::End(end);
         }
         let next = CollectUpdates::new(self.keys, self.transcript, self.taken);
         let effects = next
             .members()
-            .map(|member| Effect::Send(member, next.request(member)))
+            .map(|member| CoordinatorEffect::Send(member, next.request(member)))
             .collect();
-        Step::Next(Phase::Updates(next), effects)
+        Transition::Next(next, effects)
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {

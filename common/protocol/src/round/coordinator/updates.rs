@@ -10,7 +10,10 @@ use crate::wire::messages::{Keys, PhaseName, SealedShares, Survivors, ToMember, 
 use fedlora_common::digest::Digest;
 
 use super::confirm::CollectConfirmations;
-use super::{Effect, EventKind, Phase, Reject, RoundSetup, Step, View, missing};
+use super::event::{CoordinatorEffect, EventKind};
+use super::reject::Reject;
+use super::setup::RoundSetup;
+use super::transition::{Transition, View, missing};
 
 /// The updates taken so far.
 #[derive(Debug)]
@@ -88,26 +91,26 @@ impl CollectUpdates {
         mut self,
         view: View<'_>,
         event: EventKind,
-        effects: &mut Vec<Effect>,
-    ) -> Step {
+        effects: &mut Vec<CoordinatorEffect>,
+    ) -> Transition<Self, CollectConfirmations> {
         if let EventKind::UpdateTaken(claim) = event {
             self.taken.0.insert(claim.member, claim.vector);
-            effects.push(Effect::Accumulate(claim.member));
+            effects.push(CoordinatorEffect::Accumulate(claim.member));
         }
         if !view.closes(&self.awaited()) {
-            return Step::Stay(Phase::Updates(self));
+            return Transition::Stay(self);
         }
         if let Some(end) = view.too_few(PhaseName::Updates, self.taken.0.len()) {
-            return end;
+            return Transition::End(end);
         }
         let next =
             CollectConfirmations::new(view.setup, self.committed, self.transcript, self.taken);
         let request = next.request();
         let more = next
             .survivors()
-            .map(|member| Effect::Send(member, request.clone()))
+            .map(|member| CoordinatorEffect::Send(member, request.clone()))
             .collect();
-        Step::Next(Phase::Confirm(next), more)
+        Transition::Next(next, more)
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {

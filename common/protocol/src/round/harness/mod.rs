@@ -31,7 +31,7 @@ use super::coordinator::RoundSetup;
 use super::member::{MemberSettings, Prepared};
 use super::participant::{Expectation, RoundContext};
 pub(crate) use party::Party;
-pub(crate) use phases::{Revealed, Shared, Signed};
+pub(crate) use phases::{AllRevealed, Shared, Signed};
 pub(crate) use world::{RoundOutcome, World, phase_of};
 
 /// Values of the adapter, and coordinates of a delta, in tests: odd, so that the last 20-bit

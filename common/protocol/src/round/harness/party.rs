@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 
 use crate::ids::MemberIndex;
 use crate::round::member::{
-    Effect, LeaveReason, Member, MemberError, MemoryRosterPin, RunOutcome, Stores,
+    LeaveReason, Member, MemberEffect, MemberError, MemoryRosterPin, RunOutcome, Stores,
 };
 use crate::round::participant::MemoryLedger;
 use crate::wire::codec;
@@ -39,20 +39,20 @@ impl Party {
     pub(crate) fn joined(mut self, federation: &Federation, rng: &mut StdRng) -> Self {
         let plan = ToMember::Plan(federation.signed_plan());
         let effects = self.hand(plan, rng);
-        assert!(matches!(effects[..], [Effect::Prepare { .. }]));
+        assert!(matches!(effects[..], [MemberEffect::Prepare { .. }]));
         let effects = self.machine.prepared(federation.prepared());
-        let [Effect::Send(ToAggregator::Ready(Ready { adapter, .. }))] = &effects[..] else {
+        let [MemberEffect::Send(ToAggregator::Ready(Ready { adapter, .. }))] = &effects[..] else {
             panic!("a prepared member is ready: {effects:?}");
         };
         assert_eq!(*adapter, federation.adapter.digest());
         let roster = ToMember::Roster(federation.roster.as_ref().clone());
         let effects = self.hand(roster, rng);
-        assert!(matches!(effects[..], [Effect::Pinned(_)]));
+        assert!(matches!(effects[..], [MemberEffect::Pinned(_)]));
         self
     }
 
     /// Hands the machine a message, as bytes.
-    pub(crate) fn hand(&mut self, message: ToMember, rng: &mut StdRng) -> Vec<Effect> {
+    pub(crate) fn hand(&mut self, message: ToMember, rng: &mut StdRng) -> Vec<MemberEffect> {
         let bytes = codec::encode(&message).unwrap();
         let message = codec::decode(&bytes).unwrap();
         let mut stores = Stores {

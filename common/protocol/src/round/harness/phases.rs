@@ -163,7 +163,7 @@ pub(crate) struct Signed {
 
 impl Signed {
     /// All members reveal, and the aggregator signs the result of the sum of all.
-    pub(crate) fn revealed(self, federation: &Federation) -> Revealed {
+    pub(crate) fn revealed(self, federation: &Federation) -> AllRevealed {
         let open = &federation.open;
         let mut members = Vec::new();
         for (member, mut ledger) in self.members.into_iter().zip(self.ledgers) {
@@ -191,7 +191,7 @@ impl Signed {
             train_loss: mean.train_loss,
             eval_loss: mean.eval_loss,
         };
-        Revealed {
+        AllRevealed {
             members,
             result: sign_result(federation, result),
         }
@@ -199,7 +199,7 @@ impl Signed {
 }
 
 /// All members have revealed their shares and wait for the result.
-pub(crate) struct Revealed {
+pub(crate) struct AllRevealed {
     pub(crate) members: Vec<ExpectResult>,
     /// The result that follows from the round.
     pub(crate) result: Unverified<RoundResult>,

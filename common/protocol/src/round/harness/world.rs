@@ -16,8 +16,8 @@ use fedlora_adapter::Adapter;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 
-use super::super::coordinator::{Coordinator, Effect, Event, Input, Reject};
-use super::super::member::Effect as MemberEffect;
+use super::super::coordinator::{Coordinator, CoordinatorEffect, Event, Input, Reject};
+use super::super::member::MemberEffect;
 use super::{DELTA, Federation, Party, sign_result};
 
 /// How a round ended.
@@ -216,18 +216,18 @@ impl<'a> World<'a> {
         }
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn carry_out(&mut self, effects: Vec<CoordinatorEffect>) {
         for effect in effects {
             match effect {
-                Effect::Send(member, message) => self.deliver(member, message),
-                Effect::Accumulate(member) => {
+                CoordinatorEffect::Send(member, message) => self.deliver(member, message),
+                CoordinatorEffect::Accumulate(member) => {
                     self.accumulated.push(member);
                     // A forged update has no bytes: op lists add nothing for it.
                     if let Some(bytes) = self.uploads.remove(&member) {
                         self.sum.add(&bytes).unwrap();
                     }
                 }
-                Effect::Unmask(completed) => {
+                CoordinatorEffect::Unmask(completed) => {
                     let empty = RunningSum::new(self.federation.open.bits, 0);
                     self.outcome = Some(RoundOutcome::Sum {
                         sum: std::mem::replace(&mut self.sum, empty).unmask(completed.unmasking),
@@ -236,7 +236,9 @@ impl<'a> World<'a> {
                         transcript: completed.transcript,
                     });
                 }
-                Effect::Fail(failure) => self.outcome = Some(RoundOutcome::Failed(failure)),
+                CoordinatorEffect::Fail(failure) => {
+                    self.outcome = Some(RoundOutcome::Failed(failure))
+                }
             }
         }
     }

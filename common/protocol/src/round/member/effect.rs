@@ -16,7 +16,7 @@ use super::error::MemberError;
 
 /// One thing for the shell to do. Effects are carried out in the order given.
 #[derive(Debug)]
-pub enum Effect {
+pub enum MemberEffect {
     /// Send a control message.
     Send(ToAggregator),
     /// Make base digest and first adapter for an accepted plan, then call

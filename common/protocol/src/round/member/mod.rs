@@ -1,4 +1,4 @@
-//! The member's half of a whole run, pure: messages and finished work come in, [`Effect`]s go
+//! The member's half of a whole run, pure: messages and finished work come in, [`MemberEffect`]s go
 //! out. The client, the simulator and the tests drive this one machine.
 //!
 //! The phases of a run are one struct each, and each owns what it knows:
@@ -34,7 +34,7 @@ use crate::wire::messages::ToMember;
 use phases::{AwaitPlan, AwaitRoster, AwaitWork};
 use pinned::PinnedRun;
 
-pub use effect::{Effect, LeaveReason, Prepared, RoundTask, RunOutcome, Upload};
+pub use effect::{LeaveReason, MemberEffect, Prepared, RoundTask, RunOutcome, Upload};
 pub use error::MemberError;
 pub use member_round::{MemberRound, RoundAnswer};
 pub use pin::{MemoryRosterPin, PinError, RosterPin};
@@ -57,7 +57,7 @@ enum RunPhase {
 }
 
 /// What an input leads to: the next phase and the effects, in order; or the run's early end.
-type RunStep = Result<(RunPhase, Vec<Effect>), MemberError>;
+type RunStep = Result<(RunPhase, Vec<MemberEffect>), MemberError>;
 
 impl Member {
     /// A member that has not seen a plan yet.
@@ -74,7 +74,7 @@ impl Member {
         message: ToMember,
         stores: &mut Stores<'_>,
         rng: &mut impl CryptoRng,
-    ) -> Vec<Effect> {
+    ) -> Vec<MemberEffect> {
         self.step(|settings, phase| match message {
             ToMember::Plan(signed) => match phase {
                 RunPhase::Plan(phase) => next(phase.plan(signed, settings)),
@@ -105,20 +105,20 @@ impl Member {
         })
     }
 
-    /// Takes what [`Effect::Prepare`] asked for.
-    pub fn prepared(&mut self, prepared: Prepared) -> Vec<Effect> {
+    /// Takes what [`MemberEffect::Prepare`] asked for.
+    pub fn prepared(&mut self, prepared: Prepared) -> Vec<MemberEffect> {
         self.step(|_, phase| match phase {
             RunPhase::Work(phase) => next(Ok(phase.prepared(prepared))),
             other => Ok((other, Vec::new())),
         })
     }
 
-    /// Notes that the training of [`Effect::Train`] is done.
-    pub fn trained(&mut self, round: RoundNumber) -> Vec<Effect> {
+    /// Notes that the training of [`MemberEffect::Train`] is done.
+    pub fn trained(&mut self, round: RoundNumber) -> Vec<MemberEffect> {
         self.in_run(|run| Ok(run.trained(round)))
     }
 
-    /// Takes what [`Effect::Encode`] asked for, with the round and attempt that it named. Update
+    /// Takes what [`MemberEffect::Encode`] asked for, with the round and attempt that it named. Update
     /// and masker are consumed. An update for another round or attempt than the current one is
     /// dropped.
     pub fn encoded(
@@ -126,20 +126,20 @@ impl Member {
         round: RoundNumber,
         attempt: Attempt,
         encoded: Result<EncodedUpdate, FixedError>,
-    ) -> Vec<Effect> {
+    ) -> Vec<MemberEffect> {
         self.in_run(|run| Ok(run.encoded(round, attempt, encoded)))
     }
 
-    /// Takes the values that [`Effect::Fetch`] asked for; `None` where the aggregator holds a
+    /// Takes the values that [`MemberEffect::Fetch`] asked for; `None` where the aggregator holds a
     /// newer adapter by now, whose result follows.
-    pub fn fetched(&mut self, values: Option<Vec<f32>>) -> Vec<Effect> {
+    pub fn fetched(&mut self, values: Option<Vec<f32>>) -> Vec<MemberEffect> {
         self.in_run(|run| run.fetched(values))
     }
 
     fn in_run(
         &mut self,
-        step: impl FnOnce(PinnedRun) -> Result<(PinnedRun, Vec<Effect>), MemberError>,
-    ) -> Vec<Effect> {
+        step: impl FnOnce(PinnedRun) -> Result<(PinnedRun, Vec<MemberEffect>), MemberError>,
+    ) -> Vec<MemberEffect> {
         self.step(|_, phase| match phase {
             RunPhase::Pinned(run) => next(step(*run)),
             other => Ok((other, Vec::new())),
@@ -147,7 +147,10 @@ impl Member {
     }
 
     /// Takes one step, unless the run has ended for this member.
-    fn step(&mut self, step: impl FnOnce(&MemberSettings, RunPhase) -> RunStep) -> Vec<Effect> {
+    fn step(
+        &mut self,
+        step: impl FnOnce(&MemberSettings, RunPhase) -> RunStep,
+    ) -> Vec<MemberEffect> {
         let phase = match std::mem::replace(&mut self.phase, RunPhase::Over) {
             RunPhase::Over => return Vec::new(),
             phase => phase,
@@ -156,19 +159,19 @@ impl Member {
             Ok((next, effects)) => {
                 let ended = effects
                     .iter()
-                    .any(|effect| matches!(effect, Effect::End(_)));
+                    .any(|effect| matches!(effect, MemberEffect::End(_)));
                 if !ended {
                     self.phase = next;
                 }
                 effects
             }
-            Err(error) => vec![Effect::End(Err(error))],
+            Err(error) => vec![MemberEffect::End(Err(error))],
         }
     }
 }
 
 /// What a phase's step leads to, as the machine holds it.
-fn next<P: Into<RunPhase>>(step: Result<(P, Vec<Effect>), MemberError>) -> RunStep {
+fn next<P: Into<RunPhase>>(step: Result<(P, Vec<MemberEffect>), MemberError>) -> RunStep {
     step.map(|(phase, effects)| (phase.into(), effects))
 }
 

@@ -6,7 +6,7 @@ use crate::ids::RunId;
 use crate::plan::{Roster, RunPlan, SignedPlan};
 use crate::round::participant::RoundContext;
 
-use super::effect::{Effect, Prepared};
+use super::effect::{MemberEffect, Prepared};
 use super::error::MemberError;
 use super::pin::RosterPin;
 use super::pinned::PinnedRun;
@@ -14,7 +14,7 @@ use super::planned::{PlannedRun, same_run};
 use super::settings::MemberSettings;
 
 /// The phase `P` that an input leads to, with the effects; or the run's early end.
-type PhaseStep<P> = Result<(P, Vec<Effect>), MemberError>;
+type PhaseStep<P> = Result<(P, Vec<MemberEffect>), MemberError>;
 
 /// No plan was shown yet.
 pub(super) struct AwaitPlan;
@@ -49,14 +49,14 @@ impl AwaitWork {
     }
 
     /// Base digest and first adapter are there: the member is ready.
-    pub(super) fn prepared(self, prepared: Prepared) -> (AwaitRoster, Vec<Effect>) {
+    pub(super) fn prepared(self, prepared: Prepared) -> (AwaitRoster, Vec<MemberEffect>) {
         let phase = AwaitRoster(PlannedRun::new(self.id, self.plan, prepared));
         let ready = phase.0.ready();
         (phase, vec![ready])
     }
 
-    fn prepare(&self) -> Effect {
-        Effect::Prepare {
+    fn prepare(&self) -> MemberEffect {
+        MemberEffect::Prepare {
             run: self.id,
             plan: Box::new(self.plan.clone()),
         }
@@ -97,7 +97,7 @@ impl AwaitRoster {
             roster: roster.clone(),
         };
         let pinned = PinnedRun::new(run, Arc::new(context));
-        let effects = vec![Effect::Pinned(Box::new(roster))];
+        let effects = vec![MemberEffect::Pinned(Box::new(roster))];
         Ok((pinned, effects))
     }
 }

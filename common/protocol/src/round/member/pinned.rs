@@ -15,7 +15,7 @@ use crate::round::participant::{Expectation, Refusal, RoundContext, RoundLedger,
 use crate::wire::Unverified;
 use crate::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
 
-use super::effect::{Effect, LeaveReason, RoundTask, RunOutcome};
+use super::effect::{LeaveReason, MemberEffect, RoundTask, RunOutcome};
 use super::error::MemberError;
 use super::member_round::{MemberRound, RoundAnswer};
 use super::pin::RosterPin;
@@ -23,7 +23,7 @@ use super::planned::PlannedRun;
 use super::settings::MemberSettings;
 
 /// The run after an input, with the effects; or its early end.
-type PinnedStep = Result<(PinnedRun, Vec<Effect>), MemberError>;
+type PinnedStep = Result<(PinnedRun, Vec<MemberEffect>), MemberError>;
 
 /// A run with its members pinned.
 pub(super) struct PinnedRun {
@@ -87,7 +87,7 @@ impl PinnedRun {
     }
 
     /// The run is over, and well.
-    pub(super) fn finished(self) -> Result<Effect, MemberError> {
+    pub(super) fn finished(self) -> Result<MemberEffect, MemberError> {
         if self.last_round == RoundNumber(0) {
             return Err(MemberError::NoResult);
         }
@@ -98,7 +98,7 @@ impl PinnedRun {
             rounds: self.last_round.0,
             took_part: self.took_part,
         };
-        Ok(Effect::End(Ok(Box::new(outcome))))
+        Ok(MemberEffect::End(Ok(Box::new(outcome))))
     }
 
     /// A message that belongs to a round.
@@ -122,7 +122,7 @@ impl PinnedRun {
                 // The trained update stays: where no share was revealed, the next attempt masks
                 // it anew.
                 self.activity = Activity::Idle;
-                vec![Effect::Abandoned {
+                vec![MemberEffect::Abandoned {
                     round,
                     attempt,
                     reason,
@@ -134,7 +134,7 @@ impl PinnedRun {
     }
 
     /// The shell has trained for `round`.
-    pub(super) fn trained(mut self, round: RoundNumber) -> (Self, Vec<Effect>) {
+    pub(super) fn trained(mut self, round: RoundNumber) -> (Self, Vec<MemberEffect>) {
         if let Some(training) = &mut self.training
             && training.round == round
         {
@@ -150,7 +150,7 @@ impl PinnedRun {
         number: RoundNumber,
         attempt: Attempt,
         encoded: Result<EncodedUpdate, FixedError>,
-    ) -> (Self, Vec<Effect>) {
+    ) -> (Self, Vec<MemberEffect>) {
         let round = match self.activity {
             Activity::Round(round) if round.is(number, attempt) && round.wants_update() => round,
             other => {
@@ -161,7 +161,7 @@ impl PinnedRun {
         let (activity, effects) = match encoded {
             Ok(update) => {
                 let (round, upload) = round.mask(update);
-                let effects = upload.map(Effect::Upload).into_iter().collect();
+                let effects = upload.map(MemberEffect::Upload).into_iter().collect();
                 (Activity::Round(Box::new(round)), effects)
             }
             Err(error) => {
@@ -193,9 +193,11 @@ impl PinnedRun {
                 return Err(MemberError::OtherAdapter { got, expected });
             }
             self.run.adapter = adapter;
-            effects.push(Effect::Send(ToAggregator::Fetched { adapter: expected }));
+            effects.push(MemberEffect::Send(ToAggregator::Fetched {
+                adapter: expected,
+            }));
         }
-        effects.push(Effect::RoundDone {
+        effects.push(MemberEffect::RoundDone {
             round: result.round,
             survivors: result.survivors.len(),
             took_part: result.survivors.contains(&self.context.me),
@@ -213,7 +215,7 @@ impl PinnedRun {
         open: Open,
         ledger: &mut dyn RoundLedger,
         rng: &mut impl CryptoRng,
-    ) -> Result<Vec<Effect>, AdapterError> {
+    ) -> Result<Vec<MemberEffect>, AdapterError> {
         let (round, attempt, digest) = (open.round, open.attempt, open.digest());
         let (plan, adapter) = (&self.run.plan, &self.run.adapter);
         let factors = plan.adapter.factors.factors_in(round);
@@ -229,7 +231,7 @@ impl PinnedRun {
         match MemberRound::open(&self.context, open, &expected, ledger, rng) {
             Ok((current, keys)) => {
                 self.activity = Activity::Round(Box::new(current));
-                let mut effects = vec![Effect::Opened {
+                let mut effects = vec![MemberEffect::Opened {
                     round,
                     attempt,
                     open: digest,
@@ -241,7 +243,7 @@ impl PinnedRun {
                     adapter: adapter.clone(),
                 };
                 effects.extend(self.train(task, expected.adapter));
-                effects.push(Effect::Send(keys));
+                effects.push(MemberEffect::Send(keys));
                 Ok(effects)
             }
             Err(refusal) => Ok(self.leave(round, digest, refusal)),
@@ -249,7 +251,7 @@ impl PinnedRun {
     }
 
     /// Asks for training, unless the round's update is there or on its way already.
-    fn train(&mut self, task: RoundTask, adapter: Digest) -> Option<Effect> {
+    fn train(&mut self, task: RoundTask, adapter: Digest) -> Option<MemberEffect> {
         if let Some(training) = &self.training
             && training.round == task.round
             && training.adapter == adapter
@@ -261,7 +263,7 @@ impl PinnedRun {
             adapter,
             done: false,
         });
-        Some(Effect::Train(Box::new(task)))
+        Some(MemberEffect::Train(Box::new(task)))
     }
 
     /// M1 to M5 of the others, for the current round.
@@ -270,7 +272,7 @@ impl PinnedRun {
         message: ToMember,
         ledger: &mut dyn RoundLedger,
         rng: &mut impl CryptoRng,
-    ) -> Vec<Effect> {
+    ) -> Vec<MemberEffect> {
         let round = match std::mem::replace(&mut self.activity, Activity::Idle) {
             Activity::Round(round) => round,
             other => {
@@ -284,8 +286,8 @@ impl PinnedRun {
                 self.activity = Activity::Round(Box::new(round));
                 match answer {
                     RoundAnswer::Nothing => Vec::new(),
-                    RoundAnswer::Send(message) => vec![Effect::Send(message)],
-                    RoundAnswer::Upload(upload) => vec![Effect::Upload(upload)],
+                    RoundAnswer::Send(message) => vec![MemberEffect::Send(message)],
+                    RoundAnswer::Upload(upload) => vec![MemberEffect::Upload(upload)],
                     RoundAnswer::WantsUpdate => self.encode(),
                 }
             }
@@ -294,12 +296,12 @@ impl PinnedRun {
     }
 
     /// Asks for the encoded update, once shares are exchanged and training is done.
-    fn encode(&self) -> Vec<Effect> {
+    fn encode(&self) -> Vec<MemberEffect> {
         match (&self.activity, &self.training) {
             (Activity::Round(round), Some(training))
                 if round.wants_update() && training.done && training.round == round.number() =>
             {
-                vec![Effect::Encode {
+                vec![MemberEffect::Encode {
                     round: round.number(),
                     attempt: round.opened().attempt,
                 }]
@@ -310,11 +312,11 @@ impl PinnedRun {
 
     /// Leaves a round: its keys are wiped, the others go on at once. What concerns the whole
     /// run ends the run for this member.
-    fn leave(&mut self, round: RoundNumber, open: Digest, refusal: Refusal) -> Vec<Effect> {
+    fn leave(&mut self, round: RoundNumber, open: Digest, refusal: Refusal) -> Vec<MemberEffect> {
         self.activity = Activity::Idle;
         let mut effects = leave(round, open, refusal.clone().into());
         if ends_the_run(&refusal) {
-            effects.push(Effect::End(Err(MemberError::Refusal(refusal))));
+            effects.push(MemberEffect::End(Err(MemberError::Refusal(refusal))));
         }
         effects
     }
@@ -324,7 +326,7 @@ impl PinnedRun {
         &mut self,
         result: Unverified<RoundResult>,
         settings: &MemberSettings,
-    ) -> Result<Vec<Effect>, MemberError> {
+    ) -> Result<Vec<MemberEffect>, MemberError> {
         // Sent again after a broken connection.
         if result.claimed().round <= self.last_round {
             return Ok(match &self.activity {
@@ -346,19 +348,19 @@ impl PinnedRun {
         Ok(effects)
     }
 
-    fn fetch(&self, result: &RoundResult) -> Effect {
-        Effect::Fetch {
+    fn fetch(&self, result: &RoundResult) -> MemberEffect {
+        MemberEffect::Fetch {
             adapter: result.adapter,
             values: self.run.adapter.values().len(),
         }
     }
 }
 
-fn leave(round: RoundNumber, open: Digest, reason: LeaveReason) -> Vec<Effect> {
+fn leave(round: RoundNumber, open: Digest, reason: LeaveReason) -> Vec<MemberEffect> {
     let message = RoundMessage::Abstain;
     vec![
-        Effect::Left { round, reason },
-        Effect::Send(ToAggregator::Round { open, message }),
+        MemberEffect::Left { round, reason },
+        MemberEffect::Send(ToAggregator::Round { open, message }),
     ]
 }
 

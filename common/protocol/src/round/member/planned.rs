@@ -6,7 +6,7 @@ use crate::ids::RunId;
 use crate::plan::{Roster, RunPlan, SignedPlan};
 use crate::wire::messages::{Ready, ToAggregator};
 
-use super::effect::{Effect, Prepared};
+use super::effect::{MemberEffect, Prepared};
 use super::error::MemberError;
 use super::pin::RosterPin;
 use super::settings::MemberSettings;
@@ -41,7 +41,7 @@ impl PlannedRun {
         &self,
         signed: SignedPlan,
         settings: &MemberSettings,
-    ) -> Result<Vec<Effect>, MemberError> {
+    ) -> Result<Vec<MemberEffect>, MemberError> {
         same_run(self.id, signed, settings)?;
         Ok(vec![self.ready()])
     }
@@ -58,8 +58,8 @@ impl PlannedRun {
         Ok(pin.pin(roster)?)
     }
 
-    pub(super) fn ready(&self) -> Effect {
-        Effect::Send(ToAggregator::Ready(self.ready.clone()))
+    pub(super) fn ready(&self) -> MemberEffect {
+        MemberEffect::Send(ToAggregator::Ready(self.ready.clone()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use crate::ids::MemberIndex;
-use crate::round::coordinator::{Coordinator, Effect, Event, Input};
+use crate::round::coordinator::{Coordinator, CoordinatorEffect, Event, Input};
 use crate::round::harness::{Federation, RoundOutcome, World, claim, forged, meaningless_shares};
 use crate::wire::codec;
 use crate::wire::messages::{RoundMessage, ToMember};
@@ -172,9 +172,9 @@ fn replayed(
     let (mut sent, mut added, mut ends) = (Vec::new(), Vec::new(), 0);
     for effect in all {
         match effect {
-            Effect::Send(_, message) => sent.push(message),
-            Effect::Accumulate(member) => added.push(member),
-            Effect::Unmask(_) | Effect::Fail(_) => ends += 1,
+            CoordinatorEffect::Send(_, message) => sent.push(message),
+            CoordinatorEffect::Accumulate(member) => added.push(member),
+            CoordinatorEffect::Unmask(_) | CoordinatorEffect::Fail(_) => ends += 1,
         }
     }
     (sent, added, ends)

@@ -4,7 +4,7 @@ use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Event};
 use crate::round::harness::{Federation, RoundOutcome, World};
-use crate::round::member::Effect as MemberEffect;
+use crate::round::member::MemberEffect;
 use crate::wire::codec;
 use crate::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 
@@ -93,15 +93,17 @@ fn check_members(mut world: World<'_>, survivors: &[MemberIndex]) {
 
 /// Applies a journal from the start; gives the effects in a form that can be compared.
 fn replay(federation: &Federation, journal: &[Vec<u8>]) -> (Coordinator, Vec<String>) {
-    use crate::round::coordinator::Effect;
+    use crate::round::coordinator::CoordinatorEffect;
     let (mut coordinator, effects) = Coordinator::open(
         federation.setup(),
         fedlora_common::clock::Timestamp(1_000_000),
     );
     let mut shown = Vec::new();
-    let mut show = |effects: Vec<Effect>| {
+    let mut show = |effects: Vec<CoordinatorEffect>| {
         shown.extend(effects.into_iter().map(|effect| match effect {
-            Effect::Unmask(done) => format!("Unmask {:?} {}", done.survivors, done.transcript),
+            CoordinatorEffect::Unmask(done) => {
+                format!("Unmask {:?} {}", done.survivors, done.transcript)
+            }
             other => format!("{other:?}"),
         }));
     };

@@ -54,7 +54,7 @@ fn a_new_attempt_in_the_middle_has_new_keys_and_no_new_training() {
         let mut world = World::holding(&federation, ME);
         let first = receive(&mut world);
         let effects = world.hand(ME, first);
-        let Some(Effect::Send(old)) = effects.last() else {
+        let Some(MemberEffect::Send(old)) = effects.last() else {
             panic!("keys come last");
         };
         let old = old.clone();
@@ -66,7 +66,7 @@ fn a_new_attempt_in_the_middle_has_new_keys_and_no_new_training() {
         world.begin(second_attempt(&federation));
         let effects = step(&mut world);
         assert_effects(&effects, &["opened 1/2", "send keys"]);
-        let Some(Effect::Send(new)) = effects.last() else {
+        let Some(MemberEffect::Send(new)) = effects.last() else {
             panic!("keys come last");
         };
         let (

@@ -35,7 +35,7 @@ impl Joining {
         joining
     }
 
-    fn hand(&mut self, message: ToMember) -> Vec<Effect> {
+    fn hand(&mut self, message: ToMember) -> Vec<MemberEffect> {
         let mut stores = Stores {
             ledger: &mut self.ledger,
             pin: &mut self.pin,
@@ -45,8 +45,8 @@ impl Joining {
 
     #[track_caller]
     fn ends(&mut self, message: ToMember) -> MemberError {
-        match <[Effect; 1]>::try_from(self.hand(message)) {
-            Ok([Effect::End(Err(error))]) => error,
+        match <[MemberEffect; 1]>::try_from(self.hand(message)) {
+            Ok([MemberEffect::End(Err(error))]) => error,
             other => panic!("the run goes on: {other:?}"),
         }
     }
@@ -66,7 +66,7 @@ fn plan_and_roster_lead_to_a_pinned_run() {
     assert_effects(&joining.hand(roster(&federation)), &[]);
 
     let effects = joining.hand(ToMember::Plan(federation.signed_plan()));
-    let [Effect::Prepare { run, plan }] = &effects[..] else {
+    let [MemberEffect::Prepare { run, plan }] = &effects[..] else {
         panic!("an accepted plan is prepared for: {effects:?}");
     };
     assert_eq!((*run, &**plan), (federation.run, &federation.plan));
@@ -81,7 +81,7 @@ fn plan_and_roster_lead_to_a_pinned_run() {
     assert_effects(&joining.hand(open.clone()), &[]);
 
     let effects = joining.hand(roster(&federation));
-    let [Effect::Pinned(pinned)] = &effects[..] else {
+    let [MemberEffect::Pinned(pinned)] = &effects[..] else {
         panic!("the roster is pinned: {effects:?}");
     };
     assert_eq!(**pinned, *federation.roster);

@@ -13,7 +13,7 @@ use crate::ids::{Attempt, MemberIndex, RoundNumber};
 use crate::round::harness::{Federation, World};
 use crate::wire::messages::{RoundMessage, ToAggregator, ToMember};
 
-use super::{Effect, Member};
+use super::{Member, MemberEffect};
 
 /// The member that the tests drive.
 const ME: MemberIndex = MemberIndex(0);
@@ -22,15 +22,15 @@ const FIRST: Attempt = Attempt(1);
 const SECOND: Attempt = Attempt(2);
 
 /// Every effect in a few words, so that a list of them can be compared.
-fn shown(effects: &[Effect]) -> Vec<String> {
+fn shown(effects: &[MemberEffect]) -> Vec<String> {
     effects.iter().map(show).collect()
 }
 
-fn show(effect: &Effect) -> String {
+fn show(effect: &MemberEffect) -> String {
     match effect {
-        Effect::Send(ToAggregator::Ready(_)) => "send ready".to_owned(),
-        Effect::Send(ToAggregator::Fetched { .. }) => "send fetched".to_owned(),
-        Effect::Send(ToAggregator::Round { message, .. }) => match message {
+        MemberEffect::Send(ToAggregator::Ready(_)) => "send ready".to_owned(),
+        MemberEffect::Send(ToAggregator::Fetched { .. }) => "send fetched".to_owned(),
+        MemberEffect::Send(ToAggregator::Round { message, .. }) => match message {
             RoundMessage::Keys(_) => "send keys",
             RoundMessage::Shares(_) => "send shares",
             RoundMessage::Confirm(_) => "send confirmation",
@@ -38,31 +38,31 @@ fn show(effect: &Effect) -> String {
             RoundMessage::Abstain => "send abstain",
         }
         .to_owned(),
-        Effect::Prepare { .. } => "prepare".to_owned(),
-        Effect::Train(task) => format!("train {}", task.round),
-        Effect::Encode { round, attempt } => format!("encode {round}/{attempt}"),
-        Effect::Upload(_) => "upload".to_owned(),
-        Effect::Fetch { .. } => "fetch".to_owned(),
-        Effect::Pinned(_) => "pinned".to_owned(),
-        Effect::Opened { round, attempt, .. } => format!("opened {round}/{attempt}"),
-        Effect::Left { round, .. } => format!("left {round}"),
-        Effect::Abandoned { round, attempt, .. } => format!("abandoned {round}/{attempt}"),
-        Effect::RoundDone { round, .. } => format!("done {round}"),
-        Effect::End(Ok(_)) => "end".to_owned(),
-        Effect::End(Err(_)) => "end early".to_owned(),
+        MemberEffect::Prepare { .. } => "prepare".to_owned(),
+        MemberEffect::Train(task) => format!("train {}", task.round),
+        MemberEffect::Encode { round, attempt } => format!("encode {round}/{attempt}"),
+        MemberEffect::Upload(_) => "upload".to_owned(),
+        MemberEffect::Fetch { .. } => "fetch".to_owned(),
+        MemberEffect::Pinned(_) => "pinned".to_owned(),
+        MemberEffect::Opened { round, attempt, .. } => format!("opened {round}/{attempt}"),
+        MemberEffect::Left { round, .. } => format!("left {round}"),
+        MemberEffect::Abandoned { round, attempt, .. } => format!("abandoned {round}/{attempt}"),
+        MemberEffect::RoundDone { round, .. } => format!("done {round}"),
+        MemberEffect::End(Ok(_)) => "end".to_owned(),
+        MemberEffect::End(Err(_)) => "end early".to_owned(),
     }
 }
 
 #[track_caller]
-fn assert_effects(effects: &[Effect], expected: &[&str]) {
+fn assert_effects(effects: &[MemberEffect], expected: &[&str]) {
     assert_eq!(shown(effects), expected, "{effects:?}");
 }
 
 /// What the single effect sends to the aggregator.
 #[track_caller]
-fn sent(effects: &[Effect]) -> ToAggregator {
+fn sent(effects: &[MemberEffect]) -> ToAggregator {
     match effects {
-        [Effect::Send(message)] => message.clone(),
+        [MemberEffect::Send(message)] => message.clone(),
         other => panic!("one message and nothing else: {other:?}"),
     }
 }
@@ -86,7 +86,7 @@ fn settle(world: &mut World<'_>) {
 }
 
 /// Receives a message and hands it over.
-fn step(world: &mut World<'_>) -> Vec<Effect> {
+fn step(world: &mut World<'_>) -> Vec<MemberEffect> {
     let message = receive(world);
     world.hand(ME, message)
 }

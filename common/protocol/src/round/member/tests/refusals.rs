@@ -47,8 +47,13 @@ fn messages_of_another_phase_change_nothing() {
 /// The member leaves the round that `open` began, with an abstention that names it; what the
 /// others still send of the round is ignored.
 #[track_caller]
-fn left(world: &mut World<'_>, effects: &[Effect], open: &Open) -> LeaveReason {
-    let [Effect::Left { round, reason }, Effect::Send(abstain), ..] = effects else {
+fn left(world: &mut World<'_>, effects: &[MemberEffect], open: &Open) -> LeaveReason {
+    let [
+        MemberEffect::Left { round, reason },
+        MemberEffect::Send(abstain),
+        ..,
+    ] = effects
+    else {
         panic!("the member stays: {effects:?}");
     };
     assert_eq!(*round, open.round);
@@ -71,8 +76,8 @@ fn left(world: &mut World<'_>, effects: &[Effect], open: &Open) -> LeaveReason {
 fn an_opening_that_differs_from_the_members_own_copy_is_refused() {
     let federation = Federation::new(4);
     let other = Digest::of("test", b"other");
-    type Change = fn(&mut Open, Digest);
-    let changes: [(bool, Change); 7] = [
+    type OpenChange = fn(&mut Open, Digest);
+    let changes: [(bool, OpenChange); 7] = [
         (false, |open, other| open.adapter = other),
         (true, |open, _| open.run.0[0] ^= 1),
         (true, |open, other| open.roster = other),
@@ -91,7 +96,7 @@ fn an_opening_that_differs_from_the_members_own_copy_is_refused() {
             panic!("left for another reason");
         };
         match effects.get(2) {
-            Some(Effect::End(Err(MemberError::Refusal(end)))) if ends_the_run => {
+            Some(MemberEffect::End(Err(MemberError::Refusal(end)))) if ends_the_run => {
                 assert_eq!(*end, refusal);
                 assert_effects(&world.hand(ME, honest), &[]);
             }
@@ -137,8 +142,8 @@ fn an_attempt_that_was_left_is_not_opened_again() {
 #[test]
 fn a_refused_message_ends_the_round_and_the_next_attempt_opens() {
     let federation = Federation::new(4);
-    type Forge = fn(ToMember) -> (ToMember, Refusal);
-    let forgeries: [Forge; 4] = [
+    type MessageForgery = fn(ToMember) -> (ToMember, Refusal);
+    let forgeries: [MessageForgery; 4] = [
         |message| {
             let ToMember::PeerKeys(mut keys) = message else {
                 panic!("keys come first");

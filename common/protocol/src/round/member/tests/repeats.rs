@@ -5,7 +5,7 @@ use super::*;
 
 /// Hands a message over twice: the second answer is the first.
 #[track_caller]
-fn twice(world: &mut World<'_>) -> (ToMember, Vec<Effect>) {
+fn twice(world: &mut World<'_>) -> (ToMember, Vec<MemberEffect>) {
     let message = receive(world);
     let first = world.hand(ME, message.clone());
     let again = world.hand(ME, message.clone());
@@ -59,7 +59,8 @@ fn every_answer_is_repeated_as_it_was() {
     let second = machine(&mut world).encoded(ONE, FIRST, Ok(update(&federation)));
     assert_effects(&second, &[]);
     let again = world.hand(ME, message);
-    let ([Effect::Upload(one)], [Effect::Upload(two)]) = (&first[..], &again[..]) else {
+    let ([MemberEffect::Upload(one)], [MemberEffect::Upload(two)]) = (&first[..], &again[..])
+    else {
         panic!("the upload is repeated: {first:?}, {again:?}");
     };
     assert_eq!(one.masked.as_bytes(), two.masked.as_bytes());

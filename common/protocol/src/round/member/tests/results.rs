@@ -10,8 +10,8 @@ use fedlora_common::digest::Digest;
 
 /// Why the run ended, which is all that happened; from then on every input is ignored.
 #[track_caller]
-fn ended(world: &mut World<'_>, effects: Vec<Effect>) -> MemberError {
-    let Ok([Effect::End(Err(error))]) = <[Effect; 1]>::try_from(effects) else {
+fn ended(world: &mut World<'_>, effects: Vec<MemberEffect>) -> MemberError {
+    let Ok([MemberEffect::End(Err(error))]) = <[MemberEffect; 1]>::try_from(effects) else {
         panic!("the run goes on");
     };
     let plan = ToMember::Plan(world.federation.signed_plan());
@@ -49,7 +49,7 @@ fn each_round_starts_from_the_result_before() {
     };
     let effects = world.hand(ME, ToMember::Open(open));
     assert_effects(&effects, &["opened 2/1", "train 2", "send keys"]);
-    let Effect::Train(task) = &effects[1] else {
+    let MemberEffect::Train(task) = &effects[1] else {
         unreachable!("as shown");
     };
     assert_eq!(task.adapter, first);
@@ -67,7 +67,7 @@ fn each_round_starts_from_the_result_before() {
     let effects = machine(&mut world).fetched(Some(second.values().to_vec()));
     assert_effects(&effects, &["send fetched", "done 2"]);
     let effects = world.hand(ME, ToMember::Finished { failure: None });
-    let [Effect::End(Ok(outcome))] = &effects[..] else {
+    let [MemberEffect::End(Ok(outcome))] = &effects[..] else {
         panic!("the run ends");
     };
     assert_eq!((outcome.rounds, outcome.took_part), (2, 2));
@@ -77,8 +77,8 @@ fn each_round_starts_from_the_result_before() {
 #[test]
 fn a_result_that_does_not_follow_ends_the_run() {
     let federation = Federation::new(4);
-    type Forge = fn(&Federation, RoundResult) -> Unverified<RoundResult>;
-    let forgeries: [(Refusal, Forge); 4] = [
+    type ResultForgery = fn(&Federation, RoundResult) -> Unverified<RoundResult>;
+    let forgeries: [(Refusal, ResultForgery); 4] = [
         (Refusal::ResultSignature, |federation, result| {
             let previous = result.previous;
             Verified::sign(result, &federation.identities[1], &previous)
@@ -162,7 +162,7 @@ fn a_superseded_adapter_is_not_fetched() {
     assert_effects(&effects, &["done 1"]);
     assert!(matches!(
         effects[..],
-        [Effect::RoundDone {
+        [MemberEffect::RoundDone {
             took_part: true,
             ..
         }]
@@ -174,7 +174,7 @@ fn a_superseded_adapter_is_not_fetched() {
     let effects = machine(&mut world).fetched(Some(values));
     assert_effects(&effects, &["send fetched", "done 2"]);
     let effects = world.hand(ME, ToMember::Finished { failure: None });
-    let [Effect::End(Ok(outcome))] = &effects[..] else {
+    let [MemberEffect::End(Ok(outcome))] = &effects[..] else {
         panic!("the run ends");
     };
     assert_eq!((outcome.rounds, outcome.took_part), (2, 1));

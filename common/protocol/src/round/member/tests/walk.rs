@@ -14,7 +14,12 @@ fn a_round_asks_for_exactly_these_things() {
     // M0.
     let mut effects = step(&mut world);
     assert_effects(&effects, &["opened 1/1", "train 1", "send keys"]);
-    let [Effect::Opened { open, .. }, Effect::Train(task), _] = &effects[..] else {
+    let [
+        MemberEffect::Opened { open, .. },
+        MemberEffect::Train(task),
+        _,
+    ] = &effects[..]
+    else {
         unreachable!("as shown");
     };
     assert_eq!(*open, digest);
@@ -22,7 +27,7 @@ fn a_round_asks_for_exactly_these_things() {
     assert_eq!(&task.part, federation.adapter.layout());
     assert_eq!(task.adapter, federation.adapter);
     let keys = effects.pop().unwrap();
-    let Effect::Send(ToAggregator::Round {
+    let MemberEffect::Send(ToAggregator::Round {
         open,
         message: RoundMessage::Keys(own),
     }) = &keys
@@ -51,7 +56,7 @@ fn a_round_asks_for_exactly_these_things() {
     assert_effects(&effects, &["encode 1/1"]);
     let effects = machine(&mut world).encoded(ONE, FIRST, Ok(update(&federation)));
     let [
-        Effect::Upload(Upload {
+        MemberEffect::Upload(Upload {
             open,
             masked,
             claim,
@@ -85,14 +90,14 @@ fn a_round_asks_for_exactly_these_things() {
     settle(&mut world);
     let (result, next) = (world.result(), world.next_adapter());
     let effects = world.hand(ME, ToMember::Result(result));
-    let [Effect::Fetch { adapter, values }] = effects[..] else {
+    let [MemberEffect::Fetch { adapter, values }] = effects[..] else {
         panic!("a checked result is fetched: {effects:?}");
     };
     assert_eq!((adapter, values), (next.digest(), next.values().len()));
     let effects = machine(&mut world).fetched(Some(next.values().to_vec()));
     assert_effects(&effects, &["send fetched", "done 1"]);
     let effects = world.hand(ME, ToMember::Finished { failure: None });
-    let [Effect::End(Ok(outcome))] = &effects[..] else {
+    let [MemberEffect::End(Ok(outcome))] = &effects[..] else {
         panic!("the run ends: {effects:?}");
     };
     assert_eq!(

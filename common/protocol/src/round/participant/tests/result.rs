@@ -1,11 +1,13 @@
 //! M6: the result that does not follow from the round.
 
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use crate::round::harness::{Federation, Revealed, sign_result};
+use crate::round::harness::{AllRevealed, Federation, sign_result};
 use crate::round::participant::{Refusal, check_result};
 use crate::wire::messages::RoundResult;
 use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
+
+type ResultChange = fn(&mut RoundResult, Digest);
 
 /// The first member's refusal of a changed result that the aggregator did sign.
 fn refused(federation: &Federation, change: impl FnOnce(&mut RoundResult)) -> Refusal {
@@ -33,7 +35,7 @@ fn refused_as_sent(
         .unwrap_err()
 }
 
-fn revealed(federation: &Federation) -> Revealed {
+fn revealed(federation: &Federation) -> AllRevealed {
     federation
         .opened()
         .shared()
@@ -94,8 +96,7 @@ fn a_broken_chain() {
 fn fields_of_another_round() {
     let federation = Federation::new(6);
     let other = Digest::of("test", b"other");
-    type Change = fn(&mut RoundResult, Digest);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, ResultChange); 10] = [
         ("run", |result, _| result.run = RunId([1; 16])),
         ("round", |result, _| result.round = RoundNumber(2)),
         ("attempt", |result, _| result.attempt = Attempt(2)),
@@ -124,8 +125,7 @@ fn every_field_of_a_result_is_in_its_digest() {
     let federation = Federation::new(4);
     let result = revealed(&federation).result.claimed().clone();
     let other = Digest::of("test", b"other");
-    type Change = fn(&mut RoundResult, Digest);
-    let changes: [Change; 12] = [
+    let changes: [ResultChange; 12] = [
         |result, _| result.run = RunId([1; 16]),
         |result, _| result.round = RoundNumber(2),
         |result, _| result.attempt = Attempt(2),

@@ -112,8 +112,8 @@ fn confirmations(
 fn shares_that_do_not_open_are_never_revealed() {
     let federation = Federation::new(5);
     assert_eq!(revealed(&federation, |_, _| ()).len(), 5);
-    type Change = fn(&Shared, &mut BTreeMap<MemberIndex, SealedShares>);
-    let changes: [Change; 4] = [
+    type SharesChange = fn(&Shared, &mut BTreeMap<MemberIndex, SealedShares>);
+    let changes: [SharesChange; 4] = [
         // Changed on the way, cut short, sealed for another holder, and of another sender.
         |_, shares| shares.get_mut(&MemberIndex(2)).unwrap().0[5] ^= 1,
         |_, shares| shares.get_mut(&MemberIndex(2)).unwrap().0.truncate(20),

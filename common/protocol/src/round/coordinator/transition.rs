@@ -1,0 +1,67 @@
+//! What a phase may look at when an event is applied to it, and what that leads to.
+
+use std::collections::BTreeSet;
+
+use crate::ids::MemberIndex;
+use crate::wire::messages::{PhaseName, RoundFailure, Survivors};
+
+use super::event::CoordinatorEffect;
+use super::setup::RoundSetup;
+
+/// What applying an event to the phase `P` leads to; `N` is the phase after it.
+pub(super) enum Transition<P, N> {
+    /// The phase goes on.
+    Stay(P),
+    /// The phase is over; the next begins.
+    Next(N, Vec<CoordinatorEffect>),
+    /// The round is over.
+    End(CoordinatorEffect),
+}
+
+/// What a phase may look at beside itself.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) setup: &'a RoundSetup,
+    pub(super) left: &'a BTreeSet<MemberIndex>,
+    pub(super) time_up: bool,
+}
+
+impl View<'_> {
+    /// Whether the phase is over: its time is up, or nobody is left to wait for.
+    pub(super) fn closes(&self, awaited: &[MemberIndex]) -> bool {
+        self.time_up || awaited.iter().all(|member| self.left.contains(member))
+    }
+
+    /// The failure of a phase that closed with too few, if they are.
+    pub(super) fn too_few(&self, phase: PhaseName, got: usize) -> Option<CoordinatorEffect> {
+        let needed = self.setup.policy.quorum();
+        (got < needed).then(|| {
+            CoordinatorEffect::Fail(RoundFailure::Quorum {
+                phase,
+                got: got as u16,
+                needed: needed as u16,
+            })
+        })
+    }
+}
+
+/// The expected members that have not answered, in order.
+pub(super) fn missing<'a>(
+    expected: impl IntoIterator<Item = &'a MemberIndex>,
+    answered: impl Fn(&MemberIndex) -> bool,
+) -> Vec<MemberIndex> {
+    expected
+        .into_iter()
+        .filter(|member| !answered(member))
+        .copied()
+        .collect()
+}
+
+/// Members of the roster that are not among `survivors`.
+pub(super) fn dropped_from(setup: &RoundSetup, survivors: &Survivors) -> Vec<MemberIndex> {
+    setup
+        .roster
+        .indices()
+        .filter(|member| !survivors.0.contains_key(member))
+        .collect()
+}
