@@ -6,26 +6,26 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Largest LoRA rank.
+/// The largest LoRA rank.
 pub(super) const MAX_RANK: usize = 256;
 
 /// A linear layer of a Llama block that an adapter can be attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// Attention queries.
+    /// The query projection of the attention, `q_proj`.
     Q,
-    /// Attention keys.
+    /// The key projection of the attention, `k_proj`.
     K,
-    /// Attention values.
+    /// The value projection of the attention, `v_proj`.
     V,
-    /// Attention output.
+    /// The output projection of the attention, `o_proj`.
     O,
-    /// The gate of the feed-forward part.
+    /// The gate projection of the feed-forward part, `gate_proj`.
     Gate,
-    /// Its up-projection.
+    /// The up-projection of the feed-forward part, `up_proj`.
     Up,
-    /// Its down-projection.
+    /// The down-projection of the feed-forward part, `down_proj`.
     Down,
 }
 
@@ -105,16 +105,16 @@ pub enum Factor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Factors {
-    /// Both.
+    /// A and B.
     Both,
-    /// A alone.
+    /// A only; B is frozen.
     A,
-    /// B alone.
+    /// B only; A is frozen.
     B,
 }
 
 impl Factors {
-    /// Whether `factor` is among them.
+    /// Whether `factor` is one of them.
     pub const fn contains(self, factor: Factor) -> bool {
         matches!(
             (self, factor),
@@ -130,7 +130,7 @@ pub struct ProjectionTensor {
     pub layer: usize,
     /// The projection within the block.
     pub target: Target,
-    /// Which factor.
+    /// Which of the two factors of the pair.
     pub factor: Factor,
 }
 
@@ -178,7 +178,11 @@ pub struct LoraConfig {
 }
 
 impl LoraConfig {
-    /// Checks: rank 1 to 256, alpha finite and above 0, dropout in [0, 1), a target at least.
+    /// Checks rank (1 to 256), alpha (finite, above 0), dropout (in [0, 1)) and that there is a
+    /// target.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the first setting out of range.
     pub fn new(
         rank: usize,
         alpha: f64,
@@ -211,7 +215,7 @@ impl LoraConfig {
         self.rank
     }
 
-    /// LoRA's alpha.
+    /// LoRA's alpha: the numerator of [`LoraConfig::scale`].
     pub fn alpha(&self) -> f64 {
         self.alpha
     }
@@ -232,7 +236,7 @@ impl LoraConfig {
     }
 }
 
-/// The fields as they stand in a file or message, unchecked.
+/// The fields of a file or message, unchecked.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
@@ -262,34 +266,34 @@ impl From<LoraConfig> for RawConfig {
     }
 }
 
-/// A LoRA setting out of its range.
+/// Why a LoRA setting is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// Rank out of range.
+    /// A rank outside 1 to 256.
     #[error("LoRA rank {got} is out of range: use 1 to 256")]
     Rank {
-        /// What was given.
+        /// The rank given.
         got: usize,
     },
-    /// Alpha out of range.
+    /// An alpha that is not a finite number above 0.
     #[error("LoRA alpha {got} is out of range: use a finite number above 0")]
     Alpha {
-        /// What was given.
+        /// The alpha given.
         got: f64,
     },
-    /// Dropout out of range.
+    /// A dropout outside [0, 1).
     #[error("LoRA dropout {got} is out of range: use 0 up to, not including, 1")]
     Dropout {
-        /// What was given.
+        /// The dropout given.
         got: f64,
     },
     /// No projection is adapted.
     #[error("no LoRA target is given: use one or more of q, k, v, o, gate, up, down")]
     NoTargets,
-    /// An unknown projection.
+    /// A name that is not of an adaptable projection.
     #[error("'{got}' is not a LoRA target: use q, k, v, o, gate, up or down")]
     Target {
-        /// What was given, cut at 80 characters.
+        /// The name given, cut at 80 characters.
         got: String,
     },
 }

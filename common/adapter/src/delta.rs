@@ -13,6 +13,10 @@ pub struct Delta(Vec<f32>);
 
 impl Delta {
     /// Takes `values` in the order of `layout`; every one must be finite.
+    ///
+    /// # Errors
+    /// [`DeltaError`] for another number of values, or one that is not finite. The values are
+    /// wiped.
     pub fn new(layout: &Layout, mut values: Vec<f32>) -> Result<Self, DeltaError> {
         if values.len() != layout.len() {
             let got = values.len();
@@ -33,17 +37,17 @@ impl Delta {
         Ok(Self(values))
     }
 
-    /// The values.
+    /// The values, in the order of the layout.
     pub fn values(&self) -> &[f32] {
         &self.0
     }
 
-    /// How many values.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether the delta has no values.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -58,6 +62,9 @@ impl Delta {
     }
 
     /// Scales the delta down to an L2 norm of at most `max_norm`; returns the norm before.
+    ///
+    /// # Errors
+    /// [`DeltaError::Clip`] where `max_norm` is not a finite number above 0.
     pub fn clip(&mut self, max_norm: f64) -> Result<f64, DeltaError> {
         if !(max_norm.is_finite() && max_norm > 0.0) {
             return Err(DeltaError::Clip { got: max_norm });
@@ -85,32 +92,32 @@ impl fmt::Debug for Delta {
     }
 }
 
-/// Values that are no delta, or a clip that is no norm.
+/// Why values are not a delta, or a clip norm is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DeltaError {
-    /// Not one value an element of the layout.
+    /// Another number of values than the layout has elements.
     #[error("the delta has {got} values, the layout {expected}")]
     Length {
-        /// Values given.
+        /// The number of values given.
         got: usize,
-        /// Elements of the layout.
+        /// The number of elements in the layout.
         expected: usize,
     },
-    /// NaN or infinity.
+    /// A value that is NaN or infinite.
     #[error(
         "the delta is not finite at element {index} of tensor '{tensor}': \
          training diverged; a lower learning rate would help"
     )]
     NotFinite {
-        /// The tensor.
+        /// The tensor's name.
         tensor: String,
-        /// The element inside it.
+        /// The element within the tensor, in row-major order.
         index: usize,
     },
     /// The clip is not a positive number.
-    #[error("a clip of {got} is no norm: use a finite number above 0")]
+    #[error("a clip norm of {got} is not a finite number above 0")]
     Clip {
-        /// What was given.
+        /// The clip norm given.
         got: f64,
     },
 }

@@ -1,4 +1,4 @@
-//! The ordered list of tensors that a flat vector stands for. Both ends of a transfer must
+//! The ordered list of tensors that a flat vector represents. Both ends of a transfer must
 //! hold the same one; its digest says whether they do.
 
 use std::collections::{HashMap, HashSet};
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::config::{Factors, ProjectionTensor};
 use fedlora_common::digest::{Digest, DigestWriter};
 
-/// Most elements that one layout may hold.
+/// The most elements that one layout may hold.
 const MAX_ELEMENTS: usize = 1 << 31;
-/// Most tensors that one layout may hold.
+/// The most tensors that one layout may hold.
 const MAX_TENSORS: usize = 1 << 16;
-/// Most bytes in a tensor's name.
+/// The most bytes in a tensor's name.
 const MAX_NAME: usize = 256;
-/// Most dimensions of a tensor.
+/// The most dimensions of a tensor.
 const MAX_RANK: usize = 8;
 
 /// One tensor: its name and row-major shape.
@@ -47,6 +47,9 @@ pub struct Layout {
 
 impl Layout {
     /// Checks the list: names are unique, dimensions not zero, the total at most 2^31.
+    ///
+    /// # Errors
+    /// [`LayoutError`] with the first tensor that breaks a rule.
     pub fn new(tensors: Vec<TensorSpec>) -> Result<Self, LayoutError> {
         if tensors.is_empty() || tensors.len() > MAX_TENSORS {
             return Err(LayoutError::TensorCount {
@@ -87,12 +90,12 @@ impl Layout {
     }
 
     /// Elements of the flat vector.
-    #[allow(clippy::len_without_is_empty)] // A layout is never empty.
+    #[expect(clippy::len_without_is_empty, reason = "a layout is never empty")]
     pub fn len(&self) -> usize {
         self.elements
     }
 
-    /// The tensors in order.
+    /// The tensors, in the order of the flat vector.
     pub fn tensors(&self) -> &[TensorSpec] {
         &self.tensors
     }
@@ -137,7 +140,10 @@ impl Layout {
     }
 
     /// The tensors of the chosen factors, in the same order. A layout that is not an
-    /// adapter's (no tensor of those factors) is refused.
+    /// adapter's is refused.
+    ///
+    /// # Errors
+    /// [`LayoutError::TensorCount`] where no tensor is of those factors.
     pub fn subset(&self, factors: Factors) -> Result<Layout, LayoutError> {
         let tensors: Vec<_> = self
             .tensors
@@ -166,15 +172,15 @@ impl From<Layout> for Vec<TensorSpec> {
     }
 }
 
-/// A list of tensors that is no layout.
+/// Why a list of tensors is not a layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// None, or too many.
+    /// No tensor, or too many.
     #[error("a layout holds 1 to {most} tensors, this one {got}")]
     TensorCount {
-        /// Tensors found.
+        /// Tensors in the list.
         got: usize,
-        /// Tensors allowed.
+        /// The most tensors allowed.
         most: usize,
     },
     /// An empty or very long name.
@@ -182,19 +188,19 @@ pub enum LayoutError {
     Name {
         /// The tensor's place in the list.
         index: usize,
-        /// Bytes of the name.
+        /// Length of the name in bytes.
         length: usize,
     },
-    /// One name twice.
-    #[error("tensor '{name}' stands twice in the layout")]
+    /// A name that occurs twice.
+    #[error("tensor '{name}' occurs twice in the layout")]
     Duplicate {
-        /// The name.
+        /// The repeated name.
         name: String,
     },
     /// No dimensions, too many, or one that is zero.
     #[error("tensor '{name}' has shape {shape:?}: expected 1 to 8 dimensions, none zero")]
     Shape {
-        /// The tensor.
+        /// The tensor's name.
         name: String,
         /// Its shape, cut after nine dimensions.
         shape: Vec<usize>,
@@ -204,7 +210,7 @@ pub enum LayoutError {
     TooLarge {
         /// The tensor at which the limit is passed.
         name: String,
-        /// Elements allowed.
+        /// The most elements allowed.
         most: usize,
     },
 }

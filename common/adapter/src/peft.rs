@@ -11,15 +11,15 @@ use super::layout::{Layout, LayoutError, TensorSpec};
 use super::tensors::{self, FloatTensor, FloatType, TensorFileError};
 use super::values::{Adapter, AdapterError};
 
-/// The weights' file name.
+/// The name of the file that holds the weights.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// The configuration's file name.
+/// The name of the file that holds the configuration.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 
-const MOST_WEIGHT_BYTES: u64 = 9 << 30;
-const MOST_CONFIG_BYTES: u64 = 1 << 20;
+const MAX_WEIGHT_BYTES: u64 = 9 << 30;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Settings that say nothing about what the adapter computes once it is trained.
+/// Settings that do not change what a trained adapter computes.
 const FREE_KEYS: [&str; 11] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -34,8 +34,11 @@ const FREE_KEYS: [&str; 11] = [
     "loftq_config",
 ];
 
-/// Writes the adapter into `dir`, which is made where it is missing. Each file appears whole or not at all;
-/// the configuration comes last, so that a folder with one is complete.
+/// Writes the adapter into `dir`, which is created where it is missing. Each file appears whole
+/// or not at all. The configuration is written last, so that a folder with one is complete.
+///
+/// # Errors
+/// [`PeftError`] with the path, where the folder or a file cannot be written.
 pub fn save(dir: &Path, adapter: &Adapter, base_model: &str) -> Result<(), PeftError> {
     let values = adapter.values();
     std::fs::create_dir_all(dir).map_err(|source| PeftError::Folder {
@@ -63,15 +66,21 @@ pub fn save(dir: &Path, adapter: &Adapter, base_model: &str) -> Result<(), PeftE
 }
 
 /// Reads an adapter that PEFT or [`save`] wrote. Refuses variants that are not plain LoRA
-/// on the projections of a Llama block, with the setting that makes them so.
+/// on the projections of a Llama block.
+///
+/// # Errors
+/// [`PeftError`] with the path, and the setting or tensor that is not supported.
 pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
     let path = dir.join(CONFIG_FILE);
-    let config = parse_config(&path, &tensors::read_bounded(&path, MOST_CONFIG_BYTES)?)?;
+    let config = parse_config(&path, &tensors::read_bounded(&path, MAX_CONFIG_BYTES)?)?;
     let path = dir.join(WEIGHTS_FILE);
-    assemble(&path, config, tensors::read(&path, MOST_WEIGHT_BYTES)?)
+    assemble(&path, config, tensors::read(&path, MAX_WEIGHT_BYTES)?)
 }
 
-/// Reads an `adapter_config.json` from its content; `path` stands in errors alone.
+/// Reads an `adapter_config.json` from its content; `path` is used in errors only.
+///
+/// # Errors
+/// [`PeftError`] for malformed JSON, or a setting that is not supported.
 pub fn parse_config(path: &Path, text: &[u8]) -> Result<LoraConfig, PeftError> {
     let object: Map<String, Value> =
         serde_json::from_slice(text).map_err(|source| PeftError::Json {
@@ -81,8 +90,11 @@ pub fn parse_config(path: &Path, text: &[u8]) -> Result<LoraConfig, PeftError> {
     read_config(path, &object)
 }
 
-/// Reads an `adapter_model.safetensors` of an adapter with `config` from its content; `path`
-/// stands in errors alone.
+/// Reads an `adapter_model.safetensors` of an adapter with `config` from its content; `path` is
+/// used in errors only.
+///
+/// # Errors
+/// [`PeftError`] for a malformed file, or tensors that `config` does not have.
 pub fn parse_weights(path: &Path, config: LoraConfig, bytes: &[u8]) -> Result<Adapter, PeftError> {
     assemble(path, config, tensors::parse(path, bytes)?)
 }
@@ -244,62 +256,62 @@ fn clip(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// An adapter folder that cannot be written or is not plain LoRA.
+/// Why an adapter cannot be written, or is not plain LoRA.
 #[derive(Debug, thiserror::Error)]
 pub enum PeftError {
     /// The folder cannot be made.
     #[error("{}: the folder cannot be made: {source}", path.display())]
     Folder {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's reason.
         source: std::io::Error,
     },
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] TensorFileError),
-    /// Not JSON.
+    /// A configuration that is not JSON.
     #[error("{}: {source}", path.display())]
     Json {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's reason, with line and column.
         source: serde_json::Error,
     },
     /// A setting that is missing or not supported.
     #[error("{}: '{key}' is {got}: expected {expected}", path.display())]
     Setting {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// The setting.
+        /// The setting's key.
         key: String,
         /// Its value, cut at 80 characters.
         got: String,
-        /// What would do.
+        /// The values accepted, in words.
         expected: &'static str,
     },
     /// Rank, alpha, dropout or targets out of range.
     #[error("{}: {source}", path.display())]
     Config {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The setting out of range.
         source: ConfigError,
     },
     /// The tensors form no layout.
     #[error("{}: {source}", path.display())]
     Layout {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Why the tensors form no layout.
         source: LayoutError,
     },
     /// The tensors are not the configuration's.
     #[error("{}: {source}", path.display())]
     Adapter {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Why the tensors do not fit.
         source: AdapterError,
     },
 }

@@ -16,9 +16,9 @@ use safetensors::{SafeTensorError, SafeTensors};
 /// The element type of a tensor on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FloatType {
-    /// IEEE single precision.
+    /// `f32`: IEEE 754 single precision, 4 bytes.
     F32,
-    /// The upper half of an `f32`.
+    /// bfloat16: the upper half of an `f32`, 2 bytes.
     Bf16,
 }
 
@@ -27,7 +27,7 @@ pub enum FloatType {
 pub struct FloatTensor {
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// The values.
+    /// The values, row-major.
     pub values: Vec<f32>,
 }
 
@@ -38,12 +38,19 @@ impl std::fmt::Debug for FloatTensor {
 }
 
 /// Reads all tensors of a safetensors file of at most `most` bytes. F32, F16 and BF16 are
-/// taken; every value must be finite.
+/// accepted; every value must be finite.
+///
+/// # Errors
+/// [`TensorFileError`], with the path.
 pub fn read(path: &Path, most: u64) -> Result<BTreeMap<String, FloatTensor>, TensorFileError> {
     parse(path, &read_bounded(path, most)?)
 }
 
-/// Takes the tensors of a safetensors file's content apart; `path` stands in errors alone.
+/// Reads all tensors from a safetensors file's content; `path` is used in errors only.
+///
+/// # Errors
+/// [`TensorFileError`] for a malformed file, another element type, or a value that is not
+/// finite.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, FloatTensor>, TensorFileError> {
     let file = SafeTensors::deserialize(bytes).map_err(|source| TensorFileError::Format {
         path: path.to_owned(),
@@ -69,7 +76,10 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, FloatTensor>,
         .collect()
 }
 
-/// Writes `tensors` to `path` as `float`, atomically.
+/// Writes `tensors` (name, shape, row-major values) to `path` as `float`, atomically.
+///
+/// # Errors
+/// [`TensorFileError`] where the file cannot be written.
 pub fn write<'a>(
     path: &Path,
     float: FloatType,
@@ -95,7 +105,11 @@ pub fn write<'a>(
     write_atomic(path, &bytes)
 }
 
-/// Reads a whole file, refusing one of more than `most` bytes before reading it.
+/// Reads a whole file of at most `most` bytes.
+///
+/// # Errors
+/// [`TensorFileError::TooLarge`] before a larger file is read, [`TensorFileError::Io`] with the
+/// system's reason.
 pub fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, TensorFileError> {
     let io = |source| TensorFileError::Io {
         path: path.to_owned(),
@@ -196,53 +210,53 @@ fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
     }
 }
 
-/// A tensor file that cannot be read or written.
+/// Why a tensor file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorFileError {
-    /// The file system said no.
+    /// The file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// Larger than what such a file may be.
+    /// A file larger than the limit.
     #[error("{} has {got} bytes, more than the {most} allowed", path.display())]
     TooLarge {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its bytes.
+        /// Its length in bytes.
         got: u64,
-        /// Bytes allowed.
+        /// The most bytes allowed.
         most: u64,
     },
     /// Truncated, or no safetensors file at all.
     #[error("{} is not a whole safetensors file ({source}): fetch or write it again", path.display())]
     Format {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's reason.
         source: SafeTensorError,
     },
     /// An element type other than F32, F16 and BF16.
     #[error("{}: tensor '{name}' is of type {got}: expected F32, F16 or BF16", path.display())]
     Type {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor's name.
         name: String,
-        /// Its type.
+        /// The tensor's element type, as safetensors names it.
         got: String,
     },
-    /// NaN or infinity.
+    /// A value that is NaN or infinite.
     #[error("{}: tensor '{name}' is not finite at element {index}", path.display())]
     NotFinite {
-        /// Path of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor's name.
         name: String,
-        /// The element inside it.
+        /// The element within the tensor, in row-major order.
         index: usize,
     },
 }

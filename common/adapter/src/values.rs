@@ -68,7 +68,7 @@ impl Adapter {
         &self.config
     }
 
-    /// The full layout.
+    /// The layout of all its tensors.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -252,35 +252,35 @@ fn check_finite(layout: &Layout, values: &[f32]) -> Result<(), AdapterError> {
     }
 }
 
-/// Values or a layout that are no adapter, or do not fit this one.
+/// Why values or a layout are not an adapter, or do not fit this one.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AdapterError {
-    /// Not one value an element.
-    #[error("{got} values for a layout of {expected}")]
+    /// Another number of values than the layout has elements.
+    #[error("{got} values for a layout of {expected} elements")]
     Length {
-        /// Values given.
+        /// The number of values given.
         got: usize,
-        /// Elements of the layout.
+        /// The number of elements in the layout.
         expected: usize,
     },
-    /// NaN or infinity.
+    /// A value that is NaN or infinite.
     #[error("tensor '{tensor}' is not finite at element {index}")]
     NotFinite {
-        /// The tensor.
+        /// The tensor's name.
         tensor: String,
-        /// The element inside it.
+        /// The element within the tensor, in row-major order.
         index: usize,
     },
     /// A tensor that an adapter of this configuration does not have.
     #[error("tensor '{name}' does not belong to an adapter with these targets")]
     Unknown {
-        /// The tensor.
+        /// The tensor's name.
         name: String,
     },
     /// A tensor that the adapter lacks.
     #[error("tensor '{name}' is missing")]
     Missing {
-        /// The tensor.
+        /// The tensor's name.
         name: String,
     },
     /// Block numbers with gaps.
@@ -297,30 +297,30 @@ pub enum AdapterError {
         /// The tensor expected there.
         name: String,
     },
-    /// Not two dimensions.
+    /// A tensor that does not have two dimensions.
     #[error("tensor '{name}' has shape {got:?}: a LoRA factor has two dimensions")]
     NotMatrix {
-        /// The tensor.
+        /// The tensor's name.
         name: String,
-        /// Its shape.
+        /// The tensor's shape.
         got: Vec<usize>,
     },
     /// A rank other than the configured one.
     #[error("tensor '{name}' has rank {got}, the configuration says {expected}")]
     Rank {
-        /// The tensor.
+        /// The tensor's name.
         name: String,
-        /// Its rank.
+        /// The tensor's rank.
         got: usize,
-        /// The configured rank.
+        /// The rank in the configuration.
         expected: usize,
     },
-    /// Shapes that differ.
+    /// A tensor with another shape than asked for.
     #[error("tensor '{name}' has shape {got:?}, expected {expected:?}")]
     Shape {
-        /// The tensor.
+        /// The tensor's name.
         name: String,
-        /// Its shape here.
+        /// The tensor's shape in this adapter.
         got: Vec<usize>,
         /// The shape asked for.
         expected: Vec<usize>,
@@ -328,7 +328,7 @@ pub enum AdapterError {
     /// Two adapters of different configuration or layout.
     #[error("the two adapters differ in configuration or layout")]
     OtherAdapter,
-    /// The difference is no delta.
+    /// The difference is not a valid delta.
     #[error(transparent)]
     Delta(#[from] DeltaError),
     /// The tensors form no layout.

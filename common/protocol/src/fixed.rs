@@ -37,7 +37,7 @@ pub enum LaneBits {
 }
 
 impl LaneBits {
-    /// The number of bits.
+    /// The number b of bits: 20, 24 or 32.
     pub const fn bits(self) -> u32 {
         match self {
             Self::B20 => 20,
@@ -126,12 +126,12 @@ impl FixedPoint {
         })
     }
 
-    /// Bits a lane.
+    /// Bits of each lane.
     pub fn bits(&self) -> LaneBits {
         self.bits
     }
 
-    /// The most that one member's lane can hold: Q.
+    /// The largest magnitude of one member's lane: Q.
     pub fn quantum(&self) -> i64 {
         self.quantum
     }
@@ -139,8 +139,8 @@ impl FixedPoint {
     /// Encodes one member's contribution: `delta.len()` + [`AUXILIARY_LANES`] lanes.
     ///
     /// # Errors
-    /// A coordinate that is not finite or exceeds the clip, a weight of 0 or above the
-    /// plan's greatest, a loss that is negative or not a number.
+    /// [`FixedError`] for a coordinate that is not finite or exceeds the clip, a weight of 0 or
+    /// above the plan's maximum, or a loss that is negative or not a number.
     pub fn encode(
         &self,
         delta: &[f32],
@@ -271,7 +271,7 @@ impl EncodedUpdate {
         &self.lanes
     }
 
-    /// Bits a lane.
+    /// Bits of each lane.
     pub fn bits(&self) -> LaneBits {
         self.bits
     }
@@ -311,39 +311,39 @@ pub enum FixedError {
     /// A lane width that is not offered.
     #[error("{got} bits a lane are not offered: use 20, 24 or 32")]
     Bits {
-        /// What was asked for.
+        /// The number of bits asked for.
         got: u8,
     },
-    /// A format for nobody.
+    /// A format for a federation without members.
     #[error("a federation needs at least one member")]
     NoMembers,
     /// A clip that bounds nothing.
     #[error("a clip norm of {got} bounds nothing: use a finite number above 0")]
     Clip {
-        /// What was found.
+        /// The clip norm found.
         got: f32,
     },
     /// Weights that could overflow the weight lane.
     #[error(
-        "a greatest weight of {got} could overflow {bits}-bit lanes with {members} members: \
+        "a largest weight of {got} could overflow {bits}-bit lanes with {members} members: \
          use 1 to {most}, or more bits"
     )]
     MaxWeight {
-        /// What was asked for.
+        /// The largest weight asked for.
         got: u32,
-        /// Bits a lane.
+        /// Bits of each lane.
         bits: u32,
         /// Members in the roster.
         members: usize,
-        /// The greatest that fits.
+        /// The largest weight that cannot overflow.
         most: i64,
     },
     /// A member's weight outside the plan's range.
     #[error("a weight of {got} is outside 1 to {most}")]
     Weight {
-        /// The weight.
+        /// The member's weight.
         got: u32,
-        /// The plan's greatest.
+        /// The plan's largest weight.
         most: u32,
     },
     /// A coordinate that is NaN or infinite.
@@ -359,15 +359,15 @@ pub enum FixedError {
         index: usize,
     },
     /// A loss that is negative or NaN.
-    #[error("a loss of {got} is not a loss")]
+    #[error("a loss of {got} is negative or not a number")]
     Loss {
-        /// What was found.
+        /// The loss found.
         got: f64,
     },
     /// A sum too short to hold the auxiliary lanes.
     #[error("a sum of {got} lanes is too short")]
     Length {
-        /// Its lanes.
+        /// Lanes of the sum.
         got: usize,
     },
     /// A total weight that no sum of encoded updates has.
@@ -376,7 +376,7 @@ pub enum FixedError {
          something else than an encoded update"
     )]
     TotalWeight {
-        /// What the lane reads.
+        /// The value of the sum's weight lane.
         got: i64,
     },
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A member's name within a federation: 1 to 63 characters of `a-z`, `0-9` and `-`, not
-/// starting or ending with `-` (a DNS label, so that it can stand in a certificate).
+/// starting or ending with `-` (a DNS label, so that a certificate can hold it).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MemberName(String);
@@ -102,7 +102,7 @@ impl fmt::Display for RoundNumber {
     }
 }
 
-/// A try at one round, counted from 1. A retry uses fresh keys and a fresh delta.
+/// An attempt at one round, counted from 1. Each has fresh keys and a fresh encoding.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
 )]
@@ -114,10 +114,10 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Text that is not a valid identifier.
+/// Why text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// Not a DNS label.
+    /// A member name that is not a DNS label.
     #[error(
         "'{got}' is not a member name: use 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'"
     )]

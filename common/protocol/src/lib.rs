@@ -5,6 +5,9 @@ pub mod crypto;
 pub mod fixed;
 pub mod ids;
 pub mod plan;
+mod remedy;
 pub mod round;
 pub mod secagg;
 pub mod wire;
+
+pub use remedy::Remedy;

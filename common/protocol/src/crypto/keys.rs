@@ -26,7 +26,7 @@ impl Seed {
         Self(bytes)
     }
 
-    /// The secret bytes.
+    /// The 32 secret bytes.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -93,7 +93,7 @@ impl fmt::Debug for AgreementPublic {
 pub struct AgreementSecret(x25519_dalek::StaticSecret);
 
 impl AgreementSecret {
-    /// A fresh key.
+    /// A fresh random key.
     pub fn random(rng: &mut impl CryptoRng) -> Self {
         Self(x25519_dalek::StaticSecret::random_from_rng(rng))
     }
@@ -108,7 +108,7 @@ impl AgreementSecret {
         Zeroizing::new(self.0.to_bytes())
     }
 
-    /// The public half.
+    /// The public half, which other members agree with.
     pub fn public(&self) -> AgreementPublic {
         AgreementPublic(x25519_dalek::PublicKey::from(&self.0).to_bytes())
     }

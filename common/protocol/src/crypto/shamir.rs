@@ -42,7 +42,7 @@ impl Share {
         Self(bytes)
     }
 
-    /// The secret bytes.
+    /// The share's bytes, which are secret.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -129,9 +129,9 @@ pub fn recover(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShamirError {
     /// More holders than the field has coordinates.
-    #[error("{got} holders: shares over GF(256) go to at most 255")]
+    #[error("{got} holders: secret sharing over GF(256) serves at most 255")]
     TooManyHolders {
-        /// How many were asked for.
+        /// The number of holders asked for.
         got: usize,
     },
     /// A threshold of 0, or above the number of holders.
@@ -139,15 +139,15 @@ pub enum ShamirError {
     Threshold {
         /// The threshold asked for.
         threshold: usize,
-        /// How many hold shares.
+        /// The number of holders.
         holders: usize,
     },
     /// Fewer shares than the threshold.
     #[error("{got} shares, {needed} needed")]
     TooFewShares {
-        /// Shares at hand.
+        /// Shares given.
         got: usize,
-        /// The threshold.
+        /// Shares needed: the threshold.
         needed: usize,
     },
 }

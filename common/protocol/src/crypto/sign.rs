@@ -13,7 +13,7 @@ use fedlora_common::digest::{Digest, DigestWriter};
 pub struct IdentityKey(SigningKey);
 
 impl IdentityKey {
-    /// A fresh key.
+    /// A fresh random key.
     pub fn random(rng: &mut impl CryptoRng) -> Self {
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(seed.as_mut_slice());
@@ -30,7 +30,7 @@ impl IdentityKey {
         Zeroizing::new(self.0.to_bytes())
     }
 
-    /// The public half.
+    /// The public half, which verifies this key's signatures.
     pub fn public(&self) -> IdentityPublic {
         IdentityPublic(self.0.verifying_key().to_bytes())
     }
@@ -57,7 +57,7 @@ impl fmt::Debug for IdentityKey {
 pub struct IdentityPublic([u8; 32]);
 
 impl IdentityPublic {
-    /// Wraps public key bytes. Bytes that are no curve point verify nothing.
+    /// Wraps public key bytes. Bytes that are not a curve point verify no signature.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -114,7 +114,7 @@ impl Signature {
         Self(bytes)
     }
 
-    /// The signature's bytes.
+    /// The 64 bytes of the signature (RFC 8032).
     pub const fn as_bytes(&self) -> &[u8; 64] {
         &self.0
     }

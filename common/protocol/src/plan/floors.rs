@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::run_plan::RunPlan;
+use crate::remedy::Remedy;
 
 /// A member's own floors and ceilings. The protocol's floors (threshold, three honest
 /// contributors) hold beside these and cannot be lowered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Floors {
-    /// The fewest members in the roster.
+    /// The smallest roster.
     pub members: usize,
     /// The fewest contributors in any sum.
     pub contributors: usize,
@@ -19,7 +20,7 @@ pub struct Floors {
     pub steps: u32,
     /// The largest adapter rank.
     pub rank: usize,
-    /// The largest clip norm of a delta.
+    /// The largest L2 norm to which the plan may clip a delta.
     pub clip: f32,
 }
 
@@ -37,10 +38,10 @@ impl Default for Floors {
 }
 
 impl Floors {
-    /// Checks a plan.
+    /// Checks that a plan meets every floor and ceiling.
     ///
     /// # Errors
-    /// The first value that does not meet a floor.
+    /// [`FloorBreach`] with the first value that does not.
     pub fn admit(&self, plan: &RunPlan) -> Result<(), FloorBreach> {
         let minimum = plan.policy().map_or(0, |policy| policy.quorum());
         let at_least = [
@@ -74,12 +75,23 @@ impl Floors {
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("the plan's {floor} is {got}, and this member's floors.{floor} is {own}")]
 pub struct FloorBreach {
-    /// Which floor.
+    /// The field of [`Floors`], such as `rank`.
     pub floor: &'static str,
-    /// What the plan says.
+    /// The value in the plan.
     pub got: f64,
-    /// What the member insists on.
+    /// The member's own floor or ceiling.
     pub own: f64,
+}
+
+impl FloorBreach {
+    /// The floor to relax.
+    pub fn remedy(&self) -> Remedy {
+        Remedy::RelaxFloor {
+            floor: self.floor,
+            plan: self.got,
+            own: self.own,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -144,7 +156,10 @@ mod tests {
             ),
         ];
         for (name, floors) in cases {
-            assert_eq!(floors.admit(&plan).unwrap_err().floor, name);
+            let breach = floors.admit(&plan).unwrap_err();
+            assert_eq!(breach.floor, name);
+            let Remedy::RelaxFloor { floor, plan, own } = breach.remedy();
+            assert_eq!((floor, plan, own), (name, breach.got, breach.own));
         }
     }
 }

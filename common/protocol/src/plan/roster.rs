@@ -8,11 +8,11 @@ use crate::crypto::sign::IdentityPublic;
 use crate::ids::{MemberIndex, MemberName};
 use fedlora_common::digest::{Digest, DigestWriter};
 
-/// One member of a run.
+/// A member of a run, with the keys by which the others know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RosterEntry {
-    /// The member's name.
+    /// The member's name, unique on the roster.
     pub name: MemberName,
     /// Its identity key, which signs its protocol messages.
     pub identity: IdentityPublic,
@@ -30,13 +30,13 @@ impl Roster {
     /// Orders the entries by name.
     ///
     /// # Errors
-    /// A name or key that stands twice, or more entries than indices.
+    /// [`RosterError`] for a name or key that occurs twice, or more than 65535 entries.
     pub fn new(mut entries: Vec<RosterEntry>) -> Result<Self, RosterError> {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Self::try_from(entries)
     }
 
-    /// The members, in order.
+    /// The members in the order of their names, which is that of their indices.
     pub fn entries(&self) -> &[RosterEntry] {
         &self.0
     }
@@ -46,17 +46,17 @@ impl Roster {
         self.0.len()
     }
 
-    /// Whether nobody is on it.
+    /// Whether the roster has no member.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The member at a place.
+    /// The member with this index; `None` past the last.
     pub fn get(&self, index: MemberIndex) -> Option<&RosterEntry> {
         self.0.get(usize::from(index.0))
     }
 
-    /// The place of a member.
+    /// The index of the member with this name.
     pub fn index_of(&self, name: &MemberName) -> Option<MemberIndex> {
         self.0
             .binary_search_by(|entry| entry.name.cmp(name))
@@ -64,12 +64,12 @@ impl Roster {
             .map(|place| MemberIndex(place as u16))
     }
 
-    /// Every place, in order.
+    /// The index of every member, ascending.
     pub fn indices(&self) -> impl Iterator<Item = MemberIndex> + use<> {
         (0..self.0.len() as u16).map(MemberIndex)
     }
 
-    /// What members pin and every M0 repeats.
+    /// The digest of all entries in order, which members pin and every M0 repeats.
     pub fn digest(&self) -> Digest {
         let mut writer = DigestWriter::new("fedlora 1 roster");
         writer.number(self.0.len() as u64);
@@ -115,25 +115,25 @@ impl From<Roster> for Vec<RosterEntry> {
     }
 }
 
-/// A list of members that is no roster.
+/// Why a list of members is not a roster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RosterError {
-    /// More members than indices.
-    #[error("{got} members are more than a roster holds")]
+    /// More members than a [`MemberIndex`] can number.
+    #[error("{got} members: a roster holds at most 65535")]
     TooMany {
-        /// How many.
+        /// Entries in the list.
         got: usize,
     },
     /// A name twice, or out of order.
-    #[error("member {name} stands twice on the roster, or out of order")]
+    #[error("member {name} occurs twice on the roster, or out of order")]
     Order {
-        /// The name.
+        /// The name of the second of the two entries.
         name: MemberName,
     },
-    /// A key twice.
+    /// An identity key or certificate key that occurs twice.
     #[error("member {name} has a key that another entry of the roster has too")]
     Key {
-        /// The later of the two.
+        /// The member whose entry comes second.
         name: MemberName,
     },
 }

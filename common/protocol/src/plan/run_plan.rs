@@ -17,11 +17,11 @@ use fedlora_common::digest::{Digest, DigestWriter};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunPlan {
-    /// How many rounds are run.
+    /// The number of rounds in the run.
     pub rounds: u32,
     /// How many members must have joined before the run starts; all of them are the roster.
     pub members: usize,
-    /// Seed of the first adapter.
+    /// The seed from which every member derives the same first adapter.
     #[serde(default)]
     pub seed: u64,
     /// The base model that all members must hold.
@@ -35,7 +35,7 @@ pub struct RunPlan {
     /// How updates are encoded, masked and applied.
     #[serde(default)]
     pub aggregation: AggregationPlan,
-    /// How long each phase waits.
+    /// How long each phase of a round waits for the members, in seconds.
     #[serde(default)]
     pub timeouts: Timeouts,
 }
@@ -50,7 +50,7 @@ pub struct BasePlan {
     pub digest: Option<Digest>,
 }
 
-/// The adapter of a run.
+/// The adapter that a run trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterPlan {
@@ -72,9 +72,9 @@ pub enum LearningRateSchedule {
     /// Half a cosine, from the peak to zero at the run's last step.
     #[default]
     Cosine,
-    /// A straight line, likewise.
+    /// A straight line from the peak to zero at the run's last step.
     Linear,
-    /// The peak throughout.
+    /// The peak rate from the end of the warm-up to the end of the run.
     Constant,
 }
 
@@ -82,23 +82,23 @@ pub enum LearningRateSchedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingPlan {
-    /// Optimizer steps a round.
+    /// Optimizer steps in each round.
     pub steps: u32,
-    /// Examples a forward pass.
+    /// Examples in each forward pass.
     pub batch_size: u32,
-    /// Forward passes an optimizer step.
+    /// Forward passes whose gradients one optimizer step averages.
     pub accumulation: u32,
-    /// Tokens an example is cut at.
+    /// The most tokens of an example; longer ones are truncated to this.
     pub max_tokens: u32,
-    /// The peak learning rate.
+    /// The peak learning rate, reached at the end of the warm-up.
     pub learning_rate: f64,
-    /// How it moves over the whole run.
+    /// How the learning rate falls after the warm-up, over all rounds.
     pub schedule: LearningRateSchedule,
     /// Steps of linear warm-up at the start of the run.
     pub warmup_steps: u32,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f64,
-    /// The gradient's greatest global L2 norm.
+    /// The largest global L2 norm of a gradient; larger ones are scaled down to it.
     pub clip_norm: f64,
 }
 
@@ -124,11 +124,11 @@ impl Default for TrainingPlan {
 pub struct AggregationPlan {
     /// Bits a lane: 20, 24 or 32.
     pub bits: LaneBits,
-    /// The greatest L2 norm of a member's delta; larger ones are scaled down to it.
+    /// The largest L2 norm of a member's delta; larger ones are scaled down to it.
     pub clip: f32,
-    /// The greatest weight (examples) of one member; larger ones count as this.
+    /// The largest weight (examples) of one member; larger ones count as this.
     pub max_weight: u32,
-    /// The fewest contributors in a sum; without it the lowest that the roster's size allows.
+    /// The fewest contributors in a sum; by default the lowest that the roster's size allows.
     pub minimum: Option<usize>,
     /// What the mean delta is multiplied by before it is added.
     pub server_learning_rate: f32,
@@ -152,15 +152,15 @@ impl Default for AggregationPlan {
 pub struct Timeouts {
     /// For the members to join and be ready.
     pub join: u64,
-    /// For the keys (M1).
+    /// For all members to send their keys (M1).
     pub keys: u64,
-    /// For the sealed shares (M2).
+    /// For all members to send their sealed shares (M2).
     pub shares: u64,
-    /// For the masked updates (M3): training and upload.
+    /// For all members to train and to upload their masked updates (M3).
     pub update: u64,
-    /// For the signatures on the survivor list (M4).
+    /// For the survivors to sign the survivor list (M4).
     pub confirm: u64,
-    /// For the revealed shares (M5).
+    /// For the survivors to reveal their shares (M5).
     pub reveal: u64,
     /// For a member whose connection broke to come back before a phase closes without it.
     pub reconnect: u64,
@@ -191,7 +191,7 @@ impl RunPlan {
     /// Parses a plan and checks it.
     ///
     /// # Errors
-    /// [`PlanError`] naming the key, what was found and what would do.
+    /// [`PlanError`] with the key, the value found and the values accepted.
     pub fn from_toml(text: &str) -> Result<Self, PlanError> {
         let plan: Self = toml::from_str(text).map_err(|error| PlanError::Syntax {
             message: error.to_string(),
@@ -199,7 +199,7 @@ impl RunPlan {
         plan.checked()
     }
 
-    /// Checks what the types alone do not.
+    /// Checks the ranges that the types do not express.
     ///
     /// # Errors
     /// As [`RunPlan::from_toml`].
@@ -255,10 +255,10 @@ impl RunPlan {
         Ok(self)
     }
 
-    /// The numbers that secure aggregation rests on.
+    /// The threshold and minimum of secure aggregation that follow from the plan.
     ///
     /// # Errors
-    /// A roster or minimum that cannot be protected.
+    /// [`PlanError::Policy`] for a roster or minimum that secure aggregation cannot protect.
     pub fn policy(&self) -> Result<CohortPolicy, PlanError> {
         let policy = match self.aggregation.minimum {
             Some(minimum) => CohortPolicy::new(self.members, minimum),
@@ -267,10 +267,10 @@ impl RunPlan {
         policy.map_err(PlanError::Policy)
     }
 
-    /// The fixed-point format.
+    /// The fixed-point format in which members encode their updates.
     ///
     /// # Errors
-    /// Parameters under which a sum could overflow.
+    /// [`PlanError::Fixed`] for parameters under which a sum could overflow.
     pub fn fixed_point(&self) -> Result<FixedPoint, PlanError> {
         let aggregation = &self.aggregation;
         FixedPoint::new(
@@ -282,7 +282,7 @@ impl RunPlan {
         .map_err(PlanError::Fixed)
     }
 
-    /// What M0 repeats: every field counts.
+    /// The digest of all fields, which every M0 repeats.
     pub fn digest(&self) -> Digest {
         let text = serde_json::to_vec(self).expect("a plan has text keys and finite numbers");
         Digest::of("fedlora 1 run plan", &text)
@@ -308,7 +308,7 @@ impl SignedPlan {
         }
     }
 
-    /// The run and plan, where the aggregator signed them and the plan is a possible one.
+    /// The run and plan, after checking the signature and the ranges of the plan.
     ///
     /// # Errors
     /// A signature that is not the aggregator's, or a plan that [`RunPlan::checked`] refuses.
@@ -327,7 +327,7 @@ impl SignedPlan {
     }
 }
 
-/// What is wrong with a plan.
+/// Why a plan is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlanError {
     /// Not TOML, an unknown key, or a value of another type.
@@ -336,23 +336,23 @@ pub enum PlanError {
         /// The parser's message, with line and column.
         message: String,
     },
-    /// A value out of range.
+    /// A value outside its range.
     #[error("{key} = {got}: expected {expected}")]
     Range {
-        /// The key.
+        /// The path of the key in the plan, such as `training.steps`.
         key: &'static str,
-        /// What was found.
+        /// The value found.
         got: String,
-        /// What would do.
+        /// The values accepted, in words.
         expected: &'static str,
     },
-    /// A cohort that cannot be protected.
+    /// A cohort that secure aggregation cannot protect.
     #[error("members and aggregation.minimum: {0}")]
     Policy(PolicyError),
     /// A sum that could overflow.
     #[error("aggregation: {0}")]
     Fixed(FixedError),
-    /// Not signed by the aggregator this member joined.
+    /// A signature that is not of the aggregator that this member joined.
     #[error("the plan is not signed by the aggregator that this member joined: {0}")]
     Signature(BadSignature),
 }
@@ -407,7 +407,7 @@ mod tests {
             (
                 "[adapter]",
                 "[aggregation]\nmax_weight = 9000000\n[adapter]",
-                "greatest weight",
+                "largest weight",
             ),
             ("[adapter]", "[aggregation]\nclip = -1.0\n[adapter]", "clip"),
         ];

@@ -96,8 +96,8 @@ impl Masker {
         Ok(Self { own, pairs })
     }
 
-    /// Masks the one update of this round. The masker is gone afterwards: a second vector
-    /// under the same masks would give the difference away.
+    /// Masks the one update of this round. The masker is consumed: a second vector under
+    /// the same masks would reveal the difference.
     pub fn mask(self, update: EncodedUpdate) -> MaskedUpdate {
         let bits = update.bits();
         let mut lanes = update.into_lanes();
@@ -117,13 +117,13 @@ impl fmt::Debug for Masker {
     }
 }
 
-/// A peer whose key is of small order.
+/// A peer whose key is of small order or not in canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("member {peer}: {source}")]
 pub struct WeakPeer {
-    /// Whose key.
+    /// The peer whose key it is.
     pub peer: MemberIndex,
-    /// What is wrong with it.
+    /// Why no secret can be agreed with it.
     pub source: AgreementError,
 }
 
@@ -134,7 +134,7 @@ pub struct MaskedUpdate {
 }
 
 impl MaskedUpdate {
-    /// The packed lanes.
+    /// The packed lanes, as [`pack`](super::pack) lays them out.
     pub fn as_bytes(&self) -> &[u8] {
         &self.packed
     }

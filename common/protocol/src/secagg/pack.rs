@@ -42,7 +42,7 @@ pub fn pack(bits: LaneBits, lanes: &[u32]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`PackError`] where the length is not that of `lanes` lanes, or padding bits are set: two
-/// byte strings must not stand for one vector.
+/// byte strings must not encode one vector.
 pub fn unpack(
     bits: LaneBits,
     bytes: &[u8],
@@ -88,19 +88,19 @@ pub fn unpack(
     Ok(())
 }
 
-/// Bytes that are not a packed vector of the round's length.
+/// Why bytes are not a packed vector of the round's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
-    /// Another length than the layout's.
+    /// A length that differs from that of the round's layout.
     #[error("a masked vector of {got} bytes, where the round's layout takes {expected}")]
     Length {
-        /// Bytes found.
+        /// Bytes of the vector.
         got: usize,
         /// Bytes the layout takes.
         expected: usize,
     },
-    /// Bits set behind the last lane.
-    #[error("bits are set behind the masked vector's last lane")]
+    /// Padding bits after the last lane that are not zero.
+    #[error("padding bits after the masked vector's last lane are not zero")]
     Padding,
 }
 

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// The fewest honest contributors in any sum that is revealed.
-pub const HONEST_CONTRIBUTORS: usize = 3;
+pub const MIN_HONEST_CONTRIBUTORS: usize = 3;
 
 /// The largest roster: every member shares secrets with every other, and up to here that
 /// costs less than a sparse graph would.
-pub const LARGEST_COHORT: usize = 64;
+pub const MAX_COHORT: usize = 64;
 
-/// The numbers that secure aggregation among `members` members rests on.
+/// Threshold, minimum and quorum of secure aggregation among `members` members.
 ///
 /// With c = floor((n - 1) / 3) colluding members beside a malicious aggregator, two
 /// different survivor lists cannot both gather t = floor((n + c) / 2) + 1 signatures: the two
@@ -28,7 +28,7 @@ impl CohortPolicy {
     /// [`PolicyError`] where the roster is too small or large, or `minimum` is below the
     /// floor or above the roster.
     pub fn new(members: usize, minimum: usize) -> Result<Self, PolicyError> {
-        if !(HONEST_CONTRIBUTORS..=LARGEST_COHORT).contains(&members) {
+        if !(MIN_HONEST_CONTRIBUTORS..=MAX_COHORT).contains(&members) {
             return Err(PolicyError::Members { got: members });
         }
         let policy = Self { members, minimum };
@@ -56,7 +56,7 @@ impl CohortPolicy {
         self.members
     }
 
-    /// Colluding members that do no harm: c = floor((n - 1) / 3).
+    /// The most colluding members that the protocol tolerates: c = floor((n - 1) / 3).
     pub fn colluders(&self) -> usize {
         Self::colluders_among(self.members)
     }
@@ -82,7 +82,7 @@ impl CohortPolicy {
     }
 
     fn lowest_minimum(members: usize) -> usize {
-        Self::colluders_among(members) + HONEST_CONTRIBUTORS
+        Self::colluders_among(members) + MIN_HONEST_CONTRIBUTORS
     }
 }
 
@@ -98,9 +98,9 @@ pub enum PolicyError {
     /// A minimum that could reveal a sum of fewer than three honest members, or cannot be met.
     #[error("a minimum of {got} contributors among {members} members: use {floor} to {members}")]
     Minimum {
-        /// What was asked for.
+        /// The minimum asked for.
         got: usize,
-        /// The lowest allowed.
+        /// The lowest minimum allowed.
         floor: usize,
         /// The roster's size.
         members: usize,
@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn two_lists_cannot_both_be_confirmed() {
-        for members in 3..=LARGEST_COHORT {
+        for members in 3..=MAX_COHORT {
             let policy = CohortPolicy::lowest(members).unwrap();
             // Signers of two lists overlap in at least 2t - n members: more than collude.
             assert!(2 * policy.threshold() - members > policy.colluders());
             assert!(policy.quorum() <= members, "{members} could never finish");
-            assert!(policy.quorum() >= policy.colluders() + HONEST_CONTRIBUTORS);
+            assert!(policy.quorum() >= policy.colluders() + MIN_HONEST_CONTRIBUTORS);
         }
     }
 

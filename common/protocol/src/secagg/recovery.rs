@@ -1,4 +1,5 @@
-//! From the shares that survivors reveal to the masks that must be taken off the sum.
+//! Dropout recovery: from the shares that survivors reveal to the masks that must be removed
+//! from the sum.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,7 @@ pub struct Committed {
 /// Shares of one secret, by holder.
 pub type Revealed = BTreeMap<Coordinate, Share>;
 
-/// The masks to take off a sum.
+/// The masks to remove from a sum.
 pub struct Unmasking {
     seeds: Vec<(Sign, Seed)>,
 }
@@ -32,12 +33,12 @@ impl Unmasking {
     ///
     /// `committed` holds every member that shared its secrets (U2); those of them that are not
     /// in `survivors` dropped out before their update was taken, so their pair masks with
-    /// each survivor stand in the sum. `revealed` holds the shares by owner: of the self-mask
+    /// each survivor remain in the sum. `revealed` holds the shares by owner: of the self-mask
     /// seed for a survivor, of the mask secret for one that dropped.
     ///
     /// # Errors
-    /// [`RecoveryError`] where shares are too few, or what they give back is not what the
-    /// member committed to.
+    /// [`RecoveryError`] where shares are too few, or the secret that they recover is not the
+    /// one that the member committed to.
     pub fn recover(
         committed: &BTreeMap<MemberIndex, Committed>,
         survivors: &BTreeSet<MemberIndex>,
@@ -94,24 +95,24 @@ impl std::fmt::Debug for Unmasking {
     }
 }
 
-/// Why the masks cannot be taken off.
+/// Why the masks cannot be removed from the sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryError {
     /// Too few shares of one member's secret.
     #[error("the secret of member {member} cannot be recovered: {source}")]
     Shares {
-        /// Whose secret.
+        /// The member whose secret is shared.
         member: MemberIndex,
-        /// What is missing.
+        /// Why the shares do not recover it.
         source: ShamirError,
     },
-    /// Shares that give back something else than was committed to.
+    /// Shares that recover another secret than the member committed to.
     #[error(
-        "the shares of member {member}'s secret give back another secret than it committed to: \
+        "the shares of member {member}'s secret recover another secret than it committed to: \
          at least one share is forged"
     )]
     Commitment {
-        /// Whose secret.
+        /// The member whose secret is shared.
         member: MemberIndex,
     },
     /// A survivor that never shared its secrets.

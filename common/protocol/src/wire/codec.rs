@@ -26,7 +26,8 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
 /// Decodes a message that fills `bytes` exactly.
 ///
 /// # Errors
-/// Bytes that are no such message, claim more than the limit, or go on behind it.
+/// [`CodecError`] for a malformed message, one that claims more than the limit, or trailing
+/// bytes.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if bytes.len() > MESSAGE_LIMIT {
         return Err(CodecError::TooLong { got: bytes.len() });
@@ -51,33 +52,33 @@ fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MESSAGE_LIMIT>()
 }
 
-/// Bytes that are no message.
+/// Why a message cannot be encoded or decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// Over the limit.
+    /// A message longer than [`MESSAGE_LIMIT`].
     #[error("a message of {got} bytes exceeds the limit of {MESSAGE_LIMIT}")]
     TooLong {
-        /// Its length.
+        /// The length in bytes.
         got: usize,
     },
-    /// Malformed.
+    /// A malformed message.
     #[error("malformed {what}: {message}")]
     Decode {
         /// The type that was expected.
         what: &'static str,
-        /// The codec's reason.
+        /// The codec's reason, in words.
         message: String,
     },
-    /// Could not be encoded.
+    /// A value that the codec cannot encode.
     #[error("the message cannot be encoded: {message}")]
     Encode {
-        /// The codec's reason.
+        /// The codec's reason, in words.
         message: String,
     },
-    /// Bytes behind the message.
+    /// Bytes after the end of the message.
     #[error("{got} bytes follow the message")]
     Trailing {
-        /// How many.
+        /// The number of trailing bytes.
         got: usize,
     },
 }

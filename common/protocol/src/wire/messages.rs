@@ -20,34 +20,34 @@ use super::verified::{Signable, Unverified};
 /// Shamir over GF(256).
 pub const SUITE: u16 = 1;
 
-/// M0: the aggregator opens a round.
+/// M0: the aggregator opens an attempt at a round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Open {
-    /// [`SUITE`].
+    /// The suite of algorithms: [`SUITE`].
     pub suite: u16,
-    /// The run.
+    /// The run that the round belongs to.
     pub run: RunId,
-    /// The round.
+    /// The round's number, from 1.
     pub round: RoundNumber,
-    /// The try at it.
+    /// The attempt's number within the round, from 1.
     pub attempt: Attempt,
     /// The digest of the roster.
     pub roster: Digest,
     /// The digest of the global adapter that training starts from.
     pub adapter: Digest,
-    /// The digest of the plan.
+    /// The digest of the run plan.
     pub plan: Digest,
     /// The digest of the layout of what this round trains.
     pub layout: Digest,
     /// The factors that this round trains.
     pub factors: Factors,
-    /// The greatest L2 norm of a delta.
+    /// The largest L2 norm of a delta; members scale theirs down to it.
     pub clip: f32,
-    /// The greatest weight.
+    /// The largest weight (examples) of one member.
     pub max_weight: u32,
-    /// Bits a lane.
+    /// Bits of each lane of the masked vector.
     pub bits: LaneBits,
-    /// Shares that recover a secret; signatures that confirm a list.
+    /// How many shares recover a secret, and how many signatures confirm a survivor list.
     pub threshold: u16,
     /// The fewest contributors in the sum.
     pub minimum: u16,
@@ -83,11 +83,11 @@ impl Open {
 /// M1: a member's fresh keys for one round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys {
-    /// Whose they are.
+    /// The member whose keys they are.
     pub member: MemberIndex,
-    /// For sealing shares to this member.
+    /// The key with which others seal shares to this member.
     pub sealing: AgreementPublic,
-    /// For the pair masks.
+    /// The key from which pair masks with the others are agreed.
     pub masking: AgreementPublic,
     /// The commitment to the self-mask seed.
     pub self_mask: Digest,
@@ -129,7 +129,7 @@ impl fmt::Debug for SealedShares {
 /// M3, beside the vector itself: which vector it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateClaim {
-    /// Whose update it is.
+    /// The member whose update it is.
     pub member: MemberIndex,
     /// The digest of the packed masked vector.
     pub vector: Digest,
@@ -169,7 +169,7 @@ impl Survivors {
 /// What a survivor signs: the list, as seen by one of its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
-    /// Who signs.
+    /// The member that signs.
     pub member: MemberIndex,
     /// The digest of the list, of [`Survivors::digest`].
     pub list: Digest,
@@ -188,9 +188,9 @@ impl Signable for Confirmation {
 /// M5: the share that one holder reveals of one member's secret. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub enum RevealedShare {
-    /// Of a survivor: its self-mask seed.
+    /// A share of a survivor's self-mask seed.
     SelfMask([u8; 32]),
-    /// Of a member that dropped out: its mask secret.
+    /// A share of a dropped member's mask secret.
     MaskSecret([u8; 32]),
 }
 
@@ -203,14 +203,14 @@ impl fmt::Debug for RevealedShare {
     }
 }
 
-/// M6: what a round came to, signed by the aggregator and chained to the round before.
+/// M6: a round's result, signed by the aggregator and chained to the result before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoundResult {
-    /// The run.
+    /// The run that the round belongs to.
     pub run: RunId,
-    /// The round.
+    /// The round's number, from 1.
     pub round: RoundNumber,
-    /// The attempt that came to this.
+    /// The attempt that reached this result.
     pub attempt: Attempt,
     /// The digest of the new global adapter.
     pub adapter: Digest,
@@ -220,9 +220,9 @@ pub struct RoundResult {
     pub transcript: Digest,
     /// The digest of the previous round's result; of the run's start for the first.
     pub previous: Digest,
-    /// Who is in the sum.
+    /// The members in the sum, ascending.
     pub survivors: Vec<MemberIndex>,
-    /// Who shared secrets in this round and is not in the sum, and who did not take part.
+    /// All other members of the roster, ascending.
     pub dropped: Vec<MemberIndex>,
     /// Weighted mean training loss, from the masked sum.
     pub train_loss: Option<f32>,
@@ -283,23 +283,23 @@ impl Signable for RoundResult {
     }
 }
 
-/// Why a round came to nothing.
+/// Why an attempt at a round failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum RoundFailure {
     /// Too few members went through a phase.
     #[error("{got} members answered in the {phase} phase, {needed} are needed")]
     Quorum {
-        /// The phase.
+        /// The phase that closed.
         phase: PhaseName,
-        /// How many answered.
+        /// Members that answered.
         got: u16,
-        /// How many must.
+        /// Members that the phase needs.
         needed: u16,
     },
-    /// The revealed shares do not give back what was committed to.
+    /// The revealed shares do not recover the secrets that the members committed to.
     #[error("the revealed shares do not recover the masks")]
     Recovery,
-    /// The unmasked sum is no sum of encoded updates.
+    /// The unmasked sum is not a sum of encoded updates.
     #[error("the unmasked sum is not a sum of encoded updates")]
     Sum,
     /// The aggregator could not store or read what it needs.
@@ -311,15 +311,15 @@ pub enum RoundFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PhaseName {
-    /// Collecting M1.
+    /// Collects the keys (M1).
     Keys,
-    /// Collecting M2.
+    /// Collects the sealed shares (M2).
     Shares,
-    /// Collecting M3.
+    /// Collects the masked updates (M3).
     Updates,
-    /// Collecting M4.
+    /// Collects the signatures on the survivor list (M4).
     Confirm,
-    /// Collecting M5.
+    /// Collects the revealed shares (M5).
     Reveal,
 }
 
@@ -342,35 +342,35 @@ pub enum ToMember {
     Plan(SignedPlan),
     /// The run's members, once all have joined.
     Roster(Roster),
-    /// M0.
+    /// M0: an attempt at a round opens.
     Open(Open),
-    /// M1, of all members that take part.
+    /// M1: the keys of all members that take part, in order.
     PeerKeys(Vec<Unverified<Keys>>),
-    /// M2, what the others sealed for this member.
+    /// M2: what the others sealed for this member, by sender.
     PeerShares(BTreeMap<MemberIndex, SealedShares>),
-    /// M4, the list to sign.
+    /// M4: the survivor list to sign.
     Survivors(Survivors),
-    /// M4, the others' signatures.
+    /// M4: the survivors' signatures on the list.
     Confirmations(Vec<Unverified<Confirmation>>),
-    /// M6.
+    /// M6: the round's signed result.
     Result(Unverified<RoundResult>),
-    /// The round failed; another follows or the run ends.
+    /// The attempt failed: another follows, or the run ends.
     Abandoned {
-        /// The round.
+        /// The round's number, from 1.
         round: RoundNumber,
-        /// The attempt.
+        /// The attempt's number, from 1.
         attempt: Attempt,
         /// The reason that ended the attempt.
         reason: RoundFailure,
     },
-    /// The run is over.
+    /// The run is over, with its last result or early.
     Finished {
-        /// Why it ended early, where it did.
+        /// Why it ended early; `None` where all rounds are done.
         failure: Option<String>,
     },
     /// The member cannot take part.
     Refused {
-        /// What was found and what would do.
+        /// What the aggregator found, and what would help.
         reason: String,
     },
 }
@@ -378,18 +378,18 @@ pub enum ToMember {
 /// From a member to the aggregator, on its control stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToAggregator {
-    /// The member accepts the plan and is set to train.
+    /// The member accepts the plan and is ready to train.
     Ready(Ready),
-    /// A round's message.
+    /// A message within a round.
     Round {
         /// The digest of the M0 that it answers.
         open: Digest,
-        /// The message.
+        /// The member's message.
         message: RoundMessage,
     },
     /// The member holds the result's adapter.
     Fetched {
-        /// Its digest.
+        /// The adapter's digest.
         adapter: Digest,
     },
 }
@@ -408,14 +408,14 @@ pub struct Ready {
 /// A member's messages within a round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RoundMessage {
-    /// M1.
+    /// M1: the member's signed keys.
     Keys(Unverified<Keys>),
-    /// M2, by holder.
+    /// M2: the sealed shares, by holder.
     Shares(BTreeMap<MemberIndex, SealedShares>),
-    /// M4.
+    /// M4: the member's signature on the survivor list.
     Confirm(Signature),
-    /// M5, by owner.
+    /// M5: one share for each owner of a secret, by owner.
     Reveal(BTreeMap<MemberIndex, RevealedShare>),
-    /// The member leaves this round; the others go on at once.
+    /// The member leaves this round; the others continue without waiting for it.
     Abstain,
 }

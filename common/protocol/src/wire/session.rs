@@ -12,13 +12,13 @@ use fedlora_common::digest::{Digest, DigestWriter};
 use super::messages::UpdateClaim;
 use super::verified::Unverified;
 
-/// The version of everything in [`super`]; it stands in every hello.
+/// The version of all messages in [`super`], sent in every hello.
 pub const PROTOCOL: u16 = 1;
 
 /// The first words of a member on each connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberHello {
-    /// [`PROTOCOL`].
+    /// The version that the member speaks: [`PROTOCOL`].
     pub protocol: u16,
     /// The program's release, for the other side's log.
     pub release: String,
@@ -33,13 +33,13 @@ pub enum StreamHeader {
         open: Digest,
         /// The signed digest of the vector.
         claim: Unverified<UpdateClaim>,
-        /// Its length in bytes.
+        /// The vector's length in bytes.
         length: u64,
     },
     /// The member asks for a global adapter, as a bulk transfer of its little-endian f32
     /// values.
     FetchAdapter {
-        /// The adapter's digest.
+        /// The digest of the adapter, as the signed result names it.
         adapter: Digest,
     },
 }
@@ -48,11 +48,11 @@ pub enum StreamHeader {
 /// stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamReply {
-    /// Go on; or, at the end: it is in.
+    /// The header is accepted, or the update is stored.
     Accepted,
-    /// Not taken.
+    /// The stream is refused.
     Refused {
-        /// Why, for the member's log.
+        /// The aggregator's reason, for the member's log.
         reason: String,
     },
 }
@@ -62,7 +62,7 @@ pub enum StreamReply {
 pub struct JoinSecret(pub [u8; 32]);
 
 impl JoinSecret {
-    /// What the aggregator stores in the secret's stead.
+    /// The digest that the aggregator stores instead of the secret.
     pub fn digest(&self) -> Digest {
         Digest::of("fedlora 1 join secret", &self.0)
     }
@@ -77,7 +77,7 @@ impl fmt::Debug for JoinSecret {
 /// A member's request to join, on the enrolment endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// [`PROTOCOL`].
+    /// The version that the member speaks: [`PROTOCOL`].
     pub protocol: u16,
     /// The name that the invitation is for.
     pub name: MemberName,
@@ -104,20 +104,20 @@ impl JoinRequest {
 /// The answer to a [`JoinRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum JoinResponse {
-    /// The member is in.
+    /// The member has joined.
     Welcome {
-        /// The federation's name.
+        /// The federation's name, as the operator chose it.
         federation: String,
-        /// Its certificate, DER.
+        /// The member's certificate, DER.
         certificate: Vec<u8>,
         /// The address that runs are served at.
         address: String,
         /// The aggregator's identity key, which signs plans and results.
         aggregator: IdentityPublic,
     },
-    /// It is not.
+    /// The member has not joined.
     Refused {
-        /// What was found and what would do.
+        /// What the aggregator found, and what would help.
         reason: String,
     },
 }

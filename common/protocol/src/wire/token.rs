@@ -25,7 +25,7 @@ pub struct InviteToken {
     pub authority: Digest,
     /// The name that the invitation is for.
     pub name: MemberName,
-    /// The one-time secret.
+    /// The one-time secret that proves the invitation.
     pub secret: JoinSecret,
     /// When the invitation expires.
     pub expires: Timestamp,
@@ -69,10 +69,11 @@ fn check(body: &[u8]) -> [u8; CHECK_BYTES] {
         .expect("four of 32 bytes")
 }
 
-/// Text that is no token. The text itself is not repeated: it may hold a secret.
+/// Why text is not an invitation token. The text itself is not repeated: it may hold a
+/// secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not this kind of token.
+    /// Text without the prefix of an invitation token.
     #[error("not an invitation token: it begins with '{PREFIX}'")]
     Prefix,
     /// Characters are missing or changed.

@@ -1,5 +1,5 @@
 //! A signed message is `Unverified` until its signature has been checked against the key of
-//! whom it claims to be from; only then does it give out its body.
+//! whom it claims to be from; only then is its body accessible.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub trait Signable {
     fn signed_digest(&self, context: &Digest) -> Digest;
 }
 
-/// A body with a signature that nobody has checked.
+/// A body with a signature that has not been checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unverified<T> {
     body: T,
@@ -32,7 +32,7 @@ impl<T: Signable> Unverified<T> {
         &self.body
     }
 
-    /// Checks the signature.
+    /// Checks the signature against the key of the claimed signer.
     ///
     /// # Errors
     /// [`BadSignature`] where it is not `signer`'s over this body in this context.
@@ -51,13 +51,13 @@ impl<T: Signable> Unverified<T> {
 pub struct Verified<T>(Unverified<T>);
 
 impl<T: Signable> Verified<T> {
-    /// Signs a body.
+    /// Signs a body for one context.
     pub fn sign(body: T, key: &IdentityKey, context: &Digest) -> Self {
         let signature = key.sign(&body.signed_digest(context));
         Self(Unverified { body, signature })
     }
 
-    /// The body.
+    /// The body, whose signature is checked.
     pub fn body(&self) -> &T {
         &self.0.body
     }
@@ -67,7 +67,7 @@ impl<T: Signable> Verified<T> {
         &self.0
     }
 
-    /// The body, alone.
+    /// The body without its signature.
     pub fn into_body(self) -> T {
         self.0.body
     }

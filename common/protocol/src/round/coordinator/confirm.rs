@@ -1,4 +1,4 @@
-//! Collecting M4: the survivors' signatures on one list.
+//! The phase that collects the survivors' signatures on one list (M4).
 
 use std::collections::BTreeMap;
 

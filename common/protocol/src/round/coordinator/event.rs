@@ -14,21 +14,21 @@ use crate::wire::messages::{
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 
-/// What reaches the coordinator.
+/// An input of the coordinator.
 #[derive(Debug)]
 pub enum Input {
-    /// A member's message.
+    /// A member's message on its control stream.
     Message {
-        /// From whom: known from its certificate.
+        /// The sender, known from its certificate.
         from: MemberIndex,
         /// The digest of the M0 that it answers.
         open: Digest,
-        /// The message.
+        /// The member's message.
         message: RoundMessage,
     },
     /// A member's masked update is stored durably.
     Uploaded {
-        /// From whom.
+        /// The member that uploaded it.
         from: MemberIndex,
         /// The digest of the M0 that it answers.
         open: Digest,
@@ -40,39 +40,39 @@ pub enum Input {
         /// The member's place in the roster.
         member: MemberIndex,
     },
-    /// Time has passed.
+    /// Time has passed; the phase may be due.
     Tick,
 }
 
-/// What happened: durable before it is applied.
+/// An accepted input. The shell makes it durable before applying it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// When.
+    /// The time at which the input was accepted.
     pub at: Timestamp,
-    /// What.
+    /// The accepted input.
     pub kind: EventKind,
 }
 
-/// The kinds of events.
+/// The kinds of accepted inputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EventKind {
-    /// M1 was accepted.
+    /// A member's keys (M1) were accepted.
     KeysTaken(Unverified<Keys>),
-    /// M2 was accepted.
+    /// A member's sealed shares (M2) were accepted, by holder.
     SharesTaken(MemberIndex, BTreeMap<MemberIndex, SealedShares>),
-    /// M3 was accepted.
+    /// A member's masked update (M3) was accepted.
     UpdateTaken(UpdateClaim),
     /// A signature on the survivor list was accepted.
     Confirmed(Unverified<Confirmation>),
-    /// M5 was accepted.
+    /// A member's revealed shares (M5) were accepted, by owner.
     Revealed(MemberIndex, BTreeMap<MemberIndex, RevealedShare>),
     /// A member takes no further part in this round.
     Left(MemberIndex),
-    /// The phase's time is up.
+    /// The phase's deadline has passed.
     TimeUp,
 }
 
-/// What the shell must do.
+/// What the coordinator asks of its shell.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -83,20 +83,20 @@ pub enum CoordinatorEffect {
     Send(MemberIndex, ToMember),
     /// Add a stored update to the running sum. Its member is in the sum from here on.
     Accumulate(MemberIndex),
-    /// Take the masks off the sum: the round is done.
+    /// Remove the masks from the sum: the round is done.
     Unmask(Box<Completed>),
-    /// The round came to nothing.
+    /// The attempt failed.
     Fail(RoundFailure),
 }
 
 /// A round whose masks are recovered.
 #[derive(Debug)]
 pub struct Completed {
-    /// The masks to take off the running sum.
+    /// The masks to remove from the running sum.
     pub unmasking: Unmasking,
-    /// Who is in the sum.
+    /// The members in the sum, ascending.
     pub survivors: Vec<MemberIndex>,
-    /// Who is not.
+    /// All other members of the roster, ascending.
     pub dropped: Vec<MemberIndex>,
     /// The digest of keys and survivor list.
     pub transcript: Digest,

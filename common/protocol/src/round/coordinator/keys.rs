@@ -1,4 +1,4 @@
-//! Collecting M1.
+//! The phase that collects the keys (M1).
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use super::setup::RoundSetup;
 use super::shares::CollectShares;
 use super::transition::{Transition, View, missing};
 
-/// The keys taken so far. They are stored as they came, signature and all, because the
-/// members check them again; they were verified before they became an event.
+/// The keys taken so far. They are stored with their signatures, because the members check
+/// them again; they were verified before they became an event.
 #[derive(Debug, Default)]
 pub(super) struct CollectKeys {
     taken: BTreeMap<MemberIndex, Unverified<Keys>>,

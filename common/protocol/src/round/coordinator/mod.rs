@@ -38,7 +38,7 @@ pub use setup::RoundSetup;
 #[cfg(test)]
 mod tests;
 
-/// One attempt at a round.
+/// The state of one attempt at a round.
 #[derive(Debug)]
 pub struct Coordinator {
     setup: Arc<RoundSetup>,
@@ -78,11 +78,11 @@ impl Coordinator {
         (coordinator, effects)
     }
 
-    /// Judges an input.
+    /// Decides whether an input is accepted; changes nothing.
     ///
     /// # Errors
-    /// [`Reject`] where it is not what the phase waits for, from whom it waits; the state is as
-    /// it was, and only the sender is told.
+    /// [`Reject`] where the phase does not wait for this input from this member. Only the
+    /// sender is told.
     pub fn decide(&self, now: Timestamp, input: Input) -> Result<Event, Reject> {
         let event = |kind| Event { at: now, kind };
         match input {
@@ -108,7 +108,7 @@ impl Coordinator {
         }
     }
 
-    /// Carries an event out.
+    /// Applies an event; cannot fail.
     pub fn apply(mut self, event: Event) -> (Self, Vec<CoordinatorEffect>) {
         if let EventKind::Left(member) = &event.kind {
             self.left.insert(*member);

@@ -1,28 +1,28 @@
-//! Why a message was not taken. The round goes on without it.
+//! Why the coordinator refuses a message. The round continues without it.
 
 use crate::ids::{Attempt, MemberIndex, RoundNumber};
 use crate::wire::messages::PhaseName;
 
-/// A message that the coordinator does not take.
+/// Why an input is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// The deadline has not come.
-    #[error("the phase goes on")]
+    /// The deadline has not passed.
+    #[error("the phase is not over")]
     NotYet,
     /// Not of this round, attempt, roster or model.
     #[error("the message does not answer the opening of round {round}, attempt {attempt}")]
     OtherRound {
-        /// The round at hand.
+        /// The current round.
         round: RoundNumber,
-        /// The attempt at hand.
+        /// The current attempt.
         attempt: Attempt,
     },
     /// Not what this phase collects.
     #[error("{message} in phase {phase:?}")]
     Unexpected {
-        /// What was sent.
+        /// The kind of message that was sent.
         message: &'static str,
-        /// The phase at hand.
+        /// The current phase; `None` after the end.
         phase: Option<PhaseName>,
     },
     /// From a member that the phase does not wait for: it left, answered before, or never
@@ -37,15 +37,15 @@ pub enum Reject {
     /// Sent in another member's name.
     #[error("member {from} sent a message in the name of member {claimed}")]
     Impersonation {
-        /// Who sent it.
+        /// The member that sent it.
         from: MemberIndex,
-        /// Whose it claims to be.
+        /// The member in whose name it was sent.
         claimed: MemberIndex,
     },
     /// A signature that does not verify.
     #[error("member {member}'s signature does not verify")]
     Signature {
-        /// Whose.
+        /// The member whose signature it should be.
         member: MemberIndex,
     },
     /// Keys that another member of the round has.
@@ -71,9 +71,9 @@ pub enum Reject {
     /// A share of the wrong kind, or for a member that shared no secrets.
     #[error("member {member} revealed a share of {owner} that was not asked for")]
     Share {
-        /// Who sent it.
+        /// The member that revealed it.
         member: MemberIndex,
-        /// Whose secret it is of.
+        /// The member whose secret it is a share of.
         owner: MemberIndex,
     },
 }

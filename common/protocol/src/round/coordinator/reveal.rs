@@ -1,4 +1,4 @@
-//! Collecting M5, until the masks can be recovered.
+//! The phase that collects the revealed shares (M5), until they recover the masks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,8 +110,8 @@ impl CollectReveals {
         missing(self.list.0.keys(), |member| self.taken.contains_key(member))
     }
 
-    /// Recovers the masks from all shares at hand; where that fails though they are enough,
-    /// one holder's may be forged, so each holder is left out in turn.
+    /// Recovers the masks from all shares taken. Where enough shares fail to recover them, one
+    /// holder's may be forged, so each holder is left out in turn.
     fn recover(&self, threshold: usize) -> Option<Unmasking> {
         if self.taken.len() < threshold {
             return None;

@@ -20,7 +20,7 @@ pub struct RoundSetup {
 }
 
 impl RoundSetup {
-    /// Puts a round together. `open` holds the threshold and minimum of `policy`.
+    /// The setup of one attempt. `open` holds the threshold and minimum of `policy`.
     pub fn new(open: Open, roster: Arc<Roster>, policy: CohortPolicy, timeouts: Timeouts) -> Self {
         Self {
             digest: open.digest(),
@@ -31,7 +31,7 @@ impl RoundSetup {
         }
     }
 
-    /// M0.
+    /// The round's M0.
     pub fn open(&self) -> &Open {
         &self.open
     }

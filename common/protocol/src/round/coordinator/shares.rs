@@ -1,4 +1,4 @@
-//! Collecting M2.
+//! The phase that collects the sealed shares (M2).
 
 use std::collections::BTreeMap;
 

@@ -9,12 +9,16 @@ use super::event::CoordinatorEffect;
 use super::setup::RoundSetup;
 
 /// What applying an event to the phase `P` leads to; `N` is the phase after it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and consumed within one call"
+)]
 pub(super) enum Transition<P, N> {
-    /// The phase goes on.
+    /// The phase continues.
     Stay(P),
     /// The phase is over; the next begins.
     Next(N, Vec<CoordinatorEffect>),
-    /// The round is over.
+    /// The round ends with this effect.
     End(CoordinatorEffect),
 }
 
@@ -27,12 +31,12 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Whether the phase is over: its time is up, or nobody is left to wait for.
+    /// Whether the phase closes: its time is up, or it waits for no member.
     pub(super) fn closes(&self, awaited: &[MemberIndex]) -> bool {
         self.time_up || awaited.iter().all(|member| self.left.contains(member))
     }
 
-    /// The failure of a phase that closed with too few, if they are.
+    /// The failure of a phase that closed with fewer members than the quorum.
     pub(super) fn too_few(&self, phase: PhaseName, got: usize) -> Option<CoordinatorEffect> {
         let needed = self.setup.policy.quorum();
         (got < needed).then(|| {

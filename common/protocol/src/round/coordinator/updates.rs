@@ -1,5 +1,5 @@
-//! Collecting M3: the masked updates themselves stand in the shell's storage; here is only
-//! whose they are.
+//! The phase that collects the masked updates (M3). The shell stores the vectors; the phase
+//! holds only whose they are.
 
 use std::collections::BTreeMap;
 

@@ -17,14 +17,14 @@ use super::error::MemberError;
 /// One thing for the shell to do. Effects are carried out in the order given.
 #[derive(Debug)]
 pub enum MemberEffect {
-    /// Send a control message.
+    /// Send a message on the control stream.
     Send(ToAggregator),
     /// Make base digest and first adapter for an accepted plan, then call
     /// [`Member::prepared`](super::Member::prepared).
     Prepare {
         /// The run that the plan begins.
         run: RunId,
-        /// The accepted plan.
+        /// The accepted plan, signature and floors checked.
         plan: Box<RunPlan>,
     },
     /// Train, then call [`Member::trained`](super::Member::trained). Training for an earlier
@@ -47,7 +47,7 @@ pub enum MemberEffect {
         /// How many f32 values the adapter has.
         values: usize,
     },
-    /// The roster is pinned.
+    /// The roster is pinned, and lists this member.
     Pinned(Box<Roster>),
     /// This member takes part in an attempt at a round.
     Opened {
@@ -62,10 +62,10 @@ pub enum MemberEffect {
     Left {
         /// The round's number, from 1.
         round: RoundNumber,
-        /// Why it left.
+        /// Why this member left.
         reason: LeaveReason,
     },
-    /// The aggregator gave an attempt up. The trained update serves the next attempt.
+    /// The aggregator abandoned an attempt. The trained update serves the next attempt.
     Abandoned {
         /// The round's number, from 1.
         round: RoundNumber,
@@ -134,7 +134,7 @@ pub struct Upload {
 /// A run that ended with at least one round done.
 #[derive(Debug, Clone)]
 pub struct RunOutcome {
-    /// The run's identifier.
+    /// The identifier of the run.
     pub run: RunId,
     /// The name of the base model, as the plan gives it; may be empty.
     pub base_name: String,

@@ -4,6 +4,7 @@ use fedlora_adapter::AdapterError;
 use fedlora_common::digest::Digest;
 
 use crate::plan::{FloorBreach, PlanError};
+use crate::remedy::Remedy;
 use crate::round::participant::Refusal;
 
 use super::pin::PinError;
@@ -15,9 +16,7 @@ pub enum MemberError {
     #[error("the run's plan: {0}")]
     Plan(#[from] PlanError),
     /// The plan does not meet this member's floors.
-    #[error(
-        "{0}: raise the floor in fedlora.toml to take part, or ask the operator for another plan"
-    )]
+    #[error(transparent)]
     Floor(#[from] FloorBreach),
     /// The roster is not the pinned one, or the pin cannot be stored.
     #[error(transparent)]
@@ -25,7 +24,7 @@ pub enum MemberError {
     /// The roster is not as large as the plan says.
     #[error("the roster holds {got} members; the plan that this member accepted is for {planned}")]
     RosterSize {
-        /// Members on the roster.
+        /// Members on the roster that was shown.
         got: usize,
         /// Members that the plan is for.
         planned: usize,
@@ -40,7 +39,7 @@ pub enum MemberError {
     #[error("the roster does not hold this member's name and keys")]
     NotOnRoster,
     /// The aggregator sent something that this member refuses for the whole run.
-    #[error("refused to go on: {0}")]
+    #[error("refused to continue: {0}")]
     Refusal(Refusal),
     /// The aggregator refused this member.
     #[error("the aggregator refused: {reason}")]
@@ -68,4 +67,14 @@ pub enum MemberError {
     /// The adapter does not fit its layout.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+}
+
+impl MemberError {
+    /// What the member may do about it, where there is something.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Floor(breach) => Some(breach.remedy()),
+            _ => None,
+        }
+    }
 }

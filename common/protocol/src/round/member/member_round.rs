@@ -78,7 +78,7 @@ impl MemberRound {
         Ok((round, message))
     }
 
-    /// The round's M0.
+    /// The M0 that opened the round.
     pub fn opened(&self) -> &Open {
         &self.open
     }

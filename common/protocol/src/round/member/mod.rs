@@ -8,6 +8,7 @@
 //! | `phases.rs` | `AwaitPlan` | the signed plan |
 //! | `phases.rs` | `AwaitWork` | base digest and first adapter |
 //! | `phases.rs` | `AwaitRoster` | the roster |
+//! | `planned.rs` | `PlannedRun` | the plan again: what later phases keep of it |
 //! | `pinned.rs` | `PinnedRun` | M0, `Abandoned`, M6 and the adapter's fetch |
 //! | `member_round.rs` | [`MemberRound`] | M1 to M5 of one round, and their repetition |
 //!
@@ -40,7 +41,7 @@ pub use member_round::{MemberRound, RoundAnswer};
 pub use pin::{MemoryRosterPin, PinError, RosterPin};
 pub use settings::{MemberSettings, Stores};
 
-/// One member in one run.
+/// The machine of one member in one run.
 pub struct Member {
     settings: MemberSettings,
     phase: RunPhase,

@@ -45,7 +45,7 @@ struct TrainingTask {
     done: bool,
 }
 
-/// What the member is in the middle of.
+/// What the member currently does.
 enum Activity {
     /// Waits for the next round.
     Idle,
@@ -209,7 +209,7 @@ impl PinnedRun {
         matches!(&self.activity, Activity::Round(round) if round.opened() == open)
     }
 
-    /// M0 of a round or attempt that is new to this member.
+    /// M0 of a round or attempt that this member has not opened.
     fn open(
         &mut self,
         open: Open,
@@ -310,8 +310,8 @@ impl PinnedRun {
         }
     }
 
-    /// Leaves a round: its keys are wiped, the others go on at once. What concerns the whole
-    /// run ends the run for this member.
+    /// Leaves a round: its keys are wiped, and the others continue at once. What concerns
+    /// the whole run ends the run for this member.
     fn leave(&mut self, round: RoundNumber, open: Digest, refusal: Refusal) -> Vec<MemberEffect> {
         self.activity = Activity::Idle;
         let mut effects = leave(round, open, refusal.clone().into());

@@ -1,5 +1,5 @@
 //! The member's write-ahead log: which rounds it opened, and for which it revealed shares.
-//! An entry is durable before the message that it stands for is made.
+//! An entry is durable before the message that it notes is made.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ pub trait RoundLedger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerState {
-    /// The run.
+    /// The run that the log is of.
     pub run: RunId,
     /// The newest round and attempt that was opened.
     pub opened: Option<(RoundNumber, Attempt)>,
@@ -44,7 +44,7 @@ pub struct LedgerState {
 }
 
 impl LedgerState {
-    /// The empty log of a run.
+    /// The log of a run in which no round was opened.
     pub fn new(run: RunId) -> Self {
         Self {
             run,
@@ -56,7 +56,7 @@ impl LedgerState {
     /// The log after opening a round.
     ///
     /// # Errors
-    /// A round that is not strictly newer, or was revealed.
+    /// [`LedgerError`] for a round that is not strictly newer, or was revealed.
     pub fn after_open(mut self, round: RoundNumber, attempt: Attempt) -> Result<Self, LedgerError> {
         if let Some((last_round, last_attempt)) = self.opened
             && (round, attempt) <= (last_round, last_attempt)
@@ -76,7 +76,7 @@ impl LedgerState {
     /// The log after revealing shares for a round.
     ///
     /// # Errors
-    /// A round that was revealed, or is not the one that was opened last.
+    /// [`LedgerError`] for a round that was revealed, or is not the one that was opened last.
     pub fn after_reveal(
         mut self,
         round: RoundNumber,
@@ -140,32 +140,34 @@ impl RoundLedger for MemoryLedger {
 pub enum LedgerError {
     /// A round that is not newer than all before.
     #[error(
-        "round {round}, attempt {attempt}, is replayed: this member opened round {last_round}, attempt {last_attempt}, before"
+        "round {round}, attempt {attempt}, is replayed: this member opened round {last_round}, \
+         attempt {last_attempt}, before"
     )]
     Replayed {
-        /// The round offered.
+        /// The offered round's number.
         round: RoundNumber,
-        /// The attempt offered.
+        /// The offered attempt's number.
         attempt: Attempt,
         /// The newest round opened.
         last_round: RoundNumber,
-        /// Its attempt.
+        /// The newest attempt opened in that round.
         last_attempt: Attempt,
     },
     /// Shares were revealed for the round before.
     #[error(
-        "shares were revealed for round {round} before: revealing again could uncover single updates"
+        "shares were revealed for round {round} before: revealing again could uncover single \
+         updates"
     )]
     Revealed {
-        /// The round.
+        /// The round whose shares were revealed.
         round: RoundNumber,
     },
     /// A reveal for a round that is not the open one.
     #[error("round {round}, attempt {attempt}, is not the one that was opened last")]
     NotOpen {
-        /// The round.
+        /// The round asked for.
         round: RoundNumber,
-        /// The attempt.
+        /// The attempt asked for.
         attempt: Attempt,
     },
     /// The entry could not be stored.

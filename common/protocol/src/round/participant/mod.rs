@@ -1,6 +1,6 @@
 //! The member's half of a round: one struct a phase, each handed by value into the next, so
 //! that no step can be taken twice or out of order. A refusal ends the round for this member
-//! and wipes its keys; the others go on.
+//! and wipes its keys; the others continue.
 //!
 //! | phase | waits for | gives |
 //! |---|---|---|

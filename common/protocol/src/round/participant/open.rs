@@ -22,9 +22,9 @@ use super::refusal::Refusal;
 /// What stays the same over all rounds of a run.
 #[derive(Debug)]
 pub struct RoundContext {
-    /// The run.
+    /// The run that every M0 must name.
     pub run: RunId,
-    /// The pinned roster.
+    /// The roster that this member pinned.
     pub roster: Roster,
     /// This member's place in it.
     pub me: MemberIndex,
@@ -45,11 +45,11 @@ pub struct Expectation {
     pub layout: Digest,
     /// The factors that this round trains.
     pub factors: Factors,
-    /// The plan's clip norm.
+    /// The plan's clip norm of a delta (L2).
     pub clip: f32,
-    /// The plan's greatest weight.
+    /// The plan's largest weight of one member (examples).
     pub max_weight: u32,
-    /// The plan's bits a lane.
+    /// The plan's bits of each lane.
     pub bits: LaneBits,
 }
 
@@ -131,7 +131,7 @@ impl RoundContext {
             ("layout", open.layout == expected.layout),
             ("factors", open.factors == expected.factors),
             ("clip norm", open.clip == expected.clip),
-            ("greatest weight", open.max_weight == expected.max_weight),
+            ("largest weight", open.max_weight == expected.max_weight),
             ("bits a lane", open.bits == expected.bits),
         ];
         if let Some((what, _)) = parameters.into_iter().find(|(_, same)| !same) {

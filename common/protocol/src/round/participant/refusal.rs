@@ -1,4 +1,4 @@
-//! Every reason for which a member leaves a round rather than go on.
+//! Every reason for which a member leaves a round.
 
 use crate::crypto::shamir::ShamirError;
 use crate::ids::{MemberIndex, RoundNumber};
@@ -13,9 +13,9 @@ pub enum Refusal {
     /// Another suite of algorithms.
     #[error("the round is in suite {got}; this member speaks suite {own} only")]
     Suite {
-        /// What M0 says.
+        /// The suite that M0 names.
         got: u16,
-        /// What this member speaks.
+        /// The suite of this member.
         own: u16,
     },
     /// Another run than the one joined.
@@ -23,36 +23,37 @@ pub enum Refusal {
     Run,
     /// The roster is not the one that was pinned.
     #[error(
-        "the round's roster {got} is not the pinned one, {pinned}: someone joined, left or changed keys without this member's consent"
+        "the round's roster {got} is not the pinned one, {pinned}: someone joined, left or \
+         changed keys without this member's consent"
     )]
     Roster {
-        /// What M0 says.
+        /// The digest that M0 names.
         got: Digest,
-        /// What is pinned.
+        /// The digest of the pinned roster.
         pinned: Digest,
     },
     /// The plan is not the one that was accepted.
     #[error("the round's plan {got} is not the accepted one, {accepted}")]
     Plan {
-        /// What M0 says.
+        /// The digest that M0 names.
         got: Digest,
-        /// What was accepted.
+        /// The digest of the accepted plan.
         accepted: Digest,
     },
     /// The global adapter is not the one that this member holds.
     #[error("the round starts from adapter {got}; this member holds {own}")]
     Adapter {
-        /// What M0 says.
+        /// The digest that M0 names.
         got: Digest,
-        /// What this member holds.
+        /// The digest of the adapter that this member holds.
         own: Digest,
     },
     /// The layout, factors, clip, weight or bits are not what the plan gives for this round.
     #[error("the round's {what} differs from what the plan gives for round {round}")]
     Parameter {
-        /// Which.
+        /// The field of M0 that differs.
         what: &'static str,
-        /// The round.
+        /// The round's number, from 1.
         round: RoundNumber,
     },
     /// A threshold below the floor, or impossible.
@@ -60,7 +61,7 @@ pub enum Refusal {
         "a threshold of {got} among {members} members: this member insists on {floor} to {members}"
     )]
     Threshold {
-        /// What M0 says.
+        /// The threshold that M0 names.
         got: usize,
         /// The lowest that keeps two lists from both being confirmed.
         floor: usize,
@@ -69,10 +70,11 @@ pub enum Refusal {
     },
     /// A minimum of contributors below the floor, or impossible.
     #[error(
-        "a minimum of {got} contributors among {members} members: this member insists on {floor} to {members}"
+        "a minimum of {got} contributors among {members} members: this member insists on \
+         {floor} to {members}"
     )]
     Minimum {
-        /// What M0 says.
+        /// The minimum that M0 names.
         got: usize,
         /// The lowest that this member accepts.
         floor: usize,
@@ -88,7 +90,7 @@ pub enum Refusal {
     /// A member that is not on the roster.
     #[error("the {message} name member {member}, who is not on the roster")]
     Stranger {
-        /// In which message.
+        /// The message that names it.
         message: &'static str,
         /// The member's place in the roster.
         member: MemberIndex,
@@ -96,19 +98,20 @@ pub enum Refusal {
     /// A member named twice, or out of order.
     #[error("the {message} name member {member} twice or out of order")]
     Repeated {
-        /// In which message.
+        /// The message that names it.
         message: &'static str,
         /// The member's place in the roster.
         member: MemberIndex,
     },
     /// A signature that does not verify.
     #[error(
-        "member {member}'s signature in the {message} does not verify: forged, or made for another round or model"
+        "member {member}'s signature in the {message} does not verify: forged, or made for \
+         another round or model"
     )]
     Signature {
-        /// In which message.
+        /// The message that holds the signature.
         message: &'static str,
-        /// Whose.
+        /// The member whose signature it should be.
         member: MemberIndex,
     },
     /// The member's own keys came back changed, or not at all.
@@ -117,27 +120,29 @@ pub enum Refusal {
     /// Two members with a key in common.
     #[error("member {member} has a key that another member of the round has too")]
     RepeatedKey {
-        /// The later of the two.
+        /// The member that comes second in the message.
         member: MemberIndex,
     },
     /// A key of small order, or not in canonical form.
     #[error(
-        "member {member}'s key is of small order, so that what is agreed with it is known to everybody, or not in canonical form"
+        "member {member}'s key is of small order, so that what is agreed with it is known to \
+         everybody, or not in canonical form"
     )]
     WeakKey {
-        /// Whose.
+        /// The member whose key it is.
         member: MemberIndex,
     },
-    /// Fewer members than the round may go on with.
+    /// Fewer members than the round needs.
     #[error(
-        "the {message} hold {got} members, {needed} are needed: a sum of fewer could show one member's update"
+        "the {message} name {got} members, {needed} are needed: a sum of fewer could show one \
+         member's update"
     )]
     TooFew {
-        /// Which message.
+        /// The message that names them.
         message: &'static str,
-        /// How many.
+        /// Members that it names.
         got: usize,
-        /// How many must.
+        /// Members that it must name.
         needed: usize,
     },
     /// A survivor that this member made no pair mask with.
@@ -148,7 +153,7 @@ pub enum Refusal {
         /// The member's place in the roster.
         member: MemberIndex,
     },
-    /// The member's own update is missing from the survivor list, or another stands for it.
+    /// The member's own update is missing from the survivor list, or replaced by another.
     #[error("the survivor list does not hold this member's own update")]
     OwnUpdate,
     /// Signatures on another list than the one that this member signed.
@@ -160,7 +165,7 @@ pub enum Refusal {
     /// A result that does not follow from this round.
     #[error("the result's {what} does not follow from this round")]
     Result {
-        /// Which field.
+        /// The field of the result that differs.
         what: &'static str,
     },
     /// The aggregator's signature on the result does not verify.

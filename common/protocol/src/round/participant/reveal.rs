@@ -72,8 +72,8 @@ pub struct ExpectConfirmations {
 }
 
 impl ExpectConfirmations {
-    /// Checks the signatures, notes the reveal in the ledger, and gives out one share of each
-    /// member's: never both of one member's.
+    /// Checks the signatures, notes the reveal in the ledger, and reveals one share of each
+    /// member: never both of one member.
     ///
     /// # Errors
     /// [`Refusal`] where a signature is not a survivor's over the list that this member signed,
@@ -159,7 +159,7 @@ pub struct ExpectResult {
 }
 
 impl ExpectResult {
-    /// The round's M0.
+    /// The M0 that opened the round.
     pub fn open(&self) -> &Open {
         &self.open
     }

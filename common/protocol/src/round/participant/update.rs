@@ -24,7 +24,7 @@ pub struct ReadyToMask {
 }
 
 impl ReadyToMask {
-    /// The round's M0.
+    /// The M0 that opened the round.
     pub fn open(&self) -> &Open {
         &self.round.open
     }

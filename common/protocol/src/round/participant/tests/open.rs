@@ -84,14 +84,15 @@ fn another_model_than_the_members_own() {
 #[test]
 fn parameters_that_the_plan_does_not_give() {
     let federation = Federation::new(4);
-    let changes: [(&str, fn(&mut Open)); 8] = [
+    type ParameterChange = fn(&mut Open);
+    let changes: [(&str, ParameterChange); 8] = [
         ("layout", |open| {
             open.layout = Digest::of("test layout", b"other")
         }),
         ("factors", |open| open.factors = Factors::A),
         ("clip norm", |open| open.clip = 2.0),
         ("clip norm", |open| open.clip = f32::NAN),
-        ("greatest weight", |open| open.max_weight += 1),
+        ("largest weight", |open| open.max_weight += 1),
         ("bits a lane", |open| open.bits = LaneBits::B32),
         ("number", |open| open.round = RoundNumber(0)),
         ("number", |open| open.attempt = Attempt(0)),

@@ -1,0 +1,15 @@
+//! What a user may do about an error of this crate. The command line turns these into hints.
+
+/// What would help against an error.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Remedy {
+    /// Relax this member's own floor or ceiling, or ask the operator for another plan.
+    RelaxFloor {
+        /// The field of [`Floors`](crate::plan::Floors), such as `rank`.
+        floor: &'static str,
+        /// The value in the plan, which the floor or ceiling would have to admit.
+        plan: f64,
+        /// The member's own value.
+        own: f64,
+    },
+}
