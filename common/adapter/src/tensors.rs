@@ -232,7 +232,10 @@ pub enum TensorFileError {
         most: u64,
     },
     /// Truncated, or no safetensors file at all.
-    #[error("{} is not a whole safetensors file ({source}): fetch or write it again", path.display())]
+    #[error(
+        "{} is not a whole safetensors file ({source}): fetch or write it again",
+        path.display()
+    )]
     Format {
         /// The path of the file.
         path: PathBuf,

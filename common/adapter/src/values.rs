@@ -284,7 +284,7 @@ pub enum AdapterError {
         name: String,
     },
     /// Block numbers with gaps.
-    #[error("the adapter names block {} but has not the tensors of all blocks before it", layers - 1)]
+    #[error("the adapter names block {} but lacks tensors of blocks before it", layers - 1)]
     Gap {
         /// Blocks that the names call for.
         layers: usize,

@@ -19,8 +19,8 @@ use crate::crypto::prg::Prg;
 /// evaluation loss.
 pub const AUXILIARY_LANES: usize = 4;
 
-/// The largest loss that is told apart, in nats a token; a uniform guess over 128 k tokens
-/// stands at 11.8.
+/// The largest loss that the encoding distinguishes, in nats per token; a uniform guess over
+/// 128 k tokens has 11.8.
 pub const LOSS_CAP: f64 = 32.0;
 
 /// Bits a lane: the ring is the integers modulo 2^b.
@@ -236,12 +236,12 @@ impl FixedPoint {
     }
 }
 
-/// What one member adds beside its delta. Private: seen by others in total only.
+/// What one member adds beside its delta. Private: others see the total only.
 #[derive(Clone, Copy)]
 pub struct Contribution {
     /// The number of training examples.
     pub weight: u32,
-    /// Mean training loss of the round, in nats a token.
+    /// Mean training loss of the round, in nats per token.
     pub train_loss: f32,
     /// The loss of the round's starting adapter on the member's held-out data, if it has any.
     pub eval_loss: Option<f32>,
@@ -299,17 +299,17 @@ pub struct WeightedMean {
     pub delta: Vec<f32>,
     /// The total weight (examples).
     pub weight: u64,
-    /// Weighted mean training loss, in nats a token.
+    /// Weighted mean training loss, in nats per token.
     pub train_loss: Option<f32>,
     /// Weighted mean evaluation loss over those members that have held-out data.
     pub eval_loss: Option<f32>,
 }
 
-/// What the fixed-point format refuses.
+/// Why a format, an update or a sum is refused.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum FixedError {
-    /// A lane width that is not offered.
-    #[error("{got} bits a lane are not offered: use 20, 24 or 32")]
+    /// A lane width that is not supported.
+    #[error("lanes of {got} bits are not supported: use 20, 24 or 32")]
     Bits {
         /// The number of bits asked for.
         got: u8,
@@ -317,8 +317,8 @@ pub enum FixedError {
     /// A format for a federation without members.
     #[error("a federation needs at least one member")]
     NoMembers,
-    /// A clip that bounds nothing.
-    #[error("a clip norm of {got} bounds nothing: use a finite number above 0")]
+    /// A clip norm that is not a finite number above 0.
+    #[error("a clip norm of {got} is not a finite number above 0")]
     Clip {
         /// The clip norm found.
         got: f32,

@@ -119,7 +119,8 @@ impl fmt::Display for Attempt {
 pub enum IdError {
     /// A member name that is not a DNS label.
     #[error(
-        "'{got}' is not a member name: use 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'"
+        "'{got}' is not a member name: use 1 to 63 of a-z, 0-9 and '-', not beginning or ending \
+         with '-'"
     )]
     MemberName {
         /// The text, cut at 80 characters.

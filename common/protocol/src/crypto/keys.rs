@@ -21,7 +21,7 @@ impl Seed {
         Self(bytes)
     }
 
-    /// Takes seed bytes, for instance those that shares gave back.
+    /// Takes seed bytes, for instance those recovered from shares.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -98,7 +98,7 @@ impl AgreementSecret {
         Self(x25519_dalek::StaticSecret::random_from_rng(rng))
     }
 
-    /// Takes key bytes, for instance those that shares gave back.
+    /// Takes key bytes, for instance those recovered from shares.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(x25519_dalek::StaticSecret::from(bytes))
     }

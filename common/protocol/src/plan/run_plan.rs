@@ -86,7 +86,7 @@ pub struct TrainingPlan {
     pub steps: u32,
     /// Examples in each forward pass.
     pub batch_size: u32,
-    /// Forward passes whose gradients one optimizer step averages.
+    /// Forward passes whose gradients each optimizer step accumulates.
     pub accumulation: u32,
     /// The most tokens of an example; longer ones are truncated to this.
     pub max_tokens: u32,
@@ -96,7 +96,7 @@ pub struct TrainingPlan {
     pub schedule: LearningRateSchedule,
     /// Steps of linear warm-up at the start of the run.
     pub warmup_steps: u32,
-    /// AdamW's decoupled weight decay.
+    /// AdamW's decoupled weight decay, 0 or more.
     pub weight_decay: f64,
     /// The largest global L2 norm of a gradient; larger ones are scaled down to it.
     pub clip_norm: f64,
@@ -122,7 +122,7 @@ impl Default for TrainingPlan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AggregationPlan {
-    /// Bits a lane: 20, 24 or 32.
+    /// Bits of each lane: 20, 24 or 32.
     pub bits: LaneBits,
     /// The largest L2 norm of a member's delta; larger ones are scaled down to it.
     pub clip: f32,
@@ -181,7 +181,7 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// A number of seconds as a duration.
+    /// Converts a timeout of these fields to a duration.
     pub fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -289,7 +289,7 @@ impl RunPlan {
     }
 }
 
-/// A plan with its run's id, signed by the aggregator.
+/// A plan with its run's identifier, signed by the aggregator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignedPlan {
     run: RunId,
@@ -311,7 +311,8 @@ impl SignedPlan {
     /// The run and plan, after checking the signature and the ranges of the plan.
     ///
     /// # Errors
-    /// A signature that is not the aggregator's, or a plan that [`RunPlan::checked`] refuses.
+    /// [`PlanError`] for a signature that is not the aggregator's, or a plan that
+    /// [`RunPlan::checked`] refuses.
     pub fn verify(self, aggregator: &IdentityPublic) -> Result<(RunId, RunPlan), PlanError> {
         aggregator
             .verify(&Self::signed_digest(self.run, &self.plan), &self.signature)

@@ -9,7 +9,7 @@
 //! | `shares` | M2 | to each holder what was sealed for it |
 //! | `updates` | M3 | the survivor list |
 //! | `confirm` | signatures on it | the signatures to all survivors |
-//! | `reveal` | M5 | the masks to take off |
+//! | `reveal` | M5 | the masks to remove |
 
 mod confirm;
 mod event;
@@ -156,7 +156,7 @@ impl Coordinator {
         &self.setup
     }
 
-    /// The phase; none where the round has ended.
+    /// The current phase; `None` after the round's end.
     pub fn phase(&self) -> Option<PhaseName> {
         self.phase.name()
     }
@@ -171,7 +171,7 @@ impl Coordinator {
         matches!(self.phase, CoordinatorPhase::Ended)
     }
 
-    /// Whether shares may have been revealed: then the round must not be tried again.
+    /// Whether shares may have been revealed: then no other attempt at the round may follow.
     pub fn may_have_revealed(&self) -> bool {
         self.revealing
     }

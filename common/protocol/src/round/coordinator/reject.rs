@@ -18,7 +18,7 @@ pub enum Reject {
         attempt: Attempt,
     },
     /// Not what this phase collects.
-    #[error("{message} in phase {phase:?}")]
+    #[error("{message} sent {}", place(*phase))]
     Unexpected {
         /// The kind of message that was sent.
         message: &'static str,
@@ -76,4 +76,12 @@ pub enum Reject {
         /// The member whose secret it is a share of.
         owner: MemberIndex,
     },
+}
+
+/// Where in the round a message came, in words.
+fn place(phase: Option<PhaseName>) -> String {
+    match phase {
+        Some(phase) => format!("in the {phase} phase"),
+        None => "after the end of the round".to_owned(),
+    }
 }

@@ -27,8 +27,8 @@ pub enum MemberEffect {
         /// The accepted plan, signature and floors checked.
         plan: Box<RunPlan>,
     },
-    /// Train, then call [`Member::trained`](super::Member::trained). Training for an earlier
-    /// task is of no use any more.
+    /// Train, then call [`Member::trained`](super::Member::trained). The result of
+    /// an earlier training is no longer needed.
     Train(Box<RoundTask>),
     /// Encode the trained update with fresh randomness, then call
     /// [`Member::encoded`](super::Member::encoded).
@@ -142,6 +142,6 @@ pub struct RunOutcome {
     pub adapter: Adapter,
     /// How many rounds were done.
     pub rounds: u32,
-    /// In how many rounds' sums this member is.
+    /// In how many of the rounds this member is in the sum.
     pub took_part: u32,
 }

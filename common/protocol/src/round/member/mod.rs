@@ -1,5 +1,5 @@
-//! The member's half of a whole run, pure: messages and finished work come in, [`MemberEffect`]s go
-//! out. The client, the simulator and the tests drive this one machine.
+//! The member's half of a whole run, pure: messages and finished work come in,
+//! [`MemberEffect`]s go out. The client, the simulator and the tests drive this one machine.
 //!
 //! The phases of a run are one struct each, and each owns what it knows:
 //!
@@ -119,9 +119,9 @@ impl Member {
         self.in_run(|run| Ok(run.trained(round)))
     }
 
-    /// Takes what [`MemberEffect::Encode`] asked for, with the round and attempt that it named. Update
-    /// and masker are consumed. An update for another round or attempt than the current one is
-    /// dropped.
+    /// Takes what [`MemberEffect::Encode`] asked for, with the round and attempt that it named.
+    /// Update and masker are consumed. An update for another round or attempt than the current
+    /// one is dropped.
     pub fn encoded(
         &mut self,
         round: RoundNumber,

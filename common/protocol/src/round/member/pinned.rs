@@ -86,7 +86,7 @@ impl PinnedRun {
         Ok((self, Vec::new()))
     }
 
-    /// The run is over, and well.
+    /// All rounds are done: the run ends with its outcome.
     pub(super) fn finished(self) -> Result<MemberEffect, MemberError> {
         if self.last_round == RoundNumber(0) {
             return Err(MemberError::NoResult);
@@ -250,7 +250,7 @@ impl PinnedRun {
         }
     }
 
-    /// Asks for training, unless the round's update is there or on its way already.
+    /// Asks for training, unless the shell trains for this round already or is done with it.
     fn train(&mut self, task: RoundTask, adapter: Digest) -> Option<MemberEffect> {
         if let Some(training) = &self.training
             && training.round == task.round

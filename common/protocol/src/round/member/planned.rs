@@ -16,8 +16,8 @@ pub(super) struct PlannedRun {
     pub(super) id: RunId,
     pub(super) plan: RunPlan,
     pub(super) adapter: Adapter,
-    /// What this member said of itself: with the first adapter, whatever round it is, since the
-    /// aggregator knows which one is newest.
+    /// What this member reports when it is ready. It names the first adapter in every round: the
+    /// aggregator knows the newest.
     ready: Ready,
 }
 

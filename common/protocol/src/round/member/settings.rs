@@ -9,7 +9,7 @@ use crate::round::participant::RoundLedger;
 
 use super::pin::RosterPin;
 
-/// What a member brings along to a run.
+/// A member's identity, and what it requires of a run.
 pub struct MemberSettings {
     /// This member's name on the roster.
     pub name: MemberName,

@@ -147,7 +147,8 @@ pub enum Refusal {
     },
     /// A survivor that this member made no pair mask with.
     #[error(
-        "the survivor list names member {member}, who shared no secrets with this member in this round"
+        "the survivor list names member {member}, who shared no secrets with this member in \
+         this round"
     )]
     UnknownSurvivor {
         /// The member's place in the roster.

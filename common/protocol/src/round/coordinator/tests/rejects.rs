@@ -86,12 +86,17 @@ fn a_tick_and_a_message_after_the_end() {
     world.now = fedlora_common::clock::Timestamp(u64::MAX);
     assert_eq!(world.take(Input::Tick).unwrap_err(), Reject::NotYet);
     let late = message(&world, 0, RoundMessage::Reveal(meaningless_shares(&[0])));
+    let reject = world.take(late).unwrap_err();
     assert_eq!(
-        world.take(late).unwrap_err(),
+        reject,
         Reject::Unexpected {
             message: "revealed shares",
             phase: None
         }
+    );
+    assert_eq!(
+        reject.to_string(),
+        "revealed shares sent after the end of the round"
     );
 }
 
