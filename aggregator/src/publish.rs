@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::sign::IdentityKey;
-use fedlora_protocol::fixed::{FixedError, FixedPoint, RingSum, WeightedMean};
+use fedlora_protocol::fixed::{
+    CohortWeight, FixedError, FixedPoint, RingSum, SumError, SumParts, WeightedMean,
+};
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
@@ -24,11 +26,13 @@ use crate::directory::RunDirectory;
 pub fn apply(
     global: &Adapter,
     part: &Layout,
-    format: &FixedPoint,
+    open: &Open,
+    participation: &Participation,
     sum: &RingSum,
     server_learning_rate: f32,
 ) -> Result<(Adapter, WeightedMean), PublishError> {
-    let mut mean = format.decode(sum)?;
+    let format = FixedPoint::new(open.bits, open.clip, participation.cohort, &open.digest())?;
+    let mut mean = format.decode(sum, participation.parts)?;
     for value in &mut mean.delta {
         *value *= server_learning_rate;
     }
@@ -46,6 +50,10 @@ pub struct Participation {
     pub dropped: Vec<MemberIndex>,
     /// The digest of keys and survivor list.
     pub transcript: Digest,
+    /// The members whose keys are in the round.
+    pub cohort: CohortWeight,
+    /// How many and how heavy the survivors are.
+    pub parts: SumParts,
 }
 
 /// Signs the result of a round with the operator's `key`, chained to the result whose digest is
@@ -63,13 +71,14 @@ pub fn sign_result(
         round: open.round,
         attempt: open.attempt,
         adapter: adapter.digest(),
-        total_weight: mean.weight,
+        total_weight: participation.parts.weight,
         transcript: participation.transcript,
         previous,
         survivors: participation.survivors,
         dropped: participation.dropped,
         train_loss: mean.train_loss,
         eval_loss: mean.eval_loss,
+        clipped: mean.clipped,
     };
     Verified::sign(result, key, &previous)
 }
@@ -102,9 +111,12 @@ fn append_line(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> 
 /// Why a round's outcome could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The sum holds no update, or is out of range.
+    /// The round's numbers give no fixed-point format.
     #[error(transparent)]
-    Sum(#[from] FixedError),
+    Format(#[from] FixedError),
+    /// The sum is not one of updates.
+    #[error(transparent)]
+    Sum(#[from] SumError),
     /// The mean does not fit the adapter, or makes a value that is not finite.
     #[error(transparent)]
     Adapter(#[from] AdapterError),

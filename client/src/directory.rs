@@ -17,14 +17,15 @@ use std::path::{Path, PathBuf};
 use fedlora_common::digest::Digest;
 use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
-use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
+use fedlora_protocol::fixed::WeightClass;
+use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::{Floors, Roster};
 use fedlora_protocol::round::member::{PinError, RosterPin};
-use fedlora_protocol::round::participant::{LedgerError, LedgerState, RoundLedger};
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Certificate, Credentials, TlsKeyPair};
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::FileLedger;
 use crate::remedy::Remedy;
 use zeroize::Zeroizing;
 
@@ -40,6 +41,10 @@ pub struct MemberConfig {
     pub address: String,
     /// The aggregator's identity key, which signs plans and results.
     pub aggregator: IdentityPublic,
+    /// The weight class that this member agrees to show where a plan weighs members: class k stands
+    /// for 2^k to 2^(k+1) - 1 training examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_class: Option<WeightClass>,
     /// What this member insists on.
     #[serde(default)]
     pub floors: Floors,
@@ -144,9 +149,7 @@ impl MemberDirectory {
 
     /// The durable round log.
     pub fn ledger(&self) -> FileLedger {
-        FileLedger {
-            path: self.path("ledger.json"),
-        }
+        FileLedger::new(self.path("ledger.json"))
     }
 
     /// The durable roster pin. `consented` is the digest of a changed roster that the member
@@ -203,63 +206,6 @@ impl RosterPin for FileRosterPin {
         }
         let text = serde_json::to_vec_pretty(roster).expect("a roster has text keys");
         write_atomic(&self.path, &text, Access::Everyone).map_err(storage)
-    }
-}
-
-/// The round log in a file. An entry is synced before the call returns.
-#[derive(Debug)]
-pub struct FileLedger {
-    path: PathBuf,
-}
-
-impl FileLedger {
-    /// The entries of all runs: one run's rounds stay closed after another has begun.
-    fn states(&self) -> Result<Vec<LedgerState>, LedgerError> {
-        match fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| self.storage(io::Error::new(io::ErrorKind::InvalidData, error))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(self.storage(error)),
-        }
-    }
-
-    fn state(&self, run: RunId) -> Result<LedgerState, LedgerError> {
-        let logged = self.states()?.into_iter().find(|state| state.run == run);
-        Ok(logged.unwrap_or_else(|| LedgerState::new(run)))
-    }
-
-    fn store(&self, state: LedgerState) -> Result<(), LedgerError> {
-        let mut states = self.states()?;
-        states.retain(|other| other.run != state.run);
-        states.push(state);
-        let text = serde_json::to_vec(&states).expect("a log entry has text keys");
-        write_atomic(&self.path, &text, Access::Owner).map_err(|error| self.storage(error))
-    }
-
-    fn storage(&self, error: io::Error) -> LedgerError {
-        LedgerError::Storage {
-            message: format!("{}: {error}", self.path.display()),
-        }
-    }
-}
-
-impl RoundLedger for FileLedger {
-    fn open(
-        &mut self,
-        run: RunId,
-        round: RoundNumber,
-        attempt: Attempt,
-    ) -> Result<(), LedgerError> {
-        self.store(self.state(run)?.after_open(round, attempt)?)
-    }
-
-    fn reveal(
-        &mut self,
-        run: RunId,
-        round: RoundNumber,
-        attempt: Attempt,
-    ) -> Result<(), LedgerError> {
-        self.store(self.state(run)?.after_reveal(round, attempt)?)
     }
 }
 
@@ -352,25 +298,5 @@ mod tests {
         directory.roster_pin(agreed).pin(&roster(2)).unwrap();
         directory.roster_pin(None).pin(&roster(2)).unwrap();
         assert!(directory.roster_pin(None).pin(&roster(1)).is_err());
-    }
-
-    #[test]
-    fn the_ledger_outlives_the_process() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = MemberDirectory::create(folder.path()).unwrap();
-        let (run, round) = (RunId([1; 16]), RoundNumber(1));
-        directory.ledger().open(run, round, Attempt(1)).unwrap();
-        assert!(directory.ledger().open(run, round, Attempt(1)).is_err());
-        directory.ledger().open(run, round, Attempt(2)).unwrap();
-        directory.ledger().reveal(run, round, Attempt(2)).unwrap();
-        assert!(directory.ledger().reveal(run, round, Attempt(2)).is_err());
-        assert!(directory.ledger().open(run, round, Attempt(3)).is_err());
-        directory
-            .ledger()
-            .open(RunId([2; 16]), round, Attempt(1))
-            .unwrap();
-        fs::write(folder.path().join("ledger.json"), "{").unwrap();
-        let broken = directory.ledger().open(run, RoundNumber(2), Attempt(1));
-        assert!(matches!(broken, Err(LedgerError::Storage { .. })));
     }
 }

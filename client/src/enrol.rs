@@ -76,6 +76,7 @@ pub async fn join(
         federation,
         address,
         aggregator,
+        weight_class: None,
         floors: Floors::default(),
     };
     directory.store(&config, &identity, &tls, &certificate, &authority)?;

@@ -6,5 +6,6 @@ pub mod cli;
 pub mod directory;
 pub mod enrol;
 pub mod federation;
+pub mod ledger;
 pub mod remedy;
 pub mod update;

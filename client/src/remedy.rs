@@ -12,6 +12,11 @@ pub enum Remedy {
         /// The digest of the roster that was shown.
         roster: Digest,
     },
+    /// Agree to show the weight class, or ask for a plan with equal weights.
+    AgreeToClass {
+        /// The class that the member's data has.
+        class: u8,
+    },
     /// Join into another directory, or remove the membership from this one.
     OtherDirectory {
         /// The directory that holds a membership.

@@ -10,9 +10,12 @@ use std::ops::ControlFlow;
 
 use fedlora_adapter::{Adapter, AdapterError, Delta, DeltaError};
 use fedlora_common::digest::{Digest, DigestWriter};
-use fedlora_protocol::fixed::{Contribution, EncodedUpdate, FixedError, FixedPoint};
+use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::fixed::{
+    Contribution, EncodedUpdate, FixedError, LossShift, RoundEncoding, WeightClass,
+};
 use fedlora_protocol::ids::RoundNumber;
-use fedlora_protocol::plan::{LearningRateSchedule, PlanError, RunPlan};
+use fedlora_protocol::plan::{LearningRateSchedule, RunPlan};
 use fedlora_protocol::round::member::RoundTask;
 use rand::CryptoRng;
 
@@ -23,6 +26,9 @@ use fedlora_train::{
     Span, TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
 };
 
+/// How many training examples a member without held-out ones tells its loss on.
+const UNHELD_EXAMPLES: usize = 32;
+
 /// What a member works with: model and private examples.
 #[derive(Debug)]
 pub struct LocalWork {
@@ -30,6 +36,8 @@ pub struct LocalWork {
     training: Vec<Example>,
     held_out: Vec<Example>,
     seed: u64,
+    /// Where the steps of the told losses lie, the same for a run.
+    loss_shift: LossShift,
     memory: Memory,
     ignore_memory: bool,
 }
@@ -38,7 +46,6 @@ pub struct LocalWork {
 pub struct LocalUpdate {
     delta: Delta,
     contribution: Contribution,
-    format: FixedPoint,
     report: LocalReport,
 }
 
@@ -66,6 +73,7 @@ impl LocalWork {
             training,
             held_out,
             seed,
+            loss_shift: LossShift::random(&mut os_rng()),
             memory: Memory::Normal,
             ignore_memory: false,
         }
@@ -137,10 +145,18 @@ impl LocalWork {
         task: &RoundTask,
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
-        let format = plan.fixed_point()?;
         let eval_loss = self
             .evaluate(&task.adapter)?
             .map(|evaluation| evaluation.loss);
+        // Whether a member has held-out examples shows nowhere: one without tells its loss on some
+        // that it trains on.
+        let told_loss = match eval_loss {
+            Some(loss) => loss,
+            None => {
+                let some = &self.training[..self.training.len().min(UNHELD_EXAMPLES)];
+                self.engine.evaluate(Some(&task.adapter), some)?.loss
+            }
+        };
         let options = self.options(plan, task.round)?;
         let trained = self.engine.train(
             &task.adapter,
@@ -159,19 +175,16 @@ impl LocalWork {
             return Err(UpdateError::Stopped);
         }
         let mut delta = trained.adapter.difference(&task.adapter, &task.part)?;
-        let clip = f64::from(plan.aggregation.clip);
+        let clip = f64::from(task.clip);
         let delta_norm = delta.clip(clip)?;
-        let weight = u32::try_from(self.training.len())
-            .unwrap_or(u32::MAX)
-            .min(plan.aggregation.max_weight);
+        let steps = |loss| self.loss_shift.steps(loss);
         Ok(LocalUpdate {
             delta,
             contribution: Contribution {
-                weight,
-                train_loss: trained.report.mean_loss as f32,
-                eval_loss: eval_loss.map(|loss| loss as f32),
+                train_loss: steps(trained.report.mean_loss)?,
+                eval_loss: steps(told_loss)?,
+                clipped: delta_norm > clip,
             },
-            format,
             report: LocalReport {
                 train_loss: trained.report.mean_loss,
                 eval_loss,
@@ -180,6 +193,11 @@ impl LocalWork {
                 tokens: trained.report.tokens,
             },
         })
+    }
+
+    /// The weight class of this member's number of training examples.
+    pub fn weight_class(&self) -> WeightClass {
+        WeightClass::of_examples(self.training.len()).unwrap_or_default()
     }
 
     /// The loss of an adapter on this member's held-out examples, if it has any.
@@ -239,9 +257,12 @@ impl LocalUpdate {
     ///
     /// # Errors
     /// A delta that could overflow; clipping rules that out.
-    pub fn encode(&self, rng: &mut impl CryptoRng) -> Result<EncodedUpdate, FixedError> {
-        self.format
-            .encode(self.delta.values(), self.contribution, rng)
+    pub fn encode(
+        &self,
+        encoding: &RoundEncoding,
+        rng: &mut impl CryptoRng,
+    ) -> Result<EncodedUpdate, FixedError> {
+        encoding.encode(self.delta.values(), self.contribution, rng)
     }
 }
 
@@ -266,9 +287,9 @@ pub enum UpdateError {
     /// The delta.
     #[error(transparent)]
     Delta(#[from] DeltaError),
-    /// The plan.
+    /// A loss that is none.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Fixed(#[from] FixedError),
     /// The device's memory.
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),

@@ -81,7 +81,9 @@ def add_mask(lanes, seed, sign, bits):
 
 # Fixed point.
 
-LOSS_CAP = 32.0
+LOSS_STEP, LOSS_CAP, MAX_STEPS = 0.2, 32.0, 161
+RANGE = 7.0
+MAX_BLOCK = 1 << 16
 
 
 def f32(value):
@@ -92,50 +94,89 @@ def f32_bits(value):
     return struct.unpack("<I", struct.pack("<f", value))[0]
 
 
-def quantum(bits, members):
-    return ((1 << (bits - 1)) - 1) // members
+def blocks(length):
+    start = 0
+    while start < length:
+        size = min(MAX_BLOCK, 1 << ((length - start).bit_length() - 1))
+        yield start, size
+        start += size
 
 
-def round_stochastic(value, word, most, bits):
-    rounded = math.floor(value + word / 4294967296.0)
-    return max(-most, min(most, rounded)) % (1 << bits)
+def hadamard(values):
+    """The unnormalised transform of a power of two of values, every sum rounded to f32."""
+    if len(values) == 1:
+        return values
+    # Neighbours first, as the order of rounding must be that of the protocol.
+    pairs = list(zip(values[0::2], values[1::2]))
+    plus = hadamard([f32(a + b) for a, b in pairs])
+    minus = hadamard([f32(a - b) for a, b in pairs])
+    return [value for pair in zip(plus, minus) for value in pair]
 
 
-def encode(bits, members, clip, max_weight, delta, weight, train, evaluated, rounding):
-    most = quantum(bits, members)
-    stream = words(rounding, len(delta) + 4)
-    share = weight / max_weight * float(most)
-    scale = share / clip
-    lanes = [
-        round_stochastic(x * scale, word, most, bits) for x, word in zip(delta, stream)
+def flip_signs(open_digest, values):
+    seed = derive("fedlora 1 rotation signs", open_digest)
+    stream = words(seed, (len(values) + 31) // 32)
+    return [
+        -value if stream[place // 32] >> (place % 32) & 1 else value
+        for place, value in enumerate(values)
     ]
 
-    def loss(value, word):
-        return round_stochastic(min(value, LOSS_CAP) / LOSS_CAP * share, word, most, bits)
 
-    lanes.append(weight)
-    lanes.append(weight if evaluated is not None else 0)
-    lanes.append(loss(train, stream[-2]))
-    lanes.append(loss(evaluated, stream[-1]) if evaluated is not None else
-                 round_stochastic(0.0, stream[-1], most, bits))
-    return lanes
+def transform(values):
+    return [
+        value
+        for start, size in blocks(len(values))
+        for value in hadamard(values[start : start + size])
+    ]
+
+
+def unit(bits, weights):
+    return ((1 << (bits - 1)) - 1 - len(weights)) / sum(weights)
+
+
+def lane_scale(bits, clip, weights, size, weight):
+    root = math.sqrt(size)
+    reach = clip * min(RANGE / root, 1.0)
+    return weight * unit(bits, weights) / (reach * root)
+
+
+def loss_steps(loss, shift):
+    steps = math.floor(min(loss, LOSS_CAP) / LOSS_STEP + shift / 4294967296.0)
+    return min(steps, MAX_STEPS)
+
+
+def encode(bits, clip, weights, open_digest, delta, weight, losses, shift, clipped, rounding):
+    rotated = transform(flip_signs(open_digest, delta))
+    stream = words(rounding, len(delta))
+    share = weight * unit(bits, weights)
+    lanes = []
+    for start, size in blocks(len(delta)):
+        scale = lane_scale(bits, clip, weights, size, weight)
+        for place in range(start, start + size):
+            value = max(-share, min(share, rotated[place] * scale))
+            lanes.append(math.floor(value + stream[place] / 4294967296.0) % (1 << bits))
+    return lanes + [loss_steps(loss, shift) for loss in losses] + [int(clipped)]
 
 
 def lift(bits, lane):
     return lane - (1 << bits) if lane >> (bits - 1) else lane
 
 
-def decode(bits, members, clip, max_weight, lanes):
-    coordinates, (weight, evaluated, train, held_out) = lanes[:-4], [
-        lift(bits, lane) for lane in lanes[-4:]
-    ]
-    unit = max_weight / float(quantum(bits, members))
-    scale = clip * unit / weight
+def decode(bits, clip, weights, open_digest, lanes):
+    """The mean where all members survive."""
+    coordinates, auxiliary = lanes[:-3], [lift(bits, lane) for lane in lanes[-3:]]
+    values = []
+    for start, size in blocks(len(coordinates)):
+        scale = 1.0 / (lane_scale(bits, clip, weights, size, sum(weights)) * size)
+        values += [f32(lift(bits, lane) * scale) for lane in coordinates[start : start + size]]
+    mean = flip_signs(open_digest, transform(values))
+    told = len(weights) >= 5
+    loss = [f32_bits(f32(steps * LOSS_STEP / len(weights))) for steps in auxiliary[:2]]
     return {
-        "delta": [f32_bits(lift(bits, lane) * scale) for lane in coordinates],
-        "weight": weight,
-        "train_loss": f32_bits(train * unit * LOSS_CAP / weight),
-        "eval_loss": f32_bits(held_out * unit * LOSS_CAP / evaluated) if evaluated else None,
+        "delta": [f32_bits(value) for value in mean],
+        "train_loss": loss[0] if told else None,
+        "eval_loss": loss[1] if told else None,
+        "clipped": auxiliary[2] if told else None,
     }
 
 
@@ -212,21 +253,25 @@ def pair_seeds():
 def masking():
     """Whole uploads: encoded, masked and packed, and what their sum decodes to."""
     vectors = []
-    members, clip, max_weight = 3, 0.5, 100
-    delta = [f32((k * 5 % 11) / 11 - 0.45) for k in range(7)]
+    clip = 0.5
     transcript = fixed_bytes("masking transcript")
-    secrets = [fixed_bytes(f"mask secret {k}") for k in range(members)]
-    for bits in (20, 24, 32):
-        total = [0] * (len(delta) + 4)
+    for bits, members, length in ((20, 3, 7), (24, 5, 203), (32, 3, 65)):
+        weights = [1 << (member % 3) for member in range(members)]
+        secrets = [fixed_bytes(f"mask secret {k}") for k in range(members)]
+        open_digest = fixed_bytes(f"masking open {bits}")
+        delta = [(k * 5 % 11) / 11 - 0.45 for k in range(length)]
+        norm = math.sqrt(sum(x * x for x in delta))
+        total = [0] * (length + 3)
         uploads = []
         for me in range(members):
-            weight, train = 10 + me, f32(1.25 + me)
-            evaluated = None if me == 1 else f32(2.5)
+            losses = [f32(1.25 + me), f32(2.5 - me / 8)]
             rounding = fixed_bytes(f"rounding {bits} {me}")
+            shift = fixed_bytes(f"shift {bits} {me}", 4)
             own = fixed_bytes(f"self-mask {bits} {me}")
-            values = [f32(x / (me + 1)) for x in delta]
+            values = [f32(x / norm * clip * 0.99 / (me + 1)) for x in delta]
             lanes = encode(
-                bits, members, clip, max_weight, values, weight, train, evaluated, rounding
+                bits, clip, weights, open_digest, values, weights[me], losses,
+                struct.unpack("<I", shift)[0], me == 1, rounding,
             )
             total = [(a + b) % (1 << bits) for a, b in zip(total, lanes)]
             masked = add_mask(lanes, own, 1, bits)
@@ -238,9 +283,11 @@ def masking():
                     masked = add_mask(masked, seed, 1 if me < peer else -1, bits)
             uploads.append({
                 "delta": [f32_bits(x) for x in values],
-                "weight": weight,
-                "train_loss": f32_bits(train),
-                "eval_loss": None if evaluated is None else f32_bits(evaluated),
+                "weight_class": me % 3,
+                "train_loss": f32_bits(losses[0]),
+                "eval_loss": f32_bits(losses[1]),
+                "loss_shift": shift.hex(),
+                "clipped": me == 1,
                 "rounding_seed": rounding.hex(),
                 "lanes": lanes,
                 "self_mask": own.hex(),
@@ -254,40 +301,43 @@ def masking():
             })
         vectors.append({
             "bits": bits,
-            "members": members,
             "clip": clip,
-            "max_weight": max_weight,
+            "open_digest": open_digest.hex(),
             "transcript": transcript.hex(),
             "uploads": uploads,
             "sum": total,
-            "decoded": decode(bits, members, clip, max_weight, total),
+            "decoded": decode(bits, clip, weights, open_digest, total),
         })
     return vectors
 
 
 def signature():
     digests = {
-        name: fixed_bytes(f"open {name}") for name in ("roster", "adapter", "plan", "layout")
+        name: fixed_bytes(f"open {name}")
+        for name in ("previous", "roster", "adapter", "plan", "layout")
     }
     run = fixed_bytes("run", 16)
     opening = {
         "suite": 1, "round": 3, "attempt": 2, "factors": 1, "clip": 0.5,
-        "max_weight": 100, "bits": 24, "threshold": 4, "minimum": 4,
+        "bits": 24, "threshold": 4, "minimum": 4,
     }
     open_digest = derive(
         "fedlora 1 M0 open",
         number(opening["suite"]) + run + number(opening["round"])
-        + number(opening["attempt"]) + digests["roster"] + digests["adapter"]
+        + number(opening["attempt"]) + digests["previous"] + digests["roster"]
+        + digests["adapter"]
         + digests["plan"] + digests["layout"] + number(opening["factors"])
-        + number(f32_bits(opening["clip"])) + number(opening["max_weight"])
-        + number(opening["bits"]) + number(opening["threshold"]) + number(opening["minimum"]),
+        + number(f32_bits(opening["clip"])) + number(opening["bits"])
+        + number(opening["threshold"]) + number(opening["minimum"]),
     )
-    member = 2
+    member, weight_class, revealed = 2, 9, 2
     sealing = x25519_public(fixed_bytes("sealing secret"))
     mask = x25519_public(fixed_bytes("mask secret 2"))
     commitment = derive("fedlora 1 self-mask seed commitment", fixed_bytes("self-mask"))
     body = derive(
-        "fedlora 1 M1 keys", open_digest + number(member) + sealing + mask + commitment
+        "fedlora 1 M1 keys",
+        open_digest + number(member) + sealing + mask + commitment
+        + number(weight_class) + number(revealed),
     )
     identity = fixed_bytes("identity")
     key = Ed25519PrivateKey.from_private_bytes(identity)
@@ -302,6 +352,8 @@ def signature():
         "sealing": sealing.hex(),
         "masking": mask.hex(),
         "self_mask": commitment.hex(),
+        "weight_class": weight_class,
+        "revealed": revealed,
         "digest": body.hex(),
         "signature": key.sign(body).hex(),
         "transcript": derive("fedlora 1 keys transcript", open_digest + body).hex(),

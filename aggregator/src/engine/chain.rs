@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fedlora_adapter::Adapter;
+use fedlora_adapter::{Adapter, Factors};
 use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName};
-use fedlora_protocol::plan::Roster;
+use fedlora_protocol::plan::{ClipSchedule, FactorSchedule, Roster};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
 
@@ -27,6 +27,8 @@ pub(super) struct AdapterChain {
     /// The digest of the newest result, which the next is chained to.
     head: Digest,
     results: Vec<Unverified<RoundResult>>,
+    factors: FactorSchedule,
+    clips: ClipSchedule,
     /// The number of rounds whose sum each member is in.
     rounds_by_member: BTreeMap<MemberName, u32>,
 }
@@ -45,6 +47,8 @@ impl AdapterChain {
             adapter_bytes: Arc::new(f32_to_le(adapter.values())),
             adapter,
             results: Vec::new(),
+            factors: context.setup.plan.adapter.factors,
+            clips: ClipSchedule::new(&context.setup.plan.aggregation),
             rounds_by_member: BTreeMap::new(),
         }
     }
@@ -53,6 +57,11 @@ impl AdapterChain {
     pub(super) fn extend(&mut self, adapter: Adapter, result: Unverified<RoundResult>) {
         let body = result.claimed();
         self.head = body.digest();
+        self.clips.advance(
+            self.factors.factors_in(body.round),
+            body.survivors.len(),
+            body.clipped,
+        );
         for member in &body.survivors {
             if let Some(entry) = self.roster.get(*member) {
                 *self.rounds_by_member.entry(entry.name.clone()).or_default() += 1;
@@ -75,6 +84,11 @@ impl AdapterChain {
             Some(result) => result.claimed().adapter,
             None => self.adapter.digest(),
         }
+    }
+
+    /// The clip norm of a round that trains `factors` of the newest adapter.
+    pub(super) fn clip(&self, factors: Factors) -> f32 {
+        self.clips.clip(factors)
     }
 
     /// The digest that the next result is chained to.

@@ -79,7 +79,7 @@ impl ClosedRound {
     ) -> Result<Self, Box<Farewell>> {
         let plan = &context.setup.plan;
         let rate = plan.aggregation.server_learning_rate;
-        let applied = publish::apply(chain.adapter(), part, &context.format, &sum, rate);
+        let applied = publish::apply(chain.adapter(), part, open, &participation, &sum, rate);
         let (adapter, mean) = match applied {
             Ok(applied) => applied,
             Err(error) => {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::FixedPoint;
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::{PlanError, RunPlan, SignedPlan};
 use fedlora_protocol::secagg::CohortPolicy;
@@ -55,7 +54,6 @@ pub(super) struct RunContext {
     signed_plan: SignedPlan,
     pub(super) plan_digest: Digest,
     pub(super) policy: CohortPolicy,
-    pub(super) format: FixedPoint,
     pub(super) links: Links,
     pub(super) inbox: mpsc::Receiver<ToEngine>,
 }
@@ -73,7 +71,6 @@ impl RunContext {
             signed_plan: SignedPlan::sign(setup.run, setup.plan.clone(), &setup.operator.identity),
             plan_digest: setup.plan.digest(),
             policy: setup.plan.policy()?,
-            format: setup.plan.fixed_point()?,
             links: Links::default(),
             inbox,
             setup,

@@ -103,6 +103,7 @@ impl CurrentRound {
             open,
             Arc::clone(&chain.roster),
             context.policy,
+            plan.aggregation.highest_class(),
             plan.timeouts.clone(),
         ));
         info!(run = %context.setup.run, %round, %attempt, "the round opens");
@@ -329,6 +330,8 @@ impl CurrentRound {
             survivors: completed.survivors,
             dropped: completed.dropped,
             transcript: completed.transcript,
+            cohort: completed.cohort,
+            parts: completed.parts,
         };
         let open = self.coordinator.setup().open();
         ClosedRound::publish(
@@ -363,18 +366,19 @@ fn opening(
     attempt: Attempt,
 ) -> Open {
     let plan = &context.setup.plan;
+    let factors = plan.adapter.factors.factors_in(round);
     Open {
         suite: SUITE,
         run: context.setup.run,
         round,
         attempt,
+        previous: chain.head(),
         roster: chain.roster.digest(),
         adapter: chain.adapter().digest(),
         plan: context.plan_digest,
         layout: part.digest(),
-        factors: plan.adapter.factors.factors_in(round),
-        clip: plan.aggregation.clip,
-        max_weight: plan.aggregation.max_weight,
+        factors,
+        clip: chain.clip(factors),
         bits: plan.aggregation.bits,
         threshold: context.policy.threshold() as u16,
         minimum: context.policy.minimum() as u16,

@@ -138,7 +138,9 @@ fn member_exit(error: &MemberError) -> Exit {
         | MemberError::NotOnRoster
         | MemberError::Refusal(_)
         | MemberError::OtherAdapter { .. } => Exit::Integrity,
-        MemberError::Plan(_) | MemberError::Floor(_) => Exit::Configuration,
+        MemberError::Plan(_) | MemberError::Floor(_) | MemberError::WeightClass { .. } => {
+            Exit::Configuration
+        },
         MemberError::Refused { .. } => Exit::Identity,
         MemberError::Failed { .. } | MemberError::NoResult => Exit::Quorum,
         MemberError::Adapter(_) => Exit::Data,

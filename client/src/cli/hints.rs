@@ -54,6 +54,10 @@ fn member(remedy: &Remedy) -> String {
             "ask the other members who joined, left or changed keys, then add \
              --accept-roster {roster}"
         ),
+        Remedy::AgreeToClass { class } => format!(
+            "add the line 'weight_class = {class}' to fedlora.toml, above [floors], or ask the \
+             operator for a plan with equal weights"
+        ),
         Remedy::OtherDirectory { path } => {
             format!("use another --dir, or remove {}", path.display())
         }

@@ -68,6 +68,7 @@ impl Participant {
                 name: membership.config.name,
                 aggregator: membership.config.aggregator,
                 floors: membership.config.floors,
+                agreed_class: membership.config.weight_class,
                 identity: Arc::new(membership.identity),
                 work,
                 ledger,

@@ -28,6 +28,9 @@ impl ParticipantError {
             Self::Member(MemberError::Pin(PinError::Changed { got, .. })) => {
                 Some(Remedy::AcceptRoster { roster: *got })
             }
+            Self::Member(MemberError::WeightClass { own }) => {
+                Some(Remedy::AgreeToClass { class: *own })
+            }
             _ => None,
         }
     }

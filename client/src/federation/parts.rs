@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
+use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::Floors;
 use fedlora_protocol::round::member::{MemberSettings, RosterPin};
@@ -17,6 +18,7 @@ pub(super) struct Parts {
     pub(super) name: MemberName,
     pub(super) aggregator: IdentityPublic,
     pub(super) floors: Floors,
+    pub(super) agreed_class: Option<WeightClass>,
     pub(super) identity: Arc<IdentityKey>,
     pub(super) work: Arc<dyn RoundWork>,
     pub(super) ledger: Box<dyn RoundLedger + Send>,
@@ -34,6 +36,8 @@ impl Parts {
             identity: Arc::clone(&self.identity),
             aggregator: self.aggregator,
             floors: self.floors.clone(),
+            agreed_class: self.agreed_class,
+            data_class: self.work.weight_class(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::fixed::RoundEncoding;
 use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
 use fedlora_protocol::plan::{Roster, RunPlan};
 use fedlora_protocol::round::member::{
@@ -124,7 +125,11 @@ impl Shell {
                 Effect::Send(message) => link.send(&message).await?,
                 Effect::Prepare { run, plan } => queue.extend(self.prepare(run, *plan)?),
                 Effect::Train(task) => self.train(*task),
-                Effect::Encode { round, attempt } => queue.extend(self.encode(round, attempt)),
+                Effect::Encode {
+                    round,
+                    attempt,
+                    encoding,
+                } => queue.extend(self.encode(round, attempt, &encoding)),
                 Effect::Upload(upload) => self.upload(link.carrier(), upload),
                 Effect::Fetch { adapter, values } => {
                     queue.extend(self.fetch(link.carrier(), adapter, values).await?);
@@ -226,13 +231,18 @@ impl Shell {
         }
     }
 
-    fn encode(&mut self, round: RoundNumber, attempt: Attempt) -> Vec<Effect> {
+    fn encode(
+        &mut self,
+        round: RoundNumber,
+        attempt: Attempt,
+        encoding: &RoundEncoding,
+    ) -> Vec<Effect> {
         let Some(update) = self.training.as_ref().and_then(|one| one.update.as_ref()) else {
             return Vec::new();
         };
         let begun = Instant::now();
         let work = &self.parts.work;
-        let encoded = work.encode(round, attempt, update, &mut os_rng());
+        let encoded = work.encode(round, attempt, update, encoding, &mut os_rng());
         let effects = self.member.encoded(round, attempt, encoded);
         if let Some(clock) = &mut self.clock {
             clock.add(Stage::Mask, begun.elapsed());

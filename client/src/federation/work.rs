@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fedlora_adapter::Adapter;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::{EncodedUpdate, FixedError};
+use fedlora_protocol::fixed::{EncodedUpdate, FixedError, RoundEncoding, WeightClass};
 use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::member::RoundTask;
@@ -41,7 +41,10 @@ pub trait RoundWork: fmt::Debug + Send + Sync {
     /// How many of this member's examples the plan cuts.
     fn cut(&self, plan: &RunPlan) -> usize;
 
-    /// Evaluates, trains, and clips the delta.
+    /// The weight class of this member's number of training examples.
+    fn weight_class(&self) -> WeightClass;
+
+    /// Evaluates and trains.
     ///
     /// # Errors
     /// [`UpdateError::Stopped`] where `keep_going` said so; otherwise what made it impossible.
@@ -61,6 +64,7 @@ pub trait RoundWork: fmt::Debug + Send + Sync {
         round: RoundNumber,
         attempt: Attempt,
         update: &LocalUpdate,
+        encoding: &RoundEncoding,
         rng: &mut dyn CryptoRng,
     ) -> Result<EncodedUpdate, FixedError>;
 }
@@ -82,6 +86,10 @@ impl RoundWork for LocalWork {
         Self::cut(self, plan)
     }
 
+    fn weight_class(&self) -> WeightClass {
+        Self::weight_class(self)
+    }
+
     fn update(
         &self,
         plan: &RunPlan,
@@ -96,9 +104,10 @@ impl RoundWork for LocalWork {
         _: RoundNumber,
         _: Attempt,
         update: &LocalUpdate,
+        encoding: &RoundEncoding,
         mut rng: &mut dyn CryptoRng,
     ) -> Result<EncodedUpdate, FixedError> {
-        update.encode(&mut rng)
+        update.encode(encoding, &mut rng)
     }
 }
 

@@ -188,7 +188,7 @@ proptest! {
         if let Ok(plan) = RunPlan::from_toml(&String::from_utf8_lossy(&bytes)) {
             let text = toml::to_string(&plan).unwrap();
             prop_assert_eq!(RunPlan::from_toml(&text).unwrap().digest(), plan.digest());
-            prop_assert!(plan.policy().is_ok() && plan.fixed_point().is_ok());
+            prop_assert!(plan.policy().is_ok() && plan.clone().checked().is_ok());
         }
     }
 

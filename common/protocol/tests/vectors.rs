@@ -11,7 +11,9 @@ use fedlora_protocol::crypto::prg::Prg;
 use fedlora_protocol::crypto::seal::OneTimeKey;
 use fedlora_protocol::crypto::shamir::{self, Coordinate, Share};
 use fedlora_protocol::crypto::sign::IdentityKey;
-use fedlora_protocol::fixed::{Contribution, FixedPoint, LaneBits, RingSum};
+use fedlora_protocol::fixed::{
+    CohortWeight, Contribution, FixedPoint, LaneBits, LossShift, RingSum, SumParts, WeightClass,
+};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::secagg::{Committed, Masker, Revealed, RunningSum, Unmasking, pack};
 use fedlora_protocol::wire::Signable;
@@ -133,9 +135,8 @@ fn pair_seeds() {
 #[derive(Deserialize)]
 struct Masking {
     bits: u8,
-    members: usize,
     clip: f32,
-    max_weight: u32,
+    open_digest: Hex,
     transcript: Hex,
     uploads: Vec<Upload>,
     sum: Vec<u32>,
@@ -145,9 +146,11 @@ struct Masking {
 #[derive(Deserialize)]
 struct Upload {
     delta: Vec<u32>,
-    weight: u32,
+    weight_class: u8,
     train_loss: u32,
-    eval_loss: Option<u32>,
+    eval_loss: u32,
+    loss_shift: Hex,
+    clipped: bool,
     rounding_seed: Hex,
     lanes: Vec<u32>,
     self_mask: Hex,
@@ -161,9 +164,15 @@ struct Upload {
 #[derive(Debug, PartialEq, Deserialize)]
 struct Decoded {
     delta: Vec<u32>,
-    weight: u64,
     train_loss: Option<u32>,
     eval_loss: Option<u32>,
+    clipped: Option<u16>,
+}
+
+impl Upload {
+    fn weight(&self) -> WeightClass {
+        WeightClass::try_from(self.weight_class).unwrap()
+    }
 }
 
 impl Masking {
@@ -172,7 +181,12 @@ impl Masking {
     }
 
     fn format(&self) -> FixedPoint {
-        FixedPoint::new(self.bits(), self.members, self.clip, self.max_weight).unwrap()
+        let open = self.open_digest.digest();
+        FixedPoint::new(self.bits(), self.clip, self.cohort(), &open).unwrap()
+    }
+
+    fn cohort(&self) -> CohortWeight {
+        CohortWeight::of(self.uploads.iter().map(Upload::weight))
     }
 
     /// The sum without the masks, of all uploads but those of `dropped`.
@@ -212,15 +226,17 @@ fn encoding_masking_and_packing() {
     for vector in &all {
         for (place, upload) in vector.uploads.iter().enumerate() {
             let delta: Vec<f32> = upload.delta.iter().copied().map(f32::from_bits).collect();
+            let shift = LossShift::random(&mut Given(upload.loss_shift.0.clone()));
+            let steps = |bits| shift.steps(f32::from_bits(bits).into()).unwrap();
             let contribution = Contribution {
-                weight: upload.weight,
-                train_loss: f32::from_bits(upload.train_loss),
-                eval_loss: upload.eval_loss.map(f32::from_bits),
+                train_loss: steps(upload.train_loss),
+                eval_loss: steps(upload.eval_loss),
+                clipped: upload.clipped,
             };
             let mut rounding = Given(upload.rounding_seed.0.clone());
             let encoded = vector
                 .format()
-                .encode(&delta, contribution, &mut rounding)
+                .encode(&delta, upload.weight(), contribution, &mut rounding)
                 .unwrap();
             assert_eq!(encoded.lanes(), upload.lanes);
 
@@ -259,12 +275,17 @@ fn unmasking_and_decoding() {
     for vector in vectors::<Vec<Masking>>("masking") {
         let unmasked = vector.unmasked(&[]);
         assert_eq!(unmasked, RingSum(vector.sum.clone()));
-        let mean = vector.format().decode(&unmasked).unwrap();
+        let cohort = vector.cohort();
+        let parts = SumParts {
+            survivors: cohort.members,
+            weight: cohort.total,
+        };
+        let mean = vector.format().decode(&unmasked, parts).unwrap();
         let decoded = Decoded {
             delta: mean.delta.iter().map(|value| value.to_bits()).collect(),
-            weight: mean.weight,
             train_loss: mean.train_loss.map(f32::to_bits),
             eval_loss: mean.eval_loss.map(f32::to_bits),
+            clipped: mean.clipped,
         };
         assert_eq!(decoded, vector.decoded);
     }
@@ -291,6 +312,7 @@ struct M1Signature {
     identity: Hex,
     identity_public: Hex,
     run: Hex,
+    previous: Hex,
     roster: Hex,
     adapter: Hex,
     plan: Hex,
@@ -300,7 +322,6 @@ struct M1Signature {
     attempt: u32,
     factors: u8,
     clip: f32,
-    max_weight: u32,
     bits: u8,
     threshold: u16,
     minimum: u16,
@@ -309,6 +330,8 @@ struct M1Signature {
     sealing: Hex,
     masking: Hex,
     self_mask: Hex,
+    weight_class: u8,
+    revealed: u32,
     digest: Hex,
     signature: Hex,
     transcript: Hex,
@@ -323,13 +346,13 @@ fn the_signature_of_m1() {
         run: RunId(vector.run.array()),
         round: RoundNumber(vector.round),
         attempt: Attempt(vector.attempt),
+        previous: vector.previous.digest(),
         roster: vector.roster.digest(),
         adapter: vector.adapter.digest(),
         plan: vector.plan.digest(),
         layout: vector.layout.digest(),
         factors: Factors::A,
         clip: vector.clip,
-        max_weight: vector.max_weight,
         bits: LaneBits::try_from(vector.bits).unwrap(),
         threshold: vector.threshold,
         minimum: vector.minimum,
@@ -341,6 +364,8 @@ fn the_signature_of_m1() {
         sealing: vector.sealing.public(),
         masking: vector.masking.public(),
         self_mask: vector.self_mask.digest(),
+        weight: WeightClass::try_from(vector.weight_class).unwrap(),
+        revealed: RoundNumber(vector.revealed),
     };
     assert_eq!(keys.signed_digest(&context), vector.digest.digest());
     assert_eq!(keys_digest(&context, [&keys]), vector.transcript.digest());

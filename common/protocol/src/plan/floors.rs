@@ -20,8 +20,12 @@ pub struct Floors {
     pub steps: u32,
     /// The largest adapter rank.
     pub rank: usize,
-    /// The largest L2 norm to which the plan may clip a delta.
+    /// The largest clip norm of a delta that a run may come to. It bounds what one round's result
+    /// can change, whoever made it up.
     pub clip: f32,
+    /// The fewest examples that this member trains on in a round: an update of one example is that
+    /// example.
+    pub examples: u64,
 }
 
 impl Default for Floors {
@@ -32,7 +36,8 @@ impl Default for Floors {
             rounds: 1000,
             steps: 1_000_000,
             rank: 256,
-            clip: 1000.0,
+            clip: 100.0,
+            examples: 16,
         }
     }
 }
@@ -47,6 +52,11 @@ impl Floors {
         let at_least = [
             ("members", plan.members as f64, self.members as f64),
             ("contributors", minimum as f64, self.contributors as f64),
+            (
+                "examples",
+                plan.examples_a_round() as f64,
+                self.examples as f64,
+            ),
         ];
         let at_most = [
             ("rounds", f64::from(plan.rounds), f64::from(self.rounds)),
@@ -58,7 +68,7 @@ impl Floors {
             ("rank", plan.adapter.lora.rank() as f64, self.rank as f64),
             (
                 "clip",
-                f64::from(plan.aggregation.clip),
+                f64::from(plan.aggregation.max_clip()),
                 f64::from(self.clip),
             ),
         ];
@@ -150,7 +160,14 @@ mod tests {
             (
                 "clip",
                 Floors {
-                    clip: 9.0,
+                    clip: 79.0,
+                    ..base.clone()
+                },
+            ),
+            (
+                "examples",
+                Floors {
+                    examples: 401,
                     ..base.clone()
                 },
             ),

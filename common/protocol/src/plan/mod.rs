@@ -1,15 +1,17 @@
 //! What a run is: the plan that the operator writes and signs, the roster of its members,
 //! and the floors that each member sets for itself.
 
+mod clip;
 mod factors;
 mod floors;
 mod roster;
 mod run_plan;
 
+pub use clip::ClipSchedule;
 pub use factors::FactorSchedule;
 pub use floors::{FloorBreach, Floors};
 pub use roster::{Roster, RosterEntry, RosterError};
 pub use run_plan::{
     AdapterPlan, AggregationPlan, BasePlan, LearningRateSchedule, PlanError, RunPlan, SignedPlan,
-    Timeouts, TrainingPlan,
+    Timeouts, TrainingPlan, Weighting,
 };

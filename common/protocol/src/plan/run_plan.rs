@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::FactorSchedule;
+use super::clip::MAX_GROWTH;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
-use crate::fixed::{FixedError, FixedPoint, LaneBits};
+use crate::fixed::{
+    CohortWeight, FixedError, FixedPoint, LaneBits, MAX_RELATIVE_ERROR, WeightClass, expected_error,
+};
 use crate::ids::RunId;
 use crate::secagg::{CohortPolicy, PolicyError};
 use fedlora_adapter::LoraConfig;
@@ -124,11 +127,21 @@ impl Default for TrainingPlan {
 pub struct AggregationPlan {
     /// Bits of each lane: 20, 24 or 32.
     pub bits: LaneBits,
-    /// The largest L2 norm of a member's delta; larger ones are scaled down to it.
+    /// The greatest L2 norm of a member's delta in the first round; larger ones are scaled down.
     pub clip: f32,
-    /// The largest weight (examples) of one member; larger ones count as this.
-    pub max_weight: u32,
-    /// The fewest contributors in a sum; by default the lowest that the roster's size allows.
+    /// Whether the clip follows the members' norms from round to round. Rounds with fewer than
+    /// five survivors do not tell their norms and leave it as it is.
+    pub adaptive_clip: bool,
+    /// The share of members whose norm the clip aims not to exceed, above 0 and below 1.
+    pub clip_quantile: f64,
+    /// The greatest value that the clip may grow to; without it eight times `clip`.
+    pub max_clip: Option<f32>,
+    /// How much each member's delta counts for in the mean.
+    pub weights: Weighting,
+    /// The highest weight class of a member, 0 to 20; larger ones count as this. Only where
+    /// `weights` is `classes`.
+    pub max_class: WeightClass,
+    /// The fewest contributors in a sum; without it the lowest that the roster's size allows.
     pub minimum: Option<usize>,
     /// What the mean delta is multiplied by before it is added.
     pub server_learning_rate: f32,
@@ -139,9 +152,43 @@ impl Default for AggregationPlan {
         Self {
             bits: LaneBits::B24,
             clip: 10.0,
-            max_weight: 4096,
+            adaptive_clip: true,
+            clip_quantile: 0.9,
+            max_clip: None,
+            weights: Weighting::Equal,
+            max_class: DEFAULT_MAX_CLASS.try_into().expect("a class"),
             minimum: None,
             server_learning_rate: 1.0,
+        }
+    }
+}
+
+/// The class of 4,096 to 8,191 examples.
+const DEFAULT_MAX_CLASS: u8 = 12;
+
+/// How much each member's delta counts for. Weights are public: an exact number of examples would
+/// be told by two sums whose survivors differ in one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weighting {
+    /// All members weigh the same.
+    #[default]
+    Equal,
+    /// A member weighs 2^k, with the class k that it has agreed to.
+    Classes,
+}
+
+impl AggregationPlan {
+    /// The greatest clip norm of any round.
+    pub fn max_clip(&self) -> f32 {
+        self.max_clip.unwrap_or(self.clip * MAX_GROWTH)
+    }
+
+    /// The class that a member may have.
+    pub fn highest_class(&self) -> WeightClass {
+        match self.weights {
+            Weighting::Equal => WeightClass::ONE,
+            Weighting::Classes => self.max_class,
         }
     }
 }
@@ -251,7 +298,7 @@ impl RunPlan {
             });
         }
         self.policy()?;
-        self.fixed_point()?;
+        self.check_encoding()?;
         Ok(self)
     }
 
@@ -267,19 +314,48 @@ impl RunPlan {
         policy.map_err(PlanError::Policy)
     }
 
-    /// The fixed-point format in which members encode their updates.
-    ///
-    /// # Errors
-    /// [`PlanError::Fixed`] for parameters under which a sum could overflow.
-    pub fn fixed_point(&self) -> Result<FixedPoint, PlanError> {
-        let aggregation = &self.aggregation;
-        FixedPoint::new(
-            aggregation.bits,
-            self.members,
-            aggregation.clip,
-            aggregation.max_weight,
-        )
-        .map_err(PlanError::Fixed)
+    fn check_encoding(&self) -> Result<(), PlanError> {
+        let AggregationPlan {
+            bits,
+            clip,
+            clip_quantile,
+            ..
+        } = self.aggregation;
+        let all = std::iter::repeat_n(self.aggregation.highest_class(), self.members);
+        let open = Digest::of("fedlora 1 run plan", b"");
+        FixedPoint::new(bits, clip, CohortWeight::of(all), &open).map_err(PlanError::Fixed)?;
+        let max_clip = self.aggregation.max_clip();
+        if !max_clip.is_finite() || max_clip < clip {
+            return Err(PlanError::Range {
+                key: "aggregation.max_clip",
+                got: max_clip.to_string(),
+                expected: "a finite number, at least aggregation.clip",
+            });
+        }
+        if !(clip_quantile > 0.0 && clip_quantile < 1.0) {
+            return Err(PlanError::Range {
+                key: "aggregation.clip_quantile",
+                got: clip_quantile.to_string(),
+                expected: "a number above 0 and below 1",
+            });
+        }
+        let error = expected_error(bits, self.members);
+        if error > MAX_RELATIVE_ERROR {
+            return Err(PlanError::Precision {
+                bits: bits.bits(),
+                members: self.members,
+                percent: error * 100.0,
+            });
+        }
+        Ok(())
+    }
+
+    /// Examples that a member trains on in a round.
+    pub fn examples_a_round(&self) -> u64 {
+        let training = &self.training;
+        u64::from(training.steps)
+            * u64::from(training.batch_size)
+            * u64::from(training.accumulation)
     }
 
     /// The digest of all fields, which every M0 repeats.
@@ -353,7 +429,20 @@ pub enum PlanError {
     /// A sum that could overflow.
     #[error("aggregation: {0}")]
     Fixed(FixedError),
-    /// A signature that is not of the aggregator that this member joined.
+    /// A mean that would be rounded too coarsely.
+    #[error(
+        "aggregation.bits = {bits}: with {members} members the mean of small updates would be off \
+         by {percent:.1} %, and 1 % is allowed; use more bits"
+    )]
+    Precision {
+        /// Bits a lane.
+        bits: u32,
+        /// Members of the run.
+        members: usize,
+        /// The expected relative error in percent.
+        percent: f64,
+    },
+    /// Not signed by the aggregator this member joined.
     #[error("the plan is not signed by the aggregator that this member joined: {0}")]
     Signature(BadSignature),
 }
@@ -407,8 +496,18 @@ mod tests {
             ("[adapter]", "[aggregation]\nbits = 16\n[adapter]", "bits"),
             (
                 "[adapter]",
-                "[aggregation]\nmax_weight = 9000000\n[adapter]",
-                "largest weight",
+                "[aggregation]\nmax_class = 21\n[adapter]",
+                "weight class 21",
+            ),
+            (
+                "[adapter]",
+                "[aggregation]\nmax_clip = 1.0\n[adapter]",
+                "aggregation.max_clip",
+            ),
+            (
+                "[adapter]",
+                "[aggregation]\nclip_quantile = 1.0\n[adapter]",
+                "aggregation.clip_quantile",
             ),
             ("[adapter]", "[aggregation]\nclip = -1.0\n[adapter]", "clip"),
         ];

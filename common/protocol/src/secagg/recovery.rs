@@ -127,7 +127,7 @@ pub enum RecoveryError {
 mod tests {
     use super::*;
     use crate::crypto::os_rng;
-    use crate::fixed::{Contribution, FixedPoint};
+    use crate::fixed::{CohortWeight, Contribution, FixedPoint, LossShift, WeightClass};
     use crate::secagg::{MaskedUpdate, Masker, RunningSum};
 
     /// A whole aggregation among `members`, of which `dropped` never upload.
@@ -150,7 +150,11 @@ mod tests {
         let secrets: Vec<_> = (0..members)
             .map(|_| (AgreementSecret::random(&mut rng), Seed::random(&mut rng)))
             .collect();
-        let format = FixedPoint::new(bits, members as usize, 1.0, 100).unwrap();
+        let all = CohortWeight {
+            members: members.into(),
+            total: members.into(),
+        };
+        let format = FixedPoint::new(bits, 1.0, all, &transcript).unwrap();
         let mut made = Cohort {
             committed: BTreeMap::new(),
             survivors: BTreeSet::new(),
@@ -190,15 +194,17 @@ mod tests {
             }
             made.survivors.insert(me);
             let delta: Vec<f32> = (0..LANES)
-                .map(|k| ((k * 7 + place * 13) % 19) as f32 / 19.0 - 0.5)
+                .map(|k| ((k * 7 + place * 13) % 19) as f32 / 100.0 - 0.1)
                 .collect();
+            let shift = LossShift::random(&mut rng);
             let update = format
                 .encode(
                     &delta,
+                    WeightClass::ONE,
                     Contribution {
-                        weight: 10 + place as u32,
-                        train_loss: 1.0,
-                        eval_loss: None,
+                        train_loss: shift.steps(1.0).unwrap(),
+                        eval_loss: shift.steps(2.0).unwrap(),
+                        clipped: false,
                     },
                     &mut rng,
                 )

@@ -8,7 +8,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::keys::AgreementPublic;
 use crate::crypto::sign::Signature;
-use crate::fixed::LaneBits;
+use crate::fixed::{LaneBits, WeightClass};
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use crate::plan::{Roster, SignedPlan};
 use fedlora_adapter::{Factors, Layout};
@@ -31,6 +31,8 @@ pub struct Open {
     pub round: RoundNumber,
     /// The attempt's number within the round, from 1.
     pub attempt: Attempt,
+    /// The digest of the previous round's result; of the run's start for the first round.
+    pub previous: Digest,
     /// The digest of the roster.
     pub roster: Digest,
     /// The digest of the global adapter that training starts from.
@@ -43,9 +45,7 @@ pub struct Open {
     pub factors: Factors,
     /// The largest L2 norm of a delta; members scale theirs down to it.
     pub clip: f32,
-    /// The largest weight (examples) of one member.
-    pub max_weight: u32,
-    /// Bits of each lane of the masked vector.
+    /// Bits a lane.
     pub bits: LaneBits,
     /// How many shares recover a secret, and how many signatures confirm a survivor list.
     pub threshold: u16,
@@ -66,13 +66,13 @@ impl Open {
             .raw(&self.run.0)
             .number(self.round.0.into())
             .number(self.attempt.0.into())
+            .digest(&self.previous)
             .digest(&self.roster)
             .digest(&self.adapter)
             .digest(&self.plan)
             .digest(&self.layout)
             .number(factors)
             .number(self.clip.to_bits().into())
-            .number(self.max_weight.into())
             .number(self.bits.bits().into())
             .number(self.threshold.into())
             .number(self.minimum.into())
@@ -91,6 +91,10 @@ pub struct Keys {
     pub masking: AgreementPublic,
     /// The commitment to the self-mask seed.
     pub self_mask: Digest,
+    /// How much the member weighs in the mean.
+    pub weight: WeightClass,
+    /// The newest round of this run for which the member revealed shares; 0 for none.
+    pub revealed: RoundNumber,
 }
 
 impl Signable for Keys {
@@ -101,6 +105,8 @@ impl Signable for Keys {
             .raw(&self.sealing.0)
             .raw(&self.masking.0)
             .digest(&self.self_mask)
+            .number(self.weight.class().into())
+            .number(self.revealed.0.into())
             .finish()
     }
 }
@@ -224,11 +230,13 @@ pub struct RoundResult {
     pub survivors: Vec<MemberIndex>,
     /// All other members of the roster, ascending.
     pub dropped: Vec<MemberIndex>,
-    /// Weighted mean training loss, from the masked sum.
+    /// Mean training loss over the survivors in nats a token, from the masked sum; none where
+    /// they are fewer than five.
     pub train_loss: Option<f32>,
-    /// Weighted mean loss of the round's starting adapter on the members' held-out data,
-    /// from the masked sum.
+    /// Mean loss of the round's starting adapter on the survivors' own records, likewise.
     pub eval_loss: Option<f32>,
+    /// How many survivors' deltas exceeded the clip, likewise.
+    pub clipped: Option<u16>,
 }
 
 impl RoundResult {
@@ -252,6 +260,7 @@ impl RoundResult {
             .bytes(&members(&self.dropped))
             .number(loss(self.train_loss))
             .number(loss(self.eval_loss))
+            .number(self.clipped.map_or(u64::MAX, u64::from))
             .finish()
     }
 

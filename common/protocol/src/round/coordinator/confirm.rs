@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::crypto::sign::Signature;
 use crate::ids::MemberIndex;
-use crate::secagg::Committed;
 use crate::wire::Unverified;
 use crate::wire::messages::{Confirmation, PhaseName, RoundFailure, Survivors, ToMember};
 use fedlora_common::digest::Digest;
 
+use super::cohort::CohortMasks;
 use super::event::{CoordinatorEffect, EventKind};
 use super::reject::Reject;
 use super::reveal::CollectReveals;
@@ -18,23 +18,16 @@ use super::transition::{Transition, View, missing};
 /// The signatures taken so far.
 #[derive(Debug)]
 pub(super) struct CollectConfirmations {
-    committed: BTreeMap<MemberIndex, Committed>,
-    transcript: Digest,
+    masks: CohortMasks,
     list: Survivors,
     digest: Digest,
     taken: BTreeMap<MemberIndex, Unverified<Confirmation>>,
 }
 
 impl CollectConfirmations {
-    pub(super) fn new(
-        setup: &RoundSetup,
-        committed: BTreeMap<MemberIndex, Committed>,
-        transcript: Digest,
-        list: Survivors,
-    ) -> Self {
+    pub(super) fn new(setup: &RoundSetup, masks: CohortMasks, list: Survivors) -> Self {
         Self {
-            committed,
-            transcript,
+            masks,
             digest: list.digest(&setup.digest),
             list,
             taken: BTreeMap::new(),
@@ -83,8 +76,7 @@ impl CollectConfirmations {
         if self.taken.len() >= needed {
             // Enough to reveal: who has not signed yet may still reveal.
             let next = CollectReveals::new(
-                self.committed,
-                self.transcript,
+                self.masks,
                 self.list,
                 self.digest,
                 self.taken.into_values().collect(),

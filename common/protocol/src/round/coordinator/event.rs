@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fixed::{CohortWeight, SumParts};
 use crate::ids::MemberIndex;
 use crate::secagg::Unmasking;
 use crate::wire::Unverified;
@@ -100,4 +101,8 @@ pub struct Completed {
     pub dropped: Vec<MemberIndex>,
     /// The digest of keys and survivor list.
     pub transcript: Digest,
+    /// Those whose keys are in the round, for whom its fixed-point format is made.
+    pub cohort: CohortWeight,
+    /// How many and how heavy the survivors are.
+    pub parts: SumParts,
 }

@@ -39,6 +39,18 @@ impl CollectKeys {
             .verify(&entry.identity, &setup.digest)
             .map_err(|_| Reject::Signature { member: from })?;
         let own = *verified.body();
+        if own.weight > setup.highest_class {
+            return Err(Reject::Weight {
+                member: from,
+                got: own.weight.class(),
+            });
+        }
+        if own.revealed >= setup.open.round {
+            return Err(Reject::RevealedBefore {
+                member: from,
+                revealed: own.revealed,
+            });
+        }
         // Every member refuses a round with such a key in it: it must not get that far.
         if !own.sealing.is_sound() || !own.masking.is_sound() {
             return Err(Reject::WeakKey { member: from });

@@ -11,6 +11,7 @@
 //! | `confirm` | signatures on it | the signatures to all survivors |
 //! | `reveal` | M5 | the masks to remove |
 
+mod cohort;
 mod confirm;
 mod event;
 mod keys;

@@ -48,6 +48,23 @@ pub enum Reject {
         /// The member whose signature it should be.
         member: MemberIndex,
     },
+    /// A weight class above the plan's highest: no member would take part with it.
+    #[error("member {member} has weight class {got}, above the plan's highest")]
+    Weight {
+        /// The member's place in the roster.
+        member: MemberIndex,
+        /// Its class.
+        got: u8,
+    },
+    /// A member that revealed shares for this round before, by what it says: no member would take
+    /// part with it.
+    #[error("member {member} says that it revealed shares for round {revealed} before")]
+    RevealedBefore {
+        /// The member's place in the roster.
+        member: MemberIndex,
+        /// The newest round that it revealed shares for.
+        revealed: RoundNumber,
+    },
     /// Keys that another member of the round has.
     #[error("member {member} sent a key that another member sent too")]
     RepeatedKey {

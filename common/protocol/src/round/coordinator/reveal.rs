@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::shamir::{Coordinate, Share};
 use crate::ids::MemberIndex;
-use crate::secagg::{Committed, Revealed, Unmasking};
+use crate::secagg::{Revealed, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
     Confirmation, PhaseName, RevealedShare, RoundFailure, RoundResult, Survivors, ToMember,
 };
 use fedlora_common::digest::Digest;
 
+use super::cohort::CohortMasks;
 use super::event::{Completed, CoordinatorEffect, EventKind};
 use super::reject::Reject;
 use super::transition::{Transition, View, dropped_from, missing};
@@ -18,8 +19,7 @@ use super::transition::{Transition, View, dropped_from, missing};
 /// The shares taken so far.
 #[derive(Debug)]
 pub(super) struct CollectReveals {
-    committed: BTreeMap<MemberIndex, Committed>,
-    transcript: Digest,
+    masks: CohortMasks,
     list: Survivors,
     digest: Digest,
     confirmations: Vec<Unverified<Confirmation>>,
@@ -28,15 +28,13 @@ pub(super) struct CollectReveals {
 
 impl CollectReveals {
     pub(super) fn new(
-        committed: BTreeMap<MemberIndex, Committed>,
-        transcript: Digest,
+        masks: CohortMasks,
         list: Survivors,
         digest: Digest,
         confirmations: Vec<Unverified<Confirmation>>,
     ) -> Self {
         Self {
-            committed,
-            transcript,
+            masks,
             list,
             digest,
             confirmations,
@@ -67,7 +65,7 @@ impl CollectReveals {
         }
         let unasked = shares.iter().find(|(owner, share)| {
             let survives = self.list.0.contains_key(owner);
-            !self.committed.contains_key(owner)
+            !self.masks.committed.contains_key(owner)
                 || survives != matches!(share, RevealedShare::SelfMask(_))
         });
         match unasked {
@@ -88,7 +86,9 @@ impl CollectReveals {
                 unmasking,
                 survivors: self.survivors().collect(),
                 dropped: dropped_from(view.setup, &self.list),
-                transcript: RoundResult::transcript_of(&self.transcript, &self.digest),
+                transcript: RoundResult::transcript_of(&self.masks.transcript, &self.digest),
+                cohort: self.masks.cohort(),
+                parts: self.masks.parts(&self.list),
             })));
         }
         if !view.closes(&self.awaited()) {
@@ -142,11 +142,11 @@ impl CollectReveals {
         }
         let survivors: BTreeSet<_> = self.survivors().collect();
         Unmasking::recover(
-            &self.committed,
+            &self.masks.committed,
             &survivors,
             &revealed,
             threshold,
-            &self.transcript,
+            &self.masks.transcript,
         )
         .ok()
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fixed::WeightClass;
 use crate::plan::{Roster, Timeouts};
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, PhaseName};
@@ -16,17 +17,26 @@ pub struct RoundSetup {
     pub(super) digest: Digest,
     pub(super) roster: Arc<Roster>,
     pub(super) policy: CohortPolicy,
+    pub(super) highest_class: WeightClass,
     timeouts: Timeouts,
 }
 
 impl RoundSetup {
-    /// The setup of one attempt. `open` holds the threshold and minimum of `policy`.
-    pub fn new(open: Open, roster: Arc<Roster>, policy: CohortPolicy, timeouts: Timeouts) -> Self {
+    /// Puts a round together. `open` holds the threshold and minimum of `policy`; no member may
+    /// weigh more than `highest_class`.
+    pub fn new(
+        open: Open,
+        roster: Arc<Roster>,
+        policy: CohortPolicy,
+        highest_class: WeightClass,
+        timeouts: Timeouts,
+    ) -> Self {
         Self {
             digest: open.digest(),
             open,
             roster,
             policy,
+            highest_class,
             timeouts,
         }
     }

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::fixed::WeightClass;
 use crate::ids::MemberIndex;
 use crate::secagg::Committed;
 use crate::wire::Unverified;
 use crate::wire::messages::{Keys, PhaseName, SealedShares, Survivors, ToMember, UpdateClaim};
 use fedlora_common::digest::Digest;
 
+use super::cohort::CohortMasks;
 use super::confirm::CollectConfirmations;
 use super::event::{CoordinatorEffect, EventKind};
 use super::reject::Reject;
@@ -21,6 +23,8 @@ pub(super) struct CollectUpdates {
     /// Every member that shared its secrets: those whose masks are in play (U2).
     committed: BTreeMap<MemberIndex, Committed>,
     shares: BTreeMap<MemberIndex, BTreeMap<MemberIndex, SealedShares>>,
+    /// Of every member that sent keys (U1).
+    weights: BTreeMap<MemberIndex, WeightClass>,
     transcript: Digest,
     taken: Survivors,
 }
@@ -31,6 +35,10 @@ impl CollectUpdates {
         transcript: Digest,
         shares: BTreeMap<MemberIndex, BTreeMap<MemberIndex, SealedShares>>,
     ) -> Self {
+        let weights = keys
+            .iter()
+            .map(|(member, keys)| (*member, keys.claimed().weight))
+            .collect();
         let committed = keys
             .iter()
             .filter(|(member, _)| shares.contains_key(member))
@@ -46,6 +54,7 @@ impl CollectUpdates {
         Self {
             committed,
             shares,
+            weights,
             transcript,
             taken: Survivors::default(),
         }
@@ -103,8 +112,12 @@ impl CollectUpdates {
         if let Some(end) = view.too_few(PhaseName::Updates, self.taken.0.len()) {
             return Transition::End(end);
         }
-        let next =
-            CollectConfirmations::new(view.setup, self.committed, self.transcript, self.taken);
+        let masks = CohortMasks {
+            committed: self.committed,
+            weights: self.weights,
+            transcript: self.transcript,
+        };
+        let next = CollectConfirmations::new(view.setup, masks, self.taken);
         let request = next.request();
         let more = next
             .survivors()

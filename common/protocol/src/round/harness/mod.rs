@@ -15,11 +15,14 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::crypto::sign::{IdentityKey, Signature};
-use crate::fixed::{AUXILIARY_LANES, Contribution, EncodedUpdate, FixedPoint, LaneBits, RingSum};
+use crate::fixed::{
+    AUXILIARY_LANES, CohortWeight, Contribution, EncodedUpdate, FixedPoint, LaneBits, LossShift,
+    RingSum, WeightClass,
+};
 use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use crate::plan::{
     AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, Roster, RosterEntry, RunPlan,
-    SignedPlan, Timeouts, TrainingPlan,
+    SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, RevealedShare, RoundResult, SUITE, UpdateClaim};
@@ -83,8 +86,14 @@ impl Federation {
             adapter: adapter.digest(),
             layout: adapter.layout().digest(),
             factors: Factors::Both,
+            round: RoundNumber(1),
+            previous: RoundResult::chain_start(
+                run,
+                &plan.digest(),
+                &roster.digest(),
+                &adapter.digest(),
+            ),
             clip: plan.aggregation.clip,
-            max_weight: plan.aggregation.max_weight,
             bits,
         };
         let open = Open {
@@ -92,13 +101,13 @@ impl Federation {
             run,
             round: RoundNumber(1),
             attempt: Attempt(1),
+            previous: expected.previous,
             roster: roster.digest(),
             adapter: expected.adapter,
             plan: plan.digest(),
             layout: expected.layout,
             factors: expected.factors,
             clip: expected.clip,
-            max_weight: expected.max_weight,
             bits,
             threshold: policy.threshold() as u16,
             minimum: policy.minimum() as u16,
@@ -113,18 +122,22 @@ impl Federation {
                     me: MemberIndex(place as u16),
                     identity: Arc::clone(identity),
                     plan: open.plan,
+                    rounds: RoundNumber(plan.rounds),
+                    weight: class_of(place),
+                    highest_class: plan.aggregation.highest_class(),
                     contributors: policy.quorum(),
                 })
             })
             .collect();
         Self {
-            previous: RoundResult::chain_start(
-                run,
-                &open.plan,
-                &roster.digest(),
-                &expected.adapter,
-            ),
-            format: plan.fixed_point().unwrap(),
+            previous: expected.previous,
+            format: FixedPoint::new(
+                bits,
+                open.clip,
+                CohortWeight::of((0..members).map(class_of)),
+                &open.digest(),
+            )
+            .unwrap(),
             aggregator: IdentityKey::random(&mut rng),
             plan,
             run,
@@ -152,6 +165,7 @@ impl Federation {
             open,
             Arc::clone(&self.roster),
             self.policy,
+            self.plan.aggregation.highest_class(),
             Timeouts::default(),
         ))
     }
@@ -168,6 +182,8 @@ impl Federation {
             identity: Arc::clone(&self.identities[place]),
             aggregator: self.aggregator.public(),
             floors: Floors::default(),
+            agreed_class: Some(class_of(place)),
+            data_class: class_of(place),
         }
     }
 
@@ -182,15 +198,18 @@ impl Federation {
     /// A member's update for a test: each member's is different.
     pub(crate) fn update(&self, place: usize) -> EncodedUpdate {
         let delta: Vec<f32> = (0..DELTA)
-            .map(|k| ((k * 7 + place * 13) % 19) as f32 / 19.0 - 0.5)
+            .map(|k| ((k * 7 + place * 13) % 19) as f32 / 100.0 - 0.1)
             .collect();
-        let contribution = Contribution {
-            weight: 10 + place as u32,
-            train_loss: 1.0,
-            eval_loss: place.is_multiple_of(2).then_some(2.0),
-        };
         let mut rng = StdRng::seed_from_u64(1000 + place as u64);
-        self.format.encode(&delta, contribution, &mut rng).unwrap()
+        let shift = LossShift::random(&mut rng);
+        let contribution = Contribution {
+            train_loss: shift.steps(1.0).unwrap(),
+            eval_loss: shift.steps(2.0).unwrap(),
+            clipped: place.is_multiple_of(4),
+        };
+        self.format
+            .encode(&delta, class_of(place), contribution, &mut rng)
+            .unwrap()
     }
 
     /// The sum that the named members' updates must come to.
@@ -209,6 +228,11 @@ impl Federation {
         }
         RingSum(sum)
     }
+}
+
+/// The weight class of the member at `place`: 0 to 3.
+pub(crate) fn class_of(place: usize) -> WeightClass {
+    WeightClass::try_from((place % 4) as u8).unwrap()
 }
 
 /// Signs a result as the aggregator does.
@@ -262,7 +286,7 @@ fn plan_for(members: usize, bits: LaneBits, lora: LoraConfig) -> RunPlan {
         aggregation: AggregationPlan {
             bits,
             clip: 1.0,
-            max_weight: 100,
+            weights: Weighting::Classes,
             ..AggregationPlan::default()
         },
         timeouts: Timeouts::default(),

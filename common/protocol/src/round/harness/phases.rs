@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::fixed::SumParts;
 use crate::ids::MemberIndex;
 use crate::round::participant::{
     ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
@@ -17,7 +18,7 @@ use crate::wire::messages::{
 };
 use fedlora_common::digest::Digest;
 
-use super::{Federation, sign_result};
+use super::{Federation, class_of, sign_result};
 
 impl Federation {
     /// The members' first step, all shown the same M0.
@@ -174,13 +175,20 @@ impl Signed {
         }
         let survivors: Vec<_> = self.list.0.keys().copied().collect();
         let sum = federation.plain_sum(&survivors);
-        let mean = federation.format.decode(&sum).unwrap();
+        let parts = SumParts {
+            survivors: survivors.len(),
+            weight: survivors
+                .iter()
+                .map(|member| class_of(usize::from(member.0)).weight())
+                .sum(),
+        };
+        let mean = federation.format.decode(&sum, parts).unwrap();
         let result = RoundResult {
             run: open.run,
             round: open.round,
             attempt: open.attempt,
             adapter: Digest::of("test adapter", b"next"),
-            total_weight: mean.weight,
+            total_weight: parts.weight,
             transcript: RoundResult::transcript_of(
                 &self.transcript,
                 &self.list.digest(&open.digest()),
@@ -190,6 +198,7 @@ impl Signed {
             dropped: Vec::new(),
             train_loss: mean.train_loss,
             eval_loss: mean.eval_loss,
+            clipped: mean.clipped,
         };
         AllRevealed {
             members,

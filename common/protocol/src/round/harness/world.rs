@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::fixed::{AUXILIARY_LANES, RingSum};
+use crate::fixed::{AUXILIARY_LANES, RingSum, SumParts};
 use crate::ids::{Attempt, MemberIndex};
 use crate::secagg::RunningSum;
 use crate::wire::messages::{
@@ -27,6 +27,7 @@ pub(crate) enum RoundOutcome {
         survivors: Vec<MemberIndex>,
         dropped: Vec<MemberIndex>,
         transcript: Digest,
+        parts: SumParts,
     },
     Failed(RoundFailure),
 }
@@ -135,6 +136,7 @@ impl<'a> World<'a> {
         let mut open = self.open.clone();
         open.round.0 += 1;
         open.attempt = Attempt(1);
+        open.previous = self.previous;
         open.adapter = self.adapter.digest();
         self.begin(open);
     }
@@ -234,6 +236,7 @@ impl<'a> World<'a> {
                         survivors: completed.survivors,
                         dropped: completed.dropped,
                         transcript: completed.transcript,
+                        parts: completed.parts,
                     });
                 }
                 CoordinatorEffect::Fail(failure) => {
@@ -291,7 +294,7 @@ impl<'a> World<'a> {
                     Vec::new()
                 }
                 MemberEffect::Train(task) => self.members[place].machine.trained(task.round),
-                MemberEffect::Encode { round, attempt } => {
+                MemberEffect::Encode { round, attempt, .. } => {
                     let update = self.federation.update(place);
                     let machine = &mut self.members[place].machine;
                     machine.encoded(round, attempt, Ok(update))
@@ -321,10 +324,10 @@ impl<'a> World<'a> {
 
     /// The adapter of a round that came to a sum.
     pub(crate) fn next_adapter(&self) -> Adapter {
-        let Some(RoundOutcome::Sum { sum, .. }) = &self.outcome else {
+        let Some(RoundOutcome::Sum { sum, parts, .. }) = &self.outcome else {
             panic!("the round came to nothing");
         };
-        let mean = self.federation.format.decode(sum).unwrap();
+        let mean = self.federation.format.decode(sum, *parts).unwrap();
         let mut adapter = self.adapter.clone();
         adapter.add(self.adapter.layout(), &mean.delta).unwrap();
         adapter
@@ -337,24 +340,26 @@ impl<'a> World<'a> {
             survivors,
             dropped,
             transcript,
+            parts,
         }) = &self.outcome
         else {
             panic!("the round came to nothing");
         };
-        let mean = self.federation.format.decode(sum).unwrap();
+        let mean = self.federation.format.decode(sum, *parts).unwrap();
         let open = &self.open;
         let result = RoundResult {
             run: open.run,
             round: open.round,
             attempt: open.attempt,
             adapter: self.next_adapter().digest(),
-            total_weight: mean.weight,
+            total_weight: parts.weight,
             transcript: *transcript,
             previous: self.previous,
             survivors: survivors.clone(),
             dropped: dropped.clone(),
             train_loss: mean.train_loss,
             eval_loss: mean.eval_loss,
+            clipped: mean.clipped,
         };
         sign_result(self.federation, result)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fedlora_adapter::{Adapter, Factors, Layout};
 use fedlora_common::digest::Digest;
 
+use crate::fixed::RoundEncoding;
 use crate::ids::{Attempt, RoundNumber, RunId};
 use crate::plan::{Roster, RunPlan};
 use crate::round::participant::Refusal;
@@ -37,6 +38,8 @@ pub enum MemberEffect {
         round: RoundNumber,
         /// The attempt that it is masked for.
         attempt: Attempt,
+        /// How to encode it.
+        encoding: RoundEncoding,
     },
     /// Upload a masked update. A repeated upload resumes.
     Upload(Upload),
@@ -114,6 +117,8 @@ pub struct RoundTask {
     pub round: RoundNumber,
     /// The factors that the round trains.
     pub factors: Factors,
+    /// The largest L2 norm of the delta.
+    pub clip: f32,
     /// The layout of those factors.
     pub part: Layout,
     /// The global adapter that training starts from.

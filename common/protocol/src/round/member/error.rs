@@ -21,6 +21,15 @@ pub enum MemberError {
     /// The roster is not the pinned one, or the pin cannot be stored.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// The plan weighs members by class, and this member has not agreed to show its own.
+    #[error(
+        "the plan weighs members by the class of their number of examples, which everybody then \
+         sees; this member has not agreed to a class, and its data is of class {own}"
+    )]
+    WeightClass {
+        /// The class that this member's number of training examples comes to.
+        own: u8,
+    },
     /// The roster is not as large as the plan says.
     #[error("the roster holds {got} members; the plan that this member accepted is for {planned}")]
     RosterSize {

@@ -9,7 +9,7 @@ use rand::CryptoRng;
 use fedlora_common::digest::Digest;
 
 use crate::crypto::sign::{IdentityPublic, Signature};
-use crate::fixed::EncodedUpdate;
+use crate::fixed::{EncodedUpdate, RoundEncoding};
 use crate::ids::{Attempt, MemberIndex, RoundNumber};
 use crate::round::participant::{
     ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
@@ -98,9 +98,12 @@ impl MemberRound {
         (self.open.round, self.open.attempt) == (round, attempt)
     }
 
-    /// Whether the masks are ready and the update is wanted.
-    pub fn wants_update(&self) -> bool {
-        matches!(self.phase, RoundPhase::Update(..))
+    /// How to encode the update, once the masks are ready and it is wanted.
+    pub fn wants_update(&self) -> Option<RoundEncoding> {
+        match &self.phase {
+            RoundPhase::Update(phase, _) => Some(phase.encoding()),
+            _ => None,
+        }
     }
 
     /// Takes a message of this round. One that was answered before is answered the same way:

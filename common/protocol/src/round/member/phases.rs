@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::RunId;
+use crate::ids::{RoundNumber, RunId};
 use crate::plan::{Roster, RunPlan, SignedPlan};
 use crate::round::participant::RoundContext;
 
@@ -28,6 +28,7 @@ impl AwaitPlan {
     ) -> PhaseStep<AwaitWork> {
         let (id, plan) = signed.verify(&settings.aggregator)?;
         settings.floors.admit(&plan)?;
+        settings.check_weight(&plan)?;
         let phase = AwaitWork { id, plan };
         let prepare = phase.prepare();
         Ok((phase, vec![prepare]))
@@ -93,6 +94,9 @@ impl AwaitRoster {
             me,
             identity: Arc::clone(&settings.identity),
             plan: run.plan.digest(),
+            rounds: RoundNumber(run.plan.rounds),
+            weight: settings.weight(&run.plan),
+            highest_class: run.plan.aggregation.highest_class(),
             contributors: minimum.max(settings.floors.contributors),
             roster: roster.clone(),
         };

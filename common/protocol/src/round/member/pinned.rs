@@ -10,8 +10,10 @@ use fedlora_common::digest::Digest;
 
 use crate::fixed::{EncodedUpdate, FixedError};
 use crate::ids::{Attempt, RoundNumber};
-use crate::plan::{Roster, SignedPlan};
-use crate::round::participant::{Expectation, Refusal, RoundContext, RoundLedger, check_result};
+use crate::plan::{ClipSchedule, Roster, SignedPlan};
+use crate::round::participant::{
+    AllowedStep, Expectation, LedgerError, Refusal, RoundContext, RoundLedger, check_result,
+};
 use crate::wire::Unverified;
 use crate::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
 
@@ -31,6 +33,9 @@ pub(super) struct PinnedRun {
     context: Arc<RoundContext>,
     /// What the next result must be chained to.
     chain: Digest,
+    clips: ClipSchedule,
+    /// What the results since the held adapter may have changed.
+    allowed: AllowedStep,
     /// The newest round with a checked result; 0 before the first.
     last_round: RoundNumber,
     took_part: u32,
@@ -64,6 +69,8 @@ impl PinnedRun {
             &run.adapter.digest(),
         );
         Self {
+            clips: ClipSchedule::new(&run.plan.aggregation),
+            allowed: AllowedStep::default(),
             run,
             context,
             chain,
@@ -152,7 +159,11 @@ impl PinnedRun {
         encoded: Result<EncodedUpdate, FixedError>,
     ) -> (Self, Vec<MemberEffect>) {
         let round = match self.activity {
-            Activity::Round(round) if round.is(number, attempt) && round.wants_update() => round,
+            Activity::Round(round)
+                if round.is(number, attempt) && round.wants_update().is_some() =>
+            {
+                round
+            }
             other => {
                 self.activity = other;
                 return (self, Vec::new());
@@ -192,6 +203,10 @@ impl PinnedRun {
             if got != expected {
                 return Err(MemberError::OtherAdapter { got, expected });
             }
+            self.allowed
+                .check(held, &adapter)
+                .map_err(MemberError::Refusal)?;
+            self.allowed = AllowedStep::default();
             self.run.adapter = adapter;
             effects.push(MemberEffect::Send(ToAggregator::Fetched {
                 adapter: expected,
@@ -221,11 +236,12 @@ impl PinnedRun {
         let factors = plan.adapter.factors.factors_in(round);
         let part = adapter.layout().subset(factors)?;
         let expected = Expectation {
+            round: RoundNumber(self.last_round.0 + 1),
+            previous: self.chain,
             adapter: adapter.digest(),
             layout: part.digest(),
             factors,
-            clip: plan.aggregation.clip,
-            max_weight: plan.aggregation.max_weight,
+            clip: self.clips.clip(factors),
             bits: plan.aggregation.bits,
         };
         match MemberRound::open(&self.context, open, &expected, ledger, rng) {
@@ -239,6 +255,7 @@ impl PinnedRun {
                 let task = RoundTask {
                     round,
                     factors,
+                    clip: expected.clip,
                     part,
                     adapter: adapter.clone(),
                 };
@@ -299,12 +316,14 @@ impl PinnedRun {
     fn encode(&self) -> Vec<MemberEffect> {
         match (&self.activity, &self.training) {
             (Activity::Round(round), Some(training))
-                if round.wants_update() && training.done && training.round == round.number() =>
+                if training.done && training.round == round.number() =>
             {
-                vec![MemberEffect::Encode {
+                let encode = round.wants_update().map(|encoding| MemberEffect::Encode {
                     round: round.number(),
                     attempt: round.opened().attempt,
-                }]
+                    encoding,
+                });
+                encode.into_iter().collect()
             }
             _ => Vec::new(),
         }
@@ -340,6 +359,13 @@ impl PinnedRun {
             _ => check_result(result, aggregator, &self.chain),
         };
         let result = checked.map_err(MemberError::Refusal)?;
+        let aggregation = &self.run.plan.aggregation;
+        let factors = self.run.plan.adapter.factors.factors_in(result.round);
+        let rate = f64::from(aggregation.server_learning_rate);
+        self.allowed
+            .add(factors, rate * f64::from(self.clips.clip(factors)));
+        self.clips
+            .advance(factors, result.survivors.len(), result.clipped);
         self.chain = result.digest();
         self.last_round = result.round;
         self.took_part += u32::from(result.survivors.contains(&self.context.me));
@@ -375,6 +401,9 @@ fn ends_the_run(refusal: &Refusal) -> bool {
             | Refusal::Threshold { .. }
             | Refusal::Minimum { .. }
             | Refusal::Parameter { .. }
+            | Refusal::Round { .. }
+            | Refusal::Previous { .. }
+            | Refusal::Ledger(LedgerError::SecondSum { .. })
             | Refusal::Result { .. }
             | Refusal::ResultSignature
     )

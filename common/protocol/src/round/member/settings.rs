@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::crypto::sign::{IdentityKey, IdentityPublic};
+use crate::fixed::WeightClass;
 use crate::ids::MemberName;
-use crate::plan::Floors;
+use crate::plan::{Floors, RunPlan, Weighting};
 use crate::round::participant::RoundLedger;
 
+use super::error::MemberError;
 use super::pin::RosterPin;
 
 /// A member's identity, and what it requires of a run.
@@ -19,6 +21,28 @@ pub struct MemberSettings {
     pub aggregator: IdentityPublic,
     /// The plan must meet these, or the run ends for this member.
     pub floors: Floors,
+    /// The weight class that this member has agreed to show, if it has.
+    pub agreed_class: Option<WeightClass>,
+    /// The class that its number of training examples comes to.
+    pub data_class: WeightClass,
+}
+
+impl MemberSettings {
+    /// The weight that this member shows in a run: at most the plan's highest.
+    pub(super) fn weight(&self, plan: &RunPlan) -> WeightClass {
+        let agreed = self.agreed_class.unwrap_or_default();
+        agreed.min(plan.aggregation.highest_class())
+    }
+
+    /// Checks that this member has agreed to show its weight, where the plan has weights.
+    pub(super) fn check_weight(&self, plan: &RunPlan) -> Result<(), MemberError> {
+        if plan.aggregation.weights == Weighting::Classes && self.agreed_class.is_none() {
+            return Err(MemberError::WeightClass {
+                own: self.data_class.class(),
+            });
+        }
+        Ok(())
+    }
 }
 
 /// The durable stores that the machine writes before it answers.

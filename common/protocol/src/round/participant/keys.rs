@@ -108,6 +108,20 @@ impl ExpectPeerKeys {
                     member,
                 });
             }
+            if verified.weight > self.round.context.highest_class {
+                return Err(Refusal::Weight {
+                    member,
+                    got: verified.weight.class(),
+                    most: self.round.context.highest_class.class(),
+                });
+            }
+            if verified.revealed >= self.round.open.round {
+                return Err(Refusal::RevealedBefore {
+                    member,
+                    revealed: verified.revealed,
+                    round: self.round.open.round,
+                });
+            }
             if !verified.sealing.is_sound() || !verified.masking.is_sound() {
                 return Err(Refusal::WeakKey { member });
             }

@@ -1,41 +1,75 @@
-//! The member's write-ahead log: which rounds it opened, and for which it revealed shares.
-//! An entry is durable before the message that it notes is made.
-
-use std::collections::HashMap;
+//! The member's write-ahead log: which rounds it opened, and on which adapters it revealed
+//! shares. An entry is durable before the message that it stands for is made.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, RoundNumber, RunId};
+use crate::wire::messages::Open;
+use fedlora_common::digest::Digest;
 
-/// Where the log is kept. Both calls return only once the entry is durable. The entries of a
-/// run stay after another run has begun: else its rounds could be replayed.
-pub trait RoundLedger {
-    /// Notes that a round is opened.
-    ///
-    /// # Errors
-    /// [`LedgerError`] unless (round, attempt) is strictly newer than all before in this run
-    /// and no share was revealed for the round; or where the entry cannot be stored.
-    fn open(&mut self, run: RunId, round: RoundNumber, attempt: Attempt)
-    -> Result<(), LedgerError>;
-
-    /// Notes that shares are about to be revealed for a round.
-    ///
-    /// # Errors
-    /// [`LedgerError`] where shares were revealed for it before, in whatever attempt; or
-    /// where the entry cannot be stored.
-    fn reveal(
-        &mut self,
-        run: RunId,
-        round: RoundNumber,
-        attempt: Attempt,
-    ) -> Result<(), LedgerError>;
+/// The attempt that an entry of the log is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerRound {
+    /// The run's identifier.
+    pub run: RunId,
+    /// The round's number, from 1.
+    pub round: RoundNumber,
+    /// The attempt's number, from 1.
+    pub attempt: Attempt,
+    /// The digest of the global adapter that the round starts from.
+    pub adapter: Digest,
 }
 
-/// The log's content for one run: the rules, without the storage.
+impl From<&Open> for LedgerRound {
+    fn from(open: &Open) -> Self {
+        Self {
+            run: open.run,
+            round: open.round,
+            attempt: open.attempt,
+            adapter: open.adapter,
+        }
+    }
+}
+
+/// Where the log is kept. Both calls return only once the entry is durable. Entries are kept
+/// for good: what was revealed in one run counts in every later one.
+pub trait RoundLedger {
+    /// Notes that a round is opened. Gives the newest round of the run for which this member
+    /// revealed shares, if there is one.
+    ///
+    /// # Errors
+    /// [`LedgerError`] unless (round, attempt) is strictly newer than all before in this run,
+    /// no share was revealed for the round, and none for any sum on its adapter; or where the
+    /// entry cannot be stored.
+    fn open(&mut self, round: &LedgerRound) -> Result<Option<RoundNumber>, LedgerError>;
+
+    /// Notes that shares are about to be revealed for the survivor list with digest `list`.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where shares were revealed before for this round, in whatever attempt,
+    /// or for any sum on its adapter, in whatever run; or where the entry cannot be stored.
+    fn reveal(&mut self, round: &LedgerRound, list: Digest) -> Result<(), LedgerError>;
+}
+
+/// The log's content: the rules, without the storage.
+///
+/// Two rules hold. Within a run, rounds and attempts only grow. And over all runs, **one
+/// adapter has one list**: of two sums on one adapter whose survivors differ in one member, the
+/// difference is that member's update, so shares are revealed once for each adapter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerEntries {
+    /// How far each run came.
+    pub runs: Vec<LedgerRun>,
+    /// Every sum that this member helped to unmask.
+    pub reveals: Vec<LedgerReveal>,
+}
+
+/// How far one run came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LedgerState {
-    /// The run that the log is of.
+pub struct LedgerRun {
+    /// The run's identifier.
     pub run: RunId,
     /// The newest round and attempt that was opened.
     pub opened: Option<(RoundNumber, Attempt)>,
@@ -43,95 +77,118 @@ pub struct LedgerState {
     pub revealed: Option<RoundNumber>,
 }
 
-impl LedgerState {
-    /// The log of a run in which no round was opened.
-    pub fn new(run: RunId) -> Self {
-        Self {
+/// One sum that this member helped to unmask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerReveal {
+    /// The digest of the adapter that the round started from.
+    pub adapter: Digest,
+    /// The digest of the survivor list.
+    pub list: Digest,
+    /// The run's identifier.
+    pub run: RunId,
+    /// The round's number, from 1.
+    pub round: RoundNumber,
+}
+
+impl LedgerEntries {
+    /// Notes an opened round; gives the newest round of the run that was revealed.
+    ///
+    /// # Errors
+    /// As [`RoundLedger::open`]; the entries are then as they were.
+    pub fn open(&mut self, round: &LedgerRound) -> Result<Option<RoundNumber>, LedgerError> {
+        let logged = self.run(round.run);
+        let newest = (round.round, round.attempt);
+        if let Some(last) = logged.opened
+            && newest <= last
+        {
+            return Err(LedgerError::Replayed {
+                round: round.round,
+                attempt: round.attempt,
+                last_round: last.0,
+                last_attempt: last.1,
+            });
+        }
+        self.check_unrevealed(round)?;
+        self.store(LedgerRun {
+            opened: Some(newest),
+            ..logged
+        });
+        Ok(logged.revealed)
+    }
+
+    /// Notes a reveal.
+    ///
+    /// # Errors
+    /// As [`RoundLedger::reveal`], and for a round that is not the one opened last; the entries
+    /// are then as they were.
+    pub fn reveal(&mut self, round: &LedgerRound, list: Digest) -> Result<(), LedgerError> {
+        let logged = self.run(round.run);
+        self.check_unrevealed(round)?;
+        if logged.opened != Some((round.round, round.attempt)) {
+            return Err(LedgerError::NotOpen {
+                round: round.round,
+                attempt: round.attempt,
+            });
+        }
+        self.store(LedgerRun {
+            revealed: Some(round.round),
+            ..logged
+        });
+        self.reveals.push(LedgerReveal {
+            adapter: round.adapter,
+            list,
+            run: round.run,
+            round: round.round,
+        });
+        Ok(())
+    }
+
+    fn check_unrevealed(&self, round: &LedgerRound) -> Result<(), LedgerError> {
+        if let Some(revealed) = self.run(round.run).revealed
+            && round.round <= revealed
+        {
+            return Err(LedgerError::Revealed { round: round.round });
+        }
+        let before = self.reveals.iter().find(|one| one.adapter == round.adapter);
+        match before {
+            Some(before) => Err(LedgerError::SecondSum {
+                adapter: round.adapter,
+                run: before.run,
+                round: before.round,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn run(&self, run: RunId) -> LedgerRun {
+        let logged = self.runs.iter().find(|logged| logged.run == run);
+        logged.copied().unwrap_or(LedgerRun {
             run,
             opened: None,
             revealed: None,
-        }
+        })
     }
 
-    /// The log after opening a round.
-    ///
-    /// # Errors
-    /// [`LedgerError`] for a round that is not strictly newer, or was revealed.
-    pub fn after_open(mut self, round: RoundNumber, attempt: Attempt) -> Result<Self, LedgerError> {
-        if let Some((last_round, last_attempt)) = self.opened
-            && (round, attempt) <= (last_round, last_attempt)
-        {
-            return Err(LedgerError::Replayed {
-                round,
-                attempt,
-                last_round,
-                last_attempt,
-            });
-        }
-        self.check_not_revealed(round)?;
-        self.opened = Some((round, attempt));
-        Ok(self)
-    }
-
-    /// The log after revealing shares for a round.
-    ///
-    /// # Errors
-    /// [`LedgerError`] for a round that was revealed, or is not the one that was opened last.
-    pub fn after_reveal(
-        mut self,
-        round: RoundNumber,
-        attempt: Attempt,
-    ) -> Result<Self, LedgerError> {
-        self.check_not_revealed(round)?;
-        if self.opened != Some((round, attempt)) {
-            return Err(LedgerError::NotOpen { round, attempt });
-        }
-        self.revealed = Some(round);
-        Ok(self)
-    }
-
-    fn check_not_revealed(&self, round: RoundNumber) -> Result<(), LedgerError> {
-        match self.revealed {
-            Some(revealed) if round <= revealed => Err(LedgerError::Revealed { round }),
-            _ => Ok(()),
+    fn store(&mut self, run: LedgerRun) {
+        match self.runs.iter_mut().find(|logged| logged.run == run.run) {
+            Some(logged) => *logged = run,
+            None => self.runs.push(run),
         }
     }
 }
 
 /// A log that lives as long as the process: for tests, and for members of a simulation.
-#[derive(Debug, Default)]
-pub struct MemoryLedger(HashMap<RunId, LedgerState>);
-
-impl MemoryLedger {
-    fn state(&self, run: RunId) -> LedgerState {
-        self.0
-            .get(&run)
-            .copied()
-            .unwrap_or_else(|| LedgerState::new(run))
-    }
-}
+#[derive(Debug, Clone, Default)]
+pub struct MemoryLedger(LedgerEntries);
 
 impl RoundLedger for MemoryLedger {
-    fn open(
-        &mut self,
-        run: RunId,
-        round: RoundNumber,
-        attempt: Attempt,
-    ) -> Result<(), LedgerError> {
-        let state = self.state(run).after_open(round, attempt)?;
-        self.0.insert(run, state);
-        Ok(())
+    fn open(&mut self, round: &LedgerRound) -> Result<Option<RoundNumber>, LedgerError> {
+        self.0.open(round)
     }
 
-    fn reveal(
-        &mut self,
-        run: RunId,
-        round: RoundNumber,
-        attempt: Attempt,
-    ) -> Result<(), LedgerError> {
-        let state = self.state(run).after_reveal(round, attempt)?;
-        self.0.insert(run, state);
-        Ok(())
+    fn reveal(&mut self, round: &LedgerRound, list: Digest) -> Result<(), LedgerError> {
+        self.0.reveal(round, list)
     }
 }
 
@@ -144,13 +201,13 @@ pub enum LedgerError {
          attempt {last_attempt}, before"
     )]
     Replayed {
-        /// The offered round's number.
+        /// The round offered.
         round: RoundNumber,
-        /// The offered attempt's number.
+        /// The attempt offered.
         attempt: Attempt,
         /// The newest round opened.
         last_round: RoundNumber,
-        /// The newest attempt opened in that round.
+        /// Its attempt.
         last_attempt: Attempt,
     },
     /// Shares were revealed for the round before.
@@ -159,15 +216,29 @@ pub enum LedgerError {
          updates"
     )]
     Revealed {
-        /// The round whose shares were revealed.
+        /// The round.
+        round: RoundNumber,
+    },
+    /// Shares were revealed for another sum on the same adapter.
+    #[error(
+        "differencing attack: this member revealed shares for a sum on adapter {adapter} before, \
+         in round {round} of run {run}. The difference of two sums on one adapter can be a single \
+         member's update"
+    )]
+    SecondSum {
+        /// The digest of the adapter.
+        adapter: Digest,
+        /// The run of the earlier sum.
+        run: RunId,
+        /// The round of the earlier sum.
         round: RoundNumber,
     },
     /// A reveal for a round that is not the open one.
     #[error("round {round}, attempt {attempt}, is not the one that was opened last")]
     NotOpen {
-        /// The round asked for.
+        /// The round.
         round: RoundNumber,
-        /// The attempt asked for.
+        /// The attempt.
         attempt: Attempt,
     },
     /// The entry could not be stored.

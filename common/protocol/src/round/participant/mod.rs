@@ -18,14 +18,18 @@ mod open;
 mod refusal;
 mod reveal;
 mod shares;
+mod step;
 mod update;
 
 pub use keys::ExpectPeerKeys;
-pub use ledger::{LedgerError, LedgerState, MemoryLedger, RoundLedger};
+pub use ledger::{
+    LedgerEntries, LedgerError, LedgerReveal, LedgerRound, LedgerRun, MemoryLedger, RoundLedger,
+};
 pub use open::{Expectation, RoundContext};
 pub use refusal::Refusal;
 pub use reveal::{ExpectConfirmations, ExpectResult, ExpectSurvivors, check_result};
 pub use shares::ExpectPeerShares;
+pub use step::AllowedStep;
 pub use update::ReadyToMask;
 
 #[cfg(test)]

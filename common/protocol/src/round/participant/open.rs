@@ -6,7 +6,7 @@ use rand::CryptoRng;
 
 use crate::crypto::keys::{AgreementSecret, Seed};
 use crate::crypto::sign::IdentityKey;
-use crate::fixed::LaneBits;
+use crate::fixed::{LaneBits, WeightClass};
 use crate::ids::{MemberIndex, RoundNumber, RunId};
 use crate::plan::Roster;
 use crate::secagg::CohortPolicy;
@@ -16,7 +16,7 @@ use fedlora_adapter::Factors;
 use fedlora_common::digest::Digest;
 
 use super::keys::ExpectPeerKeys;
-use super::ledger::RoundLedger;
+use super::ledger::{LedgerRound, RoundLedger};
 use super::refusal::Refusal;
 
 /// What stays the same over all rounds of a run.
@@ -32,6 +32,12 @@ pub struct RoundContext {
     pub identity: Arc<IdentityKey>,
     /// The digest of the accepted plan.
     pub plan: Digest,
+    /// The number of the plan's last round.
+    pub rounds: RoundNumber,
+    /// This member's agreed weight, at most `highest_class`.
+    pub weight: WeightClass,
+    /// The plan's highest weight class; 0 where all weigh the same.
+    pub highest_class: WeightClass,
     /// The fewest contributors that this member accepts, by the plan and its own floors.
     pub contributors: usize,
 }
@@ -39,17 +45,19 @@ pub struct RoundContext {
 /// What this member expects M0 to say, from its own copy of plan and adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expectation {
+    /// The round that follows the newest checked result; 1 before the first.
+    pub round: RoundNumber,
+    /// The digest of the newest checked result; the chain's start before the first.
+    pub previous: Digest,
     /// The digest of the global adapter that it holds.
     pub adapter: Digest,
     /// The digest of the layout that this round trains.
     pub layout: Digest,
     /// The factors that this round trains.
     pub factors: Factors,
-    /// The plan's clip norm of a delta (L2).
+    /// The clip norm that plan and results give.
     pub clip: f32,
-    /// The plan's largest weight of one member (examples).
-    pub max_weight: u32,
-    /// The plan's bits of each lane.
+    /// The plan's bits a lane.
     pub bits: LaneBits,
 }
 
@@ -66,7 +74,7 @@ impl RoundContext {
         rng: &mut impl CryptoRng,
     ) -> Result<(ExpectPeerKeys, Unverified<Keys>), Refusal> {
         let policy = self.check(&open, expected)?;
-        ledger.open(open.run, open.round, open.attempt)?;
+        let revealed = ledger.open(&LedgerRound::from(&open))?;
 
         let (sealing, masking) = (AgreementSecret::random(rng), AgreementSecret::random(rng));
         let self_mask = Seed::random(rng);
@@ -75,6 +83,8 @@ impl RoundContext {
             sealing: sealing.public(),
             masking: masking.public(),
             self_mask: self_mask.commitment(),
+            weight: self.weight,
+            revealed: revealed.unwrap_or(RoundNumber(0)),
         };
         let digest = open.digest();
         let signed = Verified::sign(keys, &self.identity, &digest);
@@ -127,11 +137,25 @@ impl RoundContext {
                 own: expected.adapter,
             });
         }
+        // Only the round that follows the chain's head: an aggregator that skips rounds, or tells
+        // of no result, could have two sums on one adapter.
+        if open.round != expected.round || open.round > self.rounds {
+            return Err(Refusal::Round {
+                got: open.round,
+                expected: expected.round,
+                last: self.rounds,
+            });
+        }
+        if open.previous != expected.previous {
+            return Err(Refusal::Previous {
+                got: open.previous,
+                own: expected.previous,
+            });
+        }
         let parameters = [
             ("layout", open.layout == expected.layout),
             ("factors", open.factors == expected.factors),
             ("clip norm", open.clip == expected.clip),
-            ("largest weight", open.max_weight == expected.max_weight),
             ("bits a lane", open.bits == expected.bits),
         ];
         if let Some((what, _)) = parameters.into_iter().find(|(_, same)| !same) {
@@ -140,7 +164,7 @@ impl RoundContext {
                 round: open.round,
             });
         }
-        if open.round == RoundNumber(0) || open.attempt.0 == 0 {
+        if open.attempt.0 == 0 {
             return Err(Refusal::Parameter {
                 what: "number",
                 round: open.round,

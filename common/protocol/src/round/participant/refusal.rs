@@ -1,8 +1,10 @@
 //! Every reason for which a member leaves a round.
 
 use crate::crypto::shamir::ShamirError;
+use crate::fixed::FixedError;
 use crate::ids::{MemberIndex, RoundNumber};
 use crate::secagg::PolicyError;
+use fedlora_adapter::AdapterError;
 use fedlora_common::digest::Digest;
 
 use super::ledger::LedgerError;
@@ -39,6 +41,53 @@ pub enum Refusal {
         got: Digest,
         /// The digest of the accepted plan.
         accepted: Digest,
+    },
+    /// Not the round that follows the newest result, or none of the plan's.
+    #[error(
+        "round {got} does not follow: this member's chain of results leads to round {expected}, \
+         and the plan ends with round {last}. A skipped round could give two sums on one adapter"
+    )]
+    Round {
+        /// What M0 says.
+        got: RoundNumber,
+        /// The round after the newest checked result.
+        expected: RoundNumber,
+        /// The plan's last round.
+        last: RoundNumber,
+    },
+    /// The round continues from another result than this member's chain ends with.
+    #[error(
+        "the round continues from result {got}; this member's chain of results ends with {own}: \
+         the aggregator tells members different things"
+    )]
+    Previous {
+        /// What M0 says.
+        got: Digest,
+        /// The head of this member's chain.
+        own: Digest,
+    },
+    /// A peer weighs more than the plan allows.
+    #[error("member {member} has weight class {got}; the plan allows {most} at most")]
+    Weight {
+        /// The peer's place in the roster.
+        member: MemberIndex,
+        /// Its class.
+        got: u8,
+        /// The plan's highest class.
+        most: u8,
+    },
+    /// A peer has revealed shares for this round already, or for a later one.
+    #[error(
+        "member {member} revealed shares for round {revealed} before, and this is round {round}: \
+         the aggregator replays it, or this member's log was restored from an older copy"
+    )]
+    RevealedBefore {
+        /// The peer's place in the roster.
+        member: MemberIndex,
+        /// The newest round that the peer revealed shares for.
+        revealed: RoundNumber,
+        /// The round offered.
+        round: RoundNumber,
     },
     /// The global adapter is not the one that this member holds.
     #[error("the round starts from adapter {got}; this member holds {own}")]
@@ -169,9 +218,32 @@ pub enum Refusal {
         /// The field of the result that differs.
         what: &'static str,
     },
+    /// A result that changes factors which its round did not train.
+    #[error(
+        "chosen-model attack: the new adapter differs from the old in factors that the round did \
+         not train"
+    )]
+    FrozenFactors,
+    /// A result that is further from the adapter before than the plan allows.
+    #[error(
+        "chosen-model attack: the new adapter is {got} from the old in L2 norm, and the clip and \
+         server learning rate allow {most}"
+    )]
+    Step {
+        /// The norm of the step.
+        got: f64,
+        /// The largest that the results can have come to.
+        most: f64,
+    },
+    /// An adapter that does not fit.
+    #[error(transparent)]
+    UnfitAdapter(#[from] AdapterError),
     /// The aggregator's signature on the result does not verify.
     #[error("the result is not signed by the aggregator that this member joined")]
     ResultSignature,
+    /// The round's numbers give no fixed-point format.
+    #[error("the round cannot be encoded: {0}")]
+    Fixed(#[from] FixedError),
     /// Sharing this member's secrets failed.
     #[error("the secrets cannot be shared: {0}")]
     Shamir(#[from] ShamirError),

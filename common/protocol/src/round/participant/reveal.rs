@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::sign::{IdentityPublic, Signature};
+use crate::fixed::WeightClass;
 use crate::ids::MemberIndex;
 use crate::wire::messages::{Confirmation, Open, RevealedShare, RoundResult, Survivors};
 use crate::wire::{Signable, Unverified};
 use fedlora_common::digest::Digest;
 
-use super::ledger::RoundLedger;
+use super::ledger::{LedgerRound, RoundLedger};
 use super::open::OpenRound;
 use super::refusal::Refusal;
 use super::shares::HeldShares;
@@ -20,6 +21,7 @@ pub struct ExpectSurvivors {
     pub(super) transcript: Digest,
     pub(super) sharing: BTreeSet<MemberIndex>,
     pub(super) held: BTreeMap<MemberIndex, HeldShares>,
+    pub(super) weights: BTreeMap<MemberIndex, WeightClass>,
     pub(super) vector: Digest,
 }
 
@@ -53,6 +55,7 @@ impl ExpectSurvivors {
             transcript: self.transcript,
             sharing: self.sharing,
             held: self.held,
+            weights: self.weights,
             list,
             digest,
         };
@@ -67,6 +70,7 @@ pub struct ExpectConfirmations {
     transcript: Digest,
     sharing: BTreeSet<MemberIndex>,
     held: BTreeMap<MemberIndex, HeldShares>,
+    weights: BTreeMap<MemberIndex, WeightClass>,
     list: Survivors,
     digest: Digest,
 }
@@ -103,11 +107,7 @@ impl ExpectConfirmations {
             }
         }
         self.round.enough_signatures(signers.len())?;
-        ledger.reveal(
-            self.round.open.run,
-            self.round.open.round,
-            self.round.open.attempt,
-        )?;
+        ledger.reveal(&LedgerRound::from(&self.round.open), self.digest)?;
 
         let revealed = self
             .held
@@ -128,6 +128,12 @@ impl ExpectConfirmations {
                 .indices()
                 .filter(|member| !self.list.0.contains_key(member))
                 .collect(),
+            total_weight: self
+                .weights
+                .iter()
+                .filter(|(member, _)| self.list.0.contains_key(member))
+                .map(|(_, weight)| weight.weight())
+                .sum(),
             open: self.round.open,
             list: self.list,
         };
@@ -156,6 +162,7 @@ pub struct ExpectResult {
     open: Open,
     list: Survivors,
     dropped: Vec<MemberIndex>,
+    total_weight: u64,
 }
 
 impl ExpectResult {
@@ -185,11 +192,7 @@ impl ExpectResult {
                 result.survivors.iter().eq(self.list.0.keys()),
             ),
             ("list of dropped members", result.dropped == self.dropped),
-            (
-                "total weight",
-                (1..=u64::from(self.open.max_weight) * self.list.0.len() as u64)
-                    .contains(&result.total_weight),
-            ),
+            ("total weight", result.total_weight == self.total_weight),
         ];
         match fields.into_iter().find(|(_, same)| !same) {
             Some((what, _)) => Err(Refusal::Result { what }),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::crypto::keys::{AgreementSecret, Seed};
 use crate::crypto::shamir::Share;
+use crate::fixed::{CohortWeight, FixedPoint, RoundEncoding};
 use crate::ids::MemberIndex;
 use crate::secagg::Masker;
 use crate::wire::messages::{Keys, SealedShares};
@@ -89,6 +90,21 @@ impl ExpectPeerShares {
         self.round.enough(MESSAGE, shares.len() + 1)?;
 
         let sharing: Vec<MemberIndex> = shares.keys().copied().collect();
+        let weights: BTreeMap<_, _> = self
+            .peers
+            .iter()
+            .map(|(member, keys)| (*member, keys.weight))
+            .collect();
+        let open = &self.round.open;
+        let encoding = RoundEncoding {
+            format: FixedPoint::new(
+                open.bits,
+                open.clip,
+                CohortWeight::of(weights.values().copied()),
+                &self.round.digest,
+            )?,
+            weight: self.round.context.weight,
+        };
         let masker = Masker::new(
             me,
             self.self_mask.clone(),
@@ -104,6 +120,8 @@ impl ExpectPeerShares {
             transcript: self.transcript,
             sharing: sharing.into_iter().chain([me]).collect(),
             held: self.held,
+            weights,
+            encoding,
             masker,
         })
     }

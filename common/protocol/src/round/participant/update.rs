@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fixed::EncodedUpdate;
+use crate::fixed::{EncodedUpdate, RoundEncoding, WeightClass};
 use crate::ids::MemberIndex;
 use crate::secagg::{MaskedUpdate, Masker};
 use crate::wire::messages::{Open, UpdateClaim, vector_digest};
@@ -20,6 +20,8 @@ pub struct ReadyToMask {
     pub(super) transcript: Digest,
     pub(super) sharing: BTreeSet<MemberIndex>,
     pub(super) held: BTreeMap<MemberIndex, HeldShares>,
+    pub(super) weights: BTreeMap<MemberIndex, WeightClass>,
+    pub(super) encoding: RoundEncoding,
     pub(super) masker: Masker,
 }
 
@@ -27,6 +29,11 @@ impl ReadyToMask {
     /// The M0 that opened the round.
     pub fn open(&self) -> &Open {
         &self.round.open
+    }
+
+    /// How this member must encode its update.
+    pub fn encoding(&self) -> RoundEncoding {
+        self.encoding
     }
 
     /// Masks the update, consuming masker and update both.
@@ -46,6 +53,7 @@ impl ReadyToMask {
             transcript: self.transcript,
             sharing: self.sharing,
             held: self.held,
+            weights: self.weights,
             vector,
         };
         (next, masked, signed.unverified().clone())

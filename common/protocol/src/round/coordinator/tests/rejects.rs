@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
 use crate::crypto::os_rng;
-use crate::ids::{Attempt, MemberIndex};
+use crate::fixed::WeightClass;
+use crate::ids::{Attempt, MemberIndex, RoundNumber};
 use crate::round::coordinator::{Input, Reject};
 use crate::round::harness::{
     Federation, RoundOutcome, World, claim, forged, meaningless_shares, phase_of,
@@ -63,6 +64,8 @@ fn fresh_keys(member: u16) -> Keys {
         sealing: AgreementSecret::random(&mut rng).public(),
         masking: AgreementSecret::random(&mut rng).public(),
         self_mask: Seed::random(&mut rng).commitment(),
+        weight: WeightClass::ONE,
+        revealed: RoundNumber(0),
     }
 }
 

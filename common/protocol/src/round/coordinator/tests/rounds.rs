@@ -3,7 +3,7 @@
 use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Event};
-use crate::round::harness::{Federation, RoundOutcome, World};
+use crate::round::harness::{Federation, RoundOutcome, World, class_of};
 use crate::round::member::MemberEffect;
 use crate::wire::codec;
 use crate::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
@@ -25,6 +25,7 @@ fn check_sum(world: World<'_>, expected: &[u16]) {
         survivors,
         dropped,
         transcript,
+        parts,
     }) = &world.outcome
     else {
         panic!("the round came to nothing");
@@ -34,12 +35,13 @@ fn check_sum(world: World<'_>, expected: &[u16]) {
     assert_eq!(survivors.len() + dropped.len(), federation.len());
     assert_eq!(sum, &federation.plain_sum(survivors));
     assert_eq!(&world.accumulated.len(), &survivors.len());
-    let mean = federation.format.decode(sum).unwrap();
+    let mean = federation.format.decode(sum, *parts).unwrap();
+    assert_eq!(mean.train_loss.is_some(), survivors.len() >= 5);
     let weight: u64 = survivors
         .iter()
-        .map(|member| 10 + u64::from(member.0))
+        .map(|member| class_of(usize::from(member.0)).weight())
         .sum();
-    assert_eq!(mean.weight, weight);
+    assert_eq!((parts.survivors, parts.weight), (survivors.len(), weight));
 
     let (_, replayed) = replay(federation, &world.journal);
     assert_eq!(

@@ -40,7 +40,7 @@ fn show(effect: &MemberEffect) -> String {
         .to_owned(),
         MemberEffect::Prepare { .. } => "prepare".to_owned(),
         MemberEffect::Train(task) => format!("train {}", task.round),
-        MemberEffect::Encode { round, attempt } => format!("encode {round}/{attempt}"),
+        MemberEffect::Encode { round, attempt, .. } => format!("encode {round}/{attempt}"),
         MemberEffect::Upload(_) => "upload".to_owned(),
         MemberEffect::Fetch { .. } => "fetch".to_owned(),
         MemberEffect::Pinned(_) => "pinned".to_owned(),

@@ -4,10 +4,12 @@
 use super::{offered, refused_by_ledger};
 use crate::ids::{Attempt, RoundNumber, RunId};
 use crate::round::harness::Federation;
-use crate::round::participant::{LedgerError, MemoryLedger, RoundLedger};
+use crate::round::participant::{LedgerError, LedgerRound, MemoryLedger, RoundLedger};
 use crate::wire::messages::Open;
+use fedlora_common::digest::Digest;
 
 const ONE: RoundNumber = RoundNumber(1);
+const LIST: Digest = Digest::from_bytes([5; 32]);
 
 #[test]
 fn after_a_reveal_no_other_attempt_of_the_round_opens() {
@@ -30,11 +32,60 @@ fn after_a_reveal_no_other_attempt_of_the_round_opens() {
         refused_by_ledger(&refusal),
         &LedgerError::Revealed { round: ONE }
     );
-    let next = Open {
-        round: RoundNumber(2),
-        ..federation.open.clone()
+}
+
+/// The attack that one adapter, one list is for: all members are in the first sum, nothing is
+/// published, and in the second sum one is left out.
+#[test]
+fn a_second_sum_on_one_adapter_is_refused_in_any_round_and_run() {
+    let federation = Federation::new(5);
+    let mut signed = federation
+        .opened()
+        .shared()
+        .uploaded(&federation)
+        .signed(&federation);
+    let ledger = &mut signed.ledgers[0];
+    let first = signed.members.remove(0);
+    first.confirmations(signed.confirmations, ledger).unwrap();
+    let second_sum = LedgerError::SecondSum {
+        adapter: federation.open.adapter,
+        run: federation.run,
+        round: ONE,
     };
-    offered(&federation, ledger, next).unwrap();
+    for (run, round) in [(federation.run, 2), (RunId([9; 16]), 1)] {
+        let again = LedgerRound {
+            run,
+            round: RoundNumber(round),
+            ..LedgerRound::from(&federation.open)
+        };
+        assert_eq!(ledger.open(&again), Err(second_sum.clone()));
+    }
+    // A run that was open before the reveal must not reveal either.
+    let mut ledger = MemoryLedger::default();
+    let (one, two) = (logged(1, ONE), logged(2, ONE));
+    ledger.open(&one).unwrap();
+    ledger.open(&two).unwrap();
+    ledger.reveal(&two, LIST).unwrap();
+    assert!(matches!(
+        ledger.reveal(&one, LIST),
+        Err(LedgerError::SecondSum { .. })
+    ));
+    let next = LedgerRound {
+        round: RoundNumber(2),
+        adapter: Digest::of("test adapter", b"next"),
+        ..two
+    };
+    assert_eq!(ledger.open(&next), Ok(Some(ONE)));
+}
+
+/// The first attempt of a round on an adapter that all runs here have in common.
+fn logged(run: u8, round: RoundNumber) -> LedgerRound {
+    LedgerRound {
+        run: RunId([run; 16]),
+        round,
+        attempt: Attempt(1),
+        adapter: Digest::of("test adapter", b"common"),
+    }
 }
 
 /// The member's state machine is copied by restoring a snapshot of its machine, the ledger is
@@ -90,31 +141,35 @@ fn an_attempt_that_was_left_for_a_newer_one_reveals_nothing() {
 
 #[test]
 fn another_run_in_between_does_not_let_a_round_be_replayed() {
-    let (one, two) = (RunId([1; 16]), RunId([2; 16]));
+    let one = logged(1, ONE);
+    let two = LedgerRound {
+        adapter: Digest::of("test adapter", b"of run two"),
+        ..logged(2, ONE)
+    };
     let mut ledger = MemoryLedger::default();
-    ledger.open(one, ONE, Attempt(1)).unwrap();
-    ledger.reveal(one, ONE, Attempt(1)).unwrap();
-    ledger.open(two, ONE, Attempt(1)).unwrap();
+    ledger.open(&one).unwrap();
+    ledger.reveal(&one, LIST).unwrap();
+    ledger.open(&two).unwrap();
     assert!(matches!(
-        ledger.open(one, ONE, Attempt(1)),
+        ledger.open(&one),
         Err(LedgerError::Replayed { .. })
     ));
     assert_eq!(
-        ledger.reveal(one, ONE, Attempt(1)),
+        ledger.reveal(&one, LIST),
         Err(LedgerError::Revealed { round: ONE })
     );
-    ledger.reveal(two, ONE, Attempt(1)).unwrap();
+    ledger.reveal(&two, LIST).unwrap();
 }
 
 /// A ledger whose disk is full.
 struct Full;
 
 impl RoundLedger for Full {
-    fn open(&mut self, _: RunId, _: RoundNumber, _: Attempt) -> Result<(), LedgerError> {
-        Ok(())
+    fn open(&mut self, _: &LedgerRound) -> Result<Option<RoundNumber>, LedgerError> {
+        Ok(None)
     }
 
-    fn reveal(&mut self, _: RunId, _: RoundNumber, _: Attempt) -> Result<(), LedgerError> {
+    fn reveal(&mut self, _: &LedgerRound, _: Digest) -> Result<(), LedgerError> {
         Err(LedgerError::Storage {
             message: "full".to_owned(),
         })

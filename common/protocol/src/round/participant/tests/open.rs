@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{offered, refused_by_ledger};
+use crate::crypto::os_rng;
 use crate::fixed::LaneBits;
 use crate::ids::{Attempt, RoundNumber, RunId};
 use crate::plan::Roster;
 use crate::round::harness::Federation;
-use crate::round::participant::{LedgerError, MemoryLedger, Refusal, RoundContext};
+use crate::round::participant::{Expectation, LedgerError, MemoryLedger, Refusal, RoundContext};
 use crate::wire::messages::Open;
 use fedlora_adapter::Factors;
 use fedlora_common::digest::Digest;
@@ -84,17 +85,14 @@ fn another_model_than_the_members_own() {
 #[test]
 fn parameters_that_the_plan_does_not_give() {
     let federation = Federation::new(4);
-    type ParameterChange = fn(&mut Open);
-    let changes: [(&str, ParameterChange); 8] = [
+    let changes: [(&str, fn(&mut Open)); 6] = [
         ("layout", |open| {
             open.layout = Digest::of("test layout", b"other")
         }),
         ("factors", |open| open.factors = Factors::A),
         ("clip norm", |open| open.clip = 2.0),
         ("clip norm", |open| open.clip = f32::NAN),
-        ("largest weight", |open| open.max_weight += 1),
         ("bits a lane", |open| open.bits = LaneBits::B32),
-        ("number", |open| open.round = RoundNumber(0)),
         ("number", |open| open.attempt = Attempt(0)),
     ];
     for (named, change) in changes {
@@ -146,12 +144,10 @@ fn fewer_contributors_than_the_members_own_floor() {
     let mut federation = Federation::new(6);
     let context = &federation.contexts[0];
     federation.contexts[0] = Arc::new(RoundContext {
-        run: context.run,
         roster: Roster::clone(&context.roster),
-        me: context.me,
         identity: Arc::clone(&context.identity),
-        plan: context.plan,
         contributors: 5,
+        ..**context
     });
     let mut ledger = MemoryLedger::default();
     assert_eq!(
@@ -167,22 +163,38 @@ fn fewer_contributors_than_the_members_own_floor() {
     more.threshold = 5;
     offered(&federation, &mut ledger, more).unwrap();
     let mut more = federation.open.clone();
-    (more.minimum, more.round) = (5, RoundNumber(2));
+    (more.minimum, more.attempt) = (5, Attempt(2));
     offered(&federation, &mut ledger, more).unwrap();
+}
+
+/// The member's chain leads to `round`.
+fn offered_in(
+    federation: &Federation,
+    ledger: &mut MemoryLedger,
+    round: u32,
+    attempt: u32,
+) -> Result<(), Refusal> {
+    let open = Open {
+        round: RoundNumber(round),
+        attempt: Attempt(attempt),
+        ..federation.open.clone()
+    };
+    let expected = Expectation {
+        round: open.round,
+        ..federation.expected.clone()
+    };
+    federation.contexts[0]
+        .open(open, &expected, ledger, &mut os_rng())
+        .map(|_| ())
 }
 
 #[test]
 fn replayed_rounds_and_attempts() {
     let federation = Federation::new(4);
     let mut ledger = MemoryLedger::default();
-    let open = |round, attempt| Open {
-        round: RoundNumber(round),
-        attempt: Attempt(attempt),
-        ..federation.open.clone()
-    };
-    offered(&federation, &mut ledger, open(2, 2)).unwrap();
+    offered_in(&federation, &mut ledger, 2, 2).unwrap();
     for (round, attempt) in [(2, 2), (2, 1), (1, 3), (1, 1)] {
-        let refusal = offered(&federation, &mut ledger, open(round, attempt)).unwrap_err();
+        let refusal = offered_in(&federation, &mut ledger, round, attempt).unwrap_err();
         assert_eq!(
             refused_by_ledger(&refusal),
             &LedgerError::Replayed {
@@ -193,8 +205,38 @@ fn replayed_rounds_and_attempts() {
             }
         );
     }
-    offered(&federation, &mut ledger, open(2, 3)).unwrap();
-    offered(&federation, &mut ledger, open(3, 1)).unwrap();
+    offered_in(&federation, &mut ledger, 2, 3).unwrap();
+}
+
+/// Round 1 is expected, and the plan has two.
+#[test]
+fn a_round_that_does_not_follow_the_newest_result() {
+    let federation = Federation::new(4);
+    for round in [0, 2, 3, 4_000_000_000] {
+        assert_eq!(
+            refused(&federation, |open| open.round = RoundNumber(round)),
+            Refusal::Round {
+                got: RoundNumber(round),
+                expected: RoundNumber(1),
+                last: RoundNumber(2),
+            }
+        );
+    }
+    let refusal = offered_in(&federation, &mut MemoryLedger::default(), 3, 1).unwrap_err();
+    assert!(matches!(refusal, Refusal::Round { .. }), "{refusal}");
+}
+
+#[test]
+fn a_round_on_another_chain_of_results() {
+    let federation = Federation::new(4);
+    let other = Digest::of("test", b"another result");
+    assert_eq!(
+        refused(&federation, |open| open.previous = other),
+        Refusal::Previous {
+            got: other,
+            own: federation.previous,
+        }
+    );
 }
 
 #[test]
@@ -212,7 +254,7 @@ fn every_field_of_m0_is_in_its_digest() {
         |open, other| open.layout = other,
         |open, _| open.factors = Factors::A,
         |open, _| open.clip = 2.0,
-        |open, _| open.max_weight = 7,
+        |open, other| open.previous = other,
         |open, _| open.bits = LaneBits::B32,
         |open, _| open.threshold += 1,
         |open, _| open.minimum -= 1,

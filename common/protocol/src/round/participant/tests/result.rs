@@ -122,10 +122,10 @@ fn fields_of_another_round() {
 
 #[test]
 fn every_field_of_a_result_is_in_its_digest() {
-    let federation = Federation::new(4);
+    let federation = Federation::new(5);
     let result = revealed(&federation).result.claimed().clone();
     let other = Digest::of("test", b"other");
-    let changes: [ResultChange; 12] = [
+    let changes: [ResultChange; 13] = [
         |result, _| result.run = RunId([1; 16]),
         |result, _| result.round = RoundNumber(2),
         |result, _| result.attempt = Attempt(2),
@@ -144,6 +144,7 @@ fn every_field_of_a_result_is_in_its_digest() {
         },
         |result, _| result.train_loss = None,
         |result, _| result.eval_loss = Some(0.0),
+        |result, _| result.clipped = None,
     ];
     let mut digests = vec![result.digest()];
     for change in changes {

@@ -1,0 +1,151 @@
+//! The randomised Hadamard rotation, which spreads a delta evenly over its coordinates, so that
+//! each lane's range can be about the norm over the root of their number and not the norm itself.
+//!
+//! Suresh, Yu, Kumar, McMahan, "Distributed Mean Estimation with Limited Communication", ICML
+//! 2017, section 3: with D a diagonal of random signs and H the Hadamard matrix of size B,
+//! `y = H D x / sqrt(B)` keeps the norm, and each coordinate of y is close to normal with variance
+//! `|x|^2 / B`. The signs are public, drawn from the digest of M0.
+//!
+//! A vector is cut into blocks of [`MAX_BLOCK`] coordinates; what is left at the end is cut into
+//! descending powers of two, so that nothing is padded.
+
+use std::ops::Range;
+
+use fedlora_common::digest::Digest;
+
+use crate::crypto::keys::Seed;
+use crate::crypto::prg::Prg;
+
+/// The largest block: 65,536 coordinates, which stay in a core's second-level cache.
+pub(super) const MAX_BLOCK: usize = 1 << 16;
+
+/// The rotation of one attempt at a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rotation(Digest);
+
+impl Rotation {
+    /// The rotation of the attempt whose M0 has the digest `open`.
+    pub(super) fn of(open: &Digest) -> Self {
+        Self(Digest::of("fedlora 1 rotation signs", open.as_bytes()))
+    }
+
+    /// Rotates in place, without the factors 1 / sqrt(B): block by block `H D x`.
+    pub(super) fn forward(self, values: &mut [f32]) {
+        self.flip_signs(values);
+        hadamard_blocks(values);
+    }
+
+    /// Undoes [`Rotation::forward`], without the factors 1 / sqrt(B): block by block `D H y`.
+    pub(super) fn inverse(self, values: &mut [f32]) {
+        hadamard_blocks(values);
+        self.flip_signs(values);
+    }
+
+    /// Flips the sign of each coordinate whose bit is set in the stream, lowest bit first.
+    fn flip_signs(self, values: &mut [f32]) {
+        let mut signs = vec![0; values.len().div_ceil(32)];
+        Prg::new(&Seed::from_bytes(*self.0.as_bytes()))
+            .for_each(&mut signs, |sign, word| *sign = word);
+        for (values, word) in values.chunks_mut(32).zip(signs) {
+            for (bit, value) in values.iter_mut().enumerate() {
+                let sign = (word >> bit & 1) << 31;
+                *value = f32::from_bits(value.to_bits() ^ sign);
+            }
+        }
+    }
+}
+
+/// The blocks that a vector of `len` coordinates is cut into.
+pub(super) fn blocks(len: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let left = len - start;
+        let size = MAX_BLOCK.min(1 << left.checked_ilog2()?);
+        let block = start..start + size;
+        start = block.end;
+        Some(block)
+    })
+}
+
+fn hadamard_blocks(values: &mut [f32]) {
+    for block in blocks(values.len()) {
+        hadamard(&mut values[block]);
+    }
+}
+
+/// The unnormalised Walsh-Hadamard transform of a power of two of values, in place.
+fn hadamard(values: &mut [f32]) {
+    let mut half = 1;
+    while half < values.len() {
+        for pair in values.chunks_exact_mut(2 * half) {
+            let (low, high) = pair.split_at_mut(half);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_everything_once() {
+        for len in [0, 1, 2, 3, 7, 100, MAX_BLOCK, 2 * MAX_BLOCK + 33_001] {
+            let mut next = 0;
+            for block in blocks(len) {
+                assert_eq!(block.start, next);
+                assert!(block.len().is_power_of_two() && block.len() <= MAX_BLOCK);
+                next = block.end;
+            }
+            assert_eq!(next, len);
+        }
+        let sizes: Vec<_> = blocks(11).map(|block| block.len()).collect();
+        assert_eq!(sizes, [8, 2, 1]);
+    }
+
+    /// Sylvester's construction, row by row.
+    #[test]
+    fn the_transform_is_the_hadamard_matrix() {
+        let input: Vec<f32> = (0..8_u8).map(|k| f32::from(k * k)).collect();
+        let mut output = input.clone();
+        hadamard(&mut output);
+        for (row, got) in output.iter().enumerate() {
+            let expected: f32 = input
+                .iter()
+                .enumerate()
+                .map(|(column, value)| match (row & column).count_ones() % 2 {
+                    0 => *value,
+                    _ => -value,
+                })
+                .sum();
+            assert_eq!(*got, expected);
+        }
+    }
+
+    #[test]
+    fn inverse_undoes_forward_and_one_spike_is_spread() {
+        let len = 1024 + 64;
+        let rotation = Rotation::of(&Digest::of("test open", b""));
+        let mut values = vec![0.0_f32; len];
+        values[3] = 1.0;
+        values[1030] = -2.0;
+        let before = values.clone();
+        rotation.forward(&mut values);
+        assert!(values[..1024].iter().all(|value| value.abs() == 1.0));
+        assert!(values[1024..].iter().all(|value| value.abs() == 2.0));
+        rotation.inverse(&mut values);
+        for (block, size) in [(0..1024, 1024.0), (1024..1088, 64.0)] {
+            for (got, expected) in values[block.clone()].iter().zip(&before[block]) {
+                assert_eq!(got / size, *expected);
+            }
+        }
+        let other = Rotation::of(&Digest::of("test open", b"other"));
+        let mut rotated = before.clone();
+        other.forward(&mut rotated);
+        rotation.inverse(&mut rotated);
+        assert_ne!(rotated[3], 1024.0);
+    }
+}
