@@ -12,17 +12,19 @@
 //! | [`ExpectConfirmations`] | the others' signatures | M5, shares |
 //! | [`ExpectResult`] | M6 | |
 
+mod context;
 mod keys;
 mod ledger;
 mod open;
 mod refusal;
 mod reveal;
+mod sealing;
 mod shares;
 mod update;
 
+pub use context::{Expectation, RoundContext};
 pub use keys::ExpectPeerKeys;
 pub use ledger::{LedgerError, LedgerState, MemoryLedger, RoundLedger};
-pub use open::{Expectation, RoundContext};
 pub use refusal::Refusal;
 pub use reveal::{ExpectConfirmations, ExpectResult, ExpectSurvivors, check_result};
 pub use shares::ExpectPeerShares;
