@@ -105,12 +105,13 @@ impl Aggregator {
     /// [`ServeError`]; members that are connected have been told.
     pub async fn run(
         self,
-        plan: RunPlan,
+        mut plan: RunPlan,
         events: mpsc::UnboundedSender<RunEvent>,
     ) -> Result<RunId, ServeError> {
         let mut id = [0; 16];
         os_rng().fill_bytes(&mut id);
         let run = RunId(id);
+        plan.seed.get_or_insert_with(|| os_rng().next_u64() >> 1);
         let registry = self.registry();
         let (inbox, messages) = mpsc::channel(INBOX);
         let engine = Engine::new(

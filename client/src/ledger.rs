@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(open(&round(1, 2, 1, 3)), Ok(Some(RoundNumber(1))));
         fs::write(folder.path().join("ledger.json"), "{").unwrap();
         let broken = open(&round(1, 3, 1, 4)).unwrap_err().to_string();
-        assert!(broken.contains("ledger.json") && broken.contains("Restore"), "{broken}");
+        assert!(
+            broken.contains("ledger.json") && broken.contains("Restore"),
+            "{broken}"
+        );
     }
 
     #[test]

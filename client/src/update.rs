@@ -132,7 +132,7 @@ impl LocalWork {
     /// A plan that does not fit the model.
     pub fn first_adapter(&self, plan: &RunPlan) -> Result<Adapter, UpdateError> {
         let lora = &plan.adapter.lora;
-        Ok(self.engine.init_adapter(lora, plan.seed)?)
+        Ok(self.engine.init_adapter(lora, plan.seed())?)
     }
 
     /// Evaluates, trains, and clips the delta.

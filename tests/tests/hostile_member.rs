@@ -14,7 +14,7 @@ use fedlora_client::federation::{Participant, ParticipantError};
 use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
 use fedlora_protocol::crypto::os_rng;
-use fedlora_protocol::fixed::Contribution;
+use fedlora_protocol::fixed::{Contribution, LossShift, WeightClass};
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::Reject;
@@ -192,7 +192,7 @@ async fn run_with(how: Hostility) -> Vec<(MemberIndex, Reject)> {
         assert_eq!(result.survivors, [0, 1, 2, 3].map(MemberIndex));
         assert_eq!(result.dropped, [MemberIndex(4)]);
         // The hostile member's weight would show.
-        assert_eq!(result.total_weight, (4 * EXAMPLES) as u64);
+        assert_eq!(result.total_weight, 4);
         assert_eq!(adapters, [result.adapter; 4]);
         rejected
     };
@@ -260,6 +260,9 @@ impl Hostile {
                         roster,
                         identity: Arc::clone(&identity),
                         plan: plan.digest(),
+                        rounds: RoundNumber(plan.rounds),
+                        weight: WeightClass::ONE,
+                        highest_class: plan.aggregation.highest_class(),
                         contributors: 3,
                     }));
                 }
@@ -317,8 +320,9 @@ impl Hostile {
             adapter: adapter.digest(),
             layout: open.layout,
             factors: open.factors,
+            round: open.round,
+            previous: open.previous,
             clip: open.clip,
-            max_weight: open.max_weight,
             bits: open.bits,
         };
         let mut ledger = MemoryLedger::default();
@@ -356,13 +360,14 @@ impl Hostile {
         let open = self.open.as_ref().expect("the round is open");
         let adapter = work.first_adapter(plan).expect("the plan fits");
         let part = adapter.layout().subset(open.factors).expect("both factors");
+        let shift = LossShift::random(&mut os_rng());
         let contribution = Contribution {
-            weight: 1000,
-            train_loss: 1.0,
-            eval_loss: None,
+            train_loss: shift.steps(1.0).expect("a loss"),
+            eval_loss: shift.steps(2.0).expect("a loss"),
+            clipped: false,
         };
-        let format = plan.fixed_point().expect("a possible format");
-        let encoded = format.encode(&vec![0.01; part.len()], contribution, &mut os_rng());
+        let delta = vec![0.001; part.len()];
+        let encoded = ready.encoding().encode(&delta, contribution, &mut os_rng());
         let (_, masked, mut claim) = ready.mask(encoded.expect("small values"));
         let mut packed = masked.as_bytes().to_vec();
         match how {

@@ -90,7 +90,7 @@ fn a_member_killed_during_its_upload_is_left_out_and_the_others_end_well() {
 /// One try; false where the upload was faster than the kill.
 fn killed_during_upload() -> bool {
     let federation = Federation::new();
-    let mut aggregator = federation.serve(&plan(1, 5, LARGE, "bits = 32\nmax_weight = 64"));
+    let mut aggregator = federation.serve(&plan(1, 5, LARGE, "bits = 32"));
     let mut running: Vec<_> = INSTITUTIONS
         .iter()
         .map(|member| {

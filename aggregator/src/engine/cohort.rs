@@ -47,8 +47,9 @@ impl ReadyMembers {
             });
         }
         // The first adapter follows from the plan: what a member says of it must be that.
-        let adapter = Adapter::initial(plan.adapter.lora.clone(), ready.layout.clone(), plan.seed)
-            .map_err(MemberRefusal::Layout)?;
+        let adapter =
+            Adapter::initial(plan.adapter.lora.clone(), ready.layout.clone(), plan.seed())
+                .map_err(MemberRefusal::Layout)?;
         if adapter.digest() != ready.adapter {
             return Err(MemberRefusal::OtherAdapter);
         }

@@ -140,7 +140,7 @@ fn member_exit(error: &MemberError) -> Exit {
         | MemberError::OtherAdapter { .. } => Exit::Integrity,
         MemberError::Plan(_) | MemberError::Floor(_) | MemberError::WeightClass { .. } => {
             Exit::Configuration
-        },
+        }
         MemberError::Refused { .. } => Exit::Identity,
         MemberError::Failed { .. } | MemberError::NoResult => Exit::Quorum,
         MemberError::Adapter(_) => Exit::Data,

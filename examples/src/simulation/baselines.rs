@@ -57,7 +57,7 @@ pub(super) fn centralised(
 
 fn options(engine: &Engine, plan: &RunPlan, steps: usize) -> Result<TrainOptions, TrainError> {
     // The plan's own parameters, over one training instead of several rounds.
-    let work = LocalWork::new(engine.clone(), Vec::new(), Vec::new(), plan.seed);
+    let work = LocalWork::new(engine.clone(), Vec::new(), Vec::new(), plan.seed());
     let steps = TrainOption::Steps.count(steps)?;
     Ok(TrainOptions {
         batches: Batches::Continuous {

@@ -113,14 +113,17 @@ pub(super) async fn run(
         enrol::join(&token, &home, now())
             .await
             .with_context(|| format!("{} joining", one.name))?;
-        let (directory, membership) =
+        let (directory, mut membership) =
             MemberDirectory::open(&home).with_context(|| format!("{}'s directory", one.name))?;
         let work = LocalWork::new(
             engine.clone(),
             one.training.clone(),
             one.held_out.clone(),
-            plan.seed.wrapping_add(index as u64 + 1),
+            plan.seed().wrapping_add(index as u64 + 1),
         );
+        membership.config.weight_class = Some(work.weight_class());
+        // A simulation may be as short as one likes: its members have nothing to protect.
+        membership.config.floors.examples = 1;
         let (own_events, mut own_watch) = mpsc::unbounded_channel();
         let cuts = faults.remove(&one.name).unwrap_or_default();
         let member = MemberIndex(index as u16);

@@ -8,9 +8,10 @@ use anyhow::{Context, anyhow};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
 use fedlora_client::federation::ParticipantError;
+use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, PlanError, RunPlan, Timeouts, TrainingPlan,
+    AdapterPlan, AggregationPlan, BasePlan, PlanError, RunPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
@@ -82,7 +83,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let (mut local_only, mut centralised) = (None, None);
     if options.baselines {
         let first = engine
-            .init_adapter(&plan.adapter.lora, plan.seed)
+            .init_adapter(&plan.adapter.lora, plan.seed())
             .context("the first adapter")?;
         tokio::task::block_in_place(|| -> Result<(), TrainError> {
             let adapters = baselines::local_only(&engine, &data, &plan, &first, &bars)?;
@@ -175,11 +176,10 @@ fn plan(
     };
     let lora = LoraConfig::new(options.rank, 2.0 * options.rank as f64, 0.0, Target::ALL)
         .map_err(|error| SimulationError::Usage(error.into()))?;
-    let most = data.institutions.iter().map(|one| one.training.len()).max();
     let plan = RunPlan {
         rounds: options.rounds,
         members: data.institutions.len(),
-        seed: options.seed,
+        seed: Some(options.seed),
         base: BasePlan {
             name: base_name.to_owned(),
             digest: Some(engine.base_digest().map_err(ModelError::from)?),
@@ -197,7 +197,8 @@ fn plan(
             ..TrainingPlan::default()
         },
         aggregation: AggregationPlan {
-            max_weight: most.unwrap_or(1) as u32,
+            weights: Weighting::Classes,
+            max_class: WeightClass::MAX,
             ..AggregationPlan::default()
         },
         timeouts: Timeouts {

@@ -8,7 +8,7 @@ use fedlora_adapter::Adapter;
 use fedlora_client::federation::RoundWork;
 use fedlora_client::update::{LocalUpdate, LocalWork, UpdateError};
 use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::{EncodedUpdate, FixedError};
+use fedlora_protocol::fixed::{EncodedUpdate, FixedError, RoundEncoding, WeightClass};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::member::RoundTask;
@@ -58,6 +58,10 @@ impl RoundWork for WatchedWork {
         self.inner.cut(plan)
     }
 
+    fn weight_class(&self) -> WeightClass {
+        self.inner.weight_class()
+    }
+
     fn update(
         &self,
         plan: &RunPlan,
@@ -72,9 +76,10 @@ impl RoundWork for WatchedWork {
         round: RoundNumber,
         attempt: Attempt,
         update: &LocalUpdate,
+        encoding: &RoundEncoding,
         rng: &mut dyn CryptoRng,
     ) -> Result<EncodedUpdate, FixedError> {
-        let encoded = self.inner.encode(round, attempt, update, rng)?;
+        let encoded = self.inner.encode(round, attempt, update, encoding, rng)?;
         let key = (round, attempt, self.member);
         self.lanes.put(key, encoded.lanes().to_vec());
         Ok(encoded)

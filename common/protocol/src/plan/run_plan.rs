@@ -24,9 +24,10 @@ pub struct RunPlan {
     pub rounds: u32,
     /// How many members must have joined before the run starts; all of them are the roster.
     pub members: usize,
-    /// The seed from which every member derives the same first adapter.
-    #[serde(default)]
-    pub seed: u64,
+    /// The seed from which every member derives the same first adapter; random by default. A member
+    /// takes part in one sum on each adapter, so a later run needs another seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// The base model that all members must hold.
     #[serde(default)]
     pub base: BasePlan,
@@ -348,6 +349,11 @@ impl RunPlan {
             });
         }
         Ok(())
+    }
+
+    /// The seed of the first adapter: 0 where a plan that was signed names none.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or(0)
     }
 
     /// Examples that a member trains on in a round.

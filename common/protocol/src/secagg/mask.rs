@@ -134,7 +134,7 @@ pub struct MaskedUpdate {
 }
 
 impl MaskedUpdate {
-    /// The packed lanes, as [`pack`](super::pack) lays them out.
+    /// The packed lanes, as [`pack`] lays them out.
     pub fn as_bytes(&self) -> &[u8] {
         &self.packed
     }

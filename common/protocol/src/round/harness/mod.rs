@@ -276,7 +276,7 @@ fn plan_for(members: usize, bits: LaneBits, lora: LoraConfig) -> RunPlan {
     RunPlan {
         rounds: 2,
         members,
-        seed: 0,
+        seed: Some(0),
         base: BasePlan::default(),
         adapter: AdapterPlan {
             lora,

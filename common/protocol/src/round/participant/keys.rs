@@ -5,17 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::crypto::keys::{AgreementError, AgreementPublic, AgreementSecret, Seed};
-use crate::crypto::seal::OneTimeKey;
+use super::context::OpenRound;
+use super::refusal::Refusal;
+use super::sealing::{seal_binding, sealing_key};
+use super::shares::{ExpectPeerShares, HeldShares};
+use crate::crypto::keys::{AgreementSecret, Seed};
 use crate::crypto::shamir;
 use crate::ids::MemberIndex;
 use crate::wire::Unverified;
 use crate::wire::messages::{Keys, SealedShares, keys_digest};
-use fedlora_common::digest::{Digest, DigestWriter};
-
-use super::open::OpenRound;
-use super::refusal::Refusal;
-use super::shares::{ExpectPeerShares, HeldShares};
 
 const MESSAGE: &str = "keys";
 
@@ -135,33 +133,4 @@ impl ExpectPeerKeys {
         self.round.enough(MESSAGE, peers.len())?;
         Ok(peers)
     }
-}
-
-/// The key that `pair.0` seals its shares to `pair.1` with.
-///
-/// # Errors
-/// [`AgreementError`] where the peer's key is of small order.
-pub(super) fn sealing_key(
-    secret: &AgreementSecret,
-    theirs: &AgreementPublic,
-    pair: (MemberIndex, MemberIndex),
-    transcript: &Digest,
-) -> Result<OneTimeKey, AgreementError> {
-    let binding = seal_binding(transcript, pair.0, pair.1);
-    secret
-        .agree(theirs, "fedlora 1 share sealing key", &binding)
-        .map(OneTimeKey::new)
-}
-
-/// What a sealed pair of shares is bound to: the transcript, its sender and its holder.
-pub(super) fn seal_binding(
-    transcript: &Digest,
-    sender: MemberIndex,
-    holder: MemberIndex,
-) -> Digest {
-    DigestWriter::new("fedlora 1 M2 sealed shares")
-        .digest(transcript)
-        .number(sender.0.into())
-        .number(holder.0.into())
-        .finish()
 }

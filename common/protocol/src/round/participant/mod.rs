@@ -12,20 +12,22 @@
 //! | [`ExpectConfirmations`] | the others' signatures | M5, shares |
 //! | [`ExpectResult`] | M6 | |
 
+mod context;
 mod keys;
 mod ledger;
 mod open;
 mod refusal;
 mod reveal;
+mod sealing;
 mod shares;
 mod step;
 mod update;
 
+pub use context::{Expectation, RoundContext};
 pub use keys::ExpectPeerKeys;
 pub use ledger::{
     LedgerEntries, LedgerError, LedgerReveal, LedgerRound, LedgerRun, MemoryLedger, RoundLedger,
 };
-pub use open::{Expectation, RoundContext};
 pub use refusal::Refusal;
 pub use reveal::{ExpectConfirmations, ExpectResult, ExpectSurvivors, check_result};
 pub use shares::ExpectPeerShares;

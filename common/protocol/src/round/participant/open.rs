@@ -5,61 +5,15 @@ use std::sync::Arc;
 use rand::CryptoRng;
 
 use crate::crypto::keys::{AgreementSecret, Seed};
-use crate::crypto::sign::IdentityKey;
-use crate::fixed::{LaneBits, WeightClass};
-use crate::ids::{MemberIndex, RoundNumber, RunId};
-use crate::plan::Roster;
+use crate::ids::RoundNumber;
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Keys, Open, SUITE};
 use crate::wire::{Unverified, Verified};
-use fedlora_adapter::Factors;
-use fedlora_common::digest::Digest;
 
+use super::context::{Expectation, OpenRound, RoundContext};
 use super::keys::ExpectPeerKeys;
 use super::ledger::{LedgerRound, RoundLedger};
 use super::refusal::Refusal;
-
-/// What stays the same over all rounds of a run.
-#[derive(Debug)]
-pub struct RoundContext {
-    /// The run that every M0 must name.
-    pub run: RunId,
-    /// The roster that this member pinned.
-    pub roster: Roster,
-    /// This member's place in it.
-    pub me: MemberIndex,
-    /// This member's identity key.
-    pub identity: Arc<IdentityKey>,
-    /// The digest of the accepted plan.
-    pub plan: Digest,
-    /// The number of the plan's last round.
-    pub rounds: RoundNumber,
-    /// This member's agreed weight, at most `highest_class`.
-    pub weight: WeightClass,
-    /// The plan's highest weight class; 0 where all weigh the same.
-    pub highest_class: WeightClass,
-    /// The fewest contributors that this member accepts, by the plan and its own floors.
-    pub contributors: usize,
-}
-
-/// What this member expects M0 to say, from its own copy of plan and adapter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Expectation {
-    /// The round that follows the newest checked result; 1 before the first.
-    pub round: RoundNumber,
-    /// The digest of the newest checked result; the chain's start before the first.
-    pub previous: Digest,
-    /// The digest of the global adapter that it holds.
-    pub adapter: Digest,
-    /// The digest of the layout that this round trains.
-    pub layout: Digest,
-    /// The factors that this round trains.
-    pub factors: Factors,
-    /// The clip norm that plan and results give.
-    pub clip: f32,
-    /// The plan's bits a lane.
-    pub bits: LaneBits,
-}
 
 impl RoundContext {
     /// Checks M0 and makes fresh keys for the round: M1.
@@ -195,39 +149,5 @@ impl RoundContext {
             });
         }
         Ok(CohortPolicy::new(members, minimum)?)
-    }
-}
-
-/// A round that this member agreed to.
-#[derive(Debug)]
-pub(super) struct OpenRound {
-    pub(super) context: Arc<RoundContext>,
-    pub(super) policy: CohortPolicy,
-    pub(super) threshold: usize,
-    pub(super) open: Open,
-    pub(super) digest: Digest,
-}
-
-impl OpenRound {
-    pub(super) fn me(&self) -> MemberIndex {
-        self.context.me
-    }
-
-    /// The fewest members that any message may name.
-    pub(super) fn quorum(&self) -> usize {
-        self.policy.quorum().max(self.threshold)
-    }
-
-    /// Refuses a message that names too few members.
-    pub(super) fn enough(&self, message: &'static str, got: usize) -> Result<(), Refusal> {
-        let needed = self.quorum();
-        if got < needed {
-            return Err(Refusal::TooFew {
-                message,
-                got,
-                needed,
-            });
-        }
-        Ok(())
     }
 }

@@ -9,8 +9,8 @@ use crate::wire::messages::{Confirmation, Open, RevealedShare, RoundResult, Surv
 use crate::wire::{Signable, Unverified};
 use fedlora_common::digest::Digest;
 
+use super::context::OpenRound;
 use super::ledger::{LedgerRound, RoundLedger};
-use super::open::OpenRound;
 use super::refusal::Refusal;
 use super::shares::HeldShares;
 

@@ -10,9 +10,9 @@ use crate::secagg::Masker;
 use crate::wire::messages::{Keys, SealedShares};
 use fedlora_common::digest::Digest;
 
-use super::keys::{seal_binding, sealing_key};
-use super::open::OpenRound;
+use super::context::OpenRound;
 use super::refusal::Refusal;
+use super::sealing::{seal_binding, sealing_key};
 use super::update::ReadyToMask;
 
 const MESSAGE: &str = "shares";

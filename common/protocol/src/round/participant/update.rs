@@ -9,7 +9,7 @@ use crate::wire::messages::{Open, UpdateClaim, vector_digest};
 use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
 
-use super::open::OpenRound;
+use super::context::OpenRound;
 use super::reveal::ExpectSurvivors;
 use super::shares::HeldShares;
 

@@ -2,7 +2,7 @@
 
 use crate::crypto::keys::AgreementSecret;
 use crate::ids::MemberIndex;
-use crate::round::participant::keys::{seal_binding, sealing_key};
+use crate::round::participant::sealing::{seal_binding, sealing_key};
 use fedlora_common::digest::Digest;
 
 fn bytes<const N: usize>(vector: &serde_json::Value, name: &str) -> [u8; N] {
