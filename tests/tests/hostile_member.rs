@@ -15,7 +15,7 @@ use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::{Contribution, LossShift, WeightClass};
-use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::ids::{MemberIndex, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::Reject;
 use fedlora_protocol::round::member::RunOutcome;
