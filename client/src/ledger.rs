@@ -156,8 +156,12 @@ mod tests {
     #[test]
     fn a_ledger_of_runs_alone_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunId([1; 16]);
-        let text = format!(r#"[{{"run":"{run}","opened":[2,1],"revealed":1}}]"#);
+        let text = serde_json::to_string(&[LedgerRun {
+            run: RunId([1; 16]),
+            opened: Some((RoundNumber(2), Attempt(1))),
+            revealed: Some(RoundNumber(1)),
+        }])
+        .unwrap();
         fs::write(folder.path().join("ledger.json"), text).unwrap();
         assert!(matches!(
             ledger(&folder).open(&round(1, 2, 1, 9)),

@@ -29,7 +29,7 @@ pub(super) enum Reached {
     /// The cohort was never complete.
     Gathering(ReadyMembers),
     /// At least the first round was opened.
-    Rounds(AdapterChain),
+    Rounds(Box<AdapterChain>),
 }
 
 /// A run that has ended.
@@ -45,7 +45,7 @@ impl Farewell {
     pub(super) fn finished(context: RunContext, chain: AdapterChain) -> Self {
         Self {
             context,
-            reached: Reached::Rounds(chain),
+            reached: Reached::Rounds(Box::new(chain)),
             outcome: Ok(()),
         }
     }

@@ -51,7 +51,7 @@ impl Running {
                 }
                 RoundOutcome::Failed(reason) => {
                     let failure = RunFailure::Round { round, reason };
-                    return Farewell::failed(context, Reached::Rounds(chain), failure);
+                    return Farewell::failed(context, Reached::Rounds(Box::new(chain)), failure);
                 }
             }
         }

@@ -85,7 +85,8 @@ fn another_model_than_the_members_own() {
 #[test]
 fn parameters_that_the_plan_does_not_give() {
     let federation = Federation::new(4);
-    let changes: [(&str, fn(&mut Open)); 6] = [
+    type Change = fn(&mut Open);
+    let changes: [(&str, Change); 6] = [
         ("layout", |open| {
             open.layout = Digest::of("test layout", b"other")
         }),
