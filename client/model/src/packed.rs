@@ -69,7 +69,7 @@ impl std::str::FromStr for WeightKind {
     }
 }
 
-/// Not a kind of weights.
+/// A text that names no kind of weights.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{got}' is not a kind of base weights: use f32, bf16, q8 or q4")]
 pub struct WeightKindError {

@@ -67,6 +67,9 @@ impl BaseWeights {
     }
 
     /// Writes `config.json` and `model.safetensors` into `dir`, which must exist.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or a file that cannot be written.
     pub fn save(&self, dir: &Path, float: FloatType) -> Result<(), WeightsError> {
         let specs = self.config.tensors();
         let values = (0..specs.len())
@@ -92,7 +95,7 @@ impl BaseWeights {
         Ok(())
     }
 
-    /// What Transformers calls for beside a Llama's q k v biases, and we do not have.
+    /// The zero output biases that Transformers expects beside a Llama's q k v biases.
     fn output_biases(&self) -> Vec<(String, FloatTensor)> {
         let config = &self.config;
         if config.architecture != Architecture::Llama || !config.qkv_bias {
@@ -122,7 +125,7 @@ impl BaseWeights {
         self.source.read(index)
     }
 
-    /// How many values there are.
+    /// Number of parameters: the values of all tensors.
     pub fn parameters(&self) -> usize {
         let shapes = self.config.tensors().into_iter();
         shapes

@@ -12,8 +12,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::super::source::WeightsError;
-use super::short;
+use super::super::source::{WeightsError, short};
 
 /// A header lists some 100 bytes a tensor; the largest models have a few thousand.
 pub(super) const MAX_HEADER_BYTES: u64 = 8 << 20;

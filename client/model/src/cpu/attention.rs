@@ -21,13 +21,13 @@ use crate::sequences::Sequences;
 const BLOCK: usize = 64;
 
 /// One block of queries of one sequence: rows of the sequence, and the keys that they see.
-struct Block {
+struct QueryBlock {
     queries: Range<usize>,
     keys: Range<usize>,
     window: usize,
 }
 
-impl Block {
+impl QueryBlock {
     fn of(rows: &Range<usize>, window: Option<usize>) -> impl Iterator<Item = Self> {
         let (length, window) = (rows.len(), window.unwrap_or(usize::MAX));
         (0..length).step_by(BLOCK).map(move |start| {
@@ -78,7 +78,7 @@ pub(crate) fn forward(
             let q = q.submatrix(start, head * dim, length, dim);
             let k = k.submatrix(start, kv, length, dim);
             let v = v.submatrix(start, kv, length, dim);
-            for block in Block::of(&rows, window) {
+            for block in QueryBlock::of(&rows, window) {
                 let (queries, keys) = (block.queries.clone(), block.keys.clone());
                 let (count, width) = (queries.len(), keys.len());
                 scores.resize(count * width, 0.0);
@@ -95,7 +95,7 @@ pub(crate) fn forward(
 }
 
 /// What the backward pass starts from.
-pub(crate) struct Attended<'a> {
+pub(crate) struct SavedAttention<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) k: &'a [f32],
     pub(crate) v: &'a [f32],
@@ -105,7 +105,7 @@ pub(crate) struct Attended<'a> {
 
 /// Writes the gradients by q, k and v.
 pub(crate) fn backward(
-    attended: &Attended<'_>,
+    attended: &SavedAttention<'_>,
     gradient: &[f32],
     shape: &AttentionShape,
     sequences: &Sequences,
@@ -146,7 +146,7 @@ pub(crate) fn backward(
                 let context = context.submatrix(start, head * dim, length, dim);
                 let gradient = gradient.submatrix(start, head * dim, length, dim);
                 let sums = &attended.sums[head * total + start..][..length];
-                for block in Block::of(&rows, window) {
+                for block in QueryBlock::of(&rows, window) {
                     let (queries, keys) = (block.queries.clone(), block.keys.clone());
                     let (count, width) = (queries.len(), keys.len());
                     scores.resize(count * width, 0.0);
@@ -246,7 +246,7 @@ fn divide_sums<'a>(sums: &'a mut [f32], heads: usize, sequences: &Sequences) -> 
 fn softmax_with_simd<'a, S: Simd>(
     _simd: S,
     scores: &'a mut [f32],
-    block: &'a Block,
+    block: &'a QueryBlock,
     sums: &'a mut [f32],
 ) {
     let width = block.keys.len();
@@ -276,7 +276,7 @@ fn softmax_backward_with_simd<'a, S: Simd>(
     _simd: S,
     scores: &'a mut [f32],
     slopes: &'a mut [f32],
-    block: &'a Block,
+    block: &'a QueryBlock,
     sums: &'a [f32],
     dots: &'a [f32; BLOCK],
     scale: f32,

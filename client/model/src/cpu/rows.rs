@@ -23,7 +23,7 @@ pub(crate) fn matrix_mut(values: &mut [f32], width: usize) -> MatMut<'_, f32> {
     MatMut::from_row_major_slice_mut(values, values.len() / width, width)
 }
 
-/// What a product does with what stands in its target.
+/// What a product does with the values in its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     /// Overwrites it.

@@ -33,10 +33,10 @@ pub enum TensorType {
 
 /// The unit in which values are stored: a row is a whole number of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
+pub struct QuantBlock {
     /// Values in a block.
     pub values: usize,
-    /// Bytes that they take.
+    /// Bytes of a stored block.
     pub bytes: usize,
 }
 
@@ -101,7 +101,7 @@ impl TensorType {
         Err(name.to_owned())
     }
 
-    /// As GGML writes it.
+    /// The name that GGML gives it, such as `Q4_K`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -118,8 +118,8 @@ impl TensorType {
         }
     }
 
-    /// How many values stand in how many bytes.
-    pub fn block(self) -> Block {
+    /// The block of this type; one value for the unquantised types.
+    pub fn block(self) -> QuantBlock {
         let (values, bytes) = match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
@@ -136,7 +136,7 @@ impl TensorType {
             // Low four bits, high two bits, 16 eight-bit scales, their scale.
             Self::Q6K => (QK_K, QK_K / 2 + QK_K / 4 + QK_K / 16 + 2),
         };
-        Block { values, bytes }
+        QuantBlock { values, bytes }
     }
 
     /// Bytes that `values` take, a whole number of blocks.
@@ -145,7 +145,7 @@ impl TensorType {
         values / block.values * block.bytes
     }
 
-    /// Writes the values that `bytes` stand for to `out`.
+    /// De-quantises the blocks in `bytes` to `out`.
     ///
     /// # Panics
     /// When `bytes` are not what `out.len()` values take: that is a bug of the caller.
