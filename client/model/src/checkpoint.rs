@@ -17,7 +17,7 @@ use super::config::{Architecture, LlamaConfig};
 use super::source::{TensorSource, WeightsError, short};
 
 const MAX_INDEX_BYTES: u64 = 16 << 20;
-/// What file systems take.
+/// The longest file name of common file systems.
 const MAX_NAME_BYTES: usize = 255;
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";

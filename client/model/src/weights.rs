@@ -34,8 +34,8 @@ impl BaseWeights {
     /// its index lists. The values stay on the disk until they are asked for.
     ///
     /// # Errors
-    /// What the configuration or a header says that we do not run, by name: a missing, extra
-    /// or misshaped tensor, a type other than F32, F16 and BF16, a file that is not whole.
+    /// [`WeightsError`]: a setting that is not supported, a missing, extra or misshaped tensor, a
+    /// type other than F32, F16 and BF16, or an incomplete file.
     pub fn load(dir: &Path) -> Result<Self, WeightsError> {
         let config = LlamaConfig::load(dir)?;
         let checkpoint = Checkpoint::open(dir, &config)?;
@@ -47,7 +47,7 @@ impl BaseWeights {
         Self { config, source }
     }
 
-    /// Takes values made elsewhere.
+    /// Weights from values in memory, one vector a tensor.
     ///
     /// # Panics
     /// When they are not in the order and shapes of [`LlamaConfig::tensors`]: that is a bug

@@ -1,6 +1,6 @@
 //! Causal attention over sequences of rows, without the matrix of all scores: a block of
-//! queries at a time, and the scores computed again in the backward pass from the logarithms
-//! of the softmax's sums (Dao et al., FlashAttention, 2022, without the tiles of keys, which
+//! queries at a time. The backward pass recomputes the scores from the logarithms of the
+//! softmax's sums (Dao et al., FlashAttention, 2022, without the tiles of keys, which
 //! a CPU's caches do not need).
 //!
 //! Queries are `[rows, heads * dim]`, keys and values `[rows, kv_heads * dim]`, rotated
@@ -17,7 +17,7 @@ use super::simd::{dot_product, exp, largest, sum_by};
 use crate::ops::arguments::AttentionShape;
 use crate::sequences::Sequences;
 
-/// Queries at a time.
+/// Queries of a block.
 const BLOCK: usize = 64;
 
 /// One block of queries of one sequence: rows of the sequence, and the keys that they see.
@@ -40,7 +40,7 @@ impl QueryBlock {
         })
     }
 
-    /// The keys that a query of the block sees, counted from the block's first key.
+    /// The keys that a query of the block sees, as indices from the block's first key.
     #[inline(always)]
     fn seen(&self, query: usize) -> Range<usize> {
         let position = self.queries.start + query;
@@ -94,7 +94,7 @@ pub(crate) fn forward(
     );
 }
 
-/// What the backward pass starts from.
+/// Inputs and results of [`forward`] that the backward pass needs, in the same layouts.
 pub(crate) struct SavedAttention<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) k: &'a [f32],
@@ -103,7 +103,7 @@ pub(crate) struct SavedAttention<'a> {
     pub(crate) sums: &'a [f32],
 }
 
-/// Writes the gradients by q, k and v.
+/// Writes the gradients by q, k and v, given the `gradient` by the context.
 pub(crate) fn backward(
     attended: &SavedAttention<'_>,
     gradient: &[f32],

@@ -1,4 +1,4 @@
-//! One block of the model, forward and backward, by hand: rows are divided among the threads
+//! One transformer block, forward and backward, handwritten: rows are divided among the threads
 //! once before and once after attention, so that what a thread has just computed is still
 //! in its caches when it needs it next.
 
@@ -25,17 +25,17 @@ pub(crate) struct TransformerBlock<'a> {
     pub(crate) shape: AttentionShape,
 }
 
-/// What the rows of a batch are, for every block.
+/// The rows of a batch, the same for every block.
 pub(crate) struct Rows<'a> {
     pub(crate) sequences: &'a Sequences,
     pub(crate) positions: &'a [u32],
-    /// How they are divided among threads.
+    /// The ranges of rows that tasks compute.
     pub(crate) ranges: &'a [Range<usize>],
     pub(crate) tables: Tables<'a>,
     pub(crate) pool: &'a Pool,
 }
 
-/// What the forward pass leaves for the backward pass.
+/// Activations that the forward pass keeps for the backward pass.
 pub(crate) struct Kept {
     /// The block's input.
     x: Vec<f32>,
@@ -45,16 +45,16 @@ pub(crate) struct Kept {
     v: Vec<f32>,
     context: Vec<f32>,
     sums: Vec<f32>,
-    /// After attention.
+    /// The residual stream after attention.
     middle: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
-    /// The pairs' inner activations.
+    /// The low-rank pairs' inner activations `x A^T`, `[rows, rank]`.
     inner: [Vec<f32>; 7],
 }
 
 impl Kept {
-    /// Gives all back and returns the input.
+    /// Returns all buffers to the pool but the input, which it hands out.
     fn release(self, pool: &Pool) -> Vec<f32> {
         for buffer in [
             self.q,
@@ -129,7 +129,7 @@ impl TransformerBlock<'_> {
         (y, kept)
     }
 
-    /// The block's output alone.
+    /// The block's output, and its input.
     pub(crate) fn output(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Vec<f32>) {
         let (y, kept) = self.forward(x, rows);
         (y, kept.release(rows.pool))
@@ -311,7 +311,7 @@ impl TransformerBlock<'_> {
         }
     }
 
-    /// From the output back to the context.
+    /// The backward pass from the output to attention's context.
     fn backward_after(
         &self,
         kept: &mut Kept,
@@ -421,8 +421,8 @@ impl TransformerBlock<'_> {
         sum(parts, rows.pool)
     }
 
-    /// From the queries, keys and values back to the input, whose gradient is added to
-    /// `by_x`.
+    /// The backward pass from queries, keys and values to the input. Adds the gradient by the
+    /// input to `by_x`.
     fn backward_before(
         &self,
         kept: &Kept,

@@ -21,10 +21,10 @@ use crate::gradients::{ActivationCheckpointing, Gradients, Score};
 use crate::llama::{Llama, Weight};
 use crate::lora::Lora;
 
-/// The model's tensors as the host holds them: sharing, not copying.
+/// The model's tensors as slices on the host, shared with the model.
 struct Host<'a> {
     model: &'a Llama<Flex>,
-    /// Buffers, which stay with the model from pass to pass.
+    /// Buffers that stay with the model from pass to pass.
     pool: Arc<Pool>,
     embedding: HostWeight,
     output: HostWeight,
@@ -261,7 +261,7 @@ pub(crate) fn loss_and_gradients(
     batch: &Batch,
     checkpointing: ActivationCheckpointing,
 ) -> Gradients<Flex> {
-    /// What is held of a block until its backward pass.
+    /// The activations of a block that are held until its backward pass.
     enum HeldBlock {
         All(Box<Kept>),
         Input(Vec<f32>),

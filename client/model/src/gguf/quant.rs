@@ -4,7 +4,7 @@
 
 use half::{bf16, f16};
 
-/// A type of tensor that we read.
+/// A supported type of stored values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorType {
     /// IEEE single precision, unquantised.
@@ -44,7 +44,7 @@ pub struct QuantBlock {
 const QK_K: usize = 256;
 
 impl TensorType {
-    /// All types that are read.
+    /// All supported types.
     pub const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,
@@ -59,7 +59,10 @@ impl TensorType {
         Self::Q6K,
     ];
 
-    /// The type that GGML gives this number; else what the number is called, for an error.
+    /// The type that GGML gives this number.
+    ///
+    /// # Errors
+    /// The name, or number, of a type that is not supported.
     pub fn from_code(code: u32) -> Result<Self, String> {
         let name = match code {
             0 => return Ok(Self::F32),
@@ -207,7 +210,7 @@ fn half(bytes: &[u8]) -> f32 {
 }
 
 /// The low halves of the bytes are the first values, the high halves the rest. `value` gets
-/// the place of a value within the block.
+/// the index of a value within the block.
 fn nibbles(packed: &[u8], out: &mut [f32], value: impl Fn(usize, u8) -> f32) {
     let (low, high) = out.split_at_mut(packed.len());
     for (i, ((low, high), &byte)) in low.iter_mut().zip(high).zip(packed).enumerate() {

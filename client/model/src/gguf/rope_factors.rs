@@ -15,7 +15,7 @@ use super::values::{RowOrder, read_values};
 /// Converters compute the factors in `f32`, from frequencies in `f32`.
 const TOLERANCE: f64 = 1e-4;
 
-/// The scaling that the file's factors stand for; `None` where it has none, or all are 1.
+/// The scaling that the file's factors come from; `None` where it has none, or all are 1.
 pub(super) fn scaling(
     container: &Container,
     head_dim: usize,

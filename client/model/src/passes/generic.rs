@@ -107,8 +107,8 @@ fn whole<B: FusedOps>(
     }
 }
 
-/// Keeps each block's input alone and computes the block again for its gradients (Chen et
-/// al., 2016): one block's activations are held at a time.
+/// Activation checkpointing (Chen et al., 2016): keeps each block's input alone and recomputes the
+/// block for its gradients, so that one block's activations are held at a time.
 fn block_by_block<B: FusedOps>(
     model: &Llama<B>,
     lora: &Lora<B>,
@@ -149,7 +149,7 @@ fn block_by_block<B: FusedOps>(
 
     let (adapter, all) = leaves(lora, factors);
     let mut found: Vec<Option<Tensor<B, 2>>> = vec![None; all.len()];
-    // How many of the leaves stand before each block.
+    // Number of leaves before each block.
     let mut end = all.len();
     for layer in (0..layers).rev() {
         let input = inputs.pop().map(Tensor::from_inner);
