@@ -105,7 +105,7 @@ impl OutputHead<'_> {
 /// `gradient` is set, the logits become the gradient: the softmax less one at the target.
 #[with_simd(cross_entropy = Arch::new())]
 #[inline(always)]
-#[expect(clippy::needless_lifetimes, reason = "the macro needs the name")]
+#[allow(clippy::needless_lifetimes, reason = "the macro needs the name")]
 pub(crate) fn cross_entropy_with_simd<'a, S: Simd>(
     _simd: S,
     row: &'a mut [f32],
