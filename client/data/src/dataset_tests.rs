@@ -66,7 +66,7 @@ fn token_ids_and_response_masks_are_those_of_transformers() {
         };
         let example = pipeline.chat(&turns).unwrap();
         assert_eq!(example.tokens(), case.ids);
-        let counted: Vec<u8> = example.loss().iter().map(|c| u8::from(*c)).collect();
+        let counted: Vec<u8> = example.loss_mask().iter().map(|c| u8::from(*c)).collect();
         assert_eq!(counted, case.counted);
         let asked: Vec<Turn> = turns[..turns.len() - 1].to_vec();
         assert_eq!(pipeline.prompt(&asked).unwrap(), case.prompt_ids);
@@ -81,7 +81,7 @@ fn only_the_response_and_its_end_count() {
     let counted: Vec<u32> = example
         .tokens()
         .iter()
-        .zip(example.loss())
+        .zip(example.loss_mask())
         .filter_map(|(token, counts)| counts.then_some(*token))
         .collect();
     let pipeline = pipeline();

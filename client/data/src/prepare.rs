@@ -116,13 +116,13 @@ pub fn prepare(
         };
         made.lengths.push(example.tokens().len());
         let example = truncate(example, options.max_tokens, report);
-        if example.counted() == 0 {
+        if example.target_tokens() == 0 {
             report.nothing_counted += 1;
             continue;
         }
         report.examples += 1;
         report.tokens += example.tokens().len();
-        report.counted_tokens += example.counted();
+        report.counted_tokens += example.target_tokens();
         made.examples.push(example);
         made.origins.push(index);
     }
@@ -162,6 +162,6 @@ fn truncate(example: Example, max_tokens: usize, report: &mut DataReport) -> Exa
     report.tokens_lost += length - max_tokens;
     Example::new(
         example.tokens()[..max_tokens].to_vec(),
-        example.loss()[..max_tokens].to_vec(),
+        example.loss_mask()[..max_tokens].to_vec(),
     )
 }

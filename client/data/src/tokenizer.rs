@@ -137,7 +137,7 @@ impl TextPipeline {
             content: content.to_owned(),
         });
         let end_of_turn = self.chat(&turns).ok().and_then(|example| {
-            let counted = example.tokens().iter().zip(example.loss());
+            let counted = example.tokens().iter().zip(example.loss_mask());
             counted
                 .filter_map(|(id, counts)| counts.then_some(*id))
                 .rfind(|id| self.is_special(*id))
