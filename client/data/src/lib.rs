@@ -18,9 +18,11 @@ mod lengths;
 pub mod parquet;
 pub mod prepare;
 mod python_methods;
+mod python_values;
 pub mod records;
 pub mod split;
 pub mod template;
+mod template_source;
 mod text_stream;
 pub mod tokenizer;
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use minijinja::{Environment, ErrorKind, Value as JinjaValue};
 use serde_json::Value;
 
-use super::jinja::{environment, without_generation_tags};
+use super::jinja::environment;
 use super::records::Turn;
+use super::template_source::prepared;
 
 const NAME: &str = "chat";
 /// Special tokens that templates use by these names.
@@ -80,7 +81,7 @@ pub enum TemplateError {
 
 /// A turn as templates see it, its fields in this order.
 #[derive(serde::Serialize)]
-struct Message<'a> {
+struct TemplateMessage<'a> {
     role: &'a str,
     content: &'a str,
 }
@@ -149,16 +150,15 @@ impl ChatTemplate {
     /// [`TemplateError::Syntax`].
     pub fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, TemplateError> {
         let mut environment = environment();
-        let source = without_generation_tags(source);
         environment
-            .add_template_owned(NAME, source.clone())
+            .add_template_owned(NAME, prepared(source))
             .map_err(|error| TemplateError::Syntax {
                 what: error.to_string(),
                 line: error.line().unwrap_or_default(),
             })?;
         Ok(Self {
             environment,
-            source,
+            source: source.to_owned(),
             tokens,
         })
     }
@@ -176,7 +176,7 @@ impl ChatTemplate {
         let messages: Vec<_> = turns
             .iter()
             .map(|turn| {
-                JinjaValue::from_serialize(Message {
+                JinjaValue::from_serialize(TemplateMessage {
                     role: turn.role,
                     content: &turn.content,
                 })
@@ -303,13 +303,13 @@ mod tests {
     }
 
     #[derive(serde::Deserialize)]
-    struct Golden {
+    struct TemplateGolden {
         tokens: BTreeMap<String, String>,
-        cases: Vec<Case>,
+        cases: Vec<TemplateCase>,
     }
 
     #[derive(serde::Deserialize)]
-    struct Case {
+    struct TemplateCase {
         name: String,
         template: String,
         messages: Value,
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn templates_of_several_styles_render_as_in_transformers() {
-        let golden: Golden =
+        let golden: TemplateGolden =
             serde_json::from_str(include_str!("../../vectors/templates.json")).unwrap();
         for case in &golden.cases {
             let line = serde_json::json!({ "messages": case.messages }).to_string();

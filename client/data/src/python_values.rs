@@ -1,0 +1,302 @@
+//! How Python prints values: `str` and `repr`, the operators `%` and `~`, and bounds on what
+//! a template may ask of them. The engine's own `Display` writes floats and the strings inside
+//! lists as Rust does.
+
+use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::{Error, ErrorKind, FormatStyle, State, Value, format_filter};
+
+/// Largest text, in bytes, that one operator may make.
+const MAX_TEXT: usize = 64 << 20;
+/// Most digits of a width or a precision, so at most 9999 characters of padding.
+const MAX_WIDTH_DIGITS: usize = 4;
+/// Deepest nesting that is printed.
+const MAX_DEPTH: usize = 64;
+
+/// The value as Python's `str` gives it, with nothing for an undefined one.
+pub(super) fn text(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_undefined() => String::new(),
+        None => {
+            let mut out = String::new();
+            repr(value, &mut out, 0);
+            out
+        }
+    }
+}
+
+/// The operator `~`, with all operands of a chain at once.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] for a text of more than 64 MiB.
+pub(super) fn concatenate(parts: Rest<Value>) -> Result<Value, Error> {
+    let mut out = String::new();
+    for part in parts.iter() {
+        push(&mut out, &text(part))?;
+    }
+    Ok(out.into())
+}
+
+/// The operator `%`: a string formats the right operand, a number has Python's modulo, whose
+/// sign is the divisor's.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] for operands that Python refuses and for a width of more
+/// than 9999.
+pub(super) fn percent(left: Value, right: Value) -> Result<Value, Error> {
+    if let Some(format) = left.as_str() {
+        let arguments = match right.kind() {
+            ValueKind::Seq => right.try_iter()?.collect(),
+            _ => vec![right],
+        };
+        return printf(format, arguments).map(Value::from);
+    }
+    let integer = |value: &Value| match value.kind() {
+        ValueKind::Bool => Some(i128::from(value.is_true())),
+        _ if value.is_integer() => i128::try_from(value.clone()).ok(),
+        _ => None,
+    };
+    if let (Some(left), Some(right)) = (integer(&left), integer(&right)) {
+        let rest = left
+            .checked_rem(right)
+            .ok_or_else(|| refused("modulo by zero"))?;
+        let other_sign = rest != 0 && (rest < 0) != (right < 0);
+        return Ok(Value::from(if other_sign { rest + right } else { rest }));
+    }
+    let float = |value: Value| {
+        f64::try_from(value).map_err(|_| refused("% takes two numbers, or a string on its left"))
+    };
+    let (left, right) = (float(left)?, float(right)?);
+    if right == 0.0 {
+        return Err(refused("modulo by zero"));
+    }
+    let rest = left % right;
+    let other_sign = rest != 0.0 && (rest < 0.0) != (right < 0.0);
+    Ok(Value::from(if other_sign { rest + right } else { rest }))
+}
+
+/// The filter `format`: `'%s' | format(x)`.
+///
+/// # Errors
+/// What [`percent`] gives.
+pub(super) fn format(format: &str, arguments: Rest<Value>) -> Result<String, Error> {
+    printf(format, arguments.0)
+}
+
+/// Refuses a format of `str.format` whose widths are out of bounds.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] for a width of more than 9999.
+pub(super) fn check_widths(format: &str) -> Result<(), Error> {
+    let mut spec = false;
+    let mut digits = 0;
+    for c in format.chars() {
+        match c {
+            ':' => spec = true,
+            '{' | '}' => spec = false,
+            _ => {}
+        }
+        digits = if spec && c.is_ascii_digit() {
+            digits + 1
+        } else {
+            0
+        };
+        if digits > MAX_WIDTH_DIGITS {
+            return Err(too_wide());
+        }
+    }
+    Ok(())
+}
+
+/// The filter `join`, with Jinja2's `attribute`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] for what has no items, and for a text of more than 64 MiB.
+pub(super) fn join(
+    value: Value,
+    separator: Option<String>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let separator = match separator {
+        Some(separator) => separator,
+        None => options.get::<Option<String>>("d")?.unwrap_or_default(),
+    };
+    let attribute: Option<String> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let mut out = String::new();
+    if value.is_undefined() {
+        return Ok(out);
+    }
+    for (index, item) in value.try_iter()?.enumerate() {
+        if index > 0 {
+            push(&mut out, &separator)?;
+        }
+        let item = match &attribute {
+            None => item,
+            Some(path) => path
+                .split('.')
+                .try_fold(item, |item, name| item.get_attr(name))?,
+        };
+        push(&mut out, &text(&item))?;
+    }
+    Ok(out)
+}
+
+/// The filter `indent`, at most 9999 columns wide.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] for a larger width.
+pub(super) fn indent(
+    state: &State<'_, '_>,
+    value: Value,
+    arguments: Rest<Value>,
+) -> Result<Value, Error> {
+    let wide = |value: &Value| value.as_i64().is_some_and(|width| width > 9999);
+    let named = |value: &Value| {
+        value.is_kwargs() && value.get_attr("width").is_ok_and(|width| wide(&width))
+    };
+    if arguments.iter().any(|value| wide(value) || named(value)) {
+        return Err(too_wide());
+    }
+    let mut all = vec![value];
+    all.extend(arguments.0);
+    // The engine's own filter, which a second name keeps.
+    state.apply_filter(ENGINES_INDENT, &all)
+}
+
+/// The name under which the environment keeps the engine's `indent`.
+pub(super) const ENGINES_INDENT: &str = "__indent";
+
+/// Formats in C's style, the values that are no numbers as Python prints them.
+fn printf(format: &str, mut arguments: Vec<Value>) -> Result<String, Error> {
+    for spec in format.split('%').skip(1) {
+        let named = spec.strip_prefix('(').and_then(|name| name.split_once(')'));
+        let spec = named.map_or(spec, |(_, rest)| rest);
+        let conversion = spec.find(|c: char| c.is_alphabetic()).unwrap_or(spec.len());
+        let mut runs = spec[..conversion].split(|c: char| !c.is_ascii_digit());
+        if runs.any(|digits| digits.len() > MAX_WIDTH_DIGITS) {
+            return Err(too_wide());
+        }
+        let flags = spec[..conversion].trim_start_matches(['-', '+', ' ', '#', '0']);
+        if flags.starts_with('*') || flags.contains(".*") {
+            return Err(refused("a width given as '*' is not supported"));
+        }
+    }
+    for value in &mut arguments {
+        let printed = match value.kind() {
+            ValueKind::Number => {
+                !value.is_integer() && !format.contains("%d") && format.contains("%s")
+            }
+            ValueKind::Seq | ValueKind::None => true,
+            ValueKind::Map => !format.contains("%("),
+            _ => false,
+        };
+        if printed {
+            *value = text(value).into();
+        }
+    }
+    format_filter(FormatStyle::Printf, format, &arguments)
+}
+
+fn repr(value: &Value, out: &mut String, depth: usize) {
+    if depth > MAX_DEPTH {
+        out.push_str("...");
+        return;
+    }
+    match value.kind() {
+        ValueKind::Undefined => out.push_str("Undefined"),
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => out.push_str(&float(number)),
+            Err(_) => out.push_str(&value.to_string()),
+        },
+        ValueKind::String => quoted(value.as_str().unwrap_or_default(), out),
+        ValueKind::Seq => {
+            out.push('[');
+            for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                repr(&item, out, depth + 1);
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                repr(&key, out, depth + 1);
+                out.push_str(": ");
+                let item = value.get_item(&key).unwrap_or_default();
+                repr(&item, out, depth + 1);
+            }
+            out.push('}');
+        }
+        _ => out.push_str(&value.to_string()),
+    }
+}
+
+/// `float.__repr__`: the fewest digits that read back, with an exponent from 1e16 on and
+/// below 1e-4.
+fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let shortest = format!("{number:e}");
+    let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if number != 0.0 && !(-4..16).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{:02}", exponent.abs());
+    }
+    format!("{number:?}")
+}
+
+/// `str.__repr__`: in single quotes, unless the text has those and no double ones.
+fn quoted(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            c if c == quote => out.extend(['\\', c]),
+            c if is_printable(c) => out.push(c),
+            c => out.push_str(&match u32::from(c) {
+                code @ ..=0xff => format!("\\x{code:02x}"),
+                code @ ..=0xffff => format!("\\u{code:04x}"),
+                code => format!("\\U{code:08x}"),
+            }),
+        }
+    }
+    out.push(quote);
+}
+
+/// `str.isprintable` for one character. Rust's escapes follow the same categories of Unicode,
+/// but escape a combining mark too where it comes first.
+fn is_printable(c: char) -> bool {
+    let after_another = String::from_iter(['a', c]);
+    !c.is_control() && !after_another.escape_debug().to_string().contains("\\u{")
+}
+
+fn push(out: &mut String, text: &str) -> Result<(), Error> {
+    if out.len() + text.len() > MAX_TEXT {
+        return Err(refused("the text is larger than 64 MiB"));
+    }
+    out.push_str(text);
+    Ok(())
+}
+
+fn too_wide() -> Error {
+    refused("a width of more than 9999")
+}
+
+fn refused(what: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, what)
+}
