@@ -33,6 +33,12 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("format", python_values::format);
     environment.add_filter("indent", python_values::indent);
     environment.add_filter(python_values::ENGINES_INDENT, minijinja::filters::indent);
+    environment.add_filter("int", python_values::int);
+    environment.add_filter("float", python_values::to_float);
+    environment.add_filter("round", python_values::round);
+    environment.add_test("sequence", python_values::is_sequence);
+    environment.add_test("iterable", python_values::is_iterable);
+    environment.add_test("number", python_values::is_number);
     environment.add_function(template_source::PERCENT, python_values::percent);
     environment.add_function(template_source::CONCATENATE, python_values::concatenate);
     environment.add_function(
@@ -314,6 +320,9 @@ mod tests {
         );
     }
 
+    /// Supported by Jinja2 and refused here.
+    const REFUSED: [&str; 2] = ["{{ 2 ** -1 }}", "{{ '{!r}'.format('x') }}"];
+
     #[derive(serde::Deserialize)]
     struct JinjaGolden {
         messages: Vec<GoldenMessage>,
@@ -345,8 +354,9 @@ mod tests {
             let ours = environment()
                 .render_str(&template_source::prepared(&template), context)
                 .ok();
-            if ours != rendered {
-                wrong.push(format!("{template}\n  {rendered:?}\n  {ours:?}"));
+            let expected = rendered.filter(|_| !REFUSED.contains(&template.as_str()));
+            if ours != expected {
+                wrong.push(format!("{template}\n  {expected:?}\n  {ours:?}"));
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));

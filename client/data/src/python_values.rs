@@ -164,38 +164,159 @@ pub(super) fn indent(
     state.apply_filter(ENGINES_INDENT, &all)
 }
 
+/// The test `sequence`: whatever has a length and items by key, strings and dictionaries too.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined
+    )
+}
+
+/// The test `iterable`.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || value.try_iter().is_ok()
+}
+
+/// The test `number`: Python's booleans are numbers.
+pub(super) fn is_number(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
+}
+
+/// The filter `int`: the default, 0 unless given, for what is no number.
+///
+/// # Errors
+/// Those of unknown arguments.
+pub(super) fn int(value: &Value, default: Option<Value>, options: Kwargs) -> Result<Value, Error> {
+    let default = or_option(default, &options, Value::from(0))?;
+    if let Some(number) = value
+        .as_str()
+        .and_then(|text| text.trim().parse::<i64>().ok())
+    {
+        return Ok(number.into());
+    }
+    match as_float(value) {
+        Some(_) if value.is_integer() => Ok(value.clone()),
+        Some(number) if number.abs() < 1e18 => Ok(Value::from(number.trunc() as i64)),
+        _ => Ok(default),
+    }
+}
+
+/// The filter `float`: the default, 0.0 unless given, for what is no number.
+///
+/// # Errors
+/// Those of unknown arguments.
+pub(super) fn to_float(
+    value: &Value,
+    default: Option<Value>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let default = or_option(default, &options, Value::from(0.0))?;
+    Ok(as_float(value).map_or(default, Value::from))
+}
+
+/// The filter `round`: half to even, as Python rounds.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] for what is no number, another method than `common`, `ceil`
+/// and `floor`, and more than 300 digits.
+pub(super) fn round(
+    value: &Value,
+    precision: Option<i32>,
+    method: Option<String>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let precision = precision.or(options.get("precision")?).unwrap_or(0);
+    let method = method.or(options.get("method")?);
+    options.assert_all_used()?;
+    let number = f64::try_from(value.clone()).map_err(|_| refused("not a number to round"))?;
+    let digits = usize::try_from(precision)
+        .ok()
+        .filter(|digits| *digits <= 300);
+    let digits = digits.ok_or_else(|| refused("a precision of 0 to 300 digits"))?;
+    let scale = 10_f64.powi(precision);
+    Ok(match method.as_deref().unwrap_or("common") {
+        "common" if value.is_integer() => value.clone(),
+        "common" => format!("{number:.digits$}")
+            .parse()
+            .map_or(number, |it: f64| it)
+            .into(),
+        "ceil" => ((number * scale).ceil() / scale).into(),
+        "floor" => ((number * scale).floor() / scale).into(),
+        _ => return Err(refused("a method of rounding is common, ceil or floor")),
+    })
+}
+
+fn or_option(given: Option<Value>, options: &Kwargs, otherwise: Value) -> Result<Value, Error> {
+    let named: Option<Value> = options.get("default")?;
+    options.assert_all_used()?;
+    Ok(given.or(named).unwrap_or(otherwise))
+}
+
+fn as_float(value: &Value) -> Option<f64> {
+    match value.kind() {
+        ValueKind::String => value.as_str()?.trim().parse().ok(),
+        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        ValueKind::Number => f64::try_from(value.clone()).ok(),
+        _ => None,
+    }
+}
+
 /// The name under which the environment keeps the engine's `indent`.
 pub(super) const ENGINES_INDENT: &str = "__indent";
 
-/// Formats in C's style, the values that are no numbers as Python prints them.
+/// Formats in C's style. Each value of an `%s` or `%r` is printed first, as Python prints it.
 fn printf(format: &str, mut arguments: Vec<Value>) -> Result<String, Error> {
-    for spec in format.split('%').skip(1) {
-        let named = spec.strip_prefix('(').and_then(|name| name.split_once(')'));
-        let spec = named.map_or(spec, |(_, rest)| rest);
-        let conversion = spec.find(|c: char| c.is_alphabetic()).unwrap_or(spec.len());
-        let mut runs = spec[..conversion].split(|c: char| !c.is_ascii_digit());
+    let mut plain = String::with_capacity(format.len());
+    let mut rest = format;
+    let mut used = 0;
+    let mut named = false;
+    while let Some(start) = rest.find('%') {
+        let (before, spec) = rest.split_at(start + 1);
+        plain.push_str(before);
+        let name = spec.strip_prefix('(').and_then(|text| text.find(')'));
+        let from = name.map_or(0, |length| length + 2);
+        let length = spec[from..]
+            .find(|c: char| c.is_alphabetic() || c == '%')
+            .ok_or_else(|| refused("incomplete format"))?;
+        let flags = &spec[from..from + length];
+        let mut runs = flags.split(|c: char| !c.is_ascii_digit());
         if runs.any(|digits| digits.len() > MAX_WIDTH_DIGITS) {
             return Err(too_wide());
         }
-        let flags = spec[..conversion].trim_start_matches(['-', '+', ' ', '#', '0']);
-        if flags.starts_with('*') || flags.contains(".*") {
+        if flags.contains('*') {
             return Err(refused("a width given as '*' is not supported"));
         }
-    }
-    for value in &mut arguments {
-        let printed = match value.kind() {
-            ValueKind::Number => {
-                !value.is_integer() && !format.contains("%d") && format.contains("%s")
+        plain.push_str(&spec[..from + length]);
+        let conversion = &spec[from + length..];
+        let letter = conversion.chars().next().unwrap_or('%');
+        rest = &conversion[letter.len_utf8()..];
+        plain.push(if letter == 'r' { 's' } else { letter });
+        named |= name.is_some();
+        if letter == '%' || name.is_some() {
+            continue;
+        }
+        let value = arguments
+            .get_mut(used)
+            .ok_or_else(|| refused("not enough arguments for format string"))?;
+        used += 1;
+        match letter {
+            's' => *value = text(value).into(),
+            'r' => {
+                let mut printed = String::new();
+                repr(value, &mut printed, 0);
+                *value = printed.into();
             }
-            ValueKind::Seq | ValueKind::None => true,
-            ValueKind::Map => !format.contains("%("),
-            _ => false,
-        };
-        if printed {
-            *value = text(value).into();
+            _ => {}
         }
     }
-    format_filter(FormatStyle::Printf, format, &arguments)
+    plain.push_str(rest);
+    let mapping = matches!(arguments.as_slice(), [value] if value.kind() == ValueKind::Map);
+    if used < arguments.len() && !named && !mapping {
+        return Err(refused(
+            "not all arguments converted during string formatting",
+        ));
+    }
+    format_filter(FormatStyle::Printf, &plain, &arguments)
 }
 
 fn repr(value: &Value, out: &mut String, depth: usize) {
