@@ -5,6 +5,7 @@ use std::io;
 use super::parquet::ParquetError;
 use super::prepare::PrepareError;
 use super::records::{Problem, list};
+use super::remedy::Remedy;
 
 /// Why data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,4 +77,15 @@ pub enum DataError {
         /// How many records lack it.
         count: usize,
     },
+}
+
+impl DataError {
+    /// What would help, where that is known.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Lines(problems) => Remedy::for_problems(problems),
+            Self::Prepare(error) => error.remedy(),
+            _ => None,
+        }
+    }
 }

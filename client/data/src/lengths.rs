@@ -18,12 +18,12 @@ pub struct Lengths {
     /// The mean.
     pub mean: f64,
     /// Numbers by length, up to the next power of two each.
-    pub histogram: Vec<Bin>,
+    pub histogram: Vec<LengthBin>,
 }
 
 /// Lengths of more than half of `up_to`, to `up_to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Bin {
+pub struct LengthBin {
     /// A power of two.
     pub up_to: usize,
     /// How many there are.
@@ -42,7 +42,7 @@ impl Lengths {
         let (mut up_to, mut below) = (bound(min), 0);
         loop {
             let through = sorted.partition_point(|&length| length <= up_to);
-            histogram.push(Bin {
+            histogram.push(LengthBin {
                 up_to,
                 count: through - below,
             });

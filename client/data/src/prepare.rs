@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::records::{Content, LineProblem, Problem, Record};
+use super::remedy::Remedy;
 use super::tokenizer::{TextPipeline, TokenizerError};
 use fedlora_model::Example;
 
@@ -57,6 +58,16 @@ pub enum PrepareError {
     /// Records that hold control tokens, or that the template or the tokenizer refuses.
     #[error("{}", super::records::list(.0))]
     Records(Vec<Problem>),
+}
+
+impl PrepareError {
+    /// What would help, where that is known.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Records(problems) => Remedy::for_problems(problems),
+            _ => None,
+        }
+    }
 }
 
 /// Examples with what is known about each record.

@@ -285,10 +285,7 @@ pub(super) fn list(problems: &[Problem]) -> String {
         text.push_str(&format!("\n  {problem}"));
     }
     if problems.len() > LISTED {
-        text.push_str(&format!(
-            "\n  and {} more: `fedlora check` lists them all",
-            problems.len() - LISTED
-        ));
+        text.push_str(&format!("\n  and {} more", problems.len() - LISTED));
     }
     text
 }
