@@ -24,11 +24,11 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(python_methods::call);
     environment.set_formatter(|out, _, value| {
-        out.write_str(&python_values::text(value))
+        out.write_str(&python_values::text(value)?)
             .map_err(Error::from)
     });
     environment.add_filter("tojson", json);
-    environment.add_filter("string", |value: Value| python_values::text(&value));
+    environment.add_filter("string", python_values::text);
     environment.add_filter("join", python_values::join);
     environment.add_filter("format", python_values::format);
     environment.add_filter("indent", python_values::indent);
@@ -311,6 +311,13 @@ mod tests {
             render(
                 "{% set n = namespace(x='xxxxxxxx') %}{% for a in range(40) %}\
                  {% set n.x = n.x ~ n.x %}{% endfor %}"
+            )
+            .is_err()
+        );
+        assert!(
+            render(
+                "{% set n = namespace(x=[]) %}{% for a in range(40) %}\
+                 {% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}"
             )
             .is_err()
         );

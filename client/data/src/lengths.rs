@@ -5,17 +5,17 @@ use serde::Serialize;
 /// The distribution of lengths in tokens. Percentiles are by nearest rank.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Lengths {
-    /// The shortest.
+    /// Length of the shortest example, in tokens.
     pub min: usize,
-    /// The middle one.
+    /// Half of the examples are no longer, in tokens.
     pub median: usize,
     /// Nine in ten are no longer.
     pub p90: usize,
     /// Ninety-nine in a hundred are no longer.
     pub p99: usize,
-    /// The longest.
+    /// Length of the longest example, in tokens.
     pub max: usize,
-    /// The mean.
+    /// Mean length, in tokens.
     pub mean: f64,
     /// Numbers by length, up to the next power of two each.
     pub histogram: Vec<LengthBin>,

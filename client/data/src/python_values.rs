@@ -13,15 +13,14 @@ const MAX_WIDTH_DIGITS: usize = 4;
 const MAX_DEPTH: usize = 64;
 
 /// The value as Python's `str` gives it, with nothing for an undefined one.
-pub(super) fn text(value: &Value) -> String {
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] for a list or dictionary of more than 64 MiB of text.
+pub(super) fn text(value: &Value) -> Result<String, Error> {
     match value.as_str() {
-        Some(text) => text.to_owned(),
-        None if value.is_undefined() => String::new(),
-        None => {
-            let mut out = String::new();
-            repr(value, &mut out, 0);
-            out
-        }
+        Some(text) => Ok(text.to_owned()),
+        None if value.is_undefined() => Ok(String::new()),
+        None => printed(value),
     }
 }
 
@@ -32,7 +31,7 @@ pub(super) fn text(value: &Value) -> String {
 pub(super) fn concatenate(parts: Rest<Value>) -> Result<Value, Error> {
     let mut out = String::new();
     for part in parts.iter() {
-        push(&mut out, &text(part))?;
+        push(&mut out, &text(part)?)?;
     }
     Ok(out.into())
 }
@@ -137,7 +136,7 @@ pub(super) fn join(
                 .split('.')
                 .try_fold(item, |item, name| item.get_attr(name))?,
         };
-        push(&mut out, &text(&item))?;
+        push(&mut out, &text(&item)?)?;
     }
     Ok(out)
 }
@@ -300,12 +299,8 @@ fn printf(format: &str, mut arguments: Vec<Value>) -> Result<String, Error> {
             .ok_or_else(|| refused("not enough arguments for format string"))?;
         used += 1;
         match letter {
-            's' => *value = text(value).into(),
-            'r' => {
-                let mut printed = String::new();
-                repr(value, &mut printed, 0);
-                *value = printed.into();
-            }
+            's' => *value = text(value)?.into(),
+            'r' => *value = printed(value)?.into(),
             _ => {}
         }
     }
@@ -319,7 +314,20 @@ fn printf(format: &str, mut arguments: Vec<Value>) -> Result<String, Error> {
     format_filter(FormatStyle::Printf, &plain, &arguments)
 }
 
+fn printed(value: &Value) -> Result<String, Error> {
+    let mut out = String::new();
+    repr(value, &mut out, 0);
+    if out.len() > MAX_TEXT {
+        return Err(too_large());
+    }
+    Ok(out)
+}
+
+/// Appends Python's `repr`. Stops where the text has become too large, which `printed` refuses.
 fn repr(value: &Value, out: &mut String, depth: usize) {
+    if out.len() > MAX_TEXT {
+        return;
+    }
     if depth > MAX_DEPTH {
         out.push_str("...");
         return;
@@ -408,10 +416,14 @@ fn is_printable(c: char) -> bool {
 
 fn push(out: &mut String, text: &str) -> Result<(), Error> {
     if out.len() + text.len() > MAX_TEXT {
-        return Err(refused("the text is larger than 64 MiB"));
+        return Err(too_large());
     }
     out.push_str(text);
     Ok(())
+}
+
+fn too_large() -> Error {
+    refused("the text is larger than 64 MiB")
 }
 
 fn too_wide() -> Error {

@@ -30,19 +30,19 @@ pub enum TemplateError {
     /// A file that cannot be read.
     #[error("cannot read {file}: {source}")]
     Io {
-        /// Which file.
+        /// The path of the file.
         file: String,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// `tokenizer_config.json` is not a JSON object.
     #[error("{file} is not a JSON object: broken at line {line}, column {column}")]
     Json {
-        /// Which file.
+        /// The path of `tokenizer_config.json`.
         file: String,
-        /// Where.
+        /// Line of the first error, from 1.
         line: usize,
-        /// Where.
+        /// Column of the first error, from 1.
         column: usize,
     },
     /// The base has no template.
@@ -60,15 +60,15 @@ pub enum TemplateError {
     Syntax {
         /// What kind of error.
         what: String,
-        /// Where in the template.
+        /// Line of the template, from 1; 0 where none is known.
         line: usize,
     },
-    /// Rendering failed.
+    /// The template raised an error, or asks for what is not supported.
     #[error("the chat template refuses this record: {what} at its line {line}")]
     Render {
         /// What kind of error, or the template's own message.
         what: String,
-        /// Where in the template.
+        /// Line of the template, from 1; 0 where none is known.
         line: usize,
     },
     /// The assistant's text cannot be told from the rest.

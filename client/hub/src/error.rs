@@ -15,7 +15,7 @@ pub enum HubError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A token that is not one.
+    /// A token with characters that cannot be sent in a header.
     #[error("{from} holds a token with characters that no token has")]
     Token {
         /// The variable or file.
@@ -24,9 +24,9 @@ pub enum HubError {
     /// A file that the environment names cannot be read.
     #[error("cannot read the token in {}: {source}", path.display())]
     TokenFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: io::Error,
     },
     /// There is no place for the cache.
@@ -35,7 +35,7 @@ pub enum HubError {
     /// No answer, or a connection that broke too often.
     #[error("cannot reach {host}: {why}; what was fetched so far is kept")]
     Network {
-        /// The machine.
+        /// Host name of the machine.
         host: String,
         /// What the network said.
         why: String,
@@ -43,7 +43,7 @@ pub enum HubError {
     /// The hub is up but does not serve.
     #[error("{host} answers with status {status}; what was fetched so far is kept")]
     Status {
-        /// The machine.
+        /// Host name of the machine.
         host: String,
         /// The HTTP status.
         status: u16,
@@ -129,7 +129,7 @@ pub enum HubError {
     /// An answer that is not the hub's protocol.
     #[error("{host} does not answer as a hub does: {what}")]
     Protocol {
-        /// The machine.
+        /// Host name of the machine.
         host: String,
         /// What is missing or wrong.
         what: String,
@@ -137,13 +137,13 @@ pub enum HubError {
     /// A file is not what the hub announced.
     #[error("{file} is not the file that the hub announced (its hash differs); it was deleted")]
     Hash {
-        /// Which file.
+        /// Name of the file in the repository.
         file: String,
     },
-    /// No room.
+    /// The disk is full.
     #[error("the disk is full: {} needs {} more", path.display(), indicatif::HumanBytes(*missing))]
     DiskFull {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Bytes still to come when it filled up.
         missing: u64,
@@ -153,7 +153,7 @@ pub enum HubError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: io::Error,
     },
     /// The machinery of the connection cannot start.
