@@ -9,13 +9,16 @@ use minijinja::{Error, ErrorKind, FormatStyle, State, Value, format_filter};
 const MAX_TEXT: usize = 64 << 20;
 /// Most digits of a width or a precision, so at most 9999 characters of padding.
 const MAX_WIDTH_DIGITS: usize = 4;
+/// Most values that are printed of one list or dictionary with all that it holds.
+const MAX_VALUES: usize = 1 << 20;
 /// Deepest nesting that is printed.
 const MAX_DEPTH: usize = 64;
 
 /// The value as Python's `str` gives it, with nothing for an undefined one.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidOperation`] for a list or dictionary of more than 64 MiB of text.
+/// [`ErrorKind::InvalidOperation`] for a list or dictionary of more than 2^20 values or
+/// 64 MiB of text.
 pub(super) fn text(value: &Value) -> Result<String, Error> {
     match value.as_str() {
         Some(text) => Ok(text.to_owned()),
@@ -316,16 +319,18 @@ fn printf(format: &str, mut arguments: Vec<Value>) -> Result<String, Error> {
 
 fn printed(value: &Value) -> Result<String, Error> {
     let mut out = String::new();
-    repr(value, &mut out, 0);
-    if out.len() > MAX_TEXT {
+    let mut left = MAX_VALUES;
+    repr(value, &mut out, 0, &mut left);
+    if left == 0 || out.len() > MAX_TEXT {
         return Err(too_large());
     }
     Ok(out)
 }
 
 /// Appends Python's `repr`. Stops where the text has become too large, which `printed` refuses.
-fn repr(value: &Value, out: &mut String, depth: usize) {
-    if out.len() > MAX_TEXT {
+fn repr(value: &Value, out: &mut String, depth: usize, left: &mut usize) {
+    *left = left.saturating_sub(1);
+    if *left == 0 || out.len() > MAX_TEXT {
         return;
     }
     if depth > MAX_DEPTH {
@@ -343,7 +348,7 @@ fn repr(value: &Value, out: &mut String, depth: usize) {
             out.push('[');
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
-                repr(&item, out, depth + 1);
+                repr(&item, out, depth + 1, left);
             }
             out.push(']');
         }
@@ -351,10 +356,10 @@ fn repr(value: &Value, out: &mut String, depth: usize) {
             out.push('{');
             for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
-                repr(&key, out, depth + 1);
+                repr(&key, out, depth + 1, left);
                 out.push_str(": ");
                 let item = value.get_item(&key).unwrap_or_default();
-                repr(&item, out, depth + 1);
+                repr(&item, out, depth + 1, left);
             }
             out.push('}');
         }
