@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use super::records::Turn;
 use super::template_source::prepared;
 
 const NAME: &str = "chat";
+/// Largest text, in bytes, that one rendering may make.
+const MAX_RENDERED: usize = 256 << 20;
 /// Special tokens that templates use by these names.
 const TOKENS: [&str; 7] = [
     "bos_token",
@@ -33,7 +36,7 @@ pub enum TemplateError {
         /// The path of the file.
         file: String,
         /// What the operating system says.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// `tokenizer_config.json` is not a JSON object.
     #[error("{file} is not a JSON object: broken at line {line}, column {column}")]
@@ -191,10 +194,12 @@ impl ChatTemplate {
         context.insert("add_generation_prompt", prompt.into());
         context.insert("tools", ().into());
         context.insert("documents", ().into());
-        let rendered = self
-            .environment
-            .get_template(NAME)
-            .and_then(|template| template.render(context));
+        let rendered = self.environment.get_template(NAME).and_then(|template| {
+            let mut text = BoundedText::default();
+            template.render_captured_to(context, &mut text)?;
+            let broken = |_| minijinja::Error::new(ErrorKind::WriteFailure, "not UTF-8");
+            String::from_utf8(text.0).map_err(broken)
+        });
         rendered.map_err(|error| {
             // A message that stands in the template word for word is the template's; any
             // other could carry part of the record.
@@ -249,10 +254,28 @@ impl ChatTemplate {
     }
 }
 
+/// A rendered text of at most [`MAX_RENDERED`] bytes.
+#[derive(Default)]
+struct BoundedText(Vec<u8>);
+
+impl Write for BoundedText {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_RENDERED {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn read(file: &Path) -> Result<Option<String>, TemplateError> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TemplateError::Io {
             file: file.display().to_string(),
             source,
@@ -359,6 +382,13 @@ mod tests {
         let leaking = template("{{ raise_exception('bad: ' + messages[0].content) }}");
         let error = leaking.render(&chat(), false).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
+    }
+
+    #[test]
+    fn a_rendering_that_grows_without_bound_is_refused() {
+        let source = "{% set x = 'x' * 50000000 %}{% for a in range(99) %}{{ x }}{% endfor %}";
+        let refused = template(source).render(&chat(), false);
+        assert!(matches!(refused, Err(TemplateError::Render { .. })));
     }
 
     #[test]
