@@ -20,7 +20,7 @@ use fedlora_protocol::round::member::RoundTask;
 use rand::CryptoRng;
 
 use fedlora_model::Example;
-use fedlora_model::{Memory, WeightsError};
+use fedlora_model::{ActivationCheckpointing, WeightsError};
 use fedlora_train::{
     Batches, ClipNorm, Decay, DoesNotFit, Engine, Evaluation, LearningRate, MaxTokens, Progress,
     Span, TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
@@ -38,7 +38,7 @@ pub struct LocalWork {
     seed: u64,
     /// Where the steps of the told losses lie, the same for a run.
     loss_shift: LossShift,
-    memory: Memory,
+    checkpointing: ActivationCheckpointing,
     ignore_memory: bool,
 }
 
@@ -74,16 +74,16 @@ impl LocalWork {
             held_out,
             seed,
             loss_shift: LossShift::random(&mut os_rng()),
-            memory: Memory::Normal,
+            checkpointing: ActivationCheckpointing::Off,
             ignore_memory: false,
         }
     }
 
     /// What is kept for the backward pass, and whether a plan is accepted that would take more
     /// memory than there is.
-    pub fn with_memory(self, memory: Memory, ignore: bool) -> Self {
+    pub fn with_memory(self, checkpointing: ActivationCheckpointing, ignore: bool) -> Self {
         Self {
-            memory,
+            checkpointing,
             ignore_memory: ignore,
             ..self
         }
@@ -106,7 +106,7 @@ impl LocalWork {
         let workload = Workload::of(&plan.adapter.lora, device, kind)
             .with_examples(&self.training, training.batch_size as usize, max_tokens)
             .with_held_out(&self.held_out, self.engine.max_tokens());
-        let plan = self.engine.plan(workload, None, self.memory);
+        let plan = self.engine.plan(workload, None, self.checkpointing);
         // The weights are in place already.
         Ok(plan.check(free + plan.weights())?)
     }
@@ -242,7 +242,7 @@ impl LocalWork {
             weight_decay: WeightDecay::new(training.weight_decay)?,
             clip_norm: Some(ClipNorm::new(training.clip_norm)?),
             seed: u64::from_le_bytes(order.as_bytes()[..8].try_into().expect("eight of 32 bytes")),
-            memory: self.memory,
+            checkpointing: self.checkpointing,
         })
     }
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use fedlora_adapter::{Factors, peft};
 use fedlora_data::Batching;
+use fedlora_model::ActivationCheckpointing;
 use fedlora_model::Example;
-use fedlora_model::Memory;
 use fedlora_train::{
     Batches, ClipNorm, Device, Engine, LearningRate, Length, Progress, TrainOptions, Warmup,
 };
@@ -146,7 +146,7 @@ fn so_do_accumulated_planned_and_low_memory_steps() {
         ..curve.options()
     });
     curve.assert_follows(&TrainOptions {
-        memory: Memory::Low,
+        checkpointing: ActivationCheckpointing::PerBlock,
         ..curve.options()
     });
 }

@@ -92,12 +92,12 @@ impl Dataset {
         self.records.len()
     }
 
-    /// Whether there is none.
+    /// Whether the files hold no record at all.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// The records.
+    /// All records, in the order of the files and of their lines.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
@@ -140,7 +140,7 @@ impl Dataset {
         Ok(groups)
     }
 
-    /// Makes one example of each record that has something to count.
+    /// Makes one example of each record that has target tokens.
     ///
     /// # Errors
     /// [`DataError::Prepare`], or [`DataError::NothingCounted`] when no example is left of
@@ -186,7 +186,7 @@ impl Dataset {
 /// A file that was read, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileReport {
-    /// The file.
+    /// The path of the file.
     pub file: String,
     /// Records in it.
     pub records: usize,
@@ -212,7 +212,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Reads as [`Dataset::read`] does, but goes on where something is wrong.
+    /// Reads as [`Dataset::read`] does, but continues past lines that cannot be used.
     pub fn of<P: AsRef<Path>>(paths: &[P]) -> Self {
         let mut survey = Self::default();
         for path in paths {

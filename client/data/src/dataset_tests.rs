@@ -5,6 +5,7 @@ use std::fs;
 use serde::Deserialize;
 
 use super::super::records::{Content, Turn};
+use super::super::remedy::Remedy;
 use std::path::PathBuf;
 
 use super::*;
@@ -32,7 +33,7 @@ fn load(text: &str) -> Result<(Vec<Example>, DataReport), DataError> {
 }
 
 #[derive(Deserialize)]
-struct Golden {
+struct TokensGolden {
     text: Vec<GoldenText>,
     chat: Vec<GoldenChat>,
 }
@@ -53,7 +54,8 @@ struct GoldenChat {
 
 #[test]
 fn token_ids_and_response_masks_are_those_of_transformers() {
-    let golden: Golden = serde_json::from_str(include_str!("../../vectors/tokens.json")).unwrap();
+    let golden: TokensGolden =
+        serde_json::from_str(include_str!("../../vectors/tokens.json")).unwrap();
     let pipeline = pipeline();
     for case in &golden.text {
         assert_eq!(pipeline.text(&case.text).unwrap().tokens(), case.ids);
@@ -66,7 +68,7 @@ fn token_ids_and_response_masks_are_those_of_transformers() {
         };
         let example = pipeline.chat(&turns).unwrap();
         assert_eq!(example.tokens(), case.ids);
-        let counted: Vec<u8> = example.loss().iter().map(|c| u8::from(*c)).collect();
+        let counted: Vec<u8> = example.loss_mask().iter().map(|c| u8::from(*c)).collect();
         assert_eq!(counted, case.counted);
         let asked: Vec<Turn> = turns[..turns.len() - 1].to_vec();
         assert_eq!(pipeline.prompt(&asked).unwrap(), case.prompt_ids);
@@ -81,7 +83,7 @@ fn only_the_response_and_its_end_count() {
     let counted: Vec<u32> = example
         .tokens()
         .iter()
-        .zip(example.loss())
+        .zip(example.loss_mask())
         .filter_map(|(token, counts)| counts.then_some(*token))
         .collect();
     let pipeline = pipeline();
@@ -145,12 +147,11 @@ fn control_tokens_in_records_are_refused_by_place() {
 #[test]
 fn all_bad_lines_are_counted_and_the_first_are_listed() {
     let (_folder, path) = file(&"SECRET\n".repeat(50));
-    let shown = Dataset::read(&[path]).unwrap_err().to_string();
+    let error = Dataset::read(&[path]).unwrap_err();
+    assert_eq!(error.remedy(), Some(Remedy::ListProblems { unlisted: 30 }));
+    let shown = error.to_string();
     assert!(shown.starts_with("50 lines cannot be used"), "{shown}");
-    assert!(
-        shown.ends_with("and 30 more: `fedlora check` lists them all"),
-        "{shown}"
-    );
+    assert!(shown.ends_with("and 30 more"), "{shown}");
     assert_eq!(shown.lines().count(), records::LISTED + 2);
     assert!(!shown.contains("SECRET"), "{shown}");
 }

@@ -5,6 +5,7 @@ use std::io;
 use super::parquet::ParquetError;
 use super::prepare::PrepareError;
 use super::records::{Problem, list};
+use super::remedy::Remedy;
 
 /// Why data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -12,31 +13,31 @@ pub enum DataError {
     /// A file that cannot be read.
     #[error("cannot read {file}: {source}")]
     Io {
-        /// Which file.
+        /// The path, as the member gave it or as the folder lists it.
         file: String,
-        /// Why.
+        /// What the operating system says.
         source: io::Error,
     },
     /// A folder without a file of records.
     #[error("no .jsonl, .ndjson, .json or .parquet file in the folder {folder}")]
     NoFiles {
-        /// Which folder.
+        /// The folder that was searched.
         folder: String,
     },
     /// A file of another format.
     #[error("{file} is {found}; expected JSON Lines, a JSON array of records, or Parquet")]
     Unknown {
-        /// Which file.
+        /// The path of the file.
         file: String,
-        /// What it looks like.
+        /// What its first bytes look like.
         found: &'static str,
     },
     /// A Parquet file that cannot be read.
     #[error("{file}: {source}")]
     Parquet {
-        /// Which file.
+        /// The path of the file.
         file: String,
-        /// Why.
+        /// What is wrong with its format or its columns.
         source: ParquetError,
     },
     /// Files without a single record.
@@ -44,7 +45,7 @@ pub enum DataError {
         "no record with text in {files}: expected JSON Lines, a JSON array of records, or Parquet"
     )]
     Empty {
-        /// Which files.
+        /// The paths of all files read, separated by commas.
         files: String,
     },
     /// Lines that cannot be used.
@@ -59,9 +60,9 @@ pub enum DataError {
          examples, or shorten the prompts"
     )]
     NothingCounted {
-        /// Records read.
+        /// How many records were read.
         records: usize,
-        /// The limit.
+        /// The largest length of an example, in tokens.
         max_tokens: usize,
     },
     /// A record without the field to group by.
@@ -71,9 +72,20 @@ pub enum DataError {
     Label {
         /// The first such record.
         place: String,
-        /// The field.
+        /// The name of the field to group by.
         field: String,
         /// How many records lack it.
         count: usize,
     },
+}
+
+impl DataError {
+    /// What would help, where that is known.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Lines(problems) => Remedy::for_problems(problems),
+            Self::Prepare(error) => error.remedy(),
+            _ => None,
+        }
+    }
 }

@@ -16,7 +16,7 @@ use fedlora_model::gguf::{Container, List, Metadata, Value};
 use fedlora_model::{GgufError, gguf};
 
 /// A token is a word or less; deriving merges takes time that grows with its square.
-const MOST_TOKEN_BYTES: usize = 1024;
+const MAX_TOKEN_BYTES: usize = 1024;
 
 const CONTROL: i128 = 3;
 const USER_DEFINED: i128 = 4;
@@ -87,7 +87,7 @@ impl<'a> Vocabulary<'a> {
         let tokens: Vec<&str> = metadata
             .required(key, "a list of texts", |value| value.as_list()?.as_texts())?
             .collect();
-        if tokens.is_empty() || tokens.iter().any(|token| token.len() > MOST_TOKEN_BYTES) {
+        if tokens.is_empty() || tokens.iter().any(|token| token.len() > MAX_TOKEN_BYTES) {
             return Err(metadata.refuse(key, "at least one token, each of at most 1024 bytes"));
         }
         let mut made = Self {

@@ -145,7 +145,7 @@ fn texts(texts: &[&str]) -> Value {
 #[test]
 fn refuses_by_name_a_vocabulary_that_is_missing_broken_or_unknown() {
     let text = |text: &str| Value::Text(text.to_owned());
-    let long = "x".repeat(MOST_TOKEN_BYTES + 1);
+    let long = "x".repeat(MAX_TOKEN_BYTES + 1);
     for (name, key, value) in [
         ("llama-mixed", "tokenizer.ggml.model", text("t5")),
         ("llama-mixed", "tokenizer.ggml.pre", text("viking")),

@@ -5,25 +5,25 @@ use serde::Serialize;
 /// The distribution of lengths in tokens. Percentiles are by nearest rank.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Lengths {
-    /// The shortest.
+    /// Length of the shortest example, in tokens.
     pub min: usize,
-    /// The middle one.
+    /// Half of the examples are no longer, in tokens.
     pub median: usize,
     /// Nine in ten are no longer.
     pub p90: usize,
     /// Ninety-nine in a hundred are no longer.
     pub p99: usize,
-    /// The longest.
+    /// Length of the longest example, in tokens.
     pub max: usize,
-    /// The mean.
+    /// Mean length, in tokens.
     pub mean: f64,
     /// Numbers by length, up to the next power of two each.
-    pub histogram: Vec<Bin>,
+    pub histogram: Vec<LengthBin>,
 }
 
 /// Lengths of more than half of `up_to`, to `up_to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Bin {
+pub struct LengthBin {
     /// A power of two.
     pub up_to: usize,
     /// How many there are.
@@ -42,7 +42,7 @@ impl Lengths {
         let (mut up_to, mut below) = (bound(min), 0);
         loop {
             let through = sorted.partition_point(|&length| length <= up_to);
-            histogram.push(Bin {
+            histogram.push(LengthBin {
                 up_to,
                 count: through - below,
             });

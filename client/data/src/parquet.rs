@@ -23,7 +23,7 @@ use super::records::{
 /// How a Parquet file begins.
 pub(super) const MAGIC: &[u8] = b"PAR1";
 /// The most rows of a file. A few bytes can stand for any number of empty rows.
-const MOST_ROWS: i64 = 1 << 24;
+const MAX_ROWS: i64 = 1 << 24;
 /// Rows that are read at a time.
 const ROWS: usize = 128;
 /// The column that holds a chat.
@@ -45,9 +45,9 @@ pub enum ParquetError {
         column: String,
     },
     /// More rows than are read.
-    #[error("{rows} rows: at most {MOST_ROWS} are read; split the file")]
+    #[error("{rows} rows: at most {MAX_ROWS} are read; split the file")]
     Rows {
-        /// How many.
+        /// Rows that the file announces.
         rows: i64,
     },
     /// None of the four forms.
@@ -64,7 +64,7 @@ pub enum ParquetError {
     Column {
         /// Which column.
         column: &'static str,
-        /// Its type.
+        /// Its type, in words.
         found: String,
         /// What would do.
         expected: &'static str,
@@ -92,7 +92,7 @@ pub(super) fn read(file: File, name: &str) -> Result<Read, ParquetError> {
 fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
     let reader = SerializedFileReader::new(file)?;
     let file = reader.metadata().file_metadata();
-    if file.num_rows() > MOST_ROWS {
+    if file.num_rows() > MAX_ROWS {
         return Err(ParquetError::Rows {
             rows: file.num_rows(),
         });
@@ -105,7 +105,7 @@ fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
         let group = reader.get_row_group(index)?;
         // Checked again: the groups' numbers are others than the file's.
         let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(usize::MAX);
-        if rows > MOST_ROWS as usize {
+        if rows > MAX_ROWS as usize {
             let rows = group.metadata().num_rows();
             return Err(ParquetError::Rows { rows });
         }
@@ -268,7 +268,7 @@ fn describe(field: &Type) -> String {
     }
 }
 
-/// What a row has in a column.
+/// A row's value in one column.
 #[derive(Default)]
 enum Cell {
     #[default]

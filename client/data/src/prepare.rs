@@ -1,4 +1,4 @@
-//! Records into scored examples, with an account of what became of each.
+//! Makes examples with a loss mask of records, and reports what became of each record.
 
 use std::collections::HashSet;
 
@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::records::{Content, LineProblem, Problem, Record};
+use super::remedy::Remedy;
 use super::tokenizer::{TextPipeline, TokenizerError};
 use fedlora_model::Example;
 
@@ -20,13 +21,13 @@ pub struct PrepareOptions {
 /// What became of the records. Counts only, nothing of their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct DataReport {
-    /// Records given.
+    /// Records that were to be prepared.
     pub records: usize,
     /// Examples made of them.
     pub examples: usize,
     /// Tokens in the examples.
     pub tokens: usize,
-    /// Tokens whose prediction counts.
+    /// Target tokens: those that the loss mask selects.
     pub counted_tokens: usize,
     /// Tokens of the longest record, before truncation.
     pub longest: usize,
@@ -34,7 +35,7 @@ pub struct DataReport {
     pub truncated: usize,
     /// Tokens that those lost.
     pub tokens_lost: usize,
-    /// Records left out: after truncation nothing of them counts.
+    /// Records left out: after truncation no target token is left.
     pub nothing_counted: usize,
     /// Records left out before: their text, prompt or response is empty. Not among `records`.
     pub empty: usize,
@@ -59,10 +60,20 @@ pub enum PrepareError {
     Records(Vec<Problem>),
 }
 
+impl PrepareError {
+    /// What would help, where that is known.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Records(problems) => Remedy::for_problems(problems),
+            _ => None,
+        }
+    }
+}
+
 /// Examples with what is known about each record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prepared {
-    /// One for each record that has something to count, in order.
+    /// One for each record that has target tokens, in order.
     pub examples: Vec<Example>,
     /// The record that each example was made of, by its number.
     pub origins: Vec<usize>,
@@ -116,13 +127,13 @@ pub fn prepare(
         };
         made.lengths.push(example.tokens().len());
         let example = truncate(example, options.max_tokens, report);
-        if example.counted() == 0 {
+        if example.target_tokens() == 0 {
             report.nothing_counted += 1;
             continue;
         }
         report.examples += 1;
         report.tokens += example.tokens().len();
-        report.counted_tokens += example.counted();
+        report.counted_tokens += example.target_tokens();
         made.examples.push(example);
         made.origins.push(index);
     }
@@ -162,6 +173,6 @@ fn truncate(example: Example, max_tokens: usize, report: &mut DataReport) -> Exa
     report.tokens_lost += length - max_tokens;
     Example::new(
         example.tokens()[..max_tokens].to_vec(),
-        example.loss()[..max_tokens].to_vec(),
+        example.loss_mask()[..max_tokens].to_vec(),
     )
 }

@@ -8,6 +8,8 @@ use minijinja::value::from_args;
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
+use super::python_values;
+
 /// Calls `method` on `value`: the callback for methods that the engine does not know.
 ///
 /// # Errors
@@ -32,6 +34,10 @@ pub(super) fn call(
 /// The string methods of our own; `None` for all others.
 fn of_string(text: &str, method: &str, arguments: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
+        "format" => {
+            python_values::check_widths(text)?;
+            return Ok(None);
+        }
         "title" => {
             let () = from_args(arguments)?;
             title(text).into()

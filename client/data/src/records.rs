@@ -195,7 +195,7 @@ pub enum LineProblem {
     /// More behind an array's end.
     #[error("there is more after the end of the array: put all records into one array")]
     AfterEnd,
-    /// An object that goes on over the next lines.
+    /// An object that continues on the next lines.
     #[error(
         "a JSON object over several lines: put each record on one line (JSON Lines), or all \
          records into one array"
@@ -285,10 +285,7 @@ pub(super) fn list(problems: &[Problem]) -> String {
         text.push_str(&format!("\n  {problem}"));
     }
     if problems.len() > LISTED {
-        text.push_str(&format!(
-            "\n  and {} more: `fedlora check` lists them all",
-            problems.len() - LISTED
-        ));
+        text.push_str(&format!("\n  and {} more", problems.len() - LISTED));
     }
     text
 }
@@ -298,7 +295,7 @@ pub(super) fn list(problems: &[Problem]) -> String {
 pub struct Read {
     /// The records.
     pub records: Vec<Record>,
-    /// What stands where a record was expected and is none.
+    /// Lines, elements or rows that are not records.
     pub problems: Vec<Problem>,
     /// Lines without anything on them, which are passed over.
     pub blank: usize,

@@ -58,7 +58,7 @@ fn records_without_text_are_left_out_and_counted() {
     let found = read(lines.join("\n").as_bytes(), "f.jsonl").unwrap();
     assert_eq!(found.problems, []);
     assert_eq!(found.empty, 4);
-    // An empty system message is none.
+    // An empty system message is left out.
     let without =
         r#"{"messages":[{"role":"user","content":"U"},{"role":"assistant","content":"A"}]}"#;
     let without = parse_line(without.as_bytes()).unwrap().unwrap().0;

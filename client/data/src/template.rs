@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
 use minijinja::{Environment, ErrorKind, Value as JinjaValue};
 use serde_json::Value;
 
-use super::jinja::{environment, without_generation_tags};
+use super::jinja::environment;
 use super::records::Turn;
+use super::template_source::prepared;
 
 const NAME: &str = "chat";
+/// Largest text, in bytes, that one rendering may make.
+const MAX_RENDERED: usize = 256 << 20;
 /// Special tokens that templates use by these names.
 const TOKENS: [&str; 7] = [
     "bos_token",
@@ -29,19 +33,19 @@ pub enum TemplateError {
     /// A file that cannot be read.
     #[error("cannot read {file}: {source}")]
     Io {
-        /// Which file.
+        /// The path of the file.
         file: String,
-        /// Why.
-        source: std::io::Error,
+        /// What the operating system says.
+        source: io::Error,
     },
     /// `tokenizer_config.json` is not a JSON object.
     #[error("{file} is not a JSON object: broken at line {line}, column {column}")]
     Json {
-        /// Which file.
+        /// The path of `tokenizer_config.json`.
         file: String,
-        /// Where.
+        /// Line of the first error, from 1.
         line: usize,
-        /// Where.
+        /// Column of the first error, from 1.
         column: usize,
     },
     /// The base has no template.
@@ -59,15 +63,15 @@ pub enum TemplateError {
     Syntax {
         /// What kind of error.
         what: String,
-        /// Where in the template.
+        /// Line of the template, from 1; 0 where none is known.
         line: usize,
     },
-    /// Rendering failed.
+    /// The template raised an error, or asks for what is not supported.
     #[error("the chat template refuses this record: {what} at its line {line}")]
     Render {
         /// What kind of error, or the template's own message.
         what: String,
-        /// Where in the template.
+        /// Line of the template, from 1; 0 where none is known.
         line: usize,
     },
     /// The assistant's text cannot be told from the rest.
@@ -80,7 +84,7 @@ pub enum TemplateError {
 
 /// A turn as templates see it, its fields in this order.
 #[derive(serde::Serialize)]
-struct Message<'a> {
+struct TemplateMessage<'a> {
     role: &'a str,
     content: &'a str,
 }
@@ -149,16 +153,15 @@ impl ChatTemplate {
     /// [`TemplateError::Syntax`].
     pub fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, TemplateError> {
         let mut environment = environment();
-        let source = without_generation_tags(source);
         environment
-            .add_template_owned(NAME, source.clone())
+            .add_template_owned(NAME, prepared(source))
             .map_err(|error| TemplateError::Syntax {
                 what: error.to_string(),
                 line: error.line().unwrap_or_default(),
             })?;
         Ok(Self {
             environment,
-            source,
+            source: source.to_owned(),
             tokens,
         })
     }
@@ -176,7 +179,7 @@ impl ChatTemplate {
         let messages: Vec<_> = turns
             .iter()
             .map(|turn| {
-                JinjaValue::from_serialize(Message {
+                JinjaValue::from_serialize(TemplateMessage {
                     role: turn.role,
                     content: &turn.content,
                 })
@@ -191,10 +194,12 @@ impl ChatTemplate {
         context.insert("add_generation_prompt", prompt.into());
         context.insert("tools", ().into());
         context.insert("documents", ().into());
-        let rendered = self
-            .environment
-            .get_template(NAME)
-            .and_then(|template| template.render(context));
+        let rendered = self.environment.get_template(NAME).and_then(|template| {
+            let mut text = BoundedText::default();
+            template.render_captured_to(context, &mut text)?;
+            let broken = |_| minijinja::Error::new(ErrorKind::WriteFailure, "not UTF-8");
+            String::from_utf8(text.0).map_err(broken)
+        });
         rendered.map_err(|error| {
             // A message that stands in the template word for word is the template's; any
             // other could carry part of the record.
@@ -249,10 +254,28 @@ impl ChatTemplate {
     }
 }
 
+/// A rendered text of at most [`MAX_RENDERED`] bytes.
+#[derive(Default)]
+struct BoundedText(Vec<u8>);
+
+impl Write for BoundedText {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_RENDERED {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn read(file: &Path) -> Result<Option<String>, TemplateError> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TemplateError::Io {
             file: file.display().to_string(),
             source,
@@ -303,13 +326,13 @@ mod tests {
     }
 
     #[derive(serde::Deserialize)]
-    struct Golden {
+    struct TemplateGolden {
         tokens: BTreeMap<String, String>,
-        cases: Vec<Case>,
+        cases: Vec<TemplateCase>,
     }
 
     #[derive(serde::Deserialize)]
-    struct Case {
+    struct TemplateCase {
         name: String,
         template: String,
         messages: Value,
@@ -319,7 +342,7 @@ mod tests {
 
     #[test]
     fn templates_of_several_styles_render_as_in_transformers() {
-        let golden: Golden =
+        let golden: TemplateGolden =
             serde_json::from_str(include_str!("../../vectors/templates.json")).unwrap();
         for case in &golden.cases {
             let line = serde_json::json!({ "messages": case.messages }).to_string();
@@ -359,6 +382,13 @@ mod tests {
         let leaking = template("{{ raise_exception('bad: ' + messages[0].content) }}");
         let error = leaking.render(&chat(), false).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
+    }
+
+    #[test]
+    fn a_rendering_that_grows_without_bound_is_refused() {
+        let source = "{% set x = 'x' * 50000000 %}{% for a in range(99) %}{{ x }}{% endfor %}";
+        let refused = template(source).render(&chat(), false);
+        assert!(matches!(refused, Err(TemplateError::Render { .. })));
     }
 
     #[test]

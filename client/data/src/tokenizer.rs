@@ -137,7 +137,7 @@ impl TextPipeline {
             content: content.to_owned(),
         });
         let end_of_turn = self.chat(&turns).ok().and_then(|example| {
-            let counted = example.tokens().iter().zip(example.loss());
+            let counted = example.tokens().iter().zip(example.loss_mask());
             counted
                 .filter_map(|(id, counts)| counts.then_some(*id))
                 .rfind(|id| self.is_special(*id))
@@ -207,7 +207,7 @@ impl TextPipeline {
             .map_err(|_| TokenizerError::Encode)
     }
 
-    /// Plain text as one example in which every token counts, with what the tokenizer itself
+    /// Plain text as one example in which every token is a target, with what the tokenizer itself
     /// puts around a text (Llama 3: `<|begin_of_text|>` before it).
     ///
     /// # Errors
@@ -218,7 +218,7 @@ impl TextPipeline {
         Ok(Example::new(tokens, counts))
     }
 
-    /// A chat as one example in which the assistant's tokens count, each turn up to and with
+    /// A chat as one example in which the assistant's tokens are the targets, each turn up to and with
     /// the special token that ends it. A token that reaches into a turn from before it does not.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! ```text
 //! models--owner--name/refs/REVISION        the commit that a branch or tag was at
 //! models--owner--name/blobs/ETAG           contents, by the hub's name of them
-//! models--owner--name/blobs/ETAG.incomplete    a transfer that can be gone on with
+//! models--owner--name/blobs/ETAG.incomplete    a transfer that can be resumed
 //! models--owner--name/snapshots/COMMIT/FILE    links to contents
 //! .locks/models--owner--name/ETAG.lock     one transfer of a file at a time
 //! ```
@@ -19,7 +19,7 @@ use super::name::{HubName, escapes, is_commit, is_gguf, is_plain_file};
 use super::select::{INDEX, SINGLE, shards};
 
 /// Largest index that is read: about a hundred bytes a tensor, and no model has a million.
-const MOST_INDEX_BYTES: u64 = 64 << 20;
+const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// One repository's place in the cache.
 pub(super) struct ModelCache {
@@ -157,7 +157,7 @@ fn gguf_files(folder: &Path, found: &mut Vec<PathBuf>) {
 /// Reads an index of reasonable size.
 pub(super) fn read_index(path: &Path) -> Option<Vec<u8>> {
     let size = fs::metadata(path).ok()?.len();
-    if size > MOST_INDEX_BYTES {
+    if size > MAX_INDEX_BYTES {
         return None;
     }
     fs::read(path).ok()

@@ -20,7 +20,7 @@ const ENDPOINT: &str = "https://huggingface.co";
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// Takes the token out of a variable or file called `from`; blank text is none.
+    /// Takes the token out of a variable or file called `from`; `None` for blank text.
     ///
     /// # Errors
     /// Where it holds what cannot stand in a request.
@@ -97,7 +97,7 @@ impl HubConfig {
         Self::from_vars(|name| std::env::var_os(name))
     }
 
-    /// As [`HubConfig::from_env`], from variables that are at hand.
+    /// As [`HubConfig::from_env`], from variables that the caller looks up.
     ///
     /// # Errors
     /// Where one of them cannot be used.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::name::HubName;
+use super::remedy::Remedy;
 
 /// A base that cannot be had from the hub. No variant holds a token or a signed address.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +15,7 @@ pub enum HubError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A token that is not one.
+    /// A token with characters that cannot be sent in a header.
     #[error("{from} holds a token with characters that no token has")]
     Token {
         /// The variable or file.
@@ -23,36 +24,32 @@ pub enum HubError {
     /// A file that the environment names cannot be read.
     #[error("cannot read the token in {}: {source}", path.display())]
     TokenFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: io::Error,
     },
     /// There is no place for the cache.
-    #[error("there is no place to keep models: set HF_HOME or HOME")]
+    #[error("there is no place to keep models: the environment names no folder and no home")]
     NoHome,
     /// No answer, or a connection that broke too often.
-    #[error(
-        "cannot reach {host}: {why}; what is here already is kept, so another try goes on from there"
-    )]
+    #[error("cannot reach {host}: {why}; what was fetched so far is kept")]
     Network {
-        /// The machine.
+        /// Host name of the machine.
         host: String,
         /// What the network said.
         why: String,
     },
     /// The hub is up but does not serve.
-    #[error(
-        "{host} answers with status {status}; what is here already is kept, so another try goes on from there"
-    )]
+    #[error("{host} answers with status {status}; what was fetched so far is kept")]
     Status {
-        /// The machine.
+        /// Host name of the machine.
         host: String,
         /// The HTTP status.
         status: u16,
     },
     /// No such model, or not for us.
-    #[error("the hub has no model {repo}, or it is private{}", if *token { ": the token in use cannot see it" } else { ": then set HF_TOKEN" })]
+    #[error("the hub has no model {repo}, or it is private{}", if *token { " and the token in use cannot see it" } else { "" })]
     NoRepo {
         /// `owner/name`.
         repo: String,
@@ -78,7 +75,7 @@ pub enum HubError {
         others: Vec<String>,
     },
     /// The owner asks for consent first.
-    #[error("{repo} is gated: accept the licence on the model's page, then set HF_TOKEN{}", if *token { " to a token of that account (the one in use has no access)" } else { "" })]
+    #[error("{repo} is gated{}", if *token { ": the account of the token in use has no access" } else { ": its owner asks for consent, and no token was sent" })]
     Gated {
         /// `owner/name`.
         repo: String,
@@ -86,7 +83,7 @@ pub enum HubError {
         token: bool,
     },
     /// The token is wrong, or one is needed.
-    #[error("{}", if *token { format!("the hub refuses the token for {repo}: check HF_TOKEN, or the token file in HF_HOME") } else { format!("the hub wants a token for {repo}: set HF_TOKEN") })]
+    #[error("{}", if *token { format!("the hub refuses the token for {repo}") } else { format!("the hub wants a token for {repo}") })]
     Unauthorized {
         /// `owner/name`.
         repo: String,
@@ -102,7 +99,7 @@ pub enum HubError {
         found: &'static str,
     },
     /// Several GGUF files, and none is named.
-    #[error("{repo} has several GGUF files, name one as {repo}:FILE{}", list(.files))]
+    #[error("{repo} has several GGUF files{}", list(.files))]
     WhichGguf {
         /// `owner/name`.
         repo: String,
@@ -132,23 +129,21 @@ pub enum HubError {
     /// An answer that is not the hub's protocol.
     #[error("{host} does not answer as a hub does: {what}")]
     Protocol {
-        /// The machine.
+        /// Host name of the machine.
         host: String,
         /// What is missing or wrong.
         what: String,
     },
     /// A file is not what the hub announced.
-    #[error(
-        "{file} is not the file that the hub announced (its hash differs); it was deleted, fetch it again"
-    )]
+    #[error("{file} is not the file that the hub announced (its hash differs); it was deleted")]
     Hash {
-        /// Which file.
+        /// Name of the file in the repository.
         file: String,
     },
-    /// No room.
-    #[error("the disk is full: {} needs {} more; free some space or point HF_HOME to another disk", path.display(), indicatif::HumanBytes(*missing))]
+    /// The disk is full.
+    #[error("the disk is full: {} needs {} more", path.display(), indicatif::HumanBytes(*missing))]
     DiskFull {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Bytes still to come when it filled up.
         missing: u64,
@@ -158,7 +153,7 @@ pub enum HubError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: io::Error,
     },
     /// The machinery of the connection cannot start.
@@ -167,6 +162,24 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// What would help, where that is known.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::NoHome => Some(Remedy::NameCacheFolder),
+            Self::Network { .. } | Self::Status { .. } | Self::Hash { .. } => Some(Remedy::Retry),
+            Self::NoRepo { token: false, .. } | Self::Unauthorized { token: false, .. } => {
+                Some(Remedy::SetToken)
+            }
+            Self::Unauthorized { token: true, .. } => Some(Remedy::CheckToken),
+            Self::Gated { token, .. } => Some(Remedy::AcceptLicence {
+                other_account: *token,
+            }),
+            Self::WhichGguf { repo, .. } => Some(Remedy::NameFile { repo: repo.clone() }),
+            Self::DiskFull { .. } => Some(Remedy::OtherDisk),
+            _ => None,
+        }
+    }
+
     /// A failure of the disk, told apart by whether it is full.
     pub(super) fn disk(path: impl Into<PathBuf>, missing: u64, source: io::Error) -> Self {
         let path = path.into();

@@ -7,6 +7,15 @@
 //! the transfer is ours, over the HTTP library that it brings (see `docs/DECISIONS.md`). This is
 //! the one part of the client that speaks to a machine other than the aggregator; it knows
 //! nothing of records, adapters or training, and sends nothing but requests for files.
+//!
+//! ```no_run
+//! use fedlora_hub::{HubConfig, HubName, fetch};
+//!
+//! let name: HubName = "HuggingFaceTB/SmolLM2-135M-Instruct".parse()?;
+//! let fetched = fetch(&name, &HubConfig::from_env()?, &mut ())?;
+//! println!("{fetched:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod cache;
 mod config;
@@ -14,6 +23,7 @@ mod error;
 mod fetch;
 mod name;
 mod progress;
+mod remedy;
 mod select;
 mod transfer;
 mod verify;
@@ -26,3 +36,4 @@ pub use error::HubError;
 pub use fetch::{Fetched, fetch};
 pub use name::{HubName, NameError};
 pub use progress::{FetchEvent, FetchProgress};
+pub use remedy::Remedy;

@@ -1,17 +1,17 @@
-//! What a fetch tells whoever watches it.
+//! The progress of a fetch, for whoever displays it.
 
 use std::time::Duration;
 
-/// How a fetch gets on.
+/// One step of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchEvent {
     /// Weights are about to be fetched. What is here already is not in it.
     Planned {
         /// What was asked for.
         name: String,
-        /// Files.
+        /// Number of files to fetch.
         files: usize,
-        /// Bytes of these, with what an earlier try left.
+        /// Size of these files, in bytes, with what an earlier try left.
         bytes: u64,
     },
     /// A file begins.
@@ -20,26 +20,26 @@ pub enum FetchEvent {
         file: String,
         /// Bytes of it that an earlier try left.
         start: u64,
-        /// Its bytes.
+        /// Its size in bytes.
         size: u64,
     },
-    /// Bytes came.
+    /// Part of the current file arrived.
     Received {
-        /// How many.
+        /// Size of the part, in bytes.
         bytes: u64,
     },
     /// A file is here and is the one announced.
     Fetched {
         /// Its name in the repository.
         file: String,
-        /// Its bytes.
+        /// Its size in bytes.
         size: u64,
     },
     /// Something failed and is tried again.
     Retrying {
-        /// What failed.
+        /// The failure, in words.
         why: String,
-        /// When.
+        /// Time until the next try.
         wait: Duration,
     },
     /// Another process fetches the same file.
@@ -56,13 +56,13 @@ pub enum FetchEvent {
     },
 }
 
-/// Who watches a fetch.
+/// Receives the progress of a fetch.
 pub trait FetchProgress {
-    /// Something happened.
+    /// Called once for each step, on the thread that called `fetch`.
     fn event(&mut self, event: &FetchEvent);
 }
 
-/// Nobody does.
+/// Ignores all progress.
 impl FetchProgress for () {
     fn event(&mut self, _: &FetchEvent) {}
 }

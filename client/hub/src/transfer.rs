@@ -20,10 +20,10 @@ use super::error::HubError;
 use super::name::{HubName, is_commit};
 use super::progress::FetchEvent;
 
-/// Redirects in a row.
-const MOST_HOPS: usize = 6;
+/// Most redirects in a row.
+const MAX_HOPS: usize = 6;
 /// Largest listing: a few hundred bytes a file.
-const MOST_LISTING_BYTES: usize = 16 << 20;
+const MAX_LISTING_BYTES: usize = 16 << 20;
 /// Longest wait that the hub may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -32,7 +32,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(super) struct FileInfo {
     /// The hub's name of the contents.
     pub(super) etag: String,
-    /// Bytes.
+    /// Size in bytes.
     pub(super) size: u64,
 }
 
@@ -112,7 +112,7 @@ impl HubClient {
             .await
             .map_err(|error| network(&host, error))?
         {
-            if body.len() + part.len() > MOST_LISTING_BYTES {
+            if body.len() + part.len() > MAX_LISTING_BYTES {
                 return Err(protocol("the list of files is too long"));
             }
             body.extend_from_slice(&part);
@@ -250,7 +250,7 @@ impl HubClient {
         start: Option<u64>,
         far: bool,
     ) -> Result<Response, HubError> {
-        for _ in 0..MOST_HOPS {
+        for _ in 0..MAX_HOPS {
             self.allowed(&url)?;
             let mut request = self.http.request(method.clone(), url.clone());
             if let Some(token) = &self.token

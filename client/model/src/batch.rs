@@ -1,4 +1,4 @@
-//! Examples as rows of tokens, one after another, with the rows whose next token counts.
+//! Examples as rows of tokens, one after another, with the rows whose next token is a target.
 
 use super::sequences::Sequences;
 use crate::Example;
@@ -11,22 +11,22 @@ use crate::Example;
 pub struct Batch {
     tokens: Vec<u32>,
     sequences: Sequences,
-    places: Vec<usize>,
+    target_rows: Vec<usize>,
     targets: Vec<u32>,
 }
 
 impl Batch {
     /// Takes `examples`, each cut at `max_tokens`.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>, max_tokens: usize) -> Self {
-        let (mut tokens, mut places, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut target_rows, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         let mut lengths = Vec::new();
         for example in examples {
             let length = example.tokens().len().min(max_tokens);
             // The last token only is a target: nothing is predicted from it.
             let rows = length.saturating_sub(1);
             for position in 0..rows {
-                if example.loss()[position + 1] {
-                    places.push(tokens.len() + position);
+                if example.loss_mask()[position + 1] {
+                    target_rows.push(tokens.len() + position);
                     targets.push(example.tokens()[position + 1]);
                 }
             }
@@ -36,42 +36,42 @@ impl Batch {
         Self {
             tokens,
             sequences: Sequences::of_lengths(lengths),
-            places,
+            target_rows,
             targets,
         }
     }
 
-    /// Tokens that go through the model as one sequence, none of which counts.
+    /// Tokens that go through the model as one sequence, without target tokens.
     pub fn of_tokens(tokens: &[u32]) -> Self {
         Self {
             tokens: tokens.to_vec(),
             sequences: Sequences::of_lengths([tokens.len()]),
-            places: Vec::new(),
+            target_rows: Vec::new(),
             targets: Vec::new(),
         }
     }
 
-    /// The token of each row.
+    /// The token id of each row.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// Where each example's rows are.
+    /// The range of rows of each example.
     pub fn sequences(&self) -> &Sequences {
         &self.sequences
     }
 
-    /// Rows from which a counted token is predicted.
-    pub fn places(&self) -> &[usize] {
-        &self.places
+    /// Rows from which a target token is predicted, in ascending order.
+    pub fn target_rows(&self) -> &[usize] {
+        &self.target_rows
     }
 
-    /// The counted tokens, one a place.
+    /// Ids of the target tokens, one for each of [`Batch::target_rows`].
     pub fn targets(&self) -> &[u32] {
         &self.targets
     }
 
-    /// Rows that are computed.
+    /// Number of rows: the tokens that go through the model.
     pub fn positions(&self) -> usize {
         self.tokens.len()
     }
@@ -82,7 +82,7 @@ impl std::fmt::Debug for Batch {
         f.debug_struct("Batch")
             .field("rows", &self.tokens.len())
             .field("sequences", &self.sequences.len())
-            .field("counted", &self.targets.len())
+            .field("target_tokens", &self.targets.len())
             .finish()
     }
 }
@@ -99,7 +99,7 @@ mod tests {
         let batch = Batch::new([&first, &short, &second], 3);
         assert_eq!(batch.tokens(), [5, 6, 8, 9]);
         assert_eq!(batch.sequences(), &Sequences::of_lengths([2, 0, 2]));
-        assert_eq!(batch.places(), [1, 2, 3]);
+        assert_eq!(batch.target_rows(), [1, 2, 3]);
         assert_eq!(batch.targets(), [7, 9, 10]);
         assert!(!format!("{batch:?}").contains('8'));
     }

@@ -40,7 +40,7 @@ impl<B: Backend> Cache<B> {
         }
     }
 
-    /// Tokens so far.
+    /// Number of tokens that the sequence has so far.
     pub fn len(&self) -> usize {
         self.length
     }

@@ -14,10 +14,10 @@ use serde::Deserialize;
 
 use self::shard::{Entry, Shard};
 use super::config::{Architecture, LlamaConfig};
-use super::source::{TensorSource, WeightsError};
+use super::source::{TensorSource, WeightsError, short};
 
 const MAX_INDEX_BYTES: u64 = 16 << 20;
-/// What file systems take.
+/// The longest file name of common file systems.
 const MAX_NAME_BYTES: usize = 255;
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -29,31 +29,31 @@ const OUTPUT: &str = "lm_head.weight";
 pub(super) struct Checkpoint {
     shards: Vec<Shard>,
     /// In the order of [`LlamaConfig::tensors`].
-    tensors: Vec<Stored>,
+    tensors: Vec<StoredTensor>,
 }
 
 #[derive(Debug)]
-struct Stored {
+struct StoredTensor {
     name: String,
-    place: Place,
+    place: ShardPlace,
     companion: Option<Companion>,
 }
 
 #[derive(Debug, Clone)]
-struct Place {
+struct ShardPlace {
     shard: usize,
     entry: Entry,
 }
 
-/// What is stored beside a tensor, is no part of the model, and must not contradict it. It
-/// is looked at when the tensor is read.
+/// A stored tensor that is no part of the model and must not contradict the tensor that it
+/// accompanies. It is checked when that tensor is read.
 #[derive(Debug)]
 enum Companion {
     /// The output layer of a model that ties it to its embedding: releases of Transformers
     /// differ on which of the two counts, so they must be equal.
-    Output(Place),
+    Output(ShardPlace),
     /// The bias of an output projection, which must be zero.
-    OutputBias(String, Place),
+    OutputBias(String, ShardPlace),
 }
 
 impl Checkpoint {
@@ -66,7 +66,7 @@ impl Checkpoint {
         let (shards, mut found) = open_shards(dir)?;
         // Older writers stored the rotary frequencies, which follow from the configuration.
         found.retain(|name, _| !name.ends_with(".rotary_emb.inv_freq"));
-        let check = |name: &str, place: &Place, expected: &[usize]| {
+        let check = |name: &str, place: &ShardPlace, expected: &[usize]| {
             if place.entry.shape != expected {
                 return Err(WeightsError::Shape {
                     dir: dir.to_owned(),
@@ -84,7 +84,7 @@ impl Checkpoint {
                 name: name.clone(),
             })?;
             check(&name, &place, &expected)?;
-            stored.push(Stored {
+            stored.push(StoredTensor {
                 name,
                 place,
                 companion: None,
@@ -124,7 +124,7 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn read(&self, index: usize) -> Result<FloatTensor, WeightsError> {
-        let Stored {
+        let StoredTensor {
             name,
             place,
             companion,
@@ -169,8 +169,8 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The folder's shards, and in which of them each tensor lies.
-fn open_shards(dir: &Path) -> Result<(Vec<Shard>, BTreeMap<String, Place>), WeightsError> {
+/// The folder's shards, and the shard of each tensor.
+fn open_shards(dir: &Path) -> Result<(Vec<Shard>, BTreeMap<String, ShardPlace>), WeightsError> {
     let single = dir.join(SINGLE_FILE);
     let index = dir.join(INDEX_FILE);
     if single.exists() {
@@ -238,11 +238,11 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     }
 }
 
-fn collect(shards: Vec<Shard>) -> Result<(Vec<Shard>, BTreeMap<String, Place>), WeightsError> {
+fn collect(shards: Vec<Shard>) -> Result<(Vec<Shard>, BTreeMap<String, ShardPlace>), WeightsError> {
     let mut found = BTreeMap::new();
     for (number, shard) in shards.iter().enumerate() {
         for (name, entry) in shard.entries() {
-            let place = Place {
+            let place = ShardPlace {
                 shard: number,
                 entry: entry.clone(),
             };
@@ -255,11 +255,6 @@ fn collect(shards: Vec<Shard>) -> Result<(Vec<Shard>, BTreeMap<String, Place>), 
         }
     }
     Ok((shards, found))
-}
-
-/// Cut at 80 characters: names come from files.
-fn short(name: &str) -> String {
-    name.chars().take(80).collect()
 }
 
 #[cfg(test)]

@@ -16,13 +16,13 @@ use crate::testing::random_weights as random;
 
 /// A tensor as it stands in a file.
 #[derive(Clone)]
-struct Raw {
+struct FileTensor {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-type Tensors = BTreeMap<String, Raw>;
+type Tensors = BTreeMap<String, FileTensor>;
 
 fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
     let each = |f: fn(f32) -> Vec<u8>| values.iter().flat_map(|&value| f(value)).collect();
@@ -45,7 +45,7 @@ fn model(dir: &Path, config: &LlamaConfig, dtype: Dtype) -> (BaseWeights, Tensor
             let bytes = encode(dtype, &weights.read(index).unwrap().values);
             (
                 name,
-                Raw {
+                FileTensor {
                     dtype,
                     shape,
                     bytes,
@@ -170,7 +170,7 @@ fn names_what_is_missing_extra_misshaped_or_of_another_type() {
     // A bias where the configuration has none.
     let bias = "model.layers.0.self_attn.q_proj.bias";
     let error = broken(&tiny(), |all| {
-        let raw = Raw {
+        let raw = FileTensor {
             dtype: Dtype::F32,
             shape: vec![24],
             bytes: vec![0; 96],
@@ -229,7 +229,7 @@ fn the_bias_of_an_output_projection_must_be_zero() {
         let (dtype, shape) = (Dtype::F32, vec![16]);
         tensors.insert(
             name.to_owned(),
-            Raw {
+            FileTensor {
                 dtype,
                 shape,
                 bytes,
@@ -249,7 +249,7 @@ fn the_bias_of_an_output_projection_must_be_zero() {
 fn rotary_frequencies_of_old_writers_are_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let (_, mut tensors) = model(dir.path(), &tiny(), Dtype::F32);
-    let raw = Raw {
+    let raw = FileTensor {
         dtype: Dtype::F64,
         shape: vec![3],
         bytes: vec![0; 24],

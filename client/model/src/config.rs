@@ -61,7 +61,7 @@ pub struct Llama3Scaling {
 /// The shape of a Llama model. All sizes are counts of features, heads, blocks or tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
-    /// The family.
+    /// The model family, which decides on biases and windows.
     pub architecture: Architecture,
     /// Tokens in the vocabulary.
     pub vocab_size: usize,
@@ -69,11 +69,11 @@ pub struct LlamaConfig {
     pub hidden_size: usize,
     /// Width of the feed-forward part.
     pub intermediate_size: usize,
-    /// Blocks.
+    /// Number of transformer blocks.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads; each serves the same number of query heads.
+    /// Number of key and value heads; each serves the same number of query heads.
     pub num_key_value_heads: usize,
     /// Width of a head; even.
     pub head_dim: usize,
@@ -98,8 +98,10 @@ pub struct LlamaConfig {
 }
 
 impl LlamaConfig {
-    /// Reads `config.json` in `dir`. What the forward pass does not implement is refused by
-    /// name.
+    /// Reads `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// [`ModelConfigError`], which names each setting that the forward pass does not implement.
     pub fn load(dir: &Path) -> Result<Self, ModelConfigError> {
         let path = dir.join("config.json");
         let bytes = tensors::read_bounded(&path, MAX_CONFIG_BYTES)?;
@@ -213,18 +215,18 @@ impl LlamaConfig {
     }
 }
 
-/// A configuration that is not a Llama's, or not one we run.
+/// A configuration that is malformed, or of a model that is not supported.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelConfigError {
     /// The file could not be read.
     #[error(transparent)]
     File(#[from] TensorFileError),
-    /// Not JSON.
+    /// The file is not a JSON object.
     #[error("{}: {source}", path.display())]
     Json {
         /// Path of the file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// A setting that is missing, wrong or not supported.
@@ -232,11 +234,11 @@ pub enum ModelConfigError {
     Setting {
         /// Path of the file.
         path: PathBuf,
-        /// The setting.
+        /// Name of the setting.
         key: String,
         /// Its value, cut at 80 characters.
         got: String,
-        /// What would do.
+        /// The values that are accepted, in words.
         expected: &'static str,
     },
 }

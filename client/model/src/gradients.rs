@@ -3,18 +3,18 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// What the forward pass keeps for the backward pass.
+/// What the forward pass keeps for the backward pass: activation checkpointing, by block, trades
+/// about a third more computation for memory (Chen et al., 2016, arXiv:1604.06174).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Memory {
-    /// What the backward pass needs, block by block.
+pub enum ActivationCheckpointing {
+    /// All activations that the backward pass needs.
     #[default]
-    Normal,
-    /// Each block's input alone: the block is computed again in the backward pass (Chen et
-    /// al., 2016).
-    Low,
+    Off,
+    /// Each block's input alone; the backward pass recomputes the rest of the block.
+    PerBlock,
 }
 
-/// A batch's loss and gradients, both summed over its counted tokens.
+/// A batch's loss and gradients, both summed over its target tokens.
 #[derive(Debug, Clone)]
 pub struct Gradients<B: Backend> {
     /// Sum of the cross-entropies in nats, `[1]`.
@@ -23,11 +23,11 @@ pub struct Gradients<B: Backend> {
     pub factors: Vec<Tensor<B, 2>>,
 }
 
-/// What a model makes of a batch's counted tokens.
+/// Loss and accuracy of a model on a batch's target tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Score {
     /// Sum of the cross-entropies in nats.
     pub loss: f64,
-    /// Tokens that have the largest logit.
+    /// Target tokens to which the model gives the largest logit.
     pub correct: usize,
 }

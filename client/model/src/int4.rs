@@ -5,7 +5,7 @@
 //! four blocks' grids, 24 bits each: how far the step is below the matrix's largest, in 256ths of
 //! a power of two, and the zero, in 256ths of a step. That is 0.594 bytes a weight.
 //!
-//! Weights that stand on such grids already (GGUF's Q4_0 and Q4_1) keep their codes; their values
+//! Weights that already lie on such grids (GGUF's Q4_0 and Q4_1) keep their codes; their values
 //! change by a thousandth at most. Others lose what 16 levels cost, with the step that makes the
 //! squared error least among those tried.
 
@@ -24,7 +24,7 @@ const CODES: usize = BLOCK / 8;
 /// Steps of a power of two, and of a grid's step.
 const FINE: f32 = 256.0;
 /// Largest number of twelve bits.
-const MOST: u32 = 0xfff;
+const MAX_12_BITS: u32 = 0xfff;
 /// How many steps a block's range is tried as: all of the grid, less where codes were left unused
 /// when the weights were rounded before, and more where the outermost are better cut.
 const TRIED: [f32; 12] = [
@@ -102,16 +102,16 @@ impl Grid {
     /// The twenty-four bits of it, below the largest step of the matrix.
     fn bits(&self, top: f32) -> u32 {
         if self.step == 0.0 {
-            return MOST;
+            return MAX_12_BITS;
         }
         let below = ((top / self.step).log2() * FINE).round();
         let zero = (self.zero * FINE).round();
-        (below as u32).min(MOST) | (zero as u32).min(MOST) << 12
+        (below as u32).min(MAX_12_BITS) | (zero as u32).min(MAX_12_BITS) << 12
     }
 
     #[inline(always)]
     fn from_bits(bits: u32, top: f32) -> Self {
-        let below = bits & MOST;
+        let below = bits & MAX_12_BITS;
         let whole = f32::from_bits((127 - (below >> 8)) << 23);
         Self {
             step: top * FRACTIONS[(below & 0xff) as usize] * whole,

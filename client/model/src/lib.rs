@@ -22,8 +22,8 @@
 //! use burn_flex::Flex;
 //! use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 //! use fedlora_model::{
-//!     Architecture, BaseWeights, Batch, Example, Llama, LlamaConfig, Lora, Memory, Passes,
-//!     SplitMix, loss_and_gradients,
+//!     ActivationCheckpointing, Architecture, BaseWeights, Batch, Example, Llama, LlamaConfig,
+//!     Lora, Passes, SplitMix, loss_and_gradients,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,8 +67,9 @@
 //! let batch = Batch::new([&example], 64);
 //! let hidden = Flex::hidden(&model, Some(&lora), &batch);
 //! assert_eq!(hidden.dims(), [3, 16]);
-//! let (dropout, memory) = (&mut None, Memory::Normal);
-//! let found = loss_and_gradients(&model, &lora, Factors::Both, dropout, &batch, memory);
+//! let checkpointing = ActivationCheckpointing::Off;
+//! let found =
+//!     loss_and_gradients(&model, &lora, Factors::Both, &mut None, &batch, checkpointing);
 //! assert!(found.loss.into_scalar() > 0.0);
 //! // A and B of two projections in two blocks.
 //! assert_eq!(found.factors.len(), 8);
@@ -108,7 +109,7 @@ pub use config::{Architecture, Llama3Scaling, LlamaConfig, ModelConfigError};
 pub use dropout::{Dropout, DropoutMask};
 pub use example::Example;
 pub use gguf::{GgufError, is_gguf};
-pub use gradients::{Gradients, Memory, Score};
+pub use gradients::{ActivationCheckpointing, Gradients, Score};
 pub use llama::{Llama, Weight};
 pub use lora::{Lora, LoraError, LowRank};
 pub use loss::loss_sum;

@@ -23,9 +23,9 @@ use super::weights::BaseWeights;
 /// A frozen weight on a device.
 #[derive(Debug, Clone)]
 pub enum Weight<B: Backend> {
-    /// As it is; vectors are `[1, width]`.
+    /// Values of the backend's float type, `[rows, columns]`; vectors are `[1, width]`.
     Dense(Tensor<B, 2>),
-    /// In fewer bits.
+    /// A matrix in fewer bits.
     Packed(Packed<B>),
 }
 
@@ -136,7 +136,7 @@ impl<B: Backend> Llama<B> {
         &self.config
     }
 
-    /// Where the model is.
+    /// The device that holds the model.
     pub fn device(&self) -> B::Device {
         // Norms are never packed.
         match &self.weights[self.index(0, FIRST_NORM)] {
@@ -215,7 +215,7 @@ impl<B: Backend> Llama<B> {
     }
 
     pub(super) fn projection(&self, layer: usize, target: Target) -> &Weight<B> {
-        // A norm stands before the seven, and one among them.
+        // The first norm precedes the projections, the second lies between O and Gate.
         let offset = 1 + target as usize + usize::from(target >= Target::Gate);
         &self.weights[self.index(layer, offset)]
     }

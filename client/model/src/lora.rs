@@ -13,9 +13,9 @@ use super::primitive::wrap;
 /// The factors of one projection: `a` `[rank, in]`, `b` `[out, rank]`.
 #[derive(Debug, Clone)]
 pub struct LowRank<B: Backend> {
-    /// The inner factor.
+    /// The inner factor, `[rank, in]`.
     pub a: Tensor<B, 2>,
-    /// The outer factor.
+    /// The outer factor, `[out, rank]`.
     pub b: Tensor<B, 2>,
 }
 
@@ -88,7 +88,7 @@ impl<B: Backend> Lora<B> {
         }
     }
 
-    /// What the pairs' products are multiplied with.
+    /// The scaling factor `s`: `alpha / rank`.
     pub fn scale(&self) -> f64 {
         self.scale
     }

@@ -1,4 +1,4 @@
-//! The training loss: cross-entropy of the counted tokens, in nats, from the hidden states.
+//! The training loss: cross-entropy of the target tokens, in nats, from the hidden states.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use super::llama::Llama;
 use super::lora::Lora;
 use super::ops::FusedOps;
 
-/// The sum over the batch's counted tokens, `[1]`. Only rows whose next token counts reach
-/// the output layer.
+/// Sums the cross-entropies of the batch's target tokens, in nats, `[1]`. Only rows whose next
+/// token is a target reach the output layer.
 ///
 /// # Panics
-/// When the batch counts no token: the caller leaves such batches out.
+/// When the batch has no target token: the caller leaves such batches out.
 pub fn loss_sum<B: FusedOps>(
     model: &Llama<B>,
     lora: Option<&Lora<B>>,
@@ -23,9 +23,9 @@ pub fn loss_sum<B: FusedOps>(
 ) -> Tensor<B, 1> {
     assert!(
         !batch.targets().is_empty(),
-        "a batch without a counted token"
+        "a batch without a target token"
     );
-    let hidden = counted(model.hidden(batch, lora, dropout), batch);
+    let hidden = target_rows(model.hidden(batch, lora, dropout), batch);
     let targets: Arc<[u32]> = batch.targets().into();
     let loss = B::head_loss(
         hidden.into_primitive().tensor(),
@@ -37,14 +37,14 @@ pub fn loss_sum<B: FusedOps>(
     Tensor::from_primitive(TensorPrimitive::Float(loss.loss))
 }
 
-/// The rows of the hidden states from which a counted token is predicted.
-pub(super) fn counted<B: FusedOps>(hidden: Tensor<B, 2>, batch: &Batch) -> Tensor<B, 2> {
-    let places = batch.places();
-    if places.len() == hidden.dims()[0] {
+/// The rows of the hidden states from which a target token is predicted.
+pub(super) fn target_rows<B: FusedOps>(hidden: Tensor<B, 2>, batch: &Batch) -> Tensor<B, 2> {
+    let target_rows = batch.target_rows();
+    if target_rows.len() == hidden.dims()[0] {
         return hidden;
     }
-    let ids: Vec<i32> = places.iter().map(|&row| row as i32).collect();
-    let data = TensorData::new(ids, [places.len()]);
+    let ids: Vec<i32> = target_rows.iter().map(|&row| row as i32).collect();
+    let data = TensorData::new(ids, [target_rows.len()]);
     let ids = Tensor::<B, 1, Int>::from_data(data, &hidden.device());
     hidden.select(0, ids)
 }

@@ -15,7 +15,7 @@ use super::int4;
 /// Values of 8 bits that share a scale.
 pub(super) const BLOCK: usize = 64;
 
-/// Values unpacked at a time on a device: each takes several numbers on its way.
+/// Values unpacked at a time on a device. Each takes several numbers of working memory.
 pub const UNPACKED_AT_A_TIME: usize = 1 << 25;
 
 /// How the base's frozen weights are held.
@@ -69,7 +69,7 @@ impl std::str::FromStr for WeightKind {
     }
 }
 
-/// Not a kind of weights.
+/// A text that names no kind of weights.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{got}' is not a kind of base weights: use f32, bf16, q8 or q4")]
 pub struct WeightKindError {
@@ -109,7 +109,7 @@ impl<B: Backend> Packed<B> {
     pub fn unpack_as(&self, float: FloatDType) -> Tensor<B, 2> {
         let [rows, columns] = self.shape;
         let a_part = (UNPACKED_AT_A_TIME / columns.max(1)).max(1);
-        // A bfloat16 takes nothing on its way.
+        // Unpacking a bfloat16 takes no working memory.
         if rows <= a_part || !self.rows_stand_alone() || self.kind == WeightKind::Bf16 {
             return self.unpack().cast(float);
         }

@@ -9,7 +9,7 @@ use fedlora_adapter::Factors;
 use super::batch::Batch;
 use super::cpu;
 use super::dropout::Dropout;
-use super::gradients::{Gradients, Memory, Score};
+use super::gradients::{ActivationCheckpointing, Gradients, Score};
 use super::llama::Llama;
 use super::lora::Lora;
 use super::ops::FusedOps;
@@ -22,12 +22,12 @@ pub trait Passes: FusedOps {
         model.hidden(batch, lora, &mut None)
     }
 
-    /// Loss and correct predictions of a batch's counted tokens, without gradients.
+    /// Loss and correct predictions of a batch's target tokens, without gradients.
     fn score(model: &Llama<Self>, lora: Option<&Lora<Self>>, batch: &Batch) -> Score {
         generic::score(model, lora, batch)
     }
 
-    /// A batch's loss and the gradients of the selected factors, summed over its counted
+    /// A batch's loss and the gradients of the selected factors, summed over its target
     /// tokens.
     fn loss_and_gradients(
         model: &Llama<Self>,
@@ -35,29 +35,29 @@ pub trait Passes: FusedOps {
         factors: Factors,
         dropout: &mut Option<Dropout>,
         batch: &Batch,
-        memory: Memory,
+        checkpointing: ActivationCheckpointing,
     ) -> Gradients<Self> {
-        generic::loss_and_gradients(model, lora, factors, dropout, batch, memory)
+        generic::loss_and_gradients(model, lora, factors, dropout, batch, checkpointing)
     }
 }
 
 /// Computes the loss of `batch` and its gradients by the factors that `factors` selects.
 ///
 /// # Panics
-/// When the batch counts no token: the caller leaves such batches out.
+/// When the batch has no target token: the caller leaves such batches out.
 pub fn loss_and_gradients<B: Passes>(
     model: &Llama<B>,
     lora: &Lora<B>,
     factors: Factors,
     dropout: &mut Option<Dropout>,
     batch: &Batch,
-    memory: Memory,
+    checkpointing: ActivationCheckpointing,
 ) -> Gradients<B> {
     assert!(
         !batch.targets().is_empty(),
-        "a batch without a counted token"
+        "a batch without a target token"
     );
-    B::loss_and_gradients(model, lora, factors, dropout, batch, memory)
+    B::loss_and_gradients(model, lora, factors, dropout, batch, checkpointing)
 }
 
 impl Passes for Flex {
@@ -75,9 +75,9 @@ impl Passes for Flex {
         factors: Factors,
         dropout: &mut Option<Dropout>,
         batch: &Batch,
-        memory: Memory,
+        checkpointing: ActivationCheckpointing,
     ) -> Gradients<Self> {
-        cpu::passes::loss_and_gradients(model, lora, factors, dropout, batch, memory)
+        cpu::passes::loss_and_gradients(model, lora, factors, dropout, batch, checkpointing)
     }
 }
 

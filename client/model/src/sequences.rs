@@ -10,7 +10,7 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Sequences of these lengths.
+    /// Sequences of these lengths in rows, one after another.
     pub fn of_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {
         let mut end = 0;
         let offsets = std::iter::once(0)
@@ -22,27 +22,27 @@ impl Sequences {
         Self { offsets }
     }
 
-    /// Rows of all sequences.
+    /// Number of rows of all sequences together.
     pub fn rows(&self) -> usize {
         self.offsets.last().copied().unwrap_or(0)
     }
 
-    /// How many there are.
+    /// Number of sequences.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// Whether there is none.
+    /// Whether there is no sequence.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The rows of each.
+    /// The range of rows of each sequence, in order.
     pub fn iter(&self) -> impl Iterator<Item = Range<usize>> {
         self.offsets.windows(2).map(|two| two[0]..two[1])
     }
 
-    /// Rows of the longest.
+    /// Number of rows of the longest sequence; 0 without sequences.
     pub fn longest(&self) -> usize {
         self.iter().map(|rows| rows.len()).max().unwrap_or(0)
     }

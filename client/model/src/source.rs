@@ -1,4 +1,4 @@
-//! Where a model's tensors come from, one at a time, and why they cannot be had.
+//! The trait of what a model's tensors are read from, and the errors of reading them.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +20,12 @@ pub(crate) trait TensorSource: Send + Sync {
     fn read(&self, index: usize) -> Result<FloatTensor, WeightsError>;
 }
 
-/// Weights that are not the configuration's.
+/// A name as errors show it, cut at 80 characters: names come from files.
+pub(super) fn short(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+/// Weights that cannot be read, or do not fit the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The configuration is refused.
@@ -37,18 +42,18 @@ pub enum WeightsError {
     Index {
         /// Path of the file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The index names a file outside its folder.
     #[error("{}: shard '{got}' is not a file name", path.display())]
     ShardName {
-        /// The index.
+        /// Path of the index.
         path: PathBuf,
         /// The name, cut at 80 characters.
         got: String,
     },
-    /// Neither weights nor an index.
+    /// The folder has neither weights nor an index of them.
     #[error(
         "{}: neither model.safetensors nor model.safetensors.index.json is there: expected a \
          checkpoint in safetensors form (pickled ones, such as pytorch_model.bin, are not read)",
@@ -61,7 +66,7 @@ pub enum WeightsError {
     /// The index names a file that is not there.
     #[error("{}: shard '{name}' is not in the folder: fetch it", path.display())]
     MissingShard {
-        /// The index.
+        /// Path of the index.
         path: PathBuf,
         /// The shard.
         name: String,
@@ -77,9 +82,9 @@ pub enum WeightsError {
     /// The index places a tensor in a shard that does not hold it.
     #[error("{}: tensor '{name}' is not in shard '{shard}'", path.display())]
     NotInShard {
-        /// The index.
+        /// Path of the index.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
         /// The shard.
         shard: String,
@@ -89,7 +94,7 @@ pub enum WeightsError {
     Unlisted {
         /// The shard.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A tensor's bytes could not be read.
@@ -97,9 +102,9 @@ pub enum WeightsError {
     Read {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// What the system said.
+        /// The cause that the system gave.
         source: io::Error,
     },
     /// An output layer that is said to be the embedding, and is not.
@@ -111,9 +116,9 @@ pub enum WeightsError {
     Untied {
         /// Path of the file.
         path: PathBuf,
-        /// The output layer.
+        /// Name of the output layer's tensor.
         name: String,
-        /// The embedding.
+        /// Name of the embedding's tensor.
         embedding: String,
     },
     /// A bias of an output projection.
@@ -121,7 +126,7 @@ pub enum WeightsError {
     OutputBias {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// Two shards hold the same tensor.
@@ -129,7 +134,7 @@ pub enum WeightsError {
     Twice {
         /// The second shard.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A tensor that the model needs.
@@ -137,7 +142,7 @@ pub enum WeightsError {
     Missing {
         /// The model's folder.
         dir: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A tensor that the model does not have.
@@ -145,7 +150,7 @@ pub enum WeightsError {
     Extra {
         /// The model's folder.
         dir: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A shape other than the configuration's.
@@ -153,11 +158,11 @@ pub enum WeightsError {
     Shape {
         /// The model's folder.
         dir: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its shape.
+        /// The shape in the file.
         got: Vec<usize>,
-        /// The shape called for.
+        /// The shape that the configuration states.
         expected: Vec<usize>,
     },
 }

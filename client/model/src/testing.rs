@@ -3,7 +3,7 @@
 
 use crate::{BaseWeights, LlamaConfig, SplitMix};
 
-pub use crate::gguf::test_file::{Stored, TestFile, golden, golden_path, smollm2};
+pub use crate::gguf::test_file::{TestFile, TestTensor, golden, golden_path, smollm2};
 
 /// A base of random values: normal with a standard deviation of 0.2, vectors around 1 (norms) and
 /// matrices around 0. Equal seeds give equal values.

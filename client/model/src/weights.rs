@@ -34,8 +34,8 @@ impl BaseWeights {
     /// its index lists. The values stay on the disk until they are asked for.
     ///
     /// # Errors
-    /// What the configuration or a header says that we do not run, by name: a missing, extra
-    /// or misshaped tensor, a type other than F32, F16 and BF16, a file that is not whole.
+    /// [`WeightsError`]: a setting that is not supported, a missing, extra or misshaped tensor, a
+    /// type other than F32, F16 and BF16, or an incomplete file.
     pub fn load(dir: &Path) -> Result<Self, WeightsError> {
         let config = LlamaConfig::load(dir)?;
         let checkpoint = Checkpoint::open(dir, &config)?;
@@ -47,7 +47,7 @@ impl BaseWeights {
         Self { config, source }
     }
 
-    /// Takes values made elsewhere.
+    /// Weights from values in memory, one vector a tensor.
     ///
     /// # Panics
     /// When they are not in the order and shapes of [`LlamaConfig::tensors`]: that is a bug
@@ -67,6 +67,9 @@ impl BaseWeights {
     }
 
     /// Writes `config.json` and `model.safetensors` into `dir`, which must exist.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or a file that cannot be written.
     pub fn save(&self, dir: &Path, float: FloatType) -> Result<(), WeightsError> {
         let specs = self.config.tensors();
         let values = (0..specs.len())
@@ -92,7 +95,7 @@ impl BaseWeights {
         Ok(())
     }
 
-    /// What Transformers calls for beside a Llama's q k v biases, and we do not have.
+    /// The zero output biases that Transformers expects beside a Llama's q k v biases.
     fn output_biases(&self) -> Vec<(String, FloatTensor)> {
         let config = &self.config;
         if config.architecture != Architecture::Llama || !config.qkv_bias {
@@ -122,7 +125,7 @@ impl BaseWeights {
         self.source.read(index)
     }
 
-    /// How many values there are.
+    /// Number of parameters: the values of all tensors.
     pub fn parameters(&self) -> usize {
         let shapes = self.config.tensors().into_iter();
         shapes

@@ -201,7 +201,7 @@ mod tests {
     use std::path::Path;
 
     use fedlora_adapter::{LoraConfig, Target};
-    use fedlora_model::{LlamaConfig, Memory, WeightKind};
+    use fedlora_model::{ActivationCheckpointing, LlamaConfig, WeightKind};
     use fedlora_train::{Device, MemoryPlan, Workload};
 
     use super::*;
@@ -268,7 +268,7 @@ mod tests {
             workload: Workload::of(&lora, Device::Cpu, WeightKind::F32),
             batch: None,
             kind: WeightKind::F32,
-            memory: Memory::Normal,
+            checkpointing: ActivationCheckpointing::Off,
         };
         let too_large = plan.check(1).expect_err("a byte is not enough");
         for (failure, flag) in [

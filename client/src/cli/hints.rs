@@ -4,11 +4,14 @@
 
 use std::error::Error;
 
+use fedlora_data::{DataError, PrepareError, Remedy as DataRemedy};
+use fedlora_hub::{HubError, Remedy as HubRemedy};
 use fedlora_train::eval::{EvaluationError, LabelError, QuestionError};
 use fedlora_train::{
     DeviceError, DoesNotFit, MemorySaving, ModelError, OutputError, Remedy as TrainRemedy, RunError,
 };
 
+use crate::base::BaseError;
 use crate::directory::DirectoryError;
 use crate::enrol::JoinError;
 use crate::federation::ParticipantError;
@@ -18,7 +21,10 @@ use crate::remedy::Remedy;
 pub(super) fn of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let member_hint = member_remedy(cause).map(|remedy| member(&remedy));
-        member_hint.or_else(|| train_remedy(cause).map(|remedy| train(&remedy)))
+        member_hint
+            .or_else(|| train_remedy(cause).map(|remedy| train(&remedy)))
+            .or_else(|| data_remedy(cause).map(data))
+            .or_else(|| hub_remedy(cause).map(|remedy| hub(&remedy)))
     })
 }
 
@@ -38,6 +44,18 @@ fn train_remedy(cause: &Cause) -> Option<TrainRemedy> {
         .or_else(|| known(cause, LabelError::remedy))
         .or_else(|| known(cause, QuestionError::remedy))
         .or_else(|| known(cause, ParticipantError::training_remedy))
+}
+
+fn data_remedy(cause: &Cause) -> Option<DataRemedy> {
+    known(cause, DataError::remedy).or_else(|| known(cause, PrepareError::remedy))
+}
+
+fn hub_remedy(cause: &Cause) -> Option<HubRemedy> {
+    let of_base = |error: &BaseError| match error {
+        BaseError::Hub(error) => error.remedy(),
+        _ => None,
+    };
+    known(cause, HubError::remedy).or_else(|| known(cause, of_base))
 }
 
 type Cause = dyn Error + 'static;
@@ -64,6 +82,35 @@ fn member(remedy: &Remedy) -> String {
         Remedy::JoinFirst { path } => {
             format!("run 'fedlora join TOKEN --dir {}' first", path.display())
         }
+    }
+}
+
+/// For records.
+fn data(remedy: DataRemedy) -> String {
+    match remedy {
+        DataRemedy::ListProblems { unlisted } => {
+            format!("run 'fedlora check', which lists the other {unlisted} lines too")
+        }
+    }
+}
+
+/// For a base that is fetched from the hub.
+fn hub(remedy: &HubRemedy) -> String {
+    match remedy {
+        HubRemedy::NameCacheFolder => "set HF_HOME or HOME".to_owned(),
+        HubRemedy::Retry => "run the same command again: it resumes".to_owned(),
+        HubRemedy::SetToken => "set HF_TOKEN to a token that may read the model".to_owned(),
+        HubRemedy::CheckToken => "check HF_TOKEN, or the token file in HF_HOME".to_owned(),
+        HubRemedy::AcceptLicence { other_account } => {
+            let of_which = if *other_account {
+                " to a token of that account"
+            } else {
+                ""
+            };
+            format!("accept the licence on the model's page, then set HF_TOKEN{of_which}")
+        }
+        HubRemedy::NameFile { repo } => format!("name one of them as {repo}:FILE"),
+        HubRemedy::OtherDisk => "free some space, or point HF_HOME to another disk".to_owned(),
     }
 }
 

@@ -8,7 +8,8 @@ use burn_flex::Flex;
 use fedlora_adapter::{Adapter, AdapterError, Factors, Layout, LayoutError, LoraConfig};
 use fedlora_common::digest::Digest;
 use fedlora_model::{
-    BaseWeights, Example, Llama, LlamaConfig, Memory, Passes, WeightKind, WeightsError,
+    ActivationCheckpointing, BaseWeights, Example, Llama, LlamaConfig, Passes, WeightKind,
+    WeightsError,
 };
 
 use crate::decode::sequence::{Decode, Decoder, Sequence};
@@ -193,14 +194,19 @@ impl Engine {
 
     /// The memory of a training on this base, its weights included. `batch` is the number of
     /// examples of a batch where the caller can choose it.
-    pub fn plan(&self, workload: Workload, batch: Option<usize>, memory: Memory) -> MemoryPlan<'_> {
+    pub fn plan(
+        &self,
+        workload: Workload,
+        batch: Option<usize>,
+        checkpointing: ActivationCheckpointing,
+    ) -> MemoryPlan<'_> {
         MemoryPlan {
             config: self.config(),
             device: self.device,
             workload,
             batch,
             kind: self.kind,
-            memory,
+            checkpointing,
         }
     }
 

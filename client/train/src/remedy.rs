@@ -46,7 +46,8 @@ pub enum Remedy {
 /// they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySaving {
-    /// Whether to use activation checkpointing ([`Memory::Low`](fedlora_model::Memory::Low)).
+    /// Whether to use activation checkpointing,
+    /// [`PerBlock`](fedlora_model::ActivationCheckpointing::PerBlock).
     pub activation_checkpointing: bool,
     /// How to hold the base's weights.
     pub base_kind: Option<WeightKind>,

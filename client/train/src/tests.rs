@@ -90,8 +90,8 @@ fn training_lowers_the_held_out_loss_and_a_fresh_adapter_changes_nothing() {
     let same = engine.evaluate(Some(&fresh), &examples()).unwrap();
     assert!((base.loss - same.loss).abs() < 1e-6);
     assert!((base.perplexity - base.loss.exp()).abs() < 1e-9);
-    let counted: usize = examples().iter().map(Example::counted).sum();
-    assert_eq!(base.tokens, counted);
+    let target_tokens: usize = examples().iter().map(Example::target_tokens).sum();
+    assert_eq!(base.tokens, target_tokens);
     let trained = train(&fresh, Factors::Both, &options()).unwrap();
     assert_eq!(
         (trained.report.steps, trained.report.losses.len()),
@@ -184,7 +184,7 @@ fn progress_tells_the_schedule_and_can_stop() {
 fn refuses_what_cannot_be_trained() {
     let fresh = engine().init_adapter(&config(0.0), 1).unwrap();
     let refuse = |options: TrainOptions| train(&fresh, Factors::B, &options).unwrap_err();
-    // Three tokens of prompt: a cut at three leaves nothing that counts.
+    // Three tokens of prompt: a cut at three leaves no target token.
     let cut = TrainOptions {
         max_tokens: MaxTokens::new(3).unwrap(),
         ..options()

@@ -13,7 +13,7 @@ use self::server::{COMMIT, Hub, SIGNATURE, Seen};
 use super::config::Transfer;
 use super::fetch::{Fetched, fetch};
 use super::progress::{FetchEvent, FetchProgress};
-use super::{HubConfig, HubError};
+use super::{HubConfig, HubError, Remedy};
 use fedlora_data::TextPipeline;
 use fedlora_model::BaseWeights;
 
@@ -391,14 +391,20 @@ fn refusals_say_what_would_help() {
         (
             401,
             "GatedRepo",
-            "accept the licence on the model's page, then set HF_TOKEN",
-            is(|error| matches!(error, HubError::Gated { .. })),
+            "o/n is gated",
+            is(|error| {
+                matches!(error, HubError::Gated { .. })
+                    && matches!(error.remedy(), Some(Remedy::AcceptLicence { .. }))
+            }),
         ),
         (
             403,
             "GatedRepo",
-            "accept the licence on the model's page, then set HF_TOKEN",
-            is(|error| matches!(error, HubError::Gated { .. })),
+            "o/n is gated",
+            is(|error| {
+                matches!(error, HubError::Gated { .. })
+                    && matches!(error.remedy(), Some(Remedy::AcceptLicence { .. }))
+            }),
         ),
         (
             401,
@@ -416,7 +422,10 @@ fn refusals_say_what_would_help() {
             401,
             "",
             "the hub refuses the token for o/n",
-            is(|error| matches!(error, HubError::Unauthorized { .. })),
+            is(|error| {
+                matches!(error, HubError::Unauthorized { .. })
+                    && error.remedy() == Some(Remedy::CheckToken)
+            }),
         ),
         (
             404,

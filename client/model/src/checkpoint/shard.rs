@@ -12,12 +12,11 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::super::source::WeightsError;
-use super::short;
+use super::super::source::{WeightsError, short};
 
 /// A header lists some 100 bytes a tensor; the largest models have a few thousand.
 pub(super) const MAX_HEADER_BYTES: u64 = 8 << 20;
-/// What stands before the header: its length.
+/// Bytes before the header, which hold its length.
 const LENGTH_BYTES: u64 = 8;
 /// More than any tensor of a checkpoint has.
 const MAX_DIMENSIONS: usize = 8;
@@ -37,7 +36,7 @@ enum Float {
 pub(super) struct Entry {
     pub(super) shape: Vec<usize>,
     dtype: Dtype,
-    /// From the start of the file.
+    /// Offset of the first byte from the start of the file.
     offset: u64,
     bytes: u64,
 }
@@ -52,13 +51,13 @@ pub(super) struct Shard {
 
 impl Shard {
     /// Reads the header. Its byte ranges lie in the file, one after another, and each is as
-    /// long as its tensor's type and shape call for.
+    /// long as its tensor's type and shape require.
     pub(super) fn open(path: PathBuf) -> Result<Self, WeightsError> {
         let io = |source| TensorFileError::Io {
             path: path.clone(),
             source,
         };
-        // Asked of the path: opening a pipe would wait for a writer.
+        // Checked by the path: opening a pipe would wait for a writer.
         let about = path.metadata().map_err(io)?;
         if !about.is_file() {
             return Err(io(io::Error::other("not a regular file")).into());

@@ -1,6 +1,6 @@
 //! Causal attention over sequences of rows, without the matrix of all scores: a block of
-//! queries at a time, and the scores computed again in the backward pass from the logarithms
-//! of the softmax's sums (Dao et al., FlashAttention, 2022, without the tiles of keys, which
+//! queries at a time. The backward pass recomputes the scores from the logarithms of the
+//! softmax's sums (Dao et al., FlashAttention, 2022, without the tiles of keys, which
 //! a CPU's caches do not need).
 //!
 //! Queries are `[rows, heads * dim]`, keys and values `[rows, kv_heads * dim]`, rotated
@@ -17,17 +17,17 @@ use super::simd::{dot_product, exp, largest, sum_by};
 use crate::ops::arguments::AttentionShape;
 use crate::sequences::Sequences;
 
-/// Queries at a time.
+/// Queries of a block.
 const BLOCK: usize = 64;
 
 /// One block of queries of one sequence: rows of the sequence, and the keys that they see.
-struct Block {
+struct QueryBlock {
     queries: Range<usize>,
     keys: Range<usize>,
     window: usize,
 }
 
-impl Block {
+impl QueryBlock {
     fn of(rows: &Range<usize>, window: Option<usize>) -> impl Iterator<Item = Self> {
         let (length, window) = (rows.len(), window.unwrap_or(usize::MAX));
         (0..length).step_by(BLOCK).map(move |start| {
@@ -40,7 +40,7 @@ impl Block {
         })
     }
 
-    /// The keys that a query of the block sees, counted from the block's first key.
+    /// The keys that a query of the block sees, as indices from the block's first key.
     #[inline(always)]
     fn seen(&self, query: usize) -> Range<usize> {
         let position = self.queries.start + query;
@@ -78,7 +78,7 @@ pub(crate) fn forward(
             let q = q.submatrix(start, head * dim, length, dim);
             let k = k.submatrix(start, kv, length, dim);
             let v = v.submatrix(start, kv, length, dim);
-            for block in Block::of(&rows, window) {
+            for block in QueryBlock::of(&rows, window) {
                 let (queries, keys) = (block.queries.clone(), block.keys.clone());
                 let (count, width) = (queries.len(), keys.len());
                 scores.resize(count * width, 0.0);
@@ -94,8 +94,8 @@ pub(crate) fn forward(
     );
 }
 
-/// What the backward pass starts from.
-pub(crate) struct Attended<'a> {
+/// Inputs and results of [`forward`] that the backward pass needs, in the same layouts.
+pub(crate) struct SavedAttention<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) k: &'a [f32],
     pub(crate) v: &'a [f32],
@@ -103,9 +103,9 @@ pub(crate) struct Attended<'a> {
     pub(crate) sums: &'a [f32],
 }
 
-/// Writes the gradients by q, k and v.
+/// Writes the gradients by q, k and v, given the `gradient` by the context.
 pub(crate) fn backward(
-    attended: &Attended<'_>,
+    attended: &SavedAttention<'_>,
     gradient: &[f32],
     shape: &AttentionShape,
     sequences: &Sequences,
@@ -146,7 +146,7 @@ pub(crate) fn backward(
                 let context = context.submatrix(start, head * dim, length, dim);
                 let gradient = gradient.submatrix(start, head * dim, length, dim);
                 let sums = &attended.sums[head * total + start..][..length];
-                for block in Block::of(&rows, window) {
+                for block in QueryBlock::of(&rows, window) {
                     let (queries, keys) = (block.queries.clone(), block.keys.clone());
                     let (count, width) = (queries.len(), keys.len());
                     scores.resize(count * width, 0.0);
@@ -246,7 +246,7 @@ fn divide_sums<'a>(sums: &'a mut [f32], heads: usize, sequences: &Sequences) -> 
 fn softmax_with_simd<'a, S: Simd>(
     _simd: S,
     scores: &'a mut [f32],
-    block: &'a Block,
+    block: &'a QueryBlock,
     sums: &'a mut [f32],
 ) {
     let width = block.keys.len();
@@ -276,7 +276,7 @@ fn softmax_backward_with_simd<'a, S: Simd>(
     _simd: S,
     scores: &'a mut [f32],
     slopes: &'a mut [f32],
-    block: &'a Block,
+    block: &'a QueryBlock,
     sums: &'a [f32],
     dots: &'a [f32; BLOCK],
     scale: f32,

@@ -1,6 +1,6 @@
-//! One block of the model, forward and backward, by hand: rows are divided among the threads
+//! One transformer block, forward and backward, handwritten: rows are divided among the threads
 //! once before and once after attention, so that what a thread has just computed is still
-//! in its caches when it goes on with it.
+//! in its caches when it needs it next.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::ops::arguments::{AttentionShape, Turn};
 use crate::sequences::Sequences;
 
 /// A block's weights on the host; projections in the order of `Target::ALL`.
-pub(crate) struct Block<'a> {
+pub(crate) struct TransformerBlock<'a> {
     pub(crate) projections: [Projection<'a>; 7],
     pub(crate) first_norm: &'a [f32],
     pub(crate) second_norm: &'a [f32],
@@ -25,17 +25,17 @@ pub(crate) struct Block<'a> {
     pub(crate) shape: AttentionShape,
 }
 
-/// What the rows of a batch are, for every block.
+/// The rows of a batch, the same for every block.
 pub(crate) struct Rows<'a> {
     pub(crate) sequences: &'a Sequences,
     pub(crate) positions: &'a [u32],
-    /// How they are divided among threads.
+    /// The ranges of rows that tasks compute.
     pub(crate) ranges: &'a [Range<usize>],
     pub(crate) tables: Tables<'a>,
     pub(crate) pool: &'a Pool,
 }
 
-/// What the forward pass leaves for the backward pass.
+/// Activations that the forward pass keeps for the backward pass.
 pub(crate) struct Kept {
     /// The block's input.
     x: Vec<f32>,
@@ -45,16 +45,16 @@ pub(crate) struct Kept {
     v: Vec<f32>,
     context: Vec<f32>,
     sums: Vec<f32>,
-    /// After attention.
+    /// The residual stream after attention.
     middle: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
-    /// The pairs' inner activations.
+    /// The low-rank pairs' inner activations `x A^T`, `[rows, rank]`.
     inner: [Vec<f32>; 7],
 }
 
 impl Kept {
-    /// Gives all back and returns the input.
+    /// Returns all buffers to the pool but the input, which it hands out.
     fn release(self, pool: &Pool) -> Vec<f32> {
         for buffer in [
             self.q,
@@ -75,7 +75,7 @@ impl Kept {
     }
 }
 
-/// The numbers of the projections, as `Target` counts them.
+/// The index of each projection, as in `Target::ALL`.
 const Q: usize = 0;
 const K: usize = 1;
 const V: usize = 2;
@@ -94,7 +94,7 @@ pub(crate) struct Wanted {
     pub(crate) b: bool,
 }
 
-impl Block<'_> {
+impl TransformerBlock<'_> {
     fn hidden(&self) -> usize {
         self.first_norm.len()
     }
@@ -129,14 +129,14 @@ impl Block<'_> {
         (y, kept)
     }
 
-    /// The block's output alone.
+    /// The block's output, and its input.
     pub(crate) fn output(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Vec<f32>) {
         let (y, kept) = self.forward(x, rows);
         (y, kept.release(rows.pool))
     }
 
     fn before_attention(&self, kept: &mut Kept, rows: &Rows<'_>) {
-        struct Task<'a> {
+        struct QkvTask<'a> {
             range: Range<usize>,
             outputs: [&'a mut [f32]; 3],
             inner: [&'a mut [f32]; 3],
@@ -158,7 +158,7 @@ impl Block<'_> {
             .iter()
             .zip(outputs)
             .zip(inner)
-            .map(|((range, ((q, k), v)), ((iq, ik), iv))| Task {
+            .map(|((range, ((q, k), v)), ((iq, ik), iv))| QkvTask {
                 range: range.clone(),
                 outputs: [q, k, v],
                 inner: [iq, ik, iv],
@@ -188,7 +188,7 @@ impl Block<'_> {
     }
 
     fn after_attention(&self, kept: &mut Kept, y: &mut [f32], rows: &Rows<'_>) {
-        struct Task<'a> {
+        struct FeedForwardTask<'a> {
             range: Range<usize>,
             middle: &'a mut [f32],
             gate: &'a mut [f32],
@@ -211,7 +211,7 @@ impl Block<'_> {
         let tasks: Vec<_> = ranges
             .iter()
             .filter_map(|range| {
-                Some(Task {
+                Some(FeedForwardTask {
                     range: range.clone(),
                     middle: middle.next()?,
                     gate: gate.next()?,
@@ -265,7 +265,7 @@ impl Block<'_> {
         let count = rows.positions.len();
         let pool = rows.pool;
         let [q, k, v, ..] = &self.projections;
-        // From here on `by_y` becomes the gradient by what stands after attention.
+        // From here on `by_y` becomes the gradient by the residual stream after attention.
         let mut by_middle = by_y;
         let mut by_context = pool.take(count * q.output);
         let mut gradients =
@@ -274,7 +274,7 @@ impl Block<'_> {
         let mut by_k = pool.take(count * k.output);
         let mut by_v = pool.take(count * v.output);
         attention::backward(
-            &attention::Attended {
+            &attention::SavedAttention {
                 q: &kept.q,
                 k: &kept.k,
                 v: &kept.v,
@@ -311,7 +311,7 @@ impl Block<'_> {
         }
     }
 
-    /// From the output back to the context.
+    /// The backward pass from the output to attention's context.
     fn backward_after(
         &self,
         kept: &mut Kept,
@@ -320,7 +320,7 @@ impl Block<'_> {
         rows: &Rows<'_>,
         wanted: Wanted,
     ) -> PairGradients {
-        struct Task<'a> {
+        struct FeedForwardGradientTask<'a> {
             range: Range<usize>,
             gate: &'a mut [f32],
             up: &'a mut [f32],
@@ -336,13 +336,15 @@ impl Block<'_> {
             .zip(split(&mut kept.up, up.output, ranges))
             .zip(split(by_middle, hidden, ranges))
             .zip(split(by_context, o.input, ranges))
-            .map(|((((range, gate), up), by_middle), by_context)| Task {
-                range: range.clone(),
-                gate,
-                up,
-                by_middle,
-                by_context,
-            })
+            .map(
+                |((((range, gate), up), by_middle), by_context)| FeedForwardGradientTask {
+                    range: range.clone(),
+                    gate,
+                    up,
+                    by_middle,
+                    by_context,
+                },
+            )
             .collect();
         let (middle, context, inner) = (&kept.middle, &kept.context, &kept.inner);
         let parts: Vec<PairGradients> = tasks
@@ -419,8 +421,8 @@ impl Block<'_> {
         sum(parts, rows.pool)
     }
 
-    /// From the queries, keys and values back to the input, whose gradient is added to
-    /// `by_x`.
+    /// The backward pass from queries, keys and values to the input. Adds the gradient by the
+    /// input to `by_x`.
     fn backward_before(
         &self,
         kept: &Kept,
@@ -429,7 +431,7 @@ impl Block<'_> {
         rows: &Rows<'_>,
         wanted: Wanted,
     ) -> PairGradients {
-        struct Task<'a> {
+        struct QkvGradientTask<'a> {
             range: Range<usize>,
             by_outputs: [&'a mut [f32]; 3],
             by_x: Option<&'a mut [f32]>,
@@ -443,7 +445,7 @@ impl Block<'_> {
             .zip(split(by_q, q.output, ranges))
             .zip(split(by_k, k.output, ranges))
             .zip(split(by_v, v.output, ranges))
-            .map(|(((range, q), k), v)| Task {
+            .map(|(((range, q), k), v)| QkvGradientTask {
                 range: range.clone(),
                 by_outputs: [q, k, v],
                 by_x: by_x.as_mut().and_then(Iterator::next),

@@ -19,7 +19,7 @@ const ROWS: std::ops::RangeInclusive<usize> = 32..=256;
 const PANEL: usize = 1024;
 
 /// The end of the model on the host.
-pub(crate) struct Head<'a> {
+pub(crate) struct OutputHead<'a> {
     pub(crate) norm: &'a [f32],
     pub(crate) eps: f32,
     /// `[vocab, hidden]`.
@@ -27,7 +27,7 @@ pub(crate) struct Head<'a> {
     pub(crate) vocab: usize,
 }
 
-impl Head<'_> {
+impl OutputHead<'_> {
     fn rows(&self, count: usize) -> usize {
         let most = (LOGITS / self.vocab).clamp(*ROWS.start(), *ROWS.end());
         most.min(

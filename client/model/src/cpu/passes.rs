@@ -7,9 +7,9 @@ use burn::tensor::{Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
 use fedlora_adapter::{Factor, Factors, Target};
 
-use super::block::{Block, Kept, PairGradients, Rows, Wanted};
+use super::block::{Kept, PairGradients, Rows, TransformerBlock, Wanted};
 use super::frozen::Frozen;
-use super::head::Head;
+use super::head::OutputHead;
 use super::host::{HostWeight, flat, tensor, values};
 use super::pool::Pool;
 use super::projection::{Pair, Projection};
@@ -17,14 +17,14 @@ use super::rope::Tables;
 use super::rows::divide;
 use crate::batch::Batch;
 use crate::dropout::{Dropout, DropoutMask};
-use crate::gradients::{Gradients, Memory, Score};
+use crate::gradients::{ActivationCheckpointing, Gradients, Score};
 use crate::llama::{Llama, Weight};
 use crate::lora::Lora;
 
-/// The model's tensors as the host holds them: sharing, not copying.
+/// The model's tensors as slices on the host, shared with the model.
 struct Host<'a> {
     model: &'a Llama<Flex>,
-    /// Buffers, which stay with the model from pass to pass.
+    /// Buffers that stay with the model from pass to pass.
     pool: Arc<Pool>,
     embedding: HostWeight,
     output: HostWeight,
@@ -98,7 +98,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn block(&self, layer: usize) -> Block<'_> {
+    fn block(&self, layer: usize) -> TransformerBlock<'_> {
         let config = self.model.config();
         let block = &self.blocks[layer];
         let projections = std::array::from_fn(|at| {
@@ -117,7 +117,7 @@ impl<'a> Host<'a> {
                 }),
             }
         });
-        Block {
+        TransformerBlock {
             projections,
             first_norm: values(&block.norms[0]),
             second_norm: values(&block.norms[1]),
@@ -126,8 +126,8 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn head(&self) -> Head<'_> {
-        Head {
+    fn head(&self) -> OutputHead<'_> {
+        OutputHead {
             norm: values(&self.last_norm),
             eps: self.model.config().rms_norm_eps as f32,
             weight: self.output.frozen(),
@@ -217,14 +217,14 @@ pub(crate) fn score(model: &Llama<Flex>, lora: Option<&Lora<Flex>>, batch: &Batc
     let batch_rows = BatchRows::of(batch);
     let rows = batch_rows.rows(&host, batch);
     let x = forward(&host, batch, &rows);
-    let (score, x) = score_counted(&host, x, batch, false);
+    let (score, x) = score_targets(&host, x, batch, false);
     rows.pool.give(x);
     score
 }
 
-/// Scores the counted rows of the residual stream; with `gradient`, the second value is the
+/// Scores the target rows of the residual stream; with `gradient`, the second value is the
 /// gradient by all rows.
-fn score_counted(
+fn score_targets(
     host: &Host<'_>,
     mut x: Vec<f32>,
     batch: &Batch,
@@ -232,21 +232,21 @@ fn score_counted(
 ) -> (Score, Vec<f32>) {
     let pool = &host.pool;
     let head = host.head();
-    if batch.places().len() == batch.positions() {
+    if batch.target_rows().len() == batch.positions() {
         let score = head.score(&mut x, batch.targets(), gradient, pool);
         return (score, x);
     }
     let width = host.model.config().hidden_size;
-    let row = |place: usize| place * width..(place + 1) * width;
-    let mut chosen = pool.take(batch.places().len() * width);
-    for (to, &place) in chosen.chunks_exact_mut(width).zip(batch.places()) {
-        to.copy_from_slice(&x[row(place)]);
+    let row = |target: usize| target * width..(target + 1) * width;
+    let mut chosen = pool.take(batch.target_rows().len() * width);
+    for (to, &target) in chosen.chunks_exact_mut(width).zip(batch.target_rows()) {
+        to.copy_from_slice(&x[row(target)]);
     }
     let score = head.score(&mut chosen, batch.targets(), gradient, pool);
     if gradient {
         x.fill(0.0);
-        for (from, &place) in chosen.chunks_exact(width).zip(batch.places()) {
-            x[row(place)].copy_from_slice(from);
+        for (from, &target) in chosen.chunks_exact(width).zip(batch.target_rows()) {
+            x[row(target)].copy_from_slice(from);
         }
     }
     pool.give(chosen);
@@ -259,10 +259,10 @@ pub(crate) fn loss_and_gradients(
     factors: Factors,
     dropout: &mut Option<Dropout>,
     batch: &Batch,
-    memory: Memory,
+    checkpointing: ActivationCheckpointing,
 ) -> Gradients<Flex> {
-    /// What is held of a block until its backward pass.
-    enum Held {
+    /// The activations of a block that are held until its backward pass.
+    enum HeldBlock {
         All(Box<Kept>),
         Input(Vec<f32>),
     }
@@ -274,20 +274,20 @@ pub(crate) fn loss_and_gradients(
     let mut x = host.embed(batch.tokens());
     for layer in 0..host.blocks.len() {
         let block = host.block(layer);
-        x = match memory {
-            Memory::Normal => {
+        x = match checkpointing {
+            ActivationCheckpointing::Off => {
                 let (y, kept) = block.forward(x, &rows);
-                held.push(Held::All(Box::new(kept)));
+                held.push(HeldBlock::All(Box::new(kept)));
                 y
             }
-            Memory::Low => {
+            ActivationCheckpointing::PerBlock => {
                 let (y, input) = block.output(x, &rows);
-                held.push(Held::Input(input));
+                held.push(HeldBlock::Input(input));
                 y
             }
         };
     }
-    let (score, mut by_y) = score_counted(&host, x, batch, true);
+    let (score, mut by_y) = score_targets(&host, x, batch, true);
     let wanted = Wanted {
         a: factors.contains(Factor::A),
         b: factors.contains(Factor::B),
@@ -297,8 +297,8 @@ pub(crate) fn loss_and_gradients(
         let layer = held.len();
         let block = host.block(layer);
         let kept = match held_block {
-            Held::All(kept) => *kept,
-            Held::Input(x) => {
+            HeldBlock::All(kept) => *kept,
+            HeldBlock::Input(x) => {
                 let (y, kept) = block.forward(x, &rows);
                 rows.pool.give(y);
                 kept

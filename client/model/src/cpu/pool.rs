@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Buffers in waiting.
+/// Buffers that are not in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     waiting: Mutex<Vec<Vec<f32>>>,
@@ -18,14 +18,14 @@ pub(crate) struct Scratch {
     pub(crate) narrow: Vec<f32>,
 }
 
-/// A task's hold on a [`Scratch`], which goes back to the pool at its end.
+/// A [`Scratch`] lent to a task; dropping it returns the scratch to the pool.
 #[derive(Debug)]
-pub(crate) struct Held<'a> {
+pub(crate) struct HeldScratch<'a> {
     pub(crate) scratch: Scratch,
     pool: &'a Pool,
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldScratch<'_> {
     fn drop(&mut self) {
         let scratch = std::mem::take(&mut self.scratch);
         lock(&self.pool.scratches).push(scratch);
@@ -38,7 +38,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    /// A buffer of `length` values, whatever they are: the taker writes each before it reads.
+    /// A buffer of `length` arbitrary values: the taker writes each before it reads.
     pub(crate) fn take(&self, length: usize) -> Vec<f32> {
         let mut waiting = lock(&self.waiting);
         // The smallest that is large enough, unless it would waste more than it holds.
@@ -80,9 +80,9 @@ impl Pool {
     }
 
     /// Working memory for one task at a time: there are as many as there were tasks at once.
-    pub(crate) fn scratch(&self) -> Held<'_> {
+    pub(crate) fn scratch(&self) -> HeldScratch<'_> {
         let scratch = lock(&self.scratches).pop().unwrap_or_default();
-        Held {
+        HeldScratch {
             scratch,
             pool: self,
         }

@@ -17,11 +17,11 @@ pub(crate) struct Pair<'a> {
     pub(crate) a: &'a [f32],
     /// `[out, rank]`.
     pub(crate) b: &'a [f32],
-    /// Its width.
+    /// Rows of A: the width of the inner activations.
     pub(crate) rank: usize,
-    /// What its product is multiplied with.
+    /// Factor of the pair's product.
     pub(crate) scale: f32,
-    /// Which inputs it does not see.
+    /// Dropout of the pair's input, in training.
     pub(crate) dropout: Option<DropoutMask>,
 }
 

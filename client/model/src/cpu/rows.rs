@@ -5,8 +5,8 @@ use std::ops::Range;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// Fewest rows worth a task of their own: below, packing the weights costs more than the
-/// second core brings.
+/// Fewest rows of a task of their own: with fewer, packing the weights costs more than a second
+/// core gains.
 const MIN_ROWS: usize = 32;
 /// Most rows of a task: the activations of a block then stay in the caches.
 const MAX_ROWS: usize = 512;
@@ -23,12 +23,12 @@ pub(crate) fn matrix_mut(values: &mut [f32], width: usize) -> MatMut<'_, f32> {
     MatMut::from_row_major_slice_mut(values, values.len() / width, width)
 }
 
-/// What a product does with what stands in its target.
+/// What a product does with the values in its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
-    /// Overwrites it.
+    /// Overwrites the target.
     Replace,
-    /// Adds to it.
+    /// Adds to the target.
     Add,
 }
 

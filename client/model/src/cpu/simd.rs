@@ -32,7 +32,7 @@ pub(crate) fn dot_product_with_simd<'a, S: Simd>(
 /// `x / ln 2` and a Taylor polynomial for `e^r`. Without branches, so that loops vectorize.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// Adding 1.5 * 2^23 rounds to an integer, which then stands in the low mantissa bits.
+    /// Adding 1.5 * 2^23 rounds to an integer, which is then in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts; the first has few enough bits for an exact product with `n`.
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -83,7 +83,7 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut chunks = values.chunks_exact(LANES);
     for chunk in &mut chunks {
         for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            // Not f32::max: that also orders NaN, which costs a compare more.
+            // Not f32::max: it also orders NaN, which costs one more comparison.
             *lane = if value > *lane { value } else { *lane };
         }
     }

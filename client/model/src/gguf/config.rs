@@ -4,16 +4,12 @@ use super::super::config::{Architecture, LlamaConfig};
 use super::container::Container;
 use super::error::GgufError;
 use super::metadata::{Metadata, Value};
+use super::names::{EMBEDDING, OUTPUT};
 use super::rope_factors;
 
 /// Far above any model, far below what could overflow a product of two.
 const MAX_SIZE: i128 = 1 << 24;
 const SIZE: &str = "a whole number from 1 to 16777216";
-
-/// The tensor of the embedding.
-pub(super) const EMBEDDING: &str = "token_embd.weight";
-/// The tensor of the output layer, where it is not the embedding.
-pub(super) const OUTPUT: &str = "output.weight";
 
 /// Reads the configuration. What the forward pass does not implement is refused by name.
 pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
@@ -87,7 +83,10 @@ fn has_blocks(container: &Container, blocks: usize) -> Result<(), GgufError> {
     }
 }
 
-/// A token's id.
+/// The token id that metadata holds under `key`; `None` where the key is absent.
+///
+/// # Errors
+/// A value that is not a token id.
 pub fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>, GgufError> {
     metadata.optional(key, "a token's number", |value| {
         value.as_integer().and_then(|id| u32::try_from(id).ok())

@@ -43,17 +43,17 @@ pub(crate) fn has_magic(path: &Path) -> bool {
 /// One tensor: its type, its shape and its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// How values are stored.
+    /// The type in which its values are stored.
     pub kind: TensorType,
     /// Dimensions, outermost first. GGUF itself lists them innermost first.
     pub shape: Vec<usize>,
-    /// Of its first byte, from the start of the file.
+    /// Offset of its first byte from the start of the file.
     pub offset: u64,
-    /// How many bytes it takes: at most the file's length.
+    /// Its length in bytes, at most the file's.
     pub bytes: u64,
 }
 
-/// What stands before the tensors' values.
+/// The part of the file before the tensors' values.
 #[derive(Debug)]
 pub(crate) struct Header {
     pub(crate) metadata: Metadata,
@@ -72,7 +72,8 @@ impl Container {
     /// Opens a file and reads its header, never its tensors.
     ///
     /// # Errors
-    /// Whatever keeps the file from being a GGUF file all of whose tensors we can read.
+    /// [`GgufError`] where the file cannot be read, is malformed, or has a tensor of a type that is
+    /// not supported.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
         let io = |source| GgufError::Io {
             path: path.to_owned(),
@@ -93,7 +94,7 @@ impl Container {
         &self.path
     }
 
-    /// The key-value pairs.
+    /// The key-value pairs of the header.
     pub fn metadata(&self) -> &Metadata {
         &self.header.metadata
     }
@@ -103,7 +104,10 @@ impl Container {
         &self.header.tensors
     }
 
-    /// Fills `buffer` with the bytes at `offset`.
+    /// Fills `buffer` with the bytes at `offset`, from the start of the file.
+    ///
+    /// # Errors
+    /// [`GgufError::Io`], also where the file ends too early.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), GgufError> {
         self.file
             .read_exact_at(buffer, offset)
@@ -114,7 +118,7 @@ impl Container {
     }
 }
 
-/// Reads the header of a file that is `length` bytes long; `path` stands in errors alone.
+/// Reads the header of a file that is `length` bytes long; `path` is for errors only.
 pub(crate) fn read_header(
     path: &Path,
     reader: impl Read,
@@ -244,7 +248,7 @@ impl<R: Read> Reader<'_, R> {
         }
     }
 
-    /// Refuses to go on by `bytes` where the file does not hold them.
+    /// Refuses where the file ends, or the header passes its limit, within the next `bytes`.
     fn need(&self, bytes: u64, what: &'static str) -> Result<(), GgufError> {
         let end = self.at.saturating_add(bytes);
         if end > self.length {

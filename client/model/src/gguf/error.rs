@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::quant::TensorType;
 
-/// A file that is not GGUF, is broken, or is not a model that we run.
+/// A file that is not GGUF, is malformed, or holds a model that is not supported.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     /// The file could not be read.
@@ -27,7 +27,7 @@ pub enum GgufError {
     Version {
         /// Path of the file.
         path: PathBuf,
-        /// Its version.
+        /// The version that the file states, 2 or 3 where it is supported.
         got: u32,
     },
     /// The file ends too early.
@@ -35,13 +35,13 @@ pub enum GgufError {
     Truncated {
         /// Path of the file.
         path: PathBuf,
-        /// Where.
+        /// Offset in bytes from the start of the file.
         at: u64,
-        /// What should stand there.
+        /// The part of the header that is expected there.
         what: &'static str,
-        /// How much it takes.
+        /// Its length in bytes.
         need: u64,
-        /// How much the file still holds.
+        /// Bytes from `at` to the end of the file.
         left: u64,
     },
     /// A count or length that the file cannot hold or that no model needs.
@@ -49,23 +49,23 @@ pub enum GgufError {
     TooMuch {
         /// Path of the file.
         path: PathBuf,
-        /// Where.
+        /// Offset in bytes from the start of the file.
         at: u64,
-        /// What is counted.
+        /// The count or length in the header.
         what: &'static str,
-        /// How many.
+        /// Its value in the file.
         got: u64,
-        /// How many there can be.
+        /// The largest value accepted.
         most: u64,
     },
-    /// Bytes that mean nothing.
+    /// Malformed bytes in the header.
     #[error("{}: at byte {at}: {what}", path.display())]
     Malformed {
         /// Path of the file.
         path: PathBuf,
-        /// Where.
+        /// Offset in bytes from the start of the file.
         at: u64,
-        /// What is wrong.
+        /// What is wrong, in words.
         what: String,
     },
     /// A tensor of a type that is not supported.
@@ -74,7 +74,7 @@ pub enum GgufError {
     Type {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
         /// Its type: the name, or the number where no name is known.
         got: String,
@@ -84,9 +84,9 @@ pub enum GgufError {
     Place {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// What is wrong.
+        /// What is wrong, in words.
         why: String,
     },
     /// Metadata that is missing, wrong or not supported.
@@ -94,11 +94,11 @@ pub enum GgufError {
     Key {
         /// Path of the file.
         path: PathBuf,
-        /// The key.
+        /// The metadata key.
         key: String,
-        /// Its value, cut short.
+        /// Its value, texts cut at 80 characters; `absent` where the key is missing.
         got: String,
-        /// What would do.
+        /// The values that are accepted, in words.
         expected: &'static str,
     },
     /// A tensor that the model needs.
@@ -106,7 +106,7 @@ pub enum GgufError {
     Missing {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A tensor that the model does not have.
@@ -114,7 +114,7 @@ pub enum GgufError {
     Extra {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
     /// A shape other than the metadata's.
@@ -122,11 +122,11 @@ pub enum GgufError {
     Shape {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its shape, outermost dimension first.
+        /// The shape in the file, outermost dimension first.
         got: Vec<usize>,
-        /// The shape called for.
+        /// The shape that the metadata states, outermost dimension first.
         expected: Vec<usize>,
     },
     /// A value that is infinite or not a number.
@@ -134,9 +134,9 @@ pub enum GgufError {
     NotFinite {
         /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Which value, counted row by row as the model has them.
+        /// Index of the value, row by row in the model's order.
         index: usize,
     },
     /// Factors of the rotary frequencies that are not of Llama 3's kind.
@@ -147,7 +147,7 @@ pub enum GgufError {
     RopeFactors {
         /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong, in words.
         why: String,
     },
 }

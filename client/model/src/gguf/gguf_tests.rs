@@ -30,7 +30,8 @@ fn dequantised_values_are_those_of_the_gguf_package() {
         let expected = &expected[kind.name()];
         let info = &container.tensors()[kind.name()];
         assert_eq!(info.kind, kind);
-        let values = source::read_plain(&container, kind.name(), info).unwrap();
+        let values =
+            values::read_values(&container, kind.name(), info, values::RowOrder::Plain).unwrap();
         for (index, sample) in expected["first_row"].as_array().unwrap().iter().enumerate() {
             let sample = sample.as_f64().unwrap() as f32;
             assert_eq!(values[7 * index], sample, "{kind:?}, value {}", 7 * index);

@@ -51,7 +51,7 @@ impl ScalarType {
         })
     }
 
-    /// How many bytes a value takes.
+    /// Bytes of a stored value.
     pub fn bytes(self) -> u64 {
         match self {
             Self::U8 | Self::I8 | Self::Bool => 1,
@@ -79,14 +79,14 @@ impl ScalarType {
     }
 }
 
-/// One value.
+/// A metadata value. Integers and floats lose their width.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Of any width, signed or not.
+    /// An integer of any width, signed or not.
     Integer(i128),
-    /// Of either width.
+    /// A float of either width.
     Float(f64),
-    /// True or false.
+    /// A boolean.
     Bool(bool),
     /// UTF-8 text.
     Text(String),
@@ -159,7 +159,7 @@ pub enum List {
     },
     /// Values of fixed width.
     Scalars {
-        /// Their type.
+        /// The type of each value.
         kind: ScalarType,
         /// Little-endian, one after another.
         bytes: Vec<u8>,
@@ -167,7 +167,7 @@ pub enum List {
 }
 
 impl List {
-    /// No texts yet.
+    /// An empty list of texts.
     pub fn texts() -> Self {
         Self::Texts {
             text: String::new(),
@@ -184,12 +184,12 @@ impl List {
         }
     }
 
-    /// Values of fixed width.
+    /// A list of values of fixed width, little-endian, one after another.
     pub fn scalars(kind: ScalarType, bytes: Vec<u8>) -> Self {
         Self::Scalars { kind, bytes }
     }
 
-    /// How many there are.
+    /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             Self::Texts { ends, .. } => ends.len(),
@@ -197,7 +197,7 @@ impl List {
         }
     }
 
-    /// Whether there are none.
+    /// Whether the list has no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -241,7 +241,7 @@ impl Metadata {
         }
     }
 
-    /// The value of a key.
+    /// The value of a key; `None` where it is absent.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }

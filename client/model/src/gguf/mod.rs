@@ -1,20 +1,22 @@
 //! Llama-class models in GGUF files: the container, the values of its tensors, and the model's
-//! configuration from its metadata. [`BaseWeights::from_gguf`] is the way in.
+//! configuration from its metadata. [`BaseWeights::from_gguf`] opens one.
 //!
 //! `container` reads and checks a file's header, `quant` turns stored blocks into `f32`,
 //! `config` makes a [`LlamaConfig`](super::LlamaConfig) of the metadata, `source` hands out the
-//! tensors by the names and in the order of the model. The tokenizer that such a file carries
-//! is read in `data`, from the same container.
+//! tensors in the order of the model, with `names` for their names and `values` for their
+//! contents. The crate `fedlora-data` reads the file's tokenizer from the same container.
 
 mod config;
 pub(crate) mod container;
 pub(crate) mod error;
 pub(crate) mod metadata;
+mod names;
 mod quant;
 mod rope_factors;
 mod source;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod test_file;
+mod values;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ pub use config::token as token_id;
 pub use container::{Container, TensorInfo};
 pub use error::GgufError;
 pub use metadata::{List, Metadata, ScalarType, Value};
-pub use quant::{Block, TensorType};
+pub use quant::{QuantBlock, TensorType};
 
 use super::source::WeightsError;
 use super::weights::BaseWeights;
@@ -39,7 +41,7 @@ impl BaseWeights {
     /// `f32`, when they are asked for.
     ///
     /// # Errors
-    /// [`WeightsError::Gguf`]: a file that is broken, or metadata or tensors that are missing,
+    /// [`WeightsError::Gguf`]: a file that is malformed, or metadata or tensors that are missing,
     /// left over, wrongly shaped or not supported, by name.
     pub fn from_gguf(path: &Path) -> Result<Self, WeightsError> {
         let container = Container::open(path)?;

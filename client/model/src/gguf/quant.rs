@@ -4,7 +4,7 @@
 
 use half::{bf16, f16};
 
-/// A type of tensor that we read.
+/// A supported type of stored values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorType {
     /// IEEE single precision, unquantised.
@@ -33,10 +33,10 @@ pub enum TensorType {
 
 /// The unit in which values are stored: a row is a whole number of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
+pub struct QuantBlock {
     /// Values in a block.
     pub values: usize,
-    /// Bytes that they take.
+    /// Bytes of a stored block.
     pub bytes: usize,
 }
 
@@ -44,7 +44,7 @@ pub struct Block {
 const QK_K: usize = 256;
 
 impl TensorType {
-    /// All types that are read.
+    /// All supported types.
     pub const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,
@@ -59,7 +59,10 @@ impl TensorType {
         Self::Q6K,
     ];
 
-    /// The type that GGML gives this number; else what the number is called, for an error.
+    /// The type that GGML gives this number.
+    ///
+    /// # Errors
+    /// The name, or number, of a type that is not supported.
     pub fn from_code(code: u32) -> Result<Self, String> {
         let name = match code {
             0 => return Ok(Self::F32),
@@ -101,7 +104,7 @@ impl TensorType {
         Err(name.to_owned())
     }
 
-    /// As GGML writes it.
+    /// The name that GGML gives it, such as `Q4_K`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -118,8 +121,8 @@ impl TensorType {
         }
     }
 
-    /// How many values stand in how many bytes.
-    pub fn block(self) -> Block {
+    /// The block of this type; one value for the unquantised types.
+    pub fn block(self) -> QuantBlock {
         let (values, bytes) = match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
@@ -136,7 +139,7 @@ impl TensorType {
             // Low four bits, high two bits, 16 eight-bit scales, their scale.
             Self::Q6K => (QK_K, QK_K / 2 + QK_K / 4 + QK_K / 16 + 2),
         };
-        Block { values, bytes }
+        QuantBlock { values, bytes }
     }
 
     /// Bytes that `values` take, a whole number of blocks.
@@ -145,7 +148,7 @@ impl TensorType {
         values / block.values * block.bytes
     }
 
-    /// Writes the values that `bytes` stand for to `out`.
+    /// De-quantises the blocks in `bytes` to `out`.
     ///
     /// # Panics
     /// When `bytes` are not what `out.len()` values take: that is a bug of the caller.
@@ -207,7 +210,7 @@ fn half(bytes: &[u8]) -> f32 {
 }
 
 /// The low halves of the bytes are the first values, the high halves the rest. `value` gets
-/// the place of a value within the block.
+/// the index of a value within the block.
 fn nibbles(packed: &[u8], out: &mut [f32], value: impl Fn(usize, u8) -> f32) {
     let (low, high) = out.split_at_mut(packed.len());
     for (i, ((low, high), &byte)) in low.iter_mut().zip(high).zip(packed).enumerate() {

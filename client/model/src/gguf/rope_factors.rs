@@ -9,15 +9,13 @@ use std::f64::consts::TAU;
 use super::super::config::Llama3Scaling;
 use super::container::Container;
 use super::error::GgufError;
-use super::source;
-
-/// The tensor of the factors, one a pair of features.
-pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+use super::names::ROPE_FACTORS;
+use super::values::{RowOrder, read_values};
 
 /// Converters compute the factors in `f32`, from frequencies in `f32`.
 const TOLERANCE: f64 = 1e-4;
 
-/// The scaling that the file's factors stand for; `None` where it has none, or all are 1.
+/// The scaling that the file's factors come from; `None` where it has none, or all are 1.
 pub(super) fn scaling(
     container: &Container,
     head_dim: usize,
@@ -35,7 +33,7 @@ pub(super) fn scaling(
             expected,
         });
     }
-    let factors = source::read_plain(container, ROPE_FACTORS, info)?;
+    let factors = read_values(container, ROPE_FACTORS, info, RowOrder::Plain)?;
     find(&factors, head_dim, theta).map_err(|why| GgufError::RopeFactors {
         path: container.path().to_owned(),
         why,

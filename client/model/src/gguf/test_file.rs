@@ -29,7 +29,7 @@ pub fn smollm2() -> Option<PathBuf> {
 
 /// A tensor as it is stored.
 #[derive(Clone)]
-pub struct Stored {
+pub struct TestTensor {
     /// How its values are stored.
     pub kind: TensorType,
     /// Outermost first.
@@ -43,7 +43,7 @@ pub struct TestFile {
     /// The metadata.
     pub values: BTreeMap<String, Value>,
     /// The tensors, by name.
-    pub tensors: BTreeMap<String, Stored>,
+    pub tensors: BTreeMap<String, TestTensor>,
 }
 
 impl TestFile {
@@ -53,7 +53,7 @@ impl TestFile {
         let tensors = container.tensors().iter().map(|(name, info)| {
             let mut bytes = vec![0; info.bytes as usize];
             container.read_at(&mut bytes, info.offset).unwrap();
-            let stored = Stored {
+            let stored = TestTensor {
                 kind: info.kind,
                 shape: info.shape.clone(),
                 bytes,
@@ -79,7 +79,7 @@ impl TestFile {
     }
 
     /// A tensor that the file has.
-    pub fn tensor(&mut self, name: &str) -> &mut Stored {
+    pub fn tensor(&mut self, name: &str) -> &mut TestTensor {
         self.tensors.get_mut(name).unwrap()
     }
 

@@ -3,9 +3,10 @@
 /// The heads of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads; each serves `heads / kv_heads` query heads that follow each other.
+    /// Number of key and value heads; each serves `heads / kv_heads` query heads that follow each
+    /// other.
     pub kv_heads: usize,
     /// Features of a head; even.
     pub dim: usize,
@@ -23,23 +24,23 @@ impl AttentionShape {
 /// Rotary tables with one line for each row, `[rows, dim / 2]`.
 #[derive(Debug, Clone)]
 pub struct Rotation<F> {
-    /// Cosines.
+    /// Cosines of the angles, `[rows, dim / 2]`.
     pub cos: F,
-    /// Sines.
+    /// Sines of the angles, `[rows, dim / 2]`.
     pub sin: F,
 }
 
-/// Which way to turn.
+/// The direction of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// By the position.
+    /// By the angle of the position.
     Forward,
-    /// Back again: the adjoint.
+    /// By the negative angle: the adjoint, for gradients.
     Back,
 }
 
 impl Turn {
-    /// The other way.
+    /// The opposite direction.
     pub fn reversed(self) -> Self {
         match self {
             Self::Forward => Self::Back,
@@ -48,9 +49,9 @@ impl Turn {
     }
 }
 
-/// What attention gives.
+/// The output of attention, with what its backward pass needs.
 #[derive(Debug, Clone)]
-pub struct Attended<F> {
+pub struct AttentionOutput<F> {
     /// The weighted values, `[rows, heads * dim]`.
     pub context: F,
     /// The logarithm of the softmax's sum for each score row, `[heads, rows]`.
@@ -62,8 +63,8 @@ pub struct Attended<F> {
 pub struct HeadLoss<F> {
     /// Sum of the rows' cross-entropies in nats, `[1]`.
     pub loss: F,
-    /// By the rows, `[rows, hidden]`.
+    /// Gradient by the rows, `[rows, hidden]`; `None` where it was not asked for.
     pub rows_gradient: Option<F>,
-    /// By the output layer, `[vocab, hidden]`.
+    /// Gradient by the output layer, `[vocab, hidden]`; `None` where it was not asked for.
     pub weight_gradient: Option<F>,
 }

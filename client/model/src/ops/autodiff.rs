@@ -13,7 +13,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
 
 use super::FusedOps;
-use super::arguments::{Attended, AttentionShape, HeadLoss, Rotation, Turn};
+use super::arguments::{AttentionOutput, AttentionShape, HeadLoss, Rotation, Turn};
 use crate::dropout::DropoutMask;
 use crate::sequences::Sequences;
 
@@ -78,7 +78,7 @@ struct Attention;
 impl<B: FusedOps> Backward<B, 3> for Attention {
     type State = (
         [FloatTensor<B>; 3],
-        Attended<FloatTensor<B>>,
+        AttentionOutput<FloatTensor<B>>,
         AttentionShape,
         Sequences,
     );
@@ -96,9 +96,9 @@ impl<B: FusedOps> Backward<B, 3> for Attention {
 }
 
 #[derive(Debug)]
-struct Head;
+struct HeadLossOp;
 
-impl<B: FusedOps> Backward<B, 2> for Head {
+impl<B: FusedOps> Backward<B, 2> for HeadLossOp {
     /// The gradients for a loss gradient of one.
     type State = [Option<FloatTensor<B>>; 2];
 
@@ -166,7 +166,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         v: FloatTensor<Self>,
         shape: &AttentionShape,
         sequences: &Sequences,
-    ) -> Attended<FloatTensor<Self>> {
+    ) -> AttentionOutput<FloatTensor<Self>> {
         let nodes = [q.node.clone(), k.node.clone(), v.node.clone()];
         let inputs = [q.primitive, k.primitive, v.primitive];
         let [q, k, v] = inputs.clone();
@@ -183,7 +183,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(found.context),
         };
         // The sums are the backward pass's own: nothing is differentiated through them.
-        Attended {
+        AttentionOutput {
             context,
             sums: <Self as AutodiffBackend>::from_inner(found.sums),
         }
@@ -203,7 +203,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             rows.is_tracked(),
             weight.is_tracked(),
         );
-        let prep = Backward::<B, 2>::prepare::<C>(Head, [rows.node, weight.node]);
+        let prep = Backward::<B, 2>::prepare::<C>(HeadLossOp, [rows.node, weight.node]);
         let loss = match prep.compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 prep.finish([found.rows_gradient, found.weight_gradient], found.loss)

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorMetadata};
 
-use super::arguments::{Attended, AttentionShape, HeadLoss, Rotation, Turn};
+use super::arguments::{AttentionOutput, AttentionShape, HeadLoss, Rotation, Turn};
 use crate::packed::Packed;
 use crate::primitive::{raw, wrap};
 use crate::sequences::Sequences;
@@ -251,7 +251,7 @@ pub(super) fn causal_attention<B: Backend>(
     v: FloatTensor<B>,
     shape: &AttentionShape,
     sequences: &Sequences,
-) -> Attended<FloatTensor<B>> {
+) -> AttentionOutput<FloatTensor<B>> {
     let (q, k, v) = (wrap::<B, 2>(q), wrap::<B, 2>(k), wrap::<B, 2>(v));
     let dtype = q.dtype();
     let (mut contexts, mut all_sums) = (Vec::new(), Vec::new());
@@ -284,7 +284,7 @@ pub(super) fn causal_attention<B: Backend>(
             .reshape([shape.kv_heads * group, count * length]);
         all_sums.push(sums);
     }
-    Attended {
+    AttentionOutput {
         context: raw(Tensor::cat(contexts, 0)),
         sums: raw(Tensor::cat(all_sums, 1)),
     }
@@ -292,7 +292,7 @@ pub(super) fn causal_attention<B: Backend>(
 
 pub(super) fn causal_attention_backward<B: Backend>(
     [q, k, v]: [FloatTensor<B>; 3],
-    attended: Attended<FloatTensor<B>>,
+    attended: AttentionOutput<FloatTensor<B>>,
     gradient: FloatTensor<B>,
     shape: &AttentionShape,
     sequences: &Sequences,

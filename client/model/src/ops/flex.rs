@@ -5,7 +5,7 @@ use burn::tensor::{DType, TensorMetadata};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::arguments::{Attended, AttentionShape, Rotation, Turn};
+use super::arguments::{AttentionOutput, AttentionShape, Rotation, Turn};
 use super::{FusedOps, composed};
 use crate::cpu::frozen::{Frozen, unpacked};
 use crate::cpu::host::{HostWeight, tensor, values};
@@ -149,7 +149,7 @@ impl FusedOps for Flex {
         v: FloatTensor<Self>,
         shape: &AttentionShape,
         sequences: &Sequences,
-    ) -> Attended<FloatTensor<Self>> {
+    ) -> AttentionOutput<FloatTensor<Self>> {
         if !is_f32(&q) {
             return composed::causal_attention::<Self>(q, k, v, shape, sequences);
         }
@@ -159,7 +159,7 @@ impl FusedOps for Flex {
         let mut sums = vec![0.0; shape.heads * rows];
         let inputs = [values(&q), values(&k), values(&v)];
         attention::forward(inputs, shape, sequences, &mut context, &mut sums);
-        Attended {
+        AttentionOutput {
             context: tensor(context, [rows, shape.heads * shape.dim]),
             sums: tensor(sums, [shape.heads, rows]),
         }
@@ -167,7 +167,7 @@ impl FusedOps for Flex {
 
     fn causal_attention_backward(
         inputs: [FloatTensor<Self>; 3],
-        attended: Attended<FloatTensor<Self>>,
+        attended: AttentionOutput<FloatTensor<Self>>,
         gradient: FloatTensor<Self>,
         shape: &AttentionShape,
         sequences: &Sequences,
@@ -187,7 +187,7 @@ impl FusedOps for Flex {
             .each_ref()
             .map(|input| vec![0.0; values(input).len()]);
         let [q, k, v] = &inputs;
-        let attended = attention::Attended {
+        let attended = attention::SavedAttention {
             q: values(q),
             k: values(k),
             v: values(v),

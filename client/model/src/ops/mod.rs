@@ -13,7 +13,7 @@ pub(crate) mod flex;
 
 use std::sync::Arc;
 
-pub use arguments::{Attended, AttentionShape, HeadLoss, Rotation, Turn};
+pub use arguments::{AttentionOutput, AttentionShape, HeadLoss, Rotation, Turn};
 pub use composed::{CHUNK, QUERIES};
 
 use burn::tensor::TensorData;
@@ -77,14 +77,14 @@ pub trait FusedOps: Backend {
         v: FloatTensor<Self>,
         shape: &AttentionShape,
         sequences: &Sequences,
-    ) -> Attended<FloatTensor<Self>> {
+    ) -> AttentionOutput<FloatTensor<Self>> {
         composed::causal_attention::<Self>(q, k, v, shape, sequences)
     }
 
     /// The gradients of the context of [`FusedOps::causal_attention`] by `q`, `k` and `v`.
     fn causal_attention_backward(
         inputs: [FloatTensor<Self>; 3],
-        attended: Attended<FloatTensor<Self>>,
+        attended: AttentionOutput<FloatTensor<Self>>,
         gradient: FloatTensor<Self>,
         shape: &AttentionShape,
         sequences: &Sequences,

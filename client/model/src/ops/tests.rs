@@ -14,7 +14,7 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 use burn_flex::Flex;
 
 type Train = Autodiff<Flex>;
-type Raw = FloatTensor<Train>;
+type RawTensor = FloatTensor<Train>;
 
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<Flex, D> {
     let mut random = SplitMix::new(seed, 9);
@@ -43,7 +43,7 @@ fn assert_close(got: &[f64], expected: &[f64], what: &str) {
 fn run<const I: usize, const O: usize>(
     inputs: &[Tensor<Flex, I>],
     float: FloatDType,
-    op: &dyn Fn(Vec<Raw>) -> Raw,
+    op: &dyn Fn(Vec<RawTensor>) -> RawTensor,
 ) -> (Vec<f64>, Vec<Vec<f64>>) {
     let leaves: Vec<Tensor<Train, I>> = inputs
         .iter()
@@ -62,8 +62,8 @@ fn run<const I: usize, const O: usize>(
 
 fn compare<const I: usize, const O: usize>(
     inputs: &[Tensor<Flex, I>],
-    fused: impl Fn(Vec<Raw>) -> Raw,
-    composed: impl Fn(Vec<Raw>) -> Raw,
+    fused: impl Fn(Vec<RawTensor>) -> RawTensor,
+    composed: impl Fn(Vec<RawTensor>) -> RawTensor,
 ) {
     let (value, gradients) = run::<I, O>(inputs, FloatDType::F32, &fused);
     let (expected, expected_gradients) = run::<I, O>(inputs, FloatDType::F64, &composed);
@@ -73,12 +73,12 @@ fn compare<const I: usize, const O: usize>(
     }
 }
 
-fn two(mut inputs: Vec<Raw>) -> (Raw, Raw) {
+fn two(mut inputs: Vec<RawTensor>) -> (RawTensor, RawTensor) {
     let second = inputs.pop().unwrap();
     (inputs.pop().unwrap(), second)
 }
 
-fn three(mut inputs: Vec<Raw>) -> (Raw, Raw, Raw) {
+fn three(mut inputs: Vec<RawTensor>) -> (RawTensor, RawTensor, RawTensor) {
     let third = inputs.pop().unwrap();
     let (first, second) = two(inputs);
     (first, second, third)
@@ -171,7 +171,13 @@ fn rotating() {
 }
 
 /// Attention by its definition: all scores at a time, one sequence after another.
-fn plain(q: Raw, k: Raw, v: Raw, shape: &AttentionShape, sequences: &Sequences) -> Raw {
+fn plain(
+    q: RawTensor,
+    k: RawTensor,
+    v: RawTensor,
+    shape: &AttentionShape,
+    sequences: &Sequences,
+) -> RawTensor {
     let (q, k, v) = (
         wrap::<Train, 2>(q),
         wrap::<Train, 2>(k),
@@ -270,7 +276,7 @@ fn head_loss_by_chunks_is_the_whole() {
     let (rows, weight) = (random([1100, 8], seed), random([50, 8], seed ^ 1));
     let mut ids = SplitMix::new(seed, 1);
     let targets: Arc<[u32]> = (0..1100).map(|_| ids.below(50) as u32).collect();
-    let mean = |x: Raw| raw(wrap::<Train, 1>(x).div_scalar(1100.0));
+    let mean = |x: RawTensor| raw(wrap::<Train, 1>(x).div_scalar(1100.0));
     compare::<2, 1>(
         &[rows, weight],
         |inputs| {

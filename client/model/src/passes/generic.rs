@@ -7,10 +7,10 @@ use fedlora_adapter::Factors;
 
 use crate::batch::Batch;
 use crate::dropout::Dropout;
-use crate::gradients::{Gradients, Memory, Score};
+use crate::gradients::{ActivationCheckpointing, Gradients, Score};
 use crate::llama::{Llama, Weight};
 use crate::lora::Lora;
-use crate::loss::{counted, loss_sum};
+use crate::loss::{loss_sum, target_rows};
 use crate::ops::FusedOps;
 use crate::ops::arguments::Rotation;
 use crate::primitive::{raw, wrap};
@@ -19,7 +19,7 @@ use crate::primitive::{raw, wrap};
 const ROWS: usize = 256;
 
 pub(crate) fn score<B: FusedOps>(model: &Llama<B>, lora: Option<&Lora<B>>, batch: &Batch) -> Score {
-    let hidden = counted(model.hidden(batch, lora, &mut None), batch);
+    let hidden = target_rows(model.hidden(batch, lora, &mut None), batch);
     let weight = model.output_weight().transpose();
     let width = hidden.dims()[1];
     let mut score = Score::default();
@@ -47,12 +47,12 @@ pub(crate) fn loss_and_gradients<B: FusedOps>(
     factors: Factors,
     dropout: &mut Option<Dropout>,
     batch: &Batch,
-    memory: Memory,
+    checkpointing: ActivationCheckpointing,
 ) -> Gradients<B> {
     let packed = matches!(model.embedding(), Weight::Packed(_));
     // Autodiff would hold every unpacked weight until the end.
-    match memory {
-        Memory::Normal if !packed => whole(model, lora, factors, dropout, batch),
+    match checkpointing {
+        ActivationCheckpointing::Off if !packed => whole(model, lora, factors, dropout, batch),
         _ => block_by_block(model, lora, factors, dropout, batch),
     }
 }
@@ -107,8 +107,8 @@ fn whole<B: FusedOps>(
     }
 }
 
-/// Keeps each block's input alone and computes the block again for its gradients (Chen et
-/// al., 2016): one block's activations are held at a time.
+/// Activation checkpointing (Chen et al., 2016): keeps each block's input alone and recomputes the
+/// block for its gradients, so that one block's activations are held at a time.
 fn block_by_block<B: FusedOps>(
     model: &Llama<B>,
     lora: &Lora<B>,
@@ -133,7 +133,7 @@ fn block_by_block<B: FusedOps>(
         sin: Tensor::from_inner(rotation.sin),
     };
     let last: Tensor<Autodiff<B>, 2> = Tensor::from_inner(x).require_grad();
-    let hidden = counted(lifted.norm(last.clone(), lifted.last_norm()), batch);
+    let hidden = target_rows(lifted.norm(last.clone(), lifted.last_norm()), batch);
     let loss = B::head_loss(
         raw(hidden.clone().inner()),
         raw(model.output_weight()),
@@ -149,7 +149,7 @@ fn block_by_block<B: FusedOps>(
 
     let (adapter, all) = leaves(lora, factors);
     let mut found: Vec<Option<Tensor<B, 2>>> = vec![None; all.len()];
-    // How many of the leaves stand before each block.
+    // Number of leaves before each block.
     let mut end = all.len();
     for layer in (0..layers).rev() {
         let input = inputs.pop().map(Tensor::from_inner);

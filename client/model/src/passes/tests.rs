@@ -123,20 +123,42 @@ fn gradients_are_those_of_the_plain_composition_in_double_precision() {
             for dropout in [0.0, 0.2] {
                 let dropout = || Dropout::new(dropout, SplitMix::new(seed, 3));
                 for factors in [Factors::Both, Factors::A, Factors::B] {
-                    let run = |memory| {
+                    let run = |checkpointing| {
                         let dropout = &mut dropout();
-                        Flex::loss_and_gradients(&model, &lora, factors, dropout, &batch, memory)
+                        Flex::loss_and_gradients(
+                            &model,
+                            &lora,
+                            factors,
+                            dropout,
+                            &batch,
+                            checkpointing,
+                        )
                     };
-                    let generic = |model, memory| {
+                    let generic = |model, checkpointing| {
                         let dropout = &mut dropout();
-                        generic::loss_and_gradients(model, &lora, factors, dropout, &batch, memory)
+                        generic::loss_and_gradients(
+                            model,
+                            &lora,
+                            factors,
+                            dropout,
+                            &batch,
+                            checkpointing,
+                        )
                     };
-                    let mut expected = generic(&double, Memory::Normal);
+                    let mut expected = generic(&double, ActivationCheckpointing::Off);
                     expected.loss = expected.loss.cast(burn::tensor::FloatDType::F32);
-                    same(&run(Memory::Normal), &expected, "normal");
-                    same(&run(Memory::Low), &expected, "low");
-                    same(&generic(&model, Memory::Normal), &expected, "autodiff");
-                    same(&generic(&model, Memory::Low), &expected, "block by block");
+                    same(&run(ActivationCheckpointing::Off), &expected, "normal");
+                    same(&run(ActivationCheckpointing::PerBlock), &expected, "low");
+                    same(
+                        &generic(&model, ActivationCheckpointing::Off),
+                        &expected,
+                        "autodiff",
+                    );
+                    same(
+                        &generic(&model, ActivationCheckpointing::PerBlock),
+                        &expected,
+                        "block by block",
+                    );
                 }
             }
         }
@@ -153,9 +175,23 @@ fn a_batch_is_the_sum_of_its_examples() {
         let run = |batch: &Batch, handwritten: bool| {
             let factors = Factors::Both;
             if handwritten {
-                Flex::loss_and_gradients(&model, &lora, factors, &mut None, batch, Memory::Normal)
+                Flex::loss_and_gradients(
+                    &model,
+                    &lora,
+                    factors,
+                    &mut None,
+                    batch,
+                    ActivationCheckpointing::Off,
+                )
             } else {
-                generic::loss_and_gradients(&model, &lora, factors, &mut None, batch, Memory::Low)
+                generic::loss_and_gradients(
+                    &model,
+                    &lora,
+                    factors,
+                    &mut None,
+                    batch,
+                    ActivationCheckpointing::PerBlock,
+                )
             }
         };
         let examples = examples(&lengths);
@@ -191,17 +227,33 @@ fn dropout_is_the_same_in_every_pass() {
     let lora = lora(&model, &Target::ALL);
     let batch = batch(&[20, 7]);
     let dropout = || Dropout::new(0.3, SplitMix::new(1, 1));
-    let run = |memory| {
+    let run = |checkpointing| {
         let mut dropout = dropout();
-        Flex::loss_and_gradients(&model, &lora, Factors::Both, &mut dropout, &batch, memory)
+        Flex::loss_and_gradients(
+            &model,
+            &lora,
+            Factors::Both,
+            &mut dropout,
+            &batch,
+            checkpointing,
+        )
     };
-    let normal = run(Memory::Normal);
-    same(&run(Memory::Low), &normal, "low");
-    for memory in [Memory::Normal, Memory::Low] {
+    let normal = run(ActivationCheckpointing::Off);
+    same(&run(ActivationCheckpointing::PerBlock), &normal, "low");
+    for checkpointing in [
+        ActivationCheckpointing::Off,
+        ActivationCheckpointing::PerBlock,
+    ] {
         let mut dropout = dropout();
         let factors = Factors::Both;
-        let found =
-            generic::loss_and_gradients(&model, &lora, factors, &mut dropout, &batch, memory);
+        let found = generic::loss_and_gradients(
+            &model,
+            &lora,
+            factors,
+            &mut dropout,
+            &batch,
+            checkpointing,
+        );
         same(&found, &normal, "generic");
     }
     let without = Flex::loss_and_gradients(
@@ -210,7 +262,7 @@ fn dropout_is_the_same_in_every_pass() {
         Factors::Both,
         &mut None,
         &batch,
-        Memory::Normal,
+        ActivationCheckpointing::Off,
     );
     assert_ne!(values(&without.loss), values(&normal.loss));
 }
@@ -268,21 +320,33 @@ fn in_bf16_loss_and_gradients_stay_close_and_the_adapters_are_f32() {
             Factors::Both,
             &mut None,
             &batch,
-            Memory::Normal,
+            ActivationCheckpointing::Off,
         );
         let expected_loss = values(&expected.loss)[0];
-        for memory in [Memory::Normal, Memory::Low] {
-            let found =
-                generic::loss_and_gradients(&half, &lora, Factors::Both, &mut None, &batch, memory);
+        for checkpointing in [
+            ActivationCheckpointing::Off,
+            ActivationCheckpointing::PerBlock,
+        ] {
+            let found = generic::loss_and_gradients(
+                &half,
+                &lora,
+                Factors::Both,
+                &mut None,
+                &batch,
+                checkpointing,
+            );
             let loss = values(&found.loss)[0];
             assert!(
                 (loss - expected_loss).abs() < 0.01 * expected_loss,
-                "{kind} {memory:?}: {loss} instead of {expected_loss}"
+                "{kind} {checkpointing:?}: {loss} instead of {expected_loss}"
             );
             for (at, (got, expected)) in found.factors.iter().zip(&expected.factors).enumerate() {
                 // `values` takes nothing but f32.
                 let cosine = cosine(&values(got), &values(expected));
-                assert!(cosine > 0.995, "{kind} {memory:?}, factor {at}: {cosine}");
+                assert!(
+                    cosine > 0.995,
+                    "{kind} {checkpointing:?}, factor {at}: {cosine}"
+                );
             }
         }
         let score = generic::score(&half, Some(&lora), &batch);
@@ -312,12 +376,15 @@ fn in_bf16_dropout_is_the_same_block_by_block() {
     let weights = random_weights(config(None, false), 7);
     let model = Llama::<Flex>::in_bf16(&weights, WeightKind::Bf16, &Default::default()).unwrap();
     let (lora, batch) = (lora(&model, &Target::ALL), batch(&[20, 7]));
-    let run = |memory| {
+    let run = |checkpointing| {
         let mut dropout = Dropout::new(0.3, SplitMix::new(1, 1));
         let factors = Factors::Both;
-        generic::loss_and_gradients(&model, &lora, factors, &mut dropout, &batch, memory)
+        generic::loss_and_gradients(&model, &lora, factors, &mut dropout, &batch, checkpointing)
     };
-    let (normal, low) = (run(Memory::Normal), run(Memory::Low));
+    let (normal, low) = (
+        run(ActivationCheckpointing::Off),
+        run(ActivationCheckpointing::PerBlock),
+    );
     for (normal, low) in normal.factors.iter().zip(&low.factors) {
         assert!(cosine(&values(normal), &values(low)) > 0.995);
     }
@@ -351,11 +418,17 @@ fn gradients_are_the_same_bits_in_every_run() {
         let lora = lora(&model, &Target::ALL);
         let examples = examples(&[60, 150, 9]);
         let batch = Batch::new(&examples, 200);
-        let run = |memory| {
+        let run = |checkpointing| {
             let mut dropout = Dropout::new(0.1, SplitMix::new(5, 5));
             let factors = Factors::Both;
-            let found =
-                Flex::loss_and_gradients(&model, &lora, factors, &mut dropout, &batch, memory);
+            let found = Flex::loss_and_gradients(
+                &model,
+                &lora,
+                factors,
+                &mut dropout,
+                &batch,
+                checkpointing,
+            );
             let score = Flex::score(&model, Some(&lora), &batch);
             let hidden = Flex::hidden(&model, Some(&lora), &batch);
             let mut writer = DigestWriter::new("gradients");
@@ -369,9 +442,9 @@ fn gradients_are_the_same_bits_in_every_run() {
             writer.raw(&score.loss.to_le_bytes());
             format!("{:?}", writer.finish())
         };
-        let first = run(Memory::Normal);
+        let first = run(ActivationCheckpointing::Off);
         println!("{kind}: {first}");
-        assert_eq!(run(Memory::Normal), first, "{kind}");
-        assert_eq!(run(Memory::Low), first, "{kind}");
+        assert_eq!(run(ActivationCheckpointing::Off), first, "{kind}");
+        assert_eq!(run(ActivationCheckpointing::PerBlock), first, "{kind}");
     }
 }

@@ -1,7 +1,7 @@
 //! How much memory training may take.
 
 use clap::ValueEnum;
-use fedlora_model::Memory;
+use fedlora_model::ActivationCheckpointing;
 
 /// What is kept for the backward pass.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -24,17 +24,17 @@ pub(crate) struct MemoryArgs {
 
 impl MemoryArg {
     /// What is kept for the backward pass.
-    pub(crate) fn resolve(self) -> Memory {
+    pub(crate) fn resolve(self) -> ActivationCheckpointing {
         match self.memory {
-            MemoryKind::Normal => Memory::Normal,
-            MemoryKind::Low => Memory::Low,
+            MemoryKind::Normal => ActivationCheckpointing::Off,
+            MemoryKind::Low => ActivationCheckpointing::PerBlock,
         }
     }
 }
 
 impl MemoryArgs {
     /// What is kept for the backward pass.
-    pub(crate) fn resolve(self) -> Memory {
+    pub(crate) fn resolve(self) -> ActivationCheckpointing {
         self.activations.resolve()
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct ShownExample {
 
 impl ShownExample {
     pub(super) fn of(example: &Example, place: String, pipeline: &TextPipeline) -> Self {
-        let (tokens, loss) = (example.tokens(), example.loss());
+        let (tokens, loss) = (example.tokens(), example.loss_mask());
         let mut stretches = Vec::new();
         let (mut start, mut before) = (0, String::new());
         while start < tokens.len() {
@@ -62,7 +62,7 @@ impl ShownExample {
         Self {
             place,
             tokens: tokens.len(),
-            target: example.counted(),
+            target: example.target_tokens(),
             stretches,
         }
     }

@@ -14,7 +14,7 @@ mod time;
 use anyhow::anyhow;
 use fedlora_common::exit::Exit;
 use fedlora_data::PrepareOptions;
-use fedlora_model::Memory;
+use fedlora_model::ActivationCheckpointing;
 use fedlora_shell::{Failure, Format, Printer};
 use fedlora_train::{
     DoesNotFit, Estimate, Machine, MemoryPlan, Workload, check_device, free_memory,
@@ -96,7 +96,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
             workload,
             batch: Some(args.batch),
             kind: model.kind,
-            memory: args.memory.resolve(),
+            checkpointing: args.memory.resolve(),
         };
         if let Some(available) = available {
             let fits = plan.check(available);
@@ -183,8 +183,8 @@ fn memory_section(
         batch,
         rows: workload.rows,
         base_dtype: kind.to_string(),
-        total: estimate.total(kind, Memory::Normal),
-        total_low: estimate.total(kind, Memory::Low),
+        total: estimate.total(kind, ActivationCheckpointing::Off),
+        total_low: estimate.total(kind, ActivationCheckpointing::PerBlock),
         available,
         estimate,
     }

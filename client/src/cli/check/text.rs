@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use fedlora_data::{Bin, Lengths};
+use fedlora_data::{LengthBin, Lengths};
 
 use super::examples::{Marks, ShownExample, printable};
 use super::numbers::{bytes, counted, duration, grouped, line, percent, short};
@@ -167,7 +167,7 @@ fn lengths(out: &mut String, lengths: &Lengths) {
         .max()
         .unwrap_or(0)
         .max(1);
-    for &Bin { up_to, count } in &lengths.histogram {
+    for &LengthBin { up_to, count } in &lengths.histogram {
         // Whatever there is can be seen.
         let bar = "#".repeat((count * BAR).div_ceil(most));
         let row = format!(

@@ -98,7 +98,7 @@ fn probe(work: &TimedWork<'_>, length: usize) -> anyhow::Result<f64> {
             steps: TrainOption::Steps.count(PROBED + 1)?,
         },
         max_tokens: MaxTokens::new(length)?,
-        memory: args.memory.resolve(),
+        checkpointing: args.memory.resolve(),
         ..TrainOptions::default()
     };
     let mut begun = None;

@@ -169,14 +169,16 @@ fn sampling(args: &GenerateArgs) -> Result<(Sampling, Option<u64>), Failure> {
     }
     // Such as JavaScript reads without loss from JSON.
     let seed = args.seed.unwrap_or_else(|| os_rng().next_u64() >> 11);
-    let sampling = Sampling::random(
-        args.temperature.unwrap_or(TEMPERATURE),
-        args.top_k,
-        args.top_p.unwrap_or(TOP_P),
-        seed,
-    )
-    .map_err(usage)?;
-    Ok((sampling, (sampling != Sampling::Greedy).then_some(seed)))
+    let temperature = args.temperature.unwrap_or(TEMPERATURE);
+    // 0 is the limit: greedy. The other options are checked all the same.
+    let greedy = temperature == 0.0;
+    let positive = if greedy { TEMPERATURE } else { temperature };
+    let sampling =
+        Sampling::random(positive, args.top_k, args.top_p.unwrap_or(TOP_P), seed).map_err(usage)?;
+    if greedy {
+        return Ok((Sampling::Greedy, None));
+    }
+    Ok((sampling, Some(seed)))
 }
 
 fn failed(error: GenerateError, engine: &Engine) -> Failure {

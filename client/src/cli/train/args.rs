@@ -268,7 +268,7 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainO
             weight_decay: WeightDecay::new(args.weight_decay)?,
             clip_norm,
             seed: args.seed,
-            memory: args.memory.resolve(),
+            checkpointing: args.memory.resolve(),
         },
         evaluate_every: match args.eval_every.and_then(NonZeroUsize::new) {
             Some(steps) => EvaluationInterval::Steps(steps),

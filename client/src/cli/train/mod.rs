@@ -160,7 +160,7 @@ fn fits(
         workload,
         batch: Some(args.batch),
         kind: model.kind,
-        memory: args.memory.resolve(),
+        checkpointing: args.memory.resolve(),
     };
     plan.check(available).map_err(data)
 }

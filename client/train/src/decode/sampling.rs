@@ -23,8 +23,9 @@ pub struct Random {
 }
 
 impl Sampling {
-    /// Random tokens; a temperature of 0 gives its limit, [`Sampling::Greedy`]. `top_k` of `None`
-    /// and `top_p` of 1 keep all tokens. Equal seeds give equal tokens for equal logits.
+    /// Random tokens at a temperature above 0; as it nears 0, the choice nears
+    /// [`Sampling::Greedy`]. `top_k` of `None` and `top_p` of 1 keep all tokens. Equal seeds give
+    /// equal tokens for equal logits.
     ///
     /// # Errors
     /// [`SamplingError::Option`] for a number out of range.
@@ -41,8 +42,8 @@ impl Sampling {
                 expected,
             })
         };
-        if !(temperature.is_finite() && temperature >= 0.0) {
-            let expected = "a finite number, 0 or above";
+        if !(temperature.is_finite() && temperature > 0.0) {
+            let expected = "a finite number above 0";
             return refuse("temperature", temperature.to_string(), expected);
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
@@ -51,9 +52,6 @@ impl Sampling {
         }
         if top_k == Some(0) {
             return refuse("top-k", "0".to_owned(), "at least 1 token to choose from");
-        }
-        if temperature == 0.0 {
-            return Ok(Self::Greedy);
         }
         Ok(Self::Random(Random {
             temperature,
@@ -253,13 +251,13 @@ mod tests {
     fn greedy_takes_the_first_of_the_likeliest() {
         let mut greedy = Sampler::new(Sampling::Greedy);
         assert_eq!(greedy.next(&[0.0, 3.0, -1.0, 3.0]).unwrap(), 1);
-        assert_eq!(Sampling::random(0.0, None, 0.9, 1), Ok(Sampling::Greedy));
     }
 
     #[test]
     fn refuses_what_makes_no_distribution() {
         for (temperature, top_k, top_p) in [
             (f64::NAN, None, 1.0),
+            (0.0, None, 1.0),
             (-1.0, None, 1.0),
             (f64::INFINITY, None, 1.0),
             (1.0, Some(0), 1.0),

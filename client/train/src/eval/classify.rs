@@ -91,8 +91,8 @@ fn likeliest(decoder: &Decoder, candidates: &[Example]) -> Result<usize, DecodeE
             .log_likelihoods(&candidate.tokens()[shared..])?;
         let sum: f64 = scores
             .iter()
-            .zip(&candidate.loss()[shared..])
-            .filter_map(|(score, counts)| counts.then_some(*score))
+            .zip(&candidate.loss_mask()[shared..])
+            .filter_map(|(score, target)| target.then_some(*score))
             .sum();
         if sum > best.1 {
             best = (index, sum);

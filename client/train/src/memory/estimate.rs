@@ -7,7 +7,7 @@
 
 use fedlora_adapter::Target;
 use fedlora_model::ops::{CHUNK, QUERIES};
-use fedlora_model::{LlamaConfig, Memory, UNPACKED_AT_A_TIME, WeightKind};
+use fedlora_model::{ActivationCheckpointing, LlamaConfig, UNPACKED_AT_A_TIME, WeightKind};
 use serde::Serialize;
 
 use crate::memory::workload::Workload;
@@ -156,7 +156,7 @@ impl Estimate {
             })
             .sum::<u64>()
             * blocks;
-        let head = (config.vocab_size * config.hidden_size) as f64 * workload.counted;
+        let head = (config.vocab_size * config.hidden_size) as f64 * workload.target_share;
         let attention = blocks as f64 * 4.0 * queries as f64 * workload.context;
         // A product is two operations a weight; backward, frozen weights take one more product,
         // trained ones two; attention five for its two.
@@ -202,11 +202,11 @@ impl Estimate {
     }
 
     /// Bytes of the whole training, with weights held as `kind`.
-    pub fn total(&self, kind: WeightKind, memory: Memory) -> u64 {
+    pub fn total(&self, kind: WeightKind, checkpointing: ActivationCheckpointing) -> u64 {
         let packed = matches!(kind, WeightKind::Int8 | WeightKind::Int4);
         // Autodiff always checkpoints activations over packed weights.
-        let activations = match memory {
-            Memory::Normal if !(packed && self.autodiff) => self.activations,
+        let activations = match checkpointing {
+            ActivationCheckpointing::Off if !(packed && self.autodiff) => self.activations,
             _ => self.activations_low,
         };
         let unpacked = if packed { self.unpacked } else { 0 };
@@ -234,7 +234,7 @@ pub(crate) mod tests {
             targets: Target::ALL.to_vec(),
             rows: 1024,
             context: 128.0,
-            counted: 0.5,
+            target_share: 0.5,
             float: 4,
             autodiff: false,
             dropout: false,
@@ -264,7 +264,7 @@ pub(crate) mod tests {
         let workload = Workload {
             rank: 16,
             context: 0.0,
-            counted: 0.0,
+            target_share: 0.0,
             ..workload()
         };
         let found = Estimate::of(&llama_3_8b(), &workload);
@@ -304,29 +304,29 @@ pub(crate) mod tests {
             tie_word_embeddings: false,
             ..embedded()
         };
-        use Memory::{Low, Normal};
+        use ActivationCheckpointing::{Off, PerBlock};
         use WeightKind::{Bf16, F32, Int4};
-        for (config, rank, rows, kind, memory, mebibytes) in [
-            (&smollm2, 16, 1024, F32, Normal, 1687),
-            (&smollm2, 16, 1024, F32, Low, 1032),
-            (&smollm2, 16, 64, F32, Normal, 886),
-            (&smollm2, 16, 64, Int4, Normal, 469),
-            (&smollm2, 64, 512, F32, Normal, 1874),
-            (&smollm2, 16, 2048, Bf16, Normal, 2118),
-            (&small, 16, 1024, F32, Normal, 225),
-            (&small, 16, 4096, F32, Normal, 487),
-            (&small, 16, 16, F32, Normal, 125),
+        for (config, rank, rows, kind, checkpointing, mebibytes) in [
+            (&smollm2, 16, 1024, F32, Off, 1687),
+            (&smollm2, 16, 1024, F32, PerBlock, 1032),
+            (&smollm2, 16, 64, F32, Off, 886),
+            (&smollm2, 16, 64, Int4, Off, 469),
+            (&smollm2, 64, 512, F32, Off, 1874),
+            (&smollm2, 16, 2048, Bf16, Off, 2118),
+            (&small, 16, 1024, F32, Off, 225),
+            (&small, 16, 4096, F32, Off, 487),
+            (&small, 16, 16, F32, Off, 125),
         ] {
             let workload = Workload {
                 rank,
                 rows,
                 ..workload()
             };
-            let found = Estimate::of(config, &workload).total(kind, memory);
+            let found = Estimate::of(config, &workload).total(kind, checkpointing);
             let ratio = found as f64 / (f64::from(mebibytes) * 1048576.0);
             assert!(
                 (0.9..1.15).contains(&ratio),
-                "rank {rank}, {rows} rows, {kind}, {memory:?}: {ratio:.3} of the measured peak"
+                "rank {rank}, {rows} rows, {kind}, {checkpointing:?}: {ratio:.3} of the measured peak"
             );
         }
     }
@@ -348,8 +348,8 @@ pub(crate) mod tests {
         assert!(with(|workload| workload.float = 2).activations * 2 == base.activations);
         assert!(base.activations_low < base.activations / 2);
         assert!(base.operations_low > base.operations * 1.3);
-        let low = base.total(WeightKind::F32, Memory::Low);
-        assert!(low < base.total(WeightKind::F32, Memory::Normal));
+        let low = base.total(WeightKind::F32, ActivationCheckpointing::PerBlock);
+        assert!(low < base.total(WeightKind::F32, ActivationCheckpointing::Off));
         assert!(low > base.weights.f32);
         assert_eq!(
             with(|workload| workload.dropout = true),
@@ -360,8 +360,11 @@ pub(crate) mod tests {
         let gpu = with(|workload| workload.autodiff = true);
         let dropout = with(|workload| (workload.autodiff, workload.dropout) = (true, true));
         assert!(base.activations < gpu.activations && gpu.activations < dropout.activations);
-        let packed = gpu.total(WeightKind::Int4, Memory::Normal);
-        assert_eq!(packed, gpu.total(WeightKind::Int4, Memory::Low));
+        let packed = gpu.total(WeightKind::Int4, ActivationCheckpointing::Off);
+        assert_eq!(
+            packed,
+            gpu.total(WeightKind::Int4, ActivationCheckpointing::PerBlock)
+        );
         assert!(base.weights.q4 < base.weights.q8 && base.weights.q8 < base.weights.bf16);
     }
 }

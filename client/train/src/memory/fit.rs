@@ -1,6 +1,6 @@
 //! Whether a training fits into a device's memory, and which changes make it fit.
 
-use fedlora_model::{LlamaConfig, Memory, WeightKind};
+use fedlora_model::{ActivationCheckpointing, LlamaConfig, WeightKind};
 
 use crate::device::choice::Device;
 use crate::memory::estimate::Estimate;
@@ -21,13 +21,13 @@ pub struct MemoryPlan<'a> {
     /// How the base's weights are held.
     pub kind: WeightKind,
     /// What the forward pass keeps for the backward pass.
-    pub memory: Memory,
+    pub checkpointing: ActivationCheckpointing,
 }
 
 impl MemoryPlan<'_> {
     /// Bytes that the training takes.
     pub fn bytes(&self) -> u64 {
-        Estimate::of(self.config, &self.workload).total(self.kind, self.memory)
+        Estimate::of(self.config, &self.workload).total(self.kind, self.checkpointing)
     }
 
     /// Bytes of the base's weights among them.
@@ -57,8 +57,8 @@ impl MemoryPlan<'_> {
 
     /// The mildest changes that make it fit: each alone, or all together where none does alone.
     fn savings(&self, available: u64) -> Vec<MemorySaving> {
-        let low = (self.memory != Memory::Low).then(|| Self {
-            memory: Memory::Low,
+        let low = (self.checkpointing != ActivationCheckpointing::PerBlock).then(|| Self {
+            checkpointing: ActivationCheckpointing::PerBlock,
             ..self.clone()
         });
         let smaller = self.smaller();
@@ -81,7 +81,7 @@ impl MemoryPlan<'_> {
             return alone;
         }
         let least = Self {
-            memory: Memory::Low,
+            checkpointing: ActivationCheckpointing::PerBlock,
             ..self.with_kind(WeightKind::Int4)
         };
         std::iter::once(least.clone())
@@ -95,7 +95,7 @@ impl MemoryPlan<'_> {
     /// What turns this plan into another.
     fn change(&self, plan: &Self) -> MemorySaving {
         MemorySaving {
-            activation_checkpointing: plan.memory != self.memory,
+            activation_checkpointing: plan.checkpointing != self.checkpointing,
             base_kind: (plan.kind != self.kind).then_some(plan.kind),
             batch: plan.batch.filter(|_| plan.batch != self.batch),
             needed: plan.bytes(),
@@ -177,12 +177,12 @@ mod tests {
             workload: Workload {
                 rows: 8 * 2048,
                 context: 1024.0,
-                counted: 1.0,
+                target_share: 1.0,
                 ..Workload::of(&lora, device, kind)
             },
             batch: Some(8),
             kind,
-            memory: Memory::Normal,
+            checkpointing: ActivationCheckpointing::Off,
         }
     }
 

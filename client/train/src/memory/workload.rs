@@ -18,7 +18,7 @@ pub struct Workload {
     /// Mean number of keys that a token attends to.
     pub context: f64,
     /// Share of the tokens that are target tokens, 0 to 1.
-    pub counted: f64,
+    pub target_share: f64,
     /// Bytes of a weight as it is computed with, and of an activation: 4 for `f32`, 2 for `bf16`.
     pub float: usize,
     /// Whether autodiff computes the backward pass, as on a GPU; it keeps more activations.
@@ -57,7 +57,7 @@ impl Workload {
             targets: Vec::new(),
             rows: 0,
             context: 0.0,
-            counted: 0.0,
+            target_share: 0.0,
             float: if gpu && kind != WeightKind::F32 { 2 } else { 4 },
             autodiff: gpu,
             dropout: false,
@@ -77,8 +77,8 @@ impl Workload {
         }
     }
 
-    /// Adds examples to train on, each cut at `max_tokens`: the largest possible batch of `batch`
-    /// of them counts.
+    /// Adds examples to train on, each cut at `max_tokens`, for the largest possible batch of
+    /// `batch` of them.
     pub fn with_examples(self, examples: &[Example], batch: usize, max_tokens: usize) -> Self {
         let mut lengths: Vec<_> = examples
             .iter()
@@ -86,7 +86,7 @@ impl Workload {
             .collect();
         lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
         let tokens: usize = lengths.iter().sum();
-        let counted: usize = examples.iter().map(Example::counted).sum();
+        let targets: usize = examples.iter().map(Example::target_tokens).sum();
         let pairs: f64 = lengths
             .iter()
             .map(|&n| n as f64 * (n as f64 + 1.0) / 2.0)
@@ -94,7 +94,7 @@ impl Workload {
         Self {
             rows: lengths.iter().take(batch).sum(),
             context: pairs / tokens.max(1) as f64,
-            counted: counted as f64 / tokens.max(1) as f64,
+            target_share: targets as f64 / tokens.max(1) as f64,
             ..self
         }
     }

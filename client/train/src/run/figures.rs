@@ -20,7 +20,8 @@ pub struct Figures {
     /// Tokens computed, repetitions included.
     pub tokens: u64,
     /// Target tokens among them.
-    pub counted_tokens: u64,
+    #[serde(rename = "counted_tokens")]
+    pub target_tokens: u64,
     /// Sum of the target tokens' losses in nats.
     #[serde(with = "exact")]
     pub loss_sum: f64,

@@ -26,7 +26,8 @@ pub struct StepRecord {
     /// Tokens computed since the run began.
     pub tokens: u64,
     /// Target tokens among them.
-    pub counted_tokens: u64,
+    #[serde(rename = "counted_tokens")]
+    pub target_tokens: u64,
     /// Tokens a second of this step.
     pub tokens_per_second: f64,
     /// Seconds since the run began, interruptions excluded.
@@ -135,7 +136,7 @@ impl Metrics {
     }
 
     fn line(&mut self, record: &impl Serialize) -> Result<(), MetricsError> {
-        // One write a line: a killed process leaves at most one line incomplete.
+        // One write per line: a killed process leaves at most one line incomplete.
         serde_json::to_string(record)
             .map_err(io::Error::from)
             .and_then(|text| self.lines.write_all(format!("{text}\n").as_bytes()))
@@ -201,7 +202,7 @@ mod tests {
             learning_rate: 1e-4,
             gradient_norm: 0.7,
             tokens: 100 * step as u64,
-            counted_tokens: 10,
+            target_tokens: 10,
             tokens_per_second: 50.0,
             seconds: 2.0,
         }

@@ -348,9 +348,9 @@ fn tokens_are_counted_over_whole_epochs() {
     let case = Case::new(0.0, options);
     let (summary, _) = case.whole();
     let each: usize = case.training.iter().map(|e| e.tokens().len()).sum();
-    let counted: usize = case.training.iter().map(Example::counted).sum();
+    let target_tokens: usize = case.training.iter().map(Example::target_tokens).sum();
     assert_eq!(summary.tokens, 2 * each as u64);
-    assert_eq!(summary.counted_tokens, 2 * counted as u64);
+    assert_eq!(summary.target_tokens, 2 * target_tokens as u64);
     assert!(summary.tokens_per_second > 0.0 && summary.seconds > 0.0);
     if cfg!(target_os = "linux") {
         assert!(summary.peak_memory_bytes.unwrap() > 1 << 20);

@@ -91,8 +91,12 @@ fn examples_digest(examples: &[Example]) -> Digest {
             .iter()
             .flat_map(|token| token.to_le_bytes())
             .collect();
-        let counts: Vec<u8> = example.loss().iter().map(|&counts| counts.into()).collect();
-        writer.bytes(&tokens).bytes(&counts);
+        let loss_mask: Vec<u8> = example
+            .loss_mask()
+            .iter()
+            .map(|&target| target.into())
+            .collect();
+        writer.bytes(&tokens).bytes(&loss_mask);
     }
     writer.finish()
 }
@@ -124,8 +128,8 @@ mod tests {
     }
 
     #[test]
-    fn examples_count_with_their_order_and_what_counts() {
-        let example = |tokens: [u32; 3], counts| Example::new(tokens.to_vec(), vec![counts; 3]);
+    fn the_digest_depends_on_the_order_of_examples_and_on_loss_masks() {
+        let example = |tokens: [u32; 3], target| Example::new(tokens.to_vec(), vec![target; 3]);
         let of = |examples: &[Example]| RunSpec::default().with_examples("data", examples);
         let (one, two) = (example([1, 2, 3], true), example([4, 5, 6], true));
         let all = of(&[one.clone(), two.clone()]);

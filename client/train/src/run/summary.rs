@@ -37,7 +37,8 @@ pub struct Summary {
     /// Tokens computed, repetitions included.
     pub tokens: u64,
     /// Target tokens among them.
-    pub counted_tokens: u64,
+    #[serde(rename = "counted_tokens")]
+    pub target_tokens: u64,
     /// Tokens a second of the optimizer steps.
     pub tokens_per_second: f64,
     /// Seconds in all, interruptions excluded.

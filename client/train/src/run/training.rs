@@ -162,8 +162,8 @@ impl Session<'_, '_> {
             pass_ended = done.pass_ended;
             self.figures.pass_ended = pass_ended;
             self.figures.tokens += done.tokens as u64;
-            self.figures.counted_tokens += done.counted_tokens as u64;
-            self.figures.loss_sum += done.loss * done.counted_tokens as f64;
+            self.figures.target_tokens += done.target_tokens as u64;
+            self.figures.loss_sum += done.loss * done.target_tokens as f64;
             self.figures.last_loss = done.loss;
             self.figures.step_seconds += took;
             self.figures.seconds = before + begun.elapsed().as_secs_f64();
@@ -174,7 +174,7 @@ impl Session<'_, '_> {
                 learning_rate: done.learning_rate,
                 gradient_norm: done.gradient_norm,
                 tokens: self.figures.tokens,
-                counted_tokens: self.figures.counted_tokens,
+                target_tokens: self.figures.target_tokens,
                 tokens_per_second: done.tokens as f64 / took.max(1e-9),
                 seconds: self.figures.seconds,
             };
@@ -285,11 +285,11 @@ impl Session<'_, '_> {
             steps: done,
             kept_step,
             stopped_early: done < self.trainer.steps(),
-            train_loss: figures.loss_sum / (figures.counted_tokens as f64).max(1.0),
+            train_loss: figures.loss_sum / (figures.target_tokens as f64).max(1.0),
             last_loss: figures.last_loss,
             eval_loss,
             tokens: figures.tokens,
-            counted_tokens: figures.counted_tokens,
+            target_tokens: figures.target_tokens,
             tokens_per_second: figures.tokens as f64 / figures.step_seconds.max(1e-9),
             seconds: before + begun.elapsed().as_secs_f64(),
             peak_memory_bytes: match self.setup.engine.place().0 {

@@ -21,7 +21,13 @@ pub(crate) fn usable(
     }
     let usable: Vec<_> = examples
         .iter()
-        .filter(|example| example.loss().iter().take(max_tokens).any(|&counts| counts))
+        .filter(|example| {
+            example
+                .loss_mask()
+                .iter()
+                .take(max_tokens)
+                .any(|&target| target)
+        })
         .collect();
     if usable.is_empty() {
         return Err(TrainError::NoTokens {

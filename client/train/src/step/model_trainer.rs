@@ -166,7 +166,7 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
                 self.factors,
                 &mut dropout,
                 batch,
-                self.options.memory,
+                self.options.checkpointing,
             );
             let part = found.loss.mul_scalar(scale);
             loss = Some(match loss {
@@ -216,7 +216,7 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
             learning_rate,
             gradient_norm,
             tokens,
-            counted_tokens: targets,
+            target_tokens: targets,
             epochs: self.order.epochs(),
             pass_ended: self.order.position().epoch > epoch,
         })

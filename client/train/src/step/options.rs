@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 use fedlora_data::Batching;
-use fedlora_model::Memory;
+use fedlora_model::ActivationCheckpointing;
 
 use crate::step::decay::Decay;
 use crate::step::optimizer::AdamWConfig;
@@ -37,9 +37,9 @@ pub struct TrainOptions {
     pub clip_norm: Option<ClipNorm>,
     /// Seed of the order of examples and of dropout.
     pub seed: u64,
-    /// What the forward pass keeps for the backward pass; [`Memory::Low`] is activation
-    /// checkpointing, which costs about a third more computation.
-    pub memory: Memory,
+    /// What the forward pass keeps for the backward pass.
+    /// [`ActivationCheckpointing::PerBlock`] takes less memory and about a third more computation.
+    pub checkpointing: ActivationCheckpointing,
 }
 
 impl Default for TrainOptions {
@@ -61,7 +61,7 @@ impl Default for TrainOptions {
             weight_decay: WeightDecay(0.01),
             clip_norm: Some(ClipNorm(1.0)),
             seed: 0,
-            memory: Memory::Normal,
+            checkpointing: ActivationCheckpointing::Off,
         }
     }
 }
@@ -135,7 +135,7 @@ pub enum Warmup {
 }
 
 /// Where a training lies in a longer learning rate schedule, such as one over several trainings
-/// that each go on from the adapter of the one before.
+/// that each continue from the adapter of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// Step of the schedule that the training begins with, from 0. At and after `total`, a

@@ -18,7 +18,7 @@ pub struct Progress {
     /// Tokens of the step's examples, after the cut.
     pub tokens: usize,
     /// Target tokens among them: those that the loss mask selects.
-    pub counted_tokens: usize,
+    pub target_tokens: usize,
     /// Epochs done; the fraction is the done part of the current one.
     pub epochs: f64,
     /// Whether the step ended an epoch.

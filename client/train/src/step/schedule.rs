@@ -2,7 +2,7 @@
 
 use crate::step::decay::Decay;
 
-/// A schedule over a number of optimizer steps, counted from 0.
+/// A schedule over a number of optimizer steps, numbered from 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// The rate at the end of the warm-up.
@@ -16,7 +16,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The rate of `step`, counted from 0.
+    /// The rate of `step`, numbered from 0.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.peak * (step + 1) as f64 / (self.warmup + 1) as f64;

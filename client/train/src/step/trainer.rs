@@ -134,8 +134,8 @@ pub(crate) fn train(
     let mut loss_total = 0.0;
     while trainer.done() < trainer.steps() {
         let done = trainer.step()?;
-        loss_total += done.loss * done.counted_tokens as f64;
-        report.tokens += done.counted_tokens;
+        loss_total += done.loss * done.target_tokens as f64;
+        report.tokens += done.target_tokens;
         report.steps += 1;
         report.losses.push(done.loss);
         if progress(done).is_break() {

@@ -98,7 +98,7 @@ pub fn pretrain(
         }
         let examples: Vec<Example> = (0..options.batch).map(|_| windows.next()).collect();
         let share = options.batch.div_ceil(options.threads.max(1));
-        let counted: usize = examples.iter().map(Example::counted).sum();
+        let counted: usize = examples.iter().map(Example::target_tokens).sum();
         let model = with_parameters(&frame, &parameters);
         let parts: Vec<(f64, Vec<Tensor<Flex, 2>>)> = std::thread::scope(|scope| {
             let handles: Vec<_> = examples

@@ -1,0 +1,59 @@
+//! GGUF's names for the tensors of a model.
+
+/// The embedding.
+pub(super) const EMBEDDING: &str = "token_embd.weight";
+/// The output layer, where it is not the embedding.
+pub(super) const OUTPUT: &str = "output.weight";
+/// The factors that divide the rotary frequencies, one a pair of features.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// What GGUF calls a tensor of the model; `None` where it has no name for it.
+pub(super) fn stored_name(name: &str) -> Option<String> {
+    match name {
+        "model.embed_tokens.weight" => return Some(EMBEDDING.to_owned()),
+        "model.norm.weight" => return Some("output_norm.weight".to_owned()),
+        "lm_head.weight" => return Some(OUTPUT.to_owned()),
+        _ => {}
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (path, kind) = rest.rsplit_once('.')?;
+    let path = match path {
+        "input_layernorm" => "attn_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "post_attention_layernorm" => "ffn_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{path}.{kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::super::config::LlamaConfig;
+    use super::super::super::config::tests::tiny;
+    use super::*;
+
+    #[test]
+    fn every_tensor_of_the_model_has_a_name_of_its_own() {
+        let config = LlamaConfig {
+            qkv_bias: true,
+            tie_word_embeddings: false,
+            ..tiny()
+        };
+        let names = config.tensors();
+        let stored: BTreeSet<_> = names
+            .iter()
+            .map(|(name, _)| stored_name(name).unwrap())
+            .collect();
+        assert_eq!(stored.len(), names.len());
+        assert!(stored.contains("blk.1.attn_k.bias") && stored.contains("blk.0.ffn_norm.weight"));
+        assert_eq!(stored_name("model.layers.0.mlp.odd.weight"), None);
+    }
+}
