@@ -6,9 +6,10 @@ use rand::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::context::OpenRound;
+use super::held::HeldShares;
 use super::refusal::Refusal;
 use super::sealing::{seal_binding, sealing_key};
-use super::shares::{ExpectPeerShares, HeldShares};
+use super::shares::ExpectPeerShares;
 use crate::crypto::keys::{AgreementSecret, Seed};
 use crate::crypto::shamir;
 use crate::ids::MemberIndex;

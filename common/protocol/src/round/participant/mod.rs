@@ -13,6 +13,7 @@
 //! | [`ExpectResult`] | M6 | |
 
 mod context;
+mod held;
 mod keys;
 mod ledger;
 mod open;

@@ -10,9 +10,9 @@ use crate::wire::{Signable, Unverified};
 use fedlora_common::digest::Digest;
 
 use super::context::OpenRound;
+use super::held::HeldShares;
 use super::ledger::{LedgerRound, RoundLedger};
 use super::refusal::Refusal;
-use super::shares::HeldShares;
 
 /// This member's update is uploaded; it waits for the list of those whose are.
 #[derive(Debug)]

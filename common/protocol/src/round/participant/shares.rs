@@ -11,28 +11,12 @@ use crate::wire::messages::{Keys, SealedShares};
 use fedlora_common::digest::Digest;
 
 use super::context::OpenRound;
+use super::held::HeldShares;
 use super::refusal::Refusal;
 use super::sealing::{seal_binding, sealing_key};
 use super::update::ReadyToMask;
 
 const MESSAGE: &str = "shares";
-
-/// What this member holds for one owner: one share of each of its two secrets. Which of
-/// the two is revealed is decided once, by taking it out.
-#[derive(Debug)]
-pub(super) struct HeldShares {
-    pub(super) self_mask: Share,
-    pub(super) mask_secret: Share,
-}
-
-impl HeldShares {
-    pub(super) fn new(self_mask: Share, mask_secret: Share) -> Self {
-        Self {
-            self_mask,
-            mask_secret,
-        }
-    }
-}
 
 /// This member has sent its sealed shares and waits for the others'.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
 
 use super::context::OpenRound;
+use super::held::HeldShares;
 use super::reveal::ExpectSurvivors;
-use super::shares::HeldShares;
 
 /// All shares are exchanged; this member waits for its own training to end.
 #[derive(Debug)]
