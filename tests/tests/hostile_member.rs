@@ -138,7 +138,8 @@ impl Served {
     }
 
     async fn start(&self, member: &str, into: &mut JoinSet<Result<RunOutcome, ParticipantError>>) {
-        let (directory, membership) = self.join(member).await;
+        let (directory, mut membership) = self.join(member).await;
+        membership.config.floors.examples = 1;
         let participant = Participant::new(
             membership,
             self.work.clone(),

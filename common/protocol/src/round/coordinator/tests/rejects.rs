@@ -339,6 +339,38 @@ fn keys_that_repeat() {
 }
 
 #[test]
+fn keys_that_every_member_would_refuse() {
+    let federation = Federation::new(5);
+    let member = MemberIndex(1);
+    let highest = federation.plan.aggregation.highest_class().class();
+    let mut heavy = fresh_keys(1);
+    heavy.weight = WeightClass::try_from(highest + 1).unwrap();
+    let mut revealed = fresh_keys(1);
+    revealed.revealed = RoundNumber(1);
+    let rejects = [
+        (
+            heavy,
+            Reject::Weight {
+                member,
+                got: highest + 1,
+            },
+        ),
+        (
+            revealed,
+            Reject::RevealedBefore {
+                member,
+                revealed: RoundNumber(1),
+            },
+        ),
+    ];
+    for (keys, reject) in rejects {
+        let world = World::new(&federation);
+        let input = message(&world, 1, RoundMessage::Keys(signed(&federation, keys)));
+        rejected(world, input, &reject);
+    }
+}
+
+#[test]
 fn weak_keys() {
     let federation = Federation::new(4);
     let mut order_one = [0; 32];

@@ -6,6 +6,7 @@ use crate::round::member::MemberError;
 use crate::round::participant::Refusal;
 use crate::wire::messages::RoundResult;
 use crate::wire::{Unverified, Verified};
+use fedlora_adapter::Adapter;
 use fedlora_common::digest::Digest;
 
 /// Why the run ended, which is all that happened; from then on every input is ignored.
@@ -207,4 +208,26 @@ fn a_run_without_a_result_or_that_failed_ends_early() {
         ended(&mut world, effects),
         MemberError::Refused { .. }
     ));
+}
+
+/// A made-up result: signed, chained, and its adapter is the one that it names.
+#[test]
+fn a_step_that_the_clip_does_not_allow_ends_the_run() {
+    let federation = Federation::new(4);
+    let mut world = World::holding(&federation, ME);
+    round(&mut world);
+    let mut values = federation.adapter.values().to_vec();
+    // The clip is 1.
+    values[0] += 1.1;
+    let held = &federation.adapter;
+    let chosen = Adapter::new(held.config().clone(), held.layout().clone(), values).unwrap();
+    let mut result = world.result().claimed().clone();
+    result.adapter = chosen.digest();
+    let result = ToMember::Result(sign_result(&federation, result));
+    assert_effects(&world.hand(ME, result), &["fetch"]);
+    let effects = machine(&mut world).fetched(Some(chosen.values().to_vec()));
+    match ended(&mut world, effects) {
+        MemberError::Refusal(Refusal::Step { most, .. }) => assert_eq!(most, 1.0),
+        other => panic!("ended for another reason: {other}"),
+    }
 }

@@ -3,7 +3,8 @@
 
 use crate::crypto::keys::{AgreementPublic, AgreementSecret};
 use crate::crypto::os_rng;
-use crate::ids::{Attempt, MemberIndex};
+use crate::fixed::WeightClass;
+use crate::ids::{Attempt, MemberIndex, RoundNumber};
 use crate::round::harness::{Federation, forged};
 use crate::round::participant::{Expectation, MemoryLedger, Refusal};
 use crate::wire::messages::{Keys, Open};
@@ -274,4 +275,39 @@ fn keys_of_another_attempt_or_threshold() {
             }
         );
     }
+}
+
+/// This member's log is an older copy, or the aggregator replays the round to it alone.
+#[test]
+fn a_peer_that_revealed_for_this_round_before() {
+    let federation = Federation::new(5);
+    let refusal = refused(&federation, |federation, keys| {
+        keys[3] = resigned(federation, &keys[3], |own| own.revealed = RoundNumber(1));
+    });
+    assert_eq!(
+        refusal,
+        Refusal::RevealedBefore {
+            member: MemberIndex(3),
+            revealed: RoundNumber(1),
+            round: RoundNumber(1),
+        }
+    );
+}
+
+#[test]
+fn a_peer_that_weighs_more_than_the_plan_allows() {
+    let federation = Federation::new(5);
+    let most = federation.plan.aggregation.highest_class().class();
+    let refusal = refused(&federation, |federation, keys| {
+        let above = WeightClass::try_from(most + 1).unwrap();
+        keys[3] = resigned(federation, &keys[3], |own| own.weight = above);
+    });
+    assert_eq!(
+        refusal,
+        Refusal::Weight {
+            member: MemberIndex(3),
+            got: most + 1,
+            most,
+        }
+    );
 }
