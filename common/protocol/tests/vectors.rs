@@ -97,7 +97,7 @@ struct Expansion {
 fn mask_expansion() {
     for vector in vectors::<Vec<Expansion>>("mask_expansion") {
         let mut words = vec![0; vector.words.len()];
-        Prg::new(&vector.seed.seed()).for_each(&mut words, |lane, word| *lane = word);
+        Prg::new(&vector.seed.seed()).for_each(0, &mut words, |lane, word| *lane = word);
         assert_eq!(words, vector.words);
     }
 }

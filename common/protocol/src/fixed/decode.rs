@@ -1,7 +1,10 @@
 //! From the unmasked sum to the weighted mean, and what a sum cannot be.
 
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
 use super::loss::{MAX_STEPS, mean_loss};
-use super::rotation::blocks;
+use super::rotation::{SEGMENT, blocks};
 use super::{AUXILIARY_LANES, FixedPoint, MIN_SURVIVORS_FOR_LOSSES, RingSum, can_be_mean_norm};
 
 /// Those whose updates are in a sum.
@@ -54,15 +57,18 @@ impl FixedPoint {
         let clipped = whole(2, "number of clipped updates", 1)?;
 
         let mut delta = vec![0.0; coordinates.len()];
-        for block in blocks(coordinates.len()) {
-            // The transform's factor 1 / sqrt(B), twice: forward and back.
-            let scale = 1.0 / (self.scale(block.len(), parts.weight) * block.len() as f64);
-            for (value, &lane) in delta[block.clone()].iter_mut().zip(&coordinates[block]) {
-                *value = (self.bits.lift(lane) as f64 * scale) as f32;
-            }
-        }
-        self.rotation.inverse(&mut delta);
-        let squares: f64 = delta.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let squares: f64 = delta
+            .par_chunks_mut(SEGMENT)
+            .zip(coordinates.par_chunks(SEGMENT))
+            .enumerate()
+            .map(|(place, (values, lanes))| {
+                self.decode_segment(place * SEGMENT, lanes, parts.weight, values);
+                values
+                    .iter()
+                    .map(|&x| f64::from(x) * f64::from(x))
+                    .sum::<f64>()
+            })
+            .sum();
         if !can_be_mean_norm(squares.sqrt(), self.clip) {
             return Err(SumError::Norm {
                 got: squares.sqrt(),
@@ -77,6 +83,19 @@ impl FixedPoint {
             eval_loss: loss(eval),
             clipped: published.then_some(clipped as u16),
         })
+    }
+}
+
+impl FixedPoint {
+    fn decode_segment(&self, first: usize, lanes: &[u32], weight: u64, values: &mut [f32]) {
+        for block in blocks(lanes.len()) {
+            // The transform's factor 1 / sqrt(B), twice: forward and back.
+            let scale = 1.0 / (self.scale(block.len(), weight) * block.len() as f64);
+            for (value, &lane) in values[block.clone()].iter_mut().zip(&lanes[block]) {
+                *value = (self.bits.lift(lane) as f64 * scale) as f32;
+            }
+        }
+        self.rotation.inverse(first, values);
     }
 }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use rand::CryptoRng;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::rotation::blocks;
+use super::rotation::{SEGMENT, blocks};
 use super::{AUXILIARY_LANES, FixedError, FixedPoint, LaneBits, LossSteps, WeightClass};
 use crate::crypto::keys::Seed;
 use crate::crypto::prg::Prg;
@@ -71,22 +73,20 @@ impl FixedPoint {
         contribution: Contribution,
         rng: &mut impl CryptoRng,
     ) -> Result<EncodedUpdate, FixedError> {
-        self.check(delta)?;
-        let mut rotated = Zeroizing::new(delta.to_vec());
-        self.rotation.forward(&mut rotated);
-
         // One seed from the caller's generator, expanded: a system call a lane would take
         // longer than the training step.
+        let rounding = Prg::new(&Seed::random(rng));
         let mut lanes = vec![0; delta.len() + AUXILIARY_LANES];
         let (coordinates, auxiliary) = lanes.split_at_mut(delta.len());
-        Prg::new(&Seed::random(rng)).for_each(coordinates, |lane, word| *lane = word);
-        let share = weight.weight() as f64 * self.unit;
-        for block in blocks(delta.len()) {
-            let scale = self.scale(block.len(), weight.weight());
-            for (lane, &y) in coordinates[block.clone()].iter_mut().zip(&rotated[block]) {
-                *lane = self.round((f64::from(y) * scale).clamp(-share, share), *lane);
-            }
-        }
+        let squares: f64 = coordinates
+            .par_chunks_mut(SEGMENT)
+            .zip(delta.par_chunks(SEGMENT))
+            .enumerate()
+            .map(|(place, (lanes, delta))| {
+                self.encode_segment(place * SEGMENT, delta, weight, &rounding, lanes)
+            })
+            .sum();
+        self.check(squares, delta)?;
         auxiliary[0] = contribution.train_loss.0;
         auxiliary[1] = contribution.eval_loss.0;
         auxiliary[2] = u32::from(contribution.clipped);
@@ -96,13 +96,41 @@ impl FixedPoint {
         })
     }
 
-    fn check(&self, delta: &[f32]) -> Result<(), FixedError> {
-        let mut squares = 0.0;
-        for (index, &x) in delta.iter().enumerate() {
-            if !x.is_finite() {
-                return Err(FixedError::NotFinite { index });
-            }
-            squares += f64::from(x) * f64::from(x);
+    /// Encodes the coordinates from the one at `first` on; gives the sum of their squares.
+    fn encode_segment(
+        &self,
+        first: usize,
+        delta: &[f32],
+        weight: WeightClass,
+        rounding: &Prg,
+        lanes: &mut [u32],
+    ) -> f64 {
+        let mut rotated = Zeroizing::new(delta.to_vec());
+        let squares = pulp::Arch::new().dispatch(|| sum_of_squares(delta));
+        self.rotation.forward(first, &mut rotated);
+        rounding.for_each(first, lanes, |lane, word| *lane = word);
+        let share = weight.weight() as f64 * self.unit;
+        let mask = self.bits.mask();
+        for block in blocks(delta.len()) {
+            let scale = self.scale(block.len(), weight.weight());
+            let (lanes, values) = (&mut lanes[block.clone()], &rotated[block]);
+            pulp::Arch::new().dispatch(|| {
+                for (lane, &y) in lanes.iter_mut().zip(values) {
+                    *lane = round((f64::from(y) * scale).clamp(-share, share), *lane) & mask;
+                }
+            });
+        }
+        squares
+    }
+
+    /// Checks the sum of the squares of all coordinates.
+    fn check(&self, squares: f64, delta: &[f32]) -> Result<(), FixedError> {
+        if let Some(index) = delta
+            .iter()
+            .position(|x| !x.is_finite())
+            .filter(|_| !squares.is_finite())
+        {
+            return Err(FixedError::NotFinite { index });
         }
         // A clipped vector's rounding to f32 may leave its norm slightly above the clip.
         if squares.sqrt() > self.clip * (1.0 + 1e-6) {
@@ -110,12 +138,28 @@ impl FixedPoint {
         }
         Ok(())
     }
+}
 
-    /// Stochastic rounding: up with the probability of the fraction. `word` is uniform.
-    fn round(&self, value: f64, word: u32) -> u32 {
-        let uniform = f64::from(word) / 4_294_967_296.0;
-        self.bits.wrap((value + uniform).floor() as i64)
+/// Stochastic rounding: up with the probability of the fraction. `word` is uniform.
+#[inline(always)]
+fn round(value: f64, word: u32) -> u32 {
+    let uniform = f64::from(word) / 4_294_967_296.0;
+    // Below 2^31 in magnitude.
+    (value + uniform).floor() as i32 as u32
+}
+
+/// Summed in `f64`, in eight parts.
+#[inline(always)]
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (eights, rest) = values.as_chunks::<8>();
+    for eight in eights {
+        for (sum, &x) in sums.iter_mut().zip(eight) {
+            *sum += f64::from(x) * f64::from(x);
+        }
     }
+    let rest: f64 = rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    sums.iter().sum::<f64>() + rest
 }
 
 impl EncodedUpdate {

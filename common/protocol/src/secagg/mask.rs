@@ -4,8 +4,11 @@ use std::fmt;
 
 use crate::crypto::keys::{AgreementError, AgreementPublic, AgreementSecret, Seed};
 use crate::crypto::prg::Prg;
-use crate::fixed::{EncodedUpdate, LaneBits};
+use crate::fixed::EncodedUpdate;
 use crate::ids::MemberIndex;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
+
 use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::pack;
@@ -53,16 +56,54 @@ pub(crate) fn pair_seed(
     secret.agree(theirs, "fedlora 1 pair mask seed", &binding)
 }
 
-/// Adds or subtracts the expansion of `seed` to ring lanes.
-pub(crate) fn apply(lanes: &mut [u32], seed: &Seed, sign: Sign, bits: LaneBits) {
-    let mask = bits.mask();
-    match sign {
-        Sign::Plus => Prg::new(seed).for_each(lanes, |lane, word| {
-            *lane = lane.wrapping_add(word) & mask;
-        }),
-        Sign::Minus => Prg::new(seed).for_each(lanes, |lane, word| {
-            *lane = lane.wrapping_sub(word) & mask;
-        }),
+/// Lanes that one thread works on at a time.
+const RANGE: usize = 1 << 16;
+
+/// Lanes that all masks are applied to in turn, while they stay in the first-level cache.
+const CHUNK: usize = 1 << 12;
+
+/// The masks that one vector gets, all of them applied to a part of it before the next part.
+pub(crate) struct Masks(Vec<(Sign, Prg)>);
+
+impl Masks {
+    pub(crate) fn new<'a>(seeds: impl IntoIterator<Item = (Sign, &'a Seed)>) -> Self {
+        let grow = |(sign, seed)| (sign, Prg::new(seed));
+        Self(seeds.into_iter().map(grow).collect())
+    }
+
+    /// Applies all masks to all lanes, modulo 2^32, on several threads. Then calls
+    /// `done(range, lanes)` for every range of [`RANGE`] lanes.
+    pub(crate) fn apply<T: Send>(
+        &self,
+        lanes: &mut [u32],
+        ranges: impl IndexedParallelIterator<Item = T>,
+        done: impl Fn(&mut [u32], T) + Sync,
+    ) {
+        lanes
+            .par_chunks_mut(RANGE)
+            .zip(ranges)
+            .enumerate()
+            .for_each(|(place, (lanes, range))| {
+                self.apply_from(place * RANGE, lanes);
+                done(lanes, range);
+            });
+    }
+
+    /// Applies all masks to lanes of which the first is at `first` in the vector.
+    fn apply_from(&self, first: usize, lanes: &mut [u32]) {
+        for (place, chunk) in lanes.chunks_mut(CHUNK).enumerate() {
+            let first = first + place * CHUNK;
+            for (sign, prg) in &self.0 {
+                match sign {
+                    Sign::Plus => prg.for_each(first, chunk, |lane, word| {
+                        *lane = lane.wrapping_add(word);
+                    }),
+                    Sign::Minus => prg.for_each(first, chunk, |lane, word| {
+                        *lane = lane.wrapping_sub(word);
+                    }),
+                }
+            }
+        }
     }
 }
 
@@ -101,13 +142,15 @@ impl Masker {
     pub fn mask(self, update: EncodedUpdate) -> MaskedUpdate {
         let bits = update.bits();
         let mut lanes = update.into_lanes();
-        apply(&mut lanes, &self.own, Sign::Plus, bits);
-        for (sign, seed) in &self.pairs {
-            apply(&mut lanes, seed, *sign, bits);
-        }
-        MaskedUpdate {
-            packed: pack::pack(bits, &lanes),
-        }
+        let own = (Sign::Plus, &self.own);
+        let pairs = self.pairs.iter().map(|(sign, seed)| (*sign, seed));
+        let masks = Masks::new(pairs.chain([own]));
+        let mut packed = vec![0; pack::packed_len(bits, lanes.len())];
+        let parts = packed.par_chunks_mut(pack::packed_len(bits, RANGE));
+        masks.apply(&mut lanes, parts, |lanes, bytes| {
+            pack::pack_into(bits, lanes, bytes);
+        });
+        MaskedUpdate { packed }
     }
 }
 

@@ -12,30 +12,45 @@ pub fn packed_len(bits: LaneBits, lanes: usize) -> usize {
     }
 }
 
-/// Packs lanes, each below 2^b.
+/// Packs lanes, of each the b low bits.
 pub fn pack(bits: LaneBits, lanes: &[u32]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(packed_len(bits, lanes.len()));
+    let mut bytes = vec![0; packed_len(bits, lanes.len())];
+    pack_into(bits, lanes, &mut bytes);
+    bytes
+}
+
+/// Packs lanes, of each the b low bits, into [`packed_len`] bytes.
+pub(crate) fn pack_into(bits: LaneBits, lanes: &[u32], bytes: &mut [u8]) {
+    let mask = u64::from(bits.mask());
+    let word = |lane: &u32| u64::from(*lane) & mask;
     match bits {
         LaneBits::B20 => {
-            for pair in lanes.chunks(2) {
-                let low = u64::from(pair[0]);
-                let high = pair.get(1).map_or(0, |&lane| u64::from(lane));
-                let word = (low | high << 20).to_le_bytes();
-                bytes.extend_from_slice(&word[..if pair.len() == 2 { 5 } else { 3 }]);
+            for (pair, bytes) in lanes.chunks(2).zip(bytes.chunks_mut(5)) {
+                let high = pair.get(1).map_or(0, word);
+                let both = (word(&pair[0]) | high << 20).to_le_bytes();
+                bytes.copy_from_slice(&both[..bytes.len()]);
             }
         }
         LaneBits::B24 => {
-            for lane in lanes {
-                bytes.extend_from_slice(&lane.to_le_bytes()[..3]);
+            // Eight lanes are three words.
+            let (eights, rest) = lanes.as_chunks::<8>();
+            let (whole, tail) = bytes.split_at_mut(eights.len() * 24);
+            for (lanes, bytes) in eights.iter().zip(whole.as_chunks_mut::<24>().0) {
+                let [a, b, c, d, e, f, g, h] = lanes.each_ref().map(word);
+                bytes[..8].copy_from_slice(&(a | b << 24 | c << 48).to_le_bytes());
+                bytes[8..16].copy_from_slice(&(c >> 16 | d << 8 | e << 32 | f << 56).to_le_bytes());
+                bytes[16..].copy_from_slice(&(f >> 8 | g << 16 | h << 40).to_le_bytes());
+            }
+            for (lane, bytes) in rest.iter().zip(tail.chunks_exact_mut(3)) {
+                bytes.copy_from_slice(&lane.to_le_bytes()[..3]);
             }
         }
         LaneBits::B32 => {
-            for lane in lanes {
-                bytes.extend_from_slice(&lane.to_le_bytes());
+            for (lane, bytes) in lanes.iter().zip(bytes.chunks_exact_mut(4)) {
+                bytes.copy_from_slice(&lane.to_le_bytes());
             }
         }
     }
-    bytes
 }
 
 /// Calls `each(index, lane)` for the lanes of a packed vector, in order.

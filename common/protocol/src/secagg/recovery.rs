@@ -9,7 +9,7 @@ use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use fedlora_common::digest::Digest;
 
-use super::mask::{Sign, apply, pair_seed};
+use super::mask::{Masks, Sign, pair_seed};
 
 /// What is publicly known of one member that shared its secrets in this round.
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +83,13 @@ impl Unmasking {
     }
 
     pub(super) fn remove_from(&self, lanes: &mut [u32], bits: LaneBits) {
-        for (sign, seed) in &self.seeds {
-            apply(lanes, seed, *sign, bits);
-        }
+        let masks = Masks::new(self.seeds.iter().map(|(sign, seed)| (*sign, seed)));
+        let ranges = rayon::iter::repeat_n((), lanes.len());
+        masks.apply(lanes, ranges, |lanes, ()| {
+            for lane in lanes {
+                *lane &= bits.mask();
+            }
+        });
     }
 }
 
