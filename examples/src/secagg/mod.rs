@@ -1,0 +1,55 @@
+//! What secure aggregation costs, and how exact it is: one round in memory, with the real phases
+//! and the real cryptography, without training and network.
+
+mod cohort;
+mod measure;
+mod report;
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use fedlora_protocol::fixed::LaneBits;
+
+pub use measure::{SecaggError, measure};
+pub use report::{SecaggReport, render};
+
+/// The size of the round.
+#[derive(Debug, Clone, Args)]
+pub struct SecaggArgs {
+    /// Members of the round: 3 to 64.
+    #[arg(long, default_value_t = 10)]
+    pub members: u16,
+    /// Coordinates of each member's update.
+    #[arg(long, default_value_t = 1_000_000, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub elements: usize,
+    /// Members that vanish before their upload.
+    #[arg(long, default_value_t = 1)]
+    pub drop: u16,
+    /// Bits of a lane: 20, 24 or 32.
+    #[arg(long, default_value = "24", value_parser = lane_bits)]
+    pub bits: LaneBits,
+    /// Threads to compute with; by default one for each core.
+    #[arg(long)]
+    pub threads: Option<u16>,
+    /// The L2 norm of the updates, as a part of the clip norm: above 0, at most 1.
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    pub norm: f64,
+    /// The members' weight, as a part of 4,096: above 0, at most 1. It counts as the power of two
+    /// below.
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    pub weight_share: f64,
+    /// Rounds that are measured; figures are their medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub repeats: u16,
+}
+
+fn lane_bits(text: &str) -> Result<LaneBits, String> {
+    let bits: u8 = text.parse().map_err(|_| "expected 20, 24 or 32")?;
+    LaneBits::try_from(bits).map_err(|error| error.to_string())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("expected a number above 0 and at most 1".to_owned()),
+    }
+}
