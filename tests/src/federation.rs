@@ -118,6 +118,12 @@ impl Federation {
     pub fn join(&self, member: &str) {
         let token = self.invite(member);
         Finished::of("join", &mut self.joining(&token, member)).done();
+        // The tests' trainings are as short as they can be.
+        let path = self.home(member).join("fedlora.toml");
+        let config = fs::read_to_string(&path).expect("a member has a configuration");
+        assert!(config.contains("examples = 16"), "{config}");
+        let config = config.replace("examples = 16", "examples = 1");
+        fs::write(&path, config).expect("a configuration can be written");
     }
 
     /// The command that serves a plan.
