@@ -10,6 +10,7 @@ use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::plan::{Roster, RosterEntry, RosterError};
 use fedlora_protocol::wire::session::JoinSecret;
 use fedlora_protocol::wire::token::InviteToken;
 use fedlora_transport::CaFingerprint;
@@ -45,6 +46,17 @@ pub struct MemberRecord {
     pub serial: String,
     /// When its invitation was redeemed.
     pub joined: Timestamp,
+}
+
+impl MemberRecord {
+    /// The member's entry on a roster.
+    pub fn roster_entry(self) -> RosterEntry {
+        RosterEntry {
+            name: self.name,
+            identity: self.identity,
+            certificate_key: self.certificate_key,
+        }
+    }
 }
 
 /// The invitations and members in an operator's directory.
@@ -180,6 +192,18 @@ impl Registry {
         Ok(members)
     }
 
+    /// The roster of all members that have joined. It is that of a run whose plan is for as many
+    /// members.
+    ///
+    /// # Errors
+    /// As [`Registry::member`], and [`RegistryError::Roster`] where records contradict each other.
+    pub fn roster(&self) -> Result<Roster, RegistryError> {
+        let members = self.members()?.into_iter();
+        Ok(Roster::new(
+            members.map(MemberRecord::roster_entry).collect(),
+        )?)
+    }
+
     fn invitation_path(&self, name: &MemberName) -> PathBuf {
         self.directory.invitations().join(format!("{name}.json"))
     }
@@ -230,6 +254,9 @@ pub enum RegistryError {
         /// Where and why it does not parse.
         source: serde_json::Error,
     },
+    /// The members' records make no roster.
+    #[error(transparent)]
+    Roster(#[from] RosterError),
     /// A file cannot be read or written.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -243,7 +270,8 @@ impl RegistryError {
             Self::Joined { .. }
             | Self::NotInvited { .. }
             | Self::Expired { .. }
-            | Self::Record { .. } => None,
+            | Self::Record { .. }
+            | Self::Roster(_) => None,
         }
     }
 }
@@ -302,6 +330,24 @@ mod tests {
             registry.invite(name, "x:1".into(), fingerprint, Timestamp(10)),
             Err(RegistryError::Joined { .. })
         ));
+    }
+
+    #[test]
+    fn the_roster_holds_all_that_joined_and_no_key_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        assert!(registry.roster().unwrap().is_empty());
+        let (a, b): (MemberName, MemberName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        registry
+            .store(registry.member_path(&a), &record(&a))
+            .unwrap();
+        let roster = registry.roster().unwrap();
+        assert_eq!(roster.entries(), [record(&a).roster_entry()]);
+        // Another name with the same keys.
+        registry
+            .store(registry.member_path(&b), &record(&b))
+            .unwrap();
+        assert!(matches!(registry.roster(), Err(RegistryError::Roster(_))));
     }
 
     #[test]

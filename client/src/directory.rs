@@ -5,7 +5,8 @@
 //! identity.key     the key that signs this member's messages
 //! tls.key tls.pem  the key and certificate of its connections
 //! ca.pem           the federation's certificate authority, pinned when joining
-//! roster.json      the roster, pinned when first shown
+//! roster.json      the roster that the member has accepted
+//! roster.pending.json  one that was shown and waits for the member's consent
 //! ledger.json      which rounds were opened and revealed
 //! adapter/         the newest global adapter, in PEFT's form
 //! ```
@@ -19,14 +20,14 @@ use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::MemberName;
-use fedlora_protocol::plan::{Floors, Roster};
-use fedlora_protocol::round::member::{PinError, RosterPin};
+use fedlora_protocol::plan::Floors;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Certificate, Credentials, TlsKeyPair};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::FileLedger;
 use crate::remedy::Remedy;
+use crate::roster_pin::FileRosterPin;
 use zeroize::Zeroizing;
 
 /// `fedlora.toml`.
@@ -152,13 +153,10 @@ impl MemberDirectory {
         FileLedger::new(self.path("ledger.json"))
     }
 
-    /// The durable roster pin. `consented` is the digest of a changed roster that the member
-    /// agrees to.
-    pub fn roster_pin(&self, consented: Option<Digest>) -> FileRosterPin {
-        FileRosterPin {
-            path: self.path("roster.json"),
-            consented,
-        }
+    /// The durable roster pin. `named` is the digest of the roster that the member accepts
+    /// beforehand, the first or a changed one; every other is refused then.
+    pub fn roster_pin(&self, named: Option<Digest>) -> FileRosterPin {
+        FileRosterPin::new(&self.root, named)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -173,39 +171,6 @@ impl MemberDirectory {
     fn read_text(&self, name: &str) -> Result<String, DirectoryError> {
         let path = self.path(name);
         fs::read_to_string(&path).map_err(|error| io_error(&path, error))
-    }
-}
-
-/// A pin in the member's directory, readable for people.
-#[derive(Debug)]
-pub struct FileRosterPin {
-    path: PathBuf,
-    consented: Option<Digest>,
-}
-
-impl RosterPin for FileRosterPin {
-    fn pin(&mut self, roster: &Roster) -> Result<(), PinError> {
-        let storage = |error: io::Error| PinError::Storage {
-            message: format!("{}: {error}", self.path.display()),
-        };
-        let got = roster.digest();
-        let pinned: Option<Roster> = match fs::read(&self.path) {
-            Ok(bytes) => Some(
-                serde_json::from_slice(&bytes)
-                    .map_err(|error| storage(io::Error::new(io::ErrorKind::InvalidData, error)))?,
-            ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(storage(error)),
-        };
-        match pinned.map(|roster| roster.digest()) {
-            Some(pinned) if pinned == got => return Ok(()),
-            Some(pinned) if self.consented != Some(got) => {
-                return Err(PinError::Changed { pinned, got });
-            }
-            _ => {}
-        }
-        let text = serde_json::to_vec_pretty(roster).expect("a roster has text keys");
-        write_atomic(&self.path, &text, Access::Everyone).map_err(storage)
     }
 }
 
@@ -267,36 +232,4 @@ pub enum DirectoryError {
         /// The system's reason.
         source: io::Error,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use fedlora_protocol::plan::RosterEntry;
-
-    use super::*;
-
-    fn roster(key: u8) -> Roster {
-        Roster::new(vec![RosterEntry {
-            name: "a".parse().unwrap(),
-            identity: IdentityPublic::from_bytes([key; 32]),
-            certificate_key: Digest::from_bytes([9; 32]),
-        }])
-        .unwrap()
-    }
-
-    #[test]
-    fn a_changed_roster_needs_consent() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = MemberDirectory::create(folder.path()).unwrap();
-        directory.roster_pin(None).pin(&roster(1)).unwrap();
-        directory.roster_pin(None).pin(&roster(1)).unwrap();
-        let refused = directory.roster_pin(None).pin(&roster(2)).unwrap_err();
-        assert!(matches!(refused, PinError::Changed { .. }));
-        let other = Some(roster(3).digest());
-        assert!(directory.roster_pin(other).pin(&roster(2)).is_err());
-        let agreed = Some(roster(2).digest());
-        directory.roster_pin(agreed).pin(&roster(2)).unwrap();
-        directory.roster_pin(None).pin(&roster(2)).unwrap();
-        assert!(directory.roster_pin(None).pin(&roster(1)).is_err());
-    }
 }

@@ -8,4 +8,5 @@ pub mod enrol;
 pub mod federation;
 pub mod ledger;
 pub mod remedy;
+pub mod roster_pin;
 pub mod update;

@@ -7,11 +7,13 @@ use fedlora_common::digest::Digest;
 /// What would help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remedy {
-    /// Accept a changed roster, once the other members confirm who joined, left or changed keys.
+    /// Accept the roster, once the other members confirm that they see the same.
     AcceptRoster {
         /// The digest of the roster that was shown.
         roster: Digest,
     },
+    /// Take part, until the aggregator shows the roster.
+    RunOnce,
     /// Agree to show the weight class, or ask for a plan with equal weights.
     AgreeToClass {
         /// The class that the member's data has.

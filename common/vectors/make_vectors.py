@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Test vectors for fedlora's cryptography, from an implementation of its own.
 
-Needs the packages `cryptography` and `blake3`; writes `vectors.json` beside this file.
+Needs the packages `cryptography`, `blake3`, `argon2-cffi` and `mnemonic`; writes `vectors.json` beside this file.
 Nothing here is random: rerunning gives the same file.
 """
 
@@ -11,6 +11,7 @@ import pathlib
 import struct
 from importlib.metadata import version
 
+from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,7 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import (
 )
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from mnemonic import Mnemonic
 
+PACKAGES = "cryptography", "blake3", "argon2-cffi", "mnemonic"
 RAW = serialization.Encoding.Raw, serialization.PublicFormat.Raw
 
 
@@ -405,15 +408,30 @@ def shamir():
     }
 
 
+def roster_words():
+    """Argon2id of the roster's digest, 11 bits a word of the BIP-39 English list."""
+    salt, memory_kib, passes = b"fedlora 1 roster words", 64 * 1024, 3
+    wordlist = Mnemonic("english").wordlist
+    rosters = []
+    for label in ("one roster", "another roster"):
+        digest = fixed_bytes(label)
+        raw = hash_secret_raw(digest, salt, passes, memory_kib, 1, 11, Type.ID, version=0x13)
+        bits = f"{int.from_bytes(raw, 'big'):088b}"
+        words = [wordlist[int(bits[k : k + 11], 2)] for k in range(0, 88, 11)]
+        rosters.append({"digest": digest.hex(), "words": words})
+    return rosters
+
+
 def main():
     vectors = {
-        "made_with": {name: version(name) for name in ("cryptography", "blake3")},
+        "made_with": {name: version(name) for name in PACKAGES},
         "mask_expansion": mask_expansion(),
         "pair_seeds": pair_seeds(),
         "masking": masking(),
         "m1_signature": signature(),
         "sealing": sealing(),
         "shamir": shamir(),
+        "roster_words": roster_words(),
     }
     path = pathlib.Path(__file__).with_name("vectors.json")
     path.write_text(json.dumps(vectors, indent=1) + "\n")

@@ -158,7 +158,16 @@ impl Federation {
         path
     }
 
-    /// The command with which a member takes part, on the repository's base model.
+    /// The members that have joined, as the operator's `roster` prints them.
+    pub fn roster(&self) -> Value {
+        let mut command = self.operate("roster");
+        Finished::of("roster", command.args(["--format", "json"]))
+            .done()
+            .document()
+    }
+
+    /// The command with which a member takes part, on the repository's base model. The member
+    /// accepts the roster of all that have joined so far.
     pub fn taking_part(&self, member: &str) -> Command {
         let base = repository().join("examples/assets/base");
         self.taking_part_with(member, &base, &self.data(member, "train"))
@@ -166,6 +175,15 @@ impl Federation {
 
     /// The same with another base model and other records.
     pub fn taking_part_with(&self, member: &str, base: &Path, data: &Path) -> Command {
+        let roster = self.roster();
+        let digest = roster["digest"].as_str().expect("a roster has a digest");
+        let mut command = self.asked_to_take_part(member, base, data);
+        command.args(["--accept-roster", digest]);
+        command
+    }
+
+    /// The same of a member that has accepted no roster beforehand.
+    pub fn asked_to_take_part(&self, member: &str, base: &Path, data: &Path) -> Command {
         let mut command = program("fedlora");
         command
             .args(["run", "--format", "json", "--patience", "60", "--dir"])

@@ -10,7 +10,7 @@ use fedlora_aggregator::engine::RunEvent;
 use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
-use fedlora_client::federation::{Participant, ParticipantError};
+use fedlora_client::federation::{Participant, ParticipantError, RosterConsent};
 use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
 use fedlora_protocol::crypto::os_rng;
@@ -18,7 +18,7 @@ use fedlora_protocol::fixed::{Contribution, LossShift, WeightClass};
 use fedlora_protocol::ids::{MemberIndex, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::Reject;
-use fedlora_protocol::round::member::RunOutcome;
+use fedlora_protocol::round::member::{RosterQuestion, RunOutcome};
 use fedlora_protocol::round::participant::{
     ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, ReadyToMask, RoundContext,
 };
@@ -89,6 +89,16 @@ fn plan(members: usize) -> RunPlan {
     .expect("the plan is a possible one")
 }
 
+/// These members have agreed on the roster, the hostile one included.
+#[derive(Debug)]
+struct Agreed;
+
+impl RosterConsent for Agreed {
+    fn ask(&self, _: &RosterQuestion) -> bool {
+        true
+    }
+}
+
 /// A federation in this process.
 struct Served {
     federation: Federation,
@@ -146,7 +156,8 @@ impl Served {
             Box::new(directory.ledger()),
             Box::new(directory.roster_pin(None)),
             mpsc::unbounded_channel().0,
-        );
+        )
+        .with_consent(Arc::new(Agreed));
         into.spawn(participant.run());
     }
 
@@ -254,6 +265,9 @@ impl Hostile {
                     state.plan = Some((run, plan));
                 }
                 ToMember::Roster(roster) => {
+                    answer = Some(ToAggregator::Accepted {
+                        roster: roster.digest(),
+                    });
                     let (run, plan) = state.plan.as_ref().expect("the plan comes first");
                     state.context = Some(Arc::new(RoundContext {
                         run: *run,

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fedlora_tests::{Federation, INSTITUTIONS, wait_for};
-use serde_json::json;
+use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, program, repository, wait_for};
+use serde_json::{Value, json};
 
 const TIMEOUTS: &str = "[timeouts]
 join = 100
@@ -42,18 +42,23 @@ fn assert_one_adapter(federation: &Federation, members: &[&str]) {
     }
 }
 
+/// Starts the members once all have joined: the roster that each accepts is the whole one.
+fn join_and_start(federation: &Federation, members: &[&str]) -> Vec<Running> {
+    for member in members {
+        federation.join(member);
+    }
+    members
+        .iter()
+        .map(|member| federation.start(member))
+        .collect()
+}
+
 #[test]
 fn a_run_ends_well_with_one_adapter_for_all() {
     let members = &INSTITUTIONS[..3];
     let federation = Federation::new();
     let aggregator = federation.serve(&plan(2, 3, SMALL, ""));
-    let running: Vec<_> = members
-        .iter()
-        .map(|member| {
-            federation.join(member);
-            federation.start(member)
-        })
-        .collect();
+    let running = join_and_start(&federation, members);
     for member in running {
         let done = member.finish().done();
         let document = done.document();
@@ -91,13 +96,7 @@ fn a_member_killed_during_its_upload_is_left_out_and_the_others_end_well() {
 fn killed_during_upload() -> bool {
     let federation = Federation::new();
     let mut aggregator = federation.serve(&plan(1, 5, LARGE, "bits = 32"));
-    let mut running: Vec<_> = INSTITUTIONS
-        .iter()
-        .map(|member| {
-            federation.join(member);
-            federation.start(member)
-        })
-        .collect();
+    let mut running = join_and_start(&federation, &INSTITUTIONS);
     let victim = running.pop().expect("five members");
     let uploads = federation
         .run()
@@ -152,13 +151,7 @@ fn killed_during_upload() -> bool {
 fn a_member_that_was_killed_and_started_again_takes_part_in_a_later_round() {
     let federation = Federation::new();
     let aggregator = federation.serve(&plan(3, 5, SMALL, ""));
-    let mut running: Vec<_> = INSTITUTIONS
-        .iter()
-        .map(|member| {
-            federation.join(member);
-            federation.start(member)
-        })
-        .collect();
+    let mut running = join_and_start(&federation, &INSTITUTIONS);
     let mut victim = running.pop().expect("five members");
     victim.wait_for("round 1 done");
     victim.kill();
@@ -172,4 +165,94 @@ fn a_member_that_was_killed_and_started_again_takes_part_in_a_later_round() {
     assert_eq!(results.len(), 3);
     assert_eq!(results[2]["survivors"], json!([0, 1, 2, 3, 4]));
     assert_one_adapter(&federation, &INSTITUTIONS);
+}
+
+/// What a member's `roster` prints.
+fn shown_roster(federation: &Federation, member: &str) -> Value {
+    let mut command = program("fedlora");
+    command.args(["roster", "--format", "json", "--dir"]);
+    command.arg(federation.home(member));
+    Finished::of("roster", &mut command).done().document()
+}
+
+#[test]
+fn without_a_terminal_a_run_stops_until_the_roster_is_accepted() {
+    let members = &INSTITUTIONS[..3];
+    let federation = Federation::new();
+    let aggregator = federation.serve(&plan(1, 3, SMALL, ""));
+    for member in members {
+        federation.join(member);
+    }
+    let base = repository().join("examples/assets/base");
+    let ask = |member: &str| {
+        let data = federation.data(member, "train");
+        let mut command = federation.asked_to_take_part(member, &base, &data);
+        Running::start(member, &mut command)
+    };
+    let none = Finished::of(
+        "roster",
+        program("fedlora")
+            .arg("roster")
+            .arg("--dir")
+            .arg(federation.home(members[0])),
+    );
+    none.failed(
+        1,
+        &[
+            "has not shown this member a roster",
+            "hint: start 'fedlora run'",
+        ],
+    );
+
+    let roster = federation.roster();
+    let digest = roster["digest"].as_str().expect("a digest");
+    let words = roster["words"].as_array().expect("words");
+    assert_eq!(words.len(), 8);
+    let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+    let (words, hint) = (words.join(" "), format!("--accept-roster {digest}"));
+    let asked: Vec<_> = members.iter().map(|member| ask(member)).collect();
+    for stopped in asked {
+        stopped.finish().failed(
+            9,
+            &[
+                "has not accepted the roster",
+                "hint: compare",
+                &hint,
+                &words,
+            ],
+        );
+    }
+    let mut pending = shown_roster(&federation, members[0]);
+    assert_eq!(pending["accepted"], false);
+    pending
+        .as_object_mut()
+        .expect("an object")
+        .remove("accepted");
+    assert_eq!(pending, roster, "the operator and the member show the same");
+
+    // One member has accepted another roster before: it is shown what changed.
+    let home = federation.home(members[0]);
+    let shown = fs::read_to_string(home.join("roster.pending.json")).expect("a pending roster");
+    let before = shown.replace(members[2], "elder-clinic");
+    fs::write(home.join("roster.json"), before).expect("a pin can be written");
+    let left = [
+        "the roster has changed",
+        "left: elder-clinic",
+        "joined: device-vendor",
+        &hint,
+    ];
+    ask(members[0]).finish().failed(9, &left);
+
+    let running: Vec<_> = members
+        .iter()
+        .map(|member| federation.start(member))
+        .collect();
+    for member in running {
+        member.finish().done();
+    }
+    aggregator.finish().done();
+    let accepted = shown_roster(&federation, members[0]);
+    assert_eq!(accepted["accepted"], true);
+    assert_eq!(accepted["digest"], digest);
+    assert_one_adapter(&federation, members);
 }

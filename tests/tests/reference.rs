@@ -197,6 +197,10 @@ fn the_page_of_the_json_outputs_names_every_field() {
             vec!["invite", "--dir", &operator, "a"],
         ),
         (
+            "fedlora-aggregator roster",
+            vec!["roster", "--dir", &operator],
+        ),
+        (
             "fedlora-aggregator status",
             vec!["status", "--dir", &operator],
         ),

@@ -31,6 +31,7 @@ pub(super) fn directory(error: DirectoryError) -> Failure {
 pub(super) fn registry(error: RegistryError) -> Failure {
     let exit = match error {
         RegistryError::Joined { .. } => Exit::Identity,
+        RegistryError::Roster(_) => Exit::Integrity,
         _ => Exit::Failed,
     };
     let hint = error.remedy().map(|remedy| hints::of(&remedy));
@@ -59,9 +60,10 @@ pub fn serve_exit(error: &ServeError) -> Exit {
 
 fn run_exit(failure: &RunFailure) -> Exit {
     match failure {
-        RunFailure::Members(_) | RunFailure::NotRecorded { .. } | RunFailure::Roster(_) => {
-            Exit::Quorum
-        }
+        RunFailure::Members(_)
+        | RunFailure::Consent { .. }
+        | RunFailure::NotRecorded { .. }
+        | RunFailure::Roster(_) => Exit::Quorum,
         RunFailure::Round { reason, .. } => match reason {
             RoundFailure::Quorum { .. } => Exit::Quorum,
             RoundFailure::Recovery | RoundFailure::Sum => Exit::Integrity,

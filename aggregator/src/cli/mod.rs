@@ -5,6 +5,7 @@
 mod directories;
 pub mod exits;
 mod hints;
+mod roster;
 mod serve;
 mod status;
 
@@ -44,6 +45,9 @@ enum Command {
         after_help = "Example:\n  fedlora-aggregator serve --dir ~/operator --plan plan.toml"
     )]
     Serve(serve::ServeArgs),
+    /// Show the members that have joined: names, key fingerprints, digest and words.
+    #[command(after_help = "Example:\n  fedlora-aggregator roster --dir ~/operator --format json")]
+    Roster(roster::RosterArgs),
     /// Print how far the run is.
     #[command(after_help = "Example:\n  fedlora-aggregator status --dir ~/operator --format json")]
     Status(status::StatusArgs),
@@ -83,6 +87,7 @@ impl Program for Cli {
             Command::Init(args) => directories::init(args, &printer),
             Command::Invite(args) => directories::invite(args, &printer),
             Command::Serve(args) => serve::run(&args, &printer).await,
+            Command::Roster(args) => roster::run(&args, &printer),
             Command::Status(args) => status::run(&args, &printer),
             // The shell has run it.
             Command::Documents(_) => Ok(()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_shell::{Failure, Printer};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -35,6 +36,9 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failu
     let plan = RunPlan::from_toml(&text)
         .with_context(|| path.to_string())
         .map_err(exits::configuration)?;
+    if let Some(warning) = plan.policy().ok().as_ref().and_then(no_dropout) {
+        printer.note(&warning);
+    }
     let aggregator = Aggregator::bind(&args.dir, Arc::new(SystemClock)).map_err(exits::serve)?;
     let (events, mut watched) = mpsc::unbounded_channel();
     let run = aggregator.run(plan, events).await.map_err(exits::serve)?;
@@ -54,4 +58,48 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failu
         printer.result(&document, || folder.display());
     }
     Ok(())
+}
+
+/// The warning about a plan whose rounds need every member.
+fn no_dropout(policy: &CohortPolicy) -> Option<String> {
+    let (members, quorum) = (policy.members(), policy.quorum());
+    if quorum < members {
+        return None;
+    }
+    Some(format!(
+        "warning: no member may drop out of a round: {members} members, up to {} of them may \
+         collude, threshold {}, quorum {quorum}, dropouts tolerated 0; a sum hides each member \
+         among {} honest ones at the least",
+        policy.colluders(),
+        policy.threshold(),
+        quorum - policy.colluders(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_tolerates_no_dropout_is_warned_about_with_its_figures() {
+        let warning = |members| no_dropout(&CohortPolicy::lowest(members).unwrap());
+        for (members, figures) in [
+            (
+                3,
+                "3 members, up to 0 of them may collude, threshold 2, quorum 3",
+            ),
+            (
+                4,
+                "4 members, up to 1 of them may collude, threshold 3, quorum 4",
+            ),
+        ] {
+            let warning = warning(members).unwrap();
+            assert!(warning.contains(figures), "{warning}");
+            assert!(warning.contains("dropouts tolerated 0"), "{warning}");
+            assert!(warning.contains("among 3 honest"), "{warning}");
+        }
+        assert_eq!(warning(5), None);
+        let strict = CohortPolicy::new(6, 6).unwrap();
+        assert!(no_dropout(&strict).is_some());
+    }
 }

@@ -119,7 +119,17 @@ impl AdapterChain {
     /// Sends the roster and all results so far: the member follows the chain from where it
     /// stopped.
     pub(super) fn bring_up_to_date(&self, links: &Links, member: &MemberName) {
+        self.show_roster(links, member);
+        self.show_results(links, member);
+    }
+
+    /// Sends the roster, which the member answers once it has accepted it.
+    pub(super) fn show_roster(&self, links: &Links, member: &MemberName) {
         links.send(member, ToMember::Roster(self.roster.as_ref().clone()));
+    }
+
+    /// Sends all results so far.
+    pub(super) fn show_results(&self, links: &Links, member: &MemberName) {
         for result in &self.results {
             links.send(member, ToMember::Result(result.clone()));
         }

@@ -183,8 +183,10 @@ impl CurrentRound {
                 debug!(%member, %adapter, "the member holds the adapter");
             }
             (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
-            (Some(from), ToAggregator::Ready(_)) => {
-                self.chain.bring_up_to_date(links, &member);
+            (Some(_), ToAggregator::Ready(_)) => self.chain.show_roster(links, &member),
+            // It takes part from here on: it may have asked its user, or come back.
+            (Some(from), ToAggregator::Accepted { .. }) => {
+                self.chain.show_results(links, &member);
                 for message in self.coordinator.outstanding(from) {
                     links.send(&member, message);
                 }

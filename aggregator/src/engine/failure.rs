@@ -14,6 +14,14 @@ pub enum RunFailure {
     /// The cohort was not complete in time.
     #[error("{0}")]
     Members(Shortfall),
+    /// Too few members accepted the roster in time.
+    #[error("{accepted} members accepted the roster in time; a round needs {quorum}")]
+    Consent {
+        /// Members that accepted it.
+        accepted: usize,
+        /// The fewest that a round needs.
+        quorum: usize,
+    },
     /// A ready member has no record, so its keys are unknown.
     #[error("{name} is connected but not recorded as a member")]
     NotRecorded {

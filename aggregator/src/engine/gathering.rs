@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use fedlora_protocol::ids::MemberName;
-use fedlora_protocol::plan::{Roster, RosterEntry};
-use fedlora_protocol::wire::messages::{Ready, ToAggregator, ToMember};
+use fedlora_protocol::plan::Roster;
+use fedlora_protocol::wire::messages::{Ready, ToAggregator};
 use tracing::{debug, info, warn};
 
 use super::chain::AdapterChain;
 use super::cohort::{Cohort, ReadyMembers};
+use super::consent::Consent;
 use super::context::RunContext;
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::messages::{RunEvent, ToEngine};
 use super::refusal::{MemberRefusal, UploadRefusal};
-use super::running::Running;
 
 /// A run without a cohort.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ impl Gathering {
     }
 
     /// Waits until the cohort is complete.
-    pub(super) async fn complete(mut self) -> Result<Running, Box<Farewell>> {
+    pub(super) async fn complete(mut self) -> Result<Consent, Box<Farewell>> {
         match self
             .wait_for_cohort()
             .await
             .and_then(|cohort| self.enrol(cohort))
         {
-            Ok(chain) => Ok(Running::new(self.context, chain)),
+            Ok(chain) => Ok(Consent::begin(self.context, chain)),
             Err(failure) => Err(Box::new(Farewell::failed(
                 self.context,
                 Reached::Gathering(self.ready),
@@ -81,7 +81,9 @@ impl Gathering {
             }
             ToEngine::Message { member, message } => match *message {
                 ToAggregator::Ready(ready) => return self.ready(member, ready),
-                ToAggregator::Round { .. } | ToAggregator::Fetched { .. } => {
+                ToAggregator::Round { .. }
+                | ToAggregator::Fetched { .. }
+                | ToAggregator::Accepted { .. } => {
                     debug!(%member, "a message before the run began");
                 }
             },
@@ -118,7 +120,7 @@ impl Gathering {
         }
     }
 
-    /// Closes the roster, and tells the members that are on it and those that came too late.
+    /// Closes the roster, and tells the members that came too late.
     fn enrol(&self, cohort: Cohort) -> Result<AdapterChain, RunFailure> {
         let mut entries = Vec::new();
         for name in cohort.members {
@@ -128,11 +130,7 @@ impl Gathering {
                 .registry
                 .member(&name)?
                 .ok_or(RunFailure::NotRecorded { name })?;
-            entries.push(RosterEntry {
-                name: record.name,
-                identity: record.identity,
-                certificate_key: record.certificate_key,
-            });
+            entries.push(record.roster_entry());
         }
         let roster = Roster::new(entries)?;
         info!(members = roster.len(), roster = %roster.digest(), "the cohort is complete");
@@ -142,8 +140,6 @@ impl Gathering {
                 links.send(name, MemberRefusal::RosterClosed.message());
             }
         }
-        let chain = AdapterChain::begin(&self.context, roster, cohort.adapter);
-        chain.broadcast(links, &ToMember::Roster(chain.roster.as_ref().clone()));
-        Ok(chain)
+        Ok(AdapterChain::begin(&self.context, roster, cohort.adapter))
     }
 }

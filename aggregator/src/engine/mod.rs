@@ -6,6 +6,7 @@
 //! | phase | owns | ends with |
 //! |---|---|---|
 //! | `gathering` | the members that are ready | a complete cohort |
+//! | `consent` | the closed roster, and who has accepted it | every acceptance, or the time for it |
 //! | `running` | the chain of adapters and results | the last round, or a failure |
 //! | `current_round` | one attempt: coordinator, running sum | a `closed_round`: done or failed |
 //! | `farewell` | how far the run came | every member gone |
@@ -13,6 +14,7 @@
 mod chain;
 mod closed_round;
 mod cohort;
+mod consent;
 mod context;
 mod current_round;
 mod failure;
@@ -58,7 +60,10 @@ impl Engine {
     /// [`RunFailure`] where the run ends before its plan does. The members are told.
     pub async fn run(self) -> Result<RunId, RunFailure> {
         let farewell = match Gathering::begin(self.0).complete().await {
-            Ok(running) => running.run_rounds().await,
+            Ok(consent) => match consent.complete().await {
+                Ok(running) => running.run_rounds().await,
+                Err(farewell) => *farewell,
+            },
             Err(farewell) => *farewell,
         };
         farewell.see_off().await

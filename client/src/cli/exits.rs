@@ -16,6 +16,7 @@ use crate::base::BaseError;
 use crate::directory::DirectoryError;
 use crate::enrol::JoinError;
 use crate::federation::{LinkError, ParticipantError};
+use crate::remedy::Remedy;
 use crate::update::UpdateError;
 
 /// Data, model or device that cannot be used.
@@ -58,6 +59,12 @@ pub(super) fn directory(error: DirectoryError) -> Failure {
 /// A member that left its run.
 pub(super) fn participant(error: ParticipantError) -> Failure {
     failure(participant_exit(&error), error)
+}
+
+/// A member that was not shown a roster yet.
+pub(super) fn no_roster() -> Failure {
+    let error = anyhow!("the aggregator has not shown this member a roster yet");
+    Failure::new(Exit::Failed, error).with_hint_if(Some(hints::member(&Remedy::RunOnce)))
 }
 
 /// A folder that training cannot write to.
@@ -133,6 +140,7 @@ fn member_exit(error: &MemberError) -> Exit {
     match error {
         MemberError::Plan(PlanError::Signature(_))
         | MemberError::Pin(_)
+        | MemberError::OtherRoster { .. }
         | MemberError::RosterSize { .. }
         | MemberError::OtherRun
         | MemberError::NotOnRoster

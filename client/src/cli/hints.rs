@@ -66,12 +66,17 @@ fn known<E: Error + 'static, R>(cause: &Cause, remedy: impl FnOnce(&E) -> Option
 }
 
 /// For membership and roster.
-fn member(remedy: &Remedy) -> String {
+pub(in crate::cli) fn member(remedy: &Remedy) -> String {
     match remedy {
         Remedy::AcceptRoster { roster } => format!(
-            "ask the other members who joined, left or changed keys, then add \
-             --accept-roster {roster}"
+            "compare names, fingerprints and words with the other members ('fedlora roster' shows \
+             them), then add --accept-roster {roster}"
         ),
+        Remedy::RunOnce => {
+            "start 'fedlora run': once all members are ready, it shows the roster and \
+             asks; or ask the operator for what 'fedlora-aggregator roster' prints"
+                .to_owned()
+        }
         Remedy::AgreeToClass { class } => format!(
             "add the line 'weight_class = {class}' to fedlora.toml, above [floors], or ask the \
              operator for a plan with equal weights"

@@ -13,6 +13,7 @@ mod generate;
 mod hints;
 mod join;
 mod open;
+mod roster;
 mod run;
 mod train;
 
@@ -48,6 +49,9 @@ enum Command {
         after_help = "Example:\n  fedlora run --dir ~/fedlora --base ./Llama-3.2-1B --data records.jsonl"
     )]
     Run(run::RunArgs),
+    /// Show the federation's members as this member knows them: names, key fingerprints, words.
+    #[command(after_help = "Example:\n  fedlora roster --dir ~/fedlora --format json")]
+    Roster(roster::RosterArgs),
     /// Show what training would use: the records as the model sees them, memory, device.
     #[command(
         after_help = "Example:\n  fedlora check --base ./Llama-3.2-1B --data records.jsonl --show 1"
@@ -96,6 +100,7 @@ impl Program for Cli {
         match self.command {
             Command::Join(args) => join::run(&args, &printer).await,
             Command::Run(args) => run::run(args, &printer).await,
+            Command::Roster(args) => roster::run(&args, &printer),
             Command::Check(args) => local(move || check::run(&args, &printer)).await,
             Command::Train(args) => local(move || train::run(&args, &printer, &stop)).await,
             Command::Eval(args) => local(move || eval::run(&args, &printer)).await,

@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `session.rs` | one session after another, pauses and patience |
 //! | `shell.rs` | the machine's effects |
+//! | `consent.rs` | asking the user about a roster |
 //! | `work.rs` | training on a thread of its own, and encoding |
 //! | `link.rs` | what a connection must offer |
 //! | `quic.rs` | the real connection |
 //! | `round_clock.rs` | times and traffic of the current round |
 
+mod consent;
 mod events;
 mod link;
 mod outcome;
@@ -30,8 +32,10 @@ use fedlora_protocol::round::participant::RoundLedger;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::directory::Membership;
+use consent::Nobody;
 use parts::Parts;
 
+pub use consent::RosterConsent;
 pub use events::{MemberEvent, RoundReport, Stage};
 pub use link::{Carrier, Connector, Link, LinkError};
 pub use outcome::ParticipantError;
@@ -73,6 +77,7 @@ impl Participant {
                 work,
                 ledger,
                 pin,
+                consent: Arc::new(Nobody),
                 events,
                 gate: Arc::new(Semaphore::new(1)),
             },
@@ -95,6 +100,15 @@ impl<C: Connector> Participant<C> {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Whom to ask about a roster that the member has not accepted. By default nobody is asked,
+    /// and the run ends with
+    /// [`PinError::Unaccepted`](fedlora_protocol::round::member::PinError::Unaccepted).
+    #[must_use]
+    pub fn with_consent(mut self, consent: Arc<dyn RosterConsent>) -> Self {
+        self.parts.consent = consent;
         self
     }
 

@@ -25,7 +25,7 @@ impl ParticipantError {
     /// What the user may do about it, where this is known.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
-            Self::Member(MemberError::Pin(PinError::Changed { got, .. })) => {
+            Self::Member(MemberError::Pin(PinError::Unaccepted { got, .. })) => {
                 Some(Remedy::AcceptRoster { roster: *got })
             }
             Self::Member(MemberError::WeightClass { own }) => {

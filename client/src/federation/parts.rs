@@ -10,6 +10,7 @@ use fedlora_protocol::round::member::{MemberSettings, RosterPin};
 use fedlora_protocol::round::participant::RoundLedger;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::consent::RosterConsent;
 use super::events::MemberEvent;
 use super::work::RoundWork;
 
@@ -23,6 +24,8 @@ pub(super) struct Parts {
     pub(super) work: Arc<dyn RoundWork>,
     pub(super) ledger: Box<dyn RoundLedger + Send>,
     pub(super) pin: Box<dyn RosterPin + Send>,
+    /// Asked about a roster that is not accepted.
+    pub(super) consent: Arc<dyn RosterConsent>,
     pub(super) events: mpsc::UnboundedSender<MemberEvent>,
     /// Training waits for a permit.
     pub(super) gate: Arc<Semaphore>,

@@ -11,7 +11,7 @@ use fedlora_protocol::fixed::RoundEncoding;
 use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
 use fedlora_protocol::plan::{Roster, RunPlan};
 use fedlora_protocol::round::member::{
-    Member, MemberEffect as Effect, Prepared, RoundTask, RunOutcome, Stores, Upload,
+    Member, MemberEffect as Effect, Prepared, RosterQuestion, RoundTask, RunOutcome, Stores, Upload,
 };
 use fedlora_protocol::wire::messages::ToMember;
 use fedlora_transport::Traffic;
@@ -34,6 +34,12 @@ pub(super) enum Report {
         open: Digest,
         took: Duration,
         outcome: Result<(), LinkError>,
+    },
+    /// The user's answer about a roster.
+    Consent {
+        /// The roster's digest.
+        roster: Digest,
+        accepted: bool,
     },
 }
 
@@ -92,6 +98,15 @@ impl Shell {
                 self.on_uploaded(open, took, outcome);
                 Ok(None)
             }
+            Report::Consent { roster, accepted } => {
+                let pin = self.parts.pin.as_mut();
+                let effects = if accepted {
+                    self.member.accept_roster(&roster, pin)
+                } else {
+                    self.member.decline_roster(&roster, pin)
+                };
+                self.carry_out(link, effects).await
+            }
         }
     }
 
@@ -134,6 +149,7 @@ impl Shell {
                 Effect::Fetch { adapter, values } => {
                     queue.extend(self.fetch(link.carrier(), adapter, values).await?);
                 }
+                Effect::AskConsent(question) => self.ask(*question),
                 Effect::Pinned(roster) => self.on_pinned(&roster),
                 Effect::Opened {
                     round,
@@ -297,6 +313,17 @@ impl Shell {
             clock.add(Stage::Fetch, begun.elapsed());
         }
         Ok(self.member.fetched(values))
+    }
+
+    /// Asks the user, on a thread that the end of the program does not wait for.
+    fn ask(&self, question: RosterQuestion) {
+        let (consent, reports) = (Arc::clone(&self.parts.consent), self.reports.clone());
+        std::thread::spawn(move || {
+            let accepted = consent.ask(&question);
+            let roster = question.roster.digest();
+            // The member is gone where nobody listens.
+            let _ = reports.send(Report::Consent { roster, accepted });
+        });
     }
 
     fn on_pinned(&self, roster: &Roster) {

@@ -111,6 +111,7 @@ fn messages() -> Vec<Vec<u8>> {
         .unwrap(),
         codec::encode(&join).unwrap(),
         codec::encode(&welcome).unwrap(),
+        codec::encode(&ToAggregator::Accepted { roster: digest }).unwrap(),
     ]
 }
 

@@ -15,6 +15,7 @@ use fedlora_protocol::fixed::{
     CohortWeight, Contribution, FixedPoint, LaneBits, LossShift, RingSum, SumParts, WeightClass,
 };
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
+use fedlora_protocol::plan::RosterWords;
 use fedlora_protocol::secagg::{Committed, Masker, Revealed, RunningSum, Unmasking, pack};
 use fedlora_protocol::wire::Signable;
 use fedlora_protocol::wire::messages::{Keys, Open, keys_digest, vector_digest};
@@ -434,4 +435,20 @@ fn shamir_recovery() {
         assert_eq!(*secret, vector.secret.array());
     }
     assert!(shamir::recover(&take(&[0, 1, 2]), vector.threshold).is_err());
+}
+
+#[derive(Deserialize)]
+struct Words {
+    digest: Hex,
+    words: Vec<String>,
+}
+
+#[test]
+fn roster_words() {
+    let vectors: Vec<Words> = vectors("roster_words");
+    assert_eq!(vectors.len(), 2);
+    for vector in vectors {
+        let words = RosterWords::of(&vector.digest.digest());
+        assert_eq!(words.as_slice(), vector.words);
+    }
 }

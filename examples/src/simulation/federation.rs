@@ -104,17 +104,25 @@ pub(super) async fn run(
     let reconnect = Duration::from_secs(plan.timeouts.reconnect);
     let (events, mut watch) = mpsc::unbounded_channel();
     let mut members = JoinSet::new();
-    for (index, one) in data.institutions.iter().enumerate() {
-        let home = folder.join("members").join(one.name.as_str());
+    let homes = data
+        .institutions
+        .iter()
+        .map(|one| folder.join("members").join(one.name.as_str()));
+    let homes: Vec<_> = homes.collect();
+    for (one, home) in data.institutions.iter().zip(&homes) {
         let expires = now().after(Duration::from_secs(3600));
         let token = registry
             .invite(one.name.clone(), join_address.clone(), fingerprint, expires)
             .with_context(|| format!("inviting {}", one.name))?;
-        enrol::join(&token, &home, now())
+        enrol::join(&token, home, now())
             .await
             .with_context(|| format!("{} joining", one.name))?;
+    }
+    // The simulator made every member: each accepts the roster of them all.
+    let roster = registry.roster().context("the roster")?.digest();
+    for ((index, one), home) in data.institutions.iter().enumerate().zip(&homes) {
         let (directory, mut membership) =
-            MemberDirectory::open(&home).with_context(|| format!("{}'s directory", one.name))?;
+            MemberDirectory::open(home).with_context(|| format!("{}'s directory", one.name))?;
         let work = LocalWork::new(
             engine.clone(),
             one.training.clone(),
@@ -139,7 +147,7 @@ pub(super) async fn run(
             membership,
             work,
             Box::new(directory.ledger()),
-            Box::new(directory.roster_pin(None)),
+            Box::new(directory.roster_pin(Some(roster))),
             own_events,
         )
         .with_gate(Arc::clone(&gate))

@@ -1,5 +1,6 @@
 //! `fedlora run`: takes part in a federation's run.
 
+mod consent;
 mod display;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use super::open::open_base;
 use crate::directory::MemberDirectory;
 use crate::federation::Participant;
 use crate::update::LocalWork;
+use consent::TerminalConsent;
 use display::Display;
 
 /// The share of the records that is held out by default.
@@ -46,7 +48,7 @@ pub(super) struct RunArgs {
     /// Seed of the order of examples; random by default.
     #[arg(long)]
     seed: Option<u64>,
-    /// Accept a changed roster, by its digest.
+    /// Accept the roster with this digest, and no other; without it, `run` asks on a terminal.
     #[arg(long, value_name = "DIGEST")]
     accept_roster: Option<Digest>,
     /// How long to try again while the aggregator cannot be reached.
@@ -77,7 +79,7 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
     })
     .await?;
     let (events, watched) = mpsc::unbounded_channel();
-    let participant = Participant::new(
+    let mut participant = Participant::new(
         membership,
         Arc::new(work),
         Box::new(directory.ledger()),
@@ -85,6 +87,10 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
         events,
     )
     .with_patience(Duration::from_secs(args.retry_for));
+    // Where a roster is named, exactly that one is accepted, and nobody is asked.
+    if args.accept_roster.is_none() {
+        participant = participant.with_consent(Arc::new(TerminalConsent::new(printer)));
+    }
     let display = tokio::spawn(Display::new(printer).show(watched));
     let outcome = participant.run().await;
     let _ = display.await;

@@ -5,12 +5,18 @@ mod clip;
 mod factors;
 mod floors;
 mod roster;
+mod roster_change;
+mod roster_sheet;
+mod roster_words;
 mod run_plan;
 
 pub use clip::ClipSchedule;
 pub use factors::FactorSchedule;
 pub use floors::{FloorBreach, Floors};
 pub use roster::{Roster, RosterEntry, RosterError};
+pub use roster_change::RosterChange;
+pub use roster_sheet::{RosterSheet, SheetMember};
+pub use roster_words::{ROSTER_WORDS, RosterWords};
 pub use run_plan::{
     AdapterPlan, AggregationPlan, BasePlan, LearningRateSchedule, PlanError, RunPlan, SignedPlan,
     Timeouts, TrainingPlan, Weighting,

@@ -198,7 +198,7 @@ impl AggregationPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// For the members to join and be ready.
+    /// For the members to join and be ready; then again for them to accept the roster.
     pub join: u64,
     /// For all members to send their keys (M1).
     pub keys: u64,

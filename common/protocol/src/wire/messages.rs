@@ -401,6 +401,11 @@ pub enum ToAggregator {
         /// The adapter's digest.
         adapter: Digest,
     },
+    /// The member has accepted the roster, and is ready for the rounds.
+    Accepted {
+        /// The roster's digest.
+        roster: Digest,
+    },
 }
 
 /// What a member says of itself before a run.

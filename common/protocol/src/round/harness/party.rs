@@ -29,7 +29,7 @@ impl Party {
         Self {
             machine: Member::new(federation.settings(usize::from(me.0))),
             ledger: MemoryLedger::default(),
-            pin: MemoryRosterPin::default(),
+            pin: MemoryRosterPin::accepting(federation.roster.digest()),
             left: None,
             ended: None,
         }
@@ -47,7 +47,13 @@ impl Party {
         assert_eq!(*adapter, federation.adapter.digest());
         let roster = ToMember::Roster(federation.roster.as_ref().clone());
         let effects = self.hand(roster, rng);
-        assert!(matches!(effects[..], [MemberEffect::Pinned(_)]));
+        assert!(matches!(
+            effects[..],
+            [
+                MemberEffect::Pinned(_),
+                MemberEffect::Send(ToAggregator::Accepted { .. })
+            ]
+        ));
         self
     }
 

@@ -317,6 +317,7 @@ impl<'a> World<'a> {
                 | MemberEffect::Opened { .. }
                 | MemberEffect::Abandoned { .. }
                 | MemberEffect::RoundDone { .. } => Vec::new(),
+                MemberEffect::AskConsent(_) => panic!("the roster was accepted beforehand"),
             };
             queue.extend(more);
         }

@@ -7,7 +7,7 @@ use fedlora_common::digest::Digest;
 
 use crate::fixed::RoundEncoding;
 use crate::ids::{Attempt, RoundNumber, RunId};
-use crate::plan::{Roster, RunPlan};
+use crate::plan::{Roster, RosterChange, RunPlan};
 use crate::round::participant::Refusal;
 use crate::secagg::MaskedUpdate;
 use crate::wire::Unverified;
@@ -50,6 +50,11 @@ pub enum MemberEffect {
         /// How many f32 values the adapter has.
         values: usize,
     },
+    /// Ask the member whether it accepts the roster, then call
+    /// [`Member::accept_roster`](super::Member::accept_roster) or
+    /// [`Member::decline_roster`](super::Member::decline_roster). The answer may take as long as
+    /// the aggregator waits; messages are handed over meanwhile.
+    AskConsent(Box<RosterQuestion>),
     /// The roster is pinned, and lists this member.
     Pinned(Box<Roster>),
     /// This member takes part in an attempt at a round.
@@ -88,6 +93,15 @@ pub enum MemberEffect {
     },
     /// The run is over for this member.
     End(Result<Box<RunOutcome>, MemberError>),
+}
+
+/// A roster that the member has not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RosterQuestion {
+    /// The roster that the aggregator shows.
+    pub roster: Roster,
+    /// How it differs from the pinned one; `None` where none is pinned.
+    pub change: Option<RosterChange>,
 }
 
 /// Why a member left a round.

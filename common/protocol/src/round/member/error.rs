@@ -18,7 +18,7 @@ pub enum MemberError {
     /// The plan does not meet this member's floors.
     #[error(transparent)]
     Floor(#[from] FloorBreach),
-    /// The roster is not the pinned one, or the pin cannot be stored.
+    /// This member has not accepted the roster, or the pin cannot be stored.
     #[error(transparent)]
     Pin(#[from] PinError),
     /// The plan weighs members by class, and this member has not agreed to show its own.
@@ -29,6 +29,14 @@ pub enum MemberError {
     WeightClass {
         /// The class that this member's number of training examples comes to.
         own: u8,
+    },
+    /// The aggregator showed another roster while the member was asked about one.
+    #[error("the aggregator shows the roster {got} while roster {asked} waits for an answer")]
+    OtherRoster {
+        /// The digest of the roster that this member is asked about.
+        asked: Digest,
+        /// The digest of the roster that was shown since.
+        got: Digest,
     },
     /// The roster is not as large as the plan says.
     #[error("the roster holds {got} members; the plan that this member accepted is for {planned}")]

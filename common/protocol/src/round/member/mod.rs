@@ -8,6 +8,7 @@
 //! | `phases.rs` | `AwaitPlan` | the signed plan |
 //! | `phases.rs` | `AwaitWork` | base digest and first adapter |
 //! | `phases.rs` | `AwaitRoster` | the roster |
+//! | `phases.rs` | `AwaitConsent` | the member's answer, where it has not accepted the roster |
 //! | `planned.rs` | `PlannedRun` | the plan again: what later phases keep of it |
 //! | `pinned.rs` | `PinnedRun` | M0, `Abandoned`, M6 and the adapter's fetch |
 //! | `member_round.rs` | [`MemberRound`] | M1 to M5 of one round, and their repetition |
@@ -28,17 +29,21 @@ use std::fmt;
 
 use rand::CryptoRng;
 
+use fedlora_common::digest::Digest;
+
 use crate::fixed::{EncodedUpdate, FixedError};
 use crate::ids::{Attempt, RoundNumber};
 use crate::wire::messages::ToMember;
 
-use phases::{AwaitPlan, AwaitRoster, AwaitWork};
+use phases::{AwaitConsent, AwaitPlan, AwaitRoster, AwaitWork, ShownRoster};
 use pinned::PinnedRun;
 
-pub use effect::{LeaveReason, MemberEffect, Prepared, RoundTask, RunOutcome, Upload};
+pub use effect::{
+    LeaveReason, MemberEffect, Prepared, RosterQuestion, RoundTask, RunOutcome, Upload,
+};
 pub use error::MemberError;
 pub use member_round::{MemberRound, RoundAnswer};
-pub use pin::{MemoryRosterPin, PinError, RosterPin};
+pub use pin::{MemoryRosterPin, PinError, RosterPin, Verdict, judge};
 pub use settings::{MemberSettings, Stores};
 
 /// The machine of one member in one run.
@@ -52,6 +57,7 @@ enum RunPhase {
     Plan(AwaitPlan),
     Work(Box<AwaitWork>),
     Roster(Box<AwaitRoster>),
+    Consent(Box<AwaitConsent>),
     Pinned(Box<PinnedRun>),
     /// The run has ended for this member: every further input is ignored.
     Over,
@@ -81,11 +87,13 @@ impl Member {
                 RunPhase::Plan(phase) => next(phase.plan(signed, settings)),
                 RunPhase::Work(phase) => next(phase.plan(signed, settings)),
                 RunPhase::Roster(phase) => next(phase.plan(signed, settings)),
+                RunPhase::Consent(phase) => next(phase.plan(signed, settings)),
                 RunPhase::Pinned(phase) => next(phase.plan(signed, settings)),
                 RunPhase::Over => Ok((RunPhase::Over, Vec::new())),
             },
             ToMember::Roster(roster) => match phase {
                 RunPhase::Roster(phase) => next(phase.roster(roster, settings, stores.pin)),
+                RunPhase::Consent(phase) => next(phase.roster(&roster)),
                 RunPhase::Pinned(phase) => next(phase.roster(&roster, stores.pin)),
                 other => Ok((other, Vec::new())),
             },
@@ -110,6 +118,28 @@ impl Member {
     pub fn prepared(&mut self, prepared: Prepared) -> Vec<MemberEffect> {
         self.step(|_, phase| match phase {
             RunPhase::Work(phase) => next(Ok(phase.prepared(prepared))),
+            other => Ok((other, Vec::new())),
+        })
+    }
+
+    /// Takes the answer to [`MemberEffect::AskConsent`]: the member accepts the roster with this
+    /// digest. An answer about another roster changes nothing.
+    pub fn accept_roster(&mut self, roster: &Digest, pin: &mut dyn RosterPin) -> Vec<MemberEffect> {
+        self.step(|_, phase| match phase {
+            RunPhase::Consent(phase) if phase.asks_about(roster) => next(phase.accepted(pin)),
+            other => Ok((other, Vec::new())),
+        })
+    }
+
+    /// Takes the answer to [`MemberEffect::AskConsent`]: the member does not accept the roster
+    /// with this digest, and the run ends for it. An answer about another roster changes nothing.
+    pub fn decline_roster(
+        &mut self,
+        roster: &Digest,
+        pin: &mut dyn RosterPin,
+    ) -> Vec<MemberEffect> {
+        self.step(|_, phase| match phase {
+            RunPhase::Consent(phase) if phase.asks_about(roster) => Err(phase.declined(pin)),
             other => Ok((other, Vec::new())),
         })
     }
@@ -185,6 +215,21 @@ impl From<AwaitWork> for RunPhase {
 impl From<AwaitRoster> for RunPhase {
     fn from(phase: AwaitRoster) -> Self {
         Self::Roster(Box::new(phase))
+    }
+}
+
+impl From<AwaitConsent> for RunPhase {
+    fn from(phase: AwaitConsent) -> Self {
+        Self::Consent(Box::new(phase))
+    }
+}
+
+impl From<ShownRoster> for RunPhase {
+    fn from(shown: ShownRoster) -> Self {
+        match shown {
+            ShownRoster::Pinned(run) => Self::Pinned(run),
+            ShownRoster::Consent(phase) => Self::Consent(phase),
+        }
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use fedlora_common::digest::Digest;
+
 use crate::ids::{RoundNumber, RunId};
 use crate::plan::{Roster, RunPlan, SignedPlan};
 use crate::round::participant::RoundContext;
 
-use super::effect::{MemberEffect, Prepared};
+use super::effect::{MemberEffect, Prepared, RosterQuestion};
 use super::error::MemberError;
-use super::pin::RosterPin;
+use super::pin::{PinError, RosterPin};
 use super::pinned::PinnedRun;
-use super::planned::{PlannedRun, same_run};
+use super::planned::{PlannedRun, accepted, same_run};
 use super::settings::MemberSettings;
 
 /// The phase `P` that an input leads to, with the effects; or the run's early end.
@@ -74,15 +76,16 @@ impl AwaitRoster {
         Ok((self, effects))
     }
 
-    /// Pins the roster, and finds this member on it.
+    /// Checks the roster and finds this member on it. Pins it, or asks for consent where this
+    /// member has not accepted it.
     pub(super) fn roster(
         self,
         roster: Roster,
         settings: &MemberSettings,
         pin: &mut dyn RosterPin,
-    ) -> PhaseStep<PinnedRun> {
+    ) -> PhaseStep<ShownRoster> {
         let run = self.0;
-        run.pin(&roster, pin)?;
+        run.check_size(&roster)?;
         let own = settings.identity.public();
         let me = roster
             .index_of(&settings.name)
@@ -98,10 +101,87 @@ impl AwaitRoster {
             weight: settings.weight(&run.plan),
             highest_class: run.plan.aggregation.highest_class(),
             contributors: minimum.max(settings.floors.contributors),
-            roster: roster.clone(),
+            roster,
         };
-        let pinned = PinnedRun::new(run, Arc::new(context));
-        let effects = vec![MemberEffect::Pinned(Box::new(roster))];
-        Ok((pinned, effects))
+        let phase = AwaitConsent { run, context };
+        match pin.pin(&phase.context.roster) {
+            Ok(()) => {
+                let (pinned, effects) = phase.pinned();
+                Ok((ShownRoster::Pinned(Box::new(pinned)), effects))
+            }
+            Err(PinError::Unaccepted { change, .. }) => {
+                let question = RosterQuestion {
+                    roster: phase.context.roster.clone(),
+                    change,
+                };
+                let effects = vec![MemberEffect::AskConsent(Box::new(question))];
+                Ok((ShownRoster::Consent(Box::new(phase)), effects))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a roster leads to.
+pub(super) enum ShownRoster {
+    /// This member has accepted it.
+    Pinned(Box<PinnedRun>),
+    /// This member is asked.
+    Consent(Box<AwaitConsent>),
+}
+
+/// The member is asked whether it accepts the roster. Messages of rounds are left out: the
+/// aggregator repeats them once the member has accepted.
+pub(super) struct AwaitConsent {
+    run: PlannedRun,
+    context: RoundContext,
+}
+
+impl AwaitConsent {
+    /// The plan again, after a broken connection.
+    pub(super) fn plan(self, signed: SignedPlan, settings: &MemberSettings) -> PhaseStep<Self> {
+        let effects = self.run.plan(signed, settings)?;
+        Ok((self, effects))
+    }
+
+    /// Whether this is the roster that the member is asked about.
+    pub(super) fn asks_about(&self, roster: &Digest) -> bool {
+        self.context.roster.digest() == *roster
+    }
+
+    /// The roster again, after a broken connection: the member is being asked.
+    pub(super) fn roster(self, roster: &Roster) -> PhaseStep<Self> {
+        let (asked, got) = (self.context.roster.digest(), roster.digest());
+        if asked != got {
+            return Err(MemberError::OtherRoster { asked, got });
+        }
+        Ok((self, Vec::new()))
+    }
+
+    /// The member accepts the roster.
+    pub(super) fn accepted(self, pin: &mut dyn RosterPin) -> PhaseStep<PinnedRun> {
+        pin.accept(&self.context.roster)?;
+        Ok(self.pinned())
+    }
+
+    /// The member does not accept the roster.
+    pub(super) fn declined(self, pin: &mut dyn RosterPin) -> MemberError {
+        match pin.pin(&self.context.roster) {
+            Err(error) => error.into(),
+            // It was pinned by other means since.
+            Ok(()) => MemberError::Pin(PinError::Unaccepted {
+                got: self.context.roster.digest(),
+                change: None,
+            }),
+        }
+    }
+
+    fn pinned(self) -> (PinnedRun, Vec<MemberEffect>) {
+        let Self { run, context } = self;
+        let effects = vec![
+            MemberEffect::Pinned(Box::new(context.roster.clone())),
+            accepted(&context.roster),
+        ];
+        (PinnedRun::new(run, Arc::new(context)), effects)
     }
 }

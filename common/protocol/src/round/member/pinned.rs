@@ -21,7 +21,7 @@ use super::effect::{LeaveReason, MemberEffect, RoundTask, RunOutcome};
 use super::error::MemberError;
 use super::member_round::{MemberRound, RoundAnswer};
 use super::pin::RosterPin;
-use super::planned::PlannedRun;
+use super::planned::{PlannedRun, accepted};
 use super::settings::MemberSettings;
 
 /// The run after an input, with the effects; or its early end.
@@ -89,8 +89,9 @@ impl PinnedRun {
 
     /// The roster again, after a broken connection.
     pub(super) fn roster(self, roster: &Roster, pin: &mut dyn RosterPin) -> PinnedStep {
-        self.run.pin(roster, pin)?;
-        Ok((self, Vec::new()))
+        self.run.check_size(roster)?;
+        pin.pin(roster)?;
+        Ok((self, vec![accepted(roster)]))
     }
 
     /// All rounds are done: the run ends with its outcome.

@@ -8,7 +8,6 @@ use crate::wire::messages::{Ready, ToAggregator};
 
 use super::effect::{MemberEffect, Prepared};
 use super::error::MemberError;
-use super::pin::RosterPin;
 use super::settings::MemberSettings;
 
 /// A run whose plan is accepted, with the newest global adapter.
@@ -46,21 +45,27 @@ impl PlannedRun {
         Ok(vec![self.ready()])
     }
 
-    /// Checks the roster's size, and pins it. Floors and fixed-point format were checked for
-    /// the plan's number of members.
-    pub(super) fn pin(&self, roster: &Roster, pin: &mut dyn RosterPin) -> Result<(), MemberError> {
+    /// Checks the roster's size. Floors and fixed-point format were checked for the plan's number
+    /// of members.
+    pub(super) fn check_size(&self, roster: &Roster) -> Result<(), MemberError> {
         if roster.len() != self.plan.members {
             return Err(MemberError::RosterSize {
                 got: roster.len(),
                 planned: self.plan.members,
             });
         }
-        Ok(pin.pin(roster)?)
+        Ok(())
     }
 
     pub(super) fn ready(&self) -> MemberEffect {
         MemberEffect::Send(ToAggregator::Ready(self.ready.clone()))
     }
+}
+
+/// Tells the aggregator that this member has accepted the roster.
+pub(super) fn accepted(roster: &Roster) -> MemberEffect {
+    let roster = roster.digest();
+    MemberEffect::Send(ToAggregator::Accepted { roster })
 }
 
 /// Refuses the plan of another run than the accepted one.

@@ -4,8 +4,10 @@ use super::*;
 use crate::crypto::os_rng;
 use crate::crypto::sign::IdentityKey;
 use crate::ids::RunId;
-use crate::plan::{Floors, PlanError, Roster, SignedPlan};
-use crate::round::member::{MemberError, MemberSettings, MemoryRosterPin, PinError, Stores};
+use crate::plan::{Floors, PlanError, Roster, RosterChange, SignedPlan};
+use crate::round::member::{
+    MemberError, MemberSettings, MemoryRosterPin, PinError, RosterPin, Stores,
+};
 use crate::round::participant::MemoryLedger;
 use fedlora_common::digest::Digest;
 
@@ -21,7 +23,7 @@ impl Joining {
         Self {
             member: Member::new(settings),
             ledger: MemoryLedger::default(),
-            pin: MemoryRosterPin::default(),
+            pin: MemoryRosterPin::accepting(Federation::new(4).roster.digest()),
         }
     }
 
@@ -81,10 +83,15 @@ fn plan_and_roster_lead_to_a_pinned_run() {
     assert_effects(&joining.hand(open.clone()), &[]);
 
     let effects = joining.hand(roster(&federation));
-    let [MemberEffect::Pinned(pinned)] = &effects[..] else {
+    let [
+        MemberEffect::Pinned(pinned),
+        MemberEffect::Send(ToAggregator::Accepted { roster }),
+    ] = &effects[..]
+    else {
         panic!("the roster is pinned: {effects:?}");
     };
     assert_eq!(**pinned, *federation.roster);
+    assert_eq!(*roster, federation.roster.digest());
     assert_effects(&joining.hand(open), &["opened 1/1", "train 1", "send keys"]);
 }
 
@@ -170,15 +177,78 @@ fn a_roster_that_changes_after_it_was_pinned_is_refused() {
     entries[3].certificate_key = Digest::of("test", b"another key");
     let changed = Roster::new(entries).unwrap();
     let mut joining = Joining::ready(&federation, federation.settings(0));
-    assert_effects(&joining.hand(roster(&federation)), &["pinned"]);
-    assert_effects(&joining.hand(roster(&federation)), &[]);
+    let pinned = joining.hand(roster(&federation));
+    assert_effects(&pinned, &["pinned", "send accepted"]);
+    assert_effects(&joining.hand(roster(&federation)), &["send accepted"]);
     let error = joining.ends(ToMember::Roster(changed.clone()));
     let MemberError::Pin(error) = error else {
         panic!("ended for another reason: {error}");
     };
-    let expected = PinError::Changed {
-        pinned: federation.roster.digest(),
+    let expected = PinError::Unaccepted {
         got: changed.digest(),
+        change: Some(RosterChange::between(&federation.roster, &changed)),
     };
     assert_eq!(error, expected);
+    assert!(error.to_string().contains("changed keys: "), "{error}");
+}
+
+/// A member that has accepted no roster, and is asked about the federation's.
+fn asked(federation: &Federation) -> Joining {
+    let mut joining = Joining::ready(federation, federation.settings(0));
+    joining.pin = MemoryRosterPin::default();
+    let effects = joining.hand(roster(federation));
+    let [MemberEffect::AskConsent(question)] = &effects[..] else {
+        panic!("the member is asked: {effects:?}");
+    };
+    assert_eq!(question.roster, *federation.roster);
+    assert_eq!(question.change, None);
+    joining
+}
+
+#[test]
+fn the_first_roster_is_asked_about_and_no_round_opens_before_it_is_accepted() {
+    let federation = Federation::new(4);
+    let mut joining = asked(&federation);
+    let open = ToMember::Open(federation.open.clone());
+    assert_effects(&joining.hand(open.clone()), &[]);
+    // A broken connection meanwhile: the member is asked once.
+    let plan = ToMember::Plan(federation.signed_plan());
+    assert_effects(&joining.hand(plan), &["send ready"]);
+    assert_effects(&joining.hand(roster(&federation)), &[]);
+    // An answer about another roster.
+    let other = Digest::of("test", b"another roster");
+    let effects = joining.member.accept_roster(&other, &mut joining.pin);
+    assert_effects(&effects, &[]);
+
+    let digest = federation.roster.digest();
+    let effects = joining.member.accept_roster(&digest, &mut joining.pin);
+    assert_effects(&effects, &["pinned", "send accepted"]);
+    assert_effects(&joining.hand(open), &["opened 1/1", "train 1", "send keys"]);
+    assert!(joining.pin.pin(&federation.roster).is_ok());
+}
+
+#[test]
+fn a_declined_roster_ends_the_run_and_is_not_pinned() {
+    let federation = Federation::new(4);
+    let mut joining = asked(&federation);
+    let digest = federation.roster.digest();
+    let effects = joining.member.decline_roster(&digest, &mut joining.pin);
+    let [MemberEffect::End(Err(MemberError::Pin(error)))] = &effects[..] else {
+        panic!("the run ends: {effects:?}");
+    };
+    assert!(matches!(error, PinError::Unaccepted { got, .. } if *got == digest));
+    assert!(joining.pin.pin(&federation.roster).is_err());
+}
+
+#[test]
+fn another_roster_while_the_member_is_asked_is_refused() {
+    let federation = Federation::new(4);
+    let mut joining = asked(&federation);
+    let other = Federation::new(5);
+    let error = joining.ends(roster(&other));
+    assert!(matches!(
+        error,
+        MemberError::OtherRoster { asked, got }
+            if asked == federation.roster.digest() && got == other.roster.digest()
+    ));
 }

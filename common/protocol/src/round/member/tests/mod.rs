@@ -30,6 +30,7 @@ fn show(effect: &MemberEffect) -> String {
     match effect {
         MemberEffect::Send(ToAggregator::Ready(_)) => "send ready".to_owned(),
         MemberEffect::Send(ToAggregator::Fetched { .. }) => "send fetched".to_owned(),
+        MemberEffect::Send(ToAggregator::Accepted { .. }) => "send accepted".to_owned(),
         MemberEffect::Send(ToAggregator::Round { message, .. }) => match message {
             RoundMessage::Keys(_) => "send keys",
             RoundMessage::Shares(_) => "send shares",
@@ -43,6 +44,7 @@ fn show(effect: &MemberEffect) -> String {
         MemberEffect::Encode { round, attempt, .. } => format!("encode {round}/{attempt}"),
         MemberEffect::Upload(_) => "upload".to_owned(),
         MemberEffect::Fetch { .. } => "fetch".to_owned(),
+        MemberEffect::AskConsent(_) => "ask".to_owned(),
         MemberEffect::Pinned(_) => "pinned".to_owned(),
         MemberEffect::Opened { round, attempt, .. } => format!("opened {round}/{attempt}"),
         MemberEffect::Left { round, .. } => format!("left {round}"),

@@ -23,7 +23,7 @@ fn reconnect(world: &mut World<'_>) {
     };
     assert_eq!(ready.adapter, world.federation.adapter.digest());
     let roster = ToMember::Roster(world.federation.roster.as_ref().clone());
-    assert_effects(&world.hand(ME, roster), &[]);
+    assert_effects(&world.hand(ME, roster), &["send accepted"]);
 }
 
 #[test]

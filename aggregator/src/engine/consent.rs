@@ -1,0 +1,135 @@
+//! The second phase: the cohort is complete, and waits until its members have accepted the
+//! roster. A member may ask its user, which takes minutes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::{MemberIndex, MemberName};
+use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
+use tracing::{debug, info, warn};
+
+use super::chain::AdapterChain;
+use super::context::RunContext;
+use super::failure::RunFailure;
+use super::farewell::{Farewell, Reached};
+use super::messages::ToEngine;
+use super::refusal::{MemberRefusal, UploadRefusal};
+use super::running::Running;
+use crate::status::RunState;
+
+/// A run whose roster is closed, before its first round.
+#[derive(Debug)]
+pub(super) struct Consent {
+    context: RunContext,
+    chain: AdapterChain,
+    accepted: BTreeSet<MemberIndex>,
+}
+
+impl Consent {
+    /// Shows the roster to its members.
+    pub(super) fn begin(context: RunContext, chain: AdapterChain) -> Self {
+        let roster = ToMember::Roster(chain.roster.as_ref().clone());
+        chain.broadcast(&context.links, &roster);
+        let consent = Self {
+            context,
+            chain,
+            accepted: BTreeSet::new(),
+        };
+        consent.write_status();
+        consent
+    }
+
+    /// Waits until all members have accepted the roster, at most as long as for joining. Then
+    /// the rounds begin with those that have, where they are a quorum; the others may follow.
+    pub(super) async fn complete(mut self) -> Result<Running, Box<Farewell>> {
+        match self.wait_for_members().await {
+            Ok(()) => Ok(Running::new(self.context, self.chain)),
+            Err(failure) => Err(Box::new(Farewell::failed(
+                self.context,
+                Reached::Rounds(Box::new(self.chain)),
+                failure,
+            ))),
+        }
+    }
+
+    async fn wait_for_members(&mut self) -> Result<(), RunFailure> {
+        let join = Duration::from_secs(self.context.setup.plan.timeouts.join);
+        let deadline = self.context.now().after(join);
+        while self.accepted.len() < self.chain.roster.len() {
+            let left = self.context.now().until(deadline);
+            match tokio::time::timeout(left, self.context.inbox.recv()).await {
+                Ok(Some(message)) => self.handle(message),
+                Ok(None) => return Err(RunFailure::Stopped),
+                Err(_) => return self.close(),
+            }
+        }
+        info!("all members have accepted the roster");
+        Ok(())
+    }
+
+    /// The time is up.
+    fn close(&self) -> Result<(), RunFailure> {
+        let (accepted, quorum) = (self.accepted.len(), self.context.policy.quorum());
+        if accepted < quorum {
+            return Err(RunFailure::Consent { accepted, quorum });
+        }
+        let members = self.chain.roster.len();
+        warn!(accepted, members, "the rounds begin without some members");
+        Ok(())
+    }
+
+    fn handle(&mut self, message: ToEngine) {
+        match message {
+            ToEngine::Connected {
+                member,
+                session,
+                outbox,
+            } => self.context.connect(member, session, outbox),
+            ToEngine::Disconnected { member, session } => {
+                self.context.disconnect(&member, session);
+                self.write_status();
+            }
+            ToEngine::Message { member, message } => self.hear(&member, &message),
+            ToEngine::UploadBegins { reply, .. } => {
+                let _ = reply.send(Err(UploadRefusal::NoRound));
+            }
+            ToEngine::Uploaded { reply, .. } => {
+                let _ = reply.send(Err(UploadRefusal::NoRound));
+            }
+            ToEngine::FetchAdapter { reply, .. } => {
+                let _ = reply.send(None);
+            }
+        }
+    }
+
+    fn hear(&mut self, member: &MemberName, message: &ToAggregator) {
+        let links = &self.context.links;
+        let Some(index) = self.chain.index_of(member) else {
+            links.send(member, MemberRefusal::RosterClosed.message());
+            return;
+        };
+        match message {
+            ToAggregator::Ready(_) => self.chain.show_roster(links, member),
+            ToAggregator::Accepted { roster } if *roster == self.roster() => {
+                self.accepted.insert(index);
+                let (accepted, members) = (self.accepted.len(), self.chain.roster.len());
+                info!(%member, accepted, members, "the member has accepted the roster");
+            }
+            ToAggregator::Accepted { .. }
+            | ToAggregator::Round { .. }
+            | ToAggregator::Fetched { .. } => {
+                debug!(%member, "a message before the first round");
+            }
+        }
+    }
+
+    fn roster(&self) -> Digest {
+        self.chain.roster.digest()
+    }
+
+    fn write_status(&self) {
+        let progress = self.chain.progress(RunState::Gathering, None, None);
+        self.context.write_status(progress);
+    }
+}
