@@ -6,6 +6,7 @@ use std::error::Error;
 
 use fedlora_data::{DataError, PrepareError, Remedy as DataRemedy};
 use fedlora_hub::{HubError, Remedy as HubRemedy};
+use fedlora_protocol::Remedy as PlanRemedy;
 use fedlora_train::eval::{EvaluationError, LabelError, QuestionError};
 use fedlora_train::{
     DeviceError, DoesNotFit, MemorySaving, ModelError, OutputError, Remedy as TrainRemedy, RunError,
@@ -22,6 +23,7 @@ pub(super) fn of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let member_hint = member_remedy(cause).map(|remedy| member(&remedy));
         member_hint
+            .or_else(|| plan_remedy(cause).map(plan))
             .or_else(|| train_remedy(cause).map(|remedy| train(&remedy)))
             .or_else(|| data_remedy(cause).map(data))
             .or_else(|| hub_remedy(cause).map(|remedy| hub(&remedy)))
@@ -32,6 +34,10 @@ fn member_remedy(cause: &Cause) -> Option<Remedy> {
     known(cause, DirectoryError::remedy)
         .or_else(|| known(cause, JoinError::remedy))
         .or_else(|| known(cause, ParticipantError::remedy))
+}
+
+fn plan_remedy(cause: &Cause) -> Option<PlanRemedy> {
+    known(cause, ParticipantError::plan_remedy)
 }
 
 fn train_remedy(cause: &Cause) -> Option<TrainRemedy> {
@@ -78,6 +84,16 @@ fn member(remedy: &Remedy) -> String {
         Remedy::JoinFirst { path } => {
             format!("run 'fedlora join TOKEN --dir {}' first", path.display())
         }
+    }
+}
+
+/// For a plan that a member does not accept.
+fn plan(remedy: PlanRemedy) -> String {
+    match remedy {
+        PlanRemedy::RelaxFloor { floor, plan, .. } => format!(
+            "change floors.{floor} in fedlora.toml to admit {plan}, or ask the operator for another \
+             plan"
+        ),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod exits;
 mod generate;
 mod hints;
 mod join;
+mod memory;
 mod open;
 mod run;
 mod train;

@@ -243,7 +243,7 @@ fn memory(out: &mut String, memory: &MemorySection) {
     ] {
         line(
             out,
-            format_args!("            {what:<12}{:>10}  {note}", bytes(held)),
+            format_args!("            {what:<12}{:>11}  {note}", bytes(held)),
         );
     }
     if let Some(available) = memory.available {
@@ -257,7 +257,7 @@ fn memory(out: &mut String, memory: &MemorySection) {
         line(
             out,
             format_args!(
-                "            {:<12}{:>10}  {verdict}",
+                "            {:<12}{:>11}  {verdict}",
                 "available",
                 bytes(available)
             ),
