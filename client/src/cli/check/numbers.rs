@@ -47,7 +47,11 @@ pub(super) fn percent(part: usize, whole: usize) -> String {
 /// A rough duration in its largest unit, at least a second.
 pub(super) fn duration(seconds: f64) -> String {
     // Within a `Duration`, whatever the speed was.
-    let seconds = if seconds > 1.0 { seconds.min(1e15) } else { 1.0 };
+    let seconds = if seconds > 1.0 {
+        seconds.min(1e15)
+    } else {
+        1.0
+    };
     HumanDuration(Duration::from_secs_f64(seconds)).to_string()
 }
 
