@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fedlora_common::digest::Digest;
 
-/// What would help.
+/// What a member may do about an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remedy {
     /// Accept a changed roster, once the other members confirm who joined, left or changed keys.

@@ -33,7 +33,7 @@ pub struct Cli {
 enum Command {
     /// Make a new federation: its directory, keys and certificate authority.
     #[command(
-        after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --advertise fl.example.org:4433 --name consortium"
+        after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --name consortium"
     )]
     Init(directories::InitArgs),
     /// Print one invitation token for a member; hand it over by a private channel.

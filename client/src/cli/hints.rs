@@ -1,4 +1,4 @@
-//! What would help, by remedy: the sentences behind `hint:`, with the flags that they name.
+//! The sentence behind `hint:` for each remedy, with the flags that it names.
 //!
 //! Libraries say what is wrong and which remedy there is; only this table knows flags.
 
@@ -18,7 +18,7 @@ use crate::enrol::JoinError;
 use crate::federation::ParticipantError;
 use crate::remedy::Remedy;
 
-/// For an error of which this is known, or one that it was caused by.
+/// The hint for an error, or for the nearest of its causes that has a remedy.
 pub(super) fn of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let member_hint = member_remedy(cause).map(|remedy| member(&remedy));
@@ -71,7 +71,7 @@ fn known<E: Error + 'static, R>(cause: &Cause, remedy: impl FnOnce(&E) -> Option
     cause.downcast_ref().and_then(remedy)
 }
 
-/// For membership and roster.
+/// The hint for a membership or a roster.
 fn member(remedy: &Remedy) -> String {
     match remedy {
         Remedy::AcceptRoster { roster } => format!(
@@ -87,7 +87,7 @@ fn member(remedy: &Remedy) -> String {
     }
 }
 
-/// For a plan that a member does not accept.
+/// The hint for a plan that a member does not accept.
 fn plan(remedy: PlanRemedy) -> String {
     match remedy {
         PlanRemedy::RelaxFloor { floor, plan, .. } => format!(
@@ -97,7 +97,7 @@ fn plan(remedy: PlanRemedy) -> String {
     }
 }
 
-/// For records.
+/// The hint for records.
 fn data(remedy: DataRemedy) -> String {
     match remedy {
         DataRemedy::ListProblems { unlisted } => {
@@ -106,7 +106,7 @@ fn data(remedy: DataRemedy) -> String {
     }
 }
 
-/// For a base that is fetched from the hub.
+/// The hint for a base that is fetched from the hub.
 fn hub(remedy: &HubRemedy) -> String {
     match remedy {
         HubRemedy::NameCacheFolder => "set HF_HOME or HOME".to_owned(),
@@ -126,7 +126,7 @@ fn hub(remedy: &HubRemedy) -> String {
     }
 }
 
-/// For training, decoding and evaluation.
+/// The hint for training, decoding and evaluation.
 pub(in crate::cli) fn train(remedy: &TrainRemedy) -> String {
     match remedy {
         TrainRemedy::OtherOutputFolder => "use another --out, a new or an empty folder".to_owned(),

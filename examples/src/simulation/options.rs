@@ -87,12 +87,12 @@ pub enum DropSpec {
     /// No member is cut off, which also switches off the default.
     None,
     /// One member is cut off.
-    One(Drop),
+    One(PlannedDrop),
 }
 
 /// The member that is cut off, and the point in the round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drop {
+pub struct PlannedDrop {
     /// The member's name, or its number from 1.
     pub member: String,
     /// The round.
@@ -121,7 +121,7 @@ impl FromStr for DropSpec {
         if member.is_empty() || round == 0 {
             return Err(form());
         }
-        Ok(Self::One(Drop {
+        Ok(Self::One(PlannedDrop {
             member: member.to_owned(),
             round: RoundNumber(round),
             point,

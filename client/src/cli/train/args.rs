@@ -197,9 +197,9 @@ fn decay() -> impl TypedValueParser<Value = Decay> {
 /// How long the learning rate rises from zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Warmup {
-    /// A number of steps.
+    /// This many optimizer steps.
     Steps(usize),
-    /// A share of all steps.
+    /// A share of all optimizer steps, from 0 to 1.
     Share(f64),
 }
 
@@ -255,7 +255,7 @@ pub(super) struct ClippingError;
 /// The training options, for examples of at most `seq` tokens.
 ///
 /// # Errors
-/// An option out of range.
+/// [`TrainOptionsError`] for an option out of range.
 pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainOptionsError> {
     let examples = args.batch;
     let batching = if args.pack {
