@@ -13,8 +13,9 @@ use fedlora_shell::{
     DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
 };
 
-/// The operator's program of a federation: invites members, coordinates rounds, publishes the
-/// merged adapter. It never sees a single member's update.
+/// The operator's program: invites members, coordinates rounds, publishes merged adapters.
+///
+/// It never sees a single member's update.
 #[derive(Debug, Parser)]
 #[command(
     name = "fedlora-aggregator",

@@ -23,8 +23,9 @@ use fedlora_shell::{
     DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
 };
 
-/// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
-/// and keys never leave this machine; only masked updates do.
+/// A consortium member's program: joins a federation and fine-tunes with it.
+///
+/// Records, deltas and keys never leave this machine; only masked updates do.
 #[derive(Debug, Parser)]
 #[command(
     name = "fedlora",

@@ -11,9 +11,9 @@ use fedlora_train::Device;
 
 use super::faults::CutPoint;
 
-/// Runs a whole federation on this machine: one aggregator and several members, over real
-/// QUIC with real certificates and real secure aggregation, on an embedded base model and
-/// embedded data unless told otherwise.
+/// Runs a whole federation on this machine: one aggregator and several members.
+///
+/// QUIC, certificates and secure aggregation are real; base model and data are embedded.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "fedlora-sim",
@@ -50,8 +50,7 @@ pub struct Options {
     /// Also train each member alone, and all records in one place, on the same budget.
     #[arg(long)]
     pub baselines: bool,
-    /// Check each unmasked ring sum, bit for bit, against the members' encoded updates, which
-    /// only a simulator can know.
+    /// Check each unmasked sum, bit for bit, against the members' encoded updates.
     #[arg(long)]
     pub verify_sum: bool,
     /// Optimizer steps of each member in a round.

@@ -42,8 +42,7 @@ pub(super) struct EvalArgs {
     /// The labels to choose from, separated by commas [default: the records' responses].
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     labels: Vec<String>,
-    /// Responses to generate, for the first records [default: 20 with --task auto, all with
-    /// --task generate].
+    /// First records to answer [default: 20 with --task auto, all with --task generate].
     #[arg(long, value_name = "RECORDS", value_parser = values::positive)]
     responses: Option<usize>,
     #[command(flatten)]

@@ -18,7 +18,7 @@ const SAMPLE: usize = 20;
 /// The task that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum TaskKind {
-    /// Classification if the responses are few, short and repeated; otherwise generation of some.
+    /// Classification if responses are few, short and repeated; otherwise generation.
     Auto,
     /// The loss only.
     Loss,

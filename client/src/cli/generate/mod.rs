@@ -53,8 +53,7 @@ pub(super) struct GenerateArgs {
     /// Always take the likeliest token.
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k", "seed"])]
     greedy: bool,
-    /// Divides the logits: below 1 likely tokens become likelier; greedy always takes the
-    /// likeliest [default: 0.8].
+    /// Divides the logits: below 1 sharpens; greedy takes the likeliest token [default: 0.8].
     #[arg(long, allow_negative_numbers = true, value_name = "T|greedy")]
     temperature: Option<Temperature>,
     /// Draw from the fewest tokens that together have this probability [default: 0.95].

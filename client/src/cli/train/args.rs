@@ -117,8 +117,7 @@ pub(crate) struct TrainArgs {
         help_heading = "Training"
     )]
     pub(super) clip: Clipping,
-    /// Fill each batch with whole examples, up to --batch times --seq tokens. Attention does not
-    /// cross examples.
+    /// Pack whole examples into batches of --batch times --seq tokens; none attends to another.
     #[arg(long, conflicts_with_all = ["bucket", "no_shuffle"], help_heading = "Training")]
     pub(super) pack: bool,
     /// Put examples of similar length into a batch.
