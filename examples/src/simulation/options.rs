@@ -13,7 +13,7 @@ use super::faults::CutPoint;
 
 /// Runs a whole federation on this machine: one aggregator and several members.
 ///
-/// QUIC, certificates and secure aggregation are real; base model and data are embedded.
+/// QUIC, certificates and secure aggregation are real; base and data are embedded by default.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "fedlora-sim",
