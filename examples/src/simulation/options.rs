@@ -34,9 +34,8 @@ pub struct Options {
     /// The folder for the adapter, the report and the members' directories.
     #[arg(long, default_value = "fedlora-sim-out", env = "FEDLORA_SIM_OUT")]
     pub out: PathBuf,
-    /// Cut a member off, by name or number from 1: MEMBER@ROUND[:keys|upload|confirm], or
-    /// 'none' [default: the last member in round 2, as its upload begins].
-    #[arg(long, value_name = "MEMBER@ROUND[:POINT]")]
+    /// Cut a member (name, or number from 1) off, or none [default: the last, in round 2].
+    #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]")]
     pub drop: Vec<DropSpec>,
     /// Another base model: a Hugging Face folder.
     #[arg(long)]
