@@ -27,7 +27,8 @@ pub struct Status {
     pub rounds_planned: u32,
     /// Rounds that are done.
     pub rounds_done: u32,
-    /// The current round's phase; nothing between rounds.
+    /// The current round's phase; nothing between rounds. Of a run that failed within a round, the
+    /// phase that was open last.
     pub phase: Option<String>,
     /// The run's members, or those that are ready.
     pub members: Vec<MemberStatus>,

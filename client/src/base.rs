@@ -16,7 +16,7 @@ pub struct Base {
     place: Place,
 }
 
-/// Where it lies, and in which form.
+/// The path of a base model, by its form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     /// A Hugging Face folder.
@@ -31,15 +31,15 @@ impl Base {
     /// that can only be a path never goes to the network.
     ///
     /// # Errors
-    /// Where nothing of that name can be had.
+    /// [`BaseError`] where no base has that name, or where it cannot be fetched or read.
     pub fn open(text: &str) -> Result<Self, BaseError> {
         Self::open_with(text, &mut ())
     }
 
-    /// As [`Base::open`]; `progress` is told how a fetch gets on.
+    /// As [`Base::open`]; `progress` gets the events of a fetch.
     ///
     /// # Errors
-    /// Where nothing of that name can be had.
+    /// [`BaseError`] where no base has that name, or where it cannot be fetched or read.
     pub fn open_with(text: &str, progress: &mut dyn FetchProgress) -> Result<Self, BaseError> {
         match Self::here(text)? {
             Some(base) => Ok(base),
@@ -94,7 +94,7 @@ impl Base {
         })
     }
 
-    /// What adapters call it: the folder's or file's name, or the name on the hub.
+    /// The name that adapters record: the folder's or file's name, or the name on the hub.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -102,7 +102,7 @@ impl Base {
     /// Its configuration and weights.
     ///
     /// # Errors
-    /// What keeps them from being a model that we run.
+    /// [`WeightsError`] where the files are missing, damaged or of an unsupported architecture.
     pub fn weights(&self) -> Result<BaseWeights, WeightsError> {
         match &self.place {
             Place::Folder(folder) => BaseWeights::load(folder),
@@ -113,7 +113,7 @@ impl Base {
     /// Its tokenizer and chat template.
     ///
     /// # Errors
-    /// What keeps them from being used.
+    /// [`TokenizerError`] where there is no tokenizer, or one that cannot be used.
     pub fn text(&self) -> Result<TextPipeline, TokenizerError> {
         match &self.place {
             Place::Folder(folder) => TextPipeline::from_folder(folder),
@@ -172,38 +172,40 @@ pub enum BaseError {
     /// Neither a path nor a name.
     #[error("there is no base model '{name}': nothing lies there, and {why}")]
     Missing {
-        /// What was asked for.
+        /// The text that names the base.
         name: String,
-        /// Why it is no name on the hub.
+        /// Why the text is not a name on the hub either.
         why: NameError,
     },
     /// A path where nothing lies.
     #[error(
-        "there is no base model at {}; a base is a Hugging Face folder, a GGUF file, or a name on the hub such as meta-llama/Meta-Llama-3-8B",
+        "there is no base model at {}; a base is a Hugging Face folder, a GGUF file, or a name on \
+         the hub such as meta-llama/Meta-Llama-3-8B",
         path.display()
     )]
     NoPath {
-        /// Where it was looked for.
+        /// The path as it was given.
         path: PathBuf,
     },
-    /// A file of another kind.
+    /// A file that does not begin with GGUF's magic bytes.
     #[error(
-        "{} is not a GGUF file; for a model in safetensors name its folder, the one with config.json",
+        "{} is not a GGUF file; for a model in safetensors name its folder, the one with \
+         config.json",
         path.display()
     )]
     NotABase {
-        /// The file.
+        /// The file that was opened.
         path: PathBuf,
     },
-    /// A path that cannot be looked at.
+    /// A path that cannot be examined or read.
     #[error("cannot read {}: {source}", path.display())]
     Io {
-        /// The path.
+        /// The path that was examined.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         source: io::Error,
     },
-    /// The hub.
+    /// The base cannot be fetched from the hub.
     #[error(transparent)]
     Hub(#[from] HubError),
 }

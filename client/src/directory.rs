@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberConfig {
-    /// This member's name.
+    /// This member's name, unique in the federation.
     pub name: MemberName,
     /// The federation's name.
     pub federation: String,
@@ -46,7 +46,7 @@ pub struct MemberConfig {
     /// for 2^k to 2^(k+1) - 1 training examples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_class: Option<WeightClass>,
-    /// What this member insists on.
+    /// This member's own limits, which a plan must keep to.
     #[serde(default)]
     pub floors: Floors,
 }
@@ -60,7 +60,7 @@ pub struct MemberDirectory {
 /// What a member needs to take part.
 #[derive(Debug)]
 pub struct Membership {
-    /// The configuration.
+    /// What `fedlora.toml` says.
     pub config: MemberConfig,
     /// The key that signs this member's messages.
     pub identity: IdentityKey,
@@ -91,7 +91,7 @@ impl MemberDirectory {
     /// Stores a new membership. The configuration comes last: a directory with one is whole.
     ///
     /// # Errors
-    /// The system's.
+    /// [`DirectoryError::Io`] naming the file.
     pub fn store(
         &self,
         config: &MemberConfig,
@@ -192,42 +192,42 @@ impl DirectoryError {
     }
 }
 
-/// What is wrong with the member's directory.
+/// Why a member's directory cannot be created, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// Joined before.
+    /// The directory holds a membership, which is not overwritten.
     #[error("{} holds a membership already", path.display())]
     Joined {
-        /// The directory.
+        /// The directory that was named.
         path: PathBuf,
     },
-    /// Not joined.
+    /// Nobody has joined into the directory.
     #[error("{} holds no membership", path.display())]
     NotJoined {
-        /// The directory.
+        /// The directory that was named.
         path: PathBuf,
     },
     /// A configuration that does not parse.
     #[error("{}: {message}", path.display())]
     Config {
-        /// The file.
+        /// The file that was read or written.
         path: PathBuf,
-        /// The parser's message.
+        /// Where and why it does not parse.
         message: String,
     },
     /// An identity key of another length than 32 bytes.
     #[error("{} is not an identity key: 32 bytes are expected", path.display())]
     IdentityKey {
-        /// The file.
+        /// The file that was read or written.
         path: PathBuf,
     },
-    /// A key or certificate.
+    /// A key or certificate that cannot be used.
     #[error(transparent)]
     Pki(#[from] PkiError),
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that was read or written.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

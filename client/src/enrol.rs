@@ -93,34 +93,34 @@ impl JoinError {
     }
 }
 
-/// Why joining failed.
+/// Why an invitation could not be redeemed.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// Too late.
+    /// The token's expiry has passed.
     #[error("the invitation has expired: ask the operator for a new one")]
     Expired,
-    /// The aggregator said no.
+    /// The aggregator did not accept the invitation.
     #[error("the aggregator refused: {reason}")]
     Refused {
-        /// Its reason.
+        /// The reason that the aggregator gave.
         reason: String,
     },
     /// A certificate for another name or key.
     #[error("the aggregator issued a certificate for {name} or another key: do not use it")]
     OtherCertificate {
-        /// The name in it.
+        /// The name in the certificate.
         name: MemberName,
     },
-    /// The directory.
+    /// The member's directory cannot be created or written.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// Keys and certificates.
+    /// A key or certificate cannot be made or read.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// The connection.
+    /// The aggregator cannot be reached, or shows another certificate than the token's.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// An answer that is none.
+    /// The answer is malformed.
     #[error(transparent)]
     Codec(#[from] CodecError),
 }

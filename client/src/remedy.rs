@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fedlora_common::digest::Digest;
 
-/// What would help.
+/// What a member may do about an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remedy {
     /// Accept the roster, once the other members confirm that they see the same.

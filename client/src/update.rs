@@ -29,7 +29,7 @@ use fedlora_train::{
 /// How many training examples a member without held-out ones tells its loss on.
 const UNHELD_EXAMPLES: usize = 32;
 
-/// What a member works with: model and private examples.
+/// What a member trains: a model, on private examples.
 #[derive(Debug)]
 pub struct LocalWork {
     engine: Engine,
@@ -49,7 +49,7 @@ pub struct LocalUpdate {
     report: LocalReport,
 }
 
-/// What this member is shown of its own round.
+/// The figures of its own round that a member sees. They do not leave its machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LocalReport {
     /// Mean training loss, in nats a token.
@@ -58,14 +58,14 @@ pub struct LocalReport {
     pub eval_loss: Option<f64>,
     /// The delta's L2 norm before clipping.
     pub delta_norm: f64,
-    /// Whether it was clipped.
+    /// Whether the delta was scaled down to the plan's clipping norm.
     pub clipped: bool,
-    /// Tokens trained on.
+    /// Tokens of the round's batches, prompts included.
     pub tokens: usize,
 }
 
 impl LocalWork {
-    /// Puts model and examples together. `seed` decides the order of examples and the
+    /// Combines a model with private examples. `seed` decides the order of examples and the
     /// dropout; it is this member's own.
     pub fn new(engine: Engine, training: Vec<Example>, held_out: Vec<Example>, seed: u64) -> Self {
         Self {
@@ -79,8 +79,8 @@ impl LocalWork {
         }
     }
 
-    /// What is kept for the backward pass, and whether a plan is accepted that would take more
-    /// memory than there is.
+    /// Sets activation checkpointing, and whether a plan is accepted that takes more memory than
+    /// the device has.
     pub fn with_memory(self, checkpointing: ActivationCheckpointing, ignore: bool) -> Self {
         Self {
             checkpointing,
@@ -121,7 +121,7 @@ impl LocalWork {
     /// The digest of the base model's configuration and weights.
     ///
     /// # Errors
-    /// A checkpoint that cannot be read any more.
+    /// [`UpdateError::Base`] where the checkpoint's files have changed or vanished.
     pub fn base_digest(&self) -> Result<Digest, UpdateError> {
         Ok(self.engine.base_digest()?)
     }
@@ -272,28 +272,28 @@ impl fmt::Debug for LocalUpdate {
     }
 }
 
-/// Why there is no update.
+/// Why a round's local training gave no update.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// The base model.
+    /// The base model's weights cannot be read.
     #[error(transparent)]
     Base(#[from] WeightsError),
-    /// Training.
+    /// An option out of range, or a training that failed.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The adapter.
+    /// The adapter does not fit the model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The delta.
+    /// The delta is not finite, or has another layout.
     #[error(transparent)]
     Delta(#[from] DeltaError),
     /// A loss that is none.
     #[error(transparent)]
     Fixed(#[from] FixedError),
-    /// The device's memory.
+    /// The plan's training takes more memory than the device has.
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),
-    /// The round ended first.
+    /// The round ended before the training did.
     #[error("training was stopped: the round is over")]
     Stopped,
     /// A bug, or a device that failed.

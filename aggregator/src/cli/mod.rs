@@ -14,8 +14,9 @@ use fedlora_shell::{
     DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
 };
 
-/// The operator's program of a federation: invites members, coordinates rounds, publishes the
-/// merged adapter. It never sees a single member's update.
+/// The operator's program: invites members, coordinates rounds, publishes merged adapters.
+///
+/// It never sees a single member's update.
 #[derive(Debug, Parser)]
 #[command(
     name = "fedlora-aggregator",
@@ -34,7 +35,7 @@ pub struct Cli {
 enum Command {
     /// Make a new federation: its directory, keys and certificate authority.
     #[command(
-        after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --advertise fl.example.org:4433 --name consortium"
+        after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --name consortium"
     )]
     Init(directories::InitArgs),
     /// Print one invitation token for a member; hand it over by a private channel.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fedlora_adapter::Layout;
 use fedlora_protocol::fixed::RingSum;
-use fedlora_protocol::wire::messages::{Open, RoundFailure, ToMember};
+use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, ToMember};
 use tokio::task::block_in_place;
 use tracing::{info, warn};
 
@@ -31,8 +31,16 @@ pub(super) struct ClosedRound {
 pub(super) enum RoundOutcome {
     /// Its adapter is published; the chain holds it.
     Done,
-    /// It came to nothing; the chain is as it was.
-    Failed(RoundFailure),
+    /// It has no result; the chain is unchanged.
+    Failed(AttemptFailure),
+}
+
+/// Why an attempt failed, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AttemptFailure {
+    pub(super) reason: RoundFailure,
+    /// The phase that was open last.
+    pub(super) phase: Option<PhaseName>,
 }
 
 impl ClosedRound {
@@ -41,8 +49,9 @@ impl ClosedRound {
         context: RunContext,
         chain: AdapterChain,
         open: &Open,
-        reason: RoundFailure,
+        failure: AttemptFailure,
     ) -> Self {
+        let reason = failure.reason;
         clear_uploads(&context.setup.directory);
         let (round, attempt) = (open.round, open.attempt);
         warn!(%round, %attempt, %reason, "the round failed");
@@ -59,7 +68,7 @@ impl ClosedRound {
         Self {
             context,
             chain,
-            outcome: RoundOutcome::Failed(reason),
+            outcome: RoundOutcome::Failed(failure),
         }
     }
 
@@ -76,6 +85,7 @@ impl ClosedRound {
         part: &Layout,
         sum: RingSum,
         participation: Participation,
+        last_phase: Option<PhaseName>,
     ) -> Result<Self, Box<Farewell>> {
         let plan = &context.setup.plan;
         let rate = plan.aggregation.server_learning_rate;
@@ -84,7 +94,11 @@ impl ClosedRound {
             Ok(applied) => applied,
             Err(error) => {
                 warn!(%error, "the unmasked sum is unusable");
-                return Ok(Self::failed(context, chain, open, RoundFailure::Sum));
+                let failure = AttemptFailure {
+                    reason: RoundFailure::Sum,
+                    phase: last_phase,
+                };
+                return Ok(Self::failed(context, chain, open, failure));
             }
         };
         let identity = &context.setup.operator.identity;
@@ -96,7 +110,7 @@ impl ClosedRound {
         });
         let folder = match stored {
             Ok(folder) => folder,
-            Err(error) => return Err(end_run(context, chain, error.into())),
+            Err(error) => return Err(end_run(context, chain, last_phase, error.into())),
         };
         let result = verified.into_body();
         chain.extend(adapter, signed.clone());
@@ -120,15 +134,16 @@ impl ClosedRound {
     }
 }
 
-/// Ends the run within a round.
+/// Ends the run within a round, whose phase `phase` was open last.
 pub(super) fn end_run(
     context: RunContext,
     chain: AdapterChain,
+    phase: Option<PhaseName>,
     failure: RunFailure,
 ) -> Box<Farewell> {
-    Box::new(Farewell::failed(
-        context,
-        Reached::Rounds(Box::new(chain)),
-        failure,
-    ))
+    let reached = Reached::Rounds {
+        chain: Box::new(chain),
+        phase,
+    };
+    Box::new(Farewell::failed(context, reached, failure))
 }

@@ -47,7 +47,10 @@ impl Consent {
             Ok(()) => Ok(Running::new(self.context, self.chain)),
             Err(failure) => Err(Box::new(Farewell::failed(
                 self.context,
-                Reached::Rounds(Box::new(self.chain)),
+                Reached::Rounds {
+                    chain: Box::new(self.chain),
+                    phase: None,
+                },
                 failure,
             ))),
         }

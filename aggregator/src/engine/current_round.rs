@@ -16,7 +16,7 @@ use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, SUITE, ToA
 use tracing::{debug, info, warn};
 
 use super::chain::AdapterChain;
-use super::closed_round::{ClosedRound, end_run};
+use super::closed_round::{AttemptFailure, ClosedRound, end_run};
 use super::context::{RunContext, TICK};
 use super::failure::RunFailure;
 use super::farewell::Farewell;
@@ -48,8 +48,8 @@ pub(super) async fn run_round(
             message = current.context.inbox.recv() => match message {
                 Some(message) => current.handle(message).await?,
                 None => {
-                    let CurrentRound { context, chain, .. } = current;
-                    return Err(end_run(context, chain, RunFailure::Stopped));
+                    let CurrentRound { context, chain, last_phase, .. } = current;
+                    return Err(end_run(context, chain, last_phase, RunFailure::Stopped));
                 }
             },
             _ = tick.tick() => current.pass_time().await?,
@@ -66,6 +66,8 @@ struct CurrentRound {
     /// The part of the adapter that this round trains and sums.
     part: Layout,
     tally: Tally,
+    /// The phase that is open, or was open last.
+    last_phase: Option<PhaseName>,
     /// A member that was away before counts as away from here on.
     opened: Timestamp,
 }
@@ -113,6 +115,7 @@ impl CurrentRound {
             tally,
             context,
             chain,
+            last_phase: coordinator.phase(),
             coordinator,
             part,
             opened,
@@ -265,6 +268,7 @@ impl CurrentRound {
         if let Some(phase) = after.filter(|_| before != after) {
             let round = self.coordinator.setup().open().round;
             info!(run = %self.context.setup.run, %round, %phase, "the phase begins");
+            self.last_phase = Some(phase);
             self.context.watch(RunEvent::Phase { round, phase });
             self.write_status();
         }
@@ -343,13 +347,18 @@ impl CurrentRound {
             &self.part,
             sum,
             participation,
+            self.last_phase,
         )
         .map(Step::Closed)
     }
 
     fn fail(self, reason: RoundFailure) -> Step {
         let open = self.coordinator.setup().open();
-        Step::Closed(ClosedRound::failed(self.context, self.chain, open, reason))
+        let failure = AttemptFailure {
+            reason,
+            phase: self.last_phase,
+        };
+        Step::Closed(ClosedRound::failed(self.context, self.chain, open, failure))
     }
 
     fn write_status(&self) {

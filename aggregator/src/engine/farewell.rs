@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::ids::{MemberName, RunId};
-use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
+use fedlora_protocol::wire::messages::{PhaseName, ToAggregator, ToMember};
 use tracing::debug;
 
 use super::chain::AdapterChain;
@@ -29,7 +29,11 @@ pub(super) enum Reached {
     /// The cohort was never complete.
     Gathering(ReadyMembers),
     /// At least the first round was opened.
-    Rounds(Box<AdapterChain>),
+    Rounds {
+        chain: Box<AdapterChain>,
+        /// The phase in which the last round failed; `None` after the plan's last round.
+        phase: Option<PhaseName>,
+    },
 }
 
 /// A run that has ended.
@@ -45,7 +49,10 @@ impl Farewell {
     pub(super) fn finished(context: RunContext, chain: AdapterChain) -> Self {
         Self {
             context,
-            reached: Reached::Rounds(Box::new(chain)),
+            reached: Reached::Rounds {
+                chain: Box::new(chain),
+                phase: None,
+            },
             outcome: Ok(()),
         }
     }
@@ -98,7 +105,7 @@ impl Farewell {
                 away.remove(&member);
                 self.context.connect(member.clone(), session, outbox);
                 // It was away when the run ended: it follows the chain and leaves.
-                if let Reached::Rounds(chain) = &self.reached {
+                if let Reached::Rounds { chain, .. } = &self.reached {
                     chain.bring_up_to_date(&self.context.links, &member);
                 }
                 self.context.links.send(&member, self.finished_message());
@@ -113,7 +120,7 @@ impl Farewell {
             ToEngine::FetchAdapter { adapter, reply } => {
                 let held = match &self.reached {
                     Reached::Gathering(_) => None,
-                    Reached::Rounds(chain) => chain.fetch(&adapter),
+                    Reached::Rounds { chain, .. } => chain.fetch(&adapter),
                 };
                 let _ = reply.send(held);
             }
@@ -135,7 +142,7 @@ impl Farewell {
     /// The members whose connection broke so lately that they may still come back for the last
     /// adapter, with how long each is waited for.
     fn lately_away(&self) -> BTreeMap<MemberName, Timestamp> {
-        let Reached::Rounds(chain) = &self.reached else {
+        let Reached::Rounds { chain, .. } = &self.reached else {
             return BTreeMap::new();
         };
         let reconnect = Duration::from_secs(self.context.setup.plan.timeouts.reconnect);
@@ -172,7 +179,7 @@ impl Farewell {
                 failure,
                 ..ready.progress()
             },
-            Reached::Rounds(chain) => chain.progress(state, failure, None),
+            Reached::Rounds { chain, phase } => chain.progress(state, failure, *phase),
         });
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Progress<'a> {
     pub(super) state: RunState,
     /// Why the run failed, where it did.
     pub(super) failure: Option<String>,
-    /// The current round's phase.
+    /// The current round's phase, or the phase in which the run failed.
     pub(super) phase: Option<PhaseName>,
     pub(super) rounds_done: u32,
     /// The run's members, or those that are ready, each with the rounds whose sum it is in.

@@ -1,4 +1,4 @@
-//! Why a member is told no. The words go to the member as they stand here.
+//! Why a member or its update is refused. The member gets these words unchanged.
 
 use std::io;
 
@@ -48,7 +48,7 @@ impl MemberRefusal {
 #[derive(Debug, thiserror::Error)]
 pub enum UploadRefusal {
     /// No round is open.
-    #[error("no round is at hand")]
+    #[error("no round is open")]
     NoRound,
     /// The sender is not a member of the run.
     #[error("you are not on this run's roster")]
@@ -57,7 +57,7 @@ pub enum UploadRefusal {
     #[error("no update is awaited from you")]
     NotAwaited,
     /// It answers another opening than the current round's.
-    #[error("the update is not of the round at hand")]
+    #[error("the update is not of the current round")]
     OtherRound,
     /// It has another length than the round's layout and bits give.
     #[error("a masked update of this round takes {expected} bytes, not {found}")]

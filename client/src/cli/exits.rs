@@ -103,17 +103,16 @@ pub(super) fn option(error: TrainOptionsError) -> Failure {
         got,
         expected,
     } = error;
-    let (option, expected) = match option {
-        TrainOption::BatchSize => ("--batch", expected),
-        TrainOption::Accumulation => ("--accumulate", expected),
-        TrainOption::MaxTokens => ("--seq", expected),
-        TrainOption::Steps | TrainOption::ScheduleSteps => ("--steps", expected),
-        TrainOption::Epochs => ("--epochs", expected),
-        TrainOption::LearningRate => ("--lr", expected),
-        TrainOption::WarmupShare => ("--warmup", expected),
-        TrainOption::WeightDecay => ("--weight-decay", expected),
-        // 0 switches clipping off.
-        TrainOption::ClipNorm => ("--clip", "a finite number, 0 or above"),
+    let option = match option {
+        TrainOption::BatchSize => "--batch",
+        TrainOption::Accumulation => "--accumulate",
+        TrainOption::MaxTokens => "--seq",
+        TrainOption::Steps | TrainOption::ScheduleSteps => "--steps",
+        TrainOption::Epochs => "--epochs",
+        TrainOption::LearningRate => "--lr",
+        TrainOption::WarmupShare => "--warmup",
+        TrainOption::WeightDecay => "--weight-decay",
+        TrainOption::ClipNorm => "--clip",
     };
     usage(anyhow!("{option} is {got}: give {expected}"))
 }
@@ -210,6 +209,7 @@ mod tests {
 
     use fedlora_adapter::{LoraConfig, Target};
     use fedlora_model::{ActivationCheckpointing, LlamaConfig, WeightKind};
+    use fedlora_protocol::plan::FloorBreach;
     use fedlora_train::{Device, MemoryPlan, Workload};
 
     use super::*;
@@ -279,8 +279,17 @@ mod tests {
             checkpointing: ActivationCheckpointing::Off,
         };
         let too_large = plan.check(1).expect_err("a byte is not enough");
-        for (failure, flag) in [
+        let breach = FloorBreach {
+            floor: "rank",
+            got: 64.0,
+            own: 16.0,
+        };
+        for (failure, words) in [
             (join(JoinError::Directory(joined)), "--dir"),
+            (
+                participant(ParticipantError::Member(breach.into())),
+                "change floors.rank in fedlora.toml to admit 64, or ask the operator",
+            ),
             (data(too_large.clone()), "--ignore-memory"),
             (
                 participant(ParticipantError::Update(too_large.into())),
@@ -288,7 +297,7 @@ mod tests {
             ),
         ] {
             assert!(
-                failure.hint().is_some_and(|hint| hint.contains(flag)),
+                failure.hint().is_some_and(|hint| hint.contains(words)),
                 "{failure}"
             );
         }

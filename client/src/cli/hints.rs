@@ -1,4 +1,4 @@
-//! What would help, by remedy: the sentences behind `hint:`, with the flags that they name.
+//! The sentence behind `hint:` for each remedy, with the flags that it names.
 //!
 //! Libraries say what is wrong and which remedy there is; only this table knows flags.
 
@@ -6,6 +6,7 @@ use std::error::Error;
 
 use fedlora_data::{DataError, PrepareError, Remedy as DataRemedy};
 use fedlora_hub::{HubError, Remedy as HubRemedy};
+use fedlora_protocol::Remedy as PlanRemedy;
 use fedlora_train::eval::{EvaluationError, LabelError, QuestionError};
 use fedlora_train::{
     DeviceError, DoesNotFit, MemorySaving, ModelError, OutputError, Remedy as TrainRemedy, RunError,
@@ -17,11 +18,12 @@ use crate::enrol::JoinError;
 use crate::federation::ParticipantError;
 use crate::remedy::Remedy;
 
-/// For an error of which this is known, or one that it was caused by.
+/// The hint for an error, or for the nearest of its causes that has a remedy.
 pub(super) fn of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let member_hint = member_remedy(cause).map(|remedy| member(&remedy));
         member_hint
+            .or_else(|| plan_remedy(cause).map(plan))
             .or_else(|| train_remedy(cause).map(|remedy| train(&remedy)))
             .or_else(|| data_remedy(cause).map(data))
             .or_else(|| hub_remedy(cause).map(|remedy| hub(&remedy)))
@@ -32,6 +34,10 @@ fn member_remedy(cause: &Cause) -> Option<Remedy> {
     known(cause, DirectoryError::remedy)
         .or_else(|| known(cause, JoinError::remedy))
         .or_else(|| known(cause, ParticipantError::remedy))
+}
+
+fn plan_remedy(cause: &Cause) -> Option<PlanRemedy> {
+    known(cause, ParticipantError::plan_remedy)
 }
 
 fn train_remedy(cause: &Cause) -> Option<TrainRemedy> {
@@ -65,7 +71,7 @@ fn known<E: Error + 'static, R>(cause: &Cause, remedy: impl FnOnce(&E) -> Option
     cause.downcast_ref().and_then(remedy)
 }
 
-/// For membership and roster.
+/// The hint for a membership or a roster.
 pub(in crate::cli) fn member(remedy: &Remedy) -> String {
     match remedy {
         Remedy::AcceptRoster { roster } => format!(
@@ -90,7 +96,17 @@ pub(in crate::cli) fn member(remedy: &Remedy) -> String {
     }
 }
 
-/// For records.
+/// The hint for a plan that a member does not accept.
+fn plan(remedy: PlanRemedy) -> String {
+    match remedy {
+        PlanRemedy::RelaxFloor { floor, plan, .. } => format!(
+            "change floors.{floor} in fedlora.toml to admit {plan}, or ask the operator for another \
+             plan"
+        ),
+    }
+}
+
+/// The hint for records.
 fn data(remedy: DataRemedy) -> String {
     match remedy {
         DataRemedy::ListProblems { unlisted } => {
@@ -99,7 +115,7 @@ fn data(remedy: DataRemedy) -> String {
     }
 }
 
-/// For a base that is fetched from the hub.
+/// The hint for a base that is fetched from the hub.
 fn hub(remedy: &HubRemedy) -> String {
     match remedy {
         HubRemedy::NameCacheFolder => "set HF_HOME or HOME".to_owned(),
@@ -119,7 +135,7 @@ fn hub(remedy: &HubRemedy) -> String {
     }
 }
 
-/// For training, decoding and evaluation.
+/// The hint for training, decoding and evaluation.
 pub(in crate::cli) fn train(remedy: &TrainRemedy) -> String {
     match remedy {
         TrainRemedy::OtherOutputFolder => "use another --out, a new or an empty folder".to_owned(),

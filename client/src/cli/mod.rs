@@ -12,6 +12,7 @@ pub mod exits;
 mod generate;
 mod hints;
 mod join;
+mod memory;
 mod open;
 mod roster;
 mod run;
@@ -23,8 +24,9 @@ use fedlora_shell::{
     DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
 };
 
-/// A consortium member's program: joins a federation and fine-tunes with it. Records, deltas
-/// and keys never leave this machine; only masked updates do.
+/// A consortium member's program: joins a federation and fine-tunes with it.
+///
+/// Records, deltas and keys never leave this machine; only masked updates do.
 #[derive(Debug, Parser)]
 #[command(
     name = "fedlora",

@@ -57,14 +57,14 @@ pub(super) fn open_model(
 pub(super) fn open_base(text: &str, printer: &Printer) -> Result<Base, Failure> {
     let mut display = FetchDisplay {
         progress: Progress::new(printer, ProgressUnit::Bytes),
-        state: State::default(),
+        state: FetchState::default(),
     };
     Base::open_with(text, &mut display).map_err(exits::base)
 }
 
 struct FetchDisplay {
     progress: Progress,
-    state: State,
+    state: FetchState,
 }
 
 impl FetchProgress for FetchDisplay {
@@ -89,7 +89,7 @@ impl FetchProgress for FetchDisplay {
 
 /// How far a fetch is.
 #[derive(Debug, Default)]
-struct State {
+struct FetchState {
     total: u64,
     /// Bytes of the files that are done.
     done: u64,
@@ -98,7 +98,7 @@ struct State {
     told: u64,
 }
 
-impl State {
+impl FetchState {
     /// Takes an event; gives the line to print. `plain` adds lines on how far the fetch is.
     fn line(&mut self, event: &FetchEvent, plain: bool) -> Option<String> {
         match event {
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn lines(events: &[FetchEvent], plain: bool) -> Vec<String> {
-        let mut state = State::default();
+        let mut state = FetchState::default();
         events
             .iter()
             .filter_map(|event| state.line(event, plain))
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_file_that_begins_anew_or_was_here_is_counted_once() {
-        let mut state = State::default();
+        let mut state = FetchState::default();
         let mut events = two_files();
         // The store knows no ranges: `a` begins again.
         events.insert(
@@ -236,7 +236,7 @@ mod tests {
             state.line(event, true);
         }
         assert_eq!(state.position, 2048);
-        let mut state = State::default();
+        let mut state = FetchState::default();
         state.line(&FetchEvent::Received { bytes: u64::MAX }, true);
         assert_eq!(state.part(), 0, "nothing was planned");
     }

@@ -19,7 +19,7 @@ pub enum MemberEvent {
     },
     /// The connection broke, or could not be made; another attempt follows.
     Disconnected {
-        /// What broke it.
+        /// Why it broke.
         reason: String,
     },
     /// The plan is accepted.
@@ -79,7 +79,7 @@ pub enum MemberEvent {
 pub struct RoundReport {
     /// The round's number, from 1.
     pub round: RoundNumber,
-    /// Members in the sum.
+    /// Members whose updates are in the sum.
     pub survivors: usize,
     /// Whether this member is one of them.
     pub took_part: bool,
@@ -94,9 +94,9 @@ pub struct RoundReport {
 pub enum Stage {
     /// Waiting for the machine, where it is shared.
     Wait,
-    /// Evaluation and training.
+    /// Held-out evaluation and local training.
     Train,
-    /// Encoding and masking.
+    /// Encoding the delta as ring integers, and masking them.
     Mask,
     /// Uploading the masked update, until the aggregator has stored it.
     Upload,

@@ -12,13 +12,13 @@ use fedlora_transport::{Traffic, TransportError};
 
 /// Opens sessions with one aggregator.
 pub trait Connector: Send + Sync + 'static {
-    /// An open session.
-    type Link: Link;
+    /// The sessions that [`Connector::open`] gives.
+    type Link: MemberLink;
 
     /// The aggregator's host and port, for display.
     fn address(&self) -> &str;
 
-    /// Connects and says hello.
+    /// Connects, and exchanges hellos with the aggregator.
     ///
     /// # Errors
     /// [`LinkError`]; a refused certificate shows here.
@@ -26,11 +26,11 @@ pub trait Connector: Send + Sync + 'static {
 }
 
 /// An open session: control messages both ways.
-pub trait Link: Send + Sync {
+pub trait MemberLink: Send + Sync {
     /// What carries this session's bulk transfers.
-    type Carrier: Carrier;
+    type Carrier: BulkCarrier;
 
-    /// Sends a control message.
+    /// Sends a control message, and returns once the transport has taken it.
     ///
     /// # Errors
     /// The connection has ended, or the message is too long.
@@ -56,7 +56,7 @@ pub trait Link: Send + Sync {
 }
 
 /// Bulk transfers of an open session.
-pub trait Carrier: Clone + Send + Sync + 'static {
+pub trait BulkCarrier: Clone + Send + Sync + 'static {
     /// Uploads a masked update. Returns once the aggregator has stored it durably and taken
     /// it into the round. After a broken connection the same call resumes.
     ///
@@ -78,13 +78,13 @@ pub trait Carrier: Clone + Send + Sync + 'static {
 /// Why a session ended or a transfer broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The connection.
+    /// The connection cannot be opened, or broke.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A transfer.
+    /// A bulk transfer broke off or did not match its digest.
     #[error(transparent)]
     Bulk(#[from] BulkError),
-    /// A malformed message.
+    /// The aggregator sent a malformed message.
     #[error("the aggregator sent something malformed: {0}")]
     Codec(#[from] CodecError),
     /// The aggregator refused the request.

@@ -37,7 +37,7 @@ use parts::Parts;
 
 pub use consent::RosterConsent;
 pub use events::{MemberEvent, RoundReport, Stage};
-pub use link::{Carrier, Connector, Link, LinkError};
+pub use link::{BulkCarrier, Connector, LinkError, MemberLink};
 pub use outcome::ParticipantError;
 pub use quic::{QuicCarrier, QuicConnector, QuicLink};
 pub use work::RoundWork;

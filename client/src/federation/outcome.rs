@@ -35,6 +35,14 @@ impl ParticipantError {
         }
     }
 
+    /// What would help where this member does not accept the plan.
+    pub fn plan_remedy(&self) -> Option<fedlora_protocol::Remedy> {
+        match self {
+            Self::Member(error) => error.remedy(),
+            Self::Update(_) | Self::Link(_) => None,
+        }
+    }
+
     /// What would help where the base, the device or its memory is in the way.
     pub fn training_remedy(&self) -> Option<fedlora_train::Remedy> {
         match self {

@@ -22,7 +22,7 @@ use fedlora_transport::{
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::link::{Carrier, Connector, Link, LinkError};
+use super::link::{BulkCarrier, Connector, LinkError, MemberLink};
 
 /// How long the aggregator may take for the hello and for replies on bulk streams.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ impl Connector for QuicConnector {
     }
 }
 
-/// An open session.
+/// An open session over QUIC, with its control stream.
 #[derive(Debug)]
 pub struct QuicLink {
     connection: Connection,
@@ -96,7 +96,7 @@ impl QuicLink {
     }
 }
 
-impl Link for QuicLink {
+impl MemberLink for QuicLink {
     type Carrier = QuicCarrier;
 
     async fn send(&mut self, message: &ToAggregator) -> Result<(), LinkError> {
@@ -153,7 +153,7 @@ async fn read_control(
 #[derive(Debug, Clone)]
 pub struct QuicCarrier(Connection);
 
-impl Carrier for QuicCarrier {
+impl BulkCarrier for QuicCarrier {
     async fn upload(&self, upload: &Upload) -> Result<(), LinkError> {
         let packed = upload.masked.as_bytes();
         let header = StreamHeader::Update {

@@ -32,13 +32,13 @@ impl RoundClock {
         *self.times.entry(stage).or_default() += took;
     }
 
-    /// The aggregator has stored the upload.
+    /// Notes that the aggregator has stored the upload, `took` after it began.
     pub(super) fn uploaded(&mut self, took: Duration) {
         self.add(Stage::Upload, took);
         self.uploaded = Some(Instant::now());
     }
 
-    /// The result is there.
+    /// Notes that the round's result has arrived.
     pub(super) fn result(&mut self) {
         if let Some(uploaded) = self.uploaded.take() {
             self.add(Stage::Aggregate, uploaded.elapsed());

@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::Participant;
 use super::events::MemberEvent;
-use super::link::{Connector, Link, LinkError};
+use super::link::{Connector, LinkError, MemberLink};
 use super::outcome::{ParticipantError, is_identity};
 use super::shell::{Report, Shell};
 
@@ -66,7 +66,7 @@ pub(super) async fn run<C: Connector>(
 }
 
 /// Follows the protocol until the run ends or the session breaks.
-async fn session<L: Link>(
+async fn session<L: MemberLink>(
     shell: &mut Shell,
     link: &mut L,
     reports: &mut mpsc::UnboundedReceiver<Report>,

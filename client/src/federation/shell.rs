@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::events::{MemberEvent, RoundReport, Stage};
-use super::link::{Carrier, Link, LinkError};
+use super::link::{BulkCarrier, LinkError, MemberLink};
 use super::outcome::ParticipantError;
 use super::parts::Parts;
 use super::round_clock::RoundClock;
@@ -71,7 +71,7 @@ impl Shell {
         }
     }
 
-    pub(super) async fn on_message<L: Link>(
+    pub(super) async fn on_message<L: MemberLink>(
         &mut self,
         link: &mut L,
         message: ToMember,
@@ -80,7 +80,7 @@ impl Shell {
         self.carry_out(link, effects).await
     }
 
-    pub(super) async fn on_report<L: Link>(
+    pub(super) async fn on_report<L: MemberLink>(
         &mut self,
         link: &mut L,
         report: Report,
@@ -129,7 +129,7 @@ impl Shell {
         self.member.message(message, &mut stores, &mut os_rng())
     }
 
-    async fn carry_out<L: Link>(
+    async fn carry_out<L: MemberLink>(
         &mut self,
         link: &mut L,
         effects: Vec<Effect>,
@@ -267,7 +267,7 @@ impl Shell {
     }
 
     /// Uploads beside the control messages.
-    fn upload(&self, carrier: impl Carrier, upload: Upload) {
+    fn upload(&self, carrier: impl BulkCarrier, upload: Upload) {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
@@ -295,7 +295,7 @@ impl Shell {
 
     async fn fetch(
         &mut self,
-        carrier: impl Carrier,
+        carrier: impl BulkCarrier,
         adapter: Digest,
         values: usize,
     ) -> Result<Vec<Effect>, ParticipantError> {
@@ -337,7 +337,13 @@ impl Shell {
         self.watch(MemberEvent::Roster { members, digest });
     }
 
-    fn on_done(&mut self, link: &impl Link, round: RoundNumber, survivors: usize, took_part: bool) {
+    fn on_done(
+        &mut self,
+        link: &impl MemberLink,
+        round: RoundNumber,
+        survivors: usize,
+        took_part: bool,
+    ) {
         info!(%round, survivors, took_part, "the round is done");
         self.training = None;
         let (seconds, traffic) = match self.clock.take() {
@@ -353,7 +359,7 @@ impl Shell {
         }));
     }
 
-    fn total_traffic(&self, link: &impl Link) -> Traffic {
+    fn total_traffic(&self, link: &impl MemberLink) -> Traffic {
         let traffic = link.traffic();
         Traffic {
             sent: self.traffic.sent + traffic.sent,

@@ -13,7 +13,7 @@ use super::options::Options;
 /// The share that is held out of records without a split of their own.
 const HELD_OUT: f64 = 0.1;
 /// The fewest examples that an institution can train on.
-const FEWEST: usize = 8;
+const MIN_RECORDS: usize = 8;
 
 /// One institution's examples.
 #[derive(Debug, Clone)]
@@ -102,9 +102,9 @@ fn split(
         let name =
             member_name(&value).with_context(|| format!("the value {value:?} of field {field}"))?;
         let (training, held_out) = records.split(HeldOut::share(HELD_OUT)?);
-        if training.len() < FEWEST || held_out.is_empty() {
+        if training.len() < MIN_RECORDS || held_out.is_empty() {
             bail!(
-                "institution {name} has {} records to train on and {} held out: give it {FEWEST} \
+                "institution {name} has {} records to train on and {} held out: give it {MIN_RECORDS} \
                  and 1 at least",
                 training.len(),
                 held_out.len()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fedlora_client::federation::{Carrier, Connector, Link, LinkError};
+use fedlora_client::federation::{BulkCarrier, Connector, LinkError, MemberLink};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::member::Upload;
@@ -13,7 +13,7 @@ use fedlora_protocol::wire::messages::{RoundMessage, ToAggregator, ToMember};
 use fedlora_transport::Traffic;
 use tokio::sync::Notify;
 
-/// How much longer than the reconnect timeout a member stays away, so that the round goes on
+/// How much longer than the reconnect timeout a member stays away, so that the round continues
 /// without it.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -115,7 +115,7 @@ pub(super) struct FaultyLink<L> {
     faults: Arc<Faults>,
 }
 
-impl<L: Link> Link for FaultyLink<L> {
+impl<L: MemberLink> MemberLink for FaultyLink<L> {
     type Carrier = FaultyCarrier<L::Carrier>;
 
     async fn send(&mut self, message: &ToAggregator) -> Result<(), LinkError> {
@@ -170,7 +170,7 @@ pub(super) struct FaultyCarrier<C> {
     faults: Arc<Faults>,
 }
 
-impl<C: Carrier> Carrier for FaultyCarrier<C> {
+impl<C: BulkCarrier> BulkCarrier for FaultyCarrier<C> {
     async fn upload(&self, upload: &Upload) -> Result<(), LinkError> {
         if self.faults.cuts(CutPoint::Upload) {
             self.faults.cut.notify_one();

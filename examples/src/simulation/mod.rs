@@ -17,7 +17,7 @@ mod table;
 mod watched;
 
 pub use data::{Institution, SimulationData};
-pub use options::{Drop, DropSpec, Options};
+pub use options::{DropSpec, Options, PlannedDrop};
 pub use report::{Document, EvaluationFigures, RoundFigures, Scores};
 pub use run::{SimulationError, run};
 pub use table::render;

@@ -11,9 +11,9 @@ use fedlora_train::Device;
 
 use super::faults::CutPoint;
 
-/// Runs a whole federation on this machine: one aggregator and several members, over real
-/// QUIC with real certificates and real secure aggregation, on an embedded base model and
-/// embedded data unless told otherwise.
+/// Runs a whole federation on this machine: one aggregator and several members.
+///
+/// QUIC, certificates and secure aggregation are real; base and data are embedded by default.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "fedlora-sim",
@@ -34,9 +34,8 @@ pub struct Options {
     /// The folder for the adapter, the report and the members' directories.
     #[arg(long, default_value = "fedlora-sim-out", env = "FEDLORA_SIM_OUT")]
     pub out: PathBuf,
-    /// Cut a member off, by name or number from 1: MEMBER@ROUND[:keys|upload|confirm], or
-    /// 'none' [default: the last member in round 2, as its upload begins].
-    #[arg(long, value_name = "MEMBER@ROUND[:POINT]")]
+    /// Cut a member (name, or number from 1) off, or none [default: the last, in round 2].
+    #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]")]
     pub drop: Vec<DropSpec>,
     /// Another base model: a Hugging Face folder.
     #[arg(long)]
@@ -50,8 +49,7 @@ pub struct Options {
     /// Also train each member alone, and all records in one place, on the same budget.
     #[arg(long)]
     pub baselines: bool,
-    /// Check each unmasked ring sum, bit for bit, against the members' encoded updates, which
-    /// only a simulator can know.
+    /// Check each unmasked sum, bit for bit, against the members' encoded updates.
     #[arg(long)]
     pub verify_sum: bool,
     /// Optimizer steps of each member in a round.
@@ -87,12 +85,12 @@ pub enum DropSpec {
     /// No member is cut off, which also switches off the default.
     None,
     /// One member is cut off.
-    One(Drop),
+    One(PlannedDrop),
 }
 
 /// The member that is cut off, and the point in the round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drop {
+pub struct PlannedDrop {
     /// The member's name, or its number from 1.
     pub member: String,
     /// The round.
@@ -121,7 +119,7 @@ impl FromStr for DropSpec {
         if member.is_empty() || round == 0 {
             return Err(form());
         }
-        Ok(Self::One(Drop {
+        Ok(Self::One(PlannedDrop {
             member: member.to_owned(),
             round: RoundNumber(round),
             point,

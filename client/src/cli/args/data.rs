@@ -8,8 +8,7 @@ use fedlora_data::HeldOut;
 /// The options of every command that reads records to train on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Private records: JSON Lines, a JSON array or Parquet, or a folder of them; may be given
-    /// several times.
+    /// Private records: JSON Lines, JSON arrays, Parquet, or a folder of them; may be repeated.
     #[arg(long, required = true, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Held-out records, which are scored and never trained on; may be given several times.

@@ -6,8 +6,7 @@ use fedlora_model::ActivationCheckpointing;
 /// What is kept for the backward pass.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct MemoryArg {
-    /// Memory for activations: low stores each block's input only and recomputes the rest in the
-    /// backward pass (activation checkpointing). It takes less memory and more time.
+    /// Memory for activations; low is activation checkpointing: less memory, more time.
     #[arg(long, value_enum, default_value_t = MemoryKind::Normal, help_heading = "Machine")]
     memory: MemoryKind,
 }
@@ -43,6 +42,6 @@ impl MemoryArgs {
 enum MemoryKind {
     /// Keep all activations.
     Normal,
-    /// Keep each block's input only: activation checkpointing.
+    /// Keep each block's input only, and recompute the rest in the backward pass.
     Low,
 }

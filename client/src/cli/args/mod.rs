@@ -4,8 +4,10 @@ mod adapter;
 mod data;
 mod memory;
 mod model;
+mod response;
 
-pub(super) use adapter::ShapeArgs;
+pub(super) use adapter::{AdapterArg, ShapeArgs};
 pub(super) use data::{DataArgs, DataSpec, HeldOutSpec};
 pub(super) use memory::{MemoryArg, MemoryArgs};
 pub(super) use model::{ModelArgs, ModelSpec};
+pub(super) use response::ResponseArg;

@@ -8,8 +8,7 @@ use fedlora_train::Device;
 /// The options of every command that opens a base model.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// The base model: a Hugging Face folder, a GGUF file, or a name on the hub
-    /// (owner/name[@revision][:file.gguf]).
+    /// Base model: a folder, a GGUF file, or owner/name[@revision][:file.gguf] on the hub.
     #[arg(long, env = "FEDLORA_BASE")]
     base: String,
     /// Where to compute: cpu or cuda:N.

@@ -16,13 +16,12 @@ use fedlora_common::exit::Exit;
 use fedlora_data::PrepareOptions;
 use fedlora_model::ActivationCheckpointing;
 use fedlora_shell::{Failure, Format, Printer};
-use fedlora_train::{
-    DoesNotFit, Estimate, Machine, MemoryPlan, Workload, check_device, free_memory,
-};
+use fedlora_train::{DoesNotFit, Estimate, Machine, MemoryPlan, check_device, free_memory};
 
 use super::args::HeldOutSpec;
 use super::exits::usage;
 use super::hints;
+use super::memory::{TrainingWork, memory_plan};
 pub(super) use args::CheckArgs;
 use examples::Marks;
 use report::{CheckReport, DeviceSection, MemorySection, ProblemEntry};
@@ -66,38 +65,31 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
     let (mut memory, mut timing) = (None, None);
     if let (Some(base), Some(set)) = (&base, prepared) {
         let config = base.weights.config();
-        let workload = Workload::of(&lora, model.device, model.kind)
-            .with_examples(&set.prepared.examples, args.batch, seq)
-            .with_held_out(
-                held_out
-                    .as_ref()
-                    .map_or(&[], |set| &set.prepared.examples[..]),
-                seq,
-            );
-        let estimate = Estimate::of(config, &workload);
+        let work = TrainingWork {
+            lora: &lora,
+            training: &set.prepared.examples,
+            held_out: held_out
+                .as_ref()
+                .map_or(&[], |set| &set.prepared.examples[..]),
+            batch: args.batch,
+            seq,
+            packed: false,
+        };
+        let plan = memory_plan(&model, config, work, args.memory.resolve());
+        let estimate = Estimate::of(config, &plan.workload);
         timing = Some(if device_error.is_none() {
-            {
-                let work = TimedWork {
-                    args,
-                    model: &model,
-                    lora: &lora,
-                    base,
-                };
-                time::time(&mut checked, &work, &set.prepared, &estimate, printer)
-            }
+            let work = TimedWork {
+                args,
+                model: &model,
+                lora: &lora,
+                base,
+            };
+            time::time(&mut checked, &work, &set.prepared, &estimate, printer)
         } else {
             time::steps(args, &set.prepared)
         });
         // The device's section tells what is wrong with the device.
         let available = free_memory(&model.device).ok().flatten();
-        let plan = MemoryPlan {
-            config,
-            device: model.device,
-            workload,
-            batch: Some(args.batch),
-            kind: model.kind,
-            checkpointing: args.memory.resolve(),
-        };
         if let Some(available) = available {
             let fits = plan.check(available);
             hint = fits.as_ref().err().and_then(DoesNotFit::remedy);

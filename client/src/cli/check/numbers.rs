@@ -1,8 +1,9 @@
 //! Lines and numbers for people.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use indicatif::HumanCount;
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
 /// Appends a line, without spaces at its end.
 pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -35,14 +36,7 @@ pub(super) fn short(number: f64) -> String {
 
 /// A size with its binary unit.
 pub(super) fn bytes(count: u64) -> String {
-    let count = count as f64;
-    for (power, name) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
-        let unit = f64::from(1_u32 << power);
-        if count >= unit {
-            return format!("{:.1} {name}", count / unit);
-        }
-    }
-    format!("{count} bytes")
+    HumanBytes(count).to_string()
 }
 
 /// A share in percent.
@@ -50,14 +44,15 @@ pub(super) fn percent(part: usize, whole: usize) -> String {
     format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
 }
 
-/// A rough duration in its largest unit.
+/// A rough duration in its largest unit, at least a second.
 pub(super) fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{:.0} s", s.max(1.0)),
-        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.1} days", s / 86_400.0),
-    }
+    // Within a `Duration`, whatever the speed was.
+    let seconds = if seconds > 1.0 {
+        seconds.min(1e15)
+    } else {
+        1.0
+    };
+    HumanDuration(Duration::from_secs_f64(seconds)).to_string()
 }
 
 #[cfg(test)]
@@ -77,11 +72,11 @@ mod tests {
         assert_eq!([12.3, 1234.0, 8.03e9].map(short), ["12", "1.2 k", "8.0 G"]);
         assert_eq!(
             [12, 1536, 5 << 30].map(bytes),
-            ["12 bytes", "1.5 KiB", "5.0 GiB"]
+            ["12 B", "1.50 KiB", "5.00 GiB"]
         );
         assert_eq!(
-            [0.2, 300.0, 9000.0, 259_200.0].map(duration),
-            ["1 s", "5 min", "2.5 h", "3.0 days"]
+            [0.2, 300.0, 9100.0, 259_200.0].map(duration),
+            ["1 second", "5 minutes", "3 hours", "3 days"]
         );
         assert_eq!(percent(0, 0), "0.0 %");
     }

@@ -58,7 +58,8 @@ fn base(out: &mut String, base: &BaseSection) {
     line(
         out,
         format_args!(
-            "            {}, {parameters} parameters: {} blocks of width {}, vocabulary {}, at most {} tokens",
+            "            {}, {parameters} parameters: {} blocks of width {}, vocabulary {}, at most \
+             {} tokens",
             base.architecture,
             base.blocks,
             base.hidden,
@@ -152,7 +153,8 @@ fn lengths(out: &mut String, lengths: &Lengths) {
     line(
         out,
         format_args!(
-            "            tokens a record: least {}, median {}, 90 % up to {}, 99 % up to {}, most {}",
+            "            tokens a record: least {}, median {}, 90 % up to {}, 99 % up to {}, most \
+             {}",
             grouped(lengths.min),
             grouped(lengths.median),
             grouped(lengths.p90),
@@ -243,7 +245,7 @@ fn memory(out: &mut String, memory: &MemorySection) {
     ] {
         line(
             out,
-            format_args!("            {what:<12}{:>10}  {note}", bytes(held)),
+            format_args!("            {what:<12}{:>11}  {note}", bytes(held)),
         );
     }
     if let Some(available) = memory.available {
@@ -257,7 +259,7 @@ fn memory(out: &mut String, memory: &MemorySection) {
         line(
             out,
             format_args!(
-                "            {:<12}{:>10}  {verdict}",
+                "            {:<12}{:>11}  {verdict}",
                 "available",
                 bytes(available)
             ),

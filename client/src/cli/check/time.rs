@@ -21,7 +21,7 @@ const EFFICIENCY: f64 = 0.6;
 /// Steps that a probe measures, after one that does not count.
 const PROBED: usize = 2;
 
-/// What is to be timed.
+/// The training whose time is wanted: the command's options, and what they resolve to.
 #[derive(Clone, Copy)]
 pub(super) struct TimedWork<'a> {
     pub(super) args: &'a CheckArgs,

@@ -14,20 +14,22 @@ use fedlora_model::Example;
 use fedlora_shell::{Failure, Printer, Progress, ProgressUnit, values};
 use fedlora_train::Evaluation;
 
-use super::args::ModelArgs;
+use super::args::{AdapterArg, ModelArgs, ResponseArg};
 use super::exits::{data, usage};
 use super::open::{OpenedModel, open_model};
 use report::EvalDocument;
 use task::{EvalTask, TaskKind};
+
+/// Most tokens of a generated response by default.
+const MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(128).expect("above 0");
 
 /// Options of `fedlora eval`.
 #[derive(Debug, clap::Args)]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A PEFT adapter made for the base.
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    adapter: AdapterArg,
     /// Records to score; may be given several times.
     #[arg(long, required = true, value_name = "FILE")]
     data: Vec<PathBuf>,
@@ -40,18 +42,11 @@ pub(super) struct EvalArgs {
     /// The labels to choose from, separated by commas [default: the records' responses].
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     labels: Vec<String>,
-    /// Responses to generate, for the first records [default: 20 with --task auto, all with
-    /// --task generate].
+    /// First records to answer [default: 20 with --task auto, all with --task generate].
     #[arg(long, value_name = "RECORDS", value_parser = values::positive)]
     responses: Option<usize>,
-    /// Most tokens of a generated response.
-    #[arg(
-        long,
-        default_value = "128",
-        value_name = "TOKENS",
-        value_parser = values::non_zero
-    )]
-    max_tokens: NonZeroUsize,
+    #[command(flatten)]
+    response: ResponseArg,
 }
 
 /// Runs the command.
@@ -61,7 +56,7 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> Result<(), Failure> {
     // Records come first: they are read sooner than a model.
     let records = Dataset::read(&args.data).map_err(data)?;
     let task = EvalTask::choose(args.task, &args.labels, args.responses, &records)?;
-    let opened = open_model(&model, args.adapter.as_deref(), printer)?;
+    let opened = open_model(&model, args.adapter.folder.as_deref(), printer)?;
     let positions = opened.engine.max_tokens();
     let max_tokens = args.seq.unwrap_or(positions).min(positions);
     if args.seq.is_some_and(|seq| seq > positions) {
@@ -74,13 +69,15 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> Result<(), Failure> {
 
     let begun = Instant::now();
     let loss = score(&opened, &examples, printer)?;
-    let scores = task.scores(&opened, max_tokens, args.max_tokens, printer)?;
+    let scores = task.scores(
+        &opened,
+        max_tokens,
+        args.response.resolve(MAX_TOKENS),
+        printer,
+    )?;
     let document = EvalDocument {
         base: opened.base.name(),
-        adapter: args
-            .adapter
-            .as_ref()
-            .map(|folder| folder.display().to_string()),
+        adapter: args.adapter.name(),
         base_dtype: opened.engine.place().1.to_string(),
         device: model.device.to_string(),
         records: report.records,

@@ -18,9 +18,9 @@ const SAMPLE: usize = 20;
 /// The task that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum TaskKind {
-    /// Classification if the responses are few, short and repeated; otherwise generation of some.
+    /// Classification if responses are few, short and repeated; otherwise generation.
     Auto,
-    /// Nothing.
+    /// The loss only.
     Loss,
     /// Accuracy and macro-F1 of the label that is likeliest as the response.
     Classify,
@@ -28,7 +28,7 @@ pub(super) enum TaskKind {
     Generate,
 }
 
-/// The task, chosen for the records at hand.
+/// The task, as it was chosen for the records.
 pub(super) enum EvalTask {
     Loss,
     Classify {

@@ -5,11 +5,11 @@ mod prompt;
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::anyhow;
 use fedlora_protocol::crypto::os_rng;
-use fedlora_shell::{Failure, Format, Printer, stderr_is_rich, values};
+use fedlora_shell::{Failure, Format, Printer, stderr_is_rich};
 use fedlora_train::decode::{
     Finish, GenerateError, GenerateOptions, Generated, Sampling, StopText, generate,
 };
@@ -17,7 +17,7 @@ use fedlora_train::{DecodeError, Engine};
 use rand::Rng;
 use serde::Serialize;
 
-use super::args::ModelArgs;
+use super::args::{AdapterArg, ModelArgs, ResponseArg};
 use super::exits::{data, usage};
 use super::open::open_model;
 
@@ -26,14 +26,16 @@ const TEMPERATURE: f64 = 0.8;
 /// The default top-p: the model's own distribution without its improbable tail.
 const TOP_P: f64 = 0.95;
 
+/// Most tokens of an answer by default.
+const MAX_TOKENS: NonZeroUsize = NonZeroUsize::new(256).expect("above 0");
+
 /// Options of `fedlora generate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// A PEFT adapter made for the base.
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    adapter: AdapterArg,
     /// What to answer or, with --raw, to continue; - reads it from standard input.
     #[arg(long, allow_hyphen_values = true)]
     prompt: String,
@@ -43,23 +45,17 @@ pub(super) struct GenerateArgs {
     /// Continue the prompt as plain text, without the chat template.
     #[arg(long)]
     raw: bool,
-    /// Most tokens to generate.
-    #[arg(
-        long,
-        default_value = "256",
-        value_name = "TOKENS",
-        value_parser = values::non_zero
-    )]
-    max_tokens: NonZeroUsize,
+    #[command(flatten)]
+    response: ResponseArg,
     /// A text that ends the answer and is not printed; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<StopText>,
     /// Always take the likeliest token.
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k", "seed"])]
     greedy: bool,
-    /// Divides the logits: below 1 likely tokens become likelier; 0 is greedy [default: 0.8].
-    #[arg(long, allow_negative_numbers = true)]
-    temperature: Option<f64>,
+    /// Divides the logits: below 1 sharpens; greedy takes the likeliest token [default: 0.8].
+    #[arg(long, allow_negative_numbers = true, value_name = "T|greedy")]
+    temperature: Option<Temperature>,
     /// Draw from the fewest tokens that together have this probability [default: 0.95].
     #[arg(long, allow_negative_numbers = true)]
     top_p: Option<f64>,
@@ -70,6 +66,36 @@ pub(super) struct GenerateArgs {
     #[arg(long)]
     seed: Option<u64>,
 }
+
+/// How far the likeliest tokens are preferred.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Temperature {
+    /// A finite number above 0, which divides the logits.
+    Positive(f64),
+    /// The limit towards 0: always the likeliest token.
+    Greedy,
+}
+
+impl FromStr for Temperature {
+    type Err = TemperatureError;
+
+    fn from_str(text: &str) -> Result<Self, TemperatureError> {
+        if text == "greedy" {
+            return Ok(Self::Greedy);
+        }
+        match text.parse::<f64>() {
+            // The usual spelling of the limit elsewhere.
+            Ok(0.0) => Ok(Self::Greedy),
+            Ok(number) if number.is_finite() && number > 0.0 => Ok(Self::Positive(number)),
+            _ => Err(TemperatureError),
+        }
+    }
+}
+
+/// Text that is neither a temperature nor `greedy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("give a finite positive number, or greedy")]
+struct TemperatureError;
 
 /// What `--format json` prints.
 #[derive(Serialize)]
@@ -93,7 +119,7 @@ pub(super) fn run(args: &GenerateArgs, printer: &Printer) -> Result<(), Failure>
     let (sampling, seed) = sampling(args)?;
     let model = args.model.resolve()?;
     let text = prompt::text(&args.prompt)?;
-    let opened = open_model(&model, args.adapter.as_deref(), printer)?;
+    let opened = open_model(&model, args.adapter.folder.as_deref(), printer)?;
     let prompt = prompt::tokens(
         &text,
         args.system.as_deref(),
@@ -103,7 +129,7 @@ pub(super) fn run(args: &GenerateArgs, printer: &Printer) -> Result<(), Failure>
     )?;
     let decoder = opened.engine.decoder(opened.adapter.as_ref());
     let options = GenerateOptions {
-        max_tokens: args.max_tokens,
+        max_tokens: args.response.resolve(MAX_TOKENS),
         sampling,
         ends: opened.pipeline.end_tokens().collect(),
         stops: args.stop.clone(),
@@ -127,10 +153,7 @@ pub(super) fn run(args: &GenerateArgs, printer: &Printer) -> Result<(), Failure>
     match printer.format() {
         Format::Json => printer.document(&AnswerDocument {
             base: opened.base.name(),
-            adapter: args
-                .adapter
-                .as_ref()
-                .map(|folder| folder.display().to_string()),
+            adapter: args.adapter.name(),
             base_dtype: opened.engine.place().1.to_string(),
             device: model.device.to_string(),
             text: &made.text,
@@ -169,16 +192,18 @@ fn sampling(args: &GenerateArgs) -> Result<(Sampling, Option<u64>), Failure> {
     }
     // Such as JavaScript reads without loss from JSON.
     let seed = args.seed.unwrap_or_else(|| os_rng().next_u64() >> 11);
-    let temperature = args.temperature.unwrap_or(TEMPERATURE);
-    // 0 is the limit: greedy. The other options are checked all the same.
-    let greedy = temperature == 0.0;
-    let positive = if greedy { TEMPERATURE } else { temperature };
-    let sampling =
+    let (positive, greedy) = match args.temperature {
+        None => (TEMPERATURE, false),
+        Some(Temperature::Positive(temperature)) => (temperature, false),
+        Some(Temperature::Greedy) => (TEMPERATURE, true),
+    };
+    // Built in any case: it checks the other options.
+    let random =
         Sampling::random(positive, args.top_k, args.top_p.unwrap_or(TOP_P), seed).map_err(usage)?;
     if greedy {
         return Ok((Sampling::Greedy, None));
     }
-    Ok((sampling, Some(seed)))
+    Ok((random, Some(seed)))
 }
 
 fn failed(error: GenerateError, engine: &Engine) -> Failure {
@@ -218,6 +243,17 @@ fn note(made: &Generated, prompt: usize, seed: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temperature_is_positive_or_greedy() {
+        assert_eq!("0.8".parse(), Ok(Temperature::Positive(0.8)));
+        for greedy in ["greedy", "0", "-0.0"] {
+            assert_eq!(greedy.parse(), Ok(Temperature::Greedy), "{greedy:?}");
+        }
+        for bad in ["", "-1", "NaN", "inf", "off"] {
+            assert_eq!(bad.parse::<Temperature>(), Err(TemperatureError), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_terminal_is_not_commanded_and_a_pipe_gets_the_text() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fedlora_data::Batching;
 use fedlora_shell::values;
 use fedlora_train::{
@@ -94,8 +95,8 @@ pub(crate) struct TrainArgs {
     )]
     pub(super) lr: f64,
     /// How the learning rate falls after the warm-up.
-    #[arg(long, value_enum, default_value_t = ScheduleKind::Cosine, help_heading = "Training")]
-    pub(super) schedule: ScheduleKind,
+    #[arg(long, default_value = "cosine", value_parser = decay(), help_heading = "Training")]
+    pub(super) schedule: Decay,
     /// Warm-up: a number of steps (20), or a share of them (0.03).
     #[arg(long, default_value = "0.03", help_heading = "Training")]
     pub(super) warmup: Warmup,
@@ -107,16 +108,16 @@ pub(crate) struct TrainArgs {
         help_heading = "Training"
     )]
     pub(super) weight_decay: f64,
-    /// Largest global norm of a step's gradients; 0 turns clipping off.
+    /// Largest joint L2 norm of a step's gradients, a number above 0; off for no clipping.
     #[arg(
         long,
         allow_negative_numbers = true,
-        default_value_t = 1.0,
+        default_value = "1",
+        value_name = "NORM|off",
         help_heading = "Training"
     )]
-    pub(super) clip: f64,
-    /// Fill each batch with whole examples, up to --batch times --seq tokens. Attention does not
-    /// cross examples.
+    pub(super) clip: Clipping,
+    /// Pack whole examples into batches of --batch times --seq tokens; none attends to another.
     #[arg(long, conflicts_with_all = ["bucket", "no_shuffle"], help_heading = "Training")]
     pub(super) pack: bool,
     /// Put examples of similar length into a batch.
@@ -173,17 +174,6 @@ pub(crate) struct TrainArgs {
     pub(super) log_file: Option<PathBuf>,
 }
 
-/// How the learning rate falls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum ScheduleKind {
-    /// Half a cosine wave, down to zero.
-    Cosine,
-    /// A straight line, down to zero.
-    Linear,
-    /// It does not fall.
-    Constant,
-}
-
 /// Which adapter is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum KeepKind {
@@ -193,12 +183,22 @@ pub(super) enum KeepKind {
     Last,
 }
 
+/// The parser of a learning-rate decay, with the names that help pages and completions show.
+fn decay() -> impl TypedValueParser<Value = Decay> {
+    PossibleValuesParser::new([
+        PossibleValue::new("cosine").help("Half a cosine wave, down to zero"),
+        PossibleValue::new("linear").help("A straight line, down to zero"),
+        PossibleValue::new("constant").help("The peak rate throughout"),
+    ])
+    .try_map(|name| name.parse())
+}
+
 /// How long the learning rate rises from zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Warmup {
-    /// A number of steps.
+    /// This many optimizer steps.
     Steps(usize),
-    /// A share of all steps.
+    /// A share of all optimizer steps, from 0 to 1.
     Share(f64),
 }
 
@@ -221,10 +221,40 @@ impl FromStr for Warmup {
 #[error("give a number of steps (20), or a share of them from 0 to 1 (0.03)")]
 pub(super) struct WarmupError;
 
+/// Whether a step's gradients are clipped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Clipping {
+    /// Gradients above this joint L2 norm are scaled down to it.
+    At(ClipNorm),
+    /// Gradients stay as they are.
+    Off,
+}
+
+impl FromStr for Clipping {
+    type Err = ClippingError;
+
+    fn from_str(text: &str) -> Result<Self, ClippingError> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        match text.parse() {
+            // Scripts of earlier versions turn clipping off so.
+            Ok(0.0) => Ok(Self::Off),
+            Ok(norm) => ClipNorm::new(norm).map(Self::At).map_err(|_| ClippingError),
+            Err(_) => Err(ClippingError),
+        }
+    }
+}
+
+/// Text that is neither a norm nor `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("give a finite number above 0, or off for no clipping")]
+pub(super) struct ClippingError;
+
 /// The training options, for examples of at most `seq` tokens.
 ///
 /// # Errors
-/// An option out of range.
+/// [`TrainOptionsError`] for an option out of range.
 pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainOptionsError> {
     let examples = args.batch;
     let batching = if args.pack {
@@ -240,8 +270,8 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainO
     };
     TrainOption::BatchSize.count(args.batch)?;
     let clip_norm = match args.clip {
-        0.0 => None,
-        norm => Some(ClipNorm::new(norm)?),
+        Clipping::Off => None,
+        Clipping::At(norm) => Some(norm),
     };
     Ok(RunOptions {
         train: TrainOptions {
@@ -255,11 +285,7 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainO
             accumulation: TrainOption::Accumulation.count(args.accumulate)?,
             max_tokens: MaxTokens::new(seq)?,
             learning_rate: LearningRate::new(args.lr)?,
-            decay: match args.schedule {
-                ScheduleKind::Cosine => Decay::Cosine,
-                ScheduleKind::Linear => Decay::Linear,
-                ScheduleKind::Constant => Decay::Constant,
-            },
+            decay: args.schedule,
             warmup: match args.warmup {
                 Warmup::Steps(steps) => fedlora_train::Warmup::Steps(steps),
                 Warmup::Share(share) => fedlora_train::Warmup::Share(WarmupShare::new(share)?),
@@ -294,6 +320,35 @@ mod tests {
         assert_eq!("0.03".parse(), Ok(Warmup::Share(0.03)));
         for bad in ["", "-1", "1.5", "NaN", "3%"] {
             assert_eq!(bad.parse::<Warmup>(), Err(WarmupError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn each_decay_has_a_name_here() {
+        let command =
+            clap::Command::new("train").arg(clap::Arg::new("schedule").value_parser(decay()));
+        for decay in Decay::ALL {
+            let matches = command
+                .clone()
+                .get_matches_from(["train", &decay.to_string()]);
+            assert_eq!(matches.get_one("schedule"), Some(&decay));
+        }
+    }
+
+    #[test]
+    fn clipping_is_a_norm_or_off() {
+        let at = |norm| {
+            ClipNorm::new(norm)
+                .map(Clipping::At)
+                .map_err(|_| ClippingError)
+        };
+        assert_eq!("1".parse(), at(1.0));
+        assert_eq!("0.5".parse(), at(0.5));
+        for off in ["off", "0", "0.0"] {
+            assert_eq!(off.parse(), Ok(Clipping::Off), "{off:?}");
+        }
+        for bad in ["", "-1", "NaN", "inf", "none"] {
+            assert_eq!(bad.parse::<Clipping>(), Err(ClippingError), "{bad:?}");
         }
     }
 }

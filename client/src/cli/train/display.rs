@@ -89,7 +89,7 @@ impl TrainDisplay {
         }
     }
 
-    /// Shows the end.
+    /// Shows the figures of a finished training.
     pub(super) fn summary(&mut self, summary: &Summary) {
         let memory = summary
             .peak_memory_bytes
@@ -114,7 +114,7 @@ impl TrainDisplay {
         ));
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar; lines can still be shown.
     pub(super) fn end(&mut self) {
         self.progress.finish();
     }

@@ -10,14 +10,14 @@ use fedlora_common::exit::Exit;
 use fedlora_model::LlamaConfig;
 use fedlora_shell::{Failure, Format, Interruption, Printer, Stop};
 use fedlora_train::{
-    Engine, MemoryPlan, OutputError, OutputFolder, RunOutcome, Setup, Summary, Workload,
-    free_memory, run as run_training,
+    Engine, OutputError, OutputFolder, RunOutcome, Setup, Summary, free_memory, run as run_training,
 };
 use serde::Serialize;
 
 use super::args::{HeldOutSpec, ModelSpec};
 use super::data::Examples;
 use super::exits::{self, data, usage};
+use super::memory::{TrainingWork, memory_plan};
 use super::open::open_base;
 pub(super) use args::TrainArgs;
 use args::options;
@@ -147,21 +147,15 @@ fn fits(
         First::Fresh(lora) => lora,
         First::Given(adapter) => adapter.config(),
     };
-    let mut workload = Workload::of(lora, model.device, model.kind)
-        .with_examples(&examples.training, args.batch, seq)
-        .with_held_out(&examples.held_out, seq);
-    if args.pack {
-        let all = examples.training.iter().map(|e| e.tokens().len()).sum();
-        workload.rows = args.batch.saturating_mul(seq).min(all);
-    }
-    let plan = MemoryPlan {
-        config,
-        device: model.device,
-        workload,
-        batch: Some(args.batch),
-        kind: model.kind,
-        checkpointing: args.memory.resolve(),
+    let work = TrainingWork {
+        lora,
+        training: &examples.training,
+        held_out: &examples.held_out,
+        batch: args.batch,
+        seq,
+        packed: args.pack,
     };
+    let plan = memory_plan(model, config, work, args.memory.resolve());
     plan.check(available).map_err(data)
 }
 

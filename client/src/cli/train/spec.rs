@@ -51,7 +51,7 @@ pub(super) fn spec(
         .with("accumulate", train.accumulation)
         .with("seq", train.max_tokens.get())
         .with("lr", train.learning_rate.get())
-        .with("schedule", name(args.schedule))
+        .with("schedule", train.decay)
         .with("warmup", WarmupName(args.warmup))
         .with("weight decay", train.weight_decay.get())
         .with("clip", train.clip_norm.map_or(0.0, ClipNorm::get))

@@ -90,7 +90,7 @@ fn main() -> Result<()> {
     };
     let (initial, earlier) = if arguments.resume {
         let card = std::fs::read_to_string(arguments.base.join("README.md"))
-            .context("the card of the weights to go on from")?;
+            .context("the card of the weights to resume from")?;
         (BaseWeights::load(&arguments.base)?, Some(card))
     } else {
         (init::weights(config, arguments.seed), None)
