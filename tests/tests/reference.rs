@@ -81,7 +81,8 @@ fn the_page_of_the_configuration_has_every_key() {
         "{GENERATED}\n# Configuration keys\n\n\
          Unknown keys are refused.\n\n\
          ## fedlora.toml\n\n\
-         `fedlora join` writes it into the member's directory. Edit `[floors]`; leave the rest.\n\n"
+         `fedlora join` writes it into the member's directory. Edit `[floors]`, \
+         and `weight_class` where a plan asks for it; leave the rest.\n\n"
     );
     let floors = serde_json::to_value(Floors::default()).expect("floors have text keys");
     let member = serde_json::json!({
@@ -309,7 +310,8 @@ impl<'a> Rows<'a> {
                 "" => field.name.clone(),
                 path => format!("{path}.{}", field.name),
             };
-            let value = &object[&field.name];
+            // What has no value is left out of a file.
+            let value = object.get(&field.name).unwrap_or(&Value::Null);
             if value.is_object() {
                 self.section(&field.kind, &key, value);
                 continue;
