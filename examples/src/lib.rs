@@ -1,3 +1,7 @@
-//! The simulation of a whole federation on one machine.
+//! The simulation of a whole federation on one machine, and attacks on one.
 
+pub mod attacks;
+mod cli;
 pub mod simulation;
+
+pub use cli::Cli;
