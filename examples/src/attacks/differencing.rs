@@ -6,7 +6,6 @@ use anyhow::Context;
 
 use fedlora_client::ledger::FileLedger;
 use fedlora_protocol::ids::{Attempt as AttemptNumber, RoundNumber, RunId};
-use fedlora_protocol::wire::messages::{RoundFailure, ToMember};
 
 use super::federation::{TargetFederation, VICTIM};
 use super::report::Attempt;
@@ -71,14 +70,6 @@ pub(super) fn second_list() -> anyhow::Result<Attempt> {
     let (first, with) = first_round(&mut federation)?;
     let others = federation.others();
     let mut open = first.open.clone();
-    for &member in &others {
-        let abandoned = ToMember::Abandoned {
-            round: open.round,
-            attempt: open.attempt,
-            reason: RoundFailure::Storage,
-        };
-        federation.tell(member, &abandoned)?;
-    }
     open.attempt = AttemptNumber(2);
     let again = AttackedRound::whole(&mut federation, open, &others)?;
     let mut without = again.sum_of_all(&federation)?;

@@ -21,10 +21,17 @@
 
 mod differencing;
 mod federation;
+mod honest;
+mod inference;
 mod lists;
 mod member;
+mod members;
 mod name;
+mod plans;
 mod report;
+mod restored;
+mod results;
+mod roster;
 mod round;
 mod unmask;
 

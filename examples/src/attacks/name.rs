@@ -8,7 +8,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::report::AttackReport;
-use super::{differencing, lists};
+use super::{differencing, inference, lists, members, plans, restored, results, roster};
 
 /// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,6 +25,32 @@ pub enum AttackName {
     TwoLists,
     /// A second survivor list to members that have revealed, for the other share of the victim
     BothShares,
+    /// One result to half of the members and another to the others, or one that another key signed
+    OtherResult,
+    /// A result whose adapter differs in factors that the round did not train
+    ChosenModelFrozen,
+    /// A result whose adapter is further from the one before than the clip allows
+    ChosenModelStep,
+    /// A plan with one step on one example
+    OneRecordPlan,
+    /// A plan with a clip above the member's floor
+    HugeClip,
+    /// The victim's number of examples, from the weights of two ordinary rounds
+    ExactCounts,
+    /// The victim's loss, from the losses of two ordinary rounds
+    LossDifferencing,
+    /// The attacker's keys under the other members' names, to a member that has pinned theirs
+    SwappedRoster,
+    /// A replayed round, to a member whose log was restored from an older copy
+    RestoredLedger,
+    /// A weight class above the plan's highest
+    ForgedWeight,
+    /// Noise in place of the update
+    PoisonedSum,
+    /// Forged shares in the reveal
+    ForgedShare,
+    /// Garbage in place of sealed shares
+    GarbageSeal,
 }
 
 /// Who plays an attack.
@@ -49,12 +75,24 @@ impl AttackName {
     /// Who plays it.
     pub fn by(self) -> Attacker {
         match self {
+            Self::ForgedWeight | Self::PoisonedSum | Self::ForgedShare | Self::GarbageSeal => {
+                Attacker::Member
+            }
             Self::SkippedRound
             | Self::SecondList
             | Self::SecondRun
             | Self::SecondProcess
             | Self::TwoLists
-            | Self::BothShares => Attacker::Aggregator,
+            | Self::BothShares
+            | Self::OtherResult
+            | Self::ChosenModelFrozen
+            | Self::ChosenModelStep
+            | Self::OneRecordPlan
+            | Self::HugeClip
+            | Self::ExactCounts
+            | Self::LossDifferencing
+            | Self::SwappedRoster
+            | Self::RestoredLedger => Attacker::Aggregator,
         }
     }
 
@@ -70,6 +108,19 @@ impl AttackName {
             Self::SecondProcess => differencing::second_process(),
             Self::TwoLists => lists::two_lists(),
             Self::BothShares => lists::both_shares(),
+            Self::OtherResult => results::other_result(),
+            Self::ChosenModelFrozen => results::chosen_model_frozen(),
+            Self::ChosenModelStep => results::chosen_model_step(),
+            Self::OneRecordPlan => plans::one_record_plan(),
+            Self::HugeClip => plans::huge_clip(),
+            Self::ExactCounts => inference::exact_counts(),
+            Self::LossDifferencing => inference::loss_differencing(),
+            Self::SwappedRoster => roster::swapped_roster(),
+            Self::RestoredLedger => restored::restored_ledger(),
+            Self::ForgedWeight => members::forged_weight(),
+            Self::PoisonedSum => members::poisoned_sum(),
+            Self::ForgedShare => members::forged_share(),
+            Self::GarbageSeal => members::garbage_seal(),
         };
         let attempt = attempt.with_context(|| format!("the attack {}", self.name()))?;
         Ok(AttackReport {
