@@ -28,3 +28,31 @@ fn the_document_says_what_was_tried_and_what_came_of_it() {
 fn a_name_that_is_none_is_refused_with_the_names() {
     attack(&["no-such-attack"]).failed(2, &["second-run", "all"]);
 }
+
+#[test]
+fn an_attack_that_succeeds_ends_the_program_with_code_9() {
+    // Garbage in place of sealed shares costs the round, and is told as that.
+    let done = attack(&["garbage-seal"]);
+    assert_eq!(done.code, Some(9), "{}", done.stderr);
+    assert!(done.stderr.contains("did not hold against garbage-seal"));
+    assert!(done.stdout.contains("held against 0 of 1 attacks"));
+}
+
+#[test]
+fn the_help_lists_every_attack_with_a_line() {
+    let help = attack(&["--help"]).done().stdout;
+    for line in [
+        "- skipped-round:",
+        "- restored-ledger:",
+        "- garbage-seal:",
+        "- all:",
+    ] {
+        let found = help.lines().find_map(|text| text.trim().strip_prefix(line));
+        let about = found.unwrap_or_else(|| panic!("no {line} in {help}"));
+        assert!(about.trim().len() > 10, "{line} has no line: {help}");
+    }
+    assert!(
+        help.contains("Example:\n  fedlora-sim attack all"),
+        "{help}"
+    );
+}

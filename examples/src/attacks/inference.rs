@@ -51,8 +51,8 @@ pub(super) fn exact_counts() -> anyhow::Result<Attempt> {
         tried: "two ordinary rounds, the second without the victim: the difference of their total \
                 weights",
         answer: format!(
-            "the weights {before} and {after} differ by {fewest}: the victim, which has {truth} \
-             examples, has {fewest} to {most}, which its class says anyway"
+            "the weights {before} and {after} differ by {fewest}: the victim has {fewest} to {most} \
+             examples, as its class says anyway; truly it has {truth}"
         ),
         held: within && fewest != truth && fewest < most,
     })

@@ -64,8 +64,8 @@ fn halves(threshold: Option<u16>) -> anyhow::Result<(TargetFederation, Option<Ve
     Ok((federation, recovered))
 }
 
-/// The members have signed the list of all and revealed for it; the list without the victim comes
-/// before and after the reveal.
+/// The members have signed the list of all and revealed for it; then comes the list without the
+/// victim.
 pub(super) fn both_shares() -> anyhow::Result<Attempt> {
     let mut federation = TargetFederation::joined(|_| ())?;
     let (open, all) = (federation.next_open()?, federation.all());
@@ -77,14 +77,10 @@ pub(super) fn both_shares() -> anyhow::Result<Attempt> {
     let without = round.list(|member| member != VICTIM);
     round.show_list(&mut federation, &with, &all)?;
     let signed = round.confirmations(&federation, &with);
-    for reveal in [signed, Vec::new()] {
-        round.show_list(&mut federation, &without, &others)?;
-        if !reveal.is_empty() {
-            round.show_confirmations(&mut federation, reveal, &all)?;
-        }
-        let signed = round.confirmations(&federation, &without);
-        round.show_confirmations(&mut federation, signed, &others)?;
-    }
+    round.show_confirmations(&mut federation, signed, &all)?;
+    round.show_list(&mut federation, &without, &others)?;
+    let signed = round.confirmations(&federation, &without);
+    round.show_confirmations(&mut federation, signed, &others)?;
     let lists = |member: &MemberIndex| round.signed_by(*member);
     let most = all.iter().map(lists).max().unwrap_or(0);
     let (seed, secret) = round.revealed_of(VICTIM);

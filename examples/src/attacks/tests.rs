@@ -100,7 +100,8 @@ fn huge_clip() {
 
 #[test]
 fn exact_counts() {
-    let words = ["which has 1000 examples, has 512 to 1023"];
+    let words =
+        ["the victim has 512 to 1023 examples, as its class says anyway; truly it has 1000"];
     held(AttackName::ExactCounts, &words);
 }
 
