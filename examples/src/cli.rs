@@ -8,9 +8,9 @@ use fedlora_shell::{DocumentsCommand, Failure, GlobalOptions, LogLevels, Program
 use crate::attacks::{self, AttackName};
 use crate::simulation;
 
-/// Runs a whole federation on this machine: one aggregator and several members, over real
-/// QUIC with real certificates and real secure aggregation, on an embedded base model and
-/// embedded data unless told otherwise.
+/// Runs a whole federation on this machine: one aggregator and several members.
+///
+/// QUIC, certificates and secure aggregation are real; base and data are embedded by default.
 #[derive(Debug, Parser)]
 #[command(
     name = "fedlora-sim",
@@ -29,9 +29,11 @@ pub struct Cli {
 enum Command {
     /// Attack a federation as a malicious aggregator or member, and see whether it holds.
     ///
-    /// Each attack speaks the real protocol, in memory, with the machines that the members'
-    /// program drives. It succeeds where the attacker ends up with what it is after, such as one
-    /// member's update. The program ends with exit code 9 where an attack succeeds.
+    /// Each attack speaks the real protocol, in memory, with the real members' machines.
+    ///
+    /// It succeeds where the attacker has what it is after in the end, such as a member's update.
+    ///
+    /// Where an attack succeeds, the program ends with exit code 9.
     #[command(after_help = "Example:\n  fedlora-sim attack all --format json")]
     Attack {
         /// The attack.

@@ -306,7 +306,8 @@ impl<'a> Rows<'a> {
                 "" => field.name.clone(),
                 path => format!("{path}.{}", field.name),
             };
-            let value = &object[&field.name];
+            // What has no value is left out of a file.
+            let value = object.get(&field.name).unwrap_or(&Value::Null);
             if value.is_object() {
                 self.section(&field.kind, &key, value);
                 continue;

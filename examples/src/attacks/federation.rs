@@ -307,7 +307,7 @@ impl TargetFederation {
 pub(super) fn round_message(message: ToAggregator) -> Option<(Digest, RoundMessage)> {
     match message {
         ToAggregator::Round { open, message } => Some((open, message)),
-        ToAggregator::Ready(_) | ToAggregator::Fetched { .. } => None,
+        _ => None,
     }
 }
 

@@ -13,35 +13,35 @@ use super::{differencing, inference, lists, members, plans, restored, results, r
 /// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AttackName {
-    /// After a round's reveal, a round far ahead on the same adapter, without the victim
+    /// After the reveal, a round far ahead on its adapter, less the victim
     SkippedRound,
-    /// After a round's reveal, a second sum on its adapter without the victim, in the same run
+    /// After the reveal, a second sum on its adapter, less the victim
     SecondList,
-    /// After a round's reveal, a second sum on its adapter without the victim, in another run
+    /// After the reveal, a sum on its adapter in another run
     SecondRun,
-    /// Two sums on one adapter at once, with two processes on each member's directory
+    /// Two sums on one adapter at once, in two processes of each member
     SecondProcess,
     /// Two survivor lists in one round, each to half of the members
     TwoLists,
-    /// A second survivor list to members that have revealed, for the other share of the victim
+    /// A second list after the reveal, for the victim's other share
     BothShares,
-    /// One result to half of the members and another to the others, or one that another key signed
+    /// Different results to the members, or one that another key signed
     OtherResult,
-    /// A result whose adapter differs in factors that the round did not train
+    /// A result whose adapter differs in untrained factors
     ChosenModelFrozen,
-    /// A result whose adapter is further from the one before than the clip allows
+    /// A result that is further than the clip allows
     ChosenModelStep,
     /// A plan with one step on one example
     OneRecordPlan,
     /// A plan with a clip above the member's floor
     HugeClip,
-    /// The victim's number of examples, from the weights of two ordinary rounds
+    /// The victim's number of examples, from two ordinary rounds
     ExactCounts,
-    /// The victim's loss, from the losses of two ordinary rounds
+    /// The victim's loss, from two ordinary rounds
     LossDifferencing,
-    /// The attacker's keys under the other members' names, to a member that has pinned theirs
+    /// The attacker's keys under the other members' names
     SwappedRoster,
-    /// A replayed round, to a member whose log was restored from an older copy
+    /// A replayed round, to a member with an older copy of its log
     RestoredLedger,
     /// A weight class above the plan's highest
     ForgedWeight,

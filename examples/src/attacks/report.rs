@@ -1,12 +1,12 @@
 //! What came of the attacks: the JSON document, and a table for people.
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::name::Attacker;
 
-/// Characters of a line of the table that wraps.
-const COLUMN: u16 = 60;
+/// Columns of a terminal that the table takes.
+const WIDTH: u16 = 100;
 
 /// How close a recovered update is to the true one, relative to its norm, to count as recovered.
 const RECOVERED: f64 = 0.05;
@@ -96,20 +96,16 @@ pub fn render(document: &AttackDocument) -> String {
     table
         .load_preset(presets::UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(2 * COLUMN + 40)
-        .set_header(["attack", "by", "tried", "answer", "held"]);
+        .set_width(WIDTH)
+        .set_header(["attack", "by", "held", "tried, and the answer"]);
     for attack in &document.attacks {
         let by = match attack.by {
             Attacker::Aggregator => "aggregator",
             Attacker::Member => "member",
         };
         let held = if attack.held { "yes" } else { "NO" };
-        table.add_row([&attack.name, by, &attack.tried, &attack.answer, held]);
-    }
-    for column in [2, 3] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(COLUMN)));
-        }
+        let text = format!("{}\n=> {}", attack.tried, attack.answer);
+        table.add_row([&attack.name, by, held, &text]);
     }
     let succeeded = document.succeeded();
     let count = document.attacks.len();
