@@ -126,9 +126,5 @@ pub(super) fn end_run(
     chain: AdapterChain,
     failure: RunFailure,
 ) -> Box<Farewell> {
-    Box::new(Farewell::failed(
-        context,
-        Reached::Rounds(Box::new(chain)),
-        failure,
-    ))
+    Box::new(Farewell::failed(context, Reached::Rounds(Box::new(chain)), failure))
 }
