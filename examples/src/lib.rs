@@ -1,3 +1,8 @@
-//! The simulation of a whole federation on one machine.
+//! The simulation of a whole federation on one machine, and attacks on one.
 
+pub mod attacks;
+mod cli;
+mod secagg;
 pub mod simulation;
+
+pub use cli::Cli;

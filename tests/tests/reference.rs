@@ -205,6 +205,7 @@ fn the_page_of_the_json_outputs_names_every_field() {
             "fedlora-aggregator status",
             vec!["status", "--dir", &operator],
         ),
+        ("fedlora-sim attack", vec!["attack", "second-run"]),
     ];
     let page = read(&reference("json.md"));
     for (title, arguments) in documents {
@@ -217,7 +218,7 @@ fn the_page_of_the_json_outputs_names_every_field() {
             .expect("a split has a first part");
         let name = title.split(' ').next().expect("a split has a first part");
         let mut command = program(name);
-        command.args(["--format", "json"]).args(&arguments);
+        command.args(&arguments).args(["--format", "json"]);
         let done = Finished::of(title, &mut command).done();
         for line in done.stdout.lines().filter(|_| title == "fedlora train") {
             named(

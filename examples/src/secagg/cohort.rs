@@ -15,7 +15,8 @@ use fedlora_protocol::wire::messages::{Open, SUITE};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{SecaggArgs, SecaggError};
+use super::SecaggArgs;
+use super::error::SecaggError;
 
 /// The weight of which `--weight-share` is a part.
 const FULL_WEIGHT: f64 = 4096.0;
@@ -47,11 +48,14 @@ impl Cohort {
         let identities: Vec<_> = (0..members)
             .map(|_| Arc::new(IdentityKey::random(&mut rng)))
             .collect();
-        let entries = identities.iter().enumerate().map(|(place, key)| RosterEntry {
-            name: format!("member-{place:03}").parse().expect("a name"),
-            identity: key.public(),
-            certificate_key: Digest::of("fedlora-sim secagg", &place.to_le_bytes()),
-        });
+        let entries = identities
+            .iter()
+            .enumerate()
+            .map(|(place, key)| RosterEntry {
+                name: format!("member-{place:03}").parse().expect("a name"),
+                identity: key.public(),
+                certificate_key: Digest::of("fedlora-sim secagg", &place.to_le_bytes()),
+            });
         let roster = Roster::new(entries.collect()).expect("names and keys differ");
         let class = WeightClass::of_examples((args.weight_share * FULL_WEIGHT) as usize)
             .unwrap_or_default();

@@ -4,38 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use fedlora_protocol::crypto::os_rng;
-use fedlora_protocol::crypto::shamir::{Coordinate, Share, ShamirError};
+use fedlora_protocol::crypto::shamir::{Coordinate, Share};
 use fedlora_protocol::fixed::{
-    AUXILIARY_LANES, CohortWeight, Contribution, FixedError, FixedPoint, LossShift, RingSum, SumError,
-    SumParts,
+    AUXILIARY_LANES, CohortWeight, Contribution, FixedPoint, LossShift, RingSum, SumParts,
 };
 use fedlora_protocol::ids::MemberIndex;
-use fedlora_protocol::round::participant::{MemoryLedger, Refusal};
-use fedlora_protocol::secagg::{
-    Committed, PolicyError, RecoveryError, Revealed, RunningSum, Unmasking, pack,
-};
-use fedlora_protocol::wire::messages::{
-    Confirmation, RevealedShare, Survivors, keys_digest,
-};
+use fedlora_protocol::round::participant::MemoryLedger;
+use fedlora_protocol::secagg::{Committed, RecoveryError, Revealed, RunningSum, Unmasking, pack};
+use fedlora_protocol::wire::messages::{Confirmation, RevealedShare, Survivors, keys_digest};
 use fedlora_protocol::wire::{Unverified, codec};
 use serde::Serialize;
 
 use super::SecaggArgs;
 use super::cohort::{CLIP, Cohort, update};
+use super::error::SecaggError;
 use super::report::SecaggReport;
 
 /// Measures `args.repeats` rounds.
 ///
 /// # Errors
 /// [`SecaggError`] for a round that the protocol refuses.
-pub fn measure(args: &SecaggArgs) -> Result<SecaggReport, SecaggError> {
+pub(crate) fn measure(args: &SecaggArgs) -> Result<SecaggReport, SecaggError> {
     let threads = args.threads.map_or(0, usize::from);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .build()
-        .map_err(|error| SecaggError::Threads {
-            message: error.to_string(),
-        })?;
+        .build()?;
     pool.install(|| {
         let cohort = Cohort::new(args)?;
         let rounds = (0..args.repeats)
@@ -94,9 +87,8 @@ fn round(args: &SecaggArgs, cohort: &Cohort) -> Result<Figures, SecaggError> {
     let mut members = Vec::new();
     let mut keys = Vec::new();
     for (context, ledger) in cohort.contexts.iter().zip(&mut ledgers) {
-        let (member, own) = setup.each(|| {
-            context.open(cohort.open.clone(), &cohort.expected, ledger, &mut rng)
-        })?;
+        let (member, own) =
+            setup.each(|| context.open(cohort.open.clone(), &cohort.expected, ledger, &mut rng))?;
         members.push(member);
         keys.push(own);
     }
@@ -135,8 +127,11 @@ fn round(args: &SecaggArgs, cohort: &Cohort) -> Result<Figures, SecaggError> {
     let mut sum = RunningSum::new(args.bits, lanes);
     let mut plain = vec![0_u32; lanes];
     let mut exact_mean = vec![0.0_f64; args.elements];
-    let (mut encode, mut mask, mut add) =
-        (Stopwatch::default(), Stopwatch::default(), Stopwatch::default());
+    let (mut encode, mut mask, mut add) = (
+        Stopwatch::default(),
+        Stopwatch::default(),
+        Stopwatch::default(),
+    );
     let mut waiting = Vec::new();
     let mut list = Survivors::default();
     for (place, member) in sharing.into_iter().enumerate() {
@@ -161,7 +156,8 @@ fn round(args: &SecaggArgs, cohort: &Cohort) -> Result<Figures, SecaggError> {
             *sum = sum.wrapping_add(*lane) & args.bits.mask();
         }
         let (member, masked, claim) = mask.each(|| ready.mask(encoded));
-        list.0.insert(claim.claimed().member, claim.claimed().vector);
+        list.0
+            .insert(claim.claimed().member, claim.claimed().vector);
         add.each(|| sum.add(masked.as_bytes()))
             .expect("a vector of the round's length");
         waiting.push(member);
@@ -199,8 +195,7 @@ fn round(args: &SecaggArgs, cohort: &Cohort) -> Result<Figures, SecaggError> {
     let mut unmask = Stopwatch::default();
     let sum = unmask.each(|| -> Result<RingSum, RecoveryError> {
         let threshold = cohort.policy.threshold();
-        let masks =
-            Unmasking::recover(&committed, &survivors, &revealed, threshold, &transcript)?;
+        let masks = Unmasking::recover(&committed, &survivors, &revealed, threshold, &transcript)?;
         Ok(sum.unmask(masks))
     })?;
     let weights = CohortWeight::of(cohort.contexts.iter().map(|_| cohort.class));
@@ -256,39 +251,43 @@ impl Stopwatch {
     }
 }
 
-/// Why a round cannot be measured.
-#[derive(Debug, thiserror::Error)]
-pub enum SecaggError {
-    /// A cohort that cannot be protected.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// Too few members remain.
-    #[error("{survivors} members remain, and a round of this size needs {quorum}: drop fewer")]
-    Quorum {
-        /// Members that upload.
-        survivors: usize,
-        /// The fewest that a phase may close with.
-        quorum: usize,
-    },
-    /// The thread pool cannot be made.
-    #[error("the threads cannot be started: {message}")]
-    Threads {
-        /// The system's reason.
-        message: String,
-    },
-    /// A member refused.
-    #[error("a member refuses the round: {0}")]
-    Refusal(#[from] Refusal),
-    /// An update cannot be encoded.
-    #[error(transparent)]
-    Fixed(#[from] FixedError),
-    /// A place in the roster has no coordinate.
-    #[error(transparent)]
-    Shamir(#[from] ShamirError),
-    /// The masks cannot be recovered.
-    #[error(transparent)]
-    Recovery(#[from] RecoveryError),
-    /// The sum is not one of updates.
-    #[error(transparent)]
-    Sum(#[from] SumError),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fedlora_protocol::fixed::LaneBits;
+
+    fn args(members: u16, drop: u16) -> SecaggArgs {
+        SecaggArgs {
+            members,
+            elements: 70_000,
+            drop,
+            bits: LaneBits::B24,
+            threads: Some(2),
+            norm: 0.5,
+            weight_share: 0.1,
+            repeats: 1,
+        }
+    }
+
+    #[test]
+    fn a_measured_round_is_exact_and_as_precise_as_documented() {
+        let report = measure(&args(7, 2)).unwrap();
+        assert!(report.exact);
+        assert_eq!(
+            (report.members, report.dropped, report.threshold),
+            (7, 2, 5)
+        );
+        assert!((3.0..3.001).contains(&report.bytes_per_element));
+        assert!(report.relative_rms_error < 5e-5, "{report:?}");
+        assert!(report.control_bytes_per_member > 1000);
+    }
+
+    #[test]
+    fn rounds_that_no_protocol_protects_are_refused() {
+        assert!(matches!(measure(&args(2, 0)), Err(SecaggError::Policy(_))));
+        assert!(matches!(
+            measure(&args(7, 3)),
+            Err(SecaggError::Quorum { .. })
+        ));
+    }
 }

@@ -2,6 +2,7 @@
 //! and the real cryptography, without training and network.
 
 mod cohort;
+mod error;
 mod measure;
 mod report;
 
@@ -9,37 +10,37 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use fedlora_protocol::fixed::LaneBits;
 
-pub use measure::{SecaggError, measure};
-pub use report::{SecaggReport, render};
+pub(crate) use measure::measure;
+pub(crate) use report::render;
 
 /// The size of the round.
 #[derive(Debug, Clone, Args)]
-pub struct SecaggArgs {
+pub(crate) struct SecaggArgs {
     /// Members of the round: 3 to 64.
     #[arg(long, default_value_t = 10)]
-    pub members: u16,
+    pub(crate) members: u16,
     /// Coordinates of each member's update.
     #[arg(long, default_value_t = 1_000_000, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
-    pub elements: usize,
+    pub(crate) elements: usize,
     /// Members that vanish before their upload.
     #[arg(long, default_value_t = 1)]
-    pub drop: u16,
+    pub(crate) drop: u16,
     /// Bits of a lane: 20, 24 or 32.
     #[arg(long, default_value = "24", value_parser = lane_bits)]
-    pub bits: LaneBits,
+    pub(crate) bits: LaneBits,
     /// Threads to compute with; by default one for each core.
     #[arg(long)]
-    pub threads: Option<u16>,
+    pub(crate) threads: Option<u16>,
     /// The L2 norm of the updates, as a part of the clip norm: above 0, at most 1.
     #[arg(long, default_value_t = 1.0, value_parser = share)]
-    pub norm: f64,
+    pub(crate) norm: f64,
     /// The members' weight, as a part of 4,096: above 0, at most 1. It counts as the power of two
     /// below.
     #[arg(long, default_value_t = 1.0, value_parser = share)]
-    pub weight_share: f64,
+    pub(crate) weight_share: f64,
     /// Rounds that are measured; figures are their medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    pub repeats: u16,
+    pub(crate) repeats: u16,
 }
 
 fn lane_bits(text: &str) -> Result<LaneBits, String> {

@@ -4,47 +4,47 @@ use serde::Serialize;
 
 /// Medians over the repeats. Times are of one member, or of the server, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
-pub struct SecaggReport {
+pub(crate) struct SecaggReport {
     /// 1.
-    pub schema_version: u32,
+    pub(crate) schema_version: u32,
     /// Members of the round.
-    pub members: usize,
+    pub(crate) members: usize,
     /// Members that each member shares masks with.
-    pub neighbours: usize,
+    pub(crate) neighbours: usize,
     /// Shares that recover a secret.
-    pub threshold: usize,
+    pub(crate) threshold: usize,
     /// Members that vanished before their upload.
-    pub dropped: usize,
+    pub(crate) dropped: usize,
     /// Coordinates of an update.
-    pub elements: usize,
+    pub(crate) elements: usize,
     /// Bits of a lane.
-    pub bits: u8,
+    pub(crate) bits: u8,
     /// Threads that computed.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// Rounds that were measured.
-    pub repeats: usize,
+    pub(crate) repeats: usize,
     /// A member's keys, shares and checks: M1 and M2.
-    pub client_setup_ms: f64,
+    pub(crate) client_setup_ms: f64,
     /// From the delta to lanes.
-    pub client_encode_ms: f64,
+    pub(crate) client_encode_ms: f64,
     /// From lanes to the masked, packed vector.
-    pub client_mask_ms: f64,
+    pub(crate) client_mask_ms: f64,
     /// Adding one masked vector to the sum.
-    pub server_add_ms: f64,
+    pub(crate) server_add_ms: f64,
     /// Recovering the masks and taking them off the sum.
-    pub server_unmask_ms: f64,
+    pub(crate) server_unmask_ms: f64,
     /// Bytes of a masked vector for each coordinate.
-    pub bytes_per_element: f64,
+    pub(crate) bytes_per_element: f64,
     /// Bytes of all control messages of one member, sent and received.
-    pub control_bytes_per_member: usize,
+    pub(crate) control_bytes_per_member: usize,
     /// The error of the decoded mean: its L2 norm over that of the exact mean.
-    pub relative_rms_error: f64,
+    pub(crate) relative_rms_error: f64,
     /// Whether the unmasked sum is, lane by lane, that of the survivors' encoded updates.
-    pub exact: bool,
+    pub(crate) exact: bool,
 }
 
 /// The figures as a table.
-pub fn render(report: &SecaggReport) -> String {
+pub(crate) fn render(report: &SecaggReport) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     let mut row = |name: &str, value: String| {
@@ -63,7 +63,10 @@ pub fn render(report: &SecaggReport) -> String {
     row("client mask", ms(report.client_mask_ms));
     row("server add, each", ms(report.server_add_ms));
     row("server unmask", ms(report.server_unmask_ms));
-    row("bytes an element", format!("{:.3}", report.bytes_per_element));
+    row(
+        "bytes an element",
+        format!("{:.3}", report.bytes_per_element),
+    );
     row(
         "control bytes a member",
         report.control_bytes_per_member.to_string(),
@@ -72,6 +75,9 @@ pub fn render(report: &SecaggReport) -> String {
         "relative RMS error",
         format!("{:.2e}", report.relative_rms_error),
     );
-    row("sum exact", if report.exact { "yes" } else { "NO" }.to_owned());
+    row(
+        "sum exact",
+        if report.exact { "yes" } else { "NO" }.to_owned(),
+    );
     table.to_string()
 }

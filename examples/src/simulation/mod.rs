@@ -16,6 +16,7 @@ mod run;
 mod table;
 mod watched;
 
+pub(crate) use cli::simulate;
 pub use data::{Institution, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
 pub use report::{Document, EvaluationFigures, RoundFigures, Scores};

@@ -1,26 +1,17 @@
-//! The simulator's command line.
+//! The options of a simulation.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Parser;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::FactorSchedule;
-use fedlora_shell::{DocumentsCommand, GlobalOptions};
+use fedlora_shell::GlobalOptions;
 use fedlora_train::Device;
 
 use super::faults::CutPoint;
 
-/// Runs a whole federation on this machine: one aggregator and several members.
-///
-/// QUIC, certificates and secure aggregation are real; base and data are embedded by default.
-#[derive(Debug, Clone, Parser)]
-#[command(
-    name = "fedlora-sim",
-    version,
-    args_conflicts_with_subcommands = true,
-    after_help = "Example:\n  fedlora-sim --members 6 --rounds 2 --baselines --out sim-out"
-)]
+/// What a simulation runs, and where.
+#[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// How many institutions take part (3 to 64; the embedded data has 6).
     #[arg(long)]
@@ -75,8 +66,6 @@ pub struct Options {
     pub device: Device,
     #[command(flatten)]
     pub(crate) global: GlobalOptions,
-    #[command(subcommand)]
-    pub(crate) documents: Option<DocumentsCommand>,
 }
 
 /// One `--drop`.

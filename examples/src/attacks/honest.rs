@@ -1,0 +1,143 @@
+//! A round as an honest aggregator runs it, with the true coordinator and simulated time: what a
+//! malicious member meets.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::fixed::{AUXILIARY_LANES, FixedPoint};
+use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::round::coordinator::{
+    Coordinator, CoordinatorEffect, Input, Reject, RoundSetup,
+};
+use fedlora_protocol::secagg::RunningSum;
+use fedlora_protocol::wire::messages::{Open, RoundFailure, RoundMessage, ToMember};
+
+use super::federation::{TargetFederation, round_message};
+use super::member::Sent;
+use super::round::SumOfRound;
+
+/// What a malicious member makes of its messages.
+pub(super) type Tamper<'a> = &'a dyn Fn(&TargetFederation, &Open, MemberIndex, &mut RoundMessage);
+
+/// A round that an honest aggregator has closed.
+pub(super) struct HonestRound {
+    pub(super) end: Result<SumOfRound, RoundFailure>,
+    /// The messages that the coordinator refused, by sender.
+    pub(super) rejects: Vec<(MemberIndex, Reject)>,
+}
+
+impl HonestRound {
+    /// Runs the next round. Each message passes through `tamper`.
+    pub(super) fn run(
+        federation: &mut TargetFederation,
+        tamper: Tamper<'_>,
+    ) -> anyhow::Result<Self> {
+        let open = federation.next_open()?;
+        let setup = Arc::new(RoundSetup::new(
+            open.clone(),
+            Arc::clone(&federation.roster),
+            federation.policy,
+            federation.plan.aggregation.highest_class(),
+            federation.plan.timeouts.clone(),
+        ));
+        let lanes = federation.part(&open)?.len() + AUXILIARY_LANES;
+        let mut sum = RunningSum::new(open.bits, lanes);
+        let mut now = Timestamp(1_000_000);
+        let (mut coordinator, effects) = Coordinator::open(setup, now);
+        let mut effects = VecDeque::from(effects);
+        let mut inbox = VecDeque::new();
+        let mut uploads = BTreeMap::new();
+        let mut rejects = Vec::new();
+        loop {
+            while let Some(effect) = effects.pop_front() {
+                match effect {
+                    CoordinatorEffect::Send(to, message) => {
+                        for sent in federation.tell(to, &message)? {
+                            let input = match sent {
+                                Sent::Upload(upload) => {
+                                    uploads.insert(to, upload.masked);
+                                    Some(Input::Uploaded {
+                                        from: to,
+                                        open: upload.open,
+                                        claim: upload.claim,
+                                    })
+                                }
+                                Sent::Message(message) => {
+                                    round_message(message).map(|(answers, mut message)| {
+                                        tamper(federation, &open, to, &mut message);
+                                        Input::Message {
+                                            from: to,
+                                            open: answers,
+                                            message,
+                                        }
+                                    })
+                                }
+                            };
+                            inbox.extend(input.map(|input| (to, input)));
+                        }
+                    }
+                    CoordinatorEffect::Accumulate(member) => {
+                        sum.add(uploads[&member].as_bytes())?;
+                    }
+                    CoordinatorEffect::Unmask(done) => {
+                        let (bits, clip) = (open.bits, open.clip);
+                        let format = FixedPoint::new(bits, clip, done.cohort, &open.digest())?;
+                        let decoded = format.decode(&sum.unmask(done.unmasking), done.parts);
+                        let end = match decoded {
+                            Ok(mean) => Ok(SumOfRound {
+                                mean,
+                                parts: done.parts,
+                                survivors: done.survivors,
+                            }),
+                            Err(_) => Err(abandon(federation, &open, RoundFailure::Sum)?),
+                        };
+                        return Ok(Self { end, rejects });
+                    }
+                    CoordinatorEffect::Fail(reason) => {
+                        let end = Err(abandon(federation, &open, reason)?);
+                        return Ok(Self { end, rejects });
+                    }
+                }
+            }
+            let (from, input) = match inbox.pop_front() {
+                Some((from, input)) => (Some(from), input),
+                None => {
+                    now = coordinator.deadline();
+                    (None, Input::Tick)
+                }
+            };
+            match coordinator.decide(now, input) {
+                Ok(event) => {
+                    let (next, more) = coordinator.apply(event);
+                    coordinator = next;
+                    effects.extend(more);
+                }
+                Err(reject) => rejects.extend(from.map(|from| (from, reject))),
+            }
+        }
+    }
+
+    /// What the coordinator said to a member's messages.
+    pub(super) fn rejects_of(&self, member: MemberIndex) -> Vec<&Reject> {
+        let own = self.rejects.iter().filter(|(from, _)| *from == member);
+        own.map(|(_, reject)| reject).collect()
+    }
+}
+
+/// Tells all members that the attempt failed.
+fn abandon(
+    federation: &mut TargetFederation,
+    open: &Open,
+    reason: RoundFailure,
+) -> anyhow::Result<RoundFailure> {
+    let message = ToMember::Abandoned {
+        round: open.round,
+        attempt: open.attempt,
+        reason,
+    };
+    for member in federation.all() {
+        federation.tell(member, &message)?;
+    }
+    Ok(reason)
+}
