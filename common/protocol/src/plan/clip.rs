@@ -9,9 +9,6 @@ use fedlora_adapter::Factors;
 
 use super::run_plan::AggregationPlan;
 
-/// How many times the plan's clip the clip may grow to, where the plan does not say.
-pub(super) const MAX_GROWTH: f32 = 8.0;
-
 /// The clip norms of the next rounds, one for each choice of factors: A and B move differently.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipSchedule {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::FactorSchedule;
-use super::clip::MAX_GROWTH;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{
     CohortWeight, FixedError, FixedPoint, LaneBits, MAX_RELATIVE_ERROR, WeightClass, expected_error,
@@ -163,6 +162,9 @@ impl Default for AggregationPlan {
         }
     }
 }
+
+/// How many times the plan's clip the clip may grow to, where the plan does not say.
+const MAX_GROWTH: f32 = 8.0;
 
 /// The class of 4,096 to 8,191 examples.
 const DEFAULT_MAX_CLASS: u8 = 12;
