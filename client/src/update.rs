@@ -287,7 +287,7 @@ pub enum UpdateError {
     /// The delta is not finite, or has another layout.
     #[error(transparent)]
     Delta(#[from] DeltaError),
-    /// A loss that is none.
+    /// A loss that is negative or not a number.
     #[error(transparent)]
     Fixed(#[from] FixedError),
     /// The plan's training takes more memory than the device has.

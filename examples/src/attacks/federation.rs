@@ -110,7 +110,7 @@ impl TargetFederation {
     /// A federation whose members have accepted the plan and pinned the roster.
     ///
     /// # Errors
-    /// Besides a plan that is none, a member that does not join: the attack begins later.
+    /// A plan that cannot be made, or a member that does not join: the attack begins after both.
     pub(super) fn joined(change: impl FnOnce(&mut RunPlan)) -> anyhow::Result<Self> {
         let mut federation = Self::new(change)?;
         let all = federation.all();

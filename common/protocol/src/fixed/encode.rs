@@ -125,10 +125,9 @@ impl FixedPoint {
 
     /// Checks the sum of the squares of all coordinates.
     fn check(&self, squares: f64, delta: &[f32]) -> Result<(), FixedError> {
-        if let Some(index) = delta
-            .iter()
-            .position(|x| !x.is_finite())
-            .filter(|_| !squares.is_finite())
+        // Squares of finite f32 values do not overflow an f64: the delta is searched only then.
+        if !squares.is_finite()
+            && let Some(index) = delta.iter().position(|x| !x.is_finite())
         {
             return Err(FixedError::NotFinite { index });
         }

@@ -33,15 +33,16 @@ impl AllowedStep {
     pub fn check(&self, held: &Adapter, next: &Adapter) -> Result<(), Refusal> {
         let layout = held.layout();
         let frozen = match self.factors {
-            None => layout.clone(),
-            Some(Factors::Both) => layout.subset(Factors::Both).map_err(AdapterError::from)?,
-            Some(Factors::A) => layout.subset(Factors::B).map_err(AdapterError::from)?,
-            Some(Factors::B) => layout.subset(Factors::A).map_err(AdapterError::from)?,
+            None => Some(Factors::Both),
+            Some(Factors::Both) => None,
+            Some(Factors::A) => Some(Factors::B),
+            Some(Factors::B) => Some(Factors::A),
         };
-        if self.factors != Some(Factors::Both) {
-            let (before, after) = (held.select(&frozen)?, next.select(&frozen)?);
-            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            if bits(&before) != bits(&after) {
+        if let Some(factors) = frozen {
+            let part = layout.subset(factors).map_err(AdapterError::from)?;
+            let (before, after) = (held.select(&part)?, next.select(&part)?);
+            let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+            if before.iter().zip(&after).any(differs) {
                 return Err(Refusal::FrozenFactors);
             }
         }
