@@ -1,9 +1,13 @@
 //! Identifiers: one newtype each, so that none is taken for another.
 
+mod member_set;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use member_set::{MemberSet, MemberSetError};
 
 /// A member's name within a federation: 1 to 63 characters of `a-z`, `0-9` and `-`, not
 /// starting or ending with `-` (a DNS label, so that a certificate can hold it).

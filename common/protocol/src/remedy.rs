@@ -1,5 +1,7 @@
 //! What a user may do about an error of this crate. The command line turns these into hints.
 
+use crate::plan::FloorValue;
+
 /// What would help against an error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Remedy {
@@ -8,8 +10,8 @@ pub enum Remedy {
         /// The field of [`Floors`](crate::plan::Floors), such as `rank`.
         floor: &'static str,
         /// The value in the plan, which the floor or ceiling would have to admit.
-        plan: f64,
+        plan: FloorValue,
         /// The member's own value.
-        own: f64,
+        own: FloorValue,
     },
 }

@@ -2,7 +2,9 @@
 //!
 //! Randomness comes in as an argument; in the programs it is the operating system's.
 
+pub mod agreement;
 pub mod keys;
+pub mod merkle;
 pub mod prg;
 pub mod seal;
 pub mod shamir;

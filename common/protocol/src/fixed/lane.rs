@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use fedlora_common::digest::{Digest, DigestWriter};
+
 use super::FixedError;
 
 /// Bits a lane: the ring is the integers modulo 2^b.
@@ -71,6 +73,21 @@ impl From<LaneBits> for u8 {
 /// An unmasked sum of encoded updates, modulo 2^b.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingSum(pub Vec<u32>);
+
+impl RingSum {
+    /// The digest of all lanes in order, each as four little-endian bytes.
+    pub fn digest(&self) -> Digest {
+        let mut writer = DigestWriter::new("fedlora 2 ring sum");
+        writer.number(self.0.len() as u64);
+        let mut bytes = Vec::with_capacity(1 << 16);
+        for lanes in self.0.chunks(1 << 14) {
+            bytes.clear();
+            bytes.extend(lanes.iter().flat_map(|lane| lane.to_le_bytes()));
+            writer.raw(&bytes);
+        }
+        writer.finish()
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,13 @@
 //! What a member insists on, whatever the aggregator's plan says.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::run_plan::RunPlan;
+use crate::crypto::agreement::Suite;
 use crate::remedy::Remedy;
+use crate::secagg::MAX_COMPLETE;
 
 /// A member's own floors and ceilings. The protocol's floors (threshold, three honest
 /// contributors) hold beside these and cannot be lowered.
@@ -26,6 +30,11 @@ pub struct Floors {
     /// The fewest examples that this member trains on in a round: an update of one example is that
     /// example.
     pub examples: u64,
+    /// The smallest share of members that the plan must assume to collude with the aggregator, on
+    /// rosters above 64.
+    pub colluding: f64,
+    /// The weakest suite of algorithms: `hybrid`, or `classical` to allow both.
+    pub suite: Suite,
 }
 
 impl Default for Floors {
@@ -38,6 +47,8 @@ impl Default for Floors {
             rank: 256,
             clip: 100.0,
             examples: 16,
+            colluding: 0.05,
+            suite: Suite::Hybrid,
         }
     }
 }
@@ -49,6 +60,12 @@ impl Floors {
     /// [`FloorBreach`] with the first value that does not.
     pub fn admit(&self, plan: &RunPlan) -> Result<(), FloorBreach> {
         let minimum = plan.policy().map_or(0, |policy| policy.quorum());
+        // A roster on which all share with all tolerates a third.
+        let colluding = if plan.members > MAX_COMPLETE {
+            plan.aggregation.colluding
+        } else {
+            f64::INFINITY
+        };
         let at_least = [
             ("members", plan.members as f64, self.members as f64),
             ("contributors", minimum as f64, self.contributors as f64),
@@ -57,6 +74,7 @@ impl Floors {
                 plan.examples_a_round() as f64,
                 self.examples as f64,
             ),
+            ("colluding", colluding, self.colluding),
         ];
         let at_most = [
             ("rounds", f64::from(plan.rounds), f64::from(self.rounds)),
@@ -72,10 +90,21 @@ impl Floors {
                 f64::from(self.clip),
             ),
         ];
+        if plan.aggregation.suite < self.suite {
+            return Err(FloorBreach {
+                floor: "suite",
+                got: FloorValue::Suite(plan.aggregation.suite),
+                own: FloorValue::Suite(self.suite),
+            });
+        }
         let low = at_least.into_iter().find(|(_, got, floor)| got < floor);
         let high = at_most.into_iter().find(|(_, got, ceiling)| got > ceiling);
         match low.or(high) {
-            Some((floor, got, own)) => Err(FloorBreach { floor, got, own }),
+            Some((floor, got, own)) => Err(FloorBreach {
+                floor,
+                got: FloorValue::Number(got),
+                own: FloorValue::Number(own),
+            }),
             None => Ok(()),
         }
     }
@@ -88,9 +117,9 @@ pub struct FloorBreach {
     /// The field of [`Floors`], such as `rank`.
     pub floor: &'static str,
     /// The value in the plan.
-    pub got: f64,
+    pub got: FloorValue,
     /// The member's own floor or ceiling.
-    pub own: f64,
+    pub own: FloorValue,
 }
 
 impl FloorBreach {
@@ -100,6 +129,24 @@ impl FloorBreach {
             floor: self.floor,
             plan: self.got,
             own: self.own,
+        }
+    }
+}
+
+/// The value of a floor, or what a plan has for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FloorValue {
+    /// A number.
+    Number(f64),
+    /// A suite of algorithms.
+    Suite(Suite),
+}
+
+impl fmt::Display for FloorValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Suite(suite) => write!(f, "{suite}"),
         }
     }
 }

@@ -12,7 +12,7 @@ mod run_plan;
 
 pub use clip::ClipSchedule;
 pub use factors::FactorSchedule;
-pub use floors::{FloorBreach, Floors};
+pub use floors::{FloorBreach, FloorValue, Floors};
 pub use roster::{Roster, RosterEntry, RosterError};
 pub use roster_change::RosterChange;
 pub use roster_sheet::{RosterSheet, SheetMember};

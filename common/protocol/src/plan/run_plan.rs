@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::FactorSchedule;
+use crate::crypto::agreement::Suite;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{
     CohortWeight, FixedError, FixedPoint, LaneBits, MAX_RELATIVE_ERROR, WeightClass, expected_error,
 };
 use crate::ids::RunId;
-use crate::secagg::{CohortPolicy, PolicyError};
+use crate::secagg::{Assumptions, CohortPolicy, PolicyError};
 use fedlora_adapter::LoraConfig;
 use fedlora_common::digest::{Digest, DigestWriter};
 
@@ -145,6 +146,15 @@ pub struct AggregationPlan {
     pub minimum: Option<usize>,
     /// What the mean delta is multiplied by before it is added.
     pub server_learning_rate: f32,
+    /// The algorithms that members agree on keys with: `hybrid` is X25519 with ML-KEM-768,
+    /// `classical` X25519 alone.
+    pub suite: Suite,
+    /// The share of members that may collude with the aggregator, from 0 to below 1/3. Only of
+    /// rosters above 64; below that a third may.
+    pub colluding: f64,
+    /// The share of members that may drop out of a round, from 0 to below 1/3. Only of rosters
+    /// above 64, which share each secret among some members and not all.
+    pub dropping: f64,
 }
 
 impl Default for AggregationPlan {
@@ -159,6 +169,9 @@ impl Default for AggregationPlan {
             max_class: DEFAULT_MAX_CLASS.try_into().expect("a class"),
             minimum: None,
             server_learning_rate: 1.0,
+            suite: Suite::default(),
+            colluding: Assumptions::default().colluding,
+            dropping: Assumptions::default().dropping,
         }
     }
 }
@@ -204,10 +217,13 @@ pub struct Timeouts {
     pub join: u64,
     /// For all members to send their keys (M1).
     pub keys: u64,
-    /// For all members to send their sealed shares (M2).
+    /// For all members to send their sealed shares (M2), and then to say whose they hold.
     pub shares: u64,
     /// For all members to train and to upload their masked updates (M3).
     pub update: u64,
+    /// For a member that trains or uploads to say that it is still at work; the round goes on
+    /// without one that does not.
+    pub progress: u64,
     /// For the survivors to sign the survivor list (M4).
     pub confirm: u64,
     /// For the survivors to reveal their shares (M5).
@@ -223,6 +239,7 @@ impl Default for Timeouts {
             keys: 120,
             shares: 120,
             update: 7200,
+            progress: 300,
             confirm: 120,
             reveal: 120,
             reconnect: 15,
@@ -310,11 +327,17 @@ impl RunPlan {
     /// # Errors
     /// [`PlanError::Policy`] for a roster or minimum that secure aggregation cannot protect.
     pub fn policy(&self) -> Result<CohortPolicy, PlanError> {
-        let policy = match self.aggregation.minimum {
-            Some(minimum) => CohortPolicy::new(self.members, minimum),
-            None => CohortPolicy::lowest(self.members),
+        let AggregationPlan {
+            minimum,
+            colluding,
+            dropping,
+            ..
+        } = self.aggregation;
+        let assumptions = Assumptions {
+            colluding,
+            dropping,
         };
-        policy.map_err(PlanError::Policy)
+        CohortPolicy::new(self.members, minimum, assumptions).map_err(PlanError::Policy)
     }
 
     fn check_encoding(&self) -> Result<(), PlanError> {

@@ -5,6 +5,8 @@
 //! round, and [`member`] the machine that walks through them over all rounds of a run.
 
 pub mod coordinator;
+mod dealt;
+pub mod evidence;
 pub mod member;
 pub mod participant;
 

@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use crate::crypto::keys::{AgreementError, AgreementPublic, AgreementSecret, Seed};
+use crate::crypto::keys::Seed;
 use crate::crypto::prg::Prg;
 use crate::fixed::EncodedUpdate;
 use crate::ids::MemberIndex;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
-
-use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::pack;
 
@@ -32,28 +30,6 @@ impl Sign {
             Self::Minus => Self::Plus,
         }
     }
-}
-
-/// Derives the seed of the mask that members `a` and `b` have in common. Both compute the
-/// same from their own secret and the other's public key; `transcript` holds the global
-/// adapter's digest, so members that were shown different models get masks that do not
-/// cancel.
-///
-/// # Errors
-/// [`AgreementError`] where the peer's key is of small order.
-pub(crate) fn pair_seed(
-    secret: &AgreementSecret,
-    theirs: &AgreementPublic,
-    pair: (MemberIndex, MemberIndex),
-    transcript: &Digest,
-) -> Result<Seed, AgreementError> {
-    let (low, high) = (pair.0.min(pair.1), pair.0.max(pair.1));
-    let binding = DigestWriter::new("fedlora 1 pair mask binding")
-        .digest(transcript)
-        .number(low.0.into())
-        .number(high.0.into())
-        .finish();
-    secret.agree(theirs, "fedlora 1 pair mask seed", &binding)
 }
 
 /// Lanes that one thread works on at a time.
@@ -114,27 +90,18 @@ pub struct Masker {
 }
 
 impl Masker {
-    /// A masker of the member at `me`, with its self-mask seed, its mask secret, and every
-    /// peer that shared its secrets in this round.
-    ///
-    /// # Errors
-    /// [`WeakPeer`] where a peer's key is of small order.
+    /// A masker of the member at `me`, with its self-mask seed, and the seed that it has in common
+    /// with every neighbour whose masks are in play.
     pub fn new(
         me: MemberIndex,
         own: Seed,
-        secret: &AgreementSecret,
-        peers: impl IntoIterator<Item = (MemberIndex, AgreementPublic)>,
-        transcript: &Digest,
-    ) -> Result<Self, WeakPeer> {
-        let pairs = peers
+        pairs: impl IntoIterator<Item = (MemberIndex, Seed)>,
+    ) -> Self {
+        let pairs = pairs
             .into_iter()
-            .map(|(peer, key)| {
-                pair_seed(secret, &key, (me, peer), transcript)
-                    .map(|seed| (Sign::at(me, peer), seed))
-                    .map_err(|source| WeakPeer { peer, source })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { own, pairs })
+            .map(|(peer, seed)| (Sign::at(me, peer), seed))
+            .collect();
+        Self { own, pairs }
     }
 
     /// Masks the one update of this round. The masker is consumed: a second vector under
@@ -158,16 +125,6 @@ impl fmt::Debug for Masker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Masker({} pairs)", self.pairs.len())
     }
-}
-
-/// A peer whose key is of small order or not in canonical form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("member {peer}: {source}")]
-pub struct WeakPeer {
-    /// The peer whose key it is.
-    pub peer: MemberIndex,
-    /// Why no secret can be agreed with it.
-    pub source: AgreementError,
 }
 
 /// A masked update as it travels: uniformly random to whoever lacks the masks.

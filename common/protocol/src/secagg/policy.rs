@@ -1,41 +1,97 @@
-//! How many members may collude, must answer, and must contribute.
+//! How many members may collude, must answer, and must contribute; and how many neighbours share
+//! each one's secrets.
 
 use serde::{Deserialize, Serialize};
+
+use super::parameters::{self, ParameterError};
 
 /// The fewest honest contributors in any sum that is revealed.
 pub const MIN_HONEST_CONTRIBUTORS: usize = 3;
 
-/// The largest roster: every member shares secrets with every other, and up to here that
-/// costs less than a sparse graph would.
-pub const MAX_COHORT: usize = 64;
+/// The largest roster in which all are neighbours of all: up to here that costs less than a sparse
+/// graph would.
+pub const MAX_COMPLETE: usize = 64;
 
-/// Threshold, minimum and quorum of secure aggregation among `members` members.
+/// The largest roster.
+pub const MAX_MEMBERS: usize = 4096;
+
+/// The attempts at one round that a member takes part in: each draws the neighbours anew.
+pub const MAX_ATTEMPTS: u32 = 8;
+
+/// What a plan assumes of the members of a large roster, as shares of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Assumptions {
+    /// The share that may collude with the aggregator.
+    pub colluding: f64,
+    /// The share that may drop out of a round.
+    pub dropping: f64,
+}
+
+impl Default for Assumptions {
+    fn default() -> Self {
+        Self {
+            colluding: 0.05,
+            dropping: 0.05,
+        }
+    }
+}
+
+/// The numbers of secure aggregation among n members.
 ///
-/// With c = floor((n - 1) / 3) colluding members beside a malicious aggregator, two
-/// different survivor lists cannot both gather t = floor((n + c) / 2) + 1 signatures: the two
-/// groups of signers would share more than c members, one of them honest, and an honest
-/// member signs one list (Bonawitz et al. 2017, section 6.2 and theorem 6.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// With c colluding members beside a malicious aggregator, two different survivor lists cannot
+/// both gather floor((n + c) / 2) + 1 signatures: the two groups of signers would share more than
+/// c members, one of them honest, and an honest member signs one list (Bonawitz et al. 2017,
+/// section 6.2 and theorem 6.5). Up to [`MAX_COMPLETE`] members, c = floor((n - 1) / 3), all are
+/// neighbours of all, and as many shares recover a secret as signatures confirm a list. Above, c
+/// is the assumed share, and neighbours and threshold follow from it (Bell et al., CCS 2020).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CohortPolicy {
     members: usize,
+    colluders: usize,
+    neighbours: usize,
+    threshold: usize,
     minimum: usize,
 }
 
 impl CohortPolicy {
-    /// The policy for a roster of `members`, at least `minimum` of them in every sum.
+    /// The policy for a roster of `members`, at least `minimum` of them in every sum; without it
+    /// the lowest that the roster allows. The assumptions are of rosters above [`MAX_COMPLETE`].
     ///
     /// # Errors
-    /// [`PolicyError`] where the roster is too small or large, or `minimum` is below the
-    /// floor or above the roster.
-    pub fn new(members: usize, minimum: usize) -> Result<Self, PolicyError> {
-        if !(MIN_HONEST_CONTRIBUTORS..=MAX_COHORT).contains(&members) {
+    /// [`PolicyError`] where the roster is too small or large, `minimum` is below the floor or
+    /// above the roster, or the assumptions leave no graph.
+    pub fn new(
+        members: usize,
+        minimum: Option<usize>,
+        assumptions: Assumptions,
+    ) -> Result<Self, PolicyError> {
+        if !(MIN_HONEST_CONTRIBUTORS..=MAX_MEMBERS).contains(&members) {
             return Err(PolicyError::Members { got: members });
         }
-        let policy = Self { members, minimum };
-        let floor = Self::lowest_minimum(members);
-        if minimum < floor || minimum > members {
+        let mut policy = Self {
+            members,
+            colluders: (members - 1) / 3,
+            neighbours: members - 1,
+            threshold: 0,
+            minimum: 0,
+        };
+        if members <= MAX_COMPLETE {
+            policy.threshold = policy.confirmations();
+        } else {
+            let Assumptions {
+                colluding,
+                dropping,
+            } = assumptions;
+            let sparse = parameters::sparse_parameters(members, colluding, dropping)?;
+            policy.colluders = parameters::share_of(members, colluding);
+            policy.neighbours = sparse.neighbours;
+            policy.threshold = sparse.threshold;
+        }
+        let floor = policy.colluders + MIN_HONEST_CONTRIBUTORS;
+        policy.minimum = minimum.unwrap_or(floor);
+        if policy.minimum < floor || policy.minimum > members {
             return Err(PolicyError::Minimum {
-                got: minimum,
+                got: policy.minimum,
                 floor,
                 members,
             });
@@ -43,12 +99,32 @@ impl CohortPolicy {
         Ok(policy)
     }
 
-    /// The policy with the lowest minimum that a roster of `members` allows.
+    /// The policy of a roster of up to [`MAX_COMPLETE`] members with the lowest minimum.
     ///
     /// # Errors
     /// As [`CohortPolicy::new`].
     pub fn lowest(members: usize) -> Result<Self, PolicyError> {
-        Self::new(members, Self::lowest_minimum(members))
+        Self::new(members, None, Assumptions::default())
+    }
+
+    /// The same policy with other numbers, which M0 may raise and never lower.
+    ///
+    /// # Errors
+    /// [`PolicyError::Minimum`] for a minimum out of range.
+    pub fn raised(self, threshold: usize, minimum: usize) -> Result<Self, PolicyError> {
+        let floor = self.colluders + MIN_HONEST_CONTRIBUTORS;
+        if minimum < floor || minimum > self.members {
+            return Err(PolicyError::Minimum {
+                got: minimum,
+                floor,
+                members: self.members,
+            });
+        }
+        Ok(Self {
+            threshold,
+            minimum,
+            ..self
+        })
     }
 
     /// Members in the roster: n.
@@ -56,15 +132,29 @@ impl CohortPolicy {
         self.members
     }
 
-    /// The most colluding members that the protocol tolerates: c = floor((n - 1) / 3).
+    /// The most colluding members that the protocol tolerates: c.
     pub fn colluders(&self) -> usize {
-        Self::colluders_among(self.members)
+        self.colluders
     }
 
-    /// Shares that recover a secret, and signatures that confirm a list:
-    /// t = floor((n + c) / 2) + 1.
+    /// How many others each member shares secrets and masks with: k.
+    pub fn neighbours(&self) -> usize {
+        self.neighbours
+    }
+
+    /// Whether all are neighbours of all, so that no beacon is needed.
+    pub fn is_complete(&self) -> bool {
+        self.neighbours + 1 == self.members
+    }
+
+    /// Shares that recover a secret: t.
     pub fn threshold(&self) -> usize {
-        (self.members + self.colluders()) / 2 + 1
+        self.threshold
+    }
+
+    /// Signatures that confirm a survivor list: floor((n + c) / 2) + 1.
+    pub fn confirmations(&self) -> usize {
+        (self.members + self.colluders) / 2 + 1
     }
 
     /// The fewest contributors that the plan allows in a sum.
@@ -72,25 +162,34 @@ impl CohortPolicy {
         self.minimum
     }
 
-    /// The fewest members that a phase may close with: max(threshold, minimum).
+    /// The lowest minimum that the roster allows.
+    pub fn lowest_minimum(&self) -> usize {
+        self.colluders + MIN_HONEST_CONTRIBUTORS
+    }
+
+    /// The fewest members that a phase may close with.
     pub fn quorum(&self) -> usize {
-        self.threshold().max(self.minimum)
+        let quorum = self.confirmations().max(self.minimum);
+        if self.is_complete() {
+            quorum.max(self.threshold)
+        } else {
+            quorum
+        }
     }
 
-    fn colluders_among(members: usize) -> usize {
-        members.saturating_sub(1) / 3
-    }
-
-    fn lowest_minimum(members: usize) -> usize {
-        Self::colluders_among(members) + MIN_HONEST_CONTRIBUTORS
+    /// How many of `holders` that are there, the dealer itself among them, must have a dealer's
+    /// shares: halfway between the threshold and all of them, so that neither a dealer that leaves
+    /// some out nor holders that deny theirs decide alone.
+    pub fn enough_holders(&self, holders: usize) -> usize {
+        self.threshold + holders.saturating_sub(self.threshold) / 2
     }
 }
 
 /// A cohort that secure aggregation cannot protect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum PolicyError {
     /// Too few members, or too many.
-    #[error("{got} members: a secure sum needs 3 to 64")]
+    #[error("{got} members: a secure sum needs {MIN_HONEST_CONTRIBUTORS} to {MAX_MEMBERS}")]
     Members {
         /// The roster's size.
         got: usize,
@@ -105,6 +204,9 @@ pub enum PolicyError {
         /// The roster's size.
         members: usize,
     },
+    /// Assumptions that no graph of neighbours meets.
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
 }
 
 #[cfg(test)]
@@ -113,21 +215,36 @@ mod tests {
 
     #[test]
     fn two_lists_cannot_both_be_confirmed() {
-        for members in 3..=MAX_COHORT {
+        for members in (3..=MAX_COMPLETE).chain([65, 100, 1000]) {
             let policy = CohortPolicy::lowest(members).unwrap();
             // Signers of two lists overlap in at least 2t - n members: more than collude.
-            assert!(2 * policy.threshold() - members > policy.colluders());
+            assert!(2 * policy.confirmations() - members > policy.colluders());
             assert!(policy.quorum() <= members, "{members} could never finish");
             assert!(policy.quorum() >= policy.colluders() + MIN_HONEST_CONTRIBUTORS);
+            assert_eq!(policy.is_complete(), members <= MAX_COMPLETE);
         }
     }
 
     #[test]
     fn impossible_cohorts_are_refused() {
+        let of = |members, minimum| CohortPolicy::new(members, minimum, Assumptions::default());
         assert!(CohortPolicy::lowest(2).is_err());
-        assert!(CohortPolicy::lowest(65).is_err());
-        assert!(CohortPolicy::new(6, 3).is_err());
-        assert!(CohortPolicy::new(6, 4).is_ok());
-        assert!(CohortPolicy::new(6, 7).is_err());
+        assert!(CohortPolicy::lowest(MAX_MEMBERS + 1).is_err());
+        assert!(of(6, Some(3)).is_err());
+        assert!(of(6, Some(4)).is_ok());
+        assert!(of(6, Some(7)).is_err());
+        let half = Assumptions {
+            colluding: 0.5,
+            dropping: 0.05,
+        };
+        assert!(CohortPolicy::new(100, None, half).is_err());
+    }
+
+    #[test]
+    fn a_dealer_needs_more_than_the_threshold_where_holders_are_many() {
+        let policy = CohortPolicy::lowest(10).unwrap();
+        assert_eq!((policy.threshold(), policy.enough_holders(10)), (7, 8));
+        assert_eq!(policy.enough_holders(7), 7);
+        assert_eq!(policy.enough_holders(3), 7);
     }
 }

@@ -1,27 +1,54 @@
 //! Dropout recovery: from the shares that survivors reveal to the masks that must be removed
 //! from the sum.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use zeroize::Zeroizing;
+
+use crate::crypto::agreement::{AgreementPublic, AgreementRoot, Encapsulation, Suite};
+use crate::crypto::keys::Seed;
 use crate::crypto::shamir::{self, Coordinate, ShamirError, Share};
 use crate::fixed::LaneBits;
-use crate::ids::MemberIndex;
+use crate::ids::{MemberIndex, MemberSet};
 use fedlora_common::digest::Digest;
 
-use super::mask::{Masks, Sign, pair_seed};
+use super::graph::NeighbourGraph;
+use super::mask::{Masks, Sign};
+use super::pair::PairContext;
 
-/// What is publicly known of one member that shared its secrets in this round.
-#[derive(Debug, Clone, Copy)]
-pub struct Committed {
-    /// The public half of its mask secret.
-    pub mask_key: AgreementPublic,
+/// What is publicly known of one member among whom masks are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dealt {
+    /// The public half of its mask key.
+    pub masking: AgreementPublic,
+    /// The signed digest of its keys.
+    pub keys: Digest,
     /// The commitment to its self-mask seed.
     pub self_mask: Digest,
+    /// Its encapsulations for pair masks, by neighbour.
+    pub masks: BTreeMap<MemberIndex, Encapsulation>,
 }
 
-/// Shares of one secret, by holder.
-pub type Revealed = BTreeMap<Coordinate, Share>;
+/// All that the masks are recovered from.
+#[derive(Debug, Clone, Copy)]
+pub struct DealtSecrets<'a> {
+    /// The suite of the round.
+    pub suite: Suite,
+    /// Who is whose neighbour.
+    pub graph: &'a NeighbourGraph,
+    /// The cohort's transcript.
+    pub transcript: &'a Digest,
+    /// Shares that recover a secret.
+    pub threshold: usize,
+    /// Every member among whom masks are.
+    pub dealt: &'a BTreeMap<MemberIndex, Dealt>,
+    /// Those of them whose updates are in the sum.
+    pub survivors: &'a MemberSet,
+    /// Shares by owner and holder: of the self-mask seed for a survivor, of the mask key's root for
+    /// a member that dropped out. Each was compared with its commitment.
+    pub revealed: &'a BTreeMap<MemberIndex, BTreeMap<MemberIndex, Share>>,
+}
 
 /// The masks to remove from a sum.
 pub struct Unmasking {
@@ -29,57 +56,25 @@ pub struct Unmasking {
 }
 
 impl Unmasking {
-    /// Recovers the survivors' self-mask seeds and the dropped members' mask secrets.
-    ///
-    /// `committed` holds every member that shared its secrets (U2); those of them that are not
-    /// in `survivors` dropped out before their update was taken, so their pair masks with
-    /// each survivor remain in the sum. `revealed` holds the shares by owner: of the self-mask
-    /// seed for a survivor, of the mask secret for one that dropped.
+    /// Recovers the survivors' self-mask seeds, and the dropped members' pair masks with each
+    /// surviving neighbour: those remain in the sum.
     ///
     /// # Errors
     /// [`RecoveryError`] where shares are too few, or the secret that they recover is not the
     /// one that the member committed to.
-    pub fn recover(
-        committed: &BTreeMap<MemberIndex, Committed>,
-        survivors: &BTreeSet<MemberIndex>,
-        revealed: &BTreeMap<MemberIndex, Revealed>,
-        threshold: usize,
-        transcript: &Digest,
-    ) -> Result<Self, RecoveryError> {
-        let none = Revealed::new();
-        let mut seeds = Vec::new();
-        for (&member, public) in committed {
-            let shares = revealed.get(&member).unwrap_or(&none);
-            let secret = shamir::recover(shares, threshold)
-                .map_err(|source| RecoveryError::Shares { member, source })?;
-            if survivors.contains(&member) {
-                let seed = Seed::from_bytes(*secret);
-                if !seed.opens(&public.self_mask) {
-                    return Err(RecoveryError::Commitment { member });
-                }
-                seeds.push((Sign::Minus, seed));
-            } else {
-                let secret = AgreementSecret::from_bytes(*secret);
-                if secret.public() != public.mask_key {
-                    return Err(RecoveryError::Commitment { member });
-                }
-                for &survivor in survivors {
-                    let peer = committed
-                        .get(&survivor)
-                        .ok_or(RecoveryError::Unknown { member: survivor })?;
-                    let seed = pair_seed(&secret, &peer.mask_key, (member, survivor), transcript)
-                        .map_err(|_| RecoveryError::Commitment { member: survivor })?;
-                    seeds.push((Sign::at(survivor, member).opposite(), seed));
-                }
-            }
+    pub fn recover(secrets: DealtSecrets<'_>) -> Result<Self, RecoveryError> {
+        let mut survivors = secrets.survivors.iter();
+        if let Some(member) = survivors.find(|member| !secrets.dealt.contains_key(member)) {
+            return Err(RecoveryError::Unknown { member });
         }
-        match survivors
-            .iter()
-            .find(|member| !committed.contains_key(member))
-        {
-            Some(&member) => Err(RecoveryError::Unknown { member }),
-            None => Ok(Self { seeds }),
-        }
+        let owners: Vec<_> = secrets.dealt.iter().collect();
+        let seeds: Vec<Vec<(Sign, Seed)>> = owners
+            .par_iter()
+            .map(|(member, dealt)| secrets.masks_of(**member, dealt))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            seeds: seeds.into_iter().flatten().collect(),
+        })
     }
 
     pub(super) fn remove_from(&self, lanes: &mut [u32], bits: LaneBits) {
@@ -90,6 +85,67 @@ impl Unmasking {
                 *lane &= bits.mask();
             }
         });
+    }
+}
+
+impl DealtSecrets<'_> {
+    /// The masks of one member that remain in the sum.
+    fn masks_of(
+        &self,
+        member: MemberIndex,
+        dealt: &Dealt,
+    ) -> Result<Vec<(Sign, Seed)>, RecoveryError> {
+        let secret = self
+            .recover(member)
+            .map_err(|source| RecoveryError::Shares { member, source })?;
+        if self.survivors.contains(member) {
+            let seed = Seed::from_bytes(*secret);
+            if !seed.opens(&dealt.self_mask) {
+                return Err(RecoveryError::Deal { member });
+            }
+            return Ok(vec![(Sign::Minus, seed)]);
+        }
+        let secret = AgreementRoot::from_bytes(*secret).key_pair(self.suite);
+        if *secret.public() != dealt.masking {
+            return Err(RecoveryError::Deal { member });
+        }
+        let mut seeds = Vec::new();
+        for peer in self.graph.neighbours(member) {
+            let Some(survivor) = self
+                .dealt
+                .get(&peer)
+                .filter(|_| self.survivors.contains(peer))
+            else {
+                continue;
+            };
+            let pair = PairContext::new(
+                self.transcript,
+                (member, &dealt.keys),
+                (peer, &survivor.keys),
+            );
+            let seed = if pair.initiates() {
+                pair.initiate_mask(&secret, &survivor.masking)
+                    .map(|(_, seed)| seed)
+            } else {
+                let to_me = survivor.masks.get(&member);
+                let to_me = to_me.ok_or(RecoveryError::Deal { member: peer })?;
+                pair.respond_mask(&secret, &survivor.masking, to_me)
+            };
+            let seed = seed.map_err(|_| RecoveryError::Deal { member: peer })?;
+            seeds.push((Sign::at(peer, member).opposite(), seed));
+        }
+        Ok(seeds)
+    }
+
+    fn recover(&self, owner: MemberIndex) -> Result<Zeroizing<[u8; 32]>, ShamirError> {
+        let shares = self.revealed.get(&owner).into_iter().flatten();
+        let by_coordinate: BTreeMap<Coordinate, Share> = shares
+            .filter_map(|(holder, share)| {
+                let place = self.graph.holder_place(owner, *holder)?;
+                Some((Coordinate::of_place(place).ok()?, share.clone()))
+            })
+            .collect();
+        shamir::recover(&by_coordinate, self.threshold)
     }
 }
 
@@ -110,12 +166,13 @@ pub enum RecoveryError {
         /// Why the shares do not recover it.
         source: ShamirError,
     },
-    /// Shares that recover another secret than the member committed to.
+    /// Shares that are what their dealer committed to, and recover another secret than it
+    /// committed to.
     #[error(
-        "the shares of member {member}'s secret recover another secret than it committed to: \
-         at least one share is forged"
+        "the shares of member {member}'s secret are what it committed to, and recover another \
+         secret than it committed to: it dealt them inconsistently"
     )]
-    Commitment {
+    Deal {
         /// The member whose secret is shared.
         member: MemberIndex,
     },
@@ -125,182 +182,4 @@ pub enum RecoveryError {
         /// The member's place in the roster.
         member: MemberIndex,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::os_rng;
-    use crate::fixed::{CohortWeight, Contribution, FixedPoint, LossShift, WeightClass};
-    use crate::secagg::{MaskedUpdate, Masker, RunningSum};
-
-    /// A whole aggregation among `members`, of which `dropped` never upload.
-    struct Cohort {
-        committed: BTreeMap<MemberIndex, Committed>,
-        survivors: BTreeSet<MemberIndex>,
-        revealed: BTreeMap<MemberIndex, Revealed>,
-        uploads: Vec<MaskedUpdate>,
-        plain: Vec<u32>,
-        transcript: Digest,
-        threshold: usize,
-    }
-
-    const LANES: usize = 33;
-
-    fn cohort(members: u16, dropped: &[u16], bits: LaneBits) -> Cohort {
-        let mut rng = os_rng();
-        let transcript = Digest::of("test", b"transcript");
-        let threshold = members as usize / 2 + 1;
-        let secrets: Vec<_> = (0..members)
-            .map(|_| (AgreementSecret::random(&mut rng), Seed::random(&mut rng)))
-            .collect();
-        let all = CohortWeight {
-            members: members.into(),
-            total: members.into(),
-        };
-        let format = FixedPoint::new(bits, 1.0, all, &transcript).unwrap();
-        let mut made = Cohort {
-            committed: BTreeMap::new(),
-            survivors: BTreeSet::new(),
-            revealed: BTreeMap::new(),
-            uploads: Vec::new(),
-            plain: vec![0; LANES + crate::fixed::AUXILIARY_LANES],
-            transcript,
-            threshold,
-        };
-        for (place, (secret, seed)) in secrets.iter().enumerate() {
-            let me = MemberIndex(place as u16);
-            made.committed.insert(
-                me,
-                Committed {
-                    mask_key: secret.public(),
-                    self_mask: seed.commitment(),
-                },
-            );
-            let survives = !dropped.contains(&me.0);
-            let shared = if survives {
-                *seed.expose()
-            } else {
-                *secret.expose()
-            };
-            let shares = shamir::split(&shared, threshold, members as usize, &mut rng).unwrap();
-            made.revealed.insert(
-                me,
-                shares
-                    .into_iter()
-                    .enumerate()
-                    .filter(|(holder, _)| !dropped.contains(&(*holder as u16)))
-                    .map(|(holder, share)| (Coordinate::of_place(holder).unwrap(), share))
-                    .collect(),
-            );
-            if !survives {
-                continue;
-            }
-            made.survivors.insert(me);
-            let delta: Vec<f32> = (0..LANES)
-                .map(|k| ((k * 7 + place * 13) % 19) as f32 / 100.0 - 0.1)
-                .collect();
-            let shift = LossShift::random(&mut rng);
-            let update = format
-                .encode(
-                    &delta,
-                    WeightClass::ONE,
-                    Contribution {
-                        train_loss: shift.steps(1.0).unwrap(),
-                        eval_loss: shift.steps(2.0).unwrap(),
-                        clipped: false,
-                    },
-                    &mut rng,
-                )
-                .unwrap();
-            for (sum, lane) in made.plain.iter_mut().zip(update.lanes()) {
-                *sum = sum.wrapping_add(*lane) & bits.mask();
-            }
-            let peers = secrets
-                .iter()
-                .enumerate()
-                .filter(|(peer, _)| *peer != place)
-                .map(|(peer, (secret, _))| (MemberIndex(peer as u16), secret.public()));
-            let masker = Masker::new(me, seed.clone(), secret, peers, &transcript).unwrap();
-            made.uploads.push(masker.mask(update));
-        }
-        made
-    }
-
-    fn recover(cohort: &Cohort) -> Result<Unmasking, RecoveryError> {
-        Unmasking::recover(
-            &cohort.committed,
-            &cohort.survivors,
-            &cohort.revealed,
-            cohort.threshold,
-            &cohort.transcript,
-        )
-    }
-
-    #[test]
-    fn the_unmasked_sum_is_exact_with_and_without_dropouts() {
-        for bits in [LaneBits::B20, LaneBits::B24, LaneBits::B32] {
-            for dropped in [&[][..], &[0], &[2, 4]] {
-                let cohort = cohort(6, dropped, bits);
-                let mut sum = RunningSum::new(bits, cohort.plain.len());
-                for upload in &cohort.uploads {
-                    sum.add(upload.as_bytes()).unwrap();
-                }
-                let unmasked = sum.unmask(recover(&cohort).unwrap());
-                assert_eq!(unmasked.0, cohort.plain, "{bits:?}, dropped {dropped:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_single_upload_is_not_the_plain_vector() {
-        let cohort = cohort(3, &[], LaneBits::B24);
-        let mut sum = RunningSum::new(LaneBits::B24, cohort.plain.len());
-        sum.add(cohort.uploads[0].as_bytes()).unwrap();
-        // Even with the self-masks gone, pair masks with the two others remain.
-        let one = sum.unmask(recover(&cohort).unwrap());
-        let equal = one.0.iter().zip(&cohort.plain).filter(|(a, b)| a == b);
-        assert!(equal.count() < 3);
-    }
-
-    #[test]
-    fn too_few_and_forged_shares_are_refused() {
-        let mut few = cohort(5, &[1], LaneBits::B24);
-        let shares = few.revealed.get_mut(&MemberIndex(1)).unwrap();
-        while shares.len() >= few.threshold {
-            shares.pop_last();
-        }
-        assert!(matches!(
-            recover(&few),
-            Err(RecoveryError::Shares {
-                member: MemberIndex(1),
-                ..
-            })
-        ));
-
-        for victim in [0, 1] {
-            let mut forged = cohort(5, &[1], LaneBits::B24);
-            let shares = forged.revealed.get_mut(&MemberIndex(victim)).unwrap();
-            let first = *shares.keys().next().unwrap();
-            shares.insert(first, Share::from_bytes([7; 32]));
-            assert_eq!(
-                recover(&forged).unwrap_err(),
-                RecoveryError::Commitment {
-                    member: MemberIndex(victim)
-                }
-            );
-        }
-    }
-
-    #[test]
-    fn a_survivor_without_secrets_is_refused() {
-        let mut cohort = cohort(4, &[], LaneBits::B24);
-        cohort.survivors.insert(MemberIndex(9));
-        assert_eq!(
-            recover(&cohort).unwrap_err(),
-            RecoveryError::Unknown {
-                member: MemberIndex(9)
-            }
-        );
-    }
 }

@@ -62,6 +62,11 @@ impl<T: Signable> Verified<T> {
         &self.0.body
     }
 
+    /// The signature that was checked or made.
+    pub fn signature(&self) -> Signature {
+        self.0.signature
+    }
+
     /// The form in which it travels on, to be checked again by whoever receives it.
     pub fn unverified(&self) -> &Unverified<T> {
         &self.0

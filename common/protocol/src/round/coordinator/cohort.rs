@@ -1,39 +1,78 @@
-//! What is publicly known of a round's members once all shares are exchanged.
+//! What is publicly known of a round's members, phase after phase.
 
 use std::collections::BTreeMap;
 
 use crate::fixed::{CohortWeight, SumParts, WeightClass};
-use crate::ids::MemberIndex;
-use crate::secagg::Committed;
-use crate::wire::messages::Survivors;
+use crate::ids::{MemberIndex, MemberSet};
+use crate::round::dealt::dealt_by;
+use crate::round::evidence::Joined;
+use crate::secagg::{Dealt, NeighbourGraph};
+use crate::wire::Unverified;
+use crate::wire::messages::{Deal, Keys};
 use fedlora_common::digest::Digest;
 
-/// Keys, weights and transcript of a round.
+/// The members that sent keys (U1), and how they stand to each other.
 #[derive(Debug)]
-pub(super) struct CohortMasks {
-    /// Every member that shared its secrets: those whose masks are in play (U2).
-    pub(super) committed: BTreeMap<MemberIndex, Committed>,
-    /// Of every member that sent keys (U1).
-    pub(super) weights: BTreeMap<MemberIndex, WeightClass>,
-    /// The digest of all keys.
+pub(super) struct JoinedCohort {
+    /// Who they are, and what neighbours were drawn from.
+    pub(super) joined: Joined,
+    /// What keys are signed for.
+    pub(super) context: Digest,
+    pub(super) keys: BTreeMap<MemberIndex, Unverified<Keys>>,
+    pub(super) graph: NeighbourGraph,
+    /// What shares and masks are bound to.
     pub(super) transcript: Digest,
 }
 
-impl CohortMasks {
+impl JoinedCohort {
+    /// The neighbours of `member` that are in the cohort, ascending.
+    pub(super) fn neighbours(&self, member: MemberIndex) -> impl Iterator<Item = MemberIndex> {
+        let neighbours = self.graph.neighbours(member).into_iter();
+        neighbours.filter(|neighbour| self.keys.contains_key(neighbour))
+    }
+
+    fn weights(&self) -> impl Iterator<Item = (MemberIndex, WeightClass)> {
+        self.keys
+            .iter()
+            .map(|(member, keys)| (*member, keys.claimed().weight))
+    }
+}
+
+/// The members that masks are among (U3), and all that they are recovered from but the shares.
+#[derive(Debug)]
+pub(super) struct MaskedCohort {
+    pub(super) cohort: JoinedCohort,
+    pub(super) deals: BTreeMap<MemberIndex, Unverified<Deal>>,
+    pub(super) dealers: MemberSet,
+}
+
+impl MaskedCohort {
     /// Those for whom the round's fixed-point format is made.
-    pub(super) fn cohort(&self) -> CohortWeight {
-        CohortWeight::of(self.weights.values().copied())
+    pub(super) fn weight(&self) -> CohortWeight {
+        CohortWeight::of(self.cohort.weights().map(|(_, weight)| weight))
     }
 
     /// How many and how heavy the survivors are.
-    pub(super) fn parts(&self, survivors: &Survivors) -> SumParts {
-        let weights = self.weights.iter();
+    pub(super) fn parts(&self, survivors: &MemberSet) -> SumParts {
+        let weights = self.cohort.weights();
         SumParts {
-            survivors: survivors.0.len(),
+            survivors: survivors.len(),
             weight: weights
-                .filter(|(member, _)| survivors.0.contains_key(member))
+                .filter(|(member, _)| survivors.contains(*member))
                 .map(|(_, weight)| weight.weight())
                 .sum(),
         }
+    }
+
+    /// What each member dealt, as far as the masks' recovery needs it.
+    pub(super) fn dealt(&self) -> BTreeMap<MemberIndex, Dealt> {
+        self.dealers
+            .iter()
+            .filter_map(|member| {
+                let keys = self.cohort.keys.get(&member)?.claimed();
+                let deal = self.deals.get(&member)?.claimed();
+                Some((member, dealt_by(keys, &self.cohort.context, deal)))
+            })
+            .collect()
     }
 }

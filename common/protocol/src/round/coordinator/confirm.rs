@@ -3,43 +3,77 @@
 use std::collections::BTreeMap;
 
 use crate::crypto::sign::Signature;
-use crate::ids::MemberIndex;
+use crate::ids::{MemberIndex, MemberSet};
 use crate::wire::Unverified;
-use crate::wire::messages::{Confirmation, PhaseName, RoundFailure, Survivors, ToMember};
+use crate::wire::messages::{
+    Confirmation, PhaseName, RoundFailure, SurvivorList, Survivors, ToMember,
+};
 use fedlora_common::digest::Digest;
 
-use super::cohort::CohortMasks;
+use super::cohort::MaskedCohort;
 use super::event::{CoordinatorEffect, EventKind};
 use super::reject::Reject;
 use super::reveal::CollectReveals;
 use super::setup::RoundSetup;
 use super::transition::{Transition, View, missing};
 
+/// The survivors of a round, with the list that they are asked to sign.
+#[derive(Debug)]
+pub(super) struct ListedCohort {
+    pub(super) masked: MaskedCohort,
+    /// What holders said that they hold, with their signatures.
+    pub(super) held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
+    pub(super) survivors: Survivors,
+    pub(super) list: SurvivorList,
+    pub(super) digest: Digest,
+}
+
+impl ListedCohort {
+    pub(super) fn survivors(&self) -> impl Iterator<Item = MemberIndex> {
+        self.survivors.0.keys().copied()
+    }
+
+    /// The list, with the proof that one survivor's vector is on it.
+    pub(super) fn request(&self, member: MemberIndex) -> ToMember {
+        ToMember::Survivors {
+            list: self.list.clone(),
+            proof: self.survivors.proof(member),
+        }
+    }
+}
+
 /// The signatures taken so far.
 #[derive(Debug)]
 pub(super) struct CollectConfirmations {
-    masks: CohortMasks,
-    list: Survivors,
-    digest: Digest,
-    taken: BTreeMap<MemberIndex, Unverified<Confirmation>>,
+    listed: ListedCohort,
+    taken: BTreeMap<MemberIndex, Signature>,
 }
 
 impl CollectConfirmations {
-    pub(super) fn new(setup: &RoundSetup, masks: CohortMasks, list: Survivors) -> Self {
+    pub(super) fn new(
+        masked: MaskedCohort,
+        held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
+        survivors: Survivors,
+    ) -> Self {
+        let list = survivors.list();
         Self {
-            masks,
-            digest: list.digest(&setup.digest),
-            list,
+            listed: ListedCohort {
+                digest: list.digest(&masked.cohort.transcript, &masked.dealers),
+                masked,
+                held,
+                list,
+                survivors,
+            },
             taken: BTreeMap::new(),
         }
     }
 
     pub(super) fn survivors(&self) -> impl Iterator<Item = MemberIndex> {
-        self.list.0.keys().copied()
+        self.listed.survivors()
     }
 
-    pub(super) fn request(&self) -> ToMember {
-        ToMember::Survivors(self.list.clone())
+    pub(super) fn request(&self, member: MemberIndex) -> ToMember {
+        self.listed.request(member)
     }
 
     pub(super) fn decide(
@@ -51,15 +85,15 @@ impl CollectConfirmations {
         let entry = setup
             .roster
             .get(from)
-            .filter(|_| self.list.0.contains_key(&from) && !self.taken.contains_key(&from))
+            .filter(|_| self.listed.list.members.contains(from) && !self.taken.contains_key(&from))
             .ok_or(Reject::NotAwaited { member: from })?;
         let confirmation = Confirmation {
             member: from,
-            list: self.digest,
+            list: self.listed.digest,
         };
         Unverified::from_parts(confirmation, signature)
             .verify(&entry.identity, &setup.digest)
-            .map(|verified| EventKind::Confirmed(verified.unverified().clone()))
+            .map(|_| EventKind::Confirmed(from, signature))
             .map_err(|_| Reject::Signature { member: from })
     }
 
@@ -68,19 +102,13 @@ impl CollectConfirmations {
         view: View<'_>,
         event: EventKind,
     ) -> Transition<Self, CollectReveals> {
-        if let EventKind::Confirmed(confirmation) = event {
-            self.taken
-                .insert(confirmation.claimed().member, confirmation);
+        if let EventKind::Confirmed(from, signature) = event {
+            self.taken.insert(from, signature);
         }
-        let needed = view.setup.policy.threshold();
+        let needed = view.setup.policy.confirmations();
         if self.taken.len() >= needed {
             // Enough to reveal: who has not signed yet may still reveal.
-            let next = CollectReveals::new(
-                self.masks,
-                self.list,
-                self.digest,
-                self.taken.into_values().collect(),
-            );
+            let next = CollectReveals::new(self.listed, self.taken);
             let request = next.request();
             let effects = next
                 .survivors()
@@ -99,6 +127,8 @@ impl CollectConfirmations {
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {
-        missing(self.list.0.keys(), |member| self.taken.contains_key(member))
+        missing(self.listed.survivors.0.keys(), |member| {
+            self.taken.contains_key(member)
+        })
     }
 }

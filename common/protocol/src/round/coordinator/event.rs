@@ -1,19 +1,19 @@
 //! What goes in and out of the coordinator: inputs, the events that they become, and effects.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::sign::Signature;
 use crate::fixed::{CohortWeight, SumParts};
-use crate::ids::MemberIndex;
+use crate::ids::{MemberIndex, MemberSet};
 use crate::secagg::Unmasking;
 use crate::wire::Unverified;
 use crate::wire::messages::{
-    Confirmation, Keys, RevealedShare, RoundFailure, RoundMessage, SealedShares, ToMember,
-    UpdateClaim,
+    BeaconOpening, Deal, Keys, Reveal, RoundFailure, RoundMessage, ToMember, UpdateClaim,
 };
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
+
+use super::fault::Fault;
 
 /// An input of the coordinator.
 #[derive(Debug)]
@@ -57,16 +57,20 @@ pub struct Event {
 /// The kinds of accepted inputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EventKind {
-    /// A member's keys (M1) were accepted.
-    KeysTaken(Unverified<Keys>),
-    /// A member's sealed shares (M2) were accepted, by holder.
-    SharesTaken(MemberIndex, BTreeMap<MemberIndex, SealedShares>),
+    /// A member's commitment to its part of the beacon was accepted.
+    Committed(MemberIndex, Digest),
+    /// A member's keys (M1) were accepted, with its opened part of the beacon.
+    KeysTaken(Unverified<Keys>, Option<BeaconOpening>),
+    /// What a member dealt (M2) was accepted.
+    SharesTaken(Unverified<Deal>),
+    /// What a holder said of whose shares it has (M2) was accepted.
+    HeldTaken(MemberIndex, MemberSet, Signature),
     /// A member's masked update (M3) was accepted.
-    UpdateTaken(UpdateClaim),
+    UpdateTaken(Unverified<UpdateClaim>),
     /// A signature on the survivor list was accepted.
-    Confirmed(Unverified<Confirmation>),
-    /// A member's revealed shares (M5) were accepted, by owner.
-    Revealed(MemberIndex, BTreeMap<MemberIndex, RevealedShare>),
+    Confirmed(MemberIndex, Signature),
+    /// A member's revealed shares (M5) were accepted.
+    Revealed(Unverified<Reveal>),
     /// A member takes no further part in this round.
     Left(MemberIndex),
     /// The phase's deadline has passed.
@@ -84,6 +88,8 @@ pub enum CoordinatorEffect {
     Send(MemberIndex, ToMember),
     /// Add a stored update to the running sum. Its member is in the sum from here on.
     Accumulate(MemberIndex),
+    /// Tell the operator of a member's fault.
+    Blame(Fault),
     /// Remove the masks from the sum: the round is done.
     Unmask(Box<Completed>),
     /// The attempt failed.

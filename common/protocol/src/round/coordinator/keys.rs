@@ -1,11 +1,18 @@
-//! The phase that collects the keys (M1).
+//! The phase that collects the keys (M1), and the opened parts of the beacon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::crypto::agreement::AgreementPublic;
 use crate::ids::MemberIndex;
-use crate::wire::Unverified;
-use crate::wire::messages::{Keys, PhaseName, keys_digest};
+use crate::round::evidence::Joined;
+use crate::wire::messages::{
+    BeaconOpening, Cohort, Commitments, Keys, OpenedCommitment, PhaseName, RoundFailure, ToMember,
+    commitment_to, keys_context,
+};
+use crate::wire::{Signable, Unverified};
+use fedlora_common::digest::Digest;
 
+use super::cohort::JoinedCohort;
 use super::event::{CoordinatorEffect, EventKind};
 use super::reject::Reject;
 use super::setup::RoundSetup;
@@ -14,17 +21,56 @@ use super::transition::{Transition, View, missing};
 
 /// The keys taken so far. They are stored with their signatures, because the members check
 /// them again; they were verified before they became an event.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct CollectKeys {
+    /// Where there is a beacon: what it comes from, and who committed.
+    beacon: Option<(Commitments, Vec<MemberIndex>)>,
+    openings: BTreeMap<MemberIndex, BeaconOpening>,
     taken: BTreeMap<MemberIndex, Unverified<Keys>>,
+    seen: BTreeSet<AgreementPublic>,
 }
 
 impl CollectKeys {
+    /// The first phase, where all are neighbours of all.
+    pub(super) fn first() -> Self {
+        Self::new(None)
+    }
+
+    /// The phase after `members` have committed, some of them as contributors.
+    pub(super) fn after(contributors: Commitments, members: Vec<MemberIndex>) -> Self {
+        Self::new(Some((contributors, members)))
+    }
+
+    fn new(beacon: Option<(Commitments, Vec<MemberIndex>)>) -> Self {
+        Self {
+            beacon,
+            openings: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// Those that may send keys.
+    pub(super) fn members(&self, setup: &RoundSetup) -> Vec<MemberIndex> {
+        match &self.beacon {
+            None => setup.roster.indices().collect(),
+            Some((_, members)) => members.clone(),
+        }
+    }
+
+    pub(super) fn request(&self, setup: &RoundSetup) -> ToMember {
+        match &self.beacon {
+            None => ToMember::Open(setup.open.clone()),
+            Some((commitments, _)) => ToMember::Commitments(commitments.clone()),
+        }
+    }
+
     pub(super) fn decide(
         &self,
         setup: &RoundSetup,
         from: MemberIndex,
         keys: Unverified<Keys>,
+        opening: Option<BeaconOpening>,
     ) -> Result<EventKind, Reject> {
         let claimed = keys.claimed().member;
         if claimed != from {
@@ -33,12 +79,12 @@ impl CollectKeys {
         let entry = setup
             .roster
             .get(from)
-            .filter(|_| !self.taken.contains_key(&from))
+            .filter(|_| self.awaits(setup, from))
             .ok_or(Reject::NotAwaited { member: from })?;
         let verified = keys
-            .verify(&entry.identity, &setup.digest)
+            .verify(&entry.identity, &self.context(setup))
             .map_err(|_| Reject::Signature { member: from })?;
-        let own = *verified.body();
+        let own = verified.body();
         if own.weight > setup.highest_class {
             return Err(Reject::Weight {
                 member: from,
@@ -51,20 +97,49 @@ impl CollectKeys {
                 revealed: own.revealed,
             });
         }
-        // Every member refuses a round with such a key in it: it must not get that far.
-        if !own.sealing.is_sound() || !own.masking.is_sound() {
+        // Every neighbour refuses a round with such a key in it: it must not get that far.
+        if !own.sealing.is_sound(setup.suite) || !own.masking.is_sound(setup.suite) {
             return Err(Reject::WeakKey { member: from });
         }
         let repeated = own.sealing == own.masking
-            || self.taken.values().map(Unverified::claimed).any(|other| {
-                [other.sealing, other.masking]
-                    .iter()
-                    .any(|key| *key == own.sealing || *key == own.masking)
-            });
+            || self.seen.contains(&own.sealing)
+            || self.seen.contains(&own.masking);
         if repeated {
             return Err(Reject::RepeatedKey { member: from });
         }
-        Ok(EventKind::KeysTaken(verified.unverified().clone()))
+        let opening = self.check_opening(setup, from, opening)?;
+        Ok(EventKind::KeysTaken(verified.unverified().clone(), opening))
+    }
+
+    /// The opening of a contributor must be what it committed to; others have none.
+    fn check_opening(
+        &self,
+        setup: &RoundSetup,
+        member: MemberIndex,
+        opening: Option<BeaconOpening>,
+    ) -> Result<Option<BeaconOpening>, Reject> {
+        let Some((commitments, _)) = &self.beacon else {
+            return Ok(None);
+        };
+        let Some(commitment) = commitments.0.get(&member) else {
+            return Ok(None);
+        };
+        let opening = opening.ok_or(Reject::Beacon { member })?;
+        let signed = OpenedCommitment {
+            member,
+            commitments: commitments.digest(&setup.digest),
+            nonce: opening.nonce,
+        };
+        let digest = signed.signed_digest(&setup.digest);
+        let entry = setup.roster.get(member);
+        let good = commitment_to(&setup.digest, member, &opening.nonce) == *commitment
+            && entry
+                .is_some_and(|entry| entry.identity.verify(&digest, &opening.signature).is_ok());
+        if good {
+            Ok(Some(opening))
+        } else {
+            Err(Reject::Beacon { member })
+        }
     }
 
     pub(super) fn apply(
@@ -72,8 +147,15 @@ impl CollectKeys {
         view: View<'_>,
         event: EventKind,
     ) -> Transition<Self, CollectShares> {
-        if let EventKind::KeysTaken(keys) = event {
-            self.taken.insert(keys.claimed().member, keys);
+        if let EventKind::KeysTaken(keys, opening) = event {
+            let member = keys.claimed().member;
+            let Keys {
+                sealing, masking, ..
+            } = keys.claimed();
+            self.seen.extend([sealing.clone(), masking.clone()]);
+            self.openings
+                .extend(opening.map(|opening| (member, opening)));
+            self.taken.insert(member, keys);
         }
         if !view.closes(&self.awaited(view.setup)) {
             return Transition::Stay(self);
@@ -83,21 +165,59 @@ impl CollectKeys {
         if let Some(end) = view.too_few(PhaseName::Keys, self.taken.len()) {
             return Transition::End(end);
         }
-        let transcript = keys_digest(
-            &view.setup.digest,
-            self.taken.values().map(Unverified::claimed),
-        );
-        let next = CollectShares::new(self.taken, transcript);
-        let request = next.request();
+        let setup = view.setup;
+        let weights = self
+            .taken
+            .iter()
+            .map(|(member, keys)| (*member, keys.claimed().weight));
+        let cohort = Cohort::new(&weights.collect());
+        let beacon = match &self.beacon {
+            None => None,
+            Some((commitments, _)) => {
+                let mut contributors = commitments.0.keys();
+                let silent = contributors.find(|member| !self.openings.contains_key(member));
+                if let Some(&member) = silent {
+                    let failure = RoundFailure::Beacon { member };
+                    return Transition::End(CoordinatorEffect::Fail(failure));
+                }
+                let beacon = commitments.beacon(&setup.digest, &self.openings);
+                Some((commitments.digest(&setup.digest), beacon))
+            }
+        };
+        let joined = Joined { cohort, beacon };
+        let graph = joined
+            .graph(setup.roster.len(), setup.policy.neighbours())
+            .expect("the plan's numbers give a graph");
+        let cohort = JoinedCohort {
+            transcript: joined.transcript(&setup.digest),
+            context: joined.context(&setup.digest),
+            joined,
+            graph,
+            keys: self.taken,
+        };
+        let next = CollectShares::new(cohort, self.openings);
         let effects = next
             .members()
-            .map(|member| CoordinatorEffect::Send(member, request.clone()))
+            .map(|member| CoordinatorEffect::Send(member, next.request(member)))
             .collect();
         Transition::Next(next, effects)
     }
 
+    fn context(&self, setup: &RoundSetup) -> Digest {
+        let commitments = self
+            .beacon
+            .as_ref()
+            .map(|(all, _)| all.digest(&setup.digest));
+        keys_context(&setup.digest, commitments.as_ref())
+    }
+
+    fn awaits(&self, setup: &RoundSetup, member: MemberIndex) -> bool {
+        self.members(setup).contains(&member) && !self.taken.contains_key(&member)
+    }
+
     pub(super) fn awaited(&self, setup: &RoundSetup) -> Vec<MemberIndex> {
-        let all: Vec<_> = setup.roster.indices().collect();
-        missing(&all, |member| self.taken.contains_key(member))
+        missing(&self.members(setup), |member| {
+            self.taken.contains_key(member)
+        })
     }
 }

@@ -5,15 +5,20 @@
 //!
 //! | phase | collects | closes with |
 //! |---|---|---|
-//! | `keys` | M1 | all keys to all |
-//! | `shares` | M2 | to each holder what was sealed for it |
+//! | `commit` | commitments to a beacon, where there is one | the commitments that it comes from |
+//! | `keys` | M1 | to each member its neighbours' keys |
+//! | `shares` | M2 | to each holder what was dealt to it |
+//! | `held` | whose shares each holder has | those whom enough hold: masks are among them |
 //! | `updates` | M3 | the survivor list |
 //! | `confirm` | signatures on it | the signatures to all survivors |
 //! | `reveal` | M5 | the masks to remove |
 
 mod cohort;
+mod commit;
 mod confirm;
 mod event;
+mod fault;
+mod held;
 mod keys;
 mod reject;
 mod reveal;
@@ -33,6 +38,7 @@ use fedlora_common::digest::Digest;
 use transition::{Transition, View};
 
 pub use event::{Completed, CoordinatorEffect, Event, EventKind, Input};
+pub use fault::Fault;
 pub use reject::Reject;
 pub use setup::RoundSetup;
 
@@ -53,8 +59,10 @@ pub struct Coordinator {
 
 #[derive(Debug)]
 enum CoordinatorPhase {
+    Commit(commit::CollectCommitments),
     Keys(keys::CollectKeys),
     Shares(shares::CollectShares),
+    Held(held::CollectHeld),
     Updates(updates::CollectUpdates),
     Confirm(confirm::CollectConfirmations),
     Reveal(reveal::CollectReveals),
@@ -69,10 +77,15 @@ impl Coordinator {
             .indices()
             .map(|member| CoordinatorEffect::Send(member, ToMember::Open(setup.open.clone())))
             .collect();
+        let phase = if setup.policy.is_complete() {
+            CoordinatorPhase::Keys(keys::CollectKeys::first())
+        } else {
+            CoordinatorPhase::Commit(commit::CollectCommitments::default())
+        };
         let coordinator = Self {
             left: BTreeSet::new(),
             deadline: setup.deadline(PhaseName::Keys, now),
-            phase: CoordinatorPhase::Keys(keys::CollectKeys::default()),
+            phase,
             revealing: false,
             setup,
         };
@@ -123,15 +136,25 @@ impl Coordinator {
         let mut effects = Vec::new();
         use CoordinatorPhase as P;
         let transition = match self.phase {
+            P::Commit(phase) => erase(phase.apply(view, event.kind), P::Commit, P::Keys),
             P::Keys(phase) => erase(phase.apply(view, event.kind), P::Keys, P::Shares),
-            P::Shares(phase) => erase(phase.apply(view, event.kind), P::Shares, P::Updates),
+            P::Shares(phase) => erase(phase.apply(view, event.kind), P::Shares, P::Held),
+            P::Held(phase) => erase(
+                phase.apply(view, event.kind, &mut effects),
+                P::Held,
+                P::Updates,
+            ),
             P::Updates(phase) => erase(
                 phase.apply(view, event.kind, &mut effects),
                 P::Updates,
                 P::Confirm,
             ),
             P::Confirm(phase) => erase(phase.apply(view, event.kind), P::Confirm, P::Reveal),
-            P::Reveal(phase) => erase(phase.apply(view, event.kind), P::Reveal, |()| P::Ended),
+            P::Reveal(phase) => erase(
+                phase.apply(view, event.kind, &mut effects),
+                P::Reveal,
+                |()| P::Ended,
+            ),
             P::Ended => Transition::Stay(P::Ended),
         };
         match transition {
@@ -180,8 +203,10 @@ impl Coordinator {
     /// The members that the phase still waits for.
     pub fn awaited(&self) -> Vec<MemberIndex> {
         let awaited = match &self.phase {
+            CoordinatorPhase::Commit(phase) => phase.awaited(&self.setup),
             CoordinatorPhase::Keys(phase) => phase.awaited(&self.setup),
             CoordinatorPhase::Shares(phase) => phase.awaited(),
+            CoordinatorPhase::Held(phase) => phase.awaited(),
             CoordinatorPhase::Updates(phase) => phase.awaited(),
             CoordinatorPhase::Confirm(phase) => phase.awaited(),
             CoordinatorPhase::Reveal(phase) => phase.awaited(),
@@ -200,12 +225,14 @@ impl Coordinator {
             return Vec::new();
         }
         match &self.phase {
-            CoordinatorPhase::Keys(_) => vec![ToMember::Open(self.setup.open.clone())],
-            CoordinatorPhase::Shares(phase) => vec![phase.request()],
-            CoordinatorPhase::Updates(phase) => vec![phase.request(member)],
-            CoordinatorPhase::Confirm(phase) => vec![phase.request()],
+            CoordinatorPhase::Commit(phase) => vec![phase.request(&self.setup)],
+            CoordinatorPhase::Keys(phase) => vec![phase.request(&self.setup)],
+            CoordinatorPhase::Shares(phase) => vec![phase.request(member)],
+            CoordinatorPhase::Held(phase) => vec![phase.request(member)],
+            CoordinatorPhase::Updates(phase) => vec![phase.request()],
+            CoordinatorPhase::Confirm(phase) => vec![phase.request(member)],
             // It may have been away before it saw the list, and reveals nothing without.
-            CoordinatorPhase::Reveal(phase) => vec![phase.list(), phase.request()],
+            CoordinatorPhase::Reveal(phase) => vec![phase.list(member), phase.request()],
             CoordinatorPhase::Ended => Vec::new(),
         }
     }
@@ -217,23 +244,32 @@ impl Coordinator {
     ) -> Result<EventKind, Reject> {
         match (&self.phase, message) {
             (_, RoundMessage::Abstain) => self.leave(from),
-            (CoordinatorPhase::Keys(phase), RoundMessage::Keys(keys)) => {
-                phase.decide(&self.setup, from, keys)
+            (CoordinatorPhase::Commit(phase), RoundMessage::Commit(commitment)) => {
+                phase.decide(from, commitment)
             }
-            (CoordinatorPhase::Shares(phase), RoundMessage::Shares(shares)) => {
-                phase.decide(from, shares)
+            (CoordinatorPhase::Keys(phase), RoundMessage::Keys { keys, opening }) => {
+                phase.decide(&self.setup, from, keys, opening)
+            }
+            (CoordinatorPhase::Shares(phase), RoundMessage::Shares(deal)) => {
+                phase.decide(&self.setup, from, deal)
+            }
+            (CoordinatorPhase::Held(phase), RoundMessage::Held { dealers, signature }) => {
+                phase.decide(&self.setup, from, dealers, signature)
             }
             (CoordinatorPhase::Confirm(phase), RoundMessage::Confirm(signature)) => {
                 phase.decide(&self.setup, from, signature)
             }
-            (CoordinatorPhase::Reveal(phase), RoundMessage::Reveal(shares)) => {
-                phase.decide(from, shares)
+            (CoordinatorPhase::Reveal(phase), RoundMessage::Reveal { shares, signature }) => {
+                phase.decide(&self.setup, from, shares, signature)
             }
             (phase, message) => Err(phase.unexpected(match message {
-                RoundMessage::Keys(_) => "keys",
+                RoundMessage::Commit(_) => "commitment",
+                RoundMessage::Keys { .. } => "keys",
                 RoundMessage::Shares(_) => "shares",
+                RoundMessage::Held { .. } => "statement of held shares",
+                RoundMessage::Working => "sign of progress",
                 RoundMessage::Confirm(_) => "confirmation",
-                RoundMessage::Reveal(_) => "revealed shares",
+                RoundMessage::Reveal { .. } => "revealed shares",
                 RoundMessage::Abstain => "abstention",
             })),
         }
@@ -264,8 +300,10 @@ impl Coordinator {
 impl CoordinatorPhase {
     fn name(&self) -> Option<PhaseName> {
         match self {
+            Self::Commit(_) => Some(PhaseName::Commit),
             Self::Keys(_) => Some(PhaseName::Keys),
             Self::Shares(_) => Some(PhaseName::Shares),
+            Self::Held(_) => Some(PhaseName::Held),
             Self::Updates(_) => Some(PhaseName::Updates),
             Self::Confirm(_) => Some(PhaseName::Confirm),
             Self::Reveal(_) => Some(PhaseName::Reveal),

@@ -77,6 +77,12 @@ pub enum Reject {
         /// The member's place in the roster.
         member: MemberIndex,
     },
+    /// A contributor's part of the beacon is missing, forged, or not what it committed to.
+    #[error("member {member} did not open its part of the beacon as it committed to it")]
+    Beacon {
+        /// The member's place in the roster.
+        member: MemberIndex,
+    },
     /// Shares for other holders than those of the round, or of another length.
     #[error(
         "member {member} sent shares for other members than the round has, or of a wrong length"
@@ -85,7 +91,7 @@ pub enum Reject {
         /// The member's place in the roster.
         member: MemberIndex,
     },
-    /// A share of the wrong kind, or for a member that shared no secrets.
+    /// A share of the wrong kind, or of a member whose shares it does not hold.
     #[error("member {member} revealed a share of {owner} that was not asked for")]
     Share {
         /// The member that revealed it.

@@ -1,54 +1,53 @@
 //! The phase that collects the revealed shares (M5), until they recover the masks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::crypto::shamir::{Coordinate, Share};
+use crate::crypto::shamir::Share;
+use crate::crypto::sign::Signature;
 use crate::ids::MemberIndex;
-use crate::secagg::{Revealed, Unmasking};
+use crate::secagg::{DealtSecrets, RecoveryError, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
-    Confirmation, PhaseName, RevealedShare, RoundFailure, RoundResult, Survivors, ToMember,
+    PhaseName, Reveal, RevealedShare, RoundFailure, RoundResult, ToMember,
 };
-use fedlora_common::digest::Digest;
 
-use super::cohort::CohortMasks;
+use super::confirm::ListedCohort;
 use super::event::{Completed, CoordinatorEffect, EventKind};
+use super::fault::Fault;
 use super::reject::Reject;
+use super::setup::RoundSetup;
 use super::transition::{Transition, View, dropped_from, missing};
 
 /// The shares taken so far.
 #[derive(Debug)]
 pub(super) struct CollectReveals {
-    masks: CohortMasks,
-    list: Survivors,
-    digest: Digest,
-    confirmations: Vec<Unverified<Confirmation>>,
-    taken: BTreeMap<MemberIndex, BTreeMap<MemberIndex, RevealedShare>>,
+    listed: ListedCohort,
+    confirmations: BTreeMap<MemberIndex, Signature>,
+    taken: BTreeMap<MemberIndex, Unverified<Reveal>>,
+    /// Shares that are what their dealers committed to, by owner and holder.
+    good: BTreeMap<MemberIndex, BTreeMap<MemberIndex, Share>>,
 }
 
 impl CollectReveals {
     pub(super) fn new(
-        masks: CohortMasks,
-        list: Survivors,
-        digest: Digest,
-        confirmations: Vec<Unverified<Confirmation>>,
+        listed: ListedCohort,
+        confirmations: BTreeMap<MemberIndex, Signature>,
     ) -> Self {
         Self {
-            masks,
-            list,
-            digest,
+            listed,
             confirmations,
             taken: BTreeMap::new(),
+            good: BTreeMap::new(),
         }
     }
 
     pub(super) fn survivors(&self) -> impl Iterator<Item = MemberIndex> {
-        self.list.0.keys().copied()
+        self.listed.survivors()
     }
 
     /// The survivor list, for a member that has not seen it.
-    pub(super) fn list(&self) -> ToMember {
-        ToMember::Survivors(self.list.clone())
+    pub(super) fn list(&self, member: MemberIndex) -> ToMember {
+        self.listed.request(member)
     }
 
     pub(super) fn request(&self) -> ToMember {
@@ -57,97 +56,154 @@ impl CollectReveals {
 
     pub(super) fn decide(
         &self,
+        setup: &RoundSetup,
         from: MemberIndex,
         shares: BTreeMap<MemberIndex, RevealedShare>,
+        signature: Signature,
     ) -> Result<EventKind, Reject> {
-        if !self.list.0.contains_key(&from) || self.taken.contains_key(&from) {
-            return Err(Reject::NotAwaited { member: from });
-        }
+        let listed = &self.listed;
+        let entry = setup
+            .roster
+            .get(from)
+            .filter(|_| listed.list.members.contains(from) && !self.taken.contains_key(&from))
+            .ok_or(Reject::NotAwaited { member: from })?;
         let unasked = shares.iter().find(|(owner, share)| {
-            let survives = self.list.0.contains_key(owner);
-            !self.masks.committed.contains_key(owner)
-                || survives != matches!(share, RevealedShare::SelfMask(_))
+            let survives = listed.list.members.contains(**owner);
+            !self.holds(from, **owner) || survives != matches!(share, RevealedShare::SelfMask(_))
         });
-        match unasked {
-            Some((&owner, _)) => Err(Reject::Share {
+        if let Some((&owner, _)) = unasked {
+            return Err(Reject::Share {
                 member: from,
                 owner,
-            }),
-            None => Ok(EventKind::Revealed(from, shares)),
+            });
         }
+        let reveal = Reveal {
+            member: from,
+            list: listed.digest,
+            shares,
+        };
+        Unverified::from_parts(reveal, signature)
+            .verify(&entry.identity, &setup.digest)
+            .map(|verified| EventKind::Revealed(verified.unverified().clone()))
+            .map_err(|_| Reject::Signature { member: from })
     }
 
-    pub(super) fn apply(mut self, view: View<'_>, event: EventKind) -> Transition<Self, ()> {
-        if let EventKind::Revealed(from, shares) = event {
-            self.taken.insert(from, shares);
+    /// Whether `holder` said that it holds a share of `owner`'s secrets, which masks depend on.
+    fn holds(&self, holder: MemberIndex, owner: MemberIndex) -> bool {
+        let said = self.listed.held.get(&holder);
+        self.listed.masked.dealers.contains(owner)
+            && (owner == holder || said.is_some_and(|(dealers, _)| dealers.contains(owner)))
+    }
+
+    pub(super) fn apply(
+        mut self,
+        view: View<'_>,
+        event: EventKind,
+        effects: &mut Vec<CoordinatorEffect>,
+    ) -> Transition<Self, ()> {
+        if let EventKind::Revealed(reveal) = event {
+            let fault = self.take(view.setup, reveal);
+            effects.extend(fault.map(CoordinatorEffect::Blame));
         }
-        if let Some(unmasking) = self.recover(view.setup.policy.threshold()) {
-            return Transition::End(CoordinatorEffect::Unmask(Box::new(Completed {
-                unmasking,
-                survivors: self.survivors().collect(),
-                dropped: dropped_from(view.setup, &self.list),
-                transcript: RoundResult::transcript_of(&self.masks.transcript, &self.digest),
-                cohort: self.masks.cohort(),
-                parts: self.masks.parts(&self.list),
-            })));
+        let threshold = view.setup.policy.threshold();
+        let dealers = &self.listed.masked.dealers;
+        let enough = |owner| {
+            self.good
+                .get(&owner)
+                .is_some_and(|good| good.len() >= threshold)
+        };
+        if dealers.iter().all(enough) {
+            return Transition::End(self.recover(view.setup, effects));
         }
         if !view.closes(&self.awaited()) {
             return Transition::Stay(self);
         }
-        let threshold = view.setup.policy.threshold();
-        Transition::End(CoordinatorEffect::Fail(if self.taken.len() < threshold {
+        let needed = view
+            .setup
+            .policy
+            .confirmations()
+            .min(self.listed.list.members.len());
+        let got = self.taken.len();
+        Transition::End(CoordinatorEffect::Fail(if got < needed {
             RoundFailure::Quorum {
                 phase: PhaseName::Reveal,
-                got: self.taken.len() as u16,
-                needed: threshold as u16,
+                got: got as u16,
+                needed: needed as u16,
             }
         } else {
             RoundFailure::Recovery
         }))
     }
 
-    pub(super) fn awaited(&self) -> Vec<MemberIndex> {
-        missing(self.list.0.keys(), |member| self.taken.contains_key(member))
-    }
-
-    /// Recovers the masks from all shares taken. Where enough shares fail to recover them, one
-    /// holder's may be forged, so each holder is left out in turn.
-    fn recover(&self, threshold: usize) -> Option<Unmasking> {
-        if self.taken.len() < threshold {
-            return None;
+    /// Keeps the shares that are what their dealers committed to. Another is its holder's forgery:
+    /// it said that it holds the right one.
+    fn take(&mut self, setup: &RoundSetup, reveal: Unverified<Reveal>) -> Option<Fault> {
+        let Reveal { member, shares, .. } = reveal.claimed();
+        let (holder, masked) = (*member, &self.listed.masked);
+        let mut forged = None;
+        for (&owner, revealed) in shares {
+            let deal = masked.deals.get(&owner);
+            let commitments = deal.and_then(|deal| deal.claimed().commitments(holder));
+            let transcript = &masked.cohort.transcript;
+            let share = revealed.share();
+            let good = commitments.is_some_and(|commitments| {
+                commitments.open_to(transcript, (owner, holder), revealed.kind(), &share)
+            });
+            if good {
+                self.good.entry(owner).or_default().insert(holder, share);
+            } else {
+                forged = forged.or(Some(owner));
+            }
         }
-        std::iter::once(None)
-            .chain(self.taken.keys().map(Some))
-            .find_map(|left_out| self.recover_without(left_out, threshold))
+        let fault =
+            forged.and_then(|owner| Fault::forged(setup, &self.listed, owner, reveal.clone()));
+        self.taken.insert(holder, reveal);
+        fault
     }
 
-    fn recover_without(
+    fn recover(
         &self,
-        left_out: Option<&MemberIndex>,
-        threshold: usize,
-    ) -> Option<Unmasking> {
-        let mut revealed: BTreeMap<MemberIndex, Revealed> = BTreeMap::new();
-        for (holder, shares) in &self.taken {
-            if Some(holder) == left_out {
-                continue;
+        setup: &RoundSetup,
+        effects: &mut Vec<CoordinatorEffect>,
+    ) -> CoordinatorEffect {
+        let masked = &self.listed.masked;
+        let survivors = &self.listed.list.members;
+        let unmasking = Unmasking::recover(DealtSecrets {
+            suite: setup.suite,
+            graph: &masked.cohort.graph,
+            transcript: &masked.cohort.transcript,
+            threshold: setup.policy.threshold(),
+            dealt: &masked.dealt(),
+            survivors,
+            revealed: &self.good,
+        });
+        match unmasking {
+            Ok(unmasking) => CoordinatorEffect::Unmask(Box::new(Completed {
+                unmasking,
+                survivors: self.survivors().collect(),
+                dropped: dropped_from(setup, survivors),
+                transcript: RoundResult::transcript_of(
+                    &masked.cohort.transcript,
+                    &self.listed.digest,
+                ),
+                cohort: masked.weight(),
+                parts: masked.parts(survivors),
+            })),
+            Err(RecoveryError::Deal { member }) => {
+                let good = self.good.get(&member);
+                let holders = good.into_iter().flat_map(BTreeMap::keys);
+                let reveals = holders.filter_map(|holder| self.taken.get(holder).cloned());
+                let fault = Fault::inconsistent(setup, &self.listed, member, reveals.collect());
+                effects.extend(fault.map(CoordinatorEffect::Blame));
+                CoordinatorEffect::Fail(RoundFailure::Deal { member })
             }
-            let coordinate = Coordinate::of_place(usize::from(holder.0)).ok()?;
-            for (&owner, share) in shares {
-                let (RevealedShare::SelfMask(bytes) | RevealedShare::MaskSecret(bytes)) = share;
-                revealed
-                    .entry(owner)
-                    .or_default()
-                    .insert(coordinate, Share::from_bytes(*bytes));
-            }
+            Err(_) => CoordinatorEffect::Fail(RoundFailure::Recovery),
         }
-        let survivors: BTreeSet<_> = self.survivors().collect();
-        Unmasking::recover(
-            &self.masks.committed,
-            &survivors,
-            &revealed,
-            threshold,
-            &self.masks.transcript,
-        )
-        .ok()
+    }
+
+    pub(super) fn awaited(&self) -> Vec<MemberIndex> {
+        missing(self.listed.survivors.0.keys(), |member| {
+            self.taken.contains_key(member)
+        })
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::crypto::agreement::Suite;
 use crate::fixed::WeightClass;
-use crate::plan::{Roster, Timeouts};
+use crate::ids::MemberSet;
+use crate::plan::{Roster, RunPlan, Timeouts};
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, PhaseName};
 use fedlora_common::clock::Timestamp;
@@ -17,28 +19,33 @@ pub struct RoundSetup {
     pub(super) digest: Digest,
     pub(super) roster: Arc<Roster>,
     pub(super) policy: CohortPolicy,
+    pub(super) suite: Suite,
     pub(super) highest_class: WeightClass,
+    /// Members that held up a round of this run before: no phase waits for them.
+    pub(super) offenders: MemberSet,
     timeouts: Timeouts,
 }
 
 impl RoundSetup {
-    /// Puts a round together. `open` holds the threshold and minimum of `policy`; no member may
-    /// weigh more than `highest_class`.
-    pub fn new(
-        open: Open,
-        roster: Arc<Roster>,
-        policy: CohortPolicy,
-        highest_class: WeightClass,
-        timeouts: Timeouts,
-    ) -> Self {
+    /// Puts a round of `plan` together. `open` holds the numbers of `policy`, which is the plan's.
+    pub fn new(open: Open, roster: Arc<Roster>, policy: CohortPolicy, plan: &RunPlan) -> Self {
         Self {
             digest: open.digest(),
             open,
             roster,
             policy,
-            highest_class,
-            timeouts,
+            suite: plan.aggregation.suite,
+            highest_class: plan.aggregation.highest_class(),
+            offenders: MemberSet::default(),
+            timeouts: plan.timeouts.clone(),
         }
+    }
+
+    /// The same round, in which no phase waits for members that held up a round before. They take
+    /// part where they are in time.
+    pub fn not_waiting_for(mut self, offenders: MemberSet) -> Self {
+        self.offenders = offenders;
+        self
     }
 
     /// The round's M0.
@@ -54,8 +61,8 @@ impl RoundSetup {
     /// When a phase that began at `from` closes at the latest.
     pub(super) fn deadline(&self, phase: PhaseName, from: Timestamp) -> Timestamp {
         let seconds = match phase {
-            PhaseName::Keys => self.timeouts.keys,
-            PhaseName::Shares => self.timeouts.shares,
+            PhaseName::Commit | PhaseName::Keys => self.timeouts.keys,
+            PhaseName::Shares | PhaseName::Held => self.timeouts.shares,
             PhaseName::Updates => self.timeouts.update,
             PhaseName::Confirm => self.timeouts.confirm,
             PhaseName::Reveal => self.timeouts.reveal,

@@ -1,69 +1,98 @@
-//! The phase that collects the sealed shares (M2).
+//! The phase that collects what members deal to their neighbours (M2).
 
 use std::collections::BTreeMap;
 
 use crate::crypto::seal;
 use crate::ids::MemberIndex;
 use crate::wire::Unverified;
-use crate::wire::messages::{Keys, PhaseName, SealedShares, ToMember};
-use fedlora_common::digest::Digest;
+use crate::wire::messages::{BeaconOpening, Deal, PeerKeys, PhaseName, ToMember};
 
+use super::cohort::JoinedCohort;
 use super::event::{CoordinatorEffect, EventKind};
+use super::held::CollectHeld;
 use super::reject::Reject;
+use super::setup::RoundSetup;
 use super::transition::{Transition, View, missing};
-use super::updates::CollectUpdates;
 
 /// Two 32-byte shares, sealed.
 const SEALED_LEN: usize = 64 + seal::OVERHEAD;
 
-/// The sealed shares taken so far.
+/// The deals taken so far.
 #[derive(Debug)]
 pub(super) struct CollectShares {
-    keys: BTreeMap<MemberIndex, Unverified<Keys>>,
-    transcript: Digest,
-    taken: BTreeMap<MemberIndex, BTreeMap<MemberIndex, SealedShares>>,
+    cohort: JoinedCohort,
+    openings: BTreeMap<MemberIndex, BeaconOpening>,
+    taken: BTreeMap<MemberIndex, Unverified<Deal>>,
 }
 
 impl CollectShares {
-    pub(super) fn new(keys: BTreeMap<MemberIndex, Unverified<Keys>>, transcript: Digest) -> Self {
+    pub(super) fn new(
+        cohort: JoinedCohort,
+        openings: BTreeMap<MemberIndex, BeaconOpening>,
+    ) -> Self {
         Self {
-            keys,
-            transcript,
+            cohort,
+            openings,
             taken: BTreeMap::new(),
         }
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = MemberIndex> {
-        self.keys.keys().copied()
+        self.cohort.keys.keys().copied()
     }
 
-    pub(super) fn request(&self) -> ToMember {
-        ToMember::PeerKeys(self.keys.values().cloned().collect())
+    /// Who takes part, and the keys of one member's neighbours.
+    pub(super) fn request(&self, member: MemberIndex) -> ToMember {
+        let neighbours = self.cohort.neighbours(member);
+        ToMember::PeerKeys(PeerKeys {
+            cohort: self.cohort.joined.cohort.clone(),
+            openings: self.openings.clone(),
+            keys: neighbours
+                .filter_map(|peer| self.cohort.keys.get(&peer).cloned())
+                .collect(),
+        })
     }
 
     pub(super) fn decide(
         &self,
+        setup: &RoundSetup,
         from: MemberIndex,
-        shares: BTreeMap<MemberIndex, SealedShares>,
+        deal: Unverified<Deal>,
     ) -> Result<EventKind, Reject> {
-        if !self.keys.contains_key(&from) || self.taken.contains_key(&from) {
-            return Err(Reject::NotAwaited { member: from });
+        let claimed = deal.claimed().member;
+        if claimed != from {
+            return Err(Reject::Impersonation { from, claimed });
         }
-        let holders = self.keys.keys().filter(|holder| **holder != from);
-        if !holders.eq(shares.keys()) || shares.values().any(|sealed| sealed.0.len() != SEALED_LEN)
-        {
+        let entry = setup
+            .roster
+            .get(from)
+            .filter(|_| self.cohort.keys.contains_key(&from) && !self.taken.contains_key(&from))
+            .ok_or(Reject::NotAwaited { member: from })?;
+        let verified = deal
+            .verify(&entry.identity, &self.cohort.transcript)
+            .map_err(|_| Reject::Signature { member: from })?;
+        let shares = &verified.body().shares;
+        let fits = shares.iter().all(|(holder, dealt)| {
+            let mask = if from < *holder {
+                dealt.mask.fits(setup.suite)
+            } else {
+                dealt.mask.is_empty()
+            };
+            mask && dealt.sealed.0.len() == SEALED_LEN && dealt.seal.fits(setup.suite)
+        });
+        if !fits || !self.cohort.neighbours(from).eq(shares.keys().copied()) {
             return Err(Reject::Shares { member: from });
         }
-        Ok(EventKind::SharesTaken(from, shares))
+        Ok(EventKind::SharesTaken(verified.unverified().clone()))
     }
 
     pub(super) fn apply(
         mut self,
         view: View<'_>,
         event: EventKind,
-    ) -> Transition<Self, CollectUpdates> {
-        if let EventKind::SharesTaken(from, shares) = event {
-            self.taken.insert(from, shares);
+    ) -> Transition<Self, CollectHeld> {
+        if let EventKind::SharesTaken(deal) = event {
+            self.taken.insert(deal.claimed().member, deal);
         }
         if !view.closes(&self.awaited()) {
             return Transition::Stay(self);
@@ -71,7 +100,7 @@ impl CollectShares {
         if let Some(end) = view.too_few(PhaseName::Shares, self.taken.len()) {
             return Transition::End(end);
         }
-        let next = CollectUpdates::new(self.keys, self.transcript, self.taken);
+        let next = CollectHeld::new(self.cohort, self.taken);
         let effects = next
             .members()
             .map(|member| CoordinatorEffect::Send(member, next.request(member)))
@@ -80,6 +109,8 @@ impl CollectShares {
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {
-        missing(self.keys.keys(), |member| self.taken.contains_key(member))
+        missing(self.cohort.keys.keys(), |member| {
+            self.taken.contains_key(member)
+        })
     }
 }

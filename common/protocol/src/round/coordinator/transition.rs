@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::MemberIndex;
-use crate::wire::messages::{PhaseName, RoundFailure, Survivors};
+use crate::ids::{MemberIndex, MemberSet};
+use crate::wire::messages::{PhaseName, RoundFailure};
 
 use super::event::CoordinatorEffect;
 use super::setup::RoundSetup;
@@ -33,7 +33,10 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// Whether the phase closes: its time is up, or it waits for no member.
     pub(super) fn closes(&self, awaited: &[MemberIndex]) -> bool {
-        self.time_up || awaited.iter().all(|member| self.left.contains(member))
+        let waits_for = |member: &MemberIndex| {
+            !self.left.contains(member) && !self.setup.offenders.contains(*member)
+        };
+        self.time_up || !awaited.iter().any(waits_for)
     }
 
     /// The failure of a phase that closed with fewer members than the quorum.
@@ -62,10 +65,10 @@ pub(super) fn missing<'a>(
 }
 
 /// Members of the roster that are not among `survivors`.
-pub(super) fn dropped_from(setup: &RoundSetup, survivors: &Survivors) -> Vec<MemberIndex> {
+pub(super) fn dropped_from(setup: &RoundSetup, survivors: &MemberSet) -> Vec<MemberIndex> {
     setup
         .roster
         .indices()
-        .filter(|member| !survivors.0.contains_key(member))
+        .filter(|member| !survivors.contains(*member))
         .collect()
 }

@@ -3,76 +3,46 @@
 
 use std::collections::BTreeMap;
 
-use crate::fixed::WeightClass;
-use crate::ids::MemberIndex;
-use crate::secagg::Committed;
+use crate::crypto::sign::Signature;
+use crate::ids::{MemberIndex, MemberSet};
 use crate::wire::Unverified;
-use crate::wire::messages::{Keys, PhaseName, SealedShares, Survivors, ToMember, UpdateClaim};
-use fedlora_common::digest::Digest;
+use crate::wire::messages::{PhaseName, Survivors, ToMember, UpdateClaim};
 
-use super::cohort::CohortMasks;
+use super::cohort::MaskedCohort;
 use super::confirm::CollectConfirmations;
 use super::event::{CoordinatorEffect, EventKind};
 use super::reject::Reject;
 use super::setup::RoundSetup;
-use super::transition::{Transition, View, missing};
+use super::transition::{Transition, View};
 
 /// The updates taken so far.
 #[derive(Debug)]
 pub(super) struct CollectUpdates {
-    /// Every member that shared its secrets: those whose masks are in play (U2).
-    committed: BTreeMap<MemberIndex, Committed>,
-    shares: BTreeMap<MemberIndex, BTreeMap<MemberIndex, SealedShares>>,
-    /// Of every member that sent keys (U1).
-    weights: BTreeMap<MemberIndex, WeightClass>,
-    transcript: Digest,
+    masked: MaskedCohort,
+    /// What holders said that they hold, with their signatures.
+    held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
     taken: Survivors,
 }
 
 impl CollectUpdates {
     pub(super) fn new(
-        keys: BTreeMap<MemberIndex, Unverified<Keys>>,
-        transcript: Digest,
-        shares: BTreeMap<MemberIndex, BTreeMap<MemberIndex, SealedShares>>,
+        masked: MaskedCohort,
+        held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
     ) -> Self {
-        let weights = keys
-            .iter()
-            .map(|(member, keys)| (*member, keys.claimed().weight))
-            .collect();
-        let committed = keys
-            .iter()
-            .filter(|(member, _)| shares.contains_key(member))
-            .map(|(member, keys)| {
-                let keys = keys.claimed();
-                let committed = Committed {
-                    mask_key: keys.masking,
-                    self_mask: keys.self_mask,
-                };
-                (*member, committed)
-            })
-            .collect();
         Self {
-            committed,
-            shares,
-            weights,
-            transcript,
+            masked,
+            held,
             taken: Survivors::default(),
         }
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = MemberIndex> {
-        self.committed.keys().copied()
+        self.masked.dealers.iter()
     }
 
-    /// What the others sealed for one holder.
-    pub(super) fn request(&self, holder: MemberIndex) -> ToMember {
-        ToMember::PeerShares(
-            self.shares
-                .iter()
-                .filter(|(sender, _)| **sender != holder)
-                .filter_map(|(sender, sealed)| Some((*sender, sealed.get(&holder)?.clone())))
-                .collect(),
-        )
+    /// Among whom masks are.
+    pub(super) fn request(&self) -> ToMember {
+        ToMember::Dealers(self.masked.dealers.clone())
     }
 
     pub(super) fn decide(
@@ -88,11 +58,11 @@ impl CollectUpdates {
         let entry = setup
             .roster
             .get(from)
-            .filter(|_| self.committed.contains_key(&from) && !self.taken.0.contains_key(&from))
+            .filter(|_| self.masked.dealers.contains(from) && !self.taken.0.contains_key(&from))
             .ok_or(Reject::NotAwaited { member: from })?;
         claim
             .verify(&entry.identity, &setup.digest)
-            .map(|verified| EventKind::UpdateTaken(verified.into_body()))
+            .map(|verified| EventKind::UpdateTaken(verified.unverified().clone()))
             .map_err(|_| Reject::Signature { member: from })
     }
 
@@ -103,8 +73,9 @@ impl CollectUpdates {
         effects: &mut Vec<CoordinatorEffect>,
     ) -> Transition<Self, CollectConfirmations> {
         if let EventKind::UpdateTaken(claim) = event {
-            self.taken.0.insert(claim.member, claim.vector);
-            effects.push(CoordinatorEffect::Accumulate(claim.member));
+            let UpdateClaim { member, vector } = *claim.claimed();
+            self.taken.0.insert(member, vector);
+            effects.push(CoordinatorEffect::Accumulate(member));
         }
         if !view.closes(&self.awaited()) {
             return Transition::Stay(self);
@@ -112,23 +83,17 @@ impl CollectUpdates {
         if let Some(end) = view.too_few(PhaseName::Updates, self.taken.0.len()) {
             return Transition::End(end);
         }
-        let masks = CohortMasks {
-            committed: self.committed,
-            weights: self.weights,
-            transcript: self.transcript,
-        };
-        let next = CollectConfirmations::new(view.setup, masks, self.taken);
-        let request = next.request();
+        let next = CollectConfirmations::new(self.masked, self.held, self.taken);
         let more = next
             .survivors()
-            .map(|member| CoordinatorEffect::Send(member, request.clone()))
+            .map(|member| CoordinatorEffect::Send(member, next.request(member)))
             .collect();
         Transition::Next(next, more)
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {
-        missing(self.committed.keys(), |member| {
-            self.taken.0.contains_key(member)
-        })
+        self.members()
+            .filter(|member| !self.taken.0.contains_key(member))
+            .collect()
     }
 }

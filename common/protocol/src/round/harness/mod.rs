@@ -25,7 +25,7 @@ use crate::plan::{
     SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
-use crate::wire::messages::{Open, RevealedShare, RoundResult, SUITE, UpdateClaim};
+use crate::wire::messages::{Open, RevealedShare, RoundResult, UpdateClaim};
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use fedlora_common::digest::Digest;
@@ -75,9 +75,9 @@ impl Federation {
             .iter()
             .enumerate()
             .map(|(place, key)| RosterEntry {
-                name: format!("member-{place:02}").parse().unwrap(),
+                name: format!("member-{place:03}").parse().unwrap(),
                 identity: key.public(),
-                certificate_key: Digest::of("test certificate key", &[place as u8]),
+                certificate_key: Digest::of("test certificate key", &place.to_le_bytes()),
             });
         let roster = Arc::new(Roster::new(entries.collect()).unwrap());
         let policy = plan.policy().unwrap();
@@ -97,7 +97,7 @@ impl Federation {
             bits,
         };
         let open = Open {
-            suite: SUITE,
+            suite: plan.aggregation.suite.code(),
             run,
             round: RoundNumber(1),
             attempt: Attempt(1),
@@ -109,7 +109,9 @@ impl Federation {
             factors: expected.factors,
             clip: expected.clip,
             bits,
+            neighbours: policy.neighbours() as u16,
             threshold: policy.threshold() as u16,
+            confirmations: policy.confirmations() as u16,
             minimum: policy.minimum() as u16,
         };
         let contexts = identities
@@ -126,6 +128,8 @@ impl Federation {
                     weight: class_of(place),
                     highest_class: plan.aggregation.highest_class(),
                     contributors: policy.quorum(),
+                    policy,
+                    suite: plan.aggregation.suite,
                 })
             })
             .collect();
@@ -165,8 +169,7 @@ impl Federation {
             open,
             Arc::clone(&self.roster),
             self.policy,
-            self.plan.aggregation.highest_class(),
-            Timeouts::default(),
+            &self.plan,
         ))
     }
 

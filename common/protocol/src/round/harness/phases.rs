@@ -6,22 +6,24 @@ use std::collections::BTreeMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::crypto::sign::Signature;
 use crate::fixed::SumParts;
-use crate::ids::MemberIndex;
+use crate::ids::{MemberIndex, MemberSet};
+use crate::round::evidence::Joined;
 use crate::round::participant::{
-    ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
-    MemoryLedger,
+    ExpectConfirmations, ExpectDealers, ExpectPeerKeys, ExpectPeerShares, ExpectResult,
+    ExpectSurvivors, MemoryLedger, Opened as FirstAnswer,
 };
-use crate::wire::Unverified;
 use crate::wire::messages::{
-    Confirmation, Keys, RoundResult, SealedShares, Survivors, keys_digest,
+    Cohort, Confirmation, Deal, DealtShares, Keys, PeerKeys, RoundMessage, RoundResult, Survivors,
 };
+use crate::wire::{Signable, Unverified, Verified};
 use fedlora_common::digest::Digest;
 
 use super::{Federation, class_of, sign_result};
 
 impl Federation {
-    /// The members' first step, all shown the same M0.
+    /// The members' first step, all shown the same M0; all are neighbours of all.
     pub(crate) fn opened(&self) -> Opened {
         let mut rng = StdRng::seed_from_u64(77);
         let mut opened = Opened {
@@ -32,41 +34,93 @@ impl Federation {
         };
         for context in &self.contexts {
             let mut ledger = MemoryLedger::default();
-            let (member, keys) = context
+            let first = context
                 .open(self.open.clone(), &self.expected, &mut ledger, &mut rng)
                 .unwrap();
+            let FirstAnswer::Keys(member, keys) = first else {
+                panic!("no beacon where all are neighbours of all");
+            };
             opened.members.push(member);
             opened.keys.push(keys);
             opened.ledgers.push(ledger);
         }
         opened
     }
+
+    /// The survivors of all members' claims, confirmed by the members at `places`.
+    pub(crate) fn confirmations(
+        &self,
+        digest: Digest,
+        places: impl IntoIterator<Item = u16>,
+    ) -> BTreeMap<MemberIndex, Signature> {
+        let sign = |place: u16| {
+            let member = MemberIndex(place);
+            let body = Confirmation {
+                member,
+                list: digest,
+            };
+            let key = &self.identities[usize::from(place)];
+            (
+                member,
+                Verified::sign(body, key, &self.open.digest()).signature(),
+            )
+        };
+        places.into_iter().map(sign).collect()
+    }
 }
 
 /// All members wait for the others' keys.
 pub(crate) struct Opened {
-    open: Digest,
+    pub(crate) open: Digest,
     pub(crate) members: Vec<ExpectPeerKeys>,
     pub(crate) keys: Vec<Unverified<Keys>>,
     pub(crate) ledgers: Vec<MemoryLedger>,
 }
 
 impl Opened {
+    /// Who takes part, by the keys.
+    pub(crate) fn joined(&self) -> Joined {
+        let weights = self
+            .keys
+            .iter()
+            .map(|keys| (keys.claimed().member, keys.claimed().weight));
+        Joined {
+            cohort: Cohort::new(&weights.collect()),
+            beacon: None,
+        }
+    }
+
+    /// M1 of all but one, to that one.
+    pub(crate) fn for_member(&self, me: u16) -> PeerKeys {
+        let others = self
+            .keys
+            .iter()
+            .filter(|keys| keys.claimed().member != MemberIndex(me));
+        PeerKeys {
+            cohort: self.joined().cohort,
+            openings: BTreeMap::new(),
+            keys: others.cloned().collect(),
+        }
+    }
+
     /// All members get all keys.
     pub(crate) fn shared(self) -> Shared {
         let mut rng = StdRng::seed_from_u64(78);
-        let transcript = keys_digest(&self.open, self.keys.iter().map(Unverified::claimed));
+        let messages: Vec<_> = (0..self.members.len())
+            .map(|place| self.for_member(place as u16))
+            .collect();
+        let transcript = self.joined().transcript(&self.open);
         let mut members = Vec::new();
-        let mut sealed = Vec::new();
-        for member in self.members {
-            let (member, shares) = member.peer_keys(self.keys.clone(), &mut rng).unwrap();
+        let mut deals = Vec::new();
+        for (member, message) in self.members.into_iter().zip(messages) {
+            let (member, deal) = member.peer_keys(message, &mut rng).unwrap();
             members.push(member);
-            sealed.push(shares);
+            deals.push(deal);
         }
         Shared {
             transcript,
             members,
-            sealed,
+            deals,
             ledgers: self.ledgers,
         }
     }
@@ -74,44 +128,80 @@ impl Opened {
 
 /// All members wait for the others' shares.
 pub(crate) struct Shared {
-    /// The digest of all keys.
-    transcript: Digest,
+    /// What shares and masks are bound to.
+    pub(crate) transcript: Digest,
     pub(crate) members: Vec<ExpectPeerShares>,
-    pub(crate) sealed: Vec<BTreeMap<MemberIndex, SealedShares>>,
+    pub(crate) deals: Vec<Unverified<Deal>>,
     pub(crate) ledgers: Vec<MemoryLedger>,
 }
 
 impl Shared {
-    /// What the others sealed for `holder`.
-    pub(crate) fn for_holder(&self, holder: usize) -> BTreeMap<MemberIndex, SealedShares> {
+    /// What the others dealt to `holder`.
+    pub(crate) fn for_holder(&self, holder: usize) -> BTreeMap<MemberIndex, DealtShares> {
         let holder = MemberIndex(holder as u16);
-        self.sealed
+        self.deals
             .iter()
-            .enumerate()
-            .filter_map(|(sender, sealed)| {
-                Some((MemberIndex(sender as u16), sealed.get(&holder)?.clone()))
+            .filter_map(|deal| {
+                let deal = deal.claimed();
+                Some((deal.member, deal.shares.get(&holder)?.clone()))
             })
             .collect()
     }
 
-    /// All members get all shares and upload.
-    pub(crate) fn uploaded(self, federation: &Federation) -> Uploaded {
+    /// All members get all shares, and say whose they hold.
+    pub(crate) fn held(self) -> Held {
         let shares: Vec<_> = (0..self.members.len())
             .map(|holder| self.for_holder(holder))
             .collect();
         let mut members = Vec::new();
-        let mut list = Survivors::default();
-        for (place, (member, shares)) in self.members.into_iter().zip(shares).enumerate() {
-            let ready = member.peer_shares(shares).unwrap();
+        let mut statements = Vec::new();
+        for (member, shares) in self.members.into_iter().zip(shares) {
+            let (member, statement) = member.peer_shares(shares).unwrap();
+            members.push(member);
+            statements.push(statement);
+        }
+        Held {
+            transcript: self.transcript,
+            members,
+            statements,
+            ledgers: self.ledgers,
+        }
+    }
+
+    /// All members get all shares and upload.
+    pub(crate) fn uploaded(self, federation: &Federation) -> Uploaded {
+        self.held().uploaded(federation)
+    }
+}
+
+/// All members wait to hear among whom masks are.
+pub(crate) struct Held {
+    transcript: Digest,
+    pub(crate) members: Vec<ExpectDealers>,
+    /// What each says that it holds.
+    pub(crate) statements: Vec<RoundMessage>,
+    pub(crate) ledgers: Vec<MemoryLedger>,
+}
+
+impl Held {
+    /// Masks are among all, and all upload.
+    pub(crate) fn uploaded(self, federation: &Federation) -> Uploaded {
+        let dealers: MemberSet = federation.roster.indices().collect();
+        let mut members = Vec::new();
+        let mut claims = Survivors::default();
+        for (place, member) in self.members.into_iter().enumerate() {
+            let ready = member.dealers(dealers.clone()).unwrap();
             let (member, _, claim) = ready.mask(federation.update(place));
-            list.0
+            claims
+                .0
                 .insert(claim.claimed().member, claim.claimed().vector);
             members.push(member);
         }
         Uploaded {
             transcript: self.transcript,
+            dealers,
             members,
-            list,
+            claims,
             ledgers: self.ledgers,
         }
     }
@@ -119,34 +209,38 @@ impl Shared {
 
 /// All members have uploaded and wait for the survivor list.
 pub(crate) struct Uploaded {
-    /// The digest of all keys.
-    transcript: Digest,
+    pub(crate) transcript: Digest,
+    pub(crate) dealers: MemberSet,
     pub(crate) members: Vec<ExpectSurvivors>,
-    pub(crate) list: Survivors,
+    pub(crate) claims: Survivors,
     pub(crate) ledgers: Vec<MemoryLedger>,
 }
 
 impl Uploaded {
+    /// The digest that members sign for a list.
+    pub(crate) fn digest(&self, claims: &Survivors) -> Digest {
+        claims.list().digest(&self.transcript, &self.dealers)
+    }
+
     /// All members sign the list of all.
-    pub(crate) fn signed(self, federation: &Federation) -> Signed {
-        let open = federation.open.digest();
-        let digest = self.list.digest(&open);
+    pub(crate) fn signed(self) -> Signed {
+        let digest = self.digest(&self.claims);
+        let list = self.claims.list();
         let mut members = Vec::new();
-        let mut confirmations = Vec::new();
+        let mut confirmations = BTreeMap::new();
         for (place, member) in self.members.into_iter().enumerate() {
-            let (member, signature) = member.survivors(self.list.clone()).unwrap();
-            let confirmation = Confirmation {
-                member: MemberIndex(place as u16),
-                list: digest,
-            };
-            confirmations.push(Unverified::from_parts(confirmation, signature));
+            let me = MemberIndex(place as u16);
+            let proof = self.claims.proof(me);
+            let (member, signature) = member.survivors(list.clone(), &proof).unwrap();
+            confirmations.insert(me, signature);
             members.push(member);
         }
         Signed {
             transcript: self.transcript,
+            digest,
             members,
             confirmations,
-            list: self.list,
+            claims: self.claims,
             ledgers: self.ledgers,
         }
     }
@@ -154,11 +248,12 @@ impl Uploaded {
 
 /// All members have signed the survivor list.
 pub(crate) struct Signed {
-    /// The digest of all keys.
     transcript: Digest,
+    /// The digest that they signed.
+    pub(crate) digest: Digest,
     pub(crate) members: Vec<ExpectConfirmations>,
-    pub(crate) confirmations: Vec<Unverified<Confirmation>>,
-    pub(crate) list: Survivors,
+    pub(crate) confirmations: BTreeMap<MemberIndex, Signature>,
+    pub(crate) claims: Survivors,
     pub(crate) ledgers: Vec<MemoryLedger>,
 }
 
@@ -173,7 +268,7 @@ impl Signed {
                 .unwrap();
             members.push(member);
         }
-        let survivors: Vec<_> = self.list.0.keys().copied().collect();
+        let survivors: Vec<_> = self.claims.0.keys().copied().collect();
         let sum = federation.plain_sum(&survivors);
         let parts = SumParts {
             survivors: survivors.len(),
@@ -188,11 +283,9 @@ impl Signed {
             round: open.round,
             attempt: open.attempt,
             adapter: Digest::of("test adapter", b"next"),
+            sum: sum.digest(),
             total_weight: parts.weight,
-            transcript: RoundResult::transcript_of(
-                &self.transcript,
-                &self.list.digest(&open.digest()),
-            ),
+            transcript: RoundResult::transcript_of(&self.transcript, &self.digest),
             previous: federation.previous,
             survivors,
             dropped: Vec::new(),

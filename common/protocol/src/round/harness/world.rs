@@ -16,7 +16,7 @@ use fedlora_adapter::Adapter;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 
-use super::super::coordinator::{Coordinator, CoordinatorEffect, Event, Input, Reject};
+use super::super::coordinator::{Coordinator, CoordinatorEffect, Event, Fault, Input, Reject};
 use super::super::member::MemberEffect;
 use super::{DELTA, Federation, Party, sign_result};
 
@@ -54,6 +54,8 @@ pub(crate) struct World<'a> {
     /// The members that revealed shares in the current round.
     pub(crate) revealed: BTreeSet<MemberIndex>,
     pub(crate) outcome: Option<RoundOutcome>,
+    /// Members' faults that the coordinator noticed.
+    pub(crate) faults: Vec<Fault>,
     /// The global adapter that the current round starts from.
     adapter: Adapter,
     /// What the current round's result is chained to.
@@ -99,6 +101,7 @@ impl<'a> World<'a> {
             accumulated: Vec::new(),
             revealed: BTreeSet::new(),
             outcome: None,
+            faults: Vec::new(),
             adapter: federation.adapter.clone(),
             previous: federation.previous,
             sum: RunningSum::new(federation.open.bits, DELTA + AUXILIARY_LANES),
@@ -117,6 +120,7 @@ impl<'a> World<'a> {
         self.accumulated.clear();
         self.revealed.clear();
         self.outcome = None;
+        self.faults.clear();
         self.open = open;
         let setup = self.federation.setup_for(self.open.clone());
         let (coordinator, effects) = Coordinator::open(setup, self.now);
@@ -229,6 +233,7 @@ impl<'a> World<'a> {
                         self.sum.add(&bytes).unwrap();
                     }
                 }
+                CoordinatorEffect::Blame(fault) => self.faults.push(fault),
                 CoordinatorEffect::Unmask(completed) => {
                     let empty = RunningSum::new(self.federation.open.bits, 0);
                     self.outcome = Some(RoundOutcome::Sum {
@@ -271,7 +276,7 @@ impl<'a> World<'a> {
         while let Some(effect) = queue.pop_front() {
             let more = match effect {
                 MemberEffect::Send(ToAggregator::Round { open, message }) => {
-                    if matches!(message, RoundMessage::Reveal(_)) {
+                    if matches!(message, RoundMessage::Reveal { .. }) {
                         self.revealed.insert(me);
                     }
                     let from = me;
@@ -353,6 +358,7 @@ impl<'a> World<'a> {
             round: open.round,
             attempt: open.attempt,
             adapter: self.next_adapter().digest(),
+            sum: sum.digest(),
             total_weight: parts.weight,
             transcript: *transcript,
             previous: self.previous,
@@ -378,13 +384,16 @@ pub(crate) fn phase_of(input: &Input) -> u8 {
     let phase = match input {
         Input::Uploaded { .. } => PhaseName::Updates,
         Input::Message { message, .. } => match message {
-            RoundMessage::Keys(_) => PhaseName::Keys,
+            RoundMessage::Commit(_) => PhaseName::Commit,
+            RoundMessage::Keys { .. } => PhaseName::Keys,
             RoundMessage::Shares(_) => PhaseName::Shares,
+            RoundMessage::Held { .. } => PhaseName::Held,
+            RoundMessage::Working => PhaseName::Updates,
             RoundMessage::Confirm(_) => PhaseName::Confirm,
-            RoundMessage::Reveal(_) => PhaseName::Reveal,
-            RoundMessage::Abstain => PhaseName::Keys,
+            RoundMessage::Reveal { .. } => PhaseName::Reveal,
+            RoundMessage::Abstain => PhaseName::Commit,
         },
-        Input::Absent { .. } | Input::Tick => PhaseName::Keys,
+        Input::Absent { .. } | Input::Tick => PhaseName::Commit,
     };
     phase as u8
 }

@@ -1,7 +1,6 @@
 //! One round at one member: M1 to M5, and the repetition of each answer after a broken
 //! connection. Each phase owns the answer that it may have to repeat.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::CryptoRng;
@@ -10,15 +9,14 @@ use fedlora_common::digest::Digest;
 
 use crate::crypto::sign::{IdentityPublic, Signature};
 use crate::fixed::{EncodedUpdate, RoundEncoding};
-use crate::ids::{Attempt, MemberIndex, RoundNumber};
+use crate::ids::{Attempt, RoundNumber};
 use crate::round::participant::{
-    ExpectConfirmations, ExpectPeerKeys, ExpectPeerShares, ExpectResult, ExpectSurvivors,
-    Expectation, ReadyToMask, Refusal, RoundContext, RoundLedger, check_result,
+    ExpectCommitments, ExpectConfirmations, ExpectDealers, ExpectPeerKeys, ExpectPeerShares,
+    ExpectResult, ExpectSurvivors, Expectation, Opened, ReadyToMask, Refusal, RoundContext,
+    RoundLedger, check_result,
 };
 use crate::wire::Unverified;
-use crate::wire::messages::{
-    Keys, Open, RevealedShare, RoundMessage, RoundResult, SealedShares, ToAggregator, ToMember,
-};
+use crate::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
 
 use super::effect::Upload;
 
@@ -30,17 +28,17 @@ pub struct MemberRound {
     phase: RoundPhase,
 }
 
-type Sealed = BTreeMap<MemberIndex, SealedShares>;
-
-/// The phase, with the answer given in it.
+/// The phase, with the answers given that may have to be repeated in it.
 #[derive(Debug)]
 enum RoundPhase {
-    PeerKeys(ExpectPeerKeys, Unverified<Keys>),
-    PeerShares(ExpectPeerShares, Sealed),
-    Update(ReadyToMask, Sealed),
-    Survivors(ExpectSurvivors, Sealed, Upload),
+    Commitments(ExpectCommitments, RoundMessage),
+    PeerKeys(ExpectPeerKeys, RoundMessage),
+    PeerShares(ExpectPeerShares, RoundMessage),
+    Dealers(ExpectDealers, RoundMessage),
+    Update(ReadyToMask),
+    Survivors(ExpectSurvivors, Upload),
     Confirmations(ExpectConfirmations, Signature),
-    Result(ExpectResult, BTreeMap<MemberIndex, RevealedShare>),
+    Result(ExpectResult, RoundMessage),
 }
 
 /// What a message of the round leads to.
@@ -68,13 +66,25 @@ impl MemberRound {
         ledger: &mut dyn RoundLedger,
         rng: &mut impl CryptoRng,
     ) -> Result<(Self, ToAggregator), Refusal> {
-        let (phase, keys) = context.open(open.clone(), expected, ledger, rng)?;
+        let (phase, answer) = match context.open(open.clone(), expected, ledger, rng)? {
+            Opened::Commit(phase, commitment) => {
+                let answer = RoundMessage::Commit(commitment);
+                (RoundPhase::Commitments(phase, answer.clone()), answer)
+            }
+            Opened::Keys(phase, keys) => {
+                let answer = RoundMessage::Keys {
+                    keys,
+                    opening: None,
+                };
+                (RoundPhase::PeerKeys(phase, answer.clone()), answer)
+            }
+        };
         let round = Self {
             digest: open.digest(),
             open,
-            phase: RoundPhase::PeerKeys(phase, keys.clone()),
+            phase,
         };
-        let message = round.wrap(RoundMessage::Keys(keys));
+        let message = round.wrap(answer);
         Ok((round, message))
     }
 
@@ -101,7 +111,7 @@ impl MemberRound {
     /// How to encode the update, once the masks are ready and it is wanted.
     pub fn wants_update(&self) -> Option<RoundEncoding> {
         match &self.phase {
-            RoundPhase::Update(phase, _) => Some(phase.encoding()),
+            RoundPhase::Update(phase) => Some(phase.encoding()),
             _ => None,
         }
     }
@@ -119,55 +129,65 @@ impl MemberRound {
     ) -> Result<(Self, RoundAnswer), Refusal> {
         use RoundPhase as P;
         let (phase, answer) = match (self.phase, message) {
-            (P::PeerKeys(phase, keys), ToMember::Open(open)) if open == self.open => {
-                let again = RoundMessage::Keys(keys.clone());
-                (P::PeerKeys(phase, keys), Answer::Send(again))
+            (P::Commitments(phase, sent), ToMember::Open(open)) if open == self.open => {
+                let again = Answer::Send(sent.clone());
+                (P::Commitments(phase, sent), again)
+            }
+            (P::PeerKeys(phase, sent), ToMember::Open(open)) if open == self.open => {
+                let again = Answer::Send(sent.clone());
+                (P::PeerKeys(phase, sent), again)
+            }
+            (P::Commitments(phase, _), ToMember::Commitments(commitments)) => {
+                let (next, keys, opening) = phase.commitments(commitments, rng)?;
+                let answer = RoundMessage::Keys { keys, opening };
+                (P::PeerKeys(next, answer.clone()), Answer::Send(answer))
+            }
+            (P::PeerKeys(phase, sent), ToMember::Commitments(_)) => {
+                let again = Answer::Send(sent.clone());
+                (P::PeerKeys(phase, sent), again)
             }
             (P::PeerKeys(phase, _), ToMember::PeerKeys(keys)) => {
-                let (next, shares) = phase.peer_keys(keys, rng)?;
-                let answer = RoundMessage::Shares(shares.clone());
-                (P::PeerShares(next, shares), Answer::Send(answer))
+                let (next, deal) = phase.peer_keys(keys, rng)?;
+                let answer = RoundMessage::Shares(deal);
+                (P::PeerShares(next, answer.clone()), Answer::Send(answer))
             }
-            (P::PeerShares(phase, sealed), ToMember::PeerKeys(_)) => {
-                let again = RoundMessage::Shares(sealed.clone());
-                (P::PeerShares(phase, sealed), Answer::Send(again))
+            (P::PeerShares(phase, sent), ToMember::PeerKeys(_)) => {
+                let again = Answer::Send(sent.clone());
+                (P::PeerShares(phase, sent), again)
             }
-            (P::Update(phase, sealed), ToMember::PeerKeys(_)) => {
-                let again = RoundMessage::Shares(sealed.clone());
-                (P::Update(phase, sealed), Answer::Send(again))
+            (P::PeerShares(phase, _), ToMember::PeerShares(shares)) => {
+                let (next, answer) = phase.peer_shares(shares)?;
+                (P::Dealers(next, answer.clone()), Answer::Send(answer))
             }
-            (P::Survivors(phase, sealed, upload), ToMember::PeerKeys(_)) => {
-                let again = RoundMessage::Shares(sealed.clone());
-                (P::Survivors(phase, sealed, upload), Answer::Send(again))
+            (P::Dealers(phase, sent), ToMember::PeerShares(_)) => {
+                let again = Answer::Send(sent.clone());
+                (P::Dealers(phase, sent), again)
             }
-            (P::PeerShares(phase, sealed), ToMember::PeerShares(shares)) => {
-                let next = phase.peer_shares(shares)?;
-                (P::Update(next, sealed), Answer::WantsUpdate)
+            (P::Dealers(phase, _), ToMember::Dealers(dealers)) => {
+                let next = phase.dealers(dealers)?;
+                (P::Update(next), Answer::WantsUpdate)
             }
-            (P::Update(phase, sealed), ToMember::PeerShares(_)) => {
-                (P::Update(phase, sealed), Answer::WantsUpdate)
-            }
-            (P::Survivors(phase, sealed, upload), ToMember::PeerShares(_)) => {
+            (P::Update(phase), ToMember::Dealers(_)) => (P::Update(phase), Answer::WantsUpdate),
+            (P::Survivors(phase, upload), ToMember::Dealers(_)) => {
                 let again = Answer::Upload(upload.clone());
-                (P::Survivors(phase, sealed, upload), again)
+                (P::Survivors(phase, upload), again)
             }
-            (P::Survivors(phase, ..), ToMember::Survivors(list)) => {
-                let (next, signature) = phase.survivors(list)?;
+            (P::Survivors(phase, ..), ToMember::Survivors { list, proof }) => {
+                let (next, signature) = phase.survivors(list, &proof)?;
                 let answer = RoundMessage::Confirm(signature);
                 (P::Confirmations(next, signature), Answer::Send(answer))
             }
-            (P::Confirmations(phase, signature), ToMember::Survivors(_)) => {
+            (P::Confirmations(phase, signature), ToMember::Survivors { .. }) => {
                 let again = RoundMessage::Confirm(signature);
                 (P::Confirmations(phase, signature), Answer::Send(again))
             }
             (P::Confirmations(phase, _), ToMember::Confirmations(confirmations)) => {
-                let (next, shares) = phase.confirmations(confirmations, ledger)?;
-                let answer = RoundMessage::Reveal(shares.clone());
-                (P::Result(next, shares), Answer::Send(answer))
+                let (next, answer) = phase.confirmations(confirmations, ledger)?;
+                (P::Result(next, answer.clone()), Answer::Send(answer))
             }
-            (P::Result(phase, shares), ToMember::Confirmations(_)) => {
-                let again = RoundMessage::Reveal(shares.clone());
-                (P::Result(phase, shares), Answer::Send(again))
+            (P::Result(phase, sent), ToMember::Confirmations(_)) => {
+                let again = Answer::Send(sent.clone());
+                (P::Result(phase, sent), again)
             }
             (phase, _) => (phase, Answer::Nothing),
         };
@@ -184,14 +204,14 @@ impl MemberRound {
     /// Masks the update, where this round wants one. Masker and update are consumed.
     pub fn mask(mut self, update: EncodedUpdate) -> (Self, Option<Upload>) {
         match self.phase {
-            RoundPhase::Update(phase, sealed) => {
+            RoundPhase::Update(phase) => {
                 let (next, masked, claim) = phase.mask(update);
                 let upload = Upload {
                     open: self.digest,
                     masked: Arc::new(masked),
                     claim,
                 };
-                self.phase = RoundPhase::Survivors(next, sealed, upload.clone());
+                self.phase = RoundPhase::Survivors(next, upload.clone());
                 (self, Some(upload))
             }
             other => {

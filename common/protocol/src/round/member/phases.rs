@@ -91,7 +91,7 @@ impl AwaitRoster {
             .index_of(&settings.name)
             .filter(|me| roster.get(*me).is_some_and(|entry| entry.identity == own))
             .ok_or(MemberError::NotOnRoster)?;
-        let minimum = run.plan.policy()?.minimum();
+        let policy = run.plan.policy()?;
         let context = RoundContext {
             run: run.id,
             me,
@@ -100,7 +100,9 @@ impl AwaitRoster {
             rounds: RoundNumber(run.plan.rounds),
             weight: settings.weight(&run.plan),
             highest_class: run.plan.aggregation.highest_class(),
-            contributors: minimum.max(settings.floors.contributors),
+            contributors: policy.minimum().max(settings.floors.contributors),
+            policy,
+            suite: run.plan.aggregation.suite,
             roster,
         };
         let phase = AwaitConsent { run, context };

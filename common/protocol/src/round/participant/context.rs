@@ -1,12 +1,14 @@
 //! What a member knows before a round opens, and what it keeps of one that it opened.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::crypto::agreement::Suite;
 use crate::crypto::sign::IdentityKey;
 use crate::fixed::{LaneBits, WeightClass};
 use crate::ids::{MemberIndex, RoundNumber, RunId};
 use crate::plan::Roster;
-use crate::secagg::CohortPolicy;
+use crate::secagg::{CohortPolicy, NeighbourGraph};
 use crate::wire::messages::Open;
 use fedlora_adapter::Factors;
 use fedlora_common::digest::Digest;
@@ -34,6 +36,10 @@ pub struct RoundContext {
     pub highest_class: WeightClass,
     /// The fewest contributors that this member accepts, by the plan and its own floors.
     pub contributors: usize,
+    /// The plan's numbers of secure aggregation.
+    pub policy: CohortPolicy,
+    /// The plan's suite of algorithms.
+    pub suite: Suite,
 }
 
 /// What this member expects M0 to say, from its own copy of plan and adapter.
@@ -60,7 +66,6 @@ pub struct Expectation {
 pub(super) struct OpenRound {
     pub(super) context: Arc<RoundContext>,
     pub(super) policy: CohortPolicy,
-    pub(super) threshold: usize,
     pub(super) open: Open,
     pub(super) digest: Digest,
 }
@@ -70,21 +75,39 @@ impl OpenRound {
         self.context.me
     }
 
-    /// The fewest members that any message may name.
-    pub(super) fn quorum(&self) -> usize {
-        self.policy.quorum().max(self.threshold)
-    }
-
     /// Refuses a message that names too few members.
     pub(super) fn enough(&self, message: &'static str, got: usize) -> Result<(), Refusal> {
-        let needed = self.quorum();
-        if got < needed {
-            return Err(Refusal::TooFew {
-                message,
-                got,
-                needed,
-            });
-        }
-        Ok(())
+        at_least(message, got, self.policy.quorum())
     }
+
+    /// Refuses a message that leaves too few holders of this member's secrets, itself counted.
+    pub(super) fn enough_holders(&self, message: &'static str, got: usize) -> Result<(), Refusal> {
+        at_least(message, got, self.policy.threshold())
+    }
+
+    /// More than (n + c) / 2 signatures: with fewer, two lists could both have them.
+    pub(super) fn enough_signatures(&self, got: usize) -> Result<(), Refusal> {
+        let needed = self.policy.confirmations();
+        let needed = needed.max(self.open.confirmations.into());
+        at_least("confirmations", got, needed)
+    }
+}
+
+fn at_least(message: &'static str, got: usize, needed: usize) -> Result<(), Refusal> {
+    if got < needed {
+        return Err(Refusal::TooFew {
+            message,
+            got,
+            needed,
+        });
+    }
+    Ok(())
+}
+
+/// Who takes part in a round, once the keys are known.
+#[derive(Debug)]
+pub(super) struct JoinedCohort {
+    pub(super) graph: NeighbourGraph,
+    pub(super) weights: BTreeMap<MemberIndex, WeightClass>,
+    pub(super) transcript: Digest,
 }

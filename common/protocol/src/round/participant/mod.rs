@@ -4,9 +4,11 @@
 //!
 //! | phase | waits for | gives |
 //! |---|---|---|
-//! | [`RoundContext::open`] | M0 | M1, own keys |
-//! | [`ExpectPeerKeys`] | M1 of all | M2, sealed shares |
-//! | [`ExpectPeerShares`] | M2 of the others | the masker |
+//! | [`RoundContext::open`] | M0 | M1, own keys; or a commitment |
+//! | [`ExpectCommitments`] | the others' commitments, where there is a beacon | M1 |
+//! | [`ExpectPeerKeys`] | M1 of the neighbours | M2, sealed shares |
+//! | [`ExpectPeerShares`] | M2 of the neighbours | whose shares it holds |
+//! | [`ExpectDealers`] | among whom masks are | the masker |
 //! | [`ReadyToMask`] | the encoded update | M3 |
 //! | [`ExpectSurvivors`] | the survivor list | M4, a signature |
 //! | [`ExpectConfirmations`] | the others' signatures | M5, shares |
@@ -19,7 +21,6 @@ mod ledger;
 mod open;
 mod refusal;
 mod reveal;
-mod sealing;
 mod shares;
 mod step;
 mod update;
@@ -29,9 +30,10 @@ pub use keys::ExpectPeerKeys;
 pub use ledger::{
     LedgerEntries, LedgerError, LedgerReveal, LedgerRound, LedgerRun, MemoryLedger, RoundLedger,
 };
+pub use open::{ExpectCommitments, Opened};
 pub use refusal::Refusal;
 pub use reveal::{ExpectConfirmations, ExpectResult, ExpectSurvivors, check_result};
-pub use shares::ExpectPeerShares;
+pub use shares::{ExpectDealers, ExpectPeerShares};
 pub use step::AllowedStep;
 pub use update::ReadyToMask;
 

@@ -2,8 +2,8 @@
 
 use crate::crypto::shamir::ShamirError;
 use crate::fixed::FixedError;
-use crate::ids::{MemberIndex, RoundNumber};
-use crate::secagg::PolicyError;
+use crate::ids::{Attempt, MemberIndex, RoundNumber};
+use crate::secagg::{GraphError, MAX_ATTEMPTS, PolicyError};
 use fedlora_adapter::AdapterError;
 use fedlora_common::digest::Digest;
 
@@ -106,17 +106,67 @@ pub enum Refusal {
         round: RoundNumber,
     },
     /// A threshold below the floor, or impossible.
-    #[error(
-        "a threshold of {got} among {members} members: this member insists on {floor} to {members}"
-    )]
+    #[error("a threshold of {got}: this member insists on {floor} to {most}")]
     Threshold {
-        /// The threshold that M0 names.
+        /// The threshold of shares or signatures that M0 names.
         got: usize,
-        /// The lowest that keeps two lists from both being confirmed.
+        /// The lowest that keeps secrets from colluding members, and two lists from both being
+        /// confirmed.
         floor: usize,
-        /// The roster's size.
-        members: usize,
+        /// As many as there can be.
+        most: usize,
     },
+    /// An attempt beyond those that a member takes part in.
+    #[error(
+        "attempt {got} at round {round}: members take part in attempts 1 to {MAX_ATTEMPTS}, for \
+         each draws neighbours anew"
+    )]
+    Attempt {
+        /// The round's number, from 1.
+        round: RoundNumber,
+        /// The attempt that M0 names.
+        got: Attempt,
+    },
+    /// The beacon has another number of contributors than one more than may collude.
+    #[error("the beacon has {got} contributors: with {needed}, one of them is honest")]
+    Contributors {
+        /// The contributors named.
+        got: usize,
+        /// How many there must be.
+        needed: usize,
+    },
+    /// This member's own commitment to the beacon was replaced.
+    #[error("the commitments hold another one than this member's own")]
+    OwnCommitment,
+    /// A contributor's opening is missing, not signed, or not what it committed to.
+    #[error("member {member}'s part of the beacon is missing, forged, or not what it committed to")]
+    Beacon {
+        /// The contributor.
+        member: MemberIndex,
+    },
+    /// A cohort with another number of classes than members.
+    #[error("the cohort has another number of weight classes than members")]
+    Classes,
+    /// A neighbour's keys are missing, or not what the cohort says of it.
+    #[error("the keys of neighbour {member} are missing, or its weight class differs from theirs")]
+    Cohort {
+        /// The neighbour.
+        member: MemberIndex,
+    },
+    /// Too few holders have this member's shares.
+    #[error(
+        "this member is left out: too few of its neighbours hold shares of its secrets that open"
+    )]
+    LeftOut,
+    /// Masks with a neighbour that dealt this member nothing usable.
+    #[error("masks are to be shared with member {member}, which dealt this member no share")]
+    Undealt {
+        /// The neighbour.
+        member: MemberIndex,
+    },
+    /// No graph of neighbours comes of the round's numbers.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// A minimum of contributors below the floor, or impossible.
     #[error(
         "a minimum of {got} contributors among {members} members: this member insists on \
@@ -163,8 +213,8 @@ pub enum Refusal {
         /// The member whose signature it should be.
         member: MemberIndex,
     },
-    /// The member's own keys came back changed, or not at all.
-    #[error("this member's own keys are missing from the keys or were swapped")]
+    /// This member is not in the cohort with its own weight.
+    #[error("this member is missing from the cohort, or its weight class was changed")]
     OwnKeys,
     /// Two members with a key in common.
     #[error("member {member} has a key that another member of the round has too")]
@@ -196,8 +246,7 @@ pub enum Refusal {
     },
     /// A survivor that this member made no pair mask with.
     #[error(
-        "the survivor list names member {member}, who shared no secrets with this member in \
-         this round"
+        "the survivor list names member {member}, who is not among those with masks in this round"
     )]
     UnknownSurvivor {
         /// The member's place in the roster.
@@ -206,12 +255,6 @@ pub enum Refusal {
     /// The member's own update is missing from the survivor list, or replaced by another.
     #[error("the survivor list does not hold this member's own update")]
     OwnUpdate,
-    /// Signatures on another list than the one that this member signed.
-    #[error("member {member} signed another survivor list than this member did")]
-    OtherList {
-        /// The member's place in the roster.
-        member: MemberIndex,
-    },
     /// A result that does not follow from this round.
     #[error("the result's {what} does not follow from this round")]
     Result {

@@ -1,16 +1,18 @@
 //! M4 to M6: the survivor list, the signatures on it, the reveal, and the result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::crypto::sign::{IdentityPublic, Signature};
 use crate::fixed::WeightClass;
-use crate::ids::MemberIndex;
-use crate::wire::messages::{Confirmation, Open, RevealedShare, RoundResult, Survivors};
-use crate::wire::{Signable, Unverified};
+use crate::ids::{MemberIndex, MemberSet};
+use crate::wire::messages::{
+    Confirmation, Open, Reveal, RevealedShare, RoundMessage, RoundResult, SurvivorList,
+};
+use crate::wire::{Signable, Unverified, Verified};
 use fedlora_common::digest::Digest;
 
-use super::context::OpenRound;
-use super::held::HeldShares;
+use super::context::{JoinedCohort, OpenRound};
+use super::held::HeldSecrets;
 use super::ledger::{LedgerRound, RoundLedger};
 use super::refusal::Refusal;
 
@@ -18,31 +20,39 @@ use super::refusal::Refusal;
 #[derive(Debug)]
 pub struct ExpectSurvivors {
     pub(super) round: OpenRound,
-    pub(super) transcript: Digest,
-    pub(super) sharing: BTreeSet<MemberIndex>,
-    pub(super) held: BTreeMap<MemberIndex, HeldShares>,
-    pub(super) weights: BTreeMap<MemberIndex, WeightClass>,
+    pub(super) cohort: JoinedCohort,
+    pub(super) dealers: MemberSet,
+    pub(super) held: BTreeMap<MemberIndex, HeldSecrets>,
     pub(super) vector: Digest,
 }
 
 impl ExpectSurvivors {
-    /// Checks the list and signs it.
+    /// Checks the list and signs it. `proof` shows that this member's own vector is on it.
     ///
     /// # Errors
-    /// [`Refusal`] where the list lacks this member's own update, names somebody that this
-    /// member shares no masks with, or is too short.
-    pub fn survivors(self, list: Survivors) -> Result<(ExpectConfirmations, Signature), Refusal> {
-        if list.0.get(&self.round.me()) != Some(&self.vector) {
+    /// [`Refusal`] where the list lacks this member's own update, names somebody among whom no
+    /// masks are, or is too short.
+    pub fn survivors(
+        self,
+        list: SurvivorList,
+        proof: &[Digest],
+    ) -> Result<(ExpectConfirmations, Signature), Refusal> {
+        let me = self.round.me();
+        if !list.holds(me, &self.vector, proof) {
             return Err(Refusal::OwnUpdate);
         }
-        if let Some(&member) = list.0.keys().find(|member| !self.sharing.contains(member)) {
+        let unknown = list
+            .members
+            .iter()
+            .find(|member| !self.dealers.contains(*member));
+        if let Some(member) = unknown {
             return Err(Refusal::UnknownSurvivor { member });
         }
-        self.round.enough("survivors", list.0.len())?;
+        self.round.enough("survivors", list.members.len())?;
 
-        let digest = list.digest(&self.round.digest);
+        let digest = list.digest(&self.cohort.transcript, &self.dealers);
         let confirmation = Confirmation {
-            member: self.round.me(),
+            member: me,
             list: digest,
         };
         let signature = self
@@ -52,11 +62,9 @@ impl ExpectSurvivors {
             .sign(&confirmation.signed_digest(&self.round.digest));
         let next = ExpectConfirmations {
             round: self.round,
-            transcript: self.transcript,
-            sharing: self.sharing,
+            cohort: self.cohort,
             held: self.held,
-            weights: self.weights,
-            list,
+            survivors: list.members,
             digest,
         };
         Ok((next, signature))
@@ -67,11 +75,9 @@ impl ExpectSurvivors {
 #[derive(Debug)]
 pub struct ExpectConfirmations {
     round: OpenRound,
-    transcript: Digest,
-    sharing: BTreeSet<MemberIndex>,
-    held: BTreeMap<MemberIndex, HeldShares>,
-    weights: BTreeMap<MemberIndex, WeightClass>,
-    list: Survivors,
+    cohort: JoinedCohort,
+    held: BTreeMap<MemberIndex, HeldSecrets>,
+    survivors: MemberSet,
     digest: Digest,
 }
 
@@ -84,74 +90,64 @@ impl ExpectConfirmations {
     /// they are too few, or the ledger knows of an earlier reveal.
     pub fn confirmations(
         self,
-        confirmations: Vec<Unverified<Confirmation>>,
+        confirmations: BTreeMap<MemberIndex, Signature>,
         ledger: &mut dyn RoundLedger,
-    ) -> Result<(ExpectResult, BTreeMap<MemberIndex, RevealedShare>), Refusal> {
+    ) -> Result<(ExpectResult, RoundMessage), Refusal> {
         let message = "confirmations";
-        let roster = &self.round.context.roster;
-        let mut signers = BTreeSet::new();
-        for unverified in confirmations {
-            let Confirmation { member, list } = *unverified.claimed();
-            let entry = match roster.get(member) {
-                Some(entry) if self.list.0.contains_key(&member) => entry,
-                _ => return Err(Refusal::Stranger { message, member }),
+        let context = &self.round.context;
+        for (&member, signature) in &confirmations {
+            let entry = context
+                .roster
+                .get(member)
+                .filter(|_| self.survivors.contains(member))
+                .ok_or(Refusal::Stranger { message, member })?;
+            let confirmation = Confirmation {
+                member,
+                list: self.digest,
             };
-            unverified
-                .verify(&entry.identity, &self.round.digest)
+            let digest = confirmation.signed_digest(&self.round.digest);
+            // A signature of another list fails here too.
+            entry
+                .identity
+                .verify(&digest, signature)
                 .map_err(|_| Refusal::Signature { message, member })?;
-            if list != self.digest {
-                return Err(Refusal::OtherList { member });
-            }
-            if !signers.insert(member) {
-                return Err(Refusal::Repeated { message, member });
-            }
         }
-        self.round.enough_signatures(signers.len())?;
+        self.round.enough_signatures(confirmations.len())?;
         ledger.reveal(&LedgerRound::from(&self.round.open), self.digest)?;
 
-        let revealed = self
+        let shares: BTreeMap<MemberIndex, RevealedShare> = self
             .held
             .into_iter()
-            .filter(|(owner, _)| self.sharing.contains(owner))
-            .map(|(owner, held)| {
-                let share = if self.list.0.contains_key(&owner) {
-                    RevealedShare::SelfMask(*held.self_mask.expose())
-                } else {
-                    RevealedShare::MaskSecret(*held.mask_secret.expose())
-                };
-                (owner, share)
-            })
+            .map(|(owner, held)| (owner, held.reveal(self.survivors.contains(owner))))
             .collect();
+        let reveal = Reveal {
+            member: context.me,
+            list: self.digest,
+            shares,
+        };
+        let signed = Verified::sign(reveal, &context.identity, &self.round.digest);
+        let signature = signed.signature();
+        let survives = |member: &MemberIndex| self.survivors.contains(*member);
+        let weights = self.cohort.weights.iter();
         let next = ExpectResult {
-            transcript: RoundResult::transcript_of(&self.transcript, &self.digest),
-            dropped: roster
+            transcript: RoundResult::transcript_of(&self.cohort.transcript, &self.digest),
+            dropped: context
+                .roster
                 .indices()
-                .filter(|member| !self.list.0.contains_key(member))
+                .filter(|member| !survives(member))
                 .collect(),
-            total_weight: self
-                .weights
-                .iter()
-                .filter(|(member, _)| self.list.0.contains_key(member))
-                .map(|(_, weight)| weight.weight())
+            total_weight: weights
+                .filter(|(member, _)| survives(member))
+                .map(|(_, weight): (_, &WeightClass)| weight.weight())
                 .sum(),
             open: self.round.open,
-            list: self.list,
+            survivors: self.survivors,
         };
-        Ok((next, revealed))
-    }
-}
-
-impl OpenRound {
-    /// More than (n + c) / 2 signatures: with fewer, two lists could both have them.
-    fn enough_signatures(&self, got: usize) -> Result<(), Refusal> {
-        if got < self.threshold {
-            return Err(Refusal::TooFew {
-                message: "confirmations",
-                got,
-                needed: self.threshold,
-            });
-        }
-        Ok(())
+        let message = RoundMessage::Reveal {
+            shares: signed.into_body().shares,
+            signature,
+        };
+        Ok((next, message))
     }
 }
 
@@ -160,7 +156,7 @@ impl OpenRound {
 pub struct ExpectResult {
     transcript: Digest,
     open: Open,
-    list: Survivors,
+    survivors: MemberSet,
     dropped: Vec<MemberIndex>,
     total_weight: u64,
 }
@@ -189,7 +185,7 @@ impl ExpectResult {
             ("transcript", result.transcript == self.transcript),
             (
                 "list of survivors",
-                result.survivors.iter().eq(self.list.0.keys()),
+                result.survivors.iter().copied().eq(self.survivors.iter()),
             ),
             ("list of dropped members", result.dropped == self.dropped),
             ("total weight", result.total_weight == self.total_weight),

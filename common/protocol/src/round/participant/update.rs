@@ -1,26 +1,24 @@
 //! M3: the one masked update of the round.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::fixed::{EncodedUpdate, RoundEncoding, WeightClass};
-use crate::ids::MemberIndex;
+use crate::fixed::{EncodedUpdate, RoundEncoding};
+use crate::ids::{MemberIndex, MemberSet};
 use crate::secagg::{MaskedUpdate, Masker};
 use crate::wire::messages::{Open, UpdateClaim, vector_digest};
 use crate::wire::{Unverified, Verified};
-use fedlora_common::digest::Digest;
 
-use super::context::OpenRound;
-use super::held::HeldShares;
+use super::context::{JoinedCohort, OpenRound};
+use super::held::HeldSecrets;
 use super::reveal::ExpectSurvivors;
 
 /// All shares are exchanged; this member waits for its own training to end.
 #[derive(Debug)]
 pub struct ReadyToMask {
     pub(super) round: OpenRound,
-    pub(super) transcript: Digest,
-    pub(super) sharing: BTreeSet<MemberIndex>,
-    pub(super) held: BTreeMap<MemberIndex, HeldShares>,
-    pub(super) weights: BTreeMap<MemberIndex, WeightClass>,
+    pub(super) cohort: JoinedCohort,
+    pub(super) dealers: MemberSet,
+    pub(super) held: BTreeMap<MemberIndex, HeldSecrets>,
     pub(super) encoding: RoundEncoding,
     pub(super) masker: Masker,
 }
@@ -50,10 +48,9 @@ impl ReadyToMask {
         let signed = Verified::sign(claim, &self.round.context.identity, &self.round.digest);
         let next = ExpectSurvivors {
             round: self.round,
-            transcript: self.transcript,
-            sharing: self.sharing,
+            cohort: self.cohort,
+            dealers: self.dealers,
             held: self.held,
-            weights: self.weights,
             vector,
         };
         (next, masked, signed.unverified().clone())

@@ -1,0 +1,164 @@
+//! The phase in which holders say whose shares they have: who deals garbage is left out before it
+//! can cost the round.
+
+use std::collections::BTreeMap;
+
+use crate::crypto::sign::Signature;
+use crate::ids::{MemberIndex, MemberSet};
+use crate::wire::messages::{Deal, DealtShares, HeldShares, PhaseName, ToMember};
+use crate::wire::{Signable, Unverified};
+
+use super::cohort::{JoinedCohort, MaskedCohort};
+use super::event::{CoordinatorEffect, EventKind};
+use super::fault::Fault;
+use super::reject::Reject;
+use super::setup::RoundSetup;
+use super::transition::{Transition, View, missing};
+use super::updates::CollectUpdates;
+
+/// What holders have said so far.
+#[derive(Debug)]
+pub(super) struct CollectHeld {
+    cohort: JoinedCohort,
+    deals: BTreeMap<MemberIndex, Unverified<Deal>>,
+    taken: BTreeMap<MemberIndex, (MemberSet, Signature)>,
+}
+
+impl CollectHeld {
+    pub(super) fn new(
+        cohort: JoinedCohort,
+        deals: BTreeMap<MemberIndex, Unverified<Deal>>,
+    ) -> Self {
+        Self {
+            cohort,
+            deals,
+            taken: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = MemberIndex> {
+        self.deals.keys().copied()
+    }
+
+    /// What the neighbours dealt to one holder.
+    pub(super) fn request(&self, holder: MemberIndex) -> ToMember {
+        let dealers = self.cohort.neighbours(holder);
+        let shares =
+            dealers.filter_map(|dealer| Some((dealer, self.dealt(dealer, holder)?.clone())));
+        ToMember::PeerShares(shares.collect())
+    }
+
+    fn dealt(&self, dealer: MemberIndex, holder: MemberIndex) -> Option<&DealtShares> {
+        self.deals.get(&dealer)?.claimed().shares.get(&holder)
+    }
+
+    pub(super) fn decide(
+        &self,
+        setup: &RoundSetup,
+        from: MemberIndex,
+        dealers: MemberSet,
+        signature: Signature,
+    ) -> Result<EventKind, Reject> {
+        let entry = setup
+            .roster
+            .get(from)
+            .filter(|_| self.deals.contains_key(&from) && !self.taken.contains_key(&from))
+            .ok_or(Reject::NotAwaited { member: from })?;
+        let held: Option<BTreeMap<_, _>> = dealers
+            .iter()
+            .map(|dealer| Some((dealer, self.dealt(dealer, from)?.commitments)))
+            .collect();
+        let statement = HeldShares {
+            member: from,
+            held: held.ok_or(Reject::Shares { member: from })?,
+        };
+        let digest = statement.signed_digest(&self.cohort.transcript);
+        entry
+            .identity
+            .verify(&digest, &signature)
+            .map_err(|_| Reject::Signature { member: from })?;
+        Ok(EventKind::HeldTaken(from, dealers, signature))
+    }
+
+    pub(super) fn apply(
+        mut self,
+        view: View<'_>,
+        event: EventKind,
+        effects: &mut Vec<CoordinatorEffect>,
+    ) -> Transition<Self, CollectUpdates> {
+        if let EventKind::HeldTaken(from, dealers, signature) = event {
+            self.taken.insert(from, (dealers, signature));
+        }
+        if !view.closes(&self.awaited()) {
+            return Transition::Stay(self);
+        }
+        let dealers = self.dealers(view.setup);
+        for member in self
+            .taken
+            .keys()
+            .filter(|member| !dealers.contains(**member))
+        {
+            effects.push(CoordinatorEffect::Blame(Fault::Unheld {
+                dealer: *member,
+                denied_by: self.deniers(*member).collect(),
+            }));
+        }
+        if let Some(end) = view.too_few(PhaseName::Held, dealers.len()) {
+            return Transition::End(end);
+        }
+        let masked = MaskedCohort {
+            cohort: self.cohort,
+            deals: self.deals,
+            dealers,
+        };
+        let next = CollectUpdates::new(masked, self.taken);
+        let request = next.request();
+        let more = next
+            .members()
+            .map(|member| CoordinatorEffect::Send(member, request.clone()))
+            .collect();
+        Transition::Next(next, more)
+    }
+
+    /// The members whose shares enough others among them hold. A holder that is left out takes
+    /// what it holds with it, so the others are counted again.
+    fn dealers(&self, setup: &RoundSetup) -> MemberSet {
+        let mut dealers: MemberSet = self.taken.keys().copied().collect();
+        loop {
+            let enough = |dealer: &MemberIndex| {
+                let there = self
+                    .cohort
+                    .neighbours(*dealer)
+                    .filter(|one| dealers.contains(*one));
+                let (present, holding) = there.fold((1, 1), |(present, holding), holder| {
+                    (
+                        present + 1,
+                        holding + usize::from(self.holds(holder, *dealer)),
+                    )
+                });
+                holding >= setup.policy.enough_holders(present)
+            };
+            let kept: MemberSet = dealers.iter().filter(enough).collect();
+            if kept.len() == dealers.len() {
+                return kept;
+            }
+            dealers = kept;
+        }
+    }
+
+    fn holds(&self, holder: MemberIndex, dealer: MemberIndex) -> bool {
+        let said = self.taken.get(&holder);
+        said.is_some_and(|(dealers, _)| dealers.contains(dealer))
+    }
+
+    /// The holders that answered, and have no good share of `dealer`'s.
+    fn deniers(&self, dealer: MemberIndex) -> impl Iterator<Item = MemberIndex> {
+        let holders = self.cohort.neighbours(dealer);
+        holders
+            .filter(move |holder| self.taken.contains_key(holder) && !self.holds(*holder, dealer))
+    }
+
+    pub(super) fn awaited(&self) -> Vec<MemberIndex> {
+        missing(self.deals.keys(), |member| self.taken.contains_key(member))
+    }
+}
