@@ -6,7 +6,7 @@
 //! identity.key         the key that signs plans and results
 //! invitations/NAME     an open invitation; deleted once it is redeemed
 //! members/NAME         a member: certificate serial, keys
-//! runs/ID/             adapters/, results.jsonl, uploads/ (emptied after each round)
+//! runs/ID/             adapters/, results.jsonl, uploads/ (emptied after each round), evidence/
 //! status.json          what `status` prints
 //! ```
 
@@ -189,6 +189,11 @@ impl RunDirectory {
     /// The file of signed results, one JSON document a line.
     pub fn results(&self) -> PathBuf {
         self.root.join("results.jsonl")
+    }
+
+    /// What proves that members broke the protocol, one file a member and attempt.
+    pub fn evidence(&self) -> PathBuf {
+        self.root.join("evidence")
     }
 }
 

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
+use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{
     CohortWeight, FixedError, FixedPoint, RingSum, SumError, SumParts, WeightedMean,
 };
 use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
 
@@ -62,6 +64,7 @@ pub fn sign_result(
     open: &Open,
     participation: Participation,
     adapter: &Adapter,
+    sum: &RingSum,
     mean: &WeightedMean,
     previous: Digest,
     key: &IdentityKey,
@@ -71,6 +74,7 @@ pub fn sign_result(
         round: open.round,
         attempt: open.attempt,
         adapter: adapter.digest(),
+        sum: sum.digest(),
         total_weight: participation.parts.weight,
         transcript: participation.transcript,
         previous,
@@ -98,6 +102,33 @@ pub fn store(
     let path = directory.results();
     append_line(&path, result).map_err(|source| PublishError::Io { path, source })?;
     Ok(folder)
+}
+
+/// Keeps evidence against a member in the run's directory, in JSON; gives the file's path.
+///
+/// # Errors
+/// [`PublishError::Io`] where it cannot be written.
+pub fn store_evidence(
+    directory: &RunDirectory,
+    evidence: &Evidence,
+    member: MemberIndex,
+) -> Result<PathBuf, PublishError> {
+    let folder = directory.evidence();
+    let Open { round, attempt, .. } = &evidence.open;
+    let name = format!(
+        "round-{:04}-attempt-{}-member-{}.json",
+        round.0, attempt.0, member.0
+    );
+    let path = folder.join(name);
+    let text = serde_json::to_vec_pretty(evidence).map_err(io::Error::from);
+    std::fs::create_dir_all(&folder)
+        .and(text)
+        .and_then(|text| write_atomic(&path, &text, Access::Everyone))
+        .map_err(|source| PublishError::Io {
+            path: path.clone(),
+            source,
+        })?;
+    Ok(path)
 }
 
 fn append_line(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> {

@@ -65,8 +65,10 @@ fn run_exit(failure: &RunFailure) -> Exit {
         | RunFailure::NotRecorded { .. }
         | RunFailure::Roster(_) => Exit::Quorum,
         RunFailure::Round { reason, .. } => match reason {
-            RoundFailure::Quorum { .. } => Exit::Quorum,
-            RoundFailure::Recovery | RoundFailure::Sum => Exit::Integrity,
+            RoundFailure::Quorum { .. } | RoundFailure::Beacon { .. } => Exit::Quorum,
+            RoundFailure::Recovery | RoundFailure::Deal { .. } | RoundFailure::Sum => {
+                Exit::Integrity
+            }
             RoundFailure::Storage => Exit::Failed,
         },
         RunFailure::Publish(_) | RunFailure::Registry(_) => Exit::Failed,

@@ -79,6 +79,7 @@ fn no_dropout(policy: &CohortPolicy) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fedlora_protocol::secagg::Assumptions;
 
     #[test]
     fn a_plan_that_tolerates_no_dropout_is_warned_about_with_its_figures() {
@@ -99,7 +100,7 @@ mod tests {
             assert!(warning.contains("among 3 honest"), "{warning}");
         }
         assert_eq!(warning(5), None);
-        let strict = CohortPolicy::new(6, 6).unwrap();
+        let strict = CohortPolicy::new(6, Some(6), Assumptions::default()).unwrap();
         assert!(no_dropout(&strict).is_some());
     }
 }

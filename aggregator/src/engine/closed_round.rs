@@ -79,7 +79,7 @@ impl ClosedRound {
     /// # Errors
     /// What ends the run: the adapter or its result could not be stored.
     pub(super) fn publish(
-        context: RunContext,
+        mut context: RunContext,
         mut chain: AdapterChain,
         open: &Open,
         part: &Layout,
@@ -102,8 +102,15 @@ impl ClosedRound {
             }
         };
         let identity = &context.setup.operator.identity;
-        let verified =
-            publish::sign_result(open, participation, &adapter, &mean, chain.head(), identity);
+        let verified = publish::sign_result(
+            open,
+            participation,
+            &adapter,
+            &sum,
+            &mean,
+            chain.head(),
+            identity,
+        );
         let signed = verified.unverified().clone();
         let stored = block_in_place(|| {
             publish::store(&context.setup.directory, &adapter, &plan.base.name, &signed)
@@ -114,6 +121,7 @@ impl ClosedRound {
         };
         let result = verified.into_body();
         chain.extend(adapter, signed.clone());
+        context.offenders.forgive(&result.survivors);
         info!(
             run = %context.setup.run, round = %result.round, survivors = result.survivors.len(),
             weight = result.total_weight, adapter = %result.adapter, "the round is done"

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::links::Links;
 use super::messages::{RunEvent, SessionId, ToEngine};
+use super::patience::Offenders;
 use super::progress::Progress;
 use crate::clock::Clock;
 use crate::directory::{Opened, RunDirectory};
@@ -55,6 +56,8 @@ pub(super) struct RunContext {
     pub(super) plan_digest: Digest,
     pub(super) policy: CohortPolicy,
     pub(super) links: Links,
+    /// The members that no phase waits for.
+    pub(super) offenders: Offenders,
     pub(super) inbox: mpsc::Receiver<ToEngine>,
 }
 
@@ -72,6 +75,7 @@ impl RunContext {
             plan_digest: setup.plan.digest(),
             policy: setup.plan.policy()?,
             links: Links::default(),
+            offenders: Offenders::default(),
             inbox,
             setup,
         })

@@ -10,9 +10,11 @@ use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::round::coordinator::{
-    Completed, Coordinator, CoordinatorEffect as Effect, Event, Input, Reject, RoundSetup,
+    Completed, Coordinator, CoordinatorEffect as Effect, Event, EventKind, Fault, Input, Reject,
+    RoundSetup,
 };
-use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, SUITE, ToAggregator};
+use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, RoundMessage, ToAggregator};
+use tokio::task::block_in_place;
 use tracing::{debug, info, warn};
 
 use super::chain::AdapterChain;
@@ -21,9 +23,10 @@ use super::context::{RunContext, TICK};
 use super::failure::RunFailure;
 use super::farewell::Farewell;
 use super::messages::{RunEvent, ToEngine};
+use super::patience::Progress;
 use super::refusal::{MemberRefusal, UploadRefusal};
 use super::tally::Tally;
-use crate::publish::Participation;
+use crate::publish::{self, Participation};
 use crate::status::RunState;
 
 /// Runs one attempt at a round to its end.
@@ -70,6 +73,8 @@ struct CurrentRound {
     last_phase: Option<PhaseName>,
     /// A member that was away before counts as away from here on.
     opened: Timestamp,
+    /// Who shows that it trains or uploads.
+    working: Progress,
 }
 
 /// What carrying out an event leads to.
@@ -101,15 +106,12 @@ impl CurrentRound {
             .expect("the adapter's layout holds both factors");
         let open = opening(&context, &chain, &part, round, attempt);
         let tally = Tally::new(&context.setup.directory, &open, &part);
-        let setup = Arc::new(RoundSetup::new(
-            open,
-            Arc::clone(&chain.roster),
-            context.policy,
-            plan.aggregation.highest_class(),
-            plan.timeouts.clone(),
-        ));
+        let roster = Arc::clone(&chain.roster);
+        let setup = RoundSetup::new(open, roster, context.policy, plan);
+        let setup = Arc::new(setup.not_waiting_for(context.offenders.members()));
         info!(run = %context.setup.run, %round, %attempt, "the round opens");
         let opened = context.now();
+        let silence = Duration::from_secs(plan.timeouts.progress);
         let (coordinator, effects) = Coordinator::open(setup, opened);
         let current = Self {
             tally,
@@ -119,6 +121,7 @@ impl CurrentRound {
             coordinator,
             part,
             opened,
+            working: Progress::begin(opened, silence),
         };
         current
             .context
@@ -148,7 +151,11 @@ impl CurrentRound {
                 length,
                 reply,
             } => {
-                let _ = reply.send(self.admit_upload(&member, &open, length));
+                let admitted = self.admit_upload(&member, &open, length);
+                if let (Ok(_), Some(from)) = (&admitted, self.chain.index_of(&member)) {
+                    self.working.hear(from, self.context.now());
+                }
+                let _ = reply.send(admitted);
             }
             ToEngine::Uploaded {
                 member,
@@ -178,7 +185,11 @@ impl CurrentRound {
     }
 
     /// Deals with a member's control message.
-    async fn hear(self, member: MemberName, message: ToAggregator) -> Result<Step, Box<Farewell>> {
+    async fn hear(
+        mut self,
+        member: MemberName,
+        message: ToAggregator,
+    ) -> Result<Step, Box<Farewell>> {
         let links = &self.context.links;
         match (self.chain.index_of(&member), message) {
             // It closes its connection next, or waits for a round.
@@ -194,6 +205,13 @@ impl CurrentRound {
                     links.send(&member, message);
                 }
             }
+            (
+                Some(from),
+                ToAggregator::Round {
+                    message: RoundMessage::Working,
+                    ..
+                },
+            ) => self.working.hear(from, self.context.now()),
             (Some(from), ToAggregator::Round { open, message }) => {
                 let input = Input::Message {
                     from,
@@ -217,9 +235,9 @@ impl CurrentRound {
                 closed => return Ok(closed),
             },
         };
-        for member in current.absent() {
+        for (member, why) in current.absent() {
             if let Ok(event) = current.decide(Input::Absent { member }) {
-                warn!(%member, "the member stays away; the round continues without it");
+                warn!(%member, "the member {why}; the round continues without it");
                 current = match current.advance(event).await? {
                     Step::Open(current) => current,
                     closed => return Ok(closed),
@@ -229,19 +247,68 @@ impl CurrentRound {
         Ok(Step::Open(current))
     }
 
-    /// The awaited members that have been away for longer than the plan's patience.
-    fn absent(&self) -> Vec<MemberIndex> {
+    /// The awaited members that have been away for longer than the plan's patience, or do nothing.
+    fn absent(&mut self) -> Vec<(MemberIndex, &'static str)> {
         let patience = Duration::from_secs(self.context.setup.plan.timeouts.reconnect);
         let now = self.context.now();
-        let mut awaited = self.coordinator.awaited();
-        awaited.retain(|member| {
+        let awaited = self.coordinator.awaited();
+        let away = |member: &MemberIndex| {
             self.chain
                 .name_of(*member)
                 .and_then(|name| self.context.links.broken_since(name))
                 // Who was away before gets the same time to come back for this round.
                 .is_some_and(|since| since.max(self.opened).after(patience) <= now)
-        });
-        awaited
+        };
+        let (away, present): (Vec<_>, Vec<_>) = awaited.into_iter().partition(away);
+        let silent = if self.coordinator.phase() == Some(PhaseName::Updates) {
+            self.working.silent(&present, now)
+        } else {
+            Vec::new()
+        };
+        for member in &silent {
+            self.context.offenders.add(*member);
+        }
+        let away = away.into_iter().map(|member| (member, "stays away"));
+        let silent = silent
+            .into_iter()
+            .map(|member| (member, "makes no progress"));
+        away.chain(silent).collect()
+    }
+
+    /// Remembers the connected members that a phase has waited for in vain.
+    fn remember_late(&mut self, event: &Event) {
+        if event.kind != EventKind::TimeUp {
+            return;
+        }
+        for member in self.coordinator.awaited() {
+            let connected = self.chain.name_of(member);
+            if connected.is_some_and(|name| self.context.links.is_connected(name)) {
+                self.offend(member);
+            }
+        }
+    }
+
+    /// A member held up the round: no phase waits for it again until it is in a sum.
+    fn offend(&mut self, member: MemberIndex) {
+        if self.context.offenders.add(member) {
+            warn!(%member, "the member held up the round: the next ones do not wait for it");
+        }
+    }
+
+    /// Tells of a member's fault, and keeps what proves it.
+    fn blame(&mut self, fault: Fault) {
+        let member = fault.member();
+        warn!(%member, %fault, "a member broke the protocol");
+        self.offend(member);
+        if let Some(evidence) = fault.evidence() {
+            match block_in_place(|| {
+                publish::store_evidence(&self.context.setup.directory, evidence, member)
+            }) {
+                Ok(path) => warn!(%member, path = %path.display(), "the evidence is kept"),
+                Err(error) => warn!(%member, %error, "the evidence cannot be kept"),
+            }
+        }
+        self.context.watch(RunEvent::Blamed { fault });
     }
 
     fn decide(&self, input: Input) -> Result<Event, Reject> {
@@ -262,6 +329,7 @@ impl CurrentRound {
     /// Applies an event and carries its effects out.
     async fn advance(mut self, event: Event) -> Result<Step, Box<Farewell>> {
         let before = self.coordinator.phase();
+        self.remember_late(&event);
         let (coordinator, effects) = self.coordinator.apply(event);
         let after = coordinator.phase();
         self.coordinator = coordinator;
@@ -269,6 +337,10 @@ impl CurrentRound {
             let round = self.coordinator.setup().open().round;
             info!(run = %self.context.setup.run, %round, %phase, "the phase begins");
             self.last_phase = Some(phase);
+            if phase == PhaseName::Updates {
+                let silence = Duration::from_secs(self.context.setup.plan.timeouts.progress);
+                self.working = Progress::begin(self.context.now(), silence);
+            }
             self.context.watch(RunEvent::Phase { round, phase });
             self.write_status();
         }
@@ -289,6 +361,7 @@ impl CurrentRound {
                         return Ok(self.fail(RoundFailure::Storage));
                     }
                 }
+                Effect::Blame(fault) => self.blame(fault),
                 Effect::Unmask(completed) => return self.complete(*completed),
                 Effect::Fail(reason) => return Ok(self.fail(reason)),
             }
@@ -352,7 +425,10 @@ impl CurrentRound {
         .map(Step::Closed)
     }
 
-    fn fail(self, reason: RoundFailure) -> Step {
+    fn fail(mut self, reason: RoundFailure) -> Step {
+        if let RoundFailure::Beacon { member } | RoundFailure::Deal { member } = reason {
+            self.offend(member);
+        }
         let open = self.coordinator.setup().open();
         let failure = AttemptFailure {
             reason,
@@ -379,7 +455,7 @@ fn opening(
     let plan = &context.setup.plan;
     let factors = plan.adapter.factors.factors_in(round);
     Open {
-        suite: SUITE,
+        suite: plan.aggregation.suite.code(),
         run: context.setup.run,
         round,
         attempt,
@@ -391,7 +467,9 @@ fn opening(
         factors,
         clip: chain.clip(factors),
         bits: plan.aggregation.bits,
+        neighbours: context.policy.neighbours() as u16,
         threshold: context.policy.threshold() as u16,
+        confirmations: context.policy.confirmations() as u16,
         minimum: context.policy.minimum() as u16,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::fixed::RingSum;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
-use fedlora_protocol::round::coordinator::Reject;
+use fedlora_protocol::round::coordinator::{Fault, Reject};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{
     PhaseName, RoundFailure, RoundResult, ToAggregator, ToMember, UpdateClaim,
@@ -119,6 +119,11 @@ pub enum RunEvent {
         attempt: Attempt,
         /// Why it failed.
         reason: RoundFailure,
+    },
+    /// A member broke the protocol; the round goes on where it can.
+    Blamed {
+        /// What it did.
+        fault: Fault,
     },
     /// A member's message was not taken. The round continues.
     Rejected {

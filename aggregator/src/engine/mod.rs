@@ -22,6 +22,7 @@ mod farewell;
 mod gathering;
 mod links;
 mod messages;
+mod patience;
 mod progress;
 mod refusal;
 mod running;

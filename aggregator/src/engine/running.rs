@@ -47,7 +47,7 @@ impl Running {
                     attempt = Attempt(1);
                 }
                 RoundOutcome::Failed(AttemptFailure { reason, .. })
-                    if may_retry(reason) && attempt.0 < MAX_ATTEMPTS =>
+                    if may_retry(reason) && attempt.0 < most_attempts(reason) =>
                 {
                     attempt = Attempt(attempt.0 + 1);
                 }
@@ -71,12 +71,22 @@ fn may_retry(reason: RoundFailure) -> bool {
     !matches!(
         reason,
         RoundFailure::Recovery
+            | RoundFailure::Deal { .. }
             | RoundFailure::Sum
             | RoundFailure::Quorum {
                 phase: PhaseName::Reveal,
                 ..
             }
     )
+}
+
+/// How many attempts a round gets. Contributors to a beacon that do not open it are not asked
+/// again, so that ends sooner than the attempts that members take part in.
+fn most_attempts(reason: RoundFailure) -> u32 {
+    match reason {
+        RoundFailure::Beacon { .. } => fedlora_protocol::secagg::MAX_ATTEMPTS,
+        _ => MAX_ATTEMPTS,
+    }
 }
 
 #[cfg(test)]

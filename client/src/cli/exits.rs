@@ -209,7 +209,7 @@ mod tests {
 
     use fedlora_adapter::{LoraConfig, Target};
     use fedlora_model::{ActivationCheckpointing, LlamaConfig, WeightKind};
-    use fedlora_protocol::plan::FloorBreach;
+    use fedlora_protocol::plan::{FloorBreach, FloorValue};
     use fedlora_train::{Device, MemoryPlan, Workload};
 
     use super::*;
@@ -281,8 +281,8 @@ mod tests {
         let too_large = plan.check(1).expect_err("a byte is not enough");
         let breach = FloorBreach {
             floor: "rank",
-            got: 64.0,
-            own: 16.0,
+            got: FloorValue::Number(64.0),
+            own: FloorValue::Number(16.0),
         };
         for (failure, words) in [
             (join(JoinError::Directory(joined)), "--dir"),

@@ -38,6 +38,11 @@ impl RoundClock {
         self.uploaded = Some(Instant::now());
     }
 
+    /// Whether the aggregator has stored the upload.
+    pub(super) fn is_uploaded(&self) -> bool {
+        self.uploaded.is_some()
+    }
+
     /// Notes that the round's result has arrived.
     pub(super) fn result(&mut self) {
         if let Some(uploaded) = self.uploaded.take() {

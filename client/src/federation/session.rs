@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fedlora_protocol::round::member::RunOutcome;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tracing::info;
 
 use super::Participant;
@@ -16,6 +17,9 @@ use super::shell::{Report, Shell};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// How often to see whether the aggregator should hear that this member is at work.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Takes part until the run ends.
 pub(super) async fn run<C: Connector>(
@@ -71,8 +75,14 @@ async fn session<L: MemberLink>(
     link: &mut L,
     reports: &mut mpsc::UnboundedReceiver<Report>,
 ) -> Result<RunOutcome, ParticipantError> {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let ended = tokio::select! {
+            _ = tick.tick() => {
+                shell.show_progress(link).await?;
+                None
+            }
             message = link.receive() => shell.on_message(link, message?).await?,
             // The shell holds a sender: there is always a next report to wait for.
             Some(report) = reports.recv() => shell.on_report(link, report).await?,

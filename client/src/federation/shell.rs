@@ -13,7 +13,7 @@ use fedlora_protocol::plan::{Roster, RunPlan};
 use fedlora_protocol::round::member::{
     Member, MemberEffect as Effect, Prepared, RosterQuestion, RoundTask, RunOutcome, Stores, Upload,
 };
-use fedlora_protocol::wire::messages::ToMember;
+use fedlora_protocol::wire::messages::{RoundMessage, ToAggregator, ToMember};
 use fedlora_transport::Traffic;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -50,10 +50,15 @@ pub(super) struct Shell {
     plan: Option<RunPlan>,
     training: Option<Training>,
     clock: Option<RoundClock>,
+    /// When the aggregator was last told that this member is at work.
+    shown: Option<Instant>,
     reports: mpsc::UnboundedSender<Report>,
     /// Of earlier sessions.
     traffic: Traffic,
 }
+
+/// How many times the aggregator is told of progress in the time in which it must hear of some.
+const SIGNS_OF_PROGRESS: u32 = 5;
 
 /// The outcome, where the run is over.
 type Ended = Option<RunOutcome>;
@@ -66,6 +71,7 @@ impl Shell {
             plan: None,
             training: None,
             clock: None,
+            shown: None,
             reports,
             traffic: Traffic::default(),
         }
@@ -108,6 +114,26 @@ impl Shell {
                 self.carry_out(link, effects).await
             }
         }
+    }
+
+    /// Tells the aggregator that this member is at work, while it trains or uploads.
+    pub(super) async fn show_progress<L: MemberLink>(
+        &mut self,
+        link: &mut L,
+    ) -> Result<(), ParticipantError> {
+        let at_work = self.clock.as_ref().filter(|clock| !clock.is_uploaded());
+        let (Some(clock), Some(plan)) = (at_work, &self.plan) else {
+            return Ok(());
+        };
+        let pause = Duration::from_secs(plan.timeouts.progress) / SIGNS_OF_PROGRESS;
+        if self.shown.is_some_and(|shown| shown.elapsed() < pause) {
+            return Ok(());
+        }
+        self.shown = Some(Instant::now());
+        let message = RoundMessage::Working;
+        let open = clock.open;
+        link.send(&ToAggregator::Round { open, message }).await?;
+        Ok(())
     }
 
     pub(super) fn watch(&self, event: MemberEvent) {

@@ -1,0 +1,93 @@
+//! Which members a round waits for: not for one that makes no progress, nor again for one that
+//! held up a round of this run before.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::ids::{MemberIndex, MemberSet};
+
+/// The members that held up a round of this run, and have not been in a sum since.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Offenders(MemberSet);
+
+impl Offenders {
+    /// Remembers a member. Whether it is new.
+    pub(super) fn add(&mut self, member: MemberIndex) -> bool {
+        self.0.insert(member)
+    }
+
+    /// Forgets those that are in a sum again.
+    pub(super) fn forgive(&mut self, survivors: &[MemberIndex]) {
+        let kept = self.0.iter().filter(|member| !survivors.contains(member));
+        self.0 = kept.collect();
+    }
+
+    /// The members.
+    pub(super) fn members(&self) -> MemberSet {
+        self.0.clone()
+    }
+}
+
+/// When each member last showed that it is at work.
+#[derive(Debug)]
+pub(super) struct Progress {
+    patience: Duration,
+    begun: Timestamp,
+    heard: BTreeMap<MemberIndex, Timestamp>,
+}
+
+impl Progress {
+    /// Starts at `now`; a member may be silent for `patience`.
+    pub(super) fn begin(now: Timestamp, patience: Duration) -> Self {
+        Self {
+            patience,
+            begun: now,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// A member has shown that it is at work.
+    pub(super) fn hear(&mut self, member: MemberIndex, now: Timestamp) {
+        self.heard.insert(member, now);
+    }
+
+    /// Those of `awaited` that have been silent for too long.
+    pub(super) fn silent(&self, awaited: &[MemberIndex], now: Timestamp) -> Vec<MemberIndex> {
+        let last = |member| self.heard.get(member).copied().unwrap_or(self.begun);
+        awaited
+            .iter()
+            .filter(|member| last(member).after(self.patience) <= now)
+            .copied()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: MemberIndex = MemberIndex(1);
+    const TWO: MemberIndex = MemberIndex(2);
+
+    #[test]
+    fn who_is_heard_from_is_waited_for() {
+        let patience = Duration::from_millis(100);
+        let mut progress = Progress::begin(Timestamp(1000), patience);
+        assert!(progress.silent(&[ONE, TWO], Timestamp(1099)).is_empty());
+        progress.hear(ONE, Timestamp(1050));
+        assert_eq!(progress.silent(&[ONE, TWO], Timestamp(1100)), [TWO]);
+        assert_eq!(progress.silent(&[ONE], Timestamp(1150)), [ONE]);
+        assert!(progress.silent(&[], Timestamp(9999)).is_empty());
+    }
+
+    #[test]
+    fn an_offender_is_forgiven_once_it_is_in_a_sum() {
+        let mut offenders = Offenders::default();
+        assert!(offenders.add(ONE));
+        assert!(!offenders.add(ONE));
+        assert!(offenders.add(TWO));
+        offenders.forgive(&[MemberIndex(0), ONE]);
+        assert_eq!(offenders.members().iter().collect::<Vec<_>>(), [TWO]);
+    }
+}
