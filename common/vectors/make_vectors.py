@@ -224,6 +224,61 @@ def interpolate_at_zero(points):
     return secret
 
 
+# The ring of neighbours.
+
+
+def ring(members, beacon):
+    """The member at each place: a Fisher-Yates shuffle that reads two bytes a try."""
+    stream = blake3(beacon, derive_key_context="fedlora 2 neighbour ring").digest(
+        length=16 * members
+    )
+    tries = iter(struct.unpack(f"<{8 * members}H", stream))
+    order = list(range(members))
+    for last in range(members - 1, 0, -1):
+        mask = (1 << last.bit_length()) - 1
+        drawn = next(value for word in tries if (value := word & mask) <= last)
+        order[last], order[drawn] = order[drawn], order[last]
+    return order
+
+
+def neighbours(order, reach):
+    """The neighbours of each member, ascending."""
+    lists = [None] * len(order)
+    for place, member in enumerate(order):
+        steps = [*range(-reach, 0), *range(1, reach + 1)]
+        lists[member] = sorted(order[(place + step) % len(order)] for step in steps)
+    return lists
+
+
+# The Merkle tree, by levels: where a level is odd, its last node goes up as it is, which gives
+# the shape of RFC 9162.
+
+
+def merkle_levels(leaves):
+    levels = [[derive("fedlora 2 merkle leaf", leaf) for leaf in leaves]]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        level = [
+            derive("fedlora 2 merkle node", left + right)
+            for left, right in zip(below[0::2], below[1::2])
+        ]
+        levels.append(level + below[len(level) * 2 :])
+    return levels
+
+
+def merkle_root(leaves):
+    return derive("fedlora 2 merkle root", number(len(leaves)) + merkle_levels(leaves)[-1][0])
+
+
+def merkle_proof(leaves, place):
+    siblings = []
+    for level in merkle_levels(leaves)[:-1]:
+        if place ^ 1 < len(level):
+            siblings.append(level[place ^ 1])
+        place >>= 1
+    return siblings
+
+
 # The vectors.
 
 
@@ -422,6 +477,38 @@ def roster_words():
     return rosters
 
 
+def graph():
+    """Whole neighbour lists as one digest, and those of some members as they are."""
+    vectors = []
+    for members, degree in ((100, 12), (1000, 34)):
+        beacon = fixed_bytes(f"beacon {members}")
+        order = ring(members, beacon)
+        lists = neighbours(order, degree // 2)
+        assert all(member in lists[other] for member in order for other in lists[member])
+        whole = b"".join(number(other) for row in lists for other in row)
+        vectors.append({
+            "members": members,
+            "neighbours": degree,
+            "beacon": beacon.hex(),
+            "digest": derive("fedlora test neighbour lists", whole).hex(),
+            "lists": {member: lists[member] for member in (0, 1, order[0], members - 1)},
+        })
+    return vectors
+
+
+def merkle():
+    vectors = []
+    for count, place in ((1, 0), (2, 1), (7, 6), (13, 12), (35, 20)):
+        leaves = [fixed_bytes(f"leaf {count} {k}") for k in range(count)]
+        vectors.append({
+            "leaves": [leaf.hex() for leaf in leaves],
+            "root": merkle_root(leaves).hex(),
+            "place": place,
+            "proof": [sibling.hex() for sibling in merkle_proof(leaves, place)],
+        })
+    return vectors
+
+
 def main():
     vectors = {
         "made_with": {name: version(name) for name in PACKAGES},
@@ -432,6 +519,8 @@ def main():
         "sealing": sealing(),
         "shamir": shamir(),
         "roster_words": roster_words(),
+        "graph": graph(),
+        "merkle": merkle(),
     }
     path = pathlib.Path(__file__).with_name("vectors.json")
     path.write_text(json.dumps(vectors, indent=1) + "\n")

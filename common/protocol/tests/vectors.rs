@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use fedlora_adapter::Factors;
 use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_protocol::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
+use fedlora_protocol::crypto::merkle;
 use fedlora_protocol::crypto::prg::Prg;
 use fedlora_protocol::crypto::seal::OneTimeKey;
 use fedlora_protocol::crypto::shamir::{self, Coordinate, Share};
@@ -16,7 +17,9 @@ use fedlora_protocol::fixed::{
 };
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::plan::RosterWords;
-use fedlora_protocol::secagg::{Committed, Masker, Revealed, RunningSum, Unmasking, pack};
+use fedlora_protocol::secagg::{
+    Committed, Masker, NeighbourGraph, Revealed, RunningSum, Unmasking, pack,
+};
 use fedlora_protocol::wire::Signable;
 use fedlora_protocol::wire::messages::{Keys, Open, keys_digest, vector_digest};
 use rand::rand_core::{TryCryptoRng, TryRng};
@@ -450,5 +453,74 @@ fn roster_words() {
     for vector in vectors {
         let words = RosterWords::of(&vector.digest.digest());
         assert_eq!(words.as_slice(), vector.words);
+    }
+}
+
+#[derive(Deserialize)]
+struct Graph {
+    members: usize,
+    neighbours: usize,
+    beacon: Hex,
+    digest: Hex,
+    lists: BTreeMap<u16, Vec<u16>>,
+}
+
+#[test]
+fn neighbour_graphs() {
+    let vectors: Vec<Graph> = vectors("graph");
+    assert_eq!(vectors.len(), 2);
+    for vector in vectors {
+        let beacon = vector.beacon.digest();
+        let graph = NeighbourGraph::regular(vector.members, vector.neighbours, &beacon).unwrap();
+        let mut lists = DigestWriter::new("fedlora test neighbour lists");
+        for member in 0..u16::try_from(vector.members).unwrap() {
+            for neighbour in graph.neighbours(MemberIndex(member)) {
+                lists.number(neighbour.0.into());
+            }
+        }
+        assert_eq!(lists.finish(), vector.digest.digest());
+        assert_eq!(vector.lists.len(), 4);
+        for (member, list) in vector.lists {
+            let neighbours = graph.neighbours(MemberIndex(member));
+            assert_eq!(
+                neighbours,
+                list.into_iter().map(MemberIndex).collect::<Vec<_>>()
+            );
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Tree {
+    leaves: Vec<Hex>,
+    root: Hex,
+    place: usize,
+    proof: Vec<Hex>,
+}
+
+#[test]
+fn merkle_trees() {
+    let vectors: Vec<Tree> = vectors("merkle");
+    assert_eq!(vectors.len(), 5);
+    for vector in vectors {
+        let [leaves, proof] = [&vector.leaves, &vector.proof]
+            .map(|all| all.iter().map(Hex::digest).collect::<Vec<_>>());
+        let (root, place) = (vector.root.digest(), vector.place);
+        assert_eq!(merkle::root(&leaves), root);
+        assert_eq!(merkle::proof(&leaves, place), proof);
+        assert!(merkle::verify(
+            &root,
+            leaves.len(),
+            place,
+            &leaves[place],
+            &proof
+        ));
+        assert!(!merkle::verify(
+            &root,
+            leaves.len() + 1,
+            place,
+            &leaves[place],
+            &proof
+        ));
     }
 }

@@ -9,6 +9,7 @@ pub mod prg;
 pub mod seal;
 pub mod shamir;
 pub mod sign;
+pub mod x25519;
 
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;

@@ -5,20 +5,22 @@
 //! out is hypergeometric (Bell et al., CCS 2020, section 3 and appendix). The bounds here are
 //! exact tails, summed over all members.
 //!
-//! Where both bounds hold, the members that stay are connected too: for less, two runs of k / 2
-//! places of the ring would have to be gone. `common/vectors/make_sparse_parameters.py` bounds
-//! that below 2^-40 for every row of its table.
+//! The members that stay must be connected too, or their sum falls apart into several: that takes
+//! two runs of k / 2 places of the ring, all of them gone. For every row of its table
+//! `common/vectors/make_sparse_parameters.py` shows that c colluding and d dropping members, all
+//! at random, have such runs with probability below 2^-40. Nothing here speaks of an aggregator
+//! that chooses whom to leave out once it knows the ring.
 
 use super::graph::{MAX_HOLDERS, MAX_MEMBERS};
 use super::policy::MAX_COMPLETE;
 
 /// The expected number of members whose secrets the colluding members can recover is at most
 /// 2 to the power of minus this.
-pub const PRIVACY_BITS: i32 = 40;
+pub const PRIVACY_BITS: u32 = 40;
 
 /// The expected number of members whose secrets too few are left to recover is at most 2 to the
 /// power of minus this.
-pub const RECOVERY_BITS: i32 = 30;
+pub const RECOVERY_BITS: u32 = 30;
 
 /// Neighbours and threshold of a sparse graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +45,9 @@ pub struct SparseParameters {
 /// in neither bound. At most 255 members hold a secret, so k is at most 254; up to 255 members
 /// there always is such a k.
 ///
-/// A probability is a sum of products of at most some 500 factors, all positive, so rounding
-/// moves it by less than 2^-42 of itself. A bound must hold with 2^-32 of it to spare. The
-/// arithmetic is that of IEEE 754 alone, without logarithms: every machine finds the same.
+/// A probability is a sum of at most 255 products of at most 508 quotients, all positive, so that
+/// rounding moves it by less than 2^-42 of itself. A bound must hold with 2^-32 of it to spare.
+/// Only what IEEE 754 rounds exactly is used, no logarithm: every machine finds the same.
 ///
 /// # Errors
 /// [`ParameterError`] for a number or a share out of range, and for shares that no graph of at
@@ -103,8 +105,9 @@ fn search(members: usize, colluders: usize, dropouts: usize) -> Option<SparsePar
 }
 
 /// Whether `members` times `probability` is at most 2^-`bits`, and not so by rounding only.
-fn holds(members: usize, probability: f64, bits: i32) -> bool {
-    members as f64 * probability * (1.0 + 2_f64.powi(-32)) <= 2_f64.powi(-bits)
+fn holds(members: usize, probability: f64, bits: u32) -> bool {
+    let margin = 1.0 + 1.0 / (1_u64 << 32) as f64;
+    members as f64 * probability * margin <= 1.0 / (1_u64 << bits) as f64
 }
 
 /// How many marked ones are among some drawn without replacement.
@@ -291,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_bound_needs_a_margin() {
-        let limit = 2_f64.powi(-PRIVACY_BITS) / 1024.0;
+        let limit = 1.0 / (1_u64 << (PRIVACY_BITS + 10)) as f64;
         for (factor, expected) in [
             (0.9, true),
             (1.0 - 1e-9, true),
