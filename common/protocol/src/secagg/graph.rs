@@ -1,7 +1,7 @@
 //! Who shares secrets and pair masks with whom.
 //!
-//! Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020,
-//! section 3: a Harary graph on a random ring. How many neighbours that takes is
+//! Bell et al., "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020:
+//! a Harary graph on a random ring. How many neighbours that takes is
 //! [`sparse_parameters`](super::parameters::sparse_parameters).
 //!
 //! # The ring

@@ -2,8 +2,8 @@
 //!
 //! The ring of [`NeighbourGraph`](super::graph::NeighbourGraph) is random, so the k neighbours
 //! of a member are a uniform subset of the n - 1 others, and how many of them collude or drop
-//! out is hypergeometric (Bell et al., CCS 2020, section 3 and appendix). The bounds here are
-//! exact tails, summed over all members.
+//! out is hypergeometric (Bell et al., CCS 2020). The bounds here are exact tails, summed over
+//! all members.
 //!
 //! The members that stay must be connected too, or their sum falls apart into several: that takes
 //! two runs of k / 2 places of the ring, all of them gone. For every row of its table

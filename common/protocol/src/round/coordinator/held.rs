@@ -92,6 +92,9 @@ impl CollectHeld {
         if !view.closes(&self.awaited()) {
             return Transition::Stay(self);
         }
+        if let Some(end) = view.too_few(PhaseName::Held, self.taken.len()) {
+            return Transition::End(end);
+        }
         let dealers = self.dealers(view.setup);
         for member in self
             .taken

@@ -8,7 +8,6 @@ mod party;
 mod phases;
 mod world;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::SeedableRng;
@@ -19,13 +18,15 @@ use crate::fixed::{
     AUXILIARY_LANES, CohortWeight, Contribution, EncodedUpdate, FixedPoint, LaneBits, LossShift,
     RingSum, WeightClass,
 };
-use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
+use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::{
     AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, Roster, RosterEntry, RunPlan,
     SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
-use crate::wire::messages::{Open, RevealedShare, RoundResult, UpdateClaim};
+use crate::wire::messages::{
+    Cohort, Deal, Open, RevealedShare, RoundMessage, RoundResult, UpdateClaim,
+};
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use fedlora_common::digest::Digest;
@@ -160,17 +161,31 @@ impl Federation {
     }
 
     pub(crate) fn setup(&self) -> Arc<RoundSetup> {
-        self.setup_for(self.open.clone())
+        self.setup_for(self.open.clone(), MemberSet::default())
+    }
+
+    /// What shares and masks are bound to in the round, where all members take part and all are
+    /// neighbours of all.
+    pub(crate) fn transcript(&self) -> Digest {
+        let weights = self
+            .roster
+            .indices()
+            .map(|member| (member, class_of(member.0.into())));
+        Cohort::new(&weights.collect()).transcript(&self.open.digest(), None)
+    }
+
+    /// A deal of that round under its dealer's signature: what a malicious member sends.
+    pub(crate) fn resigned(&self, deal: Deal) -> Unverified<Deal> {
+        let key = &self.identities[usize::from(deal.member.0)];
+        Verified::sign(deal, key, &self.transcript())
+            .unverified()
+            .clone()
     }
 
     /// What a coordinator needs for the round or attempt of `open`.
-    pub(crate) fn setup_for(&self, open: Open) -> Arc<RoundSetup> {
-        Arc::new(RoundSetup::new(
-            open,
-            Arc::clone(&self.roster),
-            self.policy,
-            &self.plan,
-        ))
+    pub(crate) fn setup_for(&self, open: Open, offenders: MemberSet) -> Arc<RoundSetup> {
+        let setup = RoundSetup::new(open, Arc::clone(&self.roster), self.policy, &self.plan);
+        Arc::new(setup.not_waiting_for(offenders))
     }
 
     /// The plan, signed by the aggregator.
@@ -266,12 +281,13 @@ pub(crate) fn claim(
         .clone()
 }
 
-/// Shares of `owners` as a member may reveal them, with meaningless bytes.
-pub(crate) fn meaningless_shares(owners: &[u16]) -> BTreeMap<MemberIndex, RevealedShare> {
-    owners
-        .iter()
-        .map(|&owner| (MemberIndex(owner), RevealedShare::SelfMask([9; 32])))
-        .collect()
+/// Shares of `owners` as a member may reveal them, with meaningless bytes and signature.
+pub(crate) fn meaningless_reveal(owners: &[u16]) -> RoundMessage {
+    let share = |&owner| (MemberIndex(owner), RevealedShare::SelfMask([9; 32]));
+    RoundMessage::Reveal {
+        shares: owners.iter().map(share).collect(),
+        signature: Signature::from_bytes([1; 64]),
+    }
 }
 
 /// A plan of two rounds that train both factors.

@@ -17,7 +17,7 @@ use crate::round::participant::{
 use crate::wire::messages::{
     Cohort, Confirmation, Deal, DealtShares, Keys, PeerKeys, RoundMessage, RoundResult, Survivors,
 };
-use crate::wire::{Signable, Unverified, Verified};
+use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
 
 use super::{Federation, class_of, sign_result};
@@ -105,7 +105,12 @@ impl Opened {
 
     /// All members get all keys.
     pub(crate) fn shared(self) -> Shared {
-        let mut rng = StdRng::seed_from_u64(78);
+        self.shared_with(78)
+    }
+
+    /// Likewise, with shares drawn from another seed.
+    pub(crate) fn shared_with(self, seed: u64) -> Shared {
+        let mut rng = StdRng::seed_from_u64(seed);
         let messages: Vec<_> = (0..self.members.len())
             .map(|place| self.for_member(place as u16))
             .collect();

@@ -6,10 +6,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::fixed::{AUXILIARY_LANES, RingSum, SumParts};
-use crate::ids::{Attempt, MemberIndex};
+use crate::ids::{Attempt, MemberIndex, MemberSet};
 use crate::secagg::RunningSum;
 use crate::wire::messages::{
-    Open, PhaseName, RoundFailure, RoundMessage, RoundResult, ToAggregator, ToMember,
+    Open, PhaseName, RoundFailure, RoundMessage, RoundResult, SurvivorList, ToAggregator, ToMember,
 };
 use crate::wire::{Unverified, codec};
 use fedlora_adapter::Adapter;
@@ -54,6 +54,10 @@ pub(crate) struct World<'a> {
     /// The members that revealed shares in the current round.
     pub(crate) revealed: BTreeSet<MemberIndex>,
     pub(crate) outcome: Option<RoundOutcome>,
+    /// The survivor list that members were shown last.
+    pub(crate) list: Option<SurvivorList>,
+    /// Members that no phase waits for, from the next attempt on.
+    pub(crate) offenders: MemberSet,
     /// Members' faults that the coordinator noticed.
     pub(crate) faults: Vec<Fault>,
     /// The global adapter that the current round starts from.
@@ -101,6 +105,8 @@ impl<'a> World<'a> {
             accumulated: Vec::new(),
             revealed: BTreeSet::new(),
             outcome: None,
+            list: None,
+            offenders: MemberSet::default(),
             faults: Vec::new(),
             adapter: federation.adapter.clone(),
             previous: federation.previous,
@@ -122,7 +128,8 @@ impl<'a> World<'a> {
         self.outcome = None;
         self.faults.clear();
         self.open = open;
-        let setup = self.federation.setup_for(self.open.clone());
+        let offenders = self.offenders.clone();
+        let setup = self.federation.setup_for(self.open.clone(), offenders);
         let (coordinator, effects) = Coordinator::open(setup, self.now);
         self.coordinator = Some(coordinator);
         self.carry_out(effects);
@@ -254,6 +261,9 @@ impl<'a> World<'a> {
     /// Hands a message to a member, unless the test does that itself; its answers go to the
     /// inbox.
     fn deliver(&mut self, member: MemberIndex, message: ToMember) {
+        if let ToMember::Survivors { list, .. } = &message {
+            self.list = Some(list.clone());
+        }
         if self.held == Some(member) {
             self.mailbox.push_back(message);
         } else {

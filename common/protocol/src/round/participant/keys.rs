@@ -221,6 +221,12 @@ impl ExpectPeerKeys {
                     member,
                 })?
                 .into_body();
+            if peers.contains_key(&member) {
+                return Err(Refusal::Repeated {
+                    message: MESSAGE,
+                    member,
+                });
+            }
             if !self.allows(verified.weight) {
                 return Err(self.too_heavy(member, verified.weight));
             }
@@ -242,12 +248,7 @@ impl ExpectPeerKeys {
             if !seen.insert(verified.sealing.clone()) || !seen.insert(verified.masking.clone()) {
                 return Err(Refusal::RepeatedKey { member });
             }
-            if peers.insert(member, verified).is_some() {
-                return Err(Refusal::Repeated {
-                    message: MESSAGE,
-                    member,
-                });
-            }
+            peers.insert(member, verified);
         }
         let mut neighbours = cohort.graph.neighbours(context.me).into_iter();
         let missing = neighbours

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, CoordinatorEffect, Event, Input};
-use crate::round::harness::{Federation, RoundOutcome, World, claim, forged, meaningless_shares};
+use crate::round::harness::{Federation, RoundOutcome, World, claim, forged, meaningless_reveal};
 use crate::wire::codec;
 use crate::wire::messages::{RoundMessage, ToMember};
 use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 
 /// One step of a list; numbers are taken modulo what there is.
 #[derive(Debug, Clone, Copy)]
@@ -69,20 +70,29 @@ fn copy(input: &Input) -> Input {
     }
 }
 
-fn change(input: &mut Input) {
+fn change(federation: &Federation, input: &mut Input) {
     match input {
         Input::Message { message, .. } => match message {
-            RoundMessage::Keys(keys) => *keys = forged(*keys.claimed()),
-            RoundMessage::Shares(shares) => {
-                shares.pop_first();
+            RoundMessage::Commit(commitment) => *commitment = Digest::of("test", b"other"),
+            RoundMessage::Keys { keys, .. } => *keys = forged(keys.claimed().clone()),
+            // Under the dealer's own signature: garbage for the first holder.
+            RoundMessage::Shares(deal) => {
+                let mut changed = deal.claimed().clone();
+                if let Some(mut first) = changed.shares.first_entry() {
+                    first.get_mut().sealed.0[7] ^= 1;
+                }
+                *deal = federation.resigned(changed);
+            }
+            RoundMessage::Held { dealers, .. } => {
+                *dealers = dealers.iter().skip(1).collect();
             }
             RoundMessage::Confirm(signature) => {
                 let mut bytes = *signature.as_bytes();
                 bytes[0] ^= 1;
                 *signature = crate::crypto::sign::Signature::from_bytes(bytes);
             }
-            RoundMessage::Reveal(shares) => *shares = meaningless_shares(&[0, 1, 2, 3, 4, 5, 6, 7]),
-            RoundMessage::Abstain => {}
+            RoundMessage::Reveal { .. } => *message = meaningless_reveal(&[0, 1, 2, 3, 4, 5, 6, 7]),
+            RoundMessage::Working | RoundMessage::Abstain => {}
         },
         Input::Uploaded { claim, .. } => *claim = forged(*claim.claimed()),
         Input::Absent { .. } | Input::Tick => {}
@@ -122,7 +132,7 @@ fn carry_out<'a>(federation: &'a Federation, operations: &[Operation]) -> World<
                 input
             }),
             Operation::Forge(at) => pick(&world, at).map(|mut input| {
-                change(&mut input);
+                change(federation, &mut input);
                 input
             }),
             Operation::Invent(who) => Some(Input::Uploaded {
@@ -174,6 +184,7 @@ fn replayed(
         match effect {
             CoordinatorEffect::Send(_, message) => sent.push(message),
             CoordinatorEffect::Accumulate(member) => added.push(member),
+            CoordinatorEffect::Blame(_) => {}
             CoordinatorEffect::Unmask(_) | CoordinatorEffect::Fail(_) => ends += 1,
         }
     }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
+use crate::crypto::agreement::{AgreementPublic, AgreementRoot, Encapsulation, Suite};
 use crate::crypto::os_rng;
+use crate::crypto::shamir::Share;
 use crate::fixed::WeightClass;
-use crate::ids::{Attempt, MemberIndex, RoundNumber};
+use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber};
 use crate::round::coordinator::{Input, Reject};
 use crate::round::harness::{
-    Federation, RoundOutcome, World, claim, forged, meaningless_shares, phase_of,
+    Federation, RoundOutcome, World, claim, forged, meaningless_reveal, phase_of,
 };
 use crate::wire::messages::{
-    Keys, PhaseName, RevealedShare, RoundMessage, SealedShares, UpdateClaim,
+    Deal, DealtShares, Keys, PhaseName, RevealedShare, RoundMessage, ShareCommitments, UpdateClaim,
 };
-use crate::wire::{Unverified, Verified};
+use crate::wire::{Unverified, Verified, codec};
 use fedlora_common::digest::Digest;
 
 fn message(world: &World<'_>, from: u16, message: RoundMessage) -> Input {
@@ -57,16 +58,25 @@ fn rejected(mut world: World<'_>, input: Input, reason: &Reject) {
     assert_eq!(sum, &world.federation.plain_sum(survivors));
 }
 
+fn fresh(rng: &mut impl rand::CryptoRng) -> AgreementPublic {
+    let root = AgreementRoot::random(rng);
+    root.key_pair(Suite::Hybrid).public().clone()
+}
+
 fn fresh_keys(member: u16) -> Keys {
     let mut rng = os_rng();
     Keys {
         member: MemberIndex(member),
-        sealing: AgreementSecret::random(&mut rng).public(),
-        masking: AgreementSecret::random(&mut rng).public(),
-        self_mask: Seed::random(&mut rng).commitment(),
+        sealing: fresh(&mut rng),
+        masking: fresh(&mut rng),
         weight: WeightClass::ONE,
         revealed: RoundNumber(0),
     }
+}
+
+fn keys_message(keys: Unverified<Keys>) -> RoundMessage {
+    let opening = None;
+    RoundMessage::Keys { keys, opening }
 }
 
 fn signed(federation: &Federation, keys: Keys) -> Unverified<Keys> {
@@ -88,7 +98,7 @@ fn a_tick_and_a_message_after_the_end() {
     let mut world = World::new(&federation).run();
     world.now = fedlora_common::clock::Timestamp(u64::MAX);
     assert_eq!(world.take(Input::Tick).unwrap_err(), Reject::NotYet);
-    let late = message(&world, 0, RoundMessage::Reveal(meaningless_shares(&[0])));
+    let late = message(&world, 0, meaningless_reveal(&[0]));
     let reject = world.take(late).unwrap_err();
     assert_eq!(
         reject,
@@ -112,7 +122,7 @@ fn an_answer_to_another_opening() {
     let input = Input::Message {
         from: MemberIndex(0),
         open: other.digest(),
-        message: RoundMessage::Keys(signed(&federation, fresh_keys(0))),
+        message: keys_message(signed(&federation, fresh_keys(0))),
     };
     let reason = Reject::OtherRound {
         round: federation.open.round,
@@ -135,12 +145,23 @@ fn a_message_of_another_phase() {
     let federation = Federation::new(4);
     let open = federation.open.digest();
     let confirm = RoundMessage::Confirm(federation.identities[0].sign(&open));
-    let keys = RoundMessage::Keys(signed(&federation, fresh_keys(0)));
-    let shares = RoundMessage::Shares(BTreeMap::new());
-    let reveal = RoundMessage::Reveal(meaningless_shares(&[0]));
+    let keys = keys_message(signed(&federation, fresh_keys(0)));
+    let shares = RoundMessage::Shares(forged(empty_deal()));
+    let held = RoundMessage::Held {
+        dealers: MemberSet::default(),
+        signature: federation.identities[0].sign(&open),
+    };
+    let reveal = meaningless_reveal(&[0]);
     let cases = [
         (PhaseName::Keys, shares, "shares"),
         (PhaseName::Shares, keys, "keys"),
+        (PhaseName::Held, RoundMessage::Commit(open), "commitment"),
+        (PhaseName::Updates, held, "statement of held shares"),
+        (
+            PhaseName::Confirm,
+            RoundMessage::Working,
+            "sign of progress",
+        ),
         (PhaseName::Updates, confirm, "confirmation"),
         (PhaseName::Confirm, reveal, "revealed shares"),
     ];
@@ -173,6 +194,7 @@ fn a_second_answer_in_every_phase() {
     for phase in [
         PhaseName::Keys,
         PhaseName::Shares,
+        PhaseName::Held,
         PhaseName::Updates,
         PhaseName::Confirm,
         PhaseName::Reveal,
@@ -213,7 +235,7 @@ fn a_member_that_left_or_is_not_on_the_roster() {
     world
         .take(message(&world, 4, RoundMessage::Abstain))
         .unwrap();
-    let keys = RoundMessage::Keys(signed(&federation, fresh_keys(4)));
+    let keys = keys_message(signed(&federation, fresh_keys(4)));
     let input = message(&world, 4, keys);
     rejected(world, input, &Reject::NotAwaited { member: left });
 
@@ -226,7 +248,7 @@ fn a_member_that_left_or_is_not_on_the_roster() {
     let world = World::new(&federation);
     let mut keys = fresh_keys(0);
     keys.member = stranger;
-    let input = message(&world, 5, RoundMessage::Keys(forged(keys)));
+    let input = message(&world, 5, keys_message(forged(keys)));
     rejected(world, input, &Reject::NotAwaited { member: stranger });
 }
 
@@ -265,7 +287,7 @@ fn a_message_in_another_members_name() {
     let federation = Federation::new(4);
     let (from, claimed) = (MemberIndex(1), MemberIndex(0));
     let world = World::new(&federation);
-    let keys = RoundMessage::Keys(signed(&federation, fresh_keys(0)));
+    let keys = keys_message(signed(&federation, fresh_keys(0)));
     let input = message(&world, 1, keys);
     rejected(world, input, &Reject::Impersonation { from, claimed });
 
@@ -284,7 +306,7 @@ fn forged_signatures() {
     let federation = Federation::new(4);
     let member = MemberIndex(0);
     let world = World::new(&federation);
-    let input = message(&world, 0, RoundMessage::Keys(forged(fresh_keys(0))));
+    let input = message(&world, 0, keys_message(forged(fresh_keys(0))));
     rejected(world, input, &Reject::Signature { member });
 
     let mut world = World::new(&federation);
@@ -309,32 +331,24 @@ fn keys_that_repeat() {
     let federation = Federation::new(4);
     let member = MemberIndex(1);
     let mut own_twice = fresh_keys(1);
-    own_twice.masking = own_twice.sealing;
+    own_twice.masking = own_twice.sealing.clone();
     let mut world = World::new(&federation);
     let first = world.inbox.pop_front().unwrap();
     let Input::Message {
-        message: RoundMessage::Keys(taken),
+        message: RoundMessage::Keys { keys: taken, .. },
         ..
     } = &first
     else {
         panic!("members send keys first");
     };
     let mut of_another = fresh_keys(1);
-    of_another.sealing = taken.claimed().masking;
+    of_another.sealing = taken.claimed().masking.clone();
     world.take(first).unwrap();
-    let input = message(
-        &world,
-        1,
-        RoundMessage::Keys(signed(&federation, of_another)),
-    );
+    let input = message(&world, 1, keys_message(signed(&federation, of_another)));
     rejected(world, input, &Reject::RepeatedKey { member });
 
     let world = World::new(&federation);
-    let input = message(
-        &world,
-        1,
-        RoundMessage::Keys(signed(&federation, own_twice)),
-    );
+    let input = message(&world, 1, keys_message(signed(&federation, own_twice)));
     rejected(world, input, &Reject::RepeatedKey { member });
 }
 
@@ -365,7 +379,7 @@ fn keys_that_every_member_would_refuse() {
     ];
     for (keys, reject) in rejects {
         let world = World::new(&federation);
-        let input = message(&world, 1, RoundMessage::Keys(signed(&federation, keys)));
+        let input = message(&world, 1, keys_message(signed(&federation, keys)));
         rejected(world, input, &reject);
     }
 }
@@ -373,60 +387,116 @@ fn keys_that_every_member_would_refuse() {
 #[test]
 fn weak_keys() {
     let federation = Federation::new(4);
-    let mut order_one = [0; 32];
-    order_one[0] = 1;
-    // 2^255 - 18 is 1 modulo the field's prime: the same point as above, written otherwise.
-    let mut not_canonical = [0xff; 32];
-    (not_canonical[0], not_canonical[31]) = (0xee, 0x7f);
-    let mut high_bit = fresh_keys(0).sealing.0;
-    high_bit[31] |= 0x80;
-    for point in [[0; 32], order_one, not_canonical, high_bit] {
+    let classical = AgreementRoot::random(&mut os_rng()).key_pair(Suite::Classical);
+    // The first 32 bytes are the point; all zero is of small order.
+    let mut bytes = codec::encode(&fresh(&mut os_rng())).unwrap();
+    bytes[..32].fill(0);
+    let small_order: AgreementPublic = codec::decode(&bytes).unwrap();
+    for weak in [classical.public().clone(), small_order] {
         for sealing in [true, false] {
             let mut keys = fresh_keys(1);
             if sealing {
-                keys.sealing = AgreementPublic(point);
+                keys.sealing = weak.clone();
             } else {
-                keys.masking = AgreementPublic(point);
+                keys.masking = weak.clone();
             }
             let world = World::new(&federation);
-            let input = message(&world, 1, RoundMessage::Keys(signed(&federation, keys)));
+            let input = message(&world, 1, keys_message(signed(&federation, keys)));
             let member = MemberIndex(1);
             rejected(world, input, &Reject::WeakKey { member });
         }
     }
 }
 
+fn empty_deal() -> Deal {
+    let share = Share::from_bytes([0; 32]);
+    let pair = (MemberIndex(0), MemberIndex(0));
+    Deal {
+        member: MemberIndex(0),
+        self_mask: Digest::of("test", b""),
+        own: ShareCommitments::new(&Digest::of("test", b""), pair, &share, &share),
+        shares: BTreeMap::new(),
+    }
+}
+
 #[test]
 fn shares_for_others_than_the_round_has_or_of_another_length() {
     let federation = Federation::new(4);
-    let changes: [fn(&mut BTreeMap<MemberIndex, SealedShares>); 5] = [
+    type DealChange = fn(&mut BTreeMap<MemberIndex, DealtShares>);
+    let changes: [DealChange; 8] = [
         |shares| {
             shares.pop_last();
         },
         |shares| {
-            shares.insert(MemberIndex(9), SealedShares(vec![0; 80]));
+            shares.insert(MemberIndex(9), shares[&MemberIndex(1)].clone());
         },
         |shares| {
-            shares.insert(MemberIndex(0), SealedShares(vec![0; 80]));
+            shares.insert(MemberIndex(0), shares[&MemberIndex(1)].clone());
         },
-        |shares| shares.first_entry().unwrap().get_mut().0.push(0),
-        |shares| shares.first_entry().unwrap().get_mut().0.clear(),
+        |shares| shares.first_entry().unwrap().get_mut().sealed.0.push(0),
+        |shares| shares.first_entry().unwrap().get_mut().sealed.0.clear(),
+        |shares| shares.first_entry().unwrap().get_mut().seal = Encapsulation::default(),
+        |shares| shares.first_entry().unwrap().get_mut().mask = Encapsulation::default(),
+        |_| (),
     ];
-    for change in changes {
+    for (place, change) in changes.into_iter().enumerate() {
         let mut world = World::new(&federation);
         until(&mut world, PhaseName::Shares);
-        let Some(Input::Message {
-            message: RoundMessage::Shares(shares),
-            ..
-        }) = world.inbox.front()
-        else {
-            panic!("members send shares next");
-        };
-        let mut shares = shares.clone();
-        change(&mut shares);
-        let input = message(&world, 0, RoundMessage::Shares(shares));
-        let member = MemberIndex(0);
+        // The last member encapsulates for nobody's mask.
+        let from = if place == 7 { 3 } else { 0 };
+        let deal = world.inbox.iter().find_map(|input| match input {
+            Input::Message {
+                from: sender,
+                message: RoundMessage::Shares(deal),
+                ..
+            } if sender.0 == from => Some(deal.claimed().clone()),
+            _ => None,
+        });
+        let mut deal = deal.expect("members send shares next");
+        change(&mut deal.shares);
+        if place == 7 {
+            let seal = deal.shares[&MemberIndex(0)].seal.clone();
+            deal.shares.get_mut(&MemberIndex(0)).unwrap().mask = seal;
+        }
+        let input = message(
+            &world,
+            from,
+            RoundMessage::Shares(federation.resigned(deal)),
+        );
+        let member = MemberIndex(from);
         rejected(world, input, &Reject::Shares { member });
+    }
+}
+
+#[test]
+fn a_deal_in_another_members_name_or_with_a_forged_signature() {
+    let federation = Federation::new(4);
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Shares);
+    let (from, claimed) = (MemberIndex(1), MemberIndex(0));
+    let input = message(&world, 1, RoundMessage::Shares(forged(empty_deal())));
+    rejected(world, input, &Reject::Impersonation { from, claimed });
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Shares);
+    let input = message(&world, 0, RoundMessage::Shares(forged(empty_deal())));
+    rejected(world, input, &Reject::Signature { member: claimed });
+}
+
+#[test]
+fn a_statement_of_shares_that_nobody_dealt_or_with_a_forged_signature() {
+    let federation = Federation::new(4);
+    let member = MemberIndex(0);
+    let signature = federation.identities[0].sign(&federation.open.digest());
+    for (dealer, reject) in [
+        (9, Reject::Shares { member }),
+        (0, Reject::Shares { member }),
+        (1, Reject::Signature { member }),
+    ] {
+        let mut world = World::new(&federation);
+        until(&mut world, PhaseName::Held);
+        let dealers = [MemberIndex(dealer)].into_iter().collect();
+        let input = message(&world, 0, RoundMessage::Held { dealers, signature });
+        rejected(world, input, &reject);
     }
 }
 
@@ -436,8 +506,8 @@ fn shares_that_were_not_asked_for() {
     let dropped = 5;
     let member = MemberIndex(0);
     let seed = RevealedShare::SelfMask([1; 32]);
-    let secret = RevealedShare::MaskSecret([1; 32]);
-    // The mask secret of a survivor, the seed of a dropped member, and of a stranger.
+    let secret = RevealedShare::MaskRoot([1; 32]);
+    // The mask root of a survivor, the seed of a dropped member, and of a stranger.
     for (owner, share) in [(1, secret), (dropped, seed.clone()), (9, seed)] {
         let mut world = World::new(&federation).silence(&[dropped], PhaseName::Updates);
         while world.coordinator().phase() != Some(PhaseName::Reveal) {
@@ -450,56 +520,21 @@ fn shares_that_were_not_asked_for() {
             }
         }
         let owner = MemberIndex(owner);
-        let input = message(
-            &world,
-            0,
-            RoundMessage::Reveal(BTreeMap::from([(owner, share)])),
-        );
+        let signature = federation.identities[0].sign(&federation.open.digest());
+        let shares = BTreeMap::from([(owner, share)]);
+        let input = message(&world, 0, RoundMessage::Reveal { shares, signature });
         rejected(world, input, &Reject::Share { member, owner });
     }
 }
 
-/// One holder's forged shares are told apart by the commitments and left out.
 #[test]
-fn one_holders_forged_shares_do_not_cost_the_round() {
-    let federation = Federation::new(6);
-    for dropped in [None, Some(0)] {
-        let mut world = World::new(&federation);
-        if let Some(member) = dropped {
-            world = world.silence(&[member], PhaseName::Updates);
-        }
-        while world.coordinator().phase() != Some(PhaseName::Reveal) {
-            match world.inbox.pop_front() {
-                Some(input) => world.take(input).unwrap(),
-                None => world
-                    .take(Input::Absent {
-                        member: MemberIndex(0),
-                    })
-                    .unwrap(),
-            }
-        }
-        for input in &mut world.inbox {
-            let Input::Message {
-                from,
-                message: RoundMessage::Reveal(shares),
-                ..
-            } = input
-            else {
-                continue;
-            };
-            if from.0 == 2 {
-                for share in shares.values_mut() {
-                    let (RevealedShare::SelfMask(bytes) | RevealedShare::MaskSecret(bytes)) = share;
-                    bytes[3] ^= 1;
-                }
-            }
-        }
-        let world = world.run();
-        let Some(RoundOutcome::Sum { sum, survivors, .. }) = &world.outcome else {
-            panic!("one forged holder cost the round");
-        };
-        assert_eq!(sum, &federation.plain_sum(survivors));
-    }
+fn a_reveal_with_a_forged_signature() {
+    let federation = Federation::new(4);
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Reveal);
+    let input = message(&world, 0, meaningless_reveal(&[0, 1]));
+    let member = MemberIndex(0);
+    rejected(world, input, &Reject::Signature { member });
 }
 
 #[test]

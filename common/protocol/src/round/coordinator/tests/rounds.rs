@@ -8,9 +8,10 @@ use crate::round::member::MemberEffect;
 use crate::wire::codec;
 use crate::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 
-const PHASES: [PhaseName; 5] = [
+const PHASES: [PhaseName; 6] = [
     PhaseName::Keys,
     PhaseName::Shares,
+    PhaseName::Held,
     PhaseName::Updates,
     PhaseName::Confirm,
     PhaseName::Reveal,
@@ -50,6 +51,7 @@ fn check_sum(world: World<'_>, expected: &[u16]) {
     );
 
     assert!(world.revealed.len() >= federation.policy.threshold());
+    assert!(world.faults.is_empty(), "{:?}", world.faults);
     let survivors = survivors.clone();
     check_members(world, &survivors);
 }
@@ -168,7 +170,7 @@ fn below_the_quorum_each_phase_fails_and_says_so() {
         for phase in PHASES {
             // Signatures and shares take the threshold, everything else the quorum.
             let needed = match phase {
-                PhaseName::Confirm | PhaseName::Reveal => federation.policy.threshold(),
+                PhaseName::Confirm | PhaseName::Reveal => federation.policy.confirmations(),
                 _ => federation.policy.quorum(),
             };
             let silent: Vec<u16> = (needed as u16 - 1..members as u16).collect();
@@ -217,4 +219,20 @@ fn a_member_that_comes_back_is_sent_what_is_awaited_of_it() {
     let world = world.run();
     assert_eq!(world.coordinator().outstanding(one), []);
     assert!(world.coordinator().awaited().is_empty());
+}
+
+/// Above 64 members: a beacon, and masks among neighbours alone.
+#[test]
+fn over_a_sparse_graph_the_sum_is_exact_with_dropouts_in_every_phase() {
+    let federation = Federation::new(70);
+    assert!(federation.policy.neighbours() < 20);
+    check_sum(World::new(&federation).run(), &(0..70).collect::<Vec<_>>());
+    for phase in [PhaseName::Commit].into_iter().chain(PHASES) {
+        // A contributor that does not open its part costs the attempt: no matter of this test.
+        let silent: Vec<u16> = (60..63).collect();
+        let world = World::new(&federation).silence(&silent, phase).run();
+        let late = matches!(phase, PhaseName::Confirm | PhaseName::Reveal);
+        let survivors = (0..70).filter(|place| late || !silent.contains(place));
+        check_sum(world, &survivors.collect::<Vec<_>>());
+    }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::crypto::os_rng;
 use crate::crypto::sign::IdentityKey;
 use crate::ids::RunId;
-use crate::plan::{Floors, PlanError, Roster, RosterChange, SignedPlan};
+use crate::plan::{FloorValue, Floors, PlanError, Roster, RosterChange, SignedPlan};
 use crate::round::member::{
     MemberError, MemberSettings, MemoryRosterPin, PinError, RosterPin, Stores,
 };
@@ -121,7 +121,7 @@ fn a_plan_below_the_members_floors_is_refused() {
     };
     assert_eq!(
         (breach.floor, breach.got, breach.own),
-        ("members", 4.0, 5.0)
+        ("members", FloorValue::Number(4.0), FloorValue::Number(5.0))
     );
 }
 

@@ -32,10 +32,13 @@ fn show(effect: &MemberEffect) -> String {
         MemberEffect::Send(ToAggregator::Fetched { .. }) => "send fetched".to_owned(),
         MemberEffect::Send(ToAggregator::Accepted { .. }) => "send accepted".to_owned(),
         MemberEffect::Send(ToAggregator::Round { message, .. }) => match message {
-            RoundMessage::Keys(_) => "send keys",
+            RoundMessage::Commit(_) => "send commitment",
+            RoundMessage::Keys { .. } => "send keys",
             RoundMessage::Shares(_) => "send shares",
+            RoundMessage::Held { .. } => "send held",
+            RoundMessage::Working => "send working",
             RoundMessage::Confirm(_) => "send confirmation",
-            RoundMessage::Reveal(_) => "send reveal",
+            RoundMessage::Reveal { .. } => "send reveal",
             RoundMessage::Abstain => "send abstain",
         }
         .to_owned(),
@@ -114,8 +117,10 @@ fn open_untrained(world: &mut World<'_>) {
     world.pass_on(ME, vec![keys]);
 }
 
-/// One more message than [`open_untrained`]: this member has sent its shares too.
+/// Two more messages than [`open_untrained`]: this member has dealt its shares, and said whose it
+/// holds.
 fn share_untrained(world: &mut World<'_>) {
     open_untrained(world);
+    pass(world);
     pass(world);
 }

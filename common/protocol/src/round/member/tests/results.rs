@@ -27,7 +27,7 @@ fn ended(world: &mut World<'_>, effects: Vec<MemberEffect>) -> MemberError {
 
 /// Takes part in the current round until it has come to a sum; the result is not handed over.
 fn round(world: &mut World<'_>) {
-    for _ in 0..5 {
+    for _ in 0..6 {
         pass(world);
     }
     settle(world);
@@ -55,7 +55,7 @@ fn each_round_starts_from_the_result_before() {
     };
     assert_eq!(task.adapter, first);
     world.pass_on(ME, effects);
-    for _ in 0..4 {
+    for _ in 0..5 {
         pass(&mut world);
     }
     settle(&mut world);

@@ -29,7 +29,7 @@ fn a_round_asks_for_exactly_these_things() {
     let keys = effects.pop().unwrap();
     let MemberEffect::Send(ToAggregator::Round {
         open,
-        message: RoundMessage::Keys(own),
+        message: RoundMessage::Keys { keys: own, .. },
     }) = &keys
     else {
         unreachable!("as shown");
@@ -40,17 +40,29 @@ fn a_round_asks_for_exactly_these_things() {
     // M1 of all.
     let effects = step(&mut world);
     let ToAggregator::Round {
-        message: RoundMessage::Shares(sealed),
+        message: RoundMessage::Shares(deal),
         ..
     } = sent(&effects)
     else {
         panic!("keys are answered by shares: {effects:?}");
     };
-    let holders: Vec<_> = sealed.into_keys().collect();
+    let holders: Vec<_> = deal.claimed().shares.keys().copied().collect();
     assert_eq!(holders, [1, 2, 3].map(MemberIndex));
     world.pass_on(ME, effects);
 
-    // M2 of the others, while the member still trains.
+    // M2 of the others.
+    let effects = step(&mut world);
+    let ToAggregator::Round {
+        message: RoundMessage::Held { dealers, .. },
+        ..
+    } = sent(&effects)
+    else {
+        panic!("shares are answered by whose are held: {effects:?}");
+    };
+    assert_eq!(dealers, [1, 2, 3].map(MemberIndex).into_iter().collect());
+    world.pass_on(ME, effects);
+
+    // Among whom masks are, while the member still trains.
     assert_effects(&step(&mut world), &[]);
     let effects = machine(&mut world).trained(ONE);
     assert_effects(&effects, &["encode 1/1"]);
@@ -75,7 +87,9 @@ fn a_round_asks_for_exactly_these_things() {
     world.pass_on(ME, effects);
     let effects = step(&mut world);
     let ToAggregator::Round {
-        message: RoundMessage::Reveal(revealed),
+        message: RoundMessage::Reveal {
+            shares: revealed, ..
+        },
         ..
     } = sent(&effects)
     else {
@@ -114,15 +128,16 @@ fn a_training_that_ends_early_waits_for_the_shares() {
     open_untrained(&mut world);
     assert_effects(&machine(&mut world).trained(ONE), &[]);
     pass(&mut world);
+    pass(&mut world);
     assert_effects(&step(&mut world), &["encode 1/1"]);
 }
 
 #[test]
-fn shares_of_a_member_that_dropped_out_are_of_its_mask_secret() {
+fn shares_of_a_member_that_dropped_out_are_of_its_mask_root() {
     use crate::wire::messages::PhaseName;
     let federation = Federation::new(5);
     let mut world = World::holding(&federation, ME).silence(&[4], PhaseName::Updates);
-    for _ in 0..3 {
+    for _ in 0..4 {
         pass(&mut world);
     }
     settle(&mut world);
@@ -133,7 +148,9 @@ fn shares_of_a_member_that_dropped_out_are_of_its_mask_secret() {
         .unwrap();
     pass(&mut world);
     let ToAggregator::Round {
-        message: RoundMessage::Reveal(revealed),
+        message: RoundMessage::Reveal {
+            shares: revealed, ..
+        },
         ..
     } = sent(&step(&mut world))
     else {
@@ -141,7 +158,7 @@ fn shares_of_a_member_that_dropped_out_are_of_its_mask_secret() {
     };
     for (owner, share) in &revealed {
         let dropped = *owner == MemberIndex(4);
-        assert_eq!(matches!(share, RevealedShare::MaskSecret(_)), dropped);
+        assert_eq!(matches!(share, RevealedShare::MaskRoot(_)), dropped);
     }
     assert_eq!(revealed.len(), 5);
 }

@@ -1,46 +1,36 @@
 //! M4 and M5: survivor lists, the signatures on them, and what is revealed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::MemberIndex;
-use crate::round::harness::{Federation, Signed, forged};
+use crate::crypto::sign::Signature;
+use crate::ids::{MemberIndex, MemberSet};
+use crate::round::harness::{Federation, Signed};
 use crate::round::participant::Refusal;
-use crate::wire::messages::{Confirmation, RevealedShare, Survivors};
-use crate::wire::{Unverified, Verified};
+use crate::wire::Verified;
+use crate::wire::messages::{Confirmation, RevealedShare, RoundMessage, Survivors};
 use fedlora_common::digest::Digest;
 
 /// The first member's refusal of the survivor list, changed.
 fn refused_list(federation: &Federation, change: impl FnOnce(&mut Survivors)) -> Refusal {
     let mut uploaded = federation.opened().shared().uploaded(federation);
-    change(&mut uploaded.list);
+    change(&mut uploaded.claims);
     let first = uploaded.members.remove(0);
-    first.survivors(uploaded.list).map(|_| ()).unwrap_err()
+    let (list, proof) = (
+        uploaded.claims.list(),
+        uploaded.claims.proof(MemberIndex(0)),
+    );
+    first.survivors(list, &proof).map(|_| ()).unwrap_err()
 }
 
 /// The first member's refusal of the signatures, changed.
 fn refused_signatures(federation: &Federation, change: impl FnOnce(&mut Signed)) -> Refusal {
-    let mut signed = federation
-        .opened()
-        .shared()
-        .uploaded(federation)
-        .signed(federation);
+    let mut signed = federation.opened().shared().uploaded(federation).signed();
     change(&mut signed);
     let first = signed.members.remove(0);
     first
         .confirmations(signed.confirmations, &mut signed.ledgers[0])
         .map(|_| ())
         .unwrap_err()
-}
-
-fn confirmation(federation: &Federation, place: u16, list: Digest) -> Unverified<Confirmation> {
-    let body = Confirmation {
-        member: MemberIndex(place),
-        list,
-    };
-    let key = &federation.identities[usize::from(place)];
-    Verified::sign(body, key, &federation.open.digest())
-        .unverified()
-        .clone()
 }
 
 const MESSAGE: &str = "confirmations";
@@ -57,6 +47,30 @@ fn a_list_without_the_members_own_update() {
             .insert(MemberIndex(0), Digest::of("test", b"another vector"));
     });
     assert_eq!(refusal, Refusal::OwnUpdate);
+}
+
+#[test]
+fn a_proof_of_another_place_or_another_tree() {
+    let federation = Federation::new(5);
+    let refusal = |place, change: fn(&mut Survivors)| {
+        let mut uploaded = federation.opened().shared().uploaded(&federation);
+        let list = uploaded.claims.list();
+        change(&mut uploaded.claims);
+        let proof = uploaded.claims.proof(MemberIndex(place));
+        uploaded
+            .members
+            .remove(0)
+            .survivors(list, &proof)
+            .map(|_| ())
+    };
+    assert_eq!(refusal(0, |_| ()), Ok(()));
+    assert_eq!(refusal(1, |_| ()), Err(Refusal::OwnUpdate));
+    let other = |claims: &mut Survivors| {
+        claims
+            .0
+            .insert(MemberIndex(1), Digest::of("test", b"other"));
+    };
+    assert_eq!(refusal(0, other), Err(Refusal::OwnUpdate));
 }
 
 #[test]
@@ -92,21 +106,22 @@ fn a_survivor_that_this_member_shares_no_masks_with() {
     });
     assert_eq!(refusal, Refusal::UnknownSurvivor { member: stranger });
 
-    // A member of the roster whose shares were withheld from this one.
-    let mut shared = federation.opened().shared();
-    let mut shares = shared.for_holder(0);
-    let member = MemberIndex(5);
-    shares.remove(&member);
-    let ready = shared.members.remove(0).peer_shares(shares).unwrap();
+    // A member of the roster among whom no masks are.
+    let mut held = federation.opened().shared().held();
+    let dealers: MemberSet = (0..5).map(MemberIndex).collect();
+    let ready = held.members.remove(0).dealers(dealers).unwrap();
     let (first, _, claim) = ready.mask(federation.update(0));
-    let list = Survivors(
+    let claims = Survivors(
         (0..6)
             .map(|k| (MemberIndex(k), claim.claimed().vector))
             .collect(),
     );
+    let proof = claims.proof(MemberIndex(0));
     assert_eq!(
-        first.survivors(list).map(|_| ()).unwrap_err(),
-        Refusal::UnknownSurvivor { member }
+        first.survivors(claims.list(), &proof).map(|_| ()),
+        Err(Refusal::UnknownSurvivor {
+            member: MemberIndex(5)
+        })
     );
 }
 
@@ -119,37 +134,30 @@ fn two_survivor_lists() {
         let (quorum, colluders) = (federation.policy.quorum(), federation.policy.colluders());
         let uploaded = federation.opened().shared().uploaded(&federation);
         let honest = members - colluders;
-        let open = federation.open.digest();
-        let mut lists = [uploaded.list.clone(), uploaded.list.clone()];
+        let mut lists = [uploaded.claims.clone(), uploaded.claims.clone()];
         // The second differs: in who is on it where the quorum allows, else in a colluder's
         // vector.
+        let last = MemberIndex(members as u16 - 1);
         if quorum < members {
-            lists[1].0.remove(&MemberIndex(members as u16 - 1));
+            lists[1].0.remove(&last);
         } else {
-            lists[1].0.insert(
-                MemberIndex(members as u16 - 1),
-                Digest::of("test", b"other"),
-            );
+            lists[1].0.insert(last, Digest::of("test", b"other"));
         }
-        let digests = [lists[0].digest(&open), lists[1].digest(&open)];
-        let mut signatures: [Vec<_>; 2] = Default::default();
+        let digests = [uploaded.digest(&lists[0]), uploaded.digest(&lists[1])];
+        let mut signatures: [BTreeMap<MemberIndex, Signature>; 2] = Default::default();
         let mut waiting = Vec::new();
         for (place, member) in uploaded.members.into_iter().take(honest).enumerate() {
-            let shown = place % 2;
-            let (member, signature) = member.survivors(lists[shown].clone()).unwrap();
-            let body = Confirmation {
-                member: MemberIndex(place as u16),
-                list: digests[shown],
-            };
-            signatures[shown].push(Unverified::from_parts(body, signature));
+            let (shown, me) = (place % 2, MemberIndex(place as u16));
+            let proof = lists[shown].proof(me);
+            let (member, signature) = member.survivors(lists[shown].list(), &proof).unwrap();
+            signatures[shown].insert(me, signature);
             waiting.push((shown, member));
         }
         for (shown, digest) in digests.into_iter().enumerate() {
-            for place in honest..members {
-                if lists[shown].0.contains_key(&MemberIndex(place as u16)) {
-                    signatures[shown].push(confirmation(&federation, place as u16, digest));
-                }
-            }
+            let colluding = (honest..members).map(|place| place as u16);
+            let listed =
+                colluding.filter(|place| lists[shown].0.contains_key(&MemberIndex(*place)));
+            signatures[shown].extend(federation.confirmations(digest, listed));
         }
         let mut ledgers = uploaded.ledgers;
         let mut revealed = BTreeSet::new();
@@ -174,26 +182,31 @@ fn a_signature_on_another_list() {
     let federation = Federation::new(5);
     let member = MemberIndex(3);
     let refusal = refused_signatures(&federation, |signed| {
-        let mut other = signed.list.clone();
-        other.0.pop_last();
-        let digest = other.digest(&federation.open.digest());
-        signed.confirmations[3] = confirmation(&federation, 3, digest);
+        let other = Digest::of("test", b"another list");
+        signed
+            .confirmations
+            .extend(federation.confirmations(other, [3]));
     });
-    assert_eq!(refusal, Refusal::OtherList { member });
+    let message = MESSAGE;
+    assert_eq!(refusal, Refusal::Signature { message, member });
 }
 
 #[test]
 fn too_few_signatures() {
     for members in [3, 4, 5, 6, 10] {
         let federation = Federation::new(members);
-        let needed = federation.policy.threshold();
+        let needed = federation.policy.confirmations();
         for got in [0, needed - 1] {
-            let refusal =
-                refused_signatures(&federation, |signed| signed.confirmations.truncate(got));
+            let refusal = refused_signatures(&federation, |signed| {
+                while signed.confirmations.len() > got {
+                    signed.confirmations.pop_last();
+                }
+            });
+            let message = MESSAGE;
             assert_eq!(
                 refusal,
                 Refusal::TooFew {
-                    message: MESSAGE,
+                    message,
                     got,
                     needed
                 }
@@ -203,117 +216,82 @@ fn too_few_signatures() {
 }
 
 #[test]
-fn one_signature_counted_twice() {
-    let federation = Federation::new(5);
-    let member = MemberIndex(1);
-    let refusal = refused_signatures(&federation, |signed| {
-        signed.confirmations[2] = signed.confirmations[1].clone();
-    });
-    assert_eq!(
-        refusal,
-        Refusal::Repeated {
-            message: MESSAGE,
-            member
-        }
-    );
-}
-
-#[test]
-fn a_forged_signature_and_one_of_another_round() {
+fn another_members_signature_a_forged_one_and_one_of_another_round() {
     let federation = Federation::new(5);
     let member = MemberIndex(2);
-    let refusal = refused_signatures(&federation, |signed| {
-        signed.confirmations[2] = forged(*signed.confirmations[2].claimed());
-    });
-    assert_eq!(
-        refusal,
-        Refusal::Signature {
-            message: MESSAGE,
-            member
-        }
-    );
-    let refusal = refused_signatures(&federation, |signed| {
-        let body = *signed.confirmations[2].claimed();
-        let other_round = Digest::of("test", b"another opening");
-        signed.confirmations[2] = Verified::sign(body, &federation.identities[2], &other_round)
-            .unverified()
-            .clone();
-    });
-    assert_eq!(
-        refusal,
-        Refusal::Signature {
-            message: MESSAGE,
-            member
-        }
-    );
+    let changes: [fn(&Federation, &mut Signed); 3] = [
+        |_, signed| {
+            let of_another = signed.confirmations[&MemberIndex(1)];
+            signed.confirmations.insert(MemberIndex(2), of_another);
+        },
+        |_, signed| {
+            let forged = Signature::from_bytes([1; 64]);
+            signed.confirmations.insert(MemberIndex(2), forged);
+        },
+        |federation, signed| {
+            let (member, list) = (MemberIndex(2), signed.digest);
+            let other_round = Digest::of("test", b"another opening");
+            let body = Confirmation { member, list };
+            let key = &federation.identities[2];
+            let signature = Verified::sign(body, key, &other_round).signature();
+            signed.confirmations.insert(member, signature);
+        },
+    ];
+    for change in changes {
+        let refusal = refused_signatures(&federation, |signed| change(&federation, signed));
+        let message = MESSAGE;
+        assert_eq!(refusal, Refusal::Signature { message, member });
+    }
 }
 
 #[test]
 fn a_signature_of_a_member_that_is_not_on_the_list() {
     let federation = Federation::new(6);
-    let uploaded = federation.opened().shared().uploaded(&federation);
-    let mut list = uploaded.list;
     let dropped = MemberIndex(5);
-    list.0.remove(&dropped);
-    let first = uploaded.members.into_iter().next().unwrap();
-    let (first, _) = first.survivors(list.clone()).unwrap();
-    let digest = list.digest(&federation.open.digest());
-    let mut ledgers = uploaded.ledgers;
     for outsider in [dropped, MemberIndex(6)] {
-        let mut signatures: Vec<_> = (0..5)
-            .map(|place| confirmation(&federation, place, digest))
-            .collect();
-        signatures.push(match outsider {
-            member if member == dropped => confirmation(&federation, 5, digest),
-            member => forged(Confirmation {
-                member,
-                list: digest,
-            }),
-        });
-        let again = federation.opened().shared().uploaded(&federation);
-        let (again, _) = again
-            .members
-            .into_iter()
-            .next()
-            .unwrap()
-            .survivors({
-                let mut list = again.list;
-                list.0.remove(&dropped);
-                list
-            })
-            .unwrap();
+        let mut uploaded = federation.opened().shared().uploaded(&federation);
+        let mut claims = uploaded.claims.clone();
+        claims.0.remove(&dropped);
+        let digest = uploaded.digest(&claims);
+        let proof = claims.proof(MemberIndex(0));
+        let first = uploaded.members.remove(0);
+        let (first, _) = first.survivors(claims.list(), &proof).unwrap();
+        let mut signatures = federation.confirmations(digest, 0..5);
+        let any = signatures[&MemberIndex(0)];
+        let signed = federation.confirmations(digest, [5]);
+        let signature = signed.get(&outsider).copied().unwrap_or(any);
+        signatures.insert(outsider, signature);
+        let refusal = first.confirmations(signatures, &mut uploaded.ledgers[0]);
         assert_eq!(
-            again
-                .confirmations(signatures, &mut ledgers[0])
-                .map(|_| ())
-                .unwrap_err(),
+            refusal.map(|_| ()).unwrap_err(),
             Refusal::Stranger {
                 message: MESSAGE,
                 member: outsider
             }
         );
     }
-    drop(first);
 }
 
-/// Never both shares of one member: of a survivor the seed, of a dropped one the secret.
+/// Never both shares of one member: of a survivor the seed, of a dropped one the mask key's root.
 #[test]
 fn of_each_member_one_share_is_revealed() {
     let federation = Federation::new(6);
     let uploaded = federation.opened().shared().uploaded(&federation);
-    let mut list = uploaded.list;
+    let mut claims = uploaded.claims.clone();
     let dropped = MemberIndex(5);
-    list.0.remove(&dropped);
-    let digest = list.digest(&federation.open.digest());
-    let signatures: Vec<_> = (0..5)
-        .map(|place| confirmation(&federation, place, digest))
-        .collect();
+    claims.0.remove(&dropped);
+    let digest = uploaded.digest(&claims);
+    let signatures = federation.confirmations(digest, 0..5);
     let mut ledgers = uploaded.ledgers;
     for (place, member) in uploaded.members.into_iter().take(5).enumerate() {
-        let (member, _) = member.survivors(list.clone()).unwrap();
-        let (_, shares) = member
+        let proof = claims.proof(MemberIndex(place as u16));
+        let (member, _) = member.survivors(claims.list(), &proof).unwrap();
+        let (_, message) = member
             .confirmations(signatures.clone(), &mut ledgers[place])
             .unwrap();
+        let RoundMessage::Reveal { shares, .. } = message else {
+            panic!("shares are revealed");
+        };
         assert_eq!(shares.len(), 6);
         for (owner, share) in shares {
             let survives = matches!(share, RevealedShare::SelfMask(_));

@@ -1,14 +1,14 @@
 //! M1 of all members: forged, swapped, repeated and weak keys, and members that were shown
 //! another round or model.
 
-use crate::crypto::keys::{AgreementPublic, AgreementSecret};
+use crate::crypto::agreement::{AgreementPublic, AgreementRoot, Suite};
 use crate::crypto::os_rng;
 use crate::fixed::WeightClass;
 use crate::ids::{Attempt, MemberIndex, RoundNumber};
-use crate::round::harness::{Federation, forged};
-use crate::round::participant::{Expectation, MemoryLedger, Refusal};
-use crate::wire::messages::{Keys, Open};
-use crate::wire::{Unverified, Verified};
+use crate::round::harness::{Federation, class_of, forged};
+use crate::round::participant::{ExpectPeerKeys, Expectation, MemoryLedger, Opened, Refusal};
+use crate::wire::messages::{Cohort, Keys, Open, PeerKeys};
+use crate::wire::{Unverified, Verified, codec};
 use fedlora_common::digest::Digest;
 
 /// The first member's refusal of the keys, changed.
@@ -16,13 +16,30 @@ fn refused(
     federation: &Federation,
     change: impl FnOnce(&Federation, &mut Vec<Unverified<Keys>>),
 ) -> Refusal {
+    refused_message(federation, |federation, message| {
+        change(federation, &mut message.keys);
+    })
+}
+
+/// The first member's refusal of M1 of all, changed. The others' keys follow its own.
+fn refused_message(
+    federation: &Federation,
+    change: impl FnOnce(&Federation, &mut PeerKeys),
+) -> Refusal {
     let mut opened = federation.opened();
-    change(federation, &mut opened.keys);
+    let mut message = opened.for_member(0);
+    change(federation, &mut message);
     let first = opened.members.remove(0);
     first
-        .peer_keys(opened.keys, &mut os_rng())
+        .peer_keys(message, &mut os_rng())
         .map(|_| ())
         .unwrap_err()
+}
+
+/// A key that no member has.
+fn fresh() -> AgreementPublic {
+    let root = AgreementRoot::random(&mut os_rng());
+    root.key_pair(Suite::Hybrid).public().clone()
 }
 
 /// A member's keys with one changed, under the member's own signature: a malicious member.
@@ -31,7 +48,7 @@ fn resigned(
     keys: &Unverified<Keys>,
     change: impl FnOnce(&mut Keys),
 ) -> Unverified<Keys> {
-    let mut body = *keys.claimed();
+    let mut body = keys.claimed().clone();
     let signer = usize::from(body.member.0);
     change(&mut body);
     Verified::sign(
@@ -46,18 +63,43 @@ fn resigned(
 const MESSAGE: &str = "keys";
 
 #[test]
-fn own_keys_left_out_or_swapped() {
+fn left_out_of_the_cohort_or_with_another_weight() {
     let federation = Federation::new(5);
-    let refusal = refused(&federation, |_, keys| {
-        keys.remove(0);
+    let refusal = refused_message(&federation, |_, message| {
+        message.cohort = cohort(1..5);
     });
     assert_eq!(refusal, Refusal::OwnKeys);
-    // With the member's own signature: keys of an earlier life of the same attempt.
-    let refusal = refused(&federation, |federation, keys| {
-        let other = AgreementSecret::random(&mut os_rng()).public();
-        keys[0] = resigned(federation, &keys[0], |own| own.masking = other);
+    let refusal = refused_message(&federation, |_, message| {
+        message.cohort.classes[0] = WeightClass::try_from(1).unwrap();
     });
     assert_eq!(refusal, Refusal::OwnKeys);
+}
+
+/// The cohort of the members at these places, with their weights.
+fn cohort(places: impl Iterator<Item = u16>) -> Cohort {
+    let weights = places.map(|place| (MemberIndex(place), class_of(place.into())));
+    Cohort::new(&weights.collect())
+}
+
+#[test]
+fn a_cohort_that_is_not_that_of_the_keys() {
+    let federation = Federation::new(5);
+    let missing = |message: &mut PeerKeys| message.keys.remove(2);
+    let refusal = refused_message(&federation, |_, message| drop(missing(message)));
+    let member = MemberIndex(3);
+    assert_eq!(refusal, Refusal::Cohort { member });
+    let refusal = refused_message(&federation, |_, message| {
+        message.cohort.classes[3] = WeightClass::ONE;
+    });
+    assert_eq!(refusal, Refusal::Cohort { member });
+    let refusal = refused_message(&federation, |_, message| {
+        message.cohort.classes.pop();
+    });
+    assert_eq!(refusal, Refusal::Classes);
+    // One whose keys are there is left out: it would be a stranger to the others.
+    let refusal = refused_message(&federation, |_, message| message.cohort = cohort(0..4));
+    let member = MemberIndex(4);
+    assert_eq!(refusal, Refusal::Cohort { member });
 }
 
 #[test]
@@ -68,25 +110,25 @@ fn a_peers_keys_replaced_by_the_aggregators() {
         message: MESSAGE,
         member,
     };
-    let other = AgreementSecret::random(&mut os_rng()).public();
+    let other = fresh();
     let changes: [fn(&mut Keys, AgreementPublic); 3] = [
         |keys, other| keys.sealing = other,
         |keys, other| keys.masking = other,
-        |keys, _| keys.self_mask = Digest::of("test", b"other"),
+        |keys, _| keys.weight = WeightClass::ONE,
     ];
     for change in changes {
         let refusal = refused(&federation, |_, keys| {
-            let mut body = *keys[2].claimed();
-            change(&mut body, other);
-            keys[2] = forged(body);
+            let mut body = keys[1].claimed().clone();
+            change(&mut body, other.clone());
+            keys[1] = forged(body);
         });
         assert_eq!(refusal, signature);
         // Signed, but by the aggregator or another member.
         for signer in [&federation.aggregator, &*federation.identities[1]] {
             let refusal = refused(&federation, |federation, keys| {
-                let mut body = *keys[2].claimed();
-                change(&mut body, other);
-                keys[2] = Verified::sign(body, signer, &federation.open.digest())
+                let mut body = keys[1].claimed().clone();
+                change(&mut body, other.clone());
+                keys[1] = Verified::sign(body, signer, &federation.open.digest())
                     .unverified()
                     .clone();
             });
@@ -95,9 +137,9 @@ fn a_peers_keys_replaced_by_the_aggregators() {
     }
     // Another member's true keys under this member's name.
     let refusal = refused(&federation, |_, keys| {
-        let mut body = *keys[3].claimed();
+        let mut body = keys[2].claimed().clone();
         body.member = member;
-        keys[2] = forged(body);
+        keys[1] = forged(body);
     });
     assert_eq!(refusal, signature);
 }
@@ -106,15 +148,15 @@ fn a_peers_keys_replaced_by_the_aggregators() {
 fn a_key_that_two_members_have() {
     let federation = Federation::new(5);
     let changes: [fn(&mut Keys, &Keys); 4] = [
-        |mine, theirs| mine.sealing = theirs.sealing,
-        |mine, theirs| mine.masking = theirs.masking,
-        |mine, theirs| mine.masking = theirs.sealing,
-        |mine, _| mine.masking = mine.sealing,
+        |mine, theirs| mine.sealing = theirs.sealing.clone(),
+        |mine, theirs| mine.masking = theirs.masking.clone(),
+        |mine, theirs| mine.masking = theirs.sealing.clone(),
+        |mine, _| mine.masking = mine.sealing.clone(),
     ];
     for change in changes {
         let refusal = refused(&federation, |federation, keys| {
-            let theirs = *keys[1].claimed();
-            keys[3] = resigned(federation, &keys[3], |mine| change(mine, &theirs));
+            let theirs = keys[0].claimed().clone();
+            keys[2] = resigned(federation, &keys[2], |mine| change(mine, &theirs));
         });
         let member = MemberIndex(3);
         assert_eq!(refusal, Refusal::RepeatedKey { member });
@@ -124,7 +166,7 @@ fn a_key_that_two_members_have() {
 #[test]
 fn a_member_twice_and_a_stranger() {
     let federation = Federation::new(5);
-    let refusal = refused(&federation, |_, keys| keys.push(keys[1].clone()));
+    let refusal = refused(&federation, |_, keys| keys.push(keys[0].clone()));
     let member = MemberIndex(1);
     assert_eq!(
         refusal,
@@ -134,7 +176,7 @@ fn a_member_twice_and_a_stranger() {
         }
     );
     let refusal = refused(&federation, |_, keys| {
-        let mut body = *keys[1].claimed();
+        let mut body = keys[0].claimed().clone();
         body.member = MemberIndex(5);
         keys.push(forged(body));
     });
@@ -149,22 +191,21 @@ fn a_member_twice_and_a_stranger() {
 }
 
 #[test]
-fn a_sealing_key_of_small_order_or_in_another_form() {
+fn a_key_that_adds_no_secret_or_is_of_another_suite() {
     let federation = Federation::new(5);
-    let mut order_one = [0; 32];
-    order_one[0] = 1;
-    let mut high_bit = AgreementSecret::random(&mut os_rng()).public().0;
-    high_bit[31] |= 0x80;
-    for point in [[0; 32], order_one, high_bit] {
+    let classical = AgreementRoot::random(&mut os_rng()).key_pair(Suite::Classical);
+    // The first 32 bytes are the point; all zero is of small order.
+    let mut bytes = codec::encode(&fresh()).unwrap();
+    bytes[..32].fill(0);
+    let small_order: AgreementPublic = codec::decode(&bytes).unwrap();
+    for weak in [classical.public().clone(), small_order] {
         let changes: [fn(&mut Keys, AgreementPublic); 2] = [
             |keys, weak| keys.sealing = weak,
             |keys, weak| keys.masking = weak,
         ];
         for change in changes {
             let refusal = refused(&federation, |federation, keys| {
-                keys[4] = resigned(federation, &keys[4], |body| {
-                    change(body, AgreementPublic(point));
-                });
+                keys[3] = resigned(federation, &keys[3], |body| change(body, weak.clone()));
             });
             let member = MemberIndex(4);
             assert_eq!(refusal, Refusal::WeakKey { member });
@@ -177,8 +218,11 @@ fn too_few_members() {
     for members in [3, 4, 5, 6, 10] {
         let federation = Federation::new(members);
         let needed = federation.policy.quorum();
-        let refusal = refused(&federation, |_, keys| keys.truncate(needed - 1));
         let got = needed - 1;
+        let refusal = refused_message(&federation, |_, message| {
+            message.cohort = cohort(0..got as u16);
+            message.keys.truncate(got - 1);
+        });
         assert_eq!(
             refusal,
             Refusal::TooFew {
@@ -196,10 +240,21 @@ fn keys_under(federation: &Federation, place: usize, open: Open) -> Unverified<K
         adapter: open.adapter,
         ..federation.expected.clone()
     };
-    federation.contexts[place]
-        .open(open, &expected, &mut MemoryLedger::default(), &mut os_rng())
-        .unwrap()
-        .1
+    opened(federation, place, open, &expected).1
+}
+
+fn opened(
+    federation: &Federation,
+    place: usize,
+    open: Open,
+    expected: &Expectation,
+) -> (ExpectPeerKeys, Unverified<Keys>) {
+    let mut ledger = MemoryLedger::default();
+    let opened = federation.contexts[place].open(open, expected, &mut ledger, &mut os_rng());
+    let Ok(Opened::Keys(member, keys)) = opened else {
+        panic!("the member answers with its keys");
+    };
+    (member, keys)
 }
 
 #[test]
@@ -211,7 +266,7 @@ fn members_that_were_shown_different_models_refuse_each_other() {
     };
     let member = MemberIndex(1);
     let refusal = refused(&federation, |federation, keys| {
-        keys[1] = keys_under(federation, 1, other.clone());
+        keys[0] = keys_under(federation, 1, other.clone());
     });
     assert_eq!(
         refusal,
@@ -226,18 +281,12 @@ fn members_that_were_shown_different_models_refuse_each_other() {
         adapter: other.adapter,
         ..federation.expected.clone()
     };
-    let (odd, own) = federation.contexts[1]
-        .open(
-            other,
-            &expected,
-            &mut MemoryLedger::default(),
-            &mut os_rng(),
-        )
-        .unwrap();
-    let mut keys = federation.opened().keys;
-    keys[1] = own;
+    let (odd, _) = opened(&federation, 1, other, &expected);
+    let message = federation.opened().for_member(1);
     assert_eq!(
-        odd.peer_keys(keys, &mut os_rng()).map(|_| ()).unwrap_err(),
+        odd.peer_keys(message, &mut os_rng())
+            .map(|_| ())
+            .unwrap_err(),
         Refusal::Signature {
             message: MESSAGE,
             member: MemberIndex(0)
@@ -264,7 +313,7 @@ fn keys_of_another_attempt_or_threshold() {
     ];
     for other in opens {
         let refusal = refused(&federation, |federation, keys| {
-            keys[1] = keys_under(federation, 1, other);
+            keys[0] = keys_under(federation, 1, other);
         });
         let member = MemberIndex(1);
         assert_eq!(
@@ -282,7 +331,7 @@ fn keys_of_another_attempt_or_threshold() {
 fn a_peer_that_revealed_for_this_round_before() {
     let federation = Federation::new(5);
     let refusal = refused(&federation, |federation, keys| {
-        keys[3] = resigned(federation, &keys[3], |own| own.revealed = RoundNumber(1));
+        keys[2] = resigned(federation, &keys[2], |own| own.revealed = RoundNumber(1));
     });
     assert_eq!(
         refusal,
@@ -300,7 +349,7 @@ fn a_peer_that_weighs_more_than_the_plan_allows() {
     let most = federation.plan.aggregation.highest_class().class();
     let refusal = refused(&federation, |federation, keys| {
         let above = WeightClass::try_from(most + 1).unwrap();
-        keys[3] = resigned(federation, &keys[3], |own| own.weight = above);
+        keys[2] = resigned(federation, &keys[2], |own| own.weight = above);
     });
     assert_eq!(
         refusal,

@@ -14,11 +14,7 @@ const LIST: Digest = Digest::from_bytes([5; 32]);
 #[test]
 fn after_a_reveal_no_other_attempt_of_the_round_opens() {
     let federation = Federation::new(5);
-    let mut signed = federation
-        .opened()
-        .shared()
-        .uploaded(&federation)
-        .signed(&federation);
+    let mut signed = federation.opened().shared().uploaded(&federation).signed();
     let first = signed.members.remove(0);
     let ledger = &mut signed.ledgers[0];
     first.confirmations(signed.confirmations, ledger).unwrap();
@@ -39,11 +35,7 @@ fn after_a_reveal_no_other_attempt_of_the_round_opens() {
 #[test]
 fn a_second_sum_on_one_adapter_is_refused_in_any_round_and_run() {
     let federation = Federation::new(5);
-    let mut signed = federation
-        .opened()
-        .shared()
-        .uploaded(&federation)
-        .signed(&federation);
+    let mut signed = federation.opened().shared().uploaded(&federation).signed();
     let ledger = &mut signed.ledgers[0];
     let first = signed.members.remove(0);
     first.confirmations(signed.confirmations, ledger).unwrap();
@@ -93,13 +85,7 @@ fn logged(run: u8, round: RoundNumber) -> LedgerRound {
 #[test]
 fn a_second_reveal_is_refused_whatever_the_list() {
     let federation = Federation::new(5);
-    let twice = || {
-        federation
-            .opened()
-            .shared()
-            .uploaded(&federation)
-            .signed(&federation)
-    };
+    let twice = || federation.opened().shared().uploaded(&federation).signed();
     let (mut one, mut two) = (twice(), twice());
     let ledger = &mut one.ledgers[0];
     let first = one.members.remove(0);
@@ -115,11 +101,7 @@ fn a_second_reveal_is_refused_whatever_the_list() {
 #[test]
 fn an_attempt_that_was_left_for_a_newer_one_reveals_nothing() {
     let federation = Federation::new(5);
-    let mut signed = federation
-        .opened()
-        .shared()
-        .uploaded(&federation)
-        .signed(&federation);
+    let mut signed = federation.opened().shared().uploaded(&federation).signed();
     let ledger = &mut signed.ledgers[0];
     let retry = Open {
         attempt: Attempt(2),
@@ -179,11 +161,7 @@ impl RoundLedger for Full {
 #[test]
 fn nothing_is_revealed_that_cannot_be_noted_first() {
     let federation = Federation::new(5);
-    let mut signed = federation
-        .opened()
-        .shared()
-        .uploaded(&federation)
-        .signed(&federation);
+    let mut signed = federation.opened().shared().uploaded(&federation).signed();
     let first = signed.members.remove(0);
     let refusal = first
         .confirmations(signed.confirmations, &mut Full)

@@ -6,7 +6,6 @@ mod keys;
 mod ledger;
 mod open;
 mod result;
-mod sealing;
 mod shares;
 
 use super::{LedgerError, MemoryLedger, Refusal};

@@ -9,6 +9,7 @@ use crate::ids::{Attempt, RoundNumber, RunId};
 use crate::plan::Roster;
 use crate::round::harness::Federation;
 use crate::round::participant::{Expectation, LedgerError, MemoryLedger, Refusal, RoundContext};
+use crate::secagg::MAX_ATTEMPTS;
 use crate::wire::messages::Open;
 use fedlora_adapter::Factors;
 use fedlora_common::digest::Digest;
@@ -27,8 +28,8 @@ fn refused(federation: &Federation, change: impl FnOnce(&mut Open)) -> Refusal {
 fn another_suite() {
     let federation = Federation::new(4);
     assert_eq!(
-        refused(&federation, |open| open.suite = 2),
-        Refusal::Suite { got: 2, own: 1 }
+        refused(&federation, |open| open.suite = 1),
+        Refusal::Suite { got: 1, own: 2 }
     );
 }
 
@@ -87,6 +88,7 @@ fn parameters_that_the_plan_does_not_give() {
     let federation = Federation::new(4);
     type Change = fn(&mut Open);
     let changes: [(&str, Change); 6] = [
+        ("number of neighbours", |open| open.neighbours = 2),
         ("layout", |open| {
             open.layout = Digest::of("test layout", b"other")
         }),
@@ -94,7 +96,6 @@ fn parameters_that_the_plan_does_not_give() {
         ("clip norm", |open| open.clip = 2.0),
         ("clip norm", |open| open.clip = f32::NAN),
         ("bits a lane", |open| open.bits = LaneBits::B32),
-        ("number", |open| open.attempt = Attempt(0)),
     ];
     for (named, change) in changes {
         match refused(&federation, change) {
@@ -115,7 +116,15 @@ fn a_threshold_below_the_floor_or_above_the_roster() {
                 Refusal::Threshold {
                     got,
                     floor,
-                    members
+                    most: members
+                }
+            );
+            assert_eq!(
+                refused(&federation, |open| open.confirmations = got as u16),
+                Refusal::Threshold {
+                    got,
+                    floor,
+                    most: members
                 }
             );
         }
@@ -161,7 +170,7 @@ fn fewer_contributors_than_the_members_own_floor() {
     );
     // Either number answers for it: no phase closes below the larger.
     let mut more = federation.open.clone();
-    more.threshold = 5;
+    more.confirmations = 5;
     offered(&federation, &mut ledger, more).unwrap();
     let mut more = federation.open.clone();
     (more.minimum, more.attempt) = (5, Attempt(2));
@@ -244,8 +253,10 @@ fn a_round_on_another_chain_of_results() {
 fn every_field_of_m0_is_in_its_digest() {
     let federation = Federation::new(4);
     let other = Digest::of("test", b"other");
-    let changes: [fn(&mut Open, Digest); 14] = [
-        |open, _| open.suite = 2,
+    let changes: [fn(&mut Open, Digest); 16] = [
+        |open, _| open.suite = 1,
+        |open, _| open.neighbours += 1,
+        |open, _| open.confirmations += 1,
         |open, _| open.run = RunId([9; 16]),
         |open, _| open.round = RoundNumber(2),
         |open, _| open.attempt = Attempt(2),
@@ -267,5 +278,19 @@ fn every_field_of_m0_is_in_its_digest() {
         let digest = open.digest();
         assert!(!digests.contains(&digest));
         digests.push(digest);
+    }
+}
+
+#[test]
+fn an_attempt_that_is_none_or_one_too_many() {
+    let federation = Federation::new(4);
+    for got in [0, MAX_ATTEMPTS + 1, u32::MAX] {
+        assert_eq!(
+            refused(&federation, |open| open.attempt = Attempt(got)),
+            Refusal::Attempt {
+                round: RoundNumber(1),
+                got: Attempt(got),
+            }
+        );
     }
 }

@@ -40,7 +40,7 @@ fn revealed(federation: &Federation) -> AllRevealed {
         .opened()
         .shared()
         .uploaded(federation)
-        .signed(federation)
+        .signed()
         .revealed(federation)
 }
 
@@ -125,11 +125,12 @@ fn every_field_of_a_result_is_in_its_digest() {
     let federation = Federation::new(5);
     let result = revealed(&federation).result.claimed().clone();
     let other = Digest::of("test", b"other");
-    let changes: [ResultChange; 13] = [
+    let changes: [ResultChange; 14] = [
         |result, _| result.run = RunId([1; 16]),
         |result, _| result.round = RoundNumber(2),
         |result, _| result.attempt = Attempt(2),
         |result, other| result.adapter = other,
+        |result, other| result.sum = other,
         |result, _| result.total_weight += 1,
         |result, other| result.transcript = other,
         |result, other| result.previous = other,
