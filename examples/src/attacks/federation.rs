@@ -20,9 +20,7 @@ use fedlora_protocol::plan::{
 use fedlora_protocol::round::member::MemberSettings;
 use fedlora_protocol::round::participant::{MemoryLedger, RoundLedger};
 use fedlora_protocol::secagg::CohortPolicy;
-use fedlora_protocol::wire::messages::{
-    Open, RoundMessage, RoundResult, SUITE, ToAggregator, ToMember,
-};
+use fedlora_protocol::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
 use fedlora_protocol::wire::{Unverified, Verified};
 
 use super::member::{Sent, TargetMember};
@@ -211,7 +209,7 @@ impl TargetFederation {
         let round = RoundNumber(self.last_round.0 + 1);
         let factors = self.plan.adapter.factors.factors_in(round);
         Ok(Open {
-            suite: SUITE,
+            suite: self.plan.aggregation.suite.code(),
             run: self.run,
             round,
             attempt: Attempt(1),
@@ -223,7 +221,9 @@ impl TargetFederation {
             factors,
             clip: self.clips.clip(factors),
             bits: self.plan.aggregation.bits,
+            neighbours: self.policy.neighbours() as u16,
             threshold: self.policy.threshold() as u16,
+            confirmations: self.policy.confirmations() as u16,
             minimum: self.policy.minimum() as u16,
         })
     }

@@ -5,26 +5,57 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 use fedlora_protocol::fixed::{AUXILIARY_LANES, FixedPoint};
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::round::coordinator::{
-    Coordinator, CoordinatorEffect, Input, Reject, RoundSetup,
+    Coordinator, CoordinatorEffect, Fault, Input, Reject, RoundSetup,
 };
 use fedlora_protocol::secagg::RunningSum;
-use fedlora_protocol::wire::messages::{Open, RoundFailure, RoundMessage, ToMember};
+use fedlora_protocol::wire::messages::{
+    Cohort, Open, RoundFailure, RoundMessage, SurvivorList, ToMember,
+};
 
 use super::federation::{TargetFederation, round_message};
 use super::member::Sent;
 use super::round::SumOfRound;
 
 /// What a malicious member makes of its messages.
-pub(super) type Tamper<'a> = &'a dyn Fn(&TargetFederation, &Open, MemberIndex, &mut RoundMessage);
+pub(super) type Tamper<'a> = &'a dyn Fn(&TargetFederation, &Seen, MemberIndex, &mut RoundMessage);
+
+/// What every member sees of the round.
+pub(super) struct Seen {
+    pub(super) open: Open,
+    /// The survivor list, once there is one.
+    list: Option<SurvivorList>,
+}
+
+impl Seen {
+    /// What shares and masks are bound to, where all members take part.
+    pub(super) fn transcript(&self, federation: &TargetFederation) -> Digest {
+        let all = federation.roster.indices();
+        let weights = all.map(|member| {
+            let settings = federation.settings(usize::from(member.0));
+            (member, settings.data_class)
+        });
+        Cohort::new(&weights.collect()).transcript(&self.open.digest(), None)
+    }
+
+    /// What survivors sign.
+    pub(super) fn list_digest(&self, federation: &TargetFederation) -> Option<Digest> {
+        let dealers = federation.roster.indices().collect();
+        let list = self.list.as_ref()?;
+        Some(list.digest(&self.transcript(federation), &dealers))
+    }
+}
 
 /// A round that an honest aggregator has closed.
 pub(super) struct HonestRound {
     pub(super) end: Result<SumOfRound, RoundFailure>,
     /// The messages that the coordinator refused, by sender.
     pub(super) rejects: Vec<(MemberIndex, Reject)>,
+    /// The faults that the coordinator noticed.
+    pub(super) faults: Vec<Fault>,
 }
 
 impl HonestRound {
@@ -34,12 +65,15 @@ impl HonestRound {
         tamper: Tamper<'_>,
     ) -> anyhow::Result<Self> {
         let open = federation.next_open()?;
+        let mut seen = Seen {
+            open: open.clone(),
+            list: None,
+        };
         let setup = Arc::new(RoundSetup::new(
             open.clone(),
             Arc::clone(&federation.roster),
             federation.policy,
-            federation.plan.aggregation.highest_class(),
-            federation.plan.timeouts.clone(),
+            &federation.plan,
         ));
         let lanes = federation.part(&open)?.len() + AUXILIARY_LANES;
         let mut sum = RunningSum::new(open.bits, lanes);
@@ -49,10 +83,14 @@ impl HonestRound {
         let mut inbox = VecDeque::new();
         let mut uploads = BTreeMap::new();
         let mut rejects = Vec::new();
+        let mut faults = Vec::new();
         loop {
             while let Some(effect) = effects.pop_front() {
                 match effect {
                     CoordinatorEffect::Send(to, message) => {
+                        if let ToMember::Survivors { list, .. } = &message {
+                            seen.list = Some(list.clone());
+                        }
                         for sent in federation.tell(to, &message)? {
                             let input = match sent {
                                 Sent::Upload(upload) => {
@@ -65,7 +103,7 @@ impl HonestRound {
                                 }
                                 Sent::Message(message) => {
                                     round_message(message).map(|(answers, mut message)| {
-                                        tamper(federation, &open, to, &mut message);
+                                        tamper(federation, &seen, to, &mut message);
                                         Input::Message {
                                             from: to,
                                             open: answers,
@@ -80,23 +118,34 @@ impl HonestRound {
                     CoordinatorEffect::Accumulate(member) => {
                         sum.add(uploads[&member].as_bytes())?;
                     }
+                    CoordinatorEffect::Blame(fault) => faults.push(fault),
                     CoordinatorEffect::Unmask(done) => {
                         let (bits, clip) = (open.bits, open.clip);
                         let format = FixedPoint::new(bits, clip, done.cohort, &open.digest())?;
-                        let decoded = format.decode(&sum.unmask(done.unmasking), done.parts);
+                        let ring = sum.unmask(done.unmasking);
+                        let decoded = format.decode(&ring, done.parts);
                         let end = match decoded {
                             Ok(mean) => Ok(SumOfRound {
                                 mean,
+                                sum: ring.digest(),
                                 parts: done.parts,
                                 survivors: done.survivors,
                             }),
                             Err(_) => Err(abandon(federation, &open, RoundFailure::Sum)?),
                         };
-                        return Ok(Self { end, rejects });
+                        return Ok(Self {
+                            end,
+                            rejects,
+                            faults,
+                        });
                     }
                     CoordinatorEffect::Fail(reason) => {
                         let end = Err(abandon(federation, &open, reason)?);
-                        return Ok(Self { end, rejects });
+                        return Ok(Self {
+                            end,
+                            rejects,
+                            faults,
+                        });
                     }
                 }
             }

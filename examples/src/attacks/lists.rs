@@ -1,5 +1,5 @@
 //! Both secrets of one member lay its update bare: of a survivor the self-mask seed is revealed, of
-//! a member that dropped out the mask secret. The aggregator wants it to be both.
+//! a member that dropped out the root of its mask key. The aggregator wants it to be both.
 
 use fedlora_protocol::ids::MemberIndex;
 
@@ -37,7 +37,9 @@ pub(super) fn two_lists() -> anyhow::Result<Attempt> {
 fn halves(threshold: Option<u16>) -> anyhow::Result<(TargetFederation, Option<Vec<f64>>)> {
     let mut federation = TargetFederation::joined(|_| ())?;
     let mut open = federation.next_open()?;
-    open.threshold = threshold.unwrap_or(open.threshold);
+    if let Some(threshold) = threshold {
+        (open.threshold, open.confirmations) = (threshold, threshold);
+    }
     let all = federation.all();
     let (first, second) = all.split_at(all.len() / 2);
     let mut round = AttackedRound::open(&mut federation, open, &all)?;
@@ -52,12 +54,15 @@ fn halves(threshold: Option<u16>) -> anyhow::Result<(TargetFederation, Option<Ve
         round.confirmations(&federation, &without),
     );
     // Where they are too few for the second half, those of the first half fill them up.
-    let missing = usize::from(round.open.threshold).saturating_sub(on_without.len());
+    let missing = usize::from(round.open.confirmations).saturating_sub(on_without.len());
     let filling = on_with
         .iter()
-        .filter(|signed| signed.claimed().member != VICTIM)
+        .filter(|(member, _)| **member != VICTIM)
         .take(missing);
-    let filled = on_without.iter().chain(filling).cloned().collect();
+    let filled = on_without.iter().chain(filling);
+    let filled = filled
+        .map(|(member, signature)| (*member, *signature))
+        .collect();
     round.show_confirmations(&mut federation, on_with.clone(), first)?;
     round.show_confirmations(&mut federation, filled, second)?;
     let recovered = round.bare_update(VICTIM)?;
@@ -83,10 +88,10 @@ pub(super) fn both_shares() -> anyhow::Result<Attempt> {
     round.show_confirmations(&mut federation, signed, &others)?;
     let lists = |member: &MemberIndex| round.signed_by(*member);
     let most = all.iter().map(lists).max().unwrap_or(0);
-    let (seed, secret) = round.revealed_of(VICTIM);
+    let (seed, root) = round.revealed_of(VICTIM);
     let words = format!(
         "each member signed {most} list at most; {seed} of {} revealed a share of the victim's \
-         self-mask seed and {secret} one of its mask secret; {}",
+         self-mask seed and {root} one of its mask root; {}",
         all.len(),
         federation.words()
     );

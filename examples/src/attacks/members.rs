@@ -8,10 +8,10 @@ use fedlora_protocol::fixed::{AUXILIARY_LANES, EncodedUpdate, WeightClass};
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::round::coordinator::Reject;
 use fedlora_protocol::wire::Verified;
-use fedlora_protocol::wire::messages::{Open, RevealedShare, RoundMessage, SealedShares};
+use fedlora_protocol::wire::messages::{Reveal, RevealedShare, RoundMessage, SealedShares};
 
 use super::federation::TargetFederation;
-use super::honest::HonestRound;
+use super::honest::{HonestRound, Tamper};
 use super::report::{Attempt, distance};
 use super::round::{AttackedRound, SumOfRound};
 
@@ -24,12 +24,12 @@ const EXACT: f64 = 1e-3;
 /// A weight class above the plan's highest, first to an honest aggregator, then to honest members.
 pub(super) fn forged_weight() -> anyhow::Result<Attempt> {
     let mut federation = TargetFederation::joined(|_| ())?;
-    let round = HonestRound::run(&mut federation, &|federation, open, from, message| {
-        if let (MALICIOUS, RoundMessage::Keys(keys)) = (from, message) {
-            let mut body = *keys.claimed();
+    let round = HonestRound::run(&mut federation, &|federation, seen, from, message| {
+        if let (MALICIOUS, RoundMessage::Keys { keys, .. }) = (from, message) {
+            let mut body = keys.claimed().clone();
             body.weight = WeightClass::MAX;
             let identity = &federation.identities[usize::from(from.0)];
-            *keys = Verified::sign(body, identity, &open.digest())
+            *keys = Verified::sign(body, identity, &seen.open.digest())
                 .unverified()
                 .clone();
         }
@@ -46,7 +46,7 @@ pub(super) fn forged_weight() -> anyhow::Result<Attempt> {
     let (open, all) = (federation.next_open()?, federation.all());
     let mut passed_on = AttackedRound::open(&mut federation, open, &all)?;
     if let Some(keys) = passed_on.keys.get_mut(&MALICIOUS) {
-        let mut body = *keys.claimed();
+        let mut body = keys.claimed().clone();
         body.weight = WeightClass::MAX;
         let identity = &federation.identities[usize::from(MALICIOUS.0)];
         let signed = Verified::sign(body, identity, &passed_on.open.digest());
@@ -58,7 +58,7 @@ pub(super) fn forged_weight() -> anyhow::Result<Attempt> {
         tried: "keys with weight class 20, where the plan's highest is 12; once to an honest \
                 aggregator, once passed on by a malicious one",
         answer: format!("aggregator: {aggregator}; {}", federation.words()),
-        held: !in_sum && passed_on.sealed.is_empty(),
+        held: !in_sum && passed_on.deals.is_empty(),
     })
 }
 
@@ -98,12 +98,19 @@ fn noise(update: EncodedUpdate, rng: &mut StdRng) -> EncodedUpdate {
 /// Forged shares in the reveal.
 pub(super) fn forged_share() -> anyhow::Result<Attempt> {
     cost_the_round(
-        "forged shares of every member's self-mask seed in the reveal",
-        &|_, _, from, message| {
-            if let (MALICIOUS, RoundMessage::Reveal(shares)) = (from, message) {
+        "forged shares of every member's secret in the reveal, under the forger's own signature",
+        &|federation, seen, from, message| {
+            if let (MALICIOUS, RoundMessage::Reveal { shares, signature }) = (from, message) {
                 for share in shares.values_mut() {
                     *share = RevealedShare::SelfMask([7; 32]);
                 }
+                let reveal = Reveal {
+                    member: from,
+                    list: seen.list_digest(federation).expect("a list was shown"),
+                    shares: shares.clone(),
+                };
+                let identity = &federation.identities[usize::from(from.0)];
+                *signature = Verified::sign(reveal, identity, &seen.open.digest()).signature();
             }
         },
     )
@@ -112,22 +119,24 @@ pub(super) fn forged_share() -> anyhow::Result<Attempt> {
 /// Sealed shares that no holder can open.
 pub(super) fn garbage_seal() -> anyhow::Result<Attempt> {
     cost_the_round(
-        "garbage of the right length in place of the shares that are sealed for the others",
-        &|_, _, from, message| {
-            if let (MALICIOUS, RoundMessage::Shares(sealed)) = (from, message) {
-                for one in sealed.values_mut() {
-                    *one = SealedShares(vec![0x5a; one.0.len()]);
+        "garbage of the right length in place of the shares that are sealed for the others, under \
+         the dealer's own signature",
+        &|federation, seen, from, message| {
+            if let (MALICIOUS, RoundMessage::Shares(deal)) = (from, message) {
+                let mut body = deal.claimed().clone();
+                for one in body.shares.values_mut() {
+                    one.sealed = SealedShares(vec![0x5a; one.sealed.0.len()]);
                 }
+                let identity = &federation.identities[usize::from(from.0)];
+                let signed = Verified::sign(body, identity, &seen.transcript(federation));
+                *deal = signed.unverified().clone();
             }
         },
     )
 }
 
 /// Holds where the honest members' round still comes to the right mean.
-fn cost_the_round(
-    tried: &'static str,
-    tamper: &dyn Fn(&TargetFederation, &Open, MemberIndex, &mut RoundMessage),
-) -> anyhow::Result<Attempt> {
+fn cost_the_round(tried: &'static str, tamper: Tamper<'_>) -> anyhow::Result<Attempt> {
     let mut federation = TargetFederation::joined(|_| ())?;
     let round = HonestRound::run(&mut federation, tamper)?;
     let (held, end) = match &round.end {
@@ -142,9 +151,11 @@ fn cost_the_round(
         }
         Err(reason) => (false, format!("the round fails: {reason}")),
     };
+    let mut words = vec![end];
+    words.extend(round.faults.iter().map(ToString::to_string));
     Ok(Attempt {
         tried,
-        answer: format!("{end}; {}", federation.words()),
+        answer: format!("{}; {}", words.join("; "), federation.words()),
         held,
     })
 }

@@ -1,7 +1,7 @@
 //! Logs restored from older copies: a member that forgot what it revealed takes part in a replayed
 //! round.
 
-use fedlora_protocol::crypto::keys::{AgreementSecret, Seed};
+use fedlora_protocol::crypto::agreement::AgreementRoot;
 use fedlora_protocol::ids::{Attempt as AttemptNumber, MemberIndex};
 use fedlora_protocol::round::participant::MemoryLedger;
 use fedlora_protocol::wire::Verified;
@@ -61,12 +61,12 @@ impl Replay {
 
 /// M1 of a member that does not refuse, and says truly that it revealed for round 1.
 fn honest_keys(federation: &mut TargetFederation, round: &mut AttackedRound, member: MemberIndex) {
+    let suite = federation.plan.aggregation.suite;
     let rng = &mut federation.rng;
     let keys = Keys {
         member,
-        sealing: AgreementSecret::random(rng).public(),
-        masking: AgreementSecret::random(rng).public(),
-        self_mask: Seed::random(rng).commitment(),
+        sealing: AgreementRoot::random(rng).key_pair(suite).public().clone(),
+        masking: AgreementRoot::random(rng).key_pair(suite).public().clone(),
         weight: federation.settings(usize::from(member.0)).data_class,
         revealed: round.open.round,
     };

@@ -68,7 +68,7 @@ impl Split {
         round.keys.extend(other.keys);
         let all = self.federation.all();
         round.exchange_keys(&mut self.federation, &all)?;
-        Ok(!round.sealed.is_empty())
+        Ok(!round.deals.is_empty())
     }
 }
 

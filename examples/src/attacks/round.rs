@@ -5,41 +5,48 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fedlora_adapter::Adapter;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::crypto::shamir::{Coordinate, Share};
+use fedlora_protocol::crypto::agreement::Suite;
+use fedlora_protocol::crypto::shamir::Share;
 use fedlora_protocol::crypto::sign::Signature;
 use fedlora_protocol::fixed::{
-    AUXILIARY_LANES, CohortWeight, FixedPoint, SumParts, WeightClass, WeightedMean,
+    AUXILIARY_LANES, CohortWeight, FixedPoint, RingSum, SumParts, WeightClass, WeightedMean,
 };
-use fedlora_protocol::ids::MemberIndex;
-use fedlora_protocol::secagg::{Committed, Revealed, RunningSum, Unmasking};
-use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::ids::{MemberIndex, MemberSet};
+use fedlora_protocol::round::dealt_by;
+use fedlora_protocol::secagg::{Dealt, DealtSecrets, NeighbourGraph, RunningSum, Unmasking};
 use fedlora_protocol::wire::messages::{
-    Confirmation, Keys, Open, RevealedShare, RoundMessage, RoundResult, SealedShares, Survivors,
-    ToMember, keys_digest,
+    Cohort, Confirmation, Deal, Keys, Open, PeerKeys, RevealedShare, RoundMessage, RoundResult,
+    Survivors, ToMember,
 };
+use fedlora_protocol::wire::{Signable, Unverified};
 
 use super::federation::{TargetFederation, round_message};
 use super::member::Sent;
 use super::unmask::Bare;
 
+/// Shares of one kind, by owner and holder.
+pub(super) type Shares = BTreeMap<MemberIndex, BTreeMap<MemberIndex, Share>>;
+
 /// Everything that the attacker has of one round.
 pub(super) struct AttackedRound {
     pub(super) open: Open,
     pub(super) keys: BTreeMap<MemberIndex, Unverified<Keys>>,
-    pub(super) sealed: BTreeMap<MemberIndex, BTreeMap<MemberIndex, SealedShares>>,
+    pub(super) deals: BTreeMap<MemberIndex, Unverified<Deal>>,
     /// Packed masked vectors with their digests.
     uploads: BTreeMap<MemberIndex, (Vec<u8>, Digest)>,
     signatures: BTreeMap<MemberIndex, BTreeSet<[u8; 64]>>,
-    /// Shares of self-mask seeds, by owner.
-    self_masks: BTreeMap<MemberIndex, Revealed>,
-    /// Shares of mask secrets, by owner.
-    secrets: BTreeMap<MemberIndex, Revealed>,
+    /// Shares of self-mask seeds.
+    self_masks: Shares,
+    /// Shares of mask keys' roots.
+    roots: Shares,
 }
 
 /// An unmasked sum.
 pub(super) struct SumOfRound {
     pub(super) mean: WeightedMean,
     pub(super) parts: SumParts,
+    /// The digest of the unmasked lanes.
+    pub(super) sum: Digest,
     pub(super) survivors: Vec<MemberIndex>,
 }
 
@@ -62,11 +69,11 @@ impl AttackedRound {
         let mut round = Self {
             open: open.clone(),
             keys: BTreeMap::new(),
-            sealed: BTreeMap::new(),
+            deals: BTreeMap::new(),
             uploads: BTreeMap::new(),
             signatures: BTreeMap::new(),
             self_masks: BTreeMap::new(),
-            secrets: BTreeMap::new(),
+            roots: BTreeMap::new(),
         };
         round.tell(federation, &ToMember::Open(open), to)?;
         Ok(round)
@@ -97,31 +104,40 @@ impl AttackedRound {
         self.show_confirmations(federation, signed, to)
     }
 
-    /// M1 of all to some members; keeps their sealed shares.
+    /// M1 of all to some members; keeps what they deal.
     pub(super) fn exchange_keys(
         &mut self,
         federation: &mut TargetFederation,
         to: &[MemberIndex],
     ) -> anyhow::Result<()> {
-        let keys = self.keys.values().cloned().collect();
-        self.tell(federation, &ToMember::PeerKeys(keys), to)
+        for &member in to {
+            let others = self.keys.iter().filter(|(other, _)| **other != member);
+            let message = PeerKeys {
+                cohort: self.cohort(),
+                openings: BTreeMap::new(),
+                keys: others.map(|(_, keys)| keys.clone()).collect(),
+            };
+            self.tell(federation, &ToMember::PeerKeys(message), &[member])?;
+        }
+        Ok(())
     }
 
-    /// M2 to some members; keeps their masked updates.
+    /// M2 to some members, and among whom masks are: all that dealt. Keeps their masked updates.
     pub(super) fn exchange_shares(
         &mut self,
         federation: &mut TargetFederation,
         to: &[MemberIndex],
     ) -> anyhow::Result<()> {
         for &holder in to {
-            let shares = self
-                .sealed
-                .iter()
-                .filter_map(|(sender, sealed)| Some((*sender, sealed.get(&holder)?.clone())))
-                .collect();
-            self.tell(federation, &ToMember::PeerShares(shares), &[holder])?;
+            let shares = self.deals.values().filter_map(|deal| {
+                let deal = deal.claimed();
+                Some((deal.member, deal.shares.get(&holder)?.clone()))
+            });
+            let message = ToMember::PeerShares(shares.collect());
+            self.tell(federation, &message, &[holder])?;
         }
-        Ok(())
+        let dealers = ToMember::Dealers(self.dealers());
+        self.tell(federation, &dealers, to)
     }
 
     /// The list of those whose updates came and whom `chosen` takes.
@@ -141,7 +157,14 @@ impl AttackedRound {
         list: &Survivors,
         to: &[MemberIndex],
     ) -> anyhow::Result<()> {
-        self.tell(federation, &ToMember::Survivors(list.clone()), to)
+        for &member in to {
+            let message = ToMember::Survivors {
+                list: list.list(),
+                proof: list.proof(member),
+            };
+            self.tell(federation, &message, &[member])?;
+        }
+        Ok(())
     }
 
     /// The signatures that were given on a list.
@@ -149,10 +172,10 @@ impl AttackedRound {
         &self,
         federation: &TargetFederation,
         list: &Survivors,
-    ) -> Vec<Unverified<Confirmation>> {
+    ) -> BTreeMap<MemberIndex, Signature> {
         let open = self.open.digest();
-        let digest = list.digest(&open);
-        let mut given = Vec::new();
+        let digest = self.list_digest(list);
+        let mut given = BTreeMap::new();
         for (&member, signatures) in &self.signatures {
             let identity = federation.identities[usize::from(member.0)].public();
             for signature in signatures {
@@ -160,9 +183,12 @@ impl AttackedRound {
                     member,
                     list: digest,
                 };
-                let signed = Unverified::from_parts(body, Signature::from_bytes(*signature));
-                if signed.clone().verify(&identity, &open).is_ok() {
-                    given.push(signed);
+                let signature = Signature::from_bytes(*signature);
+                if identity
+                    .verify(&body.signed_digest(&open), &signature)
+                    .is_ok()
+                {
+                    given.insert(member, signature);
                 }
             }
         }
@@ -173,7 +199,7 @@ impl AttackedRound {
     pub(super) fn show_confirmations(
         &mut self,
         federation: &mut TargetFederation,
-        signed: Vec<Unverified<Confirmation>>,
+        signed: BTreeMap<MemberIndex, Signature>,
         to: &[MemberIndex],
     ) -> anyhow::Result<()> {
         self.tell(federation, &ToMember::Confirmations(signed), to)
@@ -184,11 +210,10 @@ impl AttackedRound {
         self.signatures.get(&member).map_or(0, BTreeSet::len)
     }
 
-    /// Holders that revealed a share of this member's self-mask seed, and of its mask secret.
+    /// Holders that revealed a share of this member's self-mask seed, and of its mask root.
     pub(super) fn revealed_of(&self, owner: MemberIndex) -> (usize, usize) {
-        let count =
-            |shares: &BTreeMap<MemberIndex, Revealed>| shares.get(&owner).map_or(0, BTreeMap::len);
-        (count(&self.self_masks), count(&self.secrets))
+        let count = |shares: &Shares| shares.get(&owner).map_or(0, BTreeMap::len);
+        (count(&self.self_masks), count(&self.roots))
     }
 
     /// The sum over a list, where enough shares for it were revealed and it is one.
@@ -197,41 +222,58 @@ impl AttackedRound {
         federation: &TargetFederation,
         list: &Survivors,
     ) -> anyhow::Result<Option<SumOfRound>> {
-        let survivors: BTreeSet<_> = list.0.keys().copied().collect();
+        let Some((sum, parts)) = self.ring_sum(federation, list)? else {
+            return Ok(None);
+        };
+        let decoded = self.format()?.decode(&sum, parts);
+        Ok(decoded.ok().map(|mean| SumOfRound {
+            mean,
+            parts,
+            sum: sum.digest(),
+            survivors: list.0.keys().copied().collect(),
+        }))
+    }
+
+    fn ring_sum(
+        &self,
+        federation: &TargetFederation,
+        list: &Survivors,
+    ) -> anyhow::Result<Option<(RingSum, SumParts)>> {
+        let survivors: MemberSet = list.0.keys().copied().collect();
         if survivors.is_empty() {
             return Ok(None);
         }
-        let owners = |owner: &MemberIndex| match survivors.contains(owner) {
+        let owners = |owner: &MemberIndex| match survivors.contains(*owner) {
             true => self.self_masks.get(owner).cloned(),
-            false => self.secrets.get(owner).cloned(),
+            false => self.roots.get(owner).cloned(),
         };
-        let committed = self.committed();
-        let revealed = committed
+        let dealt = self.dealt();
+        let revealed = dealt
             .keys()
             .filter_map(|owner| Some((*owner, owners(owner)?)))
             .collect();
-        let threshold = usize::from(self.open.threshold);
-        let transcript = self.transcript();
-        let Ok(unmasking) =
-            Unmasking::recover(&committed, &survivors, &revealed, threshold, &transcript)
-        else {
+        let recovered = Unmasking::recover(DealtSecrets {
+            suite: self.suite()?,
+            graph: &NeighbourGraph::complete(federation.roster.len()),
+            transcript: &self.transcript(),
+            threshold: self.open.threshold.into(),
+            dealt: &dealt,
+            survivors: &survivors,
+            revealed: &revealed,
+        });
+        let Ok(unmasking) = recovered else {
             return Ok(None);
         };
         let lanes = federation.part(&self.open)?.len() + AUXILIARY_LANES;
         let mut sum = RunningSum::new(self.open.bits, lanes);
-        for member in &survivors {
-            sum.add(&self.uploads[member].0)?;
+        for member in survivors.iter() {
+            sum.add(&self.uploads[&member].0)?;
         }
         let parts = SumParts {
             survivors: survivors.len(),
-            weight: survivors.iter().map(|member| self.weight(*member)).sum(),
+            weight: survivors.iter().map(|member| self.weight(member)).sum(),
         };
-        let decoded = self.format()?.decode(&sum.unmask(unmasking), parts);
-        Ok(decoded.ok().map(|mean| SumOfRound {
-            mean,
-            parts,
-            survivors: survivors.into_iter().collect(),
-        }))
+        Ok(Some((sum.unmask(unmasking), parts)))
     }
 
     /// The sum over all whose updates came.
@@ -244,17 +286,18 @@ impl AttackedRound {
 
     /// One member's own update, where the attacker has both of its secrets.
     pub(super) fn bare_update(&self, member: MemberIndex) -> anyhow::Result<Option<Vec<f64>>> {
-        let (Some((packed, _)), Some(seed), Some(secret)) = (
+        let (Some((packed, _)), Some(seed), Some(root)) = (
             self.uploads.get(&member),
             self.self_masks.get(&member),
-            self.secrets.get(&member),
+            self.roots.get(&member),
         ) else {
             return Ok(None);
         };
         let bare = Bare {
             member,
             packed,
-            committed: &self.committed(),
+            suite: self.suite()?,
+            dealt: &self.dealt(),
             transcript: &self.transcript(),
             threshold: usize::from(self.open.threshold),
             bits: self.open.bits,
@@ -263,7 +306,7 @@ impl AttackedRound {
             survivors: 1,
             weight: self.weight(member),
         };
-        let Some(lanes) = bare.strip(seed, secret) else {
+        let Some(lanes) = bare.strip(seed, root) else {
             return Ok(None);
         };
         let decoded = self.format()?.decode(&lanes, parts).ok();
@@ -278,15 +321,15 @@ impl AttackedRound {
         adapter: &Adapter,
     ) -> RoundResult {
         let list = self.list(|member| sum.survivors.contains(&member));
-        let open = self.open.digest();
         let all = federation.roster.indices();
         RoundResult {
             run: self.open.run,
             round: self.open.round,
             attempt: self.open.attempt,
             adapter: adapter.digest(),
+            sum: sum.sum,
             total_weight: sum.parts.weight,
-            transcript: RoundResult::transcript_of(&self.transcript(), &list.digest(&open)),
+            transcript: RoundResult::transcript_of(&self.transcript(), &self.list_digest(&list)),
             previous: federation.previous(),
             dropped: all.filter(|member| !list.0.contains_key(member)).collect(),
             survivors: sum.survivors.clone(),
@@ -313,26 +356,40 @@ impl AttackedRound {
         )?)
     }
 
-    fn transcript(&self) -> Digest {
-        let keys = self.keys.values().map(Unverified::claimed);
-        keys_digest(&self.open.digest(), keys)
+    fn suite(&self) -> anyhow::Result<Suite> {
+        Ok(Suite::try_from(self.open.suite)?)
     }
 
-    /// Those that shared their secrets.
-    fn committed(&self) -> BTreeMap<MemberIndex, Committed> {
-        let sharing = self
+    /// Those that sent keys.
+    fn cohort(&self) -> Cohort {
+        let weights = self
             .keys
             .iter()
-            .filter(|(member, _)| self.sealed.contains_key(member));
-        let committed = sharing.map(|(member, keys)| {
-            let keys = keys.claimed();
-            let committed = Committed {
-                mask_key: keys.masking,
-                self_mask: keys.self_mask,
-            };
-            (*member, committed)
+            .map(|(member, keys)| (*member, keys.claimed().weight));
+        Cohort::new(&weights.collect())
+    }
+
+    fn transcript(&self) -> Digest {
+        self.cohort().transcript(&self.open.digest(), None)
+    }
+
+    /// Those that dealt their secrets.
+    fn dealers(&self) -> MemberSet {
+        self.deals.keys().copied().collect()
+    }
+
+    /// What members sign for a list.
+    fn list_digest(&self, list: &Survivors) -> Digest {
+        list.list().digest(&self.transcript(), &self.dealers())
+    }
+
+    fn dealt(&self) -> BTreeMap<MemberIndex, Dealt> {
+        let context = self.open.digest();
+        let dealt = self.deals.iter().filter_map(|(member, deal)| {
+            let keys = self.keys.get(member)?.claimed();
+            Some((*member, dealt_by(keys, &context, deal.claimed())))
         });
-        committed.collect()
+        dealt.collect()
     }
 
     fn tell(
@@ -360,28 +417,26 @@ impl AttackedRound {
             Sent::Message(message) => round_message(message),
         };
         match message {
-            Some((_, RoundMessage::Keys(keys))) => {
+            Some((_, RoundMessage::Keys { keys, .. })) => {
                 self.keys.insert(from, keys);
             }
-            Some((_, RoundMessage::Shares(sealed))) => {
-                self.sealed.insert(from, sealed);
+            Some((_, RoundMessage::Shares(deal))) => {
+                self.deals.insert(from, deal);
             }
             Some((_, RoundMessage::Confirm(signature))) => {
                 let given = self.signatures.entry(from).or_default();
                 given.insert(*signature.as_bytes());
             }
-            Some((_, RoundMessage::Reveal(shares))) => {
-                let holder = Coordinate::of_place(usize::from(from.0))?;
+            Some((_, RoundMessage::Reveal { shares, .. })) => {
                 for (owner, share) in &shares {
-                    let (kept, bytes) = match share {
-                        RevealedShare::SelfMask(bytes) => (&mut self.self_masks, bytes),
-                        RevealedShare::MaskSecret(bytes) => (&mut self.secrets, bytes),
+                    let kept = match share {
+                        RevealedShare::SelfMask(_) => &mut self.self_masks,
+                        RevealedShare::MaskRoot(_) => &mut self.roots,
                     };
-                    let of_owner = kept.entry(*owner).or_default();
-                    of_owner.insert(holder, Share::from_bytes(*bytes));
+                    kept.entry(*owner).or_default().insert(from, share.share());
                 }
             }
-            Some((_, RoundMessage::Abstain)) | None => {}
+            _ => {}
         }
         Ok(())
     }

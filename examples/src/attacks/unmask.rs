@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use fedlora_common::digest::{Digest, DigestWriter};
-use fedlora_protocol::crypto::keys::{AgreementSecret, Seed};
+use fedlora_common::digest::Digest;
+use fedlora_protocol::crypto::agreement::{AgreementRoot, Suite};
+use fedlora_protocol::crypto::keys::Seed;
 use fedlora_protocol::crypto::prg::Prg;
-use fedlora_protocol::crypto::shamir;
+use fedlora_protocol::crypto::shamir::{self, Coordinate, Share};
 use fedlora_protocol::fixed::{LaneBits, RingSum};
 use fedlora_protocol::ids::MemberIndex;
-use fedlora_protocol::secagg::{Committed, Revealed, pack};
+use fedlora_protocol::secagg::{Dealt, PairContext, pack};
 
-/// A masked update and what is public around it.
+/// A masked update and what is public around it, where all are neighbours of all.
 pub(super) struct Bare<'a> {
     pub(super) member: MemberIndex,
     pub(super) packed: &'a [u8],
-    pub(super) committed: &'a BTreeMap<MemberIndex, Committed>,
+    pub(super) suite: Suite,
+    pub(super) dealt: &'a BTreeMap<MemberIndex, Dealt>,
     pub(super) transcript: &'a Digest,
     pub(super) threshold: usize,
     pub(super) bits: LaneBits,
@@ -22,31 +24,44 @@ pub(super) struct Bare<'a> {
 
 impl Bare<'_> {
     /// The lanes, where the shares recover both secrets of the member.
-    pub(super) fn strip(&self, seed: &Revealed, secret: &Revealed) -> Option<RingSum> {
-        let own = self.committed.get(&self.member)?;
-        let seed = Seed::from_bytes(*shamir::recover(seed, self.threshold).ok()?);
-        let secret = AgreementSecret::from_bytes(*shamir::recover(secret, self.threshold).ok()?);
-        if !seed.opens(&own.self_mask) || secret.public() != own.mask_key {
+    pub(super) fn strip(
+        &self,
+        seed: &BTreeMap<MemberIndex, Share>,
+        root: &BTreeMap<MemberIndex, Share>,
+    ) -> Option<RingSum> {
+        let own = self.dealt.get(&self.member)?;
+        let seed = Seed::from_bytes(self.recover(seed)?);
+        let secret = AgreementRoot::from_bytes(self.recover(root)?).key_pair(self.suite);
+        if !seed.opens(&own.self_mask) || *secret.public() != own.masking {
             return None;
         }
         let mut lanes = self.lanes()?;
         self.remove(&mut lanes, &seed, true);
-        for (&peer, committed) in self.committed {
+        for (&peer, dealt) in self.dealt {
             if peer == self.member {
                 continue;
             }
-            let binding = DigestWriter::new("fedlora 1 pair mask binding")
-                .digest(self.transcript)
-                .number(self.member.min(peer).0.into())
-                .number(self.member.max(peer).0.into())
-                .finish();
-            let pair = secret
-                .agree(&committed.mask_key, "fedlora 1 pair mask seed", &binding)
-                .ok()?;
+            let me = (self.member, &own.keys);
+            let pair = PairContext::new(self.transcript, me, (peer, &dealt.keys));
+            let seed = if pair.initiates() {
+                pair.initiate_mask(&secret, &dealt.masking).ok()?.1
+            } else {
+                let to_me = dealt.masks.get(&self.member)?;
+                pair.respond_mask(&secret, &dealt.masking, to_me).ok()?
+            };
             // The lower place has added the mask, the higher has subtracted it.
-            self.remove(&mut lanes, &pair, self.member < peer);
+            self.remove(&mut lanes, &seed, self.member < peer);
         }
         Some(RingSum(lanes))
+    }
+
+    fn recover(&self, shares: &BTreeMap<MemberIndex, Share>) -> Option<[u8; 32]> {
+        let by_coordinate = shares.iter().map(|(holder, share)| {
+            let coordinate = Coordinate::of_place(usize::from(holder.0)).ok()?;
+            Some((coordinate, share.clone()))
+        });
+        let by_coordinate = by_coordinate.collect::<Option<_>>()?;
+        Some(*shamir::recover(&by_coordinate, self.threshold).ok()?)
     }
 
     fn lanes(&self) -> Option<Vec<u32>> {

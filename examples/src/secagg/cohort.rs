@@ -8,10 +8,11 @@ use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use fedlora_protocol::plan::{Roster, RosterEntry};
+use fedlora_protocol::plan::{Roster, RosterEntry, Timeouts};
+use fedlora_protocol::round::coordinator::RoundSetup;
 use fedlora_protocol::round::participant::{Expectation, RoundContext};
-use fedlora_protocol::secagg::CohortPolicy;
-use fedlora_protocol::wire::messages::{Open, SUITE};
+use fedlora_protocol::secagg::{Assumptions, CohortPolicy};
+use fedlora_protocol::wire::messages::Open;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -28,7 +29,7 @@ pub(super) const CLIP: f32 = 1.0;
 pub(super) struct Cohort {
     pub(super) contexts: Vec<Arc<RoundContext>>,
     pub(super) policy: CohortPolicy,
-    pub(super) class: WeightClass,
+    pub(super) setup: Arc<RoundSetup>,
     pub(super) expected: Expectation,
     pub(super) open: Open,
 }
@@ -36,7 +37,14 @@ pub(super) struct Cohort {
 impl Cohort {
     pub(super) fn new(args: &SecaggArgs) -> Result<Self, SecaggError> {
         let members = usize::from(args.members);
-        let policy = CohortPolicy::lowest(members)?;
+        let policy = CohortPolicy::new(
+            members,
+            None,
+            Assumptions {
+                colluding: args.colluding,
+                dropping: args.dropping,
+            },
+        )?;
         let survivors = members.saturating_sub(args.drop.into());
         if survivors < policy.quorum() {
             return Err(SecaggError::Quorum {
@@ -71,7 +79,7 @@ impl Cohort {
             bits: args.bits,
         };
         let open = Open {
-            suite: SUITE,
+            suite: args.suite.code(),
             run,
             round: RoundNumber(1),
             attempt: Attempt(1),
@@ -83,7 +91,9 @@ impl Cohort {
             factors: Factors::Both,
             clip: CLIP,
             bits: args.bits,
+            neighbours: policy.neighbours() as u16,
             threshold: policy.threshold() as u16,
+            confirmations: policy.confirmations() as u16,
             minimum: policy.minimum() as u16,
         };
         let contexts = identities
@@ -100,13 +110,21 @@ impl Cohort {
                     weight: class,
                     highest_class: class,
                     contributors: policy.quorum(),
+                    policy,
+                    suite: args.suite,
                 })
             })
             .collect();
         Ok(Self {
             contexts,
+            setup: Arc::new(RoundSetup::with(
+                open.clone(),
+                Arc::new(roster),
+                policy,
+                (args.suite, class),
+                Timeouts::default(),
+            )),
             policy,
-            class,
             expected,
             open,
         })

@@ -1,10 +1,11 @@
 //! Why a round cannot be measured.
 
 use fedlora_common::exit::Exit;
-use fedlora_protocol::crypto::shamir::ShamirError;
 use fedlora_protocol::fixed::{FixedError, SumError};
+use fedlora_protocol::round::coordinator::Fault;
 use fedlora_protocol::round::participant::Refusal;
-use fedlora_protocol::secagg::{PolicyError, RecoveryError};
+use fedlora_protocol::secagg::PolicyError;
+use fedlora_protocol::wire::messages::RoundFailure;
 
 /// Why a round cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +30,12 @@ pub(crate) enum SecaggError {
     /// An update cannot be encoded.
     #[error(transparent)]
     Fixed(#[from] FixedError),
-    /// A place in the roster has no coordinate.
-    #[error(transparent)]
-    Shamir(#[from] ShamirError),
-    /// The masks cannot be recovered.
-    #[error(transparent)]
-    Recovery(#[from] RecoveryError),
+    /// The round fails.
+    #[error("the round fails: {0}")]
+    Round(RoundFailure),
+    /// An honest member is blamed.
+    #[error("an honest member is blamed: {0}")]
+    Fault(Fault),
     /// The sum is not one of updates.
     #[error(transparent)]
     Sum(#[from] SumError),

@@ -13,6 +13,8 @@ pub(crate) struct SecaggReport {
     pub(crate) neighbours: usize,
     /// Shares that recover a secret.
     pub(crate) threshold: usize,
+    /// The algorithms of key agreement.
+    pub(crate) suite: String,
     /// Members that vanished before their upload.
     pub(crate) dropped: usize,
     /// Coordinates of an update.
@@ -23,7 +25,7 @@ pub(crate) struct SecaggReport {
     pub(crate) threads: usize,
     /// Rounds that were measured.
     pub(crate) repeats: usize,
-    /// A member's keys, shares and checks: M1 and M2.
+    /// A member's keys, shares, signatures and checks: all messages but the upload.
     pub(crate) client_setup_ms: f64,
     /// From the delta to lanes.
     pub(crate) client_encode_ms: f64,
@@ -54,8 +56,14 @@ pub(crate) fn render(report: &SecaggReport) -> String {
     row(
         "round",
         format!(
-            "{} members, {} dropped, {} elements of {} bits, threshold {}",
-            report.members, report.dropped, report.elements, report.bits, report.threshold
+            "{} members, {} dropped, {} elements of {} bits, {} neighbours, threshold {}, {} suite",
+            report.members,
+            report.dropped,
+            report.elements,
+            report.bits,
+            report.neighbours,
+            report.threshold,
+            report.suite
         ),
     );
     row("client setup", ms(report.client_setup_ms));

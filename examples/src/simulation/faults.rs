@@ -122,7 +122,7 @@ impl<L: MemberLink> MemberLink for FaultyLink<L> {
         let keys = matches!(
             message,
             ToAggregator::Round {
-                message: RoundMessage::Keys(_),
+                message: RoundMessage::Keys { .. },
                 ..
             }
         );
@@ -141,7 +141,9 @@ impl<L: MemberLink> MemberLink for FaultyLink<L> {
             ToMember::Open(open) => {
                 self.faults.state().open = Some((open.round, open.digest()));
             }
-            ToMember::Survivors(_) if self.faults.cuts(CutPoint::Confirm) => return Err(broken()),
+            ToMember::Survivors { .. } if self.faults.cuts(CutPoint::Confirm) => {
+                return Err(broken());
+            }
             _ => {}
         }
         Ok(message)

@@ -255,7 +255,10 @@ fn on_run_event(
         } => bars.line(&format!(
             "round {round}, attempt {attempt}, failed: {reason}"
         )),
-        RunEvent::MemberReady { .. } | RunEvent::Phase { .. } | RunEvent::Rejected { .. } => {}
+        RunEvent::MemberReady { .. }
+        | RunEvent::Phase { .. }
+        | RunEvent::Rejected { .. }
+        | RunEvent::Blamed { .. } => {}
     }
 }
 

@@ -6,7 +6,7 @@ use crate::wire::messages::{Deal, Keys};
 use fedlora_common::digest::Digest;
 
 /// What one member dealt. `context` is what keys are signed for.
-pub(super) fn dealt_by(keys: &Keys, context: &Digest, deal: &Deal) -> Dealt {
+pub fn dealt_by(keys: &Keys, context: &Digest, deal: &Deal) -> Dealt {
     let masks = deal.shares.iter();
     Dealt {
         masking: keys.masking.clone(),

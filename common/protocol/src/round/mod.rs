@@ -10,5 +10,7 @@ pub mod evidence;
 pub mod member;
 pub mod participant;
 
+pub use dealt::dealt_by;
+
 #[cfg(test)]
 mod harness;

@@ -29,15 +29,29 @@ pub struct RoundSetup {
 impl RoundSetup {
     /// Puts a round of `plan` together. `open` holds the numbers of `policy`, which is the plan's.
     pub fn new(open: Open, roster: Arc<Roster>, policy: CohortPolicy, plan: &RunPlan) -> Self {
+        let aggregation = &plan.aggregation;
+        let terms = (aggregation.suite, aggregation.highest_class());
+        Self::with(open, roster, policy, terms, plan.timeouts.clone())
+    }
+
+    /// Puts a round together without a plan: the suite of algorithms, and the class that a member
+    /// may have at most.
+    pub fn with(
+        open: Open,
+        roster: Arc<Roster>,
+        policy: CohortPolicy,
+        (suite, highest_class): (Suite, WeightClass),
+        timeouts: Timeouts,
+    ) -> Self {
         Self {
             digest: open.digest(),
             open,
             roster,
             policy,
-            suite: plan.aggregation.suite,
-            highest_class: plan.aggregation.highest_class(),
+            suite,
+            highest_class,
             offenders: MemberSet::default(),
-            timeouts: plan.timeouts.clone(),
+            timeouts,
         }
     }
 
