@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Test vectors for fedlora's cryptography, from an implementation of its own.
 
-Needs the packages `cryptography`, `blake3`, `argon2-cffi` and `mnemonic`; writes `vectors.json` beside this file.
+Needs the packages `cryptography`, `blake3`, `argon2-cffi`, `mnemonic` and `kyber-py`; writes
+`vectors.json` beside this file.
 Nothing here is random: rerunning gives the same file.
 """
 
@@ -21,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import (
 )
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from kyber_py.ml_kem import ML_KEM_768
 from mnemonic import Mnemonic
 
-PACKAGES = "cryptography", "blake3", "argon2-cffi", "mnemonic"
+PACKAGES = "cryptography", "blake3", "argon2-cffi", "mnemonic", "kyber-py"
 RAW = serialization.Encoding.Raw, serialization.PublicFormat.Raw
 
 
@@ -41,24 +43,74 @@ def number(value):
     return struct.pack("<Q", value)
 
 
-# X25519 and the seeds derived from it.
+def framed(data):
+    return number(len(data)) + data
+
+
+# Key agreement: X25519, and ML-KEM-768 beside it in the hybrid suite.
+
+CLASSICAL, HYBRID = 1, 2
 
 
 def x25519_public(secret):
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes(*RAW)
 
 
-def agree(secret, theirs, context, binding):
-    shared = X25519PrivateKey.from_private_bytes(secret).exchange(
-        X25519PublicKey.from_public_bytes(theirs)
-    )
-    return derive(context, shared + binding)
+class KeyPair:
+    """All that derives from one root."""
+
+    def __init__(self, root, suite):
+        self.root, self.suite = root, suite
+        self.point_secret = derive("fedlora 2 X25519 secret", root)
+        self.point = x25519_public(self.point_secret)
+        self.kem = self.kem_secret = b""
+        if suite == HYBRID:
+            seed = blake3(root, derive_key_context="fedlora 2 ML-KEM-768 seed").digest(length=64)
+            self.kem, self.kem_secret = ML_KEM_768.key_derive(seed)
+
+    def encoded(self):
+        """The public half as it goes into digests."""
+        return self.point + framed(self.kem)
+
+    def shared_point(self, theirs):
+        own = X25519PrivateKey.from_private_bytes(self.point_secret)
+        return own.exchange(X25519PublicKey.from_public_bytes(theirs.point))
+
+    def initiate(self, theirs, context, binding):
+        shared, ciphertext = b"", b""
+        if self.suite == HYBRID:
+            message = derive(
+                "fedlora 2 ML-KEM-768 message",
+                self.root + framed(context.encode()) + binding + theirs.encoded(),
+            )
+            shared, ciphertext = ML_KEM_768._encaps_internal(theirs.kem, message)
+        seed = self.combine(theirs, shared, (self, theirs), ciphertext, context, binding)
+        return ciphertext, seed
+
+    def respond(self, theirs, ciphertext, context, binding):
+        shared = ML_KEM_768.decaps(self.kem_secret, ciphertext) if ciphertext else b""
+        return self.combine(theirs, shared, (theirs, self), ciphertext, context, binding)
+
+    def combine(self, theirs, shared, pair, ciphertext, context, binding):
+        bound = derive(
+            "fedlora 2 agreement binding",
+            number(self.suite) + pair[0].encoded() + pair[1].encoded() + framed(ciphertext)
+            + binding,
+        )
+        return derive(context, self.shared_point(theirs) + shared + bound)
 
 
-def pair_seed(secret, theirs, one, two, transcript):
-    low, high = sorted((one, two))
-    binding = derive("fedlora 1 pair mask binding", transcript + number(low) + number(high))
-    return agree(secret, theirs, "fedlora 1 pair mask seed", binding)
+def pair_binding(transcript, low_keys, high_keys):
+    return derive("fedlora 2 pair", transcript + low_keys + high_keys)
+
+
+def mask_seed(low, high, transcript, low_keys, high_keys):
+    """The seed of a pair's mask: the lower of the two encapsulates."""
+    binding = pair_binding(transcript, low_keys, high_keys)
+    context = "fedlora 2 pair mask seed"
+    ciphertext, seed = low.initiate(high, context, binding)
+    assert seed == high.respond(low, ciphertext, context, binding)
+    return ciphertext, seed
 
 
 # Masks.
@@ -289,20 +341,21 @@ def mask_expansion():
     ]
 
 
-def pair_seeds():
+def agreement():
     vectors = []
-    for one, two in ((0, 1), (5, 2)):
-        secret, peer = fixed_bytes(f"pair {one}"), fixed_bytes(f"pair {two}")
-        transcript = fixed_bytes("pair transcript")
-        seed = pair_seed(secret, x25519_public(peer), one, two, transcript)
-        assert seed == pair_seed(peer, x25519_public(secret), two, one, transcript)
+    for suite in (CLASSICAL, HYBRID):
+        one, two = (KeyPair(fixed_bytes(f"root {k} {suite}"), suite) for k in (1, 2))
+        binding = fixed_bytes("agreement binding")
+        ciphertext, seed = one.initiate(two, "fedlora test agreement", binding)
+        assert seed == two.respond(one, ciphertext, "fedlora test agreement", binding)
         vectors.append({
-            "secret": secret.hex(),
-            "public": x25519_public(secret).hex(),
-            "peer_secret": peer.hex(),
-            "peer_public": x25519_public(peer).hex(),
-            "places": [one, two],
-            "transcript": transcript.hex(),
+            "suite": suite,
+            "initiator_root": one.root.hex(),
+            "responder_root": two.root.hex(),
+            "initiator_public": derive("fedlora test public", one.encoded()).hex(),
+            "responder_public": derive("fedlora test public", two.encoded()).hex(),
+            "binding": binding.hex(),
+            "encapsulation": derive("fedlora test encapsulation", framed(ciphertext)).hex(),
             "seed": seed.hex(),
         })
     return vectors
@@ -315,7 +368,8 @@ def masking():
     transcript = fixed_bytes("masking transcript")
     for bits, members, length in ((20, 3, 7), (24, 5, 203), (32, 3, 65)):
         weights = [1 << (member % 3) for member in range(members)]
-        secrets = [fixed_bytes(f"mask secret {k}") for k in range(members)]
+        pairs = [KeyPair(fixed_bytes(f"mask root {k}"), CLASSICAL) for k in range(members)]
+        digests = [fixed_bytes(f"keys digest {k}") for k in range(members)]
         open_digest = fixed_bytes(f"masking open {bits}")
         delta = [(k * 5 % 11) / 11 - 0.45 for k in range(length)]
         norm = math.sqrt(sum(x * x for x in delta))
@@ -335,8 +389,9 @@ def masking():
             masked = add_mask(lanes, own, 1, bits)
             for peer in range(members):
                 if peer != me:
-                    seed = pair_seed(
-                        secrets[me], x25519_public(secrets[peer]), me, peer, transcript
+                    low, high = sorted((me, peer))
+                    _, seed = mask_seed(
+                        pairs[low], pairs[high], transcript, digests[low], digests[high]
                     )
                     masked = add_mask(masked, seed, 1 if me < peer else -1, bits)
             uploads.append({
@@ -352,8 +407,8 @@ def masking():
                 "self_mask_commitment": derive(
                     "fedlora 1 self-mask seed commitment", own
                 ).hex(),
-                "mask_secret": secrets[me].hex(),
-                "mask_public": x25519_public(secrets[me]).hex(),
+                "mask_root": pairs[me].root.hex(),
+                "keys_digest": digests[me].hex(),
                 "packed": pack(bits, masked).hex(),
                 "vector_digest": blake3(pack(bits, masked)).hexdigest(),
             })
@@ -369,75 +424,195 @@ def masking():
     return vectors
 
 
-def signature():
+def sign(identity, digest):
+    return Ed25519PrivateKey.from_private_bytes(identity).sign(digest)
+
+
+def member_set(members):
+    """The bitmap, lowest bit first, without zero bytes at its end."""
+    bits = sum(1 << member for member in members)
+    return framed(bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
+
+
+def round_messages():
+    """Every digest and signature of one round, M0 to M6, in the hybrid suite."""
     digests = {
         name: fixed_bytes(f"open {name}")
         for name in ("previous", "roster", "adapter", "plan", "layout")
     }
     run = fixed_bytes("run", 16)
     opening = {
-        "suite": 1, "round": 3, "attempt": 2, "factors": 1, "clip": 0.5,
-        "bits": 24, "threshold": 4, "minimum": 4,
+        "suite": HYBRID, "round": 3, "attempt": 2, "factors": 1, "clip": 0.5, "bits": 24,
+        "neighbours": 12, "threshold": 7, "confirmations": 53, "minimum": 8,
     }
     open_digest = derive(
-        "fedlora 1 M0 open",
+        "fedlora 2 M0 open",
         number(opening["suite"]) + run + number(opening["round"])
         + number(opening["attempt"]) + digests["previous"] + digests["roster"]
-        + digests["adapter"]
-        + digests["plan"] + digests["layout"] + number(opening["factors"])
-        + number(f32_bits(opening["clip"])) + number(opening["bits"])
-        + number(opening["threshold"]) + number(opening["minimum"]),
+        + digests["adapter"] + digests["plan"] + digests["layout"]
+        + number(opening["factors"]) + number(f32_bits(opening["clip"]))
+        + number(opening["bits"]) + number(opening["neighbours"])
+        + number(opening["threshold"]) + number(opening["confirmations"])
+        + number(opening["minimum"]),
     )
-    member, weight_class, revealed = 2, 9, 2
-    sealing = x25519_public(fixed_bytes("sealing secret"))
-    mask = x25519_public(fixed_bytes("mask secret 2"))
-    commitment = derive("fedlora 1 self-mask seed commitment", fixed_bytes("self-mask"))
-    body = derive(
-        "fedlora 1 M1 keys",
-        open_digest + number(member) + sealing + mask + commitment
-        + number(weight_class) + number(revealed),
-    )
+    me, peer, dropped = 2, 9, 40
     identity = fixed_bytes("identity")
-    key = Ed25519PrivateKey.from_private_bytes(identity)
+    # The beacon.
+    nonces = {member: fixed_bytes(f"nonce {member}", 16) for member in (me, dropped)}
+    commitments = {
+        member: derive("fedlora 2 beacon commitment", open_digest + number(member) + nonce)
+        for member, nonce in nonces.items()
+    }
+    all_commitments = derive(
+        "fedlora 2 beacon commitments",
+        open_digest + number(len(commitments))
+        + b"".join(number(member) + commitments[member] for member in commitments),
+    )
+    opened = derive(
+        "fedlora 2 beacon opening", open_digest + number(me) + all_commitments + nonces[me]
+    )
+    beacon = derive("fedlora 2 beacon", all_commitments + nonces[me] + nonces[dropped])
+    # M1.
+    context = derive("fedlora 2 keys context", open_digest + all_commitments)
+    classes = {me: 9, peer: 3, dropped: 0}
+    sealing = {k: KeyPair(fixed_bytes(f"sealing root {k}"), HYBRID) for k in classes}
+    masking = {k: KeyPair(fixed_bytes(f"masking root {k}"), HYBRID) for k in classes}
+    revealed = 2
+
+    def keys_digest(member):
+        return derive(
+            "fedlora 2 M1 keys",
+            context + number(member) + sealing[member].encoded() + masking[member].encoded()
+            + number(classes[member]) + number(revealed),
+        )
+
+    transcript = derive(
+        "fedlora 2 cohort transcript",
+        context + member_set(classes) + number(len(classes))
+        + b"".join(number(classes[member]) for member in classes) + beacon,
+    )
+    # M2: from the lower of the two, so that it encapsulates for the mask too.
+    binding = pair_binding(transcript, keys_digest(me), keys_digest(peer))
+    mask_ciphertext, mask = mask_seed(
+        masking[me], masking[peer], transcript, keys_digest(me), keys_digest(peer)
+    )
+    direction = derive("fedlora 2 seal direction", binding + number(me) + number(peer))
+    seal_context = "fedlora 2 share sealing key"
+    seal_ciphertext, seal = sealing[me].initiate(sealing[peer], seal_context, direction)
+    assert seal == sealing[peer].respond(sealing[me], seal_ciphertext, seal_context, direction)
+    key = derive("fedlora 2 share sealing key with mask seed", seal + mask)
+
+    def commit(holder, kind, share):
+        fields = transcript + number(me) + number(holder) + number(kind) + share
+        return derive("fedlora 2 share commitment", fields)[:16]
+
+    shares = {member: (fixed_bytes(f"seed share {member}"), fixed_bytes(f"root share {member}"))
+              for member in (me, peer)}
+    committed = {
+        member: commit(member, 0, pair[0]) + commit(member, 1, pair[1])
+        for member, pair in shares.items()
+    }
+    beside = derive(
+        "fedlora 2 beside sealed shares", committed[peer] + framed(mask_ciphertext)
+    )
+    associated = derive("fedlora 2 M2 sealed shares", direction + beside)
+    sealed = ChaCha20Poly1305(key).encrypt(bytes(12), b"".join(shares[peer]), associated)
+    self_mask = derive("fedlora 1 self-mask seed commitment", fixed_bytes("self-mask"))
+    deal = derive(
+        "fedlora 2 M2 deal",
+        transcript + number(me) + self_mask + committed[me] + number(1)
+        + number(peer) + framed(sealed) + committed[peer] + framed(seal_ciphertext)
+        + framed(mask_ciphertext),
+    )
+    held = derive(
+        "fedlora 2 M2 held shares",
+        transcript + number(peer) + number(1) + number(me) + committed[peer],
+    )
+    # M3 and M4.
+    vectors = {member: fixed_bytes(f"vector {member}") for member in (me, peer)}
+    claim = derive("fedlora 1 M3 masked update", open_digest + number(me) + vectors[me])
+    leaves = [
+        derive("fedlora 2 survivor", number(member) + vector)
+        for member, vector in vectors.items()
+    ]
+    list_digest = derive(
+        "fedlora 2 M4 survivors",
+        transcript + member_set(classes) + member_set(vectors) + merkle_root(leaves),
+    )
+    confirmation = derive(
+        "fedlora 1 M4 confirmation", open_digest + number(me) + list_digest
+    )
+    # M5: a survivor's seed, a dropped member's root.
+    revealed_shares = {me: (0, shares[peer][0]), dropped: (1, shares[peer][1])}
+    reveal = derive(
+        "fedlora 2 M5 reveal",
+        open_digest + number(peer) + list_digest + number(len(revealed_shares))
+        + b"".join(
+            number(owner) + number(kind) + share
+            for owner, (kind, share) in revealed_shares.items()
+        ),
+    )
+    # M6.
+    lanes = words(fixed_bytes("sum lanes"), 70000)
+    ring_sum = derive(
+        "fedlora 2 ring sum", number(len(lanes)) + struct.pack(f"<{len(lanes)}I", *lanes)
+    )
+    adapter, total = fixed_bytes("next adapter"), (1 << 9) + (1 << 3)
+    round_transcript = derive("fedlora 1 round transcript", transcript + list_digest)
+    losses = {"train_loss": f32_bits(1.5), "eval_loss": f32_bits(2.25), "clipped": 1}
+    members = b"".join(struct.pack("<H", member) for member in (me, peer))
+    result = derive(
+        "fedlora 2 M6 result",
+        run + number(opening["round"]) + number(opening["attempt"]) + adapter + ring_sum
+        + number(total) + round_transcript + digests["previous"] + framed(members)
+        + framed(struct.pack("<H", dropped))
+        + b"".join(number(value) for value in losses.values()),
+    )
+    result_signed = derive("fedlora 1 M6 signature", digests["previous"] + result)
+    public = Ed25519PrivateKey.from_private_bytes(identity).public_key().public_bytes(*RAW)
     return {
         "identity": identity.hex(),
-        "identity_public": key.public_key().public_bytes(*RAW).hex(),
+        "identity_public": public.hex(),
         "run": run.hex(),
         **{name: digest.hex() for name, digest in digests.items()},
         **opening,
         "open_digest": open_digest.hex(),
-        "member": member,
-        "sealing": sealing.hex(),
-        "masking": mask.hex(),
-        "self_mask": commitment.hex(),
-        "weight_class": weight_class,
+        "nonces": {member: nonce.hex() for member, nonce in nonces.items()},
+        "commitments_digest": all_commitments.hex(),
+        "opened_digest": opened.hex(),
+        "beacon": beacon.hex(),
+        "classes": classes,
         "revealed": revealed,
-        "digest": body.hex(),
-        "signature": key.sign(body).hex(),
-        "transcript": derive("fedlora 1 keys transcript", open_digest + body).hex(),
-    }
-
-
-def sealing():
-    sender, holder = 1, 4
-    secret, peer = fixed_bytes("seal sender"), fixed_bytes("seal holder")
-    transcript = fixed_bytes("seal transcript")
-    binding = derive(
-        "fedlora 1 M2 sealed shares", transcript + number(sender) + number(holder)
-    )
-    key = agree(secret, x25519_public(peer), "fedlora 1 share sealing key", binding)
-    message = fixed_bytes("two shares", 64)
-    return {
-        "sender": sender,
-        "holder": holder,
-        "sender_secret": secret.hex(),
-        "holder_secret": peer.hex(),
+        "sealing_roots": {member: pair.root.hex() for member, pair in sealing.items()},
+        "masking_roots": {member: pair.root.hex() for member, pair in masking.items()},
+        "keys_digests": {member: keys_digest(member).hex() for member in classes},
         "transcript": transcript.hex(),
-        "key": key.hex(),
-        "associated": binding.hex(),
-        "message": message.hex(),
-        "sealed": ChaCha20Poly1305(key).encrypt(bytes(12), message, binding).hex(),
+        "mask_seed": mask.hex(),
+        "shares": {member: [share.hex() for share in pair] for member, pair in shares.items()},
+        "sealed": sealed.hex(),
+        "deal_digest": deal.hex(),
+        "deal_signature": sign(identity, deal).hex(),
+        "held_digest": held.hex(),
+        "vectors": {member: vector.hex() for member, vector in vectors.items()},
+        "claim_digest": claim.hex(),
+        "list_digest": list_digest.hex(),
+        "confirmation_digest": confirmation.hex(),
+        "reveal_digest": reveal.hex(),
+        "sum_seed": fixed_bytes("sum lanes").hex(),
+        "sum_lanes": len(lanes),
+        "sum_digest": ring_sum.hex(),
+        "next_adapter": adapter.hex(),
+        "total_weight": total,
+        **losses,
+        "result_digest": result.hex(),
+        "result_signed": result_signed.hex(),
     }
+
+
+def plan_digest():
+    """The plan of `plan.json`, whose bytes are what the program hashes."""
+    text = pathlib.Path(__file__).with_name("plan.json").read_bytes().rstrip()
+    return {"digest": derive("fedlora 1 run plan", text).hex()}
 
 
 def shamir():
@@ -513,10 +688,10 @@ def main():
     vectors = {
         "made_with": {name: version(name) for name in PACKAGES},
         "mask_expansion": mask_expansion(),
-        "pair_seeds": pair_seeds(),
+        "agreement": agreement(),
         "masking": masking(),
-        "m1_signature": signature(),
-        "sealing": sealing(),
+        "round": round_messages(),
+        "plan": plan_digest(),
         "shamir": shamir(),
         "roster_words": roster_words(),
         "graph": graph(),

@@ -20,7 +20,8 @@ use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::Reject;
 use fedlora_protocol::round::member::{RosterQuestion, RunOutcome};
 use fedlora_protocol::round::participant::{
-    ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, ReadyToMask, RoundContext,
+    ExpectDealers, ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, Opened,
+    ReadyToMask, RoundContext,
 };
 use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{
@@ -237,6 +238,7 @@ struct Hostile {
     plan: Option<(fedlora_protocol::ids::RunId, RunPlan)>,
     keys: Option<ExpectPeerKeys>,
     shares: Option<ExpectPeerShares>,
+    dealers: Option<ExpectDealers>,
     open: Option<Open>,
 }
 
@@ -279,6 +281,8 @@ impl Hostile {
                         weight: WeightClass::ONE,
                         highest_class: plan.aggregation.highest_class(),
                         contributors: 3,
+                        policy: plan.policy().expect("a plan that was checked"),
+                        suite: plan.aggregation.suite,
                     }));
                 }
                 ToMember::Open(open) => match how {
@@ -307,7 +311,13 @@ impl Hostile {
                 }
                 ToMember::PeerShares(shares) => {
                     let phase = state.shares.take().expect("the keys came first");
-                    let ready = phase.peer_shares(shares).expect("shares");
+                    let (next, held) = phase.peer_shares(shares).expect("shares");
+                    state.dealers = Some(next);
+                    answer = Some(state.message(held));
+                }
+                ToMember::Dealers(dealers) => {
+                    let phase = state.dealers.take().expect("the shares came first");
+                    let ready = phase.dealers(dealers).expect("dealers");
                     state.upload(&connection, ready, &work, how).await;
                     return;
                 }
@@ -342,17 +352,22 @@ impl Hostile {
         };
         let mut ledger = MemoryLedger::default();
         let opened = context.open(open.clone(), &expected, &mut ledger, &mut os_rng());
-        let (phase, mut keys) = opened.expect("the round is as planned");
+        let Ok(Opened::Keys(phase, mut keys)) = opened else {
+            panic!("the round is as planned, without a beacon");
+        };
         if how == Hostility::KeysOfAnother {
             let body = Keys {
                 member: MemberIndex(0),
-                ..*keys.claimed()
+                ..keys.claimed().clone()
             };
             keys = self.signed(body, &open);
         }
         self.keys = Some(phase);
         self.open = Some(open);
-        self.message(RoundMessage::Keys(keys))
+        self.message(RoundMessage::Keys {
+            keys,
+            opening: None,
+        })
     }
 
     fn signed<T>(&self, body: T, open: &Open) -> Unverified<T>

@@ -1,18 +1,23 @@
 //! Every decoder of bytes from elsewhere: any bytes give an error or a value that encodes to
 //! the same again, never a panic; valid bytes with changes to them likewise.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use fedlora_adapter::{Adapter, Layout, LoraConfig, Target, TensorSpec, peft};
 use fedlora_common::digest::Digest;
+use fedlora_protocol::crypto::agreement::{AgreementRoot, Encapsulation, Suite};
+use fedlora_protocol::crypto::shamir::Share;
 use fedlora_protocol::crypto::sign::{IdentityKey, Signature};
-use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::fixed::WeightClass;
+use fedlora_protocol::ids::{MemberIndex, MemberSet, RoundNumber};
 use fedlora_protocol::plan::{Roster, RosterEntry, RunPlan, SignedPlan};
-use fedlora_protocol::wire::codec;
 use fedlora_protocol::wire::messages::{
-    Ready, RoundMessage, SealedShares, Survivors, ToAggregator, ToMember,
+    Cohort, Commitments, Deal, DealtShares, Keys, PeerKeys, Ready, RevealedShare, RoundMessage,
+    SealedShares, ShareCommitments, Survivors, ToAggregator, ToMember,
 };
 use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, JoinSecret, StreamHeader};
+use fedlora_protocol::wire::{Verified, codec};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -75,7 +80,45 @@ fn messages() -> Vec<Vec<u8>> {
         identity: key.public(),
         certificate_key: digest,
     }]);
-    let shares = [(MemberIndex(0), SealedShares(vec![5; 80]))];
+    let (share, pair) = (Share::from_bytes([1; 32]), (MemberIndex(1), MemberIndex(0)));
+    let secret = |byte| AgreementRoot::from_bytes([byte; 32]).key_pair(Suite::Hybrid);
+    let (ours, theirs) = (secret(1), secret(2));
+    let (seal, _) = ours.initiate(theirs.public(), "test", &digest).unwrap();
+    let commitments = ShareCommitments::new(&digest, pair, &share, &share);
+    let dealt = DealtShares {
+        sealed: SealedShares(vec![5; 80]),
+        commitments,
+        mask: Encapsulation::default(),
+        seal,
+    };
+    let shares = BTreeMap::from([(MemberIndex(0), dealt)]);
+    let deal = Deal {
+        member: MemberIndex(1),
+        self_mask: digest,
+        own: commitments,
+        shares: shares.clone(),
+    };
+    let members: MemberSet = [0, 1, 9].map(MemberIndex).into_iter().collect();
+    let keys = Keys {
+        member: MemberIndex(1),
+        sealing: ours.public().clone(),
+        masking: theirs.public().clone(),
+        weight: WeightClass::ONE,
+        revealed: RoundNumber(0),
+    };
+    let peers = PeerKeys {
+        cohort: Cohort {
+            members: members.clone(),
+            classes: vec![WeightClass::ONE; 3],
+        },
+        openings: BTreeMap::new(),
+        keys: vec![Verified::sign(keys, &key, &digest).unverified().clone()],
+    };
+    let signature = Signature::from_bytes([4; 64]);
+    let round = |message| ToAggregator::Round {
+        open: digest,
+        message,
+    };
     let ready = Ready {
         base: digest,
         layout: layout(),
@@ -98,20 +141,36 @@ fn messages() -> Vec<Vec<u8>> {
     vec![
         codec::encode(&ToMember::Plan(SignedPlan::sign(run, plan, &key))).unwrap(),
         codec::encode(&ToMember::Roster(roster.unwrap())).unwrap(),
-        codec::encode(&ToMember::PeerShares(shares.clone().into())).unwrap(),
-        codec::encode(&ToMember::Survivors(Survivors(
-            [(MemberIndex(0), digest)].into(),
-        )))
+        codec::encode(&ToMember::PeerShares(shares)).unwrap(),
+        codec::encode(&ToMember::Survivors {
+            list: Survivors([(MemberIndex(0), digest)].into()).list(),
+            proof: vec![digest; 2],
+        })
         .unwrap(),
         codec::encode(&ToAggregator::Ready(ready)).unwrap(),
-        codec::encode(&ToAggregator::Round {
-            open: digest,
-            message: RoundMessage::Shares(shares.into()),
-        })
+        codec::encode(&round(RoundMessage::Shares(
+            Verified::sign(deal, &key, &digest).unverified().clone(),
+        )))
         .unwrap(),
         codec::encode(&join).unwrap(),
         codec::encode(&welcome).unwrap(),
         codec::encode(&ToAggregator::Accepted { roster: digest }).unwrap(),
+        codec::encode(&ToMember::PeerKeys(peers)).unwrap(),
+        codec::encode(&ToMember::Dealers(members.clone())).unwrap(),
+        codec::encode(&ToMember::Commitments(Commitments(
+            [(MemberIndex(3), digest)].into(),
+        )))
+        .unwrap(),
+        codec::encode(&round(RoundMessage::Held {
+            dealers: members,
+            signature,
+        }))
+        .unwrap(),
+        codec::encode(&round(RoundMessage::Reveal {
+            shares: [(MemberIndex(2), RevealedShare::MaskRoot([7; 32]))].into(),
+            signature,
+        }))
+        .unwrap(),
     ]
 }
 

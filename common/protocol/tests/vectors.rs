@@ -1,27 +1,31 @@
 //! The vectors in `common/vectors`, made by an implementation of its own in Python, are
 //! reproduced value by value.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use fedlora_adapter::Factors;
 use fedlora_common::digest::{Digest, DigestWriter};
-use fedlora_protocol::crypto::keys::{AgreementPublic, AgreementSecret, Seed};
+use fedlora_protocol::crypto::agreement::{AgreementRoot, AgreementSecret, Encapsulation, Suite};
+use fedlora_protocol::crypto::keys::Seed;
 use fedlora_protocol::crypto::merkle;
 use fedlora_protocol::crypto::prg::Prg;
-use fedlora_protocol::crypto::seal::OneTimeKey;
 use fedlora_protocol::crypto::shamir::{self, Coordinate, Share};
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{
     CohortWeight, Contribution, FixedPoint, LaneBits, LossShift, RingSum, SumParts, WeightClass,
 };
-use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
-use fedlora_protocol::plan::RosterWords;
+use fedlora_protocol::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
+use fedlora_protocol::plan::{RosterWords, RunPlan};
 use fedlora_protocol::secagg::{
-    Committed, Masker, NeighbourGraph, Revealed, RunningSum, Unmasking, pack,
+    Dealt, DealtSecrets, Masker, NeighbourGraph, PairContext, RunningSum, Unmasking, pack,
 };
 use fedlora_protocol::wire::Signable;
-use fedlora_protocol::wire::messages::{Keys, Open, keys_digest, vector_digest};
+use fedlora_protocol::wire::messages::{
+    BeaconOpening, Cohort, Commitments, Confirmation, Deal, DealtShares, HeldShares, Keys, Open,
+    OpenedCommitment, Reveal, RevealedShare, RoundResult, SealedShares, ShareCommitments,
+    Survivors, UpdateClaim, commitment_to, keys_context, vector_digest,
+};
 use rand::rand_core::{TryCryptoRng, TryRng};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -55,12 +59,8 @@ impl Hex {
         Digest::from_bytes(self.array())
     }
 
-    fn secret(&self) -> AgreementSecret {
-        AgreementSecret::from_bytes(self.array())
-    }
-
-    fn public(&self) -> AgreementPublic {
-        AgreementPublic(self.array())
+    fn pair(&self, suite: Suite) -> AgreementSecret {
+        AgreementRoot::from_bytes(self.array()).key_pair(suite)
     }
 
     fn seed(&self) -> Seed {
@@ -107,32 +107,41 @@ fn mask_expansion() {
 }
 
 #[derive(Deserialize)]
-struct PairSeed {
-    secret: Hex,
-    public: Hex,
-    peer_secret: Hex,
-    peer_public: Hex,
-    places: [u64; 2],
-    transcript: Hex,
+struct Agreement {
+    suite: u16,
+    initiator_root: Hex,
+    responder_root: Hex,
+    initiator_public: Hex,
+    responder_public: Hex,
+    binding: Hex,
+    encapsulation: Hex,
     seed: Hex,
 }
 
 #[test]
-fn pair_seeds() {
-    for vector in vectors::<Vec<PairSeed>>("pair_seeds") {
-        let (secret, peer) = (vector.secret.secret(), vector.peer_secret.secret());
-        assert_eq!(secret.public(), vector.public.public());
-        assert_eq!(peer.public(), vector.peer_public.public());
-        let [one, two] = vector.places;
-        let binding = DigestWriter::new("fedlora 1 pair mask binding")
-            .digest(&vector.transcript.digest())
-            .number(one.min(two))
-            .number(one.max(two))
-            .finish();
-        for (mine, theirs) in [(&secret, peer.public()), (&peer, secret.public())] {
-            let seed = mine.agree(&theirs, "fedlora 1 pair mask seed", &binding);
-            assert_eq!(seed.unwrap().expose(), &vector.seed.array());
+fn key_agreement_in_both_suites() {
+    let vectors: Vec<Agreement> = vectors("agreement");
+    assert_eq!(vectors.len(), 2);
+    for vector in vectors {
+        let suite = Suite::try_from(vector.suite).unwrap();
+        let one = vector.initiator_root.pair(suite);
+        let two = vector.responder_root.pair(suite);
+        for (pair, public) in [
+            (&one, &vector.initiator_public),
+            (&two, &vector.responder_public),
+        ] {
+            let mut writer = DigestWriter::new("fedlora test public");
+            pair.public().write_to(&mut writer);
+            assert_eq!(writer.finish(), public.digest());
         }
+        let (binding, context) = (vector.binding.digest(), "fedlora test agreement");
+        let (sent, seed) = one.initiate(two.public(), context, &binding).unwrap();
+        let mut writer = DigestWriter::new("fedlora test encapsulation");
+        sent.write_to(&mut writer);
+        assert_eq!(writer.finish(), vector.encapsulation.digest());
+        assert_eq!(seed.expose(), &vector.seed.array());
+        let seed = two.respond(one.public(), &sent, context, &binding).unwrap();
+        assert_eq!(seed.expose(), &vector.seed.array());
     }
 }
 
@@ -159,8 +168,8 @@ struct Upload {
     lanes: Vec<u32>,
     self_mask: Hex,
     self_mask_commitment: Hex,
-    mask_secret: Hex,
-    mask_public: Hex,
+    mask_root: Hex,
+    keys_digest: Hex,
     packed: Hex,
     vector_digest: Hex,
 }
@@ -193,33 +202,64 @@ impl Masking {
         CohortWeight::of(self.uploads.iter().map(Upload::weight))
     }
 
+    /// The seeds that the member at `me` has in common with the others, where all are neighbours.
+    fn seeds(&self, me: usize) -> Vec<(MemberIndex, Seed)> {
+        let transcript = self.transcript.digest();
+        let secret = |place: usize| self.uploads[place].mask_root.pair(Suite::Classical);
+        let member = |place: usize| MemberIndex(place as u16);
+        let digest = |place: usize| self.uploads[place].keys_digest.digest();
+        (0..self.uploads.len())
+            .filter(|peer| *peer != me)
+            .map(|peer| {
+                let (low, high) = (me.min(peer), me.max(peer));
+                let pair = PairContext::new(
+                    &transcript,
+                    (member(low), &digest(low)),
+                    (member(high), &digest(high)),
+                );
+                let seed = pair.initiate_mask(&secret(low), secret(high).public());
+                (member(peer), seed.unwrap().1)
+            })
+            .collect()
+    }
+
     /// The sum without the masks, of all uploads but those of `dropped`.
     fn unmasked(&self, dropped: &[usize]) -> RingSum {
         let mut sum = RunningSum::new(self.bits(), self.sum.len());
-        let mut committed = BTreeMap::new();
+        let mut dealt = BTreeMap::new();
         let mut revealed = BTreeMap::new();
-        let mut survivors = BTreeSet::new();
+        let mut survivors = MemberSet::default();
         for (place, upload) in self.uploads.iter().enumerate() {
             let member = MemberIndex(place as u16);
-            let public = Committed {
-                mask_key: upload.mask_public.public(),
+            let peers = (0..self.uploads.len()).map(|peer| MemberIndex(peer as u16));
+            let public = Dealt {
+                masking: upload.mask_root.pair(Suite::Classical).public().clone(),
+                keys: upload.keys_digest.digest(),
                 self_mask: upload.self_mask_commitment.digest(),
+                masks: peers.map(|peer| (peer, Encapsulation::default())).collect(),
             };
-            committed.insert(member, public);
+            dealt.insert(member, public);
             let secret = if dropped.contains(&place) {
-                &upload.mask_secret
+                &upload.mask_root
             } else {
                 sum.add(&upload.packed.0).unwrap();
                 survivors.insert(member);
                 &upload.self_mask
             };
             // With a threshold of 1 a share is the secret itself.
-            let coordinate = Coordinate::of_place(0).unwrap();
             let share = Share::from_bytes(secret.array());
-            revealed.insert(member, Revealed::from([(coordinate, share)]));
+            revealed.insert(member, BTreeMap::from([(member, share)]));
         }
-        let transcript = self.transcript.digest();
-        sum.unmask(Unmasking::recover(&committed, &survivors, &revealed, 1, &transcript).unwrap())
+        let unmasking = Unmasking::recover(DealtSecrets {
+            suite: Suite::Classical,
+            graph: &NeighbourGraph::complete(self.uploads.len()),
+            transcript: &self.transcript.digest(),
+            threshold: 1,
+            dealt: &dealt,
+            survivors: &survivors,
+            revealed: &revealed,
+        });
+        sum.unmask(unmasking.unwrap())
     }
 }
 
@@ -246,19 +286,8 @@ fn encoding_masking_and_packing() {
 
             let own = upload.self_mask.seed();
             assert_eq!(own.commitment(), upload.self_mask_commitment.digest());
-            let secret = upload.mask_secret.secret();
-            assert_eq!(secret.public(), upload.mask_public.public());
-            let peers = vector
-                .uploads
-                .iter()
-                .enumerate()
-                .filter(|(peer, _)| *peer != place)
-                .map(|(peer, upload)| (MemberIndex(peer as u16), upload.mask_public.public()));
             let me = MemberIndex(place as u16);
-            let transcript = vector.transcript.digest();
-            let masked = Masker::new(me, own, &secret, peers, &transcript)
-                .unwrap()
-                .mask(encoded);
+            let masked = Masker::new(me, own, vector.seeds(place)).mask(encoded);
             assert_eq!(masked.as_bytes(), upload.packed.0);
             assert_eq!(
                 vector_digest(masked.as_bytes()),
@@ -312,7 +341,7 @@ fn unmasking_after_a_dropout() {
 }
 
 #[derive(Deserialize)]
-struct M1Signature {
+struct WholeRound {
     identity: Hex,
     identity_public: Hex,
     run: Hex,
@@ -327,92 +356,260 @@ struct M1Signature {
     factors: u8,
     clip: f32,
     bits: u8,
+    neighbours: u16,
     threshold: u16,
+    confirmations: u16,
     minimum: u16,
     open_digest: Hex,
-    member: u16,
-    sealing: Hex,
-    masking: Hex,
-    self_mask: Hex,
-    weight_class: u8,
+    nonces: BTreeMap<u16, Hex>,
+    commitments_digest: Hex,
+    opened_digest: Hex,
+    beacon: Hex,
+    classes: BTreeMap<u16, u8>,
     revealed: u32,
-    digest: Hex,
-    signature: Hex,
+    sealing_roots: BTreeMap<u16, Hex>,
+    masking_roots: BTreeMap<u16, Hex>,
+    keys_digests: BTreeMap<u16, Hex>,
     transcript: Hex,
+    mask_seed: Hex,
+    shares: BTreeMap<u16, [Hex; 2]>,
+    sealed: Hex,
+    deal_digest: Hex,
+    deal_signature: Hex,
+    held_digest: Hex,
+    vectors: BTreeMap<u16, Hex>,
+    claim_digest: Hex,
+    list_digest: Hex,
+    confirmation_digest: Hex,
+    reveal_digest: Hex,
+    sum_seed: Hex,
+    sum_lanes: usize,
+    sum_digest: Hex,
+    next_adapter: Hex,
+    total_weight: u64,
+    train_loss: u32,
+    eval_loss: u32,
+    clipped: u16,
+    result_digest: Hex,
+    result_signed: Hex,
 }
 
+impl WholeRound {
+    fn open(&self) -> Open {
+        assert_eq!(self.factors, 1);
+        Open {
+            suite: self.suite,
+            run: RunId(self.run.array()),
+            round: RoundNumber(self.round),
+            attempt: Attempt(self.attempt),
+            previous: self.previous.digest(),
+            roster: self.roster.digest(),
+            adapter: self.adapter.digest(),
+            plan: self.plan.digest(),
+            layout: self.layout.digest(),
+            factors: Factors::A,
+            clip: self.clip,
+            bits: LaneBits::try_from(self.bits).unwrap(),
+            neighbours: self.neighbours,
+            threshold: self.threshold,
+            confirmations: self.confirmations,
+            minimum: self.minimum,
+        }
+    }
+
+    fn keys(&self, member: u16) -> Keys {
+        Keys {
+            member: MemberIndex(member),
+            sealing: self.sealing_roots[&member]
+                .pair(Suite::Hybrid)
+                .public()
+                .clone(),
+            masking: self.masking_roots[&member]
+                .pair(Suite::Hybrid)
+                .public()
+                .clone(),
+            weight: WeightClass::try_from(self.classes[&member]).unwrap(),
+            revealed: RoundNumber(self.revealed),
+        }
+    }
+
+    fn share(&self, member: u16, kind: usize) -> Share {
+        Share::from_bytes(self.shares[&member][kind].array())
+    }
+}
+
+/// M0 to M6, digest by digest: the member at 2 deals to the one at 9, and the one at 40 drops out.
 #[test]
-fn the_signature_of_m1() {
-    let vector: M1Signature = vectors("m1_signature");
-    assert_eq!(vector.factors, 1);
-    let open = Open {
-        suite: vector.suite,
-        run: RunId(vector.run.array()),
-        round: RoundNumber(vector.round),
-        attempt: Attempt(vector.attempt),
-        previous: vector.previous.digest(),
-        roster: vector.roster.digest(),
-        adapter: vector.adapter.digest(),
-        plan: vector.plan.digest(),
-        layout: vector.layout.digest(),
-        factors: Factors::A,
-        clip: vector.clip,
-        bits: LaneBits::try_from(vector.bits).unwrap(),
-        threshold: vector.threshold,
-        minimum: vector.minimum,
-    };
-    let context = open.digest();
-    assert_eq!(context, vector.open_digest.digest());
-    let keys = Keys {
-        member: MemberIndex(vector.member),
-        sealing: vector.sealing.public(),
-        masking: vector.masking.public(),
-        self_mask: vector.self_mask.digest(),
-        weight: WeightClass::try_from(vector.weight_class).unwrap(),
-        revealed: RoundNumber(vector.revealed),
-    };
-    assert_eq!(keys.signed_digest(&context), vector.digest.digest());
-    assert_eq!(keys_digest(&context, [&keys]), vector.transcript.digest());
+fn every_message_of_a_round() {
+    let vector: WholeRound = vectors("round");
+    let (me, peer, dropped) = (MemberIndex(2), MemberIndex(9), MemberIndex(40));
+    let open = vector.open();
+    let digest = open.digest();
+    assert_eq!(digest, vector.open_digest.digest());
     let identity = IdentityKey::from_bytes(&vector.identity.array());
     assert_eq!(
         identity.public().as_bytes(),
         &vector.identity_public.array()
     );
-    let signature = identity.sign(&keys.signed_digest(&context));
-    assert_eq!(signature.as_bytes(), &vector.signature.array());
+
+    let nonce = |member: MemberIndex| -> [u8; 16] { vector.nonces[&member.0].array() };
+    let committed = [me, dropped].map(|one| (one, commitment_to(&digest, one, &nonce(one))));
+    let commitments = Commitments(committed.into());
+    assert_eq!(
+        commitments.digest(&digest),
+        vector.commitments_digest.digest()
+    );
+    let opened = OpenedCommitment {
+        member: me,
+        commitments: commitments.digest(&digest),
+        nonce: nonce(me),
+    };
+    assert_eq!(opened.signed_digest(&digest), vector.opened_digest.digest());
+    let signature = identity.sign(&opened.signed_digest(&digest));
+    let opening = |one| BeaconOpening {
+        nonce: nonce(one),
+        signature,
+    };
+    let openings = [me, dropped].map(|one| (one, opening(one))).into();
+    let beacon = commitments.beacon(&digest, &openings);
+    assert_eq!(beacon, vector.beacon.digest());
+
+    let context = keys_context(&digest, Some(&commitments.digest(&digest)));
+    let keys = |one: MemberIndex| {
+        let signed = vector.keys(one.0).signed_digest(&context);
+        assert_eq!(signed, vector.keys_digests[&one.0].digest());
+        signed
+    };
+    let weights = [me, peer, dropped].map(|one| (one, vector.keys(one.0).weight));
+    let cohort = Cohort::new(&weights.into());
+    let transcript = cohort.transcript(&context, Some(&beacon));
+    assert_eq!(transcript, vector.transcript.digest());
+
+    let pair = PairContext::new(&transcript, (me, &keys(me)), (peer, &keys(peer)));
+    let secret = |roots: &BTreeMap<u16, Hex>, one: MemberIndex| roots[&one.0].pair(Suite::Hybrid);
+    let (mask, seed) = pair
+        .initiate_mask(&secret(&vector.masking_roots, me), &vector.keys(9).masking)
+        .unwrap();
+    assert_eq!(seed.expose(), &vector.mask_seed.array());
+    let sealing = secret(&vector.sealing_roots, me);
+    let (seal, key) = pair
+        .initiate_seal(&sealing, &vector.keys(9).sealing, Some(&seed))
+        .unwrap();
+    let commit = |holder: MemberIndex| {
+        let (self_mask, root) = (vector.share(holder.0, 0), vector.share(holder.0, 1));
+        ShareCommitments::new(&transcript, (me, holder), &self_mask, &root)
+    };
+    let plain: Vec<u8> = vector.shares[&peer.0]
+        .iter()
+        .flat_map(|half| half.0.clone())
+        .collect();
+    let bound = pair.sent(&commit(peer).beside(&mask));
+    let sealed = key.seal(&plain, bound.as_bytes());
+    assert_eq!(sealed, vector.sealed.0);
+    let back = PairContext::new(&transcript, (peer, &keys(peer)), (me, &keys(me)));
+    let sealing = secret(&vector.sealing_roots, peer);
+    let key = back.respond_seal(&sealing, &vector.keys(2).sealing, &seal, Some(&seed));
+    let opened = key.unwrap().open(&sealed, bound.as_bytes());
+    assert_eq!(opened.unwrap().as_slice(), plain);
+    assert_eq!(back.received(&commit(peer).beside(&mask)), bound);
+
+    // The seed of 32 bytes that the script calls "self-mask": its commitment is in the masking
+    // vectors' form.
+    let deal = Deal {
+        member: me,
+        self_mask: self_mask_commitment(),
+        own: commit(me),
+        shares: BTreeMap::from([(
+            peer,
+            DealtShares {
+                sealed: SealedShares(sealed),
+                commitments: commit(peer),
+                seal,
+                mask,
+            },
+        )]),
+    };
+    let signed = deal.signed_digest(&transcript);
+    assert_eq!(signed, vector.deal_digest.digest());
+    assert_eq!(
+        identity.sign(&signed).as_bytes(),
+        &vector.deal_signature.array()
+    );
+    let held = HeldShares {
+        member: peer,
+        held: BTreeMap::from([(me, commit(peer))]),
+    };
+    assert_eq!(held.signed_digest(&transcript), vector.held_digest.digest());
+
+    let uploaded = |one: MemberIndex| vector.vectors[&one.0].digest();
+    let claim = UpdateClaim {
+        member: me,
+        vector: uploaded(me),
+    };
+    assert_eq!(claim.signed_digest(&digest), vector.claim_digest.digest());
+    let survivors = Survivors([me, peer].map(|one| (one, uploaded(one))).into());
+    let list = survivors.list();
+    assert!(list.holds(me, &uploaded(me), &survivors.proof(me)));
+    let list = list.digest(&transcript, &cohort.members);
+    assert_eq!(list, vector.list_digest.digest());
+    let confirmation = Confirmation { member: me, list };
+    let signed = confirmation.signed_digest(&digest);
+    assert_eq!(signed, vector.confirmation_digest.digest());
+    let reveal = Reveal {
+        member: peer,
+        list,
+        shares: BTreeMap::from([
+            (me, RevealedShare::SelfMask(*vector.share(9, 0).expose())),
+            (
+                dropped,
+                RevealedShare::MaskRoot(*vector.share(9, 1).expose()),
+            ),
+        ]),
+    };
+    assert_eq!(reveal.signed_digest(&digest), vector.reveal_digest.digest());
+
+    let mut lanes = vec![0; vector.sum_lanes];
+    Prg::new(&vector.sum_seed.seed()).for_each(0, &mut lanes, |lane, word| *lane = word);
+    let sum = RingSum(lanes).digest();
+    assert_eq!(sum, vector.sum_digest.digest());
+    let result = RoundResult {
+        run: open.run,
+        round: open.round,
+        attempt: open.attempt,
+        adapter: vector.next_adapter.digest(),
+        sum,
+        total_weight: vector.total_weight,
+        transcript: RoundResult::transcript_of(&transcript, &list),
+        previous: open.previous,
+        survivors: vec![me, peer],
+        dropped: vec![dropped],
+        train_loss: Some(f32::from_bits(vector.train_loss)),
+        eval_loss: Some(f32::from_bits(vector.eval_loss)),
+        clipped: Some(vector.clipped),
+    };
+    assert_eq!(result.digest(), vector.result_digest.digest());
+    let signed = result.signed_digest(&open.previous);
+    assert_eq!(signed, vector.result_signed.digest());
+}
+
+/// The commitment to the seed that the script draws under the label "self-mask".
+fn self_mask_commitment() -> Digest {
+    let mut writer = DigestWriter::new("fedlora test vectors");
+    writer.raw(b"self-mask");
+    Seed::from_bytes(*writer.finish().as_bytes()).commitment()
 }
 
 #[derive(Deserialize)]
-struct Sealing {
-    sender: u64,
-    holder: u64,
-    sender_secret: Hex,
-    holder_secret: Hex,
-    transcript: Hex,
-    key: Hex,
-    associated: Hex,
-    message: Hex,
-    sealed: Hex,
+struct PlanDigest {
+    digest: Hex,
 }
 
 #[test]
-fn sealing() {
-    let vector: Sealing = vectors("sealing");
-    let binding = DigestWriter::new("fedlora 1 M2 sealed shares")
-        .digest(&vector.transcript.digest())
-        .number(vector.sender)
-        .number(vector.holder)
-        .finish();
-    assert_eq!(binding, vector.associated.digest());
-    let (sender, holder) = (vector.sender_secret.secret(), vector.holder_secret.secret());
-    let context = "fedlora 1 share sealing key";
-    let key = sender.agree(&holder.public(), context, &binding).unwrap();
-    assert_eq!(key.expose(), &vector.key.array());
-    let sealed = OneTimeKey::new(key).seal(&vector.message.0, binding.as_bytes());
-    assert_eq!(sealed, vector.sealed.0);
-    let key = holder.agree(&sender.public(), context, &binding).unwrap();
-    let opened = OneTimeKey::new(key).open(&sealed, binding.as_bytes());
-    assert_eq!(opened.unwrap().as_slice(), vector.message.0);
+fn the_digest_of_a_plan() {
+    let vector: PlanDigest = vectors("plan");
+    let text = include_str!("../../vectors/plan.json");
+    let plan: RunPlan = serde_json::from_str(text).unwrap();
+    assert_eq!(plan.digest(), vector.digest.digest());
 }
 
 #[derive(Deserialize)]
@@ -426,7 +623,7 @@ struct Sharing {
 #[test]
 fn shamir_recovery() {
     let vector: Sharing = vectors("shamir");
-    let take = |places: &[usize]| -> Revealed {
+    let take = |places: &[usize]| -> BTreeMap<Coordinate, Share> {
         let share = |place: usize| Share::from_bytes(vector.shares[place].array());
         places
             .iter()

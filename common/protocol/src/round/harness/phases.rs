@@ -15,7 +15,7 @@ use crate::round::participant::{
     ExpectSurvivors, MemoryLedger, Opened as FirstAnswer,
 };
 use crate::wire::messages::{
-    Cohort, Confirmation, Deal, DealtShares, Keys, PeerKeys, RoundMessage, RoundResult, Survivors,
+    Cohort, Confirmation, Deal, DealtShares, Keys, PeerKeys, RoundResult, Survivors,
 };
 use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
@@ -159,16 +159,13 @@ impl Shared {
             .map(|holder| self.for_holder(holder))
             .collect();
         let mut members = Vec::new();
-        let mut statements = Vec::new();
         for (member, shares) in self.members.into_iter().zip(shares) {
-            let (member, statement) = member.peer_shares(shares).unwrap();
+            let (member, _) = member.peer_shares(shares).unwrap();
             members.push(member);
-            statements.push(statement);
         }
         Held {
             transcript: self.transcript,
             members,
-            statements,
             ledgers: self.ledgers,
         }
     }
@@ -183,8 +180,6 @@ impl Shared {
 pub(crate) struct Held {
     transcript: Digest,
     pub(crate) members: Vec<ExpectDealers>,
-    /// What each says that it holds.
-    pub(crate) statements: Vec<RoundMessage>,
     pub(crate) ledgers: Vec<MemoryLedger>,
 }
 
