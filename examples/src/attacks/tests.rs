@@ -40,9 +40,9 @@ fn second_process() {
 #[test]
 fn two_lists() {
     let words = [
-        "6 members: a threshold of 3 among 6 members",
+        "6 members: a threshold of 3: this member insists on 4 to 6",
         "3 members: the confirmations name 3 members, 4 are needed",
-        "3 members: member #1 signed another survivor list",
+        "3 members: member #1's signature in the confirmations does not verify",
     ];
     held(AttackName::TwoLists, &words);
 }
@@ -51,7 +51,7 @@ fn two_lists() {
 fn both_shares() {
     let words = [
         "each member signed 1 list at most",
-        "6 of 6 revealed a share of the victim's self-mask seed and 0 one of its mask secret",
+        "6 of 6 revealed a share of the victim's self-mask seed and 0 one of its mask root",
     ];
     held(AttackName::BothShares, &words);
 }
@@ -146,23 +146,38 @@ fn poisoned_sum() {
 
 #[test]
 fn forged_share() {
-    let words = ["the mean of 6 members", "no member refused"];
+    let words = [
+        "the mean of 6 members",
+        "member #0 revealed a forged share of member #0's secret",
+        "no member refused",
+    ];
     held(AttackName::ForgedShare, &words);
 }
 
-/// Holders notice only after the reveal that shares do not open: the dealer costs the round. Turn
-/// this round when they say so before it.
+/// The dealer is left out before the masks, and the others' sum is whole.
 #[test]
-fn garbage_seal_costs_the_round() {
-    let report = AttackName::GarbageSeal.play().unwrap();
-    assert!(!report.held, "{report:?}");
-    assert!(report.answer.contains("do not recover the masks"));
+fn garbage_seal() {
+    let words = [
+        "the mean of 5 members, off by 0.000 %",
+        "member #0 is left out: its shares did not open at #1, #2, #3, #4, #5",
+        "no member refused",
+    ];
+    held(AttackName::GarbageSeal, &words);
+}
+
+#[test]
+fn the_document_counts_those_that_are_held() {
+    let names = [AttackName::GarbageSeal, AttackName::SwappedRoster];
+    let document = super::play(&names).unwrap();
+    assert!(document.succeeded().is_empty());
+    assert!(super::render(&document).contains("held against 2 of 2 attacks"));
 }
 
 #[test]
 fn the_document_names_those_that_succeed() {
     let names = [AttackName::GarbageSeal, AttackName::SwappedRoster];
-    let document = super::play(&names).unwrap();
+    let mut document = super::play(&names).unwrap();
+    document.attacks[0].held = false;
     assert_eq!(document.succeeded(), ["garbage-seal"]);
     let table = super::render(&document);
     assert!(table.contains("held against 1 of 2 attacks, not against garbage-seal"));

@@ -109,11 +109,8 @@ impl CollectConfirmations {
         if self.taken.len() >= needed {
             // Enough to reveal: who has not signed yet may still reveal.
             let next = CollectReveals::new(self.listed, self.taken);
-            let request = next.request();
-            let effects = next
-                .survivors()
-                .map(|member| CoordinatorEffect::Send(member, request.clone()))
-                .collect();
+            let send = |member| CoordinatorEffect::Send(member, next.request(view.setup, member));
+            let effects = next.survivors().map(send).collect();
             return Transition::Next(next, effects);
         }
         if view.closes(&self.awaited()) {

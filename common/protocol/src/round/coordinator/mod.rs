@@ -232,7 +232,9 @@ impl Coordinator {
             CoordinatorPhase::Updates(phase) => vec![phase.request()],
             CoordinatorPhase::Confirm(phase) => vec![phase.request(member)],
             // It may have been away before it saw the list, and reveals nothing without.
-            CoordinatorPhase::Reveal(phase) => vec![phase.list(member), phase.request()],
+            CoordinatorPhase::Reveal(phase) => {
+                vec![phase.list(member), phase.request(&self.setup, member)]
+            }
             CoordinatorPhase::Ended => Vec::new(),
         }
     }

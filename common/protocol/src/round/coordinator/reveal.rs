@@ -50,8 +50,19 @@ impl CollectReveals {
         self.listed.request(member)
     }
 
-    pub(super) fn request(&self) -> ToMember {
-        ToMember::Confirmations(self.confirmations.clone())
+    /// As many of the others' signatures as confirm the list together with the member's own.
+    pub(super) fn request(&self, setup: &RoundSetup, member: MemberIndex) -> ToMember {
+        let others = self
+            .confirmations
+            .iter()
+            .filter(|(other, _)| **other != member);
+        let needed = setup.policy.confirmations() - 1;
+        let others = others.take(needed);
+        ToMember::Confirmations(
+            others
+                .map(|(other, signature)| (*other, *signature))
+                .collect(),
+        )
     }
 
     pub(super) fn decide(

@@ -205,7 +205,7 @@ pub enum Refusal {
     /// A signature that does not verify.
     #[error(
         "member {member}'s signature in the {message} does not verify: forged, or made for \
-         another round or model"
+         another round, model or survivor list"
     )]
     Signature {
         /// The message that holds the signature.

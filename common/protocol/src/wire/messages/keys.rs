@@ -57,32 +57,33 @@ pub fn keys_context(open: &Digest, commitments: Option<&Digest>) -> Digest {
 pub struct Cohort {
     /// The members that sent keys.
     pub members: MemberSet,
-    /// The weight class of each, ascending by member; empty where all are of class 0.
+    /// The weight class of each, ascending by member; a single one where all are of that class.
     pub classes: Vec<WeightClass>,
 }
 
 impl Cohort {
     /// The cohort of these members.
     pub fn new(weights: &BTreeMap<MemberIndex, WeightClass>) -> Self {
-        let alike = weights.values().all(|class| *class == WeightClass::ONE);
+        let mut classes: Vec<_> = weights.values().copied().collect();
+        if classes.windows(2).all(|pair| pair[0] == pair[1]) {
+            classes.truncate(1);
+        }
         Self {
             members: weights.keys().copied().collect(),
-            classes: if alike {
-                Vec::new()
-            } else {
-                weights.values().copied().collect()
-            },
+            classes,
         }
     }
 
-    /// The class of each member; `None` where there are not as many classes as members.
+    /// The class of each member; `None` where there are not as many classes as members, or more
+    /// than need be.
     pub fn weights(&self) -> Option<BTreeMap<MemberIndex, WeightClass>> {
         let members = self.members.iter();
-        if self.classes.is_empty() {
-            return Some(members.map(|member| (member, WeightClass::ONE)).collect());
-        }
-        (self.classes.len() == self.members.len())
-            .then(|| members.zip(self.classes.iter().copied()).collect())
+        let weights: BTreeMap<_, _> = match self.classes[..] {
+            [class] => members.map(|member| (member, class)).collect(),
+            _ => members.zip(self.classes.iter().copied()).collect(),
+        };
+        let same = Self::new(&weights) == *self;
+        (same && !weights.is_empty()).then_some(weights)
     }
 
     /// The transcript: what seals, masks and shares are bound to. `context` is [`keys_context`],
