@@ -2,49 +2,42 @@
 //! Aggregator and members run in this process; the hostile member holds a certificate of its
 //! own and speaks the transport directly.
 
+mod served;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fedlora_aggregator::engine::RunEvent;
-use fedlora_aggregator::{Aggregator, Clock, SystemClock};
-use fedlora_client::directory::{MemberDirectory, Membership};
-use fedlora_client::enrol;
-use fedlora_client::federation::{Participant, ParticipantError, RosterConsent};
+use fedlora_client::directory::Membership;
 use fedlora_client::update::LocalWork;
-use fedlora_model::Example;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::{Contribution, LossShift, WeightClass};
 use fedlora_protocol::ids::{MemberIndex, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::Reject;
-use fedlora_protocol::round::member::{RosterQuestion, RunOutcome};
 use fedlora_protocol::round::participant::{
     ExpectDealers, ExpectPeerKeys, ExpectPeerShares, Expectation, MemoryLedger, Opened,
     ReadyToMask, RoundContext,
 };
 use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{
-    Keys, Open, Ready, RoundMessage, RoundResult, ToAggregator, ToMember, UpdateClaim,
-    vector_digest,
+    Keys, Open, Ready, RoundMessage, ToAggregator, ToMember, UpdateClaim, vector_digest,
 };
 use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
 use fedlora_protocol::wire::{Unverified, Verified};
-use fedlora_tests::{Federation, PATIENCE, repository};
-use fedlora_train::{Device, Engine};
+use fedlora_tests::PATIENCE;
 use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{Connection, Limits, StreamKind, TransportError, connect, join_connect};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use served::{Served, plan};
 
 const HONEST: [&str; 4] = ["a", "b", "c", "d"];
 /// The last of the roster.
 const HOSTILE: &str = "hostile";
-/// Examples of an honest member, which are its weight.
-const EXAMPLES: usize = 4;
 
 /// What the hostile member does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,125 +60,10 @@ enum Hostility {
     CutUpload,
 }
 
-fn plan(members: usize) -> RunPlan {
-    RunPlan::from_toml(&format!(
-        r#"rounds = 1
-        members = {members}
-        [adapter]
-        lora = {{ rank = 2, alpha = 4.0, targets = ["q"] }}
-        [training]
-        steps = 1
-        batch_size = 1
-        max_tokens = 16
-        [timeouts]
-        join = 60
-        keys = 3
-        shares = 20
-        update = 60
-        confirm = 20
-        reveal = 20
-        reconnect = 1
-        "#
-    ))
-    .expect("the plan is a possible one")
-}
-
-/// These members have agreed on the roster, the hostile one included.
-#[derive(Debug)]
-struct Agreed;
-
-impl RosterConsent for Agreed {
-    fn ask(&self, _: &RosterQuestion) -> bool {
-        true
-    }
-}
-
-/// A federation in this process.
-struct Served {
-    federation: Federation,
-    events: mpsc::UnboundedReceiver<RunEvent>,
-    serving: tokio::task::JoinHandle<Result<(), String>>,
-    registry: fedlora_aggregator::registry::Registry,
-    fingerprint: fedlora_transport::CaFingerprint,
-    work: Arc<LocalWork>,
-}
-
-impl Served {
-    fn new(members: usize) -> Self {
-        let federation = Federation::new();
-        let aggregator = Aggregator::bind(&federation.operator(), Arc::new(SystemClock))
-            .expect("the ports are free");
-        let (registry, fingerprint) = (aggregator.registry(), aggregator.fingerprint());
-        let (sender, events) = mpsc::unbounded_channel();
-        let run = aggregator.run(plan(members), sender);
-        let serving =
-            tokio::spawn(async move { run.await.map(drop).map_err(|error| error.to_string()) });
-        let base = repository().join("client/tests/golden/tiny");
-        let engine = Engine::open(&base, &Device::Cpu).expect("the base model loads");
-        let example = Example::new((2..12).collect(), vec![true; 10]);
-        let work = LocalWork::new(engine, vec![example; EXAMPLES], Vec::new(), 1);
-        Self {
-            federation,
-            events,
-            serving,
-            registry,
-            fingerprint,
-            work: Arc::new(work),
-        }
-    }
-
-    async fn join(&self, member: &str) -> (MemberDirectory, Membership) {
-        let home = self.federation.home(member);
-        let address = self.federation.join_listen().to_string();
-        let expires = SystemClock.now().after(Duration::from_secs(600));
-        let name = member.parse().expect("a name");
-        let token = self
-            .registry
-            .invite(name, address, self.fingerprint, expires);
-        enrol::join(&token.expect("an invitation"), &home, SystemClock.now())
-            .await
-            .expect("the member joins");
-        MemberDirectory::open(&home).expect("the member has joined")
-    }
-
-    async fn start(&self, member: &str, into: &mut JoinSet<Result<RunOutcome, ParticipantError>>) {
-        let (directory, mut membership) = self.join(member).await;
-        membership.config.floors.examples = 1;
-        let participant = Participant::new(
-            membership,
-            self.work.clone(),
-            Box::new(directory.ledger()),
-            Box::new(directory.roster_pin(None)),
-            mpsc::unbounded_channel().0,
-        )
-        .with_consent(Arc::new(Agreed));
-        into.spawn(participant.run());
-    }
-
-    /// Waits for the end of the run: the result, and the messages that were not taken.
-    async fn end(mut self) -> (RoundResult, Vec<(MemberIndex, Reject)>) {
-        self.serving
-            .await
-            .expect("the aggregator does not panic")
-            .expect("the run ends well");
-        let (mut done, mut rejected) = (Vec::new(), Vec::new());
-        while let Some(event) = self.events.recv().await {
-            match event {
-                RunEvent::RoundDone { result, .. } => done.push(result),
-                RunEvent::Rejected { member, reason } => rejected.push((member, reason)),
-                RunEvent::RoundFailed { reason, .. } => panic!("the round failed: {reason}"),
-                _ => {}
-            }
-        }
-        assert_eq!(done.len(), 1);
-        (done.remove(0), rejected)
-    }
-}
-
 /// Runs a federation of four honest members and the hostile one.
 async fn run_with(how: Hostility) -> Vec<(MemberIndex, Reject)> {
     let run = async {
-        let served = Served::new(5);
+        let served = Served::new(plan(5));
         let mut honest = JoinSet::new();
         for member in HONEST {
             served.start(member, &mut honest).await;

@@ -24,7 +24,7 @@ use std::fmt;
 
 use fedlora_common::digest::Digest;
 
-use crate::ids::MemberIndex;
+use crate::ids::{MemberIndex, MemberSet};
 
 /// The largest number of holders of one member's secrets: GF(256) has no more coordinates.
 pub const MAX_HOLDERS: usize = 255;
@@ -143,6 +143,15 @@ impl NeighbourGraph {
         Some(lower.count() + usize::from(owner < holder))
     }
 
+    /// Whether pair masks connect all of `members`: otherwise a sum over them falls apart into
+    /// sums of parts, each of which shows by itself.
+    pub fn connects(&self, members: &MemberSet) -> bool {
+        match &self.shape {
+            Shape::Complete => true,
+            Shape::Ring(ring) => ring.gaps(members) <= 1,
+        }
+    }
+
     fn contains(&self, member: MemberIndex) -> bool {
         usize::from(member.0) < self.members
     }
@@ -199,6 +208,18 @@ impl Ring {
     fn distance(&self, a: MemberIndex, b: MemberIndex) -> usize {
         let apart = self.place(a).abs_diff(self.place(b));
         apart.min(self.order.len() - apart)
+    }
+
+    /// How many neighbouring places of `members` on the ring are farther apart than masks reach.
+    fn gaps(&self, members: &MemberSet) -> usize {
+        let places = (0..self.order.len()).filter(|place| members.contains(self.order[*place]));
+        let places: Vec<_> = places.collect();
+        let next = places.iter().skip(1).copied();
+        let first = places.first().map(|first| first + self.order.len());
+        let pairs = places.iter().zip(next.chain(first));
+        pairs
+            .filter(|(place, next)| *next - *place > self.reach)
+            .count()
     }
 
     fn around(&self, member: MemberIndex) -> impl Iterator<Item = MemberIndex> {
@@ -313,6 +334,30 @@ mod tests {
                 .len(),
             255
         );
+    }
+
+    #[test]
+    fn two_runs_of_missing_members_as_long_as_masks_reach_split_the_ring() {
+        let graph = NeighbourGraph::regular(100, 12, &beacon(1)).unwrap();
+        let Shape::Ring(ring) = &graph.shape else {
+            panic!("a ring");
+        };
+        let without = |gone: &[std::ops::Range<usize>]| -> MemberSet {
+            let there = |place: &usize| !gone.iter().any(|run| run.contains(place));
+            (0..100)
+                .filter(there)
+                .map(|place| ring.order[place])
+                .collect()
+        };
+        assert!(graph.connects(&without(&[])));
+        assert!(graph.connects(&without(&[10..60])));
+        assert!(graph.connects(&without(&[10..16, 30..35])));
+        assert!(!graph.connects(&without(&[10..16, 30..36])));
+        assert!(!graph.connects(&without(&[0..6, 50..60])));
+        // Across the ring's end.
+        assert!(!graph.connects(&without(&[0..3, 97..100, 50..56])));
+        let complete = NeighbourGraph::complete(100);
+        assert!(complete.connects(&without(&[10..16, 30..36])));
     }
 
     #[test]

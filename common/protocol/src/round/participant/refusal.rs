@@ -252,6 +252,12 @@ pub enum Refusal {
         /// The member's place in the roster.
         member: MemberIndex,
     },
+    /// Survivors whose masks leave them in parts.
+    #[error(
+        "the survivor list leaves the members' masks in parts: each part's sum would show by \
+         itself"
+    )]
+    Split,
     /// The member's own update is missing from the survivor list, or replaced by another.
     #[error("the survivor list does not hold this member's own update")]
     OwnUpdate,

@@ -49,6 +49,9 @@ impl ExpectSurvivors {
             return Err(Refusal::UnknownSurvivor { member });
         }
         self.round.enough("survivors", list.members.len())?;
+        if !self.cohort.graph.connects(&list.members) {
+            return Err(Refusal::Split);
+        }
 
         let digest = list.digest(&self.cohort.transcript, &self.dealers);
         let confirmation = Confirmation {

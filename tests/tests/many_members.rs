@@ -1,0 +1,64 @@
+//! A federation of two hundred members over as many real connections, in this process: shares and
+//! masks go to some of the others only, and the sum is that of all.
+
+#[expect(dead_code, reason = "shared with the tests of hostile members")]
+mod served;
+
+use std::time::Duration;
+
+use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::plan::RunPlan;
+use tokio::task::JoinSet;
+
+use served::Served;
+
+const MEMBERS: usize = 200;
+
+fn plan() -> RunPlan {
+    RunPlan::from_toml(&format!(
+        r#"rounds = 1
+        members = {MEMBERS}
+        [adapter]
+        lora = {{ rank = 2, alpha = 4.0, targets = ["q"] }}
+        [training]
+        steps = 1
+        batch_size = 1
+        max_tokens = 16
+        [timeouts]
+        join = 600
+        keys = 300
+        shares = 300
+        update = 600
+        confirm = 300
+        reveal = 300
+        reconnect = 60
+        "#
+    ))
+    .expect("the plan is a possible one")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_members_come_to_one_sum() {
+    let policy = plan().policy().expect("a policy");
+    assert!(policy.neighbours() < 30, "{}", policy.neighbours());
+    let run = async {
+        let served = Served::new(plan());
+        let mut members = JoinSet::new();
+        for place in 0..MEMBERS {
+            served.start(&format!("m{place:03}"), &mut members).await;
+        }
+        let mut adapters = Vec::new();
+        while let Some(ended) = members.join_next().await {
+            let outcome = ended.expect("no panic").expect("a member ends well");
+            assert_eq!((outcome.rounds, outcome.took_part), (1, 1));
+            adapters.push(outcome.adapter.digest());
+        }
+        let (result, _) = served.end().await;
+        let all = (0..MEMBERS as u16).map(MemberIndex);
+        assert!(result.survivors.iter().copied().eq(all));
+        assert_eq!(adapters, [result.adapter; MEMBERS]);
+    };
+    tokio::time::timeout(Duration::from_secs(900), run)
+        .await
+        .expect("the run ends");
+}
