@@ -2,6 +2,7 @@
 //!
 //! Randomness comes in as an argument; in the programs it is the operating system's.
 
+mod gf256;
 pub mod keys;
 pub mod prg;
 pub mod seal;
