@@ -1,9 +1,9 @@
 //! Arithmetic in GF(2^8) modulo x^8 + x^4 + x^3 + x^2 + 1 (0x11d), where a byte is a polynomial
 //! and addition is exclusive or.
 //!
-//! Nothing here reads a table at a secret index or branches on a secret. A secret is always 32
-//! elements at once, the factor it is multiplied with is always public, so that a product is
-//! eight doublings of four 64-bit words.
+//! Nothing here reads a table at a secret index or branches on a secret. A secret is always a
+//! row of 32 elements, and the factor it is multiplied with is always public, so that a product
+//! is eight doublings of the row, which compile to vector instructions.
 
 use std::num::NonZeroU8;
 
@@ -12,46 +12,42 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// The field's polynomial without its leading term x^8: what remains of x^8.
 const REMAINDER: u8 = 0x1d;
 
-/// In each byte of a word, the lowest bit.
-const LOW_BITS: u64 = 0x0101_0101_0101_0101;
-
 /// 32 secret elements, to which products are added up. Wiped when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub(super) struct Accumulator([u64; 4]);
+pub(super) struct Accumulator([u8; 32]);
 
 impl Accumulator {
     /// 32 zeros.
     pub(super) fn zero() -> Self {
-        Self([0; 4])
+        Self([0; 32])
     }
 
     /// Multiplies each element by `factor`, which is public, and adds `row`: a step of Horner's
     /// rule.
     pub(super) fn multiply_then_add(&mut self, factor: NonZeroU8, row: &[u8; 32]) {
-        let product = product(&self.0, factor.get());
-        self.0 = sum(&product, &words_of(row));
+        let masks = masks(factor.get());
+        for (element, addend) in self.0.iter_mut().zip(row) {
+            *element = product(*element, &masks) ^ addend;
+        }
     }
 
     /// Adds `row` times `factor`, which is public.
     pub(super) fn add_product(&mut self, factor: u8, row: &[u8; 32]) {
-        let product = product(&words_of(row), factor);
-        self.0 = sum(&self.0, &product);
+        let masks = masks(factor);
+        for (element, secret) in self.0.iter_mut().zip(row) {
+            *element ^= product(*secret, &masks);
+        }
     }
 
     /// Writes the elements, in the order of the rows that went in.
     pub(super) fn write_to(&self, out: &mut [u8; 32]) {
-        for (bytes, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
-            *bytes = word.to_le_bytes();
-        }
+        *out = self.0;
     }
 }
 
 /// The product of two public elements.
 pub(super) fn multiply(a: u8, b: u8) -> u8 {
-    (0..8).rev().fold(0, |product: u8, bit| {
-        let doubled = (product << 1) ^ (REMAINDER * (product >> 7));
-        doubled ^ (a * ((b >> bit) & 1))
-    })
+    product(a, &masks(b))
 }
 
 /// The inverse of a public element: its 254th power, for the 255th is 1.
@@ -64,30 +60,26 @@ pub(super) fn invert(element: NonZeroU8) -> u8 {
     multiply(power, power)
 }
 
-/// Each byte of `words` times `factor`, by Horner's rule over the factor's bits. The compiler may
-/// branch on those bits, which are public; the words meet shifts, masks and exclusive or alone.
-fn product(words: &[u64; 4], factor: u8) -> [u64; 4] {
-    (0..8).rev().fold([0; 4], |product, bit| {
-        let mask = u64::from((factor >> bit) & 1).wrapping_neg();
-        std::array::from_fn(|at| double(product[at]) ^ (words[at] & mask))
-    })
+/// For each bit of a public factor, the lowest first: 0xff where it is set, otherwise 0.
+fn masks(factor: u8) -> [u8; 8] {
+    std::array::from_fn(|bit| ((factor >> bit) & 1).wrapping_neg())
 }
 
-/// Each byte times x. What overflows a byte comes back as [`REMAINDER`], spelt as shifts because
-/// some processors multiply in a time that depends on the operands.
-fn double(word: u64) -> u64 {
-    let carry = (word >> 7) & LOW_BITS;
-    let shifted = (word << 1) & !LOW_BITS;
-    shifted ^ carry ^ (carry << 2) ^ (carry << 3) ^ (carry << 4)
+/// `element` times the factor of `masks`, by Horner's rule over the factor's bits. The compiler
+/// may branch on those; the element, which may be secret, meets nothing but shifts, masks and
+/// exclusive or.
+#[inline(always)]
+fn product(element: u8, masks: &[u8; 8]) -> u8 {
+    let step = |product, mask: &u8| double(product) ^ (element & mask);
+    masks.iter().rev().fold(0, step)
 }
 
-fn sum(a: &[u64; 4], b: &[u64; 4]) -> [u64; 4] {
-    std::array::from_fn(|at| a[at] ^ b[at])
-}
-
-fn words_of(row: &[u8; 32]) -> [u64; 4] {
-    let words = row.as_chunks::<8>().0;
-    std::array::from_fn(|at| u64::from_le_bytes(words[at]))
+/// The element times x. The bit that overflows comes back as [`REMAINDER`]: shifted with its
+/// sign, it is a mask.
+#[inline(always)]
+fn double(element: u8) -> u8 {
+    let overflow = (element.cast_signed() >> 7).cast_unsigned();
+    (element << 1) ^ (overflow & REMAINDER)
 }
 
 #[cfg(test)]

@@ -367,11 +367,11 @@ mod tests {
     #[test]
     fn one_share_of_two_is_uniform_for_each_secret() {
         for secret in 0..=255 {
-            for holder in [0, 1, 37, 254] {
+            for holder in [0, 1, 6] {
                 let values: BTreeSet<u8> = (0..=255)
                     .map(|coefficient| {
                         let rng = &mut Always(coefficient);
-                        split(&[secret; 32], 2, 255, rng).unwrap()[holder].0[5]
+                        split(&[secret; 32], 2, 7, rng).unwrap()[holder].0[5]
                     })
                     .collect();
                 assert_eq!(values.len(), 256, "secret {secret}, holder {holder}");
