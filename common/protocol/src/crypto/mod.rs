@@ -3,6 +3,7 @@
 //! Randomness comes in as an argument; in the programs it is the operating system's.
 
 pub mod agreement;
+mod gf256;
 pub mod keys;
 pub mod merkle;
 pub mod prg;
