@@ -116,14 +116,14 @@ fn of_all_commitments_and_of_the_beacon() {
         |all, open| all.digest(open),
         &[
             |all| {
-all.0.remove(&NINE);
-},
+                all.0.remove(&NINE);
+            },
             |all| {
-all.0.insert(NINE, CONTEXT);
-},
+                all.0.insert(NINE, CONTEXT);
+            },
             |all| {
-all.0.insert(MemberIndex(3), OTHER);
-},
+                all.0.insert(MemberIndex(3), OTHER);
+            },
             |all| {
                 let commitment = all.0.remove(&TWO).unwrap();
                 all.0.insert(MemberIndex(1), commitment);
@@ -138,8 +138,8 @@ all.0.insert(MemberIndex(3), OTHER);
         |(all, openings), open| all.beacon(open, openings),
         &[
             |value| {
-value.0.0.insert(TWO, OTHER);
-},
+                value.0.0.insert(TWO, OTHER);
+            },
             |value| value.1.get_mut(&TWO).unwrap().nonce[0] ^= 1,
             |value| value.1.get_mut(&MemberIndex(0)).unwrap().nonce[15] ^= 1,
         ],
@@ -189,8 +189,8 @@ fn of_a_cohorts_transcript() {
             |value| value.0.classes.clear(),
             |value| value.0.classes.reverse(),
             |value| {
-value.0.classes.pop();
-},
+                value.0.classes.pop();
+            },
             |value| value.0.classes.push(WeightClass::ONE),
             |value| value.1 = Some(CONTEXT),
             |value| value.1 = Some(OTHER),
@@ -254,16 +254,16 @@ fn of_a_deal() {
             |deal| deal.own = commitments(1, 3),
             |deal| deal.own = commitments(3, 2),
             |deal| {
-deal.shares.pop_last();
-},
+                deal.shares.pop_last();
+            },
             |deal| {
                 let (_, dealt) = deal.shares.pop_last().unwrap();
                 deal.shares.insert(NINE, dealt);
             },
             |deal| dealt(deal).sealed.0[0] ^= 1,
             |deal| {
-dealt(deal).sealed.0.pop();
-},
+                dealt(deal).sealed.0.pop();
+            },
             |deal| dealt(deal).sealed.0.push(0),
             |deal| dealt(deal).commitments = commitments(1, 2),
             |deal| dealt(deal).commitments = commitments(1, 3),
@@ -289,18 +289,18 @@ fn of_held_shares() {
         &[
             |held| held.member = NINE,
             |held| {
-held.held.remove(&NINE);
-},
+                held.held.remove(&NINE);
+            },
             |held| held.held.clear(),
             |held| {
-held.held.insert(NINE, commitments(1, 3));
-},
+                held.held.insert(NINE, commitments(1, 3));
+            },
             |held| {
-held.held.insert(NINE, commitments(3, 2));
-},
+                held.held.insert(NINE, commitments(3, 2));
+            },
             |held| {
-held.held.insert(MemberIndex(3), commitments(1, 2));
-},
+                held.held.insert(MemberIndex(3), commitments(1, 2));
+            },
             |held| {
                 let commitments = held.held.remove(&NINE).unwrap();
                 held.held.insert(MemberIndex(8), commitments);
@@ -326,8 +326,8 @@ fn of_a_reveal() {
             |reveal| reveal.member = NINE,
             |reveal| reveal.list = OTHER,
             |reveal| {
-reveal.shares.remove(&NINE);
-},
+                reveal.shares.remove(&NINE);
+            },
             |reveal| reveal.shares.clear(),
             |reveal| {
                 let share = RevealedShare::SelfMask([5; 32]);
