@@ -150,3 +150,164 @@ fn sealing_key(seal: Seed, mask: Option<&Seed>) -> OneTimeKey {
         material.as_slice(),
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::agreement::{AgreementRoot, Suite};
+    use crate::crypto::os_rng;
+
+    const SUITES: [Suite; 2] = [Suite::Classical, Suite::Hybrid];
+    const LOW: MemberIndex = MemberIndex(2);
+    const HIGH: MemberIndex = MemberIndex(5);
+    const SHARES: &[u8] = b"two shares";
+
+    fn digest(text: &str) -> Digest {
+        Digest::of("test", text.as_bytes())
+    }
+
+    fn key_pair(suite: Suite) -> AgreementSecret {
+        AgreementRoot::random(&mut os_rng()).key_pair(suite)
+    }
+
+    /// The side of `me` towards `peer`, each with the digest of its own keys.
+    fn side(me: MemberIndex, peer: MemberIndex) -> PairContext {
+        let keys = |member: MemberIndex| digest(&format!("keys {member}"));
+        PairContext::new(&digest("transcript"), (me, &keys(me)), (peer, &keys(peer)))
+    }
+
+    /// Every way in which the peer's view of the pair can differ from that of `side(HIGH, LOW)`.
+    fn other_sides() -> Vec<PairContext> {
+        let (mine, theirs) = (digest("keys #5"), digest("keys #2"));
+        let (transcript, other) = (digest("transcript"), digest("other"));
+        let stranger = MemberIndex(3);
+        vec![
+            PairContext::new(&other, (HIGH, &mine), (LOW, &theirs)),
+            PairContext::new(&transcript, (HIGH, &other), (LOW, &theirs)),
+            PairContext::new(&transcript, (HIGH, &mine), (LOW, &other)),
+            // The keys of each under the other's name.
+            PairContext::new(&transcript, (HIGH, &theirs), (LOW, &mine)),
+            // Of another sender, for another holder, and what this side sent itself.
+            PairContext::new(&transcript, (HIGH, &mine), (stranger, &theirs)),
+            PairContext::new(&transcript, (stranger, &mine), (LOW, &theirs)),
+            PairContext::new(&transcript, (LOW, &theirs), (HIGH, &mine)),
+        ]
+    }
+
+    #[test]
+    fn both_sides_agree_on_the_mask_and_on_each_seal() {
+        for suite in SUITES {
+            let (low, high) = (key_pair(suite), key_pair(suite));
+            let (at_low, at_high) = (side(LOW, HIGH), side(HIGH, LOW));
+            assert!(at_low.initiates() && !at_high.initiates());
+            let (sent, mask) = at_low.initiate_mask(&low, high.public()).unwrap();
+            assert!(sent.fits(suite));
+            let received = at_high.respond_mask(&high, low.public(), &sent).unwrap();
+            assert_eq!(mask.expose(), received.expose());
+
+            // The lower seals with the mask's seed, the higher has none yet.
+            let beside = digest("beside");
+            for (from, to, sender, holder, mask) in [
+                (&at_low, &at_high, &low, &high, Some(&mask)),
+                (&at_high, &at_low, &high, &low, None),
+            ] {
+                let (sent, key) = from.initiate_seal(sender, holder.public(), mask).unwrap();
+                let sealed = key.seal(SHARES, from.sent(&beside).as_bytes());
+                let key = to.respond_seal(holder, sender.public(), &sent, mask);
+                let bound = to.received(&beside);
+                let opened = key.unwrap().open(&sealed, bound.as_bytes()).unwrap();
+                assert_eq!(opened.as_slice(), SHARES);
+            }
+        }
+    }
+
+    /// The key alone is bound to them, and what is sealed is bound to them beside the key.
+    #[test]
+    fn a_seal_is_bound_to_transcript_keys_sender_and_holder() {
+        for suite in SUITES {
+            let (low, high) = (key_pair(suite), key_pair(suite));
+            let (at_low, at_high) = (side(LOW, HIGH), side(HIGH, LOW));
+            let (sent, key) = at_low.initiate_seal(&low, high.public(), None).unwrap();
+            let beside = digest("beside");
+            let bound = at_low.sent(&beside);
+            let sealed = key.seal(SHARES, bound.as_bytes());
+            let opens = |keyed: &PairContext, bound: Digest| {
+                let key = keyed.respond_seal(&high, low.public(), &sent, None);
+                key.unwrap().open(&sealed, bound.as_bytes()).is_ok()
+            };
+            assert!(opens(&at_high, at_high.received(&beside)));
+            for other in other_sides() {
+                assert!(!opens(&other, bound), "{other:?}");
+                assert!(!opens(&at_high, other.received(&beside)), "{other:?}");
+            }
+            assert!(!opens(&at_high, at_high.received(&digest("other"))));
+            assert!(!opens(&at_high, at_high.sent(&beside)));
+        }
+    }
+
+    #[test]
+    fn what_opens_proves_the_masks_seed() {
+        for suite in SUITES {
+            let (low, high) = (key_pair(suite), key_pair(suite));
+            let (at_low, at_high) = (side(LOW, HIGH), side(HIGH, LOW));
+            let (_, mask) = at_low.initiate_mask(&low, high.public()).unwrap();
+            let (sent, key) = at_low
+                .initiate_seal(&low, high.public(), Some(&mask))
+                .unwrap();
+            let bound = at_low.sent(&digest("beside"));
+            let sealed = key.seal(SHARES, bound.as_bytes());
+            let opens = |mask: Option<&Seed>| {
+                let key = at_high.respond_seal(&high, low.public(), &sent, mask);
+                key.unwrap().open(&sealed, bound.as_bytes()).is_ok()
+            };
+            assert!(opens(Some(&mask)));
+            assert!(!opens(Some(&Seed::random(&mut os_rng()))));
+            assert!(!opens(None));
+            // The mask's seed itself seals nothing.
+            let key = OneTimeKey::new(mask);
+            assert!(key.open(&sealed, bound.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_mask_is_bound_to_transcript_and_keys() {
+        for suite in SUITES {
+            let (low, high) = (key_pair(suite), key_pair(suite));
+            let (sent, mask) = side(LOW, HIGH).initiate_mask(&low, high.public()).unwrap();
+            // The mask has no direction, and its members are in what the keys' digests are of.
+            for other in &other_sides()[..4] {
+                let seed = other.respond_mask(&high, low.public(), &sent).unwrap();
+                assert_ne!(seed.expose(), mask.expose(), "{other:?}");
+            }
+            // Another pair of keys.
+            let other = key_pair(suite);
+            for (secret, public) in [(&high, other.public()), (&other, low.public())] {
+                let seed = side(HIGH, LOW).respond_mask(secret, public, &sent).unwrap();
+                assert_ne!(seed.expose(), mask.expose());
+            }
+        }
+    }
+
+    #[test]
+    fn keys_and_encapsulations_of_another_suite_are_refused() {
+        for (suite, other) in [(SUITES[0], SUITES[1]), (SUITES[1], SUITES[0])] {
+            let (mine, theirs, odd) = (key_pair(suite), key_pair(suite), key_pair(other));
+            let pair = side(LOW, HIGH);
+            let refused = Some(AgreementError::Suite);
+            assert_eq!(pair.initiate_mask(&mine, odd.public()).err(), refused);
+            let seal = pair.initiate_seal(&mine, odd.public(), None);
+            assert_eq!(seal.err(), refused);
+            let odd = match other {
+                Suite::Classical => Encapsulation::default(),
+                Suite::Hybrid => {
+                    let (sent, _) = pair.initiate_mask(&odd, key_pair(other).public()).unwrap();
+                    sent
+                }
+            };
+            let mask = pair.respond_mask(&mine, theirs.public(), &odd);
+            assert_eq!(mask.err(), refused);
+            let seal = pair.respond_seal(&mine, theirs.public(), &odd, None);
+            assert_eq!(seal.err(), refused);
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! what follows from it hold single phases, so that a test can play the malicious aggregator
 //! between two of them.
 
+mod beacon;
 mod party;
 mod phases;
 mod world;
@@ -35,7 +36,7 @@ use super::coordinator::RoundSetup;
 use super::member::{MemberSettings, Prepared};
 use super::participant::{Expectation, RoundContext};
 pub(crate) use party::Party;
-pub(crate) use phases::{AllRevealed, Shared, Signed};
+pub(crate) use phases::{AllRevealed, Opened, Shared, Signed};
 pub(crate) use world::{RoundOutcome, World, phase_of};
 
 /// Values of the adapter, and coordinates of a delta, in tests: odd, so that the last 20-bit

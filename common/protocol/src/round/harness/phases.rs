@@ -14,8 +14,10 @@ use crate::round::participant::{
     ExpectConfirmations, ExpectDealers, ExpectPeerKeys, ExpectPeerShares, ExpectResult,
     ExpectSurvivors, MemoryLedger, Opened as FirstAnswer,
 };
+use crate::secagg::NeighbourGraph;
 use crate::wire::messages::{
-    Cohort, Confirmation, Deal, DealtShares, Keys, PeerKeys, RoundResult, Survivors,
+    BeaconOpening, Cohort, Commitments, Confirmation, Deal, DealtShares, Keys, PeerKeys,
+    RoundResult, Survivors,
 };
 use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
@@ -23,11 +25,21 @@ use fedlora_common::digest::Digest;
 use super::{Federation, class_of, sign_result};
 
 impl Federation {
-    /// The members' first step, all shown the same M0; all are neighbours of all.
+    /// The members' first answers with keys, all shown the same M0; where neighbours are drawn
+    /// from a beacon, the first members contribute to it.
     pub(crate) fn opened(&self) -> Opened {
+        if !self.policy.is_complete() {
+            let committed = self.committed();
+            let commitments = committed.chosen(self, 0);
+            return committed.opened(self, &commitments);
+        }
         let mut rng = StdRng::seed_from_u64(77);
         let mut opened = Opened {
             open: self.open.digest(),
+            size: self.len(),
+            neighbours: self.policy.neighbours(),
+            commitments: None,
+            openings: BTreeMap::new(),
             members: Vec::new(),
             keys: Vec::new(),
             ledgers: Vec::new(),
@@ -71,7 +83,15 @@ impl Federation {
 
 /// All members wait for the others' keys.
 pub(crate) struct Opened {
+    /// The digest of M0.
     pub(crate) open: Digest,
+    /// Members in the roster.
+    pub(crate) size: usize,
+    /// Neighbours of each.
+    pub(crate) neighbours: usize,
+    /// What the beacon comes from, where there is one.
+    pub(crate) commitments: Option<Commitments>,
+    pub(crate) openings: BTreeMap<MemberIndex, BeaconOpening>,
     pub(crate) members: Vec<ExpectPeerKeys>,
     pub(crate) keys: Vec<Unverified<Keys>>,
     pub(crate) ledgers: Vec<MemoryLedger>,
@@ -84,22 +104,32 @@ impl Opened {
             .keys
             .iter()
             .map(|keys| (keys.claimed().member, keys.claimed().weight));
+        let beacon = self.commitments.as_ref().map(|all| {
+            let beacon = all.beacon(&self.open, &self.openings);
+            (all.digest(&self.open), beacon)
+        });
         Joined {
             cohort: Cohort::new(&weights.collect()),
-            beacon: None,
+            beacon,
         }
     }
 
-    /// M1 of all but one, to that one.
+    /// Who is whose neighbour.
+    pub(crate) fn graph(&self) -> NeighbourGraph {
+        self.joined().graph(self.size, self.neighbours).unwrap()
+    }
+
+    /// M1 of one member's neighbours, to that one.
     pub(crate) fn for_member(&self, me: u16) -> PeerKeys {
-        let others = self
+        let graph = self.graph();
+        let neighbours = self
             .keys
             .iter()
-            .filter(|keys| keys.claimed().member != MemberIndex(me));
+            .filter(|keys| graph.are_neighbours(MemberIndex(me), keys.claimed().member));
         PeerKeys {
             cohort: self.joined().cohort,
-            openings: BTreeMap::new(),
-            keys: others.cloned().collect(),
+            openings: self.openings.clone(),
+            keys: neighbours.cloned().collect(),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::ids::{MemberIndex, MemberSet};
 use crate::round::harness::{Federation, Signed};
 use crate::round::participant::Refusal;
 use crate::wire::Verified;
-use crate::wire::messages::{Confirmation, RevealedShare, RoundMessage, Survivors};
+use crate::wire::messages::{Confirmation, RevealedShare, RoundMessage, SurvivorList, Survivors};
 use fedlora_common::digest::Digest;
 
 /// The first member's refusal of the survivor list, changed.
@@ -71,6 +71,28 @@ fn a_proof_of_another_place_or_another_tree() {
             .insert(MemberIndex(1), Digest::of("test", b"other"));
     };
     assert_eq!(refusal(0, other), Err(Refusal::OwnUpdate));
+    // A proof cut short or drawn out, and the true list under another root.
+    let changed = |change: fn(&mut SurvivorList, &mut Vec<Digest>)| {
+        let mut uploaded = federation.opened().shared().uploaded(&federation);
+        let mut list = uploaded.claims.list();
+        let mut proof = uploaded.claims.proof(MemberIndex(0));
+        change(&mut list, &mut proof);
+        let first = uploaded.members.remove(0);
+        first.survivors(list, &proof).map(|_| ())
+    };
+    assert_eq!(changed(|_, _| ()), Ok(()));
+    let changes: [fn(&mut SurvivorList, &mut Vec<Digest>); 6] = [
+        |_, proof| proof.clear(),
+        |_, proof| proof.truncate(1),
+        |_, proof| proof.push(Digest::of("test", b"more")),
+        |_, proof| proof.reverse(),
+        |list, _| list.vectors = Digest::of("test", b"other"),
+        // Its vector is under the root, and it is not among the members.
+        |list, _| list.members = (1..5).map(MemberIndex).collect(),
+    ];
+    for change in changes {
+        assert_eq!(changed(change), Err(Refusal::OwnUpdate));
+    }
 }
 
 #[test]

@@ -92,10 +92,34 @@ fn a_cohort_that_is_not_that_of_the_keys() {
         message.cohort.classes[3] = WeightClass::ONE;
     });
     assert_eq!(refusal, Refusal::Cohort { member });
+    let lengths: [fn(&mut Vec<WeightClass>); 3] = [
+        |classes| {
+            classes.pop();
+        },
+        |classes| classes.truncate(1),
+        |classes| classes.push(WeightClass::ONE),
+    ];
+    for change in lengths {
+        let refusal = refused_message(&federation, |_, message| {
+            change(&mut message.cohort.classes);
+        });
+        assert_eq!(refusal, Refusal::Classes);
+    }
+    // Without classes all are of class 0, as this member is and its neighbour is not.
+    let refusal = refused_message(&federation, |_, message| message.cohort.classes.clear());
+    let member = MemberIndex(1);
+    assert_eq!(refusal, Refusal::Cohort { member });
+    // Somebody who is not on the roster takes part.
+    let refusal = refused_message(&federation, |_, message| message.cohort = cohort(0..6));
+    let (message, member) = (MESSAGE, MemberIndex(5));
+    assert_eq!(refusal, Refusal::Stranger { message, member });
+    // A class that the plan does not allow.
+    let most = federation.plan.aggregation.highest_class().class();
     let refusal = refused_message(&federation, |_, message| {
-        message.cohort.classes.pop();
+        message.cohort.classes[3] = WeightClass::try_from(most + 1).unwrap();
     });
-    assert_eq!(refusal, Refusal::Classes);
+    let (member, got) = (MemberIndex(3), most + 1);
+    assert_eq!(refusal, Refusal::Weight { member, got, most });
     // One whose keys are there is left out: it would be a stranger to the others.
     let refusal = refused_message(&federation, |_, message| message.cohort = cohort(0..4));
     let member = MemberIndex(4);

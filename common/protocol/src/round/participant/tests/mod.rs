@@ -1,12 +1,15 @@
 //! The member against a malicious aggregator: each attack of the threat model, and the
 //! member that refuses it.
 
+mod beacon;
 mod confirm;
+mod digests;
 mod keys;
 mod ledger;
 mod open;
 mod result;
 mod shares;
+mod sparse;
 
 use super::{LedgerError, MemoryLedger, Refusal};
 use crate::crypto::os_rng;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{offered, refused_by_ledger};
+use crate::crypto::agreement::Suite;
 use crate::crypto::os_rng;
 use crate::fixed::LaneBits;
 use crate::ids::{Attempt, RoundNumber, RunId};
@@ -129,6 +130,67 @@ fn a_threshold_below_the_floor_or_above_the_roster() {
             );
         }
     }
+}
+
+/// On a sparse graph shares are of a member's neighbours, signatures of all.
+#[test]
+fn numbers_out_of_range_on_a_sparse_graph() {
+    let federation = Federation::new(70);
+    let policy = federation.policy;
+    let (holders, members) = (policy.neighbours() + 1, 70);
+    assert!(holders < members);
+    let floor = policy.threshold();
+    for got in [0, 1, floor - 1, holders + 1, members] {
+        let most = holders;
+        assert_eq!(
+            refused(&federation, |open| open.threshold = got as u16),
+            Refusal::Threshold { got, floor, most }
+        );
+    }
+    let floor = policy.confirmations();
+    for got in [0, 1, floor - 1, members + 1] {
+        let most = members;
+        assert_eq!(
+            refused(&federation, |open| open.confirmations = got as u16),
+            Refusal::Threshold { got, floor, most }
+        );
+    }
+    // Another graph: denser, sparser, none, or complete, without a beacon.
+    for got in [0, 1, 2, holders - 3, holders + 1, members - 1, members] {
+        assert_eq!(
+            refused(&federation, |open| open.neighbours = got as u16),
+            Refusal::Parameter {
+                what: "number of neighbours",
+                round: RoundNumber(1),
+            }
+        );
+    }
+    // The highest are taken.
+    let mut highest = federation.open.clone();
+    (highest.threshold, highest.confirmations) = (holders as u16, members as u16);
+    offered(&federation, &mut MemoryLedger::default(), highest).unwrap();
+}
+
+/// A plan of the classical suite is not run in the hybrid one either, nor in one that is none.
+#[test]
+fn another_suite_than_the_plans() {
+    let mut federation = Federation::new(4);
+    let context = &federation.contexts[0];
+    federation.contexts[0] = Arc::new(RoundContext {
+        roster: Roster::clone(&context.roster),
+        identity: Arc::clone(&context.identity),
+        suite: Suite::Classical,
+        ..**context
+    });
+    for got in [0, 2, 3] {
+        let mut open = federation.open.clone();
+        open.suite = got;
+        let refusal = offered(&federation, &mut MemoryLedger::default(), open);
+        assert_eq!(refusal, Err(Refusal::Suite { got, own: 1 }));
+    }
+    let mut open = federation.open.clone();
+    open.suite = 1;
+    offered(&federation, &mut MemoryLedger::default(), open).unwrap();
 }
 
 #[test]
@@ -284,6 +346,9 @@ fn every_field_of_m0_is_in_its_digest() {
 #[test]
 fn an_attempt_that_is_none_or_one_too_many() {
     let federation = Federation::new(4);
+    for got in [1, MAX_ATTEMPTS] {
+        offered_in(&federation, &mut MemoryLedger::default(), 1, got).unwrap();
+    }
     for got in [0, MAX_ATTEMPTS + 1, u32::MAX] {
         assert_eq!(
             refused(&federation, |open| open.attempt = Attempt(got)),

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::crypto::agreement::Encapsulation;
 use crate::crypto::os_rng;
+use crate::crypto::shamir::Share;
 use crate::ids::{MemberIndex, MemberSet};
 use crate::round::harness::{Federation, Shared};
 use crate::round::participant::Refusal;
-use crate::wire::messages::{DealtShares, RevealedShare, RoundMessage, Survivors};
+use crate::wire::messages::{
+    DealtShares, RevealedShare, RoundMessage, SealedShares, ShareCommitments, Survivors,
+};
 
 const MESSAGE: &str = "shares";
 
@@ -136,14 +139,111 @@ fn shares_that_do_not_open_are_never_revealed() {
 
 const TWO: MemberIndex = MemberIndex(2);
 
+/// What the member at `dealer` gives to the one at `holder`, where it commits to `committed`, the
+/// shares of its two secrets, and seals `plain`: a malicious dealer, whose seal opens.
+fn dealt(
+    shared: &Shared,
+    (dealer, holder): (u16, u16),
+    committed: [[u8; 32]; 2],
+    plain: &[u8],
+) -> DealtShares {
+    let (from, to) = (MemberIndex(dealer), MemberIndex(holder));
+    let member = &shared.members[usize::from(dealer)];
+    let neighbour = &member.neighbours[&to];
+    let (seal, key) = neighbour
+        .pair
+        .initiate_seal(
+            &member.secrets.sealing,
+            &neighbour.keys.sealing,
+            neighbour
+                .seed
+                .as_ref()
+                .filter(|_| neighbour.pair.initiates()),
+        )
+        .unwrap();
+    let [self_mask, mask_root] = committed.map(Share::from_bytes);
+    let commitments = ShareCommitments::new(&shared.transcript, (from, to), &self_mask, &mask_root);
+    let mask = shared.deals[usize::from(dealer)].claimed().shares[&to]
+        .mask
+        .clone();
+    let bound = neighbour.pair.sent(&commitments.beside(&mask));
+    DealtShares {
+        sealed: SealedShares(key.seal(plain, bound.as_bytes())),
+        commitments,
+        seal,
+        mask,
+    }
+}
+
 /// A dealer that commits to other shares than it gives.
 #[test]
-fn a_share_that_is_not_what_was_committed_to_is_not_held() {
+fn a_share_that_is_not_what_was_committed_to_is_not_held_and_never_revealed() {
+    let federation = Federation::new(5);
+    let (one, two) = ([1; 32], [2; 32]);
+    let shares_of = |committed, plain: Vec<u8>| {
+        revealed(&federation, |shared, shares| {
+            shares.insert(TWO, dealt(shared, (2, 0), committed, &plain));
+        })
+    };
+    // What it committed to is held, whatever it is the share of.
+    let shares = shares_of([one, two], [one, two].concat());
+    assert_eq!(shares[&TWO], RevealedShare::SelfMask(one));
+    let mut changed = one;
+    changed[31] ^= 1;
+    let given = [
+        [changed, two].concat(),
+        // The share that is not revealed of a survivor counts too.
+        [one, changed].concat(),
+        [two, one].concat(),
+        [one, one].concat(),
+        // As long as no two shares are.
+        [&one[..], &two[..31]].concat(),
+        [&one[..], &two[..], &[0]].concat(),
+        Vec::new(),
+    ];
+    for plain in given {
+        let shares = shares_of([one, two], plain);
+        assert_eq!(shares.len(), 4);
+        assert!(!shares.contains_key(&TWO));
+    }
+}
+
+/// Whom the last of five members says that it holds shares of, with what the first, which
+/// encapsulates for their mask, dealt to it.
+fn held_by_last(change: impl FnOnce(&mut DealtShares, &DealtShares)) -> Vec<u16> {
+    let mut shared = Federation::new(5).opened().shared();
+    let mut shares = shared.for_holder(4);
+    let of_another = shares[&MemberIndex(1)].clone();
+    change(shares.get_mut(&MemberIndex(0)).unwrap(), &of_another);
+    let (_, statement) = shared.members.remove(4).peer_shares(shares).unwrap();
+    let RoundMessage::Held { dealers, .. } = statement else {
+        panic!("a statement of what it holds");
+    };
+    dealers.iter().map(|member| member.0).collect()
+}
+
+/// What opens proves that the pair has one mask, and what was committed to.
+#[test]
+fn a_changed_commitment_or_mask_makes_the_seal_not_open() {
+    assert_eq!(held_by_last(|_, _| ()), [0, 1, 2, 3]);
+    let changes: [fn(&mut DealtShares, &DealtShares); 5] = [
+        |mine, other| mine.commitments = other.commitments,
+        |mine, other| mine.mask = other.mask.clone(),
+        |mine, _| mine.mask = mine.seal.clone(),
+        |mine, _| mine.mask = Encapsulation::default(),
+        |mine, other| mine.seal = other.seal.clone(),
+    ];
+    for change in changes {
+        assert_eq!(held_by_last(change), [1, 2, 3]);
+    }
+}
+
+/// Of two deals of one member in one attempt, the seals of one open with its own commitments alone.
+#[test]
+fn commitments_of_another_deal_do_not_fit() {
     let federation = Federation::new(5);
     let mut shared = federation.opened().shared();
     let other = federation.opened().shared_with(79);
-    // Another deal of the same member in the same attempt: its seal opens with its own
-    // commitments alone.
     let mut shares = shared.for_holder(0);
     let mut mixed = other.for_holder(0)[&TWO].clone();
     mixed.commitments = shares[&TWO].commitments;
