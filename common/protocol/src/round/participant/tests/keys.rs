@@ -96,7 +96,7 @@ fn a_cohort_that_is_not_that_of_the_keys() {
         |classes| {
             classes.pop();
         },
-        |classes| classes.truncate(1),
+        |classes| classes.clear(),
         |classes| classes.push(WeightClass::ONE),
     ];
     for change in lengths {
@@ -105,8 +105,10 @@ fn a_cohort_that_is_not_that_of_the_keys() {
         });
         assert_eq!(refusal, Refusal::Classes);
     }
-    // Without classes all are of class 0, as this member is and its neighbour is not.
-    let refusal = refused_message(&federation, |_, message| message.cohort.classes.clear());
+    // With a single class all are of that, as this member is and its neighbour is not.
+    let refusal = refused_message(&federation, |_, message| {
+        message.cohort.classes.truncate(1);
+    });
     let member = MemberIndex(1);
     assert_eq!(refusal, Refusal::Cohort { member });
     // Somebody who is not on the roster takes part.
