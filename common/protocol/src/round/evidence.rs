@@ -178,8 +178,8 @@ impl Evidence {
             else {
                 return Err(EvidenceError::Unrelated);
             };
-            // A colluding holder can sign its share of the other secret, which is what it was dealt:
-            // mixed, honest shares recover neither secret.
+            // A colluding holder can sign its share of the other secret, which it was dealt too:
+            // mixed, the shares of an honest dealer recover neither.
             if *kind.get_or_insert(revealed.kind()) != revealed.kind() {
                 return Err(EvidenceError::Unrelated);
             }
