@@ -96,7 +96,7 @@ fn a_cohort_that_is_not_that_of_the_keys() {
         |classes| {
             classes.pop();
         },
-        |classes| classes.truncate(1),
+        |classes| classes.truncate(2),
         |classes| classes.push(WeightClass::ONE),
     ];
     for change in lengths {
