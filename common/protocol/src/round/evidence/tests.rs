@@ -35,12 +35,14 @@ fn round(dropped: bool) -> Round {
     let (joined, keys) = (opened.joined(), opened.keys.clone());
     let shared = opened.shared();
     let (transcript, deals) = (shared.transcript, shared.deals.clone());
-    let held = shared.held();
-    let statements = held
-        .statements
-        .iter()
+    let given: Vec<_> = (0..5).map(|holder| shared.for_holder(holder)).collect();
+    let statements = shared
+        .members
+        .into_iter()
+        .zip(given)
         .enumerate()
-        .map(|(place, message)| {
+        .map(|(place, (member, shares))| {
+            let (_, message) = member.peer_shares(shares).unwrap();
             let RoundMessage::Held { dealers, signature } = message else {
                 panic!("a statement of what it holds");
             };
@@ -50,10 +52,13 @@ fn round(dropped: bool) -> Round {
                 (dealer, deal.commitments(member).unwrap())
             };
             let held = dealers.iter().map(commitments).collect();
-            Unverified::from_parts(HeldShares { member, held }, *signature)
+            Unverified::from_parts(HeldShares { member, held }, signature)
         })
         .collect();
-    let mut uploaded = held.uploaded(&federation);
+    // The same once more, to go on from.
+    let again = federation.opened().shared();
+    assert_eq!(again.deals, deals);
+    let mut uploaded = again.uploaded(&federation);
     if dropped {
         uploaded.claims.0.remove(&LAST);
         uploaded.members.pop();

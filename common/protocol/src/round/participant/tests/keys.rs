@@ -105,8 +105,12 @@ fn a_cohort_that_is_not_that_of_the_keys() {
         });
         assert_eq!(refusal, Refusal::Classes);
     }
-    // Without classes all are of class 0, as this member is and its neighbour is not.
-    let refusal = refused_message(&federation, |_, message| message.cohort.classes.clear());
+    // The form in which all are of class 0, as this member is and its neighbour is not.
+    let refusal = refused_message(&federation, |federation, message| {
+        let alike = federation.roster.indices();
+        let alike = alike.map(|member| (member, WeightClass::ONE)).collect();
+        message.cohort = Cohort::new(&alike);
+    });
     let member = MemberIndex(1);
     assert_eq!(refusal, Refusal::Cohort { member });
     // Somebody who is not on the roster takes part.
