@@ -403,14 +403,14 @@ async fn an_upload_that_ends_halfway_is_not_in_the_sum() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn outsiders_are_refused_while_the_run_goes_on() {
     let run = async {
-        let served = Served::new(3);
+        let served = Served::new(plan(3));
         let mut members = JoinSet::new();
         for member in &HONEST[..2] {
             served.start(member, &mut members).await;
         }
         let (_, insider) = served.join(HONEST[2]).await;
         // The same name under another federation's authority.
-        let other = Served::new(3);
+        let other = Served::new(plan(3));
         let (_, outsider) = other.join(HONEST[2]).await;
         let refused = connected(&outsider, &insider).await;
         assert!(

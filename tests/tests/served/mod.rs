@@ -61,9 +61,9 @@ impl RosterConsent for Agreed {
 pub struct Served {
     pub federation: Federation,
     events: mpsc::UnboundedReceiver<RunEvent>,
-    serving: tokio::task::JoinHandle<Result<(), String>>,
+    pub serving: tokio::task::JoinHandle<Result<(), String>>,
     registry: fedlora_aggregator::registry::Registry,
-    fingerprint: fedlora_transport::CaFingerprint,
+    pub fingerprint: fedlora_transport::CaFingerprint,
     pub work: Arc<LocalWork>,
 }
 

@@ -7,7 +7,7 @@ use crate::ids::MemberIndex;
 use crate::plan::Roster;
 use crate::secagg::{DealtSecrets, GraphError, NeighbourGraph, RecoveryError, Unmasking};
 use crate::wire::messages::{
-    Cohort, Deal, HeldShares, Keys, Open, Reveal, RevealedShare, keys_context,
+    Cohort, Deal, HeldShares, Keys, Open, Reveal, ShareKind, keys_context,
 };
 use crate::wire::{Signable, Unverified};
 use fedlora_common::digest::Digest;
@@ -168,7 +168,7 @@ impl Evidence {
         let graph = graph.map_err(|_| EvidenceError::Unrelated)?;
         let suite = Suite::try_from(self.open.suite).map_err(|_| EvidenceError::Unrelated)?;
         let mut good = std::collections::BTreeMap::new();
-        let mut survives = false;
+        let mut kind = None;
         for reveal in reveals {
             let holder = reveal.claimed().member;
             signed(roster, holder, reveal, &open)?;
@@ -178,13 +178,18 @@ impl Evidence {
             else {
                 return Err(EvidenceError::Unrelated);
             };
-            survives = matches!(revealed, RevealedShare::SelfMask(_));
+            // A colluding holder can sign its share of the other secret, which it was dealt too:
+            // mixed, the shares of an honest dealer recover neither.
+            if *kind.get_or_insert(revealed.kind()) != revealed.kind() {
+                return Err(EvidenceError::Unrelated);
+            }
             let share = revealed.share();
             if commitments.open_to(&transcript, (dealer, holder), revealed.kind(), &share) {
                 good.insert(holder, share);
             }
         }
         let dealt = dealt_by(keys.claimed(), &self.joined.context(&open), deal.claimed());
+        let survives = kind == Some(ShareKind::SelfMask);
         let survivors = survives.then_some(dealer).into_iter().collect();
         let recovered = Unmasking::recover(DealtSecrets {
             suite,
@@ -238,3 +243,6 @@ pub enum EvidenceError {
     #[error("the evidence shows no breach: what was revealed is what was committed to")]
     InOrder,
 }
+
+#[cfg(test)]
+mod tests;

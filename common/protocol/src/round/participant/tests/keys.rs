@@ -96,7 +96,7 @@ fn a_cohort_that_is_not_that_of_the_keys() {
         |classes| {
             classes.pop();
         },
-        |classes| classes.clear(),
+        |classes| classes.truncate(2),
         |classes| classes.push(WeightClass::ONE),
     ];
     for change in lengths {
@@ -105,9 +105,11 @@ fn a_cohort_that_is_not_that_of_the_keys() {
         });
         assert_eq!(refusal, Refusal::Classes);
     }
-    // With a single class all are of that, as this member is and its neighbour is not.
-    let refusal = refused_message(&federation, |_, message| {
-        message.cohort.classes.truncate(1);
+    // The form in which all are of class 0, as this member is and its neighbour is not.
+    let refusal = refused_message(&federation, |federation, message| {
+        let alike = federation.roster.indices();
+        let alike = alike.map(|member| (member, WeightClass::ONE)).collect();
+        message.cohort = Cohort::new(&alike);
     });
     let member = MemberIndex(1);
     assert_eq!(refusal, Refusal::Cohort { member });
