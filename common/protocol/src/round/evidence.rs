@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::agreement::Suite;
 use crate::ids::MemberIndex;
 use crate::plan::Roster;
-use crate::secagg::{DealtSecrets, GraphError, NeighbourGraph, RecoveryError, Unmasking};
+use crate::secagg::{
+    DealtSecrets, GraphError, MAX_HOLDERS, NeighbourGraph, RecoveryError, Unmasking,
+};
 use crate::wire::messages::{
     Cohort, Deal, HeldShares, Keys, Open, Reveal, ShareKind, keys_context,
 };
@@ -87,6 +89,9 @@ impl Joined {
     /// [`GraphError`] for numbers that give no graph.
     pub fn graph(&self, members: usize, neighbours: usize) -> Result<NeighbourGraph, GraphError> {
         match &self.beacon {
+            None if members > MAX_HOLDERS => Err(GraphError::Holders {
+                neighbours: members - 1,
+            }),
             None => Ok(NeighbourGraph::complete(members)),
             Some((_, beacon)) => NeighbourGraph::regular(members, neighbours, beacon),
         }

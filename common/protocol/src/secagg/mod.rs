@@ -17,7 +17,7 @@ pub mod policy;
 pub mod recovery;
 pub mod sum;
 
-pub use graph::{GraphError, NeighbourGraph};
+pub use graph::{GraphError, MAX_HOLDERS, NeighbourGraph};
 pub use mask::{MaskedUpdate, Masker};
 pub use pair::PairContext;
 pub use parameters::{ParameterError, SparseParameters};

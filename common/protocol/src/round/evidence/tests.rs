@@ -1,5 +1,7 @@
 //! Evidence against forgers and inconsistent dealers, and that there is none against the honest.
 
+mod drawn;
+
 use super::{Breach, Evidence, EvidenceError, Joined, Said};
 use crate::crypto::shamir::Share;
 use crate::crypto::sign::{IdentityKey, Signature};
