@@ -308,6 +308,7 @@ impl CurrentRound {
                 Err(error) => warn!(%member, %error, "the evidence cannot be kept"),
             }
         }
+        let fault = Box::new(fault);
         self.context.watch(RunEvent::Blamed { fault });
     }
 

@@ -78,6 +78,10 @@ pub enum ToEngine {
 
 /// What the engine tells whoever watches the run.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few in a round, and each is consumed at once"
+)]
 pub enum RunEvent {
     /// A member is ready.
     MemberReady {
@@ -123,7 +127,7 @@ pub enum RunEvent {
     /// A member broke the protocol; the round goes on where it can.
     Blamed {
         /// What it did.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// A member's message was not taken. The round continues.
     Rejected {

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 const EXAMPLES: usize = 4;
 
 /// A plan of one short round.
-pub fn plan(members: usize) -> RunPlan {
+pub(crate) fn plan(members: usize) -> RunPlan {
     RunPlan::from_toml(&format!(
         r#"rounds = 1
         members = {members}
@@ -58,17 +58,17 @@ impl RosterConsent for Agreed {
 }
 
 /// A federation in this process.
-pub struct Served {
-    pub federation: Federation,
+pub(crate) struct Served {
+    pub(crate) federation: Federation,
     events: mpsc::UnboundedReceiver<RunEvent>,
-    pub serving: tokio::task::JoinHandle<Result<(), String>>,
+    pub(crate) serving: tokio::task::JoinHandle<Result<(), String>>,
     registry: fedlora_aggregator::registry::Registry,
-    pub fingerprint: fedlora_transport::CaFingerprint,
-    pub work: Arc<LocalWork>,
+    pub(crate) fingerprint: fedlora_transport::CaFingerprint,
+    pub(crate) work: Arc<LocalWork>,
 }
 
 impl Served {
-    pub fn new(plan: RunPlan) -> Self {
+    pub(crate) fn new(plan: RunPlan) -> Self {
         let federation = Federation::new();
         let aggregator = Aggregator::bind(&federation.operator(), Arc::new(SystemClock))
             .expect("the ports are free");
@@ -91,7 +91,7 @@ impl Served {
         }
     }
 
-    pub async fn join(&self, member: &str) -> (MemberDirectory, Membership) {
+    pub(crate) async fn join(&self, member: &str) -> (MemberDirectory, Membership) {
         let home = self.federation.home(member);
         let address = self.federation.join_listen().to_string();
         let expires = SystemClock.now().after(Duration::from_secs(600));
@@ -105,7 +105,7 @@ impl Served {
         MemberDirectory::open(&home).expect("the member has joined")
     }
 
-    pub async fn start(
+    pub(crate) async fn start(
         &self,
         member: &str,
         into: &mut JoinSet<Result<RunOutcome, ParticipantError>>,
@@ -124,7 +124,7 @@ impl Served {
     }
 
     /// Waits for the end of the run: the result, and the messages that were not taken.
-    pub async fn end(mut self) -> (RoundResult, Vec<(MemberIndex, Reject)>) {
+    pub(crate) async fn end(mut self) -> (RoundResult, Vec<(MemberIndex, Reject)>) {
         self.serving
             .await
             .expect("the aggregator does not panic")
