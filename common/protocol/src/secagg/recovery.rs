@@ -8,8 +8,10 @@ use crate::crypto::shamir::{self, Coordinate, ShamirError, Share};
 use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use fedlora_common::digest::Digest;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 
-use super::mask::{Masks, Sign, pair_seed};
+use super::mask::{CHUNK, Masks, Sign, pair_seed};
 
 /// What is publicly known of one member that shared its secrets in this round.
 #[derive(Debug, Clone, Copy)]
@@ -84,9 +86,10 @@ impl Unmasking {
 
     pub(super) fn remove_from(&self, lanes: &mut [u32], bits: LaneBits) {
         let masks = Masks::new(self.seeds.iter().map(|(sign, seed)| (*sign, seed)));
-        let ranges = rayon::iter::repeat_n((), lanes.len());
-        masks.apply(lanes, ranges, |lanes, ()| {
-            for lane in lanes {
+        let chunks = lanes.par_chunks_mut(CHUNK).enumerate();
+        chunks.for_each(|(place, chunk)| {
+            masks.apply(place, chunk);
+            for lane in chunk {
                 *lane &= bits.mask();
             }
         });
