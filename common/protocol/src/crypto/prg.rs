@@ -2,19 +2,23 @@
 //! the 32-byte seed, counter from zero. A seed is used for one expansion only.
 
 use aes::Aes256;
-use aes::cipher::{Array, BlockCipherEncrypt, KeyInit, consts::U16};
-use zeroize::Zeroize;
+use aes::cipher::{
+    Block, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser,
+    KeyInit, ParBlocks, consts::U16,
+};
+use zeroize::{Zeroize, optimization_barrier};
 
 use super::keys::Seed;
 
-/// Cipher blocks made at a time: 4 KiB, which stay in the first-level cache with the lanes.
-const BLOCKS: usize = 256;
+/// Cipher blocks made at a time: 1 KiB, which stays in the first-level cache with the lanes, and as
+/// many as the widest vector code of the cipher makes at once.
+const BLOCKS: usize = 64;
 
 /// Words in a cipher block.
 const WORDS: usize = 4;
 
 /// An endless stream of uniform 32-bit words grown from one seed, little-endian in each cipher
-/// block. Any part of it can be made by itself.
+/// block. Any part of it can be made by itself, from a multiple of 4 words on.
 #[derive(Clone)]
 pub struct Prg {
     cipher: Aes256,
@@ -28,49 +32,118 @@ impl Prg {
         }
     }
 
-    /// Calls `combine(lane, word)` for each lane in order with the stream's words from the one at
-    /// `first` on, which must be a multiple of 4.
-    pub fn for_each(
-        &self,
-        first: usize,
-        lanes: &mut [u32],
-        mut combine: impl FnMut(&mut u32, u32),
-    ) {
+    /// Sets each lane to the stream's word, from the one at `first` on, a multiple of 4.
+    pub fn fill(&self, first: usize, lanes: &mut [u32]) {
+        self.combine(first, lanes, Combine::Set);
+    }
+
+    /// Adds the stream's words from the one at `first` on, a multiple of 4, modulo 2^32.
+    pub fn add(&self, first: usize, lanes: &mut [u32]) {
+        self.combine(first, lanes, Combine::Add);
+    }
+
+    /// Subtracts the stream's words from the one at `first` on, a multiple of 4, modulo 2^32.
+    pub fn subtract(&self, first: usize, lanes: &mut [u32]) {
+        self.combine(first, lanes, Combine::Subtract);
+    }
+
+    /// Calls `each(lane, word)` for each lane in order with the stream's words from the one at
+    /// `first` on, a multiple of 4. The other ways to combine are several times as fast.
+    pub fn for_each(&self, first: usize, lanes: &mut [u32], mut each: impl FnMut(&mut u32, u32)) {
+        let mut words = [0; 1024];
+        for (place, lanes) in lanes.chunks_mut(words.len()).enumerate() {
+            let words = &mut words[..lanes.len()];
+            self.fill(first + place * 1024, words);
+            for (lane, word) in lanes.iter_mut().zip(words) {
+                each(lane, *word);
+            }
+        }
+        words.zeroize();
+    }
+
+    // The one place that runs the cipher, and one instance of it, not generic: the cipher's
+    // vector code calls helpers that compilers inline where they have a single caller, and that
+    // take longer than the cipher where they have several.
+    #[inline(never)]
+    fn combine(&self, first: usize, lanes: &mut [u32], combine: Combine) {
         debug_assert!(first.is_multiple_of(WORDS));
-        let mut counter = (first / WORDS) as u64;
-        let mut blocks = [Array::<u8, U16>::default(); BLOCKS];
-        for lanes in lanes.chunks_mut(BLOCKS * WORDS) {
+        self.cipher.encrypt_with_backend(Stream {
+            counter: (first / WORDS) as u64,
+            lanes,
+            combine,
+        });
+    }
+}
+
+/// What becomes of a lane and the stream's word.
+#[derive(Debug, Clone, Copy)]
+enum Combine {
+    Set,
+    Add,
+    Subtract,
+}
+
+/// A part of the stream on its way to the lanes. Its code becomes part of the cipher's, compiled
+/// for the same instructions.
+struct Stream<'a> {
+    counter: u64,
+    lanes: &'a mut [u32],
+    combine: Combine,
+}
+
+impl BlockSizeUser for Stream<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Stream<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
+        let mut blocks = [Block::<Aes256>::default(); BLOCKS];
+        for lanes in self.lanes.chunks_mut(BLOCKS * WORDS) {
             let blocks = &mut blocks[..lanes.len().div_ceil(WORDS)];
             for block in blocks.iter_mut() {
                 // 128 bits, most significant first.
-                block[..8].fill(0);
-                block[8..].copy_from_slice(&counter.to_be_bytes());
-                counter += 1;
+                block.0 = u128::from(self.counter).to_be_bytes();
+                self.counter += 1;
             }
-            self.cipher.encrypt_blocks(blocks);
-            let mut fours = lanes.chunks_exact_mut(WORDS);
-            for (four, block) in fours.by_ref().zip(blocks.iter()) {
-                for (lane, word) in four.iter_mut().zip(words(block)) {
-                    combine(lane, word);
-                }
+            let (batches, tail) = ParBlocks::<B>::slice_as_chunks_mut(blocks);
+            for batch in batches {
+                backend.encrypt_par_blocks_inplace(batch);
             }
-            if let Some(last) = blocks.last() {
-                for (lane, word) in fours.into_remainder().iter_mut().zip(words(last)) {
-                    combine(lane, word);
-                }
+            backend.encrypt_tail_blocks_inplace(tail);
+            match self.combine {
+                Combine::Set => each(lanes, blocks, |_, word| word),
+                Combine::Add => each(lanes, blocks, u32::wrapping_add),
+                Combine::Subtract => each(lanes, blocks, u32::wrapping_sub),
             }
         }
         for block in &mut blocks {
-            block.as_mut_slice().zeroize();
+            block.0 = [0; 16];
+        }
+        optimization_barrier(&blocks);
+    }
+}
+
+#[inline(always)]
+fn each(lanes: &mut [u32], blocks: &[Block<Aes256>], combine: impl Fn(u32, u32) -> u32) {
+    let (fours, rest) = lanes.as_chunks_mut::<WORDS>();
+    let whole = fours.len();
+    for (lanes, block) in fours.iter_mut().zip(blocks) {
+        let [a, b, c, d] = *lanes;
+        let [e, f, g, h] = words(block);
+        *lanes = [combine(a, e), combine(b, f), combine(c, g), combine(d, h)];
+    }
+    if let Some(block) = blocks.get(whole) {
+        for (lane, word) in rest.iter_mut().zip(words(block)) {
+            *lane = combine(*lane, word);
         }
     }
 }
 
-fn words(block: &Array<u8, U16>) -> [u32; WORDS] {
-    std::array::from_fn(|at| {
-        let bytes = &block[at * 4..at * 4 + 4];
-        u32::from_le_bytes(bytes.try_into().expect("four of sixteen bytes"))
-    })
+#[inline(always)]
+fn words(block: &Block<Aes256>) -> [u32; WORDS] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = block.0;
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_le_bytes)
 }
 
 #[cfg(test)]

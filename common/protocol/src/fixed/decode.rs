@@ -3,6 +3,7 @@
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
+use super::encode::sum_of_squares;
 use super::loss::{MAX_STEPS, mean_loss};
 use super::rotation::{SEGMENT, blocks};
 use super::{AUXILIARY_LANES, FixedPoint, MIN_SURVIVORS_FOR_LOSSES, RingSum, can_be_mean_norm};
@@ -63,10 +64,10 @@ impl FixedPoint {
             .enumerate()
             .map(|(place, (values, lanes))| {
                 self.decode_segment(place * SEGMENT, lanes, parts.weight, values);
-                values
-                    .iter()
-                    .map(|&x| f64::from(x) * f64::from(x))
-                    .sum::<f64>()
+                pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || sum_of_squares(values),
+                )
             })
             .sum();
         if !can_be_mean_norm(squares.sqrt(), self.clip) {
@@ -91,9 +92,17 @@ impl FixedPoint {
         for block in blocks(lanes.len()) {
             // The transform's factor 1 / sqrt(B), twice: forward and back.
             let scale = 1.0 / (self.scale(block.len(), weight) * block.len() as f64);
-            for (value, &lane) in values[block.clone()].iter_mut().zip(&lanes[block]) {
-                *value = (self.bits.lift(lane) as f64 * scale) as f32;
-            }
+            let (values, lanes) = (&mut values[block.clone()], &lanes[block]);
+            let bits = self.bits;
+            pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (value, &lane) in values.iter_mut().zip(lanes) {
+                        // A lane's integer fits an i32, which vector units convert.
+                        *value = (f64::from(bits.lift(lane) as i32) * scale) as f32;
+                    }
+                },
+            );
         }
         self.rotation.inverse(first, values);
     }

@@ -2,15 +2,19 @@
 
 use std::fmt;
 
+use pulp::bytemuck::cast_slice_mut;
 use rand::CryptoRng;
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::{ParallelSlice, ParallelSliceMut};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::rotation::{SEGMENT, blocks};
 use super::{AUXILIARY_LANES, FixedError, FixedPoint, LaneBits, LossSteps, WeightClass};
 use crate::crypto::keys::Seed;
 use crate::crypto::prg::Prg;
+
+/// Words of the stream that are made at a time: 4 KiB, which stay in the first-level cache.
+const WORDS: usize = 1 << 10;
 
 /// What one member adds beside its delta. Private: seen by others in total only.
 #[derive(Clone, Copy)]
@@ -75,50 +79,78 @@ impl FixedPoint {
     ) -> Result<EncodedUpdate, FixedError> {
         // One seed from the caller's generator, expanded: a system call a lane would take
         // longer than the training step.
-        let rounding = Prg::new(&Seed::random(rng));
-        let mut lanes = vec![0; delta.len() + AUXILIARY_LANES];
-        let (coordinates, auxiliary) = lanes.split_at_mut(delta.len());
-        let squares: f64 = coordinates
-            .par_chunks_mut(SEGMENT)
-            .zip(delta.par_chunks(SEGMENT))
-            .enumerate()
-            .map(|(place, (lanes, delta))| {
-                self.encode_segment(place * SEGMENT, delta, weight, &rounding, lanes)
-            })
-            .sum();
-        self.check(squares, delta)?;
-        auxiliary[0] = contribution.train_loss.0;
-        auxiliary[1] = contribution.eval_loss.0;
-        auxiliary[2] = u32::from(contribution.clipped);
-        Ok(EncodedUpdate {
-            bits: self.bits,
-            lanes,
-        })
+        self.encode_with(delta, weight, contribution, &Prg::new(&Seed::random(rng)))
     }
 
-    /// Encodes the coordinates from the one at `first` on; gives the sum of their squares.
+    /// Encodes a delta with the stream `rounding`, word by coordinate.
+    fn encode_with(
+        &self,
+        delta: &[f32],
+        weight: WeightClass,
+        contribution: Contribution,
+        rounding: &Prg,
+    ) -> Result<EncodedUpdate, FixedError> {
+        // The delta's copy is rotated and rounded in place.
+        let mut encoded = EncodedUpdate {
+            bits: self.bits,
+            lanes: copy_bits(delta),
+        };
+        let squares: f64 = encoded
+            .lanes
+            .par_chunks_mut(SEGMENT)
+            .enumerate()
+            .map(|(place, lanes)| self.encode_segment(place * SEGMENT, weight, rounding, lanes))
+            .sum();
+        self.check(squares, delta)?;
+        let Contribution {
+            train_loss,
+            eval_loss,
+            clipped,
+        } = contribution;
+        encoded
+            .lanes
+            .extend([train_loss.0, eval_loss.0, u32::from(clipped)]);
+        Ok(encoded)
+    }
+
+    /// Encodes the coordinates from the one at `first` on in place, from the bits of their `f32`
+    /// to lanes; gives the sum of their squares.
     fn encode_segment(
         &self,
         first: usize,
-        delta: &[f32],
         weight: WeightClass,
         rounding: &Prg,
         lanes: &mut [u32],
     ) -> f64 {
-        let mut rotated = Zeroizing::new(delta.to_vec());
-        let squares = pulp::Arch::new().dispatch(|| sum_of_squares(delta));
-        self.rotation.forward(first, &mut rotated);
-        rounding.for_each(first, lanes, |lane, word| *lane = word);
+        let values: &mut [f32] = cast_slice_mut(lanes);
+        let squares = pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || sum_of_squares(values),
+        );
+        self.rotation.forward(first, values);
         let share = weight.weight() as f64 * self.unit;
         let mask = self.bits.mask();
-        for block in blocks(delta.len()) {
+        let mut words = Zeroizing::new([0; WORDS]);
+        for block in blocks(lanes.len()) {
             let scale = self.scale(block.len(), weight.weight());
-            let (lanes, values) = (&mut lanes[block.clone()], &rotated[block]);
-            pulp::Arch::new().dispatch(|| {
-                for (lane, &y) in lanes.iter_mut().zip(values) {
-                    *lane = round((f64::from(y) * scale).clamp(-share, share), *lane) & mask;
-                }
-            });
+            let first = first + block.start;
+            for (place, lanes) in lanes[block].chunks_mut(WORDS).enumerate() {
+                // Only a block of one or two starts at no multiple of 4.
+                let at = first + place * WORDS;
+                let skip = at % 4;
+                let words = &mut words[..skip + lanes.len()];
+                rounding.fill(at - skip, words);
+                let words = &words[skip..];
+                pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for (lane, word) in lanes.iter_mut().zip(words) {
+                            let value = f64::from(f32::from_bits(*lane)) * scale;
+                            *lane = round(value, share, *word) & mask;
+                        }
+                    },
+                );
+            }
         }
         squares
     }
@@ -139,17 +171,41 @@ impl FixedPoint {
     }
 }
 
-/// Stochastic rounding: up with the probability of the fraction. `word` is uniform.
+/// The bits of a delta's coordinates, with room for the auxiliary lanes.
+fn copy_bits(delta: &[f32]) -> Vec<u32> {
+    // Chunks that threads write to where they stay: to zero the lanes first, and on one thread,
+    // takes longer than the copy.
+    const CHUNK: usize = 1 << 12;
+    let (chunks, rest) = delta.as_chunks::<CHUNK>();
+    let mut copies: Vec<[u32; CHUNK]> = Vec::with_capacity(chunks.len() + 1);
+    let copy = |values: &[f32; CHUNK]| {
+        let mut bits = [0; CHUNK];
+        for (bits, value) in bits.iter_mut().zip(values) {
+            *bits = value.to_bits();
+        }
+        bits
+    };
+    chunks.par_iter().map(copy).collect_into_vec(&mut copies);
+    let mut lanes = copies.into_flattened();
+    lanes.reserve_exact(rest.len() + AUXILIARY_LANES);
+    lanes.extend(rest.iter().map(|value| value.to_bits()));
+    lanes
+}
+
+/// Clamps to `share` in magnitude, below 2^31, and rounds: up with the probability of the fraction.
+/// `word` is uniform. Gives the integer's 32 lowest bits.
 #[inline(always)]
-fn round(value: f64, word: u32) -> u32 {
-    let uniform = f64::from(word) / 4_294_967_296.0;
-    // Below 2^31 in magnitude.
-    (value + uniform).floor() as i32 as u32
+fn round(value: f64, share: f64, word: u32) -> u32 {
+    let value = if value > share { share } else { value };
+    let value = if value < -share { -share } else { value };
+    let integer = (value + f64::from(word) / 4_294_967_296.0).floor();
+    // Integers next to 1.5 * 2^52 are their own last bits. Vector units lack the cast.
+    (integer + 6_755_399_441_055_744.0).to_bits() as u32
 }
 
 /// Summed in `f64`, in eight parts.
 #[inline(always)]
-fn sum_of_squares(values: &[f32]) -> f64 {
+pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
     let mut sums = [0.0; 8];
     let (eights, rest) = values.as_chunks::<8>();
     for eight in eights {

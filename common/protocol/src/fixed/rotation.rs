@@ -32,31 +32,51 @@ impl Rotation {
     /// Rotates a segment in place, without the factors 1 / sqrt(B): block by block `H D x`. `first`
     /// is the place of its first coordinate in the vector, a multiple of [`SEGMENT`].
     pub(super) fn forward(self, first: usize, values: &mut [f32]) {
-        pulp::Arch::new().dispatch(|| {
-            self.flip_signs(first, values);
-            hadamard_blocks(values);
-        });
+        self.flip_signs(first, values);
+        // Inlined: a closure's own code would not be compiled for the vectors at hand.
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || hadamard_blocks(values),
+        );
     }
 
     /// Undoes [`Rotation::forward`], without the factors 1 / sqrt(B): block by block `D H y`.
     pub(super) fn inverse(self, first: usize, values: &mut [f32]) {
-        pulp::Arch::new().dispatch(|| {
-            hadamard_blocks(values);
-            self.flip_signs(first, values);
-        });
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || hadamard_blocks(values),
+        );
+        self.flip_signs(first, values);
     }
 
     /// Flips the sign of each coordinate whose bit is set in the stream, lowest bit first.
-    #[inline(always)]
     fn flip_signs(self, first: usize, values: &mut [f32]) {
-        let mut signs = vec![0; values.len().div_ceil(32)];
         let prg = Prg::new(&Seed::from_bytes(*self.0.as_bytes()));
-        prg.for_each(first / 32, &mut signs, |sign, word| *sign = word);
-        for (values, word) in values.chunks_mut(32).zip(signs) {
-            for (bit, value) in values.iter_mut().enumerate() {
-                let sign = (word >> bit & 1) << 31;
-                *value = f32::from_bits(value.to_bits() ^ sign);
-            }
+        let mut signs = [0; NEAR / 32];
+        for (place, values) in values.chunks_mut(NEAR).enumerate() {
+            let signs = &mut signs[..values.len().div_ceil(32)];
+            prg.fill((first + place * NEAR) / 32, signs);
+            pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || flip(values, signs),
+            );
+        }
+    }
+}
+
+/// Flips the sign of each value whose bit is set, lowest bit of each word first.
+#[inline(always)]
+fn flip(values: &mut [f32], signs: &[u32]) {
+    let sign = |word: u32, bit: usize| (word >> bit & 1) << 31;
+    let (whole, rest) = values.as_chunks_mut::<32>();
+    for (values, &word) in whole.iter_mut().zip(signs) {
+        for (bit, value) in values.iter_mut().enumerate() {
+            *value = f32::from_bits(value.to_bits() ^ sign(word, bit));
+        }
+    }
+    if let Some(&word) = signs.get(whole.len()) {
+        for (bit, value) in rest.iter_mut().enumerate() {
+            *value = f32::from_bits(value.to_bits() ^ sign(word, bit));
         }
     }
 }

@@ -4,10 +4,9 @@ use std::fmt;
 
 use crate::crypto::keys::Seed;
 use crate::crypto::prg::Prg;
-use crate::fixed::EncodedUpdate;
+use crate::fixed::{EncodedUpdate, LaneBits};
 use crate::ids::MemberIndex;
-use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-use rayon::slice::ParallelSliceMut;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use super::pack;
 
@@ -32,11 +31,8 @@ impl Sign {
     }
 }
 
-/// Lanes that one thread works on at a time.
-const RANGE: usize = 1 << 16;
-
-/// Lanes that all masks are applied to in turn, while they stay in the first-level cache.
-const CHUNK: usize = 1 << 12;
+/// Lanes that all masks are applied to in turn: 16 KiB, which stay in the first-level cache.
+pub(super) const CHUNK: usize = 1 << 12;
 
 /// The masks that one vector gets, all of them applied to a part of it before the next part.
 pub(crate) struct Masks(Vec<(Sign, Prg)>);
@@ -47,39 +43,41 @@ impl Masks {
         Self(seeds.into_iter().map(grow).collect())
     }
 
-    /// Applies all masks to all lanes, modulo 2^32, on several threads. Then calls
-    /// `done(range, lanes)` for every range of [`RANGE`] lanes.
-    pub(crate) fn apply<T: Send>(
-        &self,
-        lanes: &mut [u32],
-        ranges: impl IndexedParallelIterator<Item = T>,
-        done: impl Fn(&mut [u32], T) + Sync,
-    ) {
-        lanes
-            .par_chunks_mut(RANGE)
-            .zip(ranges)
-            .enumerate()
-            .for_each(|(place, (lanes, range))| {
-                self.apply_from(place * RANGE, lanes);
-                done(lanes, range);
-            });
-    }
-
-    /// Applies all masks to lanes of which the first is at `first` in the vector.
-    fn apply_from(&self, first: usize, lanes: &mut [u32]) {
-        for (place, chunk) in lanes.chunks_mut(CHUNK).enumerate() {
-            let first = first + place * CHUNK;
-            for (sign, prg) in &self.0 {
-                match sign {
-                    Sign::Plus => prg.for_each(first, chunk, |lane, word| {
-                        *lane = lane.wrapping_add(word);
-                    }),
-                    Sign::Minus => prg.for_each(first, chunk, |lane, word| {
-                        *lane = lane.wrapping_sub(word);
-                    }),
-                }
+    /// Applies all masks, modulo 2^32, to the chunk at `place` of a vector: [`CHUNK`] lanes, or
+    /// fewer at its end.
+    pub(super) fn apply(&self, place: usize, chunk: &mut [u32]) {
+        for (sign, prg) in &self.0 {
+            match sign {
+                Sign::Plus => prg.add(place * CHUNK, chunk),
+                Sign::Minus => prg.subtract(place * CHUNK, chunk),
             }
         }
+    }
+
+    /// Applies all masks to all lanes, and packs them: `BYTES` bytes a chunk.
+    fn apply_and_pack<const BYTES: usize>(&self, bits: LaneBits, lanes: &mut [u32]) -> Vec<u8> {
+        let len = pack::packed_len(bits, lanes.len());
+        let (chunks, rest) = lanes.as_chunks_mut::<CHUNK>();
+        let place = chunks.len();
+        // Chunks that threads write to where they stay: to zero the bytes first, and on one
+        // thread, takes longer.
+        let mut packed: Vec<[u8; BYTES]> = Vec::with_capacity(place + 1);
+        chunks
+            .par_iter_mut()
+            .enumerate()
+            .map(|(place, chunk)| {
+                self.apply(place, chunk);
+                let mut bytes = [0; BYTES];
+                pack::pack_into(bits, chunk, &mut bytes);
+                bytes
+            })
+            .collect_into_vec(&mut packed);
+        let mut packed = packed.into_flattened();
+        self.apply(place, rest);
+        let whole = packed.len();
+        packed.resize(len, 0);
+        pack::pack_into(bits, rest, &mut packed[whole..]);
+        packed
     }
 }
 
@@ -112,11 +110,11 @@ impl Masker {
         let own = (Sign::Plus, &self.own);
         let pairs = self.pairs.iter().map(|(sign, seed)| (*sign, seed));
         let masks = Masks::new(pairs.chain([own]));
-        let mut packed = vec![0; pack::packed_len(bits, lanes.len())];
-        let parts = packed.par_chunks_mut(pack::packed_len(bits, RANGE));
-        masks.apply(&mut lanes, parts, |lanes, bytes| {
-            pack::pack_into(bits, lanes, bytes);
-        });
+        let packed = match bits {
+            LaneBits::B20 => masks.apply_and_pack::<{ CHUNK / 2 * 5 }>(bits, &mut lanes),
+            LaneBits::B24 => masks.apply_and_pack::<{ CHUNK * 3 }>(bits, &mut lanes),
+            LaneBits::B32 => masks.apply_and_pack::<{ CHUNK * 4 }>(bits, &mut lanes),
+        };
         MaskedUpdate { packed }
     }
 }

@@ -21,36 +21,212 @@ pub fn pack(bits: LaneBits, lanes: &[u32]) -> Vec<u8> {
 
 /// Packs lanes, of each the b low bits, into [`packed_len`] bytes.
 pub(crate) fn pack_into(bits: LaneBits, lanes: &[u32], bytes: &mut [u8]) {
-    let mask = u64::from(bits.mask());
-    let word = |lane: &u32| u64::from(*lane) & mask;
-    match bits {
-        LaneBits::B20 => {
-            for (pair, bytes) in lanes.chunks(2).zip(bytes.chunks_mut(5)) {
-                let high = pair.get(1).map_or(0, word);
-                let both = (word(&pair[0]) | high << 20).to_le_bytes();
-                bytes.copy_from_slice(&both[..bytes.len()]);
-            }
-        }
-        LaneBits::B24 => {
-            // Eight lanes are three words.
-            let (eights, rest) = lanes.as_chunks::<8>();
-            let (whole, tail) = bytes.split_at_mut(eights.len() * 24);
-            for (lanes, bytes) in eights.iter().zip(whole.as_chunks_mut::<24>().0) {
-                let [a, b, c, d, e, f, g, h] = lanes.each_ref().map(word);
-                bytes[..8].copy_from_slice(&(a | b << 24 | c << 48).to_le_bytes());
-                bytes[8..16].copy_from_slice(&(c >> 16 | d << 8 | e << 32 | f << 56).to_le_bytes());
-                bytes[16..].copy_from_slice(&(f >> 8 | g << 16 | h << 40).to_le_bytes());
-            }
-            for (lane, bytes) in rest.iter().zip(tail.chunks_exact_mut(3)) {
-                bytes.copy_from_slice(&lane.to_le_bytes()[..3]);
-            }
-        }
-        LaneBits::B32 => {
-            for (lane, bytes) in lanes.iter().zip(bytes.chunks_exact_mut(4)) {
-                bytes.copy_from_slice(&lane.to_le_bytes());
-            }
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || match bits {
+            LaneBits::B20 => pack_groups(lanes, bytes, pack_20, bits),
+            LaneBits::B24 => pack_groups(lanes, bytes, pack_24, bits),
+            LaneBits::B32 => pack_groups(lanes, bytes, pack_32, bits),
+        },
+    );
+}
+
+/// Lanes that are packed together: whole 64-bit words of each width.
+const GROUP: usize = 16;
+
+/// Packs group by group, and what is left as the start of a group.
+#[inline(always)]
+fn pack_groups<const W: usize>(
+    lanes: &[u32],
+    bytes: &mut [u8],
+    pack: impl Fn(&[u32; GROUP]) -> [u64; W],
+    bits: LaneBits,
+) {
+    let (groups, rest) = lanes.as_chunks::<GROUP>();
+    let (whole, tail) = bytes.split_at_mut(packed_len(bits, groups.len() * GROUP));
+    let (words, _) = whole.as_chunks_mut::<8>();
+    for (lanes, words) in groups.iter().zip(words.as_chunks_mut::<W>().0) {
+        for (bytes, word) in words.iter_mut().zip(pack(lanes)) {
+            *bytes = word.to_le_bytes();
         }
     }
+    if !rest.is_empty() {
+        let mut group = [0; GROUP];
+        group[..rest.len()].copy_from_slice(rest);
+        let words = pack(&group).map(u64::to_le_bytes);
+        tail.copy_from_slice(&words.as_flattened()[..tail.len()]);
+    }
+}
+
+#[inline(always)]
+fn pack_20(lanes: &[u32; GROUP]) -> [u64; 5] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = low_bits(lanes, 20);
+    [
+        a | b << 20 | c << 40 | d << 60,
+        d >> 4 | e << 16 | f << 36 | g << 56,
+        g >> 8 | h << 12 | i << 32 | j << 52,
+        j >> 12 | k << 8 | l << 28 | m << 48,
+        m >> 16 | n << 4 | o << 24 | p << 44,
+    ]
+}
+
+#[inline(always)]
+fn pack_24(lanes: &[u32; GROUP]) -> [u64; 6] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = low_bits(lanes, 24);
+    [
+        a | b << 24 | c << 48,
+        c >> 16 | d << 8 | e << 32 | f << 56,
+        f >> 8 | g << 16 | h << 40,
+        i | j << 24 | k << 48,
+        k >> 16 | l << 8 | m << 32 | n << 56,
+        n >> 8 | o << 16 | p << 40,
+    ]
+}
+
+#[inline(always)]
+fn pack_32(lanes: &[u32; GROUP]) -> [u64; 8] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = low_bits(lanes, 32);
+    [
+        a | b << 32,
+        c | d << 32,
+        e | f << 32,
+        g | h << 32,
+        i | j << 32,
+        k | l << 32,
+        m | n << 32,
+        o | p << 32,
+    ]
+}
+
+#[inline(always)]
+fn low_bits(lanes: &[u32; GROUP], bits: u32) -> [u64; GROUP] {
+    let mut wide = [0; GROUP];
+    for (wide, lane) in wide.iter_mut().zip(lanes) {
+        *wide = u64::from(*lane & u32::MAX >> (32 - bits));
+    }
+    wide
+}
+
+/// Checks that [`unpack`] would take these bytes.
+///
+/// # Errors
+/// [`PackError`], as [`unpack`].
+pub(crate) fn check(bits: LaneBits, bytes: &[u8], lanes: usize) -> Result<(), PackError> {
+    let expected = packed_len(bits, lanes);
+    if bytes.len() != expected {
+        return Err(PackError::Length {
+            got: bytes.len(),
+            expected,
+        });
+    }
+    // Only an odd number of 20-bit lanes leaves bits over.
+    if bits == LaneBits::B20 && lanes % 2 == 1 && bytes[expected - 1] >> 4 != 0 {
+        return Err(PackError::Padding);
+    }
+    Ok(())
+}
+
+/// Adds packed lanes to `lanes`, modulo 2^b. The bytes are [`packed_len`], and checked.
+pub(crate) fn add_into(bits: LaneBits, bytes: &[u8], lanes: &mut [u32]) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || match bits {
+            LaneBits::B20 => add_groups(bytes, lanes, unpack_20, bits),
+            LaneBits::B24 => add_groups(bytes, lanes, unpack_24, bits),
+            LaneBits::B32 => add_groups(bytes, lanes, unpack_32, bits),
+        },
+    );
+}
+
+#[inline(always)]
+fn add_groups<const W: usize>(
+    bytes: &[u8],
+    lanes: &mut [u32],
+    unpack: impl Fn([u64; W]) -> [u64; GROUP],
+    bits: LaneBits,
+) {
+    let mask = bits.mask();
+    let (groups, rest) = lanes.as_chunks_mut::<GROUP>();
+    let (whole, tail) = bytes.split_at(packed_len(bits, groups.len() * GROUP));
+    let (words, _) = whole.as_chunks::<8>();
+    for (lanes, words) in groups.iter_mut().zip(words.as_chunks::<W>().0) {
+        let added = unpack(words.map(u64::from_le_bytes));
+        for (lane, added) in lanes.iter_mut().zip(added) {
+            *lane = lane.wrapping_add(added as u32) & mask;
+        }
+    }
+    let mut words = [[0; 8]; W];
+    words.as_flattened_mut()[..tail.len()].copy_from_slice(tail);
+    for (lane, added) in rest.iter_mut().zip(unpack(words.map(u64::from_le_bytes))) {
+        *lane = lane.wrapping_add(added as u32) & mask;
+    }
+}
+
+/// Gives lanes with bits above the lane's, as all of these do: who takes them masks them.
+#[inline(always)]
+fn unpack_20([a, b, c, d, e]: [u64; 5]) -> [u64; GROUP] {
+    [
+        a,
+        a >> 20,
+        a >> 40,
+        a >> 60 | b << 4,
+        b >> 16,
+        b >> 36,
+        b >> 56 | c << 8,
+        c >> 12,
+        c >> 32,
+        c >> 52 | d << 12,
+        d >> 8,
+        d >> 28,
+        d >> 48 | e << 16,
+        e >> 4,
+        e >> 24,
+        e >> 44,
+    ]
+}
+
+#[inline(always)]
+fn unpack_24([a, b, c, d, e, f]: [u64; 6]) -> [u64; GROUP] {
+    [
+        a,
+        a >> 24,
+        a >> 48 | b << 16,
+        b >> 8,
+        b >> 32,
+        b >> 56 | c << 8,
+        c >> 16,
+        c >> 40,
+        d,
+        d >> 24,
+        d >> 48 | e << 16,
+        e >> 8,
+        e >> 32,
+        e >> 56 | f << 8,
+        f >> 16,
+        f >> 40,
+    ]
+}
+
+#[inline(always)]
+fn unpack_32([a, b, c, d, e, f, g, h]: [u64; 8]) -> [u64; GROUP] {
+    [
+        a,
+        a >> 32,
+        b,
+        b >> 32,
+        c,
+        c >> 32,
+        d,
+        d >> 32,
+        e,
+        e >> 32,
+        f,
+        f >> 32,
+        g,
+        g >> 32,
+        h,
+        h >> 32,
+    ]
 }
 
 /// Calls `each(index, lane)` for the lanes of a packed vector, in order.
@@ -64,18 +240,9 @@ pub fn unpack(
     lanes: usize,
     mut each: impl FnMut(usize, u32),
 ) -> Result<(), PackError> {
-    let expected = packed_len(bits, lanes);
-    if bytes.len() != expected {
-        return Err(PackError::Length {
-            got: bytes.len(),
-            expected,
-        });
-    }
+    check(bits, bytes, lanes)?;
     match bits {
         LaneBits::B20 => {
-            if lanes % 2 == 1 && bytes[expected - 1] >> 4 != 0 {
-                return Err(PackError::Padding);
-            }
             for (pair, chunk) in bytes.chunks(5).enumerate() {
                 let mut word = [0; 8];
                 word[..chunk.len()].copy_from_slice(chunk);

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 use zeroize::Zeroizing;
 
 use crate::crypto::agreement::{AgreementPublic, AgreementRoot, Encapsulation, Suite};
@@ -14,7 +15,7 @@ use crate::ids::{MemberIndex, MemberSet};
 use fedlora_common::digest::Digest;
 
 use super::graph::NeighbourGraph;
-use super::mask::{Masks, Sign};
+use super::mask::{CHUNK, Masks, Sign};
 use super::pair::PairContext;
 
 /// What is publicly known of one member among whom masks are.
@@ -79,9 +80,10 @@ impl Unmasking {
 
     pub(super) fn remove_from(&self, lanes: &mut [u32], bits: LaneBits) {
         let masks = Masks::new(self.seeds.iter().map(|(sign, seed)| (*sign, seed)));
-        let ranges = rayon::iter::repeat_n((), lanes.len());
-        masks.apply(lanes, ranges, |lanes, ()| {
-            for lane in lanes {
+        let chunks = lanes.par_chunks_mut(CHUNK).enumerate();
+        chunks.for_each(|(place, chunk)| {
+            masks.apply(place, chunk);
+            for lane in chunk {
                 *lane &= bits.mask();
             }
         });

@@ -1,9 +1,15 @@
 //! The running sum of masked updates: one vector, however many members.
 
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
 use crate::fixed::{LaneBits, RingSum};
 
 use super::pack::{self, PackError};
 use super::recovery::Unmasking;
+
+/// Lanes that a thread adds at a time, an even number: a chunk's bytes are whole ones.
+const CHUNK: usize = 1 << 14;
 
 /// A sum of masked updates, modulo 2^b.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +34,12 @@ impl RunningSum {
     /// # Errors
     /// [`PackError`] where the bytes are not such a vector; the sum is unchanged.
     pub fn add(&mut self, packed: &[u8]) -> Result<(), PackError> {
-        let mask = self.bits.mask();
-        let lanes = &mut self.lanes;
-        pack::unpack(self.bits, packed, lanes.len(), |index, lane| {
-            lanes[index] = lanes[index].wrapping_add(lane) & mask;
-        })?;
+        self.check(packed)?;
+        let parts = packed.par_chunks(pack::packed_len(self.bits, CHUNK));
+        self.lanes
+            .par_chunks_mut(CHUNK)
+            .zip(parts)
+            .for_each(|(lanes, bytes)| pack::add_into(self.bits, bytes, lanes));
         self.added += 1;
         Ok(())
     }
@@ -43,7 +50,7 @@ impl RunningSum {
     /// # Errors
     /// [`PackError`], as [`RunningSum::add`].
     pub fn check(&self, packed: &[u8]) -> Result<(), PackError> {
-        pack::unpack(self.bits, packed, self.lanes.len(), |_, _| ())
+        pack::check(self.bits, packed, self.lanes.len())
     }
 
     /// How many updates were added.

@@ -200,15 +200,17 @@ fn too_few_dealers_and_too_few_holders_among_them() {
     assert_eq!(few.err(), Some(too_few));
 
     // Many dealers, most of them not its neighbours.
-    let threshold = Federation::new(70).policy.threshold();
-    for (kept, taken) in [(threshold - 1, true), (threshold - 2, false)] {
+    let policy = Federation::new(70).policy;
+    let enough = policy.enough_holders(policy.neighbours() + 1);
+    assert!(enough > policy.threshold());
+    for (kept, taken) in [(enough - 1, true), (enough - 2, false)] {
         let (federation, told) = told_dealers(0, |sides, member| {
             let place = sides.neighbours.iter().position(|other| *other == member);
             place.is_none_or(|place| place < kept)
         });
         let dealers = federation.len() - federation.policy.neighbours() + kept;
         assert!(dealers >= federation.policy.quorum());
-        let (got, needed) = (kept + 1, threshold);
+        let (got, needed) = (kept + 1, enough);
         let too_few = Refusal::TooFew {
             message,
             got,
