@@ -42,7 +42,7 @@ pub fn proof(leaves: &[Digest], place: usize) -> Vec<Digest> {
     siblings
 }
 
-/// The [proof](proof) of every leaf, in order; in all some n log2 n hashes rather than n^2.
+/// The [`proof`] of every leaf, in order; in all some n log2 n hashes rather than n^2.
 pub fn proofs(leaves: &[Digest]) -> Vec<Vec<Digest>> {
     let mut proofs = vec![Vec::new(); leaves.len()];
     if !leaves.is_empty() {
