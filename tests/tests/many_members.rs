@@ -1,40 +1,34 @@
 //! A federation of two hundred members over as many real connections, in this process: shares and
 //! masks go to some of the others only, and the sum is that of all.
 
-#[expect(dead_code, reason = "shared with the tests of hostile members")]
 mod served;
 
 use std::time::Duration;
 
 use fedlora_protocol::ids::MemberIndex;
-use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::plan::{RunPlan, Timeouts};
 use tokio::task::JoinSet;
 
 use served::Served;
 
 const MEMBERS: usize = 200;
 
+/// A short round, with time for as many members as share two cores.
 fn plan() -> RunPlan {
-    RunPlan::from_toml(&format!(
-        r#"rounds = 1
-        members = {MEMBERS}
-        [adapter]
-        lora = {{ rank = 2, alpha = 4.0, targets = ["q"] }}
-        [training]
-        steps = 1
-        batch_size = 1
-        max_tokens = 16
-        [timeouts]
-        join = 600
-        keys = 300
-        shares = 300
-        update = 600
-        confirm = 300
-        reveal = 300
-        reconnect = 60
-        "#
-    ))
-    .expect("the plan is a possible one")
+    let timeouts = Timeouts {
+        join: 600,
+        keys: 300,
+        shares: 300,
+        update: 600,
+        confirm: 300,
+        reveal: 300,
+        reconnect: 60,
+        ..Timeouts::default()
+    };
+    RunPlan {
+        timeouts,
+        ..served::plan(MEMBERS)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -372,7 +372,7 @@ impl<'de, const N: usize> Deserialize<'de> for KemBytes<N> {
 /// Why no seed can be agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AgreementError {
-    /// A point of small order or not in canonical form, or an encapsulation key that is none.
+    /// A point of small order or not in canonical form, or bytes that are no encapsulation key.
     #[error("the key is of small order, not in canonical form, or no key at all")]
     Key,
     /// Keys or an encapsulation of different suites.

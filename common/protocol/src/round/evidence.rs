@@ -5,16 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::agreement::Suite;
 use crate::ids::MemberIndex;
 use crate::plan::Roster;
-use crate::secagg::{
-    DealtSecrets, GraphError, MAX_HOLDERS, NeighbourGraph, RecoveryError, Unmasking,
-};
-use crate::wire::messages::{
-    Cohort, Deal, HeldShares, Keys, Open, Reveal, ShareKind, keys_context,
-};
+use crate::secagg::{DealtSecrets, RecoveryError, Unmasking};
+use crate::wire::messages::{Deal, HeldShares, Keys, Open, Reveal, ShareKind};
 use crate::wire::{Signable, Unverified};
 use fedlora_common::digest::Digest;
 
 use super::dealt::dealt_by;
+pub use super::joined::Joined;
 
 /// What a member signed in one attempt at a round, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,15 +22,6 @@ pub struct Evidence {
     pub joined: Joined,
     /// What is wrong.
     pub breach: Breach,
-}
-
-/// Who took part in an attempt, and what neighbours were drawn from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Joined {
-    /// The members that sent keys.
-    pub cohort: Cohort,
-    /// The digest of the commitments to the beacon, and the beacon, where there is one.
-    pub beacon: Option<(Digest, Digest)>,
 }
 
 /// How a member broke the protocol.
@@ -66,36 +54,6 @@ pub enum Said {
     Held(Unverified<HeldShares>),
     /// That it dealt it to itself.
     Dealt(Unverified<Deal>),
-}
-
-impl Joined {
-    /// What keys are signed for.
-    pub fn context(&self, open: &Digest) -> Digest {
-        keys_context(
-            open,
-            self.beacon.as_ref().map(|(commitments, _)| commitments),
-        )
-    }
-
-    /// What shares and masks are bound to.
-    pub fn transcript(&self, open: &Digest) -> Digest {
-        let beacon = self.beacon.as_ref().map(|(_, beacon)| beacon);
-        self.cohort.transcript(&self.context(open), beacon)
-    }
-
-    /// Who is whose neighbour.
-    ///
-    /// # Errors
-    /// [`GraphError`] for numbers that give no graph.
-    pub fn graph(&self, members: usize, neighbours: usize) -> Result<NeighbourGraph, GraphError> {
-        match &self.beacon {
-            None if members > MAX_HOLDERS => Err(GraphError::Holders {
-                neighbours: members - 1,
-            }),
-            None => Ok(NeighbourGraph::complete(members)),
-            Some((_, beacon)) => NeighbourGraph::regular(members, neighbours, beacon),
-        }
-    }
 }
 
 impl Evidence {

@@ -7,6 +7,7 @@
 pub mod coordinator;
 mod dealt;
 pub mod evidence;
+mod joined;
 pub mod member;
 pub mod participant;
 

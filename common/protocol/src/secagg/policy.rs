@@ -87,16 +87,7 @@ impl CohortPolicy {
             policy.neighbours = sparse.neighbours;
             policy.threshold = sparse.threshold;
         }
-        let floor = policy.colluders + MIN_HONEST_CONTRIBUTORS;
-        policy.minimum = minimum.unwrap_or(floor);
-        if policy.minimum < floor || policy.minimum > members {
-            return Err(PolicyError::Minimum {
-                got: policy.minimum,
-                floor,
-                members,
-            });
-        }
-        Ok(policy)
+        policy.with_minimum(minimum.unwrap_or(policy.lowest_minimum()))
     }
 
     /// The policy of a roster of up to [`MAX_COMPLETE`] members with the lowest minimum.
@@ -112,19 +103,19 @@ impl CohortPolicy {
     /// # Errors
     /// [`PolicyError::Minimum`] for a minimum out of range.
     pub fn raised(self, threshold: usize, minimum: usize) -> Result<Self, PolicyError> {
-        let floor = self.colluders + MIN_HONEST_CONTRIBUTORS;
-        if minimum < floor || minimum > self.members {
+        Self { threshold, ..self }.with_minimum(minimum)
+    }
+
+    fn with_minimum(self, minimum: usize) -> Result<Self, PolicyError> {
+        let (floor, members) = (self.lowest_minimum(), self.members);
+        if minimum < floor || minimum > members {
             return Err(PolicyError::Minimum {
                 got: minimum,
                 floor,
-                members: self.members,
+                members,
             });
         }
-        Ok(Self {
-            threshold,
-            minimum,
-            ..self
-        })
+        Ok(Self { minimum, ..self })
     }
 
     /// Members in the roster: n.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::fixed::{CohortWeight, SumParts, WeightClass};
 use crate::ids::{MemberIndex, MemberSet};
 use crate::round::dealt::dealt_by;
-use crate::round::evidence::Joined;
+use crate::round::joined::Joined;
 use crate::secagg::{Dealt, NeighbourGraph};
 use crate::wire::Unverified;
 use crate::wire::messages::{Deal, Keys};

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::agreement::AgreementPublic;
 use crate::ids::MemberIndex;
-use crate::round::evidence::Joined;
+use crate::round::joined::Joined;
+use crate::wire::Unverified;
 use crate::wire::messages::{
-    BeaconOpening, Cohort, Commitments, Keys, OpenedCommitment, PhaseName, RoundFailure, ToMember,
-    commitment_to, keys_context,
+    BeaconOpening, Cohort, Commitments, Keys, PhaseName, RoundFailure, ToMember, keys_context,
 };
-use crate::wire::{Signable, Unverified};
 use fedlora_common::digest::Digest;
 
 use super::cohort::JoinedCohort;
@@ -121,20 +120,14 @@ impl CollectKeys {
         let Some((commitments, _)) = &self.beacon else {
             return Ok(None);
         };
-        let Some(commitment) = commitments.0.get(&member) else {
+        if !commitments.0.contains_key(&member) {
             return Ok(None);
-        };
+        }
         let opening = opening.ok_or(Reject::Beacon { member })?;
-        let signed = OpenedCommitment {
-            member,
-            commitments: commitments.digest(&setup.digest),
-            nonce: opening.nonce,
-        };
-        let digest = signed.signed_digest(&setup.digest);
         let entry = setup.roster.get(member);
-        let good = commitment_to(&setup.digest, member, &opening.nonce) == *commitment
-            && entry
-                .is_some_and(|entry| entry.identity.verify(&digest, &opening.signature).is_ok());
+        let good = entry.is_some_and(|entry| {
+            commitments.is_opened(&setup.digest, member, &entry.identity, &opening)
+        });
         if good {
             Ok(Some(opening))
         } else {

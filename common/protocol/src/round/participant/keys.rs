@@ -14,10 +14,10 @@ use crate::crypto::agreement::Encapsulation;
 use crate::crypto::shamir::{self, Share};
 use crate::fixed::WeightClass;
 use crate::ids::MemberIndex;
-use crate::secagg::{NeighbourGraph, PairContext};
+use crate::round::joined::Joined;
+use crate::secagg::PairContext;
 use crate::wire::messages::{
-    BeaconOpening, Commitments, Deal, DealtShares, Keys, OpenedCommitment, PeerKeys, SealedShares,
-    ShareCommitments, commitment_to,
+    BeaconOpening, Commitments, Deal, DealtShares, Keys, PeerKeys, SealedShares, ShareCommitments,
 };
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_common::digest::Digest;
@@ -146,40 +146,30 @@ impl ExpectPeerKeys {
             None => None,
             Some(commitments) => Some(self.beacon(commitments, &message.openings)?),
         };
-        let members = roster.len();
-        let graph = match &beacon {
-            None => NeighbourGraph::complete(members),
-            Some(beacon) => {
-                NeighbourGraph::regular(members, self.round.policy.neighbours(), beacon)?
-            }
+        let joined = Joined {
+            cohort: message.cohort.clone(),
+            beacon,
         };
         Ok(JoinedCohort {
-            transcript: message.cohort.transcript(&self.context, beacon.as_ref()),
-            graph,
+            transcript: joined.transcript(&self.round.digest),
+            graph: joined.graph(roster.len(), self.round.policy.neighbours())?,
             weights,
         })
     }
 
-    /// The beacon, where every contributor has opened its commitment.
+    /// The digest of the commitments, and the beacon, where every contributor has opened its own.
     fn beacon(
         &self,
         commitments: &Commitments,
         openings: &BTreeMap<MemberIndex, BeaconOpening>,
-    ) -> Result<Digest, Refusal> {
+    ) -> Result<(Digest, Digest), Refusal> {
         let open = &self.round.digest;
-        for (&member, commitment) in &commitments.0 {
+        for &member in commitments.0.keys() {
             let opening = openings.get(&member).ok_or(Refusal::Beacon { member })?;
             let entry = self.round.context.roster.get(member);
-            let signed = OpenedCommitment {
-                member,
-                commitments: commitments.digest(open),
-                nonce: opening.nonce,
-            };
-            let verifies = entry.is_some_and(|entry| {
-                let digest = signed.signed_digest(open);
-                entry.identity.verify(&digest, &opening.signature).is_ok()
-            });
-            if !verifies || commitment_to(open, member, &opening.nonce) != *commitment {
+            let opens = entry
+                .is_some_and(|entry| commitments.is_opened(open, member, &entry.identity, opening));
+            if !opens {
                 return Err(Refusal::Beacon { member });
             }
         }
@@ -189,7 +179,7 @@ impl ExpectPeerKeys {
                 needed: commitments.0.len(),
             });
         }
-        Ok(commitments.beacon(open, openings))
+        Ok((commitments.digest(open), commitments.beacon(open, openings)))
     }
 
     /// The keys of this member's neighbours in the cohort: of all of them, and of nobody else.

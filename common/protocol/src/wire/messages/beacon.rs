@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::sign::Signature;
+use crate::crypto::sign::{IdentityPublic, Signature};
 use crate::ids::MemberIndex;
 use fedlora_common::digest::{Digest, DigestWriter};
 
@@ -37,6 +37,27 @@ impl Commitments {
             writer.number(member.0.into()).digest(commitment);
         }
         writer.finish()
+    }
+
+    /// Whether `opening` is what `member` committed to, signed with its `identity` after it had seen
+    /// all commitments.
+    pub fn is_opened(
+        &self,
+        open: &Digest,
+        member: MemberIndex,
+        identity: &IdentityPublic,
+        opening: &BeaconOpening,
+    ) -> bool {
+        let signed = OpenedCommitment {
+            member,
+            commitments: self.digest(open),
+            nonce: opening.nonce,
+        };
+        let committed = commitment_to(open, member, &opening.nonce);
+        self.0.get(&member) == Some(&committed)
+            && identity
+                .verify(&signed.signed_digest(open), &opening.signature)
+                .is_ok()
     }
 
     /// The beacon, once all are opened. The openings must be those of the commitments.

@@ -171,7 +171,7 @@ fn numbers_out_of_range_on_a_sparse_graph() {
     offered(&federation, &mut MemoryLedger::default(), highest).unwrap();
 }
 
-/// A plan of the classical suite is not run in the hybrid one either, nor in one that is none.
+/// A plan of the classical suite is not run in the hybrid one either, nor in one that does not exist.
 #[test]
 fn another_suite_than_the_plans() {
     let mut federation = Federation::new(4);

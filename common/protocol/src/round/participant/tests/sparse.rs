@@ -24,7 +24,7 @@ fn told_keys(change: impl FnOnce(&Sides, &mut PeerKeys)) -> Result<(), Refusal> 
     first.peer_keys(message, &mut os_rng()).map(|_| ())
 }
 
-/// The first member's neighbours, and one that is none.
+/// The first member's neighbours, and a member that is not one of them.
 struct Sides {
     neighbours: Vec<MemberIndex>,
     stranger: MemberIndex,
@@ -111,7 +111,7 @@ fn too_few_neighbours_in_the_cohort() {
 }
 
 /// Once all members of a large roster have dealt: the first member's shares, its neighbours, and
-/// one that is none.
+/// a member that is not one of them.
 fn shared() -> (
     Federation,
     Shared,

@@ -1,0 +1,47 @@
+//! Who takes part in an attempt at a round: the same for all members, the aggregator, and whoever
+//! checks evidence.
+
+use serde::{Deserialize, Serialize};
+
+use crate::secagg::{GraphError, MAX_HOLDERS, NeighbourGraph};
+use crate::wire::messages::{Cohort, keys_context};
+use fedlora_common::digest::Digest;
+
+/// Who took part in an attempt, and what neighbours were drawn from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The members that sent keys.
+    pub cohort: Cohort,
+    /// The digest of the commitments to the beacon, and the beacon, where there is one.
+    pub beacon: Option<(Digest, Digest)>,
+}
+
+impl Joined {
+    /// What keys are signed for.
+    pub fn context(&self, open: &Digest) -> Digest {
+        keys_context(
+            open,
+            self.beacon.as_ref().map(|(commitments, _)| commitments),
+        )
+    }
+
+    /// What shares and masks are bound to.
+    pub fn transcript(&self, open: &Digest) -> Digest {
+        let beacon = self.beacon.as_ref().map(|(_, beacon)| beacon);
+        self.cohort.transcript(&self.context(open), beacon)
+    }
+
+    /// Who is whose neighbour.
+    ///
+    /// # Errors
+    /// [`GraphError`] for numbers that give no graph.
+    pub fn graph(&self, members: usize, neighbours: usize) -> Result<NeighbourGraph, GraphError> {
+        match &self.beacon {
+            None if members > MAX_HOLDERS => Err(GraphError::Holders {
+                neighbours: members - 1,
+            }),
+            None => Ok(NeighbourGraph::complete(members)),
+            Some((_, beacon)) => NeighbourGraph::regular(members, neighbours, beacon),
+        }
+    }
+}
