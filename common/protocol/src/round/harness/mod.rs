@@ -7,6 +7,7 @@
 mod beacon;
 mod party;
 mod phases;
+mod shown;
 mod world;
 
 use std::sync::Arc;
@@ -25,9 +26,7 @@ use crate::plan::{
     SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
-use crate::wire::messages::{
-    Cohort, Deal, Open, RevealedShare, RoundMessage, RoundResult, UpdateClaim,
-};
+use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult, UpdateClaim};
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use fedlora_common::digest::Digest;
@@ -163,24 +162,6 @@ impl Federation {
 
     pub(crate) fn setup(&self) -> Arc<RoundSetup> {
         self.setup_for(self.open.clone(), MemberSet::default())
-    }
-
-    /// What shares and masks are bound to in the round, where all members take part and all are
-    /// neighbours of all.
-    pub(crate) fn transcript(&self) -> Digest {
-        let weights = self
-            .roster
-            .indices()
-            .map(|member| (member, class_of(member.0.into())));
-        Cohort::new(&weights.collect()).transcript(&self.open.digest(), None)
-    }
-
-    /// A deal of that round under its dealer's signature: what a malicious member sends.
-    pub(crate) fn resigned(&self, deal: Deal) -> Unverified<Deal> {
-        let key = &self.identities[usize::from(deal.member.0)];
-        Verified::sign(deal, key, &self.transcript())
-            .unverified()
-            .clone()
     }
 
     /// What a coordinator needs for the round or attempt of `open`.
