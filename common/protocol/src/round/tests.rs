@@ -79,6 +79,20 @@ fn attempt() -> impl Strategy<Value = Step> {
         })
 }
 
+/// All take part, and are shown two lists.
+fn two_lists() -> impl Strategy<Value = Step> {
+    let shown = prop_oneof![few(), any::<u8>().prop_map(Chosen)];
+    let confirmed = prop_oneof![2 => Just(Chosen::ALL), 1 => any::<u8>().prop_map(Chosen)];
+    (run(), [most(), most()], shown, confirmed).prop_map(|(run, lists, second_list, confirmed)| {
+        Step::Attempt(PlannedAttempt {
+            lists,
+            second_list,
+            confirmed,
+            ..PlannedAttempt::honest(run)
+        })
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let next = prop_oneof![
         3 => Just(NextAdapter::Moved),
@@ -87,7 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         4 => attempt(),
-        4 => run().prop_map(|run| Step::Attempt(PlannedAttempt::honest(run))),
+        6 => two_lists(),
+        2 => run().prop_map(|run| Step::Attempt(PlannedAttempt::honest(run))),
         2 => (run(), most()).prop_map(|(run, to)| Step::Confirm(run, to)),
         2 => (run(), next).prop_map(|(run, next)| Step::Publish(run, next)),
         1 => any::<u8>().prop_map(|members| Step::Restart(Chosen(members))),
@@ -260,6 +275,23 @@ fn a_second_sum_on_one_adapter_is_not_revealed() {
         let steps: Vec<_> = [honest(0)].into_iter().chain(again).collect();
         let adversary = play(7, false, &steps);
         assert_eq!(adversary.revealed.len(), 7, "{steps:?}");
+    }
+}
+
+/// A list that leaves members out shows shares of their mask roots, and of nothing else of them.
+#[test]
+fn of_a_member_left_out_the_other_secret_is_revealed() {
+    let steps = [Step::Attempt(PlannedAttempt {
+        lists: [Chosen(!2); 2],
+        ..PlannedAttempt::honest(0)
+    })];
+    let adversary = play(6, false, &steps);
+    assert_eq!(adversary.revealed.len(), 5);
+    for one in &adversary.revealed {
+        let roots = one.shares.iter();
+        let roots = roots.filter(|(_, kind)| **kind == ShareKind::MaskRoot);
+        let owners: Vec<_> = roots.map(|((owner, _), _)| *owner).collect();
+        assert_eq!(owners, [MemberIndex(1)]);
     }
 }
 
