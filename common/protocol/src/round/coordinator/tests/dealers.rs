@@ -120,13 +120,13 @@ fn a_member_whose_holders_are_away_is_left_out_and_not_blamed() {
         Input::Message { from, .. } => !away.contains(*from),
         _ => true,
     });
-    let mut world = world.run();
+    while world.coordinator().phase() == Some(PhaseName::Held) {
+        let input = world.inbox.pop_front().expect("the phase ends");
+        world.take(input).unwrap();
+    }
+    assert_eq!(world.coordinator().phase(), Some(PhaseName::Updates));
+    let asked = world.coordinator().awaited();
+    assert!(asked.len() >= federation.policy.quorum());
+    assert!(!asked.contains(&alone));
     assert_eq!(world.faults, []);
-    let outcome = world.outcome.take();
-    let Some(crate::round::harness::RoundOutcome::Sum { sum, survivors, .. }) = outcome else {
-        panic!("enough members are left for a sum");
-    };
-    assert!(!survivors.contains(&alone));
-    assert!(survivors.len() >= federation.policy.quorum());
-    assert_eq!(sum, federation.plain_sum(&survivors));
 }
