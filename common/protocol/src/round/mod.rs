@@ -15,3 +15,5 @@ pub use dealt::dealt_by;
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod tests;

@@ -21,10 +21,11 @@ pub(super) struct CollectCommitments {
 impl CollectCommitments {
     pub(super) fn decide(
         &self,
+        setup: &RoundSetup,
         from: MemberIndex,
         commitment: Digest,
     ) -> Result<EventKind, Reject> {
-        if self.taken.contains_key(&from) {
+        if setup.roster.get(from).is_none() || self.taken.contains_key(&from) {
             return Err(Reject::NotAwaited { member: from });
         }
         Ok(EventKind::Committed(from, commitment))

@@ -96,15 +96,14 @@ impl CollectHeld {
             return Transition::End(end);
         }
         let dealers = self.dealers(view.setup);
-        for member in self
-            .taken
-            .keys()
-            .filter(|member| !dealers.contains(**member))
-        {
-            effects.push(CoordinatorEffect::Blame(Fault::Unheld {
-                dealer: *member,
-                denied_by: self.deniers(*member).collect(),
-            }));
+        let left_out = self.taken.keys().copied();
+        for dealer in left_out.filter(|member| !dealers.contains(*member)) {
+            let denied_by: Vec<_> = self.deniers(dealer).collect();
+            // Without any, too few of its neighbours are there: no fault of its own.
+            if !denied_by.is_empty() {
+                let fault = Fault::Unheld { dealer, denied_by };
+                effects.push(CoordinatorEffect::Blame(fault));
+            }
         }
         if let Some(end) = view.too_few(PhaseName::Held, dealers.len()) {
             return Transition::End(end);
@@ -124,7 +123,8 @@ impl CollectHeld {
     }
 
     /// The members whose shares enough others among them hold. A holder that is left out takes
-    /// what it holds with it, so the others are counted again.
+    /// what it holds with it, so the others are counted again; not where the round fails anyway,
+    /// for then nobody has enough holders, whoever dealt well.
     fn dealers(&self, setup: &RoundSetup) -> MemberSet {
         let mut dealers: MemberSet = self.taken.keys().copied().collect();
         loop {
@@ -142,7 +142,7 @@ impl CollectHeld {
                 holding >= setup.policy.enough_holders(present)
             };
             let kept: MemberSet = dealers.iter().filter(enough).collect();
-            if kept.len() == dealers.len() {
+            if kept.len() == dealers.len() || kept.len() < setup.policy.quorum() {
                 return kept;
             }
             dealers = kept;

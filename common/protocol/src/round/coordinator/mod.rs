@@ -247,7 +247,7 @@ impl Coordinator {
         match (&self.phase, message) {
             (_, RoundMessage::Abstain) => self.leave(from),
             (CoordinatorPhase::Commit(phase), RoundMessage::Commit(commitment)) => {
-                phase.decide(from, commitment)
+                phase.decide(&self.setup, from, commitment)
             }
             (CoordinatorPhase::Keys(phase), RoundMessage::Keys { keys, opening }) => {
                 phase.decide(&self.setup, from, keys, opening)

@@ -2,11 +2,14 @@
 //! [`World`] drives whole rounds with the true [`Coordinator`](super::coordinator::Coordinator)
 //! and the true [`Member`](super::member::Member) machines over simulated time. [`Opened`] and
 //! what follows from it hold single phases, so that a test can play the malicious aggregator
-//! between two of them.
+//! between two of them. [`Adversary`] plays a malicious aggregator over several rounds and runs.
 
+mod adversary;
 mod beacon;
 mod party;
 mod phases;
+mod shown;
+mod steps;
 mod world;
 
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::crypto::agreement::Suite;
 use crate::crypto::sign::{IdentityKey, Signature};
 use crate::fixed::{
     AUXILIARY_LANES, CohortWeight, Contribution, EncodedUpdate, FixedPoint, LaneBits, LossShift,
@@ -25,9 +29,7 @@ use crate::plan::{
     SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
-use crate::wire::messages::{
-    Cohort, Deal, Open, RevealedShare, RoundMessage, RoundResult, UpdateClaim,
-};
+use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult, UpdateClaim};
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use fedlora_common::digest::Digest;
@@ -35,8 +37,10 @@ use fedlora_common::digest::Digest;
 use super::coordinator::RoundSetup;
 use super::member::{MemberSettings, Prepared};
 use super::participant::{Expectation, RoundContext};
+pub(crate) use adversary::{Adversary, Revelation};
 pub(crate) use party::Party;
 pub(crate) use phases::{AllRevealed, Opened, Shared, Signed};
+pub(crate) use steps::{Chosen, NextAdapter, OddOpening, PlannedAttempt, ROLLED_BACK, Step};
 pub(crate) use world::{RoundOutcome, World, phase_of};
 
 /// Values of the adapter, and coordinates of a delta, in tests: odd, so that the last 20-bit
@@ -67,8 +71,21 @@ impl Federation {
     }
 
     pub(crate) fn with_bits(members: usize, bits: LaneBits) -> Self {
+        Self::of_plan(plan_for(members, bits), RunId([7; 16]))
+    }
+
+    /// The same members in a run of several rounds, in the suite that is quicker. Runs differ in
+    /// nothing but their identifiers.
+    pub(crate) fn in_run(members: usize, rounds: u32, run: RunId) -> Self {
+        let mut plan = plan_for(members, LaneBits::B24);
+        plan.rounds = rounds;
+        plan.aggregation.suite = Suite::Classical;
+        Self::of_plan(plan.checked().unwrap(), run)
+    }
+
+    fn of_plan(plan: RunPlan, run: RunId) -> Self {
         let adapter = first_adapter();
-        let plan = plan_for(members, bits, adapter.config().clone());
+        let (members, bits) = (plan.members, plan.aggregation.bits);
         let mut rng = StdRng::seed_from_u64(members as u64);
         let identities: Vec<_> = (0..members)
             .map(|_| Arc::new(IdentityKey::random(&mut rng)))
@@ -83,7 +100,6 @@ impl Federation {
             });
         let roster = Arc::new(Roster::new(entries.collect()).unwrap());
         let policy = plan.policy().unwrap();
-        let run = RunId([7; 16]);
         let expected = Expectation {
             adapter: adapter.digest(),
             layout: adapter.layout().digest(),
@@ -165,24 +181,6 @@ impl Federation {
         self.setup_for(self.open.clone(), MemberSet::default())
     }
 
-    /// What shares and masks are bound to in the round, where all members take part and all are
-    /// neighbours of all.
-    pub(crate) fn transcript(&self) -> Digest {
-        let weights = self
-            .roster
-            .indices()
-            .map(|member| (member, class_of(member.0.into())));
-        Cohort::new(&weights.collect()).transcript(&self.open.digest(), None)
-    }
-
-    /// A deal of that round under its dealer's signature: what a malicious member sends.
-    pub(crate) fn resigned(&self, deal: Deal) -> Unverified<Deal> {
-        let key = &self.identities[usize::from(deal.member.0)];
-        Verified::sign(deal, key, &self.transcript())
-            .unverified()
-            .clone()
-    }
-
     /// What a coordinator needs for the round or attempt of `open`.
     pub(crate) fn setup_for(&self, open: Open, offenders: MemberSet) -> Arc<RoundSetup> {
         let setup = RoundSetup::new(open, Arc::clone(&self.roster), self.policy, &self.plan);
@@ -200,7 +198,10 @@ impl Federation {
             name: self.roster.entries()[place].name.clone(),
             identity: Arc::clone(&self.identities[place]),
             aggregator: self.aggregator.public(),
-            floors: Floors::default(),
+            floors: Floors {
+                suite: self.plan.aggregation.suite,
+                ..Floors::default()
+            },
             agreed_class: Some(class_of(place)),
             data_class: class_of(place),
         }
@@ -292,14 +293,14 @@ pub(crate) fn meaningless_reveal(owners: &[u16]) -> RoundMessage {
 }
 
 /// A plan of two rounds that train both factors.
-fn plan_for(members: usize, bits: LaneBits, lora: LoraConfig) -> RunPlan {
+fn plan_for(members: usize, bits: LaneBits) -> RunPlan {
     RunPlan {
         rounds: 2,
         members,
         seed: Some(0),
         base: BasePlan::default(),
         adapter: AdapterPlan {
-            lora,
+            lora: first_adapter().config().clone(),
             factors: FactorSchedule::Both,
         },
         training: TrainingPlan::default(),

@@ -9,7 +9,7 @@ use crate::fixed::{AUXILIARY_LANES, RingSum, SumParts};
 use crate::ids::{Attempt, MemberIndex, MemberSet};
 use crate::secagg::RunningSum;
 use crate::wire::messages::{
-    Open, PhaseName, RoundFailure, RoundMessage, RoundResult, SurvivorList, ToAggregator, ToMember,
+    Open, PhaseName, RoundFailure, RoundMessage, RoundResult, ToAggregator, ToMember,
 };
 use crate::wire::{Unverified, codec};
 use fedlora_adapter::Adapter;
@@ -18,6 +18,7 @@ use fedlora_common::digest::Digest;
 
 use super::super::coordinator::{Coordinator, CoordinatorEffect, Event, Fault, Input, Reject};
 use super::super::member::MemberEffect;
+use super::shown::Shown;
 use super::{DELTA, Federation, Party, sign_result};
 
 /// How a round ended.
@@ -54,8 +55,8 @@ pub(crate) struct World<'a> {
     /// The members that revealed shares in the current round.
     pub(crate) revealed: BTreeSet<MemberIndex>,
     pub(crate) outcome: Option<RoundOutcome>,
-    /// The survivor list that members were shown last.
-    pub(crate) list: Option<SurvivorList>,
+    /// What members were shown last.
+    pub(crate) shown: Shown,
     /// Members that no phase waits for, from the next attempt on.
     pub(crate) offenders: MemberSet,
     /// Members' faults that the coordinator noticed.
@@ -105,7 +106,7 @@ impl<'a> World<'a> {
             accumulated: Vec::new(),
             revealed: BTreeSet::new(),
             outcome: None,
-            list: None,
+            shown: Shown::default(),
             offenders: MemberSet::default(),
             faults: Vec::new(),
             adapter: federation.adapter.clone(),
@@ -127,6 +128,7 @@ impl<'a> World<'a> {
         self.revealed.clear();
         self.outcome = None;
         self.faults.clear();
+        self.shown = Shown::default();
         self.open = open;
         let offenders = self.offenders.clone();
         let setup = self.federation.setup_for(self.open.clone(), offenders);
@@ -261,9 +263,7 @@ impl<'a> World<'a> {
     /// Hands a message to a member, unless the test does that itself; its answers go to the
     /// inbox.
     fn deliver(&mut self, member: MemberIndex, message: ToMember) {
-        if let ToMember::Survivors { list, .. } = &message {
-            self.list = Some(list.clone());
-        }
+        self.shown.note(&self.open, member, &message);
         if self.held == Some(member) {
             self.mailbox.push_back(message);
         } else {

@@ -1,293 +1,301 @@
-//! Members that break the protocol: who it was, what proves it, and what the round comes to.
+//! Members that break the protocol after masks are made: who it was, what proves it, and what the
+//! round comes to.
 
-use std::collections::BTreeMap;
-
+use super::{assert_sum, failure, garbage, run};
+use crate::crypto::agreement::{AgreementRoot, Encapsulation, Suite};
+use crate::crypto::keys::Seed;
 use crate::crypto::os_rng;
-use crate::crypto::shamir::{self, Share};
-use crate::ids::{Attempt, MemberIndex};
+use crate::crypto::shamir;
+use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber};
 use crate::round::coordinator::{Fault, Input};
-use crate::round::evidence::EvidenceError;
-use crate::round::harness::{Federation, RoundOutcome, World, phase_of};
-use crate::wire::Verified;
+use crate::round::evidence::{Breach, Evidence, EvidenceError, Said};
+use crate::round::harness::{Federation, World, class_of};
+use crate::secagg::PairContext;
 use crate::wire::messages::{
-    Open, PhaseName, Reveal, RevealedShare, RoundFailure, RoundMessage, ShareCommitments,
+    Deal, DealtShares, Keys, Open, PeerKeys, PhaseName, RevealedShare, RoundFailure, RoundMessage,
+    SealedShares, ShareCommitments, ToMember,
 };
+use crate::wire::{Signable, codec};
 
-/// Runs the round; every message of members goes through `tamper` on its way.
-fn run<'a>(world: World<'a>, tamper: impl Fn(MemberIndex, &mut RoundMessage)) -> World<'a> {
-    run_but(world, &BTreeMap::new(), tamper)
-}
-
-/// Likewise; these members do not answer in these phases.
-fn run_but<'a>(
-    mut world: World<'a>,
-    silent: &BTreeMap<MemberIndex, PhaseName>,
-    tamper: impl Fn(MemberIndex, &mut RoundMessage),
-) -> World<'a> {
-    while world.outcome.is_none() {
-        match world.inbox.pop_front() {
-            Some(mut input) => {
-                let place = phase_of(&input);
-                if let Input::Message { from, message, .. } = &mut input {
-                    if silent.get(from).is_some_and(|phase| *phase as u8 == place) {
-                        continue;
-                    }
-                    tamper(*from, message);
-                }
-                world.take_or_late(input);
-            }
-            None => {
-                world.now = world.coordinator().deadline();
-                world.take(Input::Tick).unwrap();
-            }
-        }
-    }
-    world
-}
-
-/// The round came to the exact sum of these survivors.
-#[track_caller]
-fn assert_sum(world: &World<'_>, expected: impl IntoIterator<Item = u16>) {
-    let Some(RoundOutcome::Sum { sum, survivors, .. }) = &world.outcome else {
-        panic!("the round came to nothing");
-    };
-    let expected: Vec<_> = expected.into_iter().map(MemberIndex).collect();
-    assert_eq!(survivors, &expected);
-    assert_eq!(sum, &world.federation.plain_sum(survivors));
-}
-
-#[track_caller]
-fn failure(world: &World<'_>) -> RoundFailure {
-    let Some(RoundOutcome::Failed(failure)) = &world.outcome else {
-        panic!("the round came to a sum");
-    };
-    *failure
-}
-
-/// Spoils what `dealer` seals to these holders, under its own signature.
-fn garbage<'a>(
-    federation: &'a Federation,
-    dealer: u16,
-    holders: impl Fn(u16) -> bool + 'a,
-) -> impl Fn(MemberIndex, &mut RoundMessage) + 'a {
-    move |from, message| {
-        if let RoundMessage::Shares(deal) = message
-            && from.0 == dealer
-        {
-            let mut changed = deal.claimed().clone();
-            for (holder, dealt) in &mut changed.shares {
-                if holders(holder.0) {
-                    dealt.sealed.0[3] ^= 1;
-                }
-            }
-            *deal = federation.resigned(changed);
-        }
-    }
-}
-
-#[test]
-fn a_dealer_of_garbage_is_left_out_before_it_costs_the_round() {
-    let federation = Federation::new(10);
-    // Of 10 holders 8 must hold its shares, with itself: two may deny them.
-    for (spoilt, left_out) in [(9, true), (3, true), (2, false), (1, false)] {
-        let tamper = garbage(&federation, 0, |holder| holder <= spoilt);
-        let world = run(World::new(&federation), tamper);
-        assert_sum(&world, u16::from(left_out)..10);
-        if left_out {
-            let denied_by = (1..=spoilt).map(MemberIndex).collect();
-            let dealer = MemberIndex(0);
-            assert_eq!(world.faults, [Fault::Unheld { dealer, denied_by }]);
-            assert_eq!(world.faults[0].member(), dealer);
-        } else {
-            assert_eq!(world.faults, []);
-        }
-    }
-}
-
-/// As many as may deny all others' shares without putting an honest member out.
-#[test]
-fn holders_that_deny_everybody_put_nobody_out() {
-    let federation = Federation::new(10);
-    let transcript = federation.transcript();
-    // They hold nothing of the others, so they reveal nothing: enough others do.
-    let world = World::new(&federation).silence(&[0, 1], PhaseName::Reveal);
-    let silenced = world.silent.clone();
-    let world = run_but(world, &silenced, |from, message| {
-        if let RoundMessage::Held { dealers, signature } = message
-            && from.0 < 2
-        {
-            *dealers = Default::default();
-            let statement = crate::wire::messages::HeldShares {
-                member: from,
-                held: BTreeMap::new(),
-            };
-            let key = &federation.identities[usize::from(from.0)];
-            *signature = Verified::sign(statement, key, &transcript).signature();
-        }
-    });
-    assert_sum(&world, 0..10);
-    assert_eq!(world.faults, []);
-}
-
-/// Reveals of these members, with every share forged, under their own signatures.
-fn forgers<'a>(
-    federation: &'a Federation,
-    list: impl Fn() -> fedlora_common::digest::Digest + 'a,
-    forger: impl Fn(u16) -> bool + 'a,
-) -> impl Fn(MemberIndex, &mut RoundMessage) + 'a {
-    move |from, message| {
-        if let RoundMessage::Reveal { shares, signature } = message
+/// These members forge every share that they reveal, under their own signatures.
+fn forging(forger: impl Fn(u16) -> bool) -> impl Fn(&World<'_>, MemberIndex, &mut RoundMessage) {
+    move |world, from, message| {
+        if let RoundMessage::Reveal { shares, .. } = message
             && forger(from.0)
         {
+            let mut shares = shares.clone();
             for share in shares.values_mut() {
                 let (RevealedShare::SelfMask(bytes) | RevealedShare::MaskRoot(bytes)) = share;
                 bytes[3] ^= 1;
             }
-            let reveal = Reveal {
-                member: from,
-                list: list(),
-                shares: shares.clone(),
-            };
-            let key = &federation.identities[usize::from(from.0)];
-            let signed = Verified::sign(reveal, key, &federation.open.digest());
-            *signature = signed.signature();
+            *message = world.sign_reveal(from, shares);
         }
     }
 }
 
-/// The digest that all members sign where the members but `dropped` survive.
-fn list_digest(federation: &Federation, world: &World<'_>) -> fedlora_common::digest::Digest {
-    let list = world.list.clone().expect("a list was shown");
-    let dealers = federation.roster.indices().collect();
-    list.digest(&federation.transcript(), &dealers)
+/// The fault's evidence as it is stored, which proves it to who has the roster.
+#[track_caller]
+fn proved(world: &World<'_>, fault: &Fault) -> Evidence {
+    let evidence = fault.evidence().expect("it is proved");
+    let bytes = codec::encode(evidence).unwrap();
+    let evidence: Evidence = codec::decode(&bytes).unwrap();
+    let roster = &world.federation.roster;
+    assert_eq!(evidence.check(roster), Ok(fault.member()));
+    let other = Federation::new(9).roster;
+    assert_eq!(evidence.check(&other), Err(EvidenceError::Roster));
+    evidence
 }
 
 #[test]
 fn forged_shares_are_told_alone_and_named_with_evidence() {
     let federation = Federation::new(10);
     // Seven of ten shares recover: three forgers are withstood, a fourth is not.
-    for (forging, dropped, recovers) in [(3, 0, true), (2, 1, true), (4, 0, false)] {
+    for (forgers, dropped, recovers) in [(3, 0, true), (2, 1, true), (0, 3, true), (4, 0, false)] {
         let silent: Vec<u16> = (0..dropped).collect();
-        let mut world = World::new(&federation).silence(&silent, PhaseName::Updates);
-        while world.coordinator().phase() != Some(PhaseName::Reveal) {
-            match world.inbox.pop_front() {
-                Some(input) => world.take_or_late(input),
-                None => {
-                    let member = MemberIndex(0);
-                    world.take(Input::Absent { member }).unwrap();
-                }
-            }
-        }
-        world
-            .inbox
-            .retain(|input| phase_of(input) == PhaseName::Reveal as u8);
-        let digest = list_digest(&federation, &world);
-        let first = dropped;
-        let forger = move |place| (first..first + forging).contains(&place);
-        let world = run(world, forgers(&federation, move || digest, forger));
+        let world = World::new(&federation).silence(&silent, PhaseName::Updates);
+        let forger = move |place| (dropped..dropped + forgers).contains(&place);
+        let world = run(world, forging(forger));
         if recovers {
             assert_sum(&world, dropped..10);
         } else {
             assert_eq!(failure(&world), RoundFailure::Recovery);
         }
         let blamed: Vec<_> = world.faults.iter().map(Fault::member).collect();
-        let expected: Vec<_> = (first..first + forging).map(MemberIndex).collect();
+        let expected: Vec<_> = (dropped..dropped + forgers).map(MemberIndex).collect();
         assert_eq!(blamed, expected);
         for fault in &world.faults {
             assert!(matches!(fault, Fault::ForgedShare { .. }), "{fault}");
-            let evidence = fault.evidence().expect("a forgery is proved");
-            let bytes = crate::wire::codec::encode(evidence).unwrap();
-            let evidence: crate::round::evidence::Evidence =
-                crate::wire::codec::decode(&bytes).unwrap();
-            assert_eq!(evidence.check(&federation.roster), Ok(fault.member()));
-            let other = Federation::new(9).roster;
-            assert_eq!(evidence.check(&other), Err(EvidenceError::Roster));
+            proved(&world, fault);
         }
     }
 }
 
-/// A dealer that commits to shares of no secret: every share opens, and all are what it committed
-/// to.
+/// What an honest holder said and revealed is no evidence, whoever claims it.
 #[test]
-fn an_inconsistent_deal_ends_the_round_and_names_its_dealer() {
+fn there_is_no_evidence_of_an_honest_holder() {
+    let federation = Federation::new(10);
+    let honest = std::cell::RefCell::new(None);
+    let forge = forging(|place| place == 0);
+    let world = run(World::new(&federation), |world, from, message| {
+        forge(world, from, message);
+        if let RoundMessage::Reveal { shares, .. } = message
+            && from.0 == 1
+        {
+            *honest.borrow_mut() = Some(world.signed_reveal(from, shares.clone()));
+        }
+    });
+    let [fault] = &world.faults[..] else {
+        panic!("one holder forged: {:?}", world.faults);
+    };
+    let mut evidence = proved(&world, fault);
+    let Breach::ForgedShare {
+        owner,
+        said,
+        reveal,
+    } = &mut evidence.breach
+    else {
+        panic!("it forged a share");
+    };
+    // Its own share comes first, and it dealt that itself.
+    assert_eq!(*owner, MemberIndex(0));
+    assert!(matches!(said, Said::Dealt(_)));
+    // The honest reveal beside what the forger said, and beside what the honest one said.
+    *reveal = honest.take().expect("it revealed");
+    assert_eq!(
+        evidence.check(&federation.roster),
+        Err(EvidenceError::Unrelated)
+    );
+    let Breach::ForgedShare { said, .. } = &mut evidence.breach else {
+        unreachable!("as above");
+    };
+    let dealers = federation.roster.indices().filter(|dealer| dealer.0 != 1);
+    *said = Said::Held(world.signed_held(MemberIndex(1), dealers.collect()));
+    assert_eq!(
+        evidence.check(&federation.roster),
+        Err(EvidenceError::InOrder)
+    );
+}
+
+#[test]
+fn over_a_sparse_graph_dealer_and_forger_are_named_and_the_sum_is_exact() {
+    let federation = Federation::new(70);
+    let (spoil, forge) = (
+        garbage(|dealer, _| dealer == 7),
+        forging(|place| place == 0),
+    );
+    let world = run(World::new(&federation), |world, from, message| {
+        spoil(world, from, message);
+        forge(world, from, message);
+    });
+    assert_sum(&world, (0..70).filter(|place| *place != 7));
+    let [Fault::Unheld { dealer, .. }, forged] = &world.faults[..] else {
+        panic!("two members are named: {:?}", world.faults);
+    };
+    assert_eq!((*dealer, forged.member()), (MemberIndex(7), MemberIndex(0)));
+    let evidence = proved(&world, forged);
+    assert!(evidence.joined.beacon.is_some());
+}
+
+/// The shares are what it committed to, and recover another seed than it committed to.
+#[test]
+fn an_inconsistent_deal_of_a_survivor_ends_the_round_and_names_its_dealer() {
     let federation = Federation::new(5);
-    let transcript = federation.transcript();
     let me = MemberIndex(1);
-    let mut world = World::new(&federation);
-    // Its true secrets; but it shares two others, and its self-mask commitment stays.
-    let tamper = |from: MemberIndex, message: &mut RoundMessage| {
+    let world = run(World::new(&federation), |world, from, message| {
         if let RoundMessage::Shares(deal) = message
             && from == me
         {
             let mut changed = deal.claimed().clone();
-            changed.self_mask = crate::crypto::keys::Seed::from_bytes([3; 32]).commitment();
-            *deal = federation.resigned(changed);
+            changed.self_mask = Seed::from_bytes([3; 32]).commitment();
+            *message = world.sign_deal(changed);
         }
-    };
-    world = run(world, tamper);
+    });
     assert_eq!(failure(&world), RoundFailure::Deal { member: me });
-    let [fault] = &world.faults[..] else {
+    let [fault @ Fault::InconsistentDeal { .. }] = &world.faults[..] else {
         panic!("one dealer is named: {:?}", world.faults);
     };
     assert_eq!(fault.member(), me);
-    let evidence = fault.evidence().expect("it is proved");
-    assert_eq!(evidence.check(&federation.roster), Ok(me));
-    // Shares of a polynomial recover, and commitments are to shares of one dealer and holder.
-    let secret = [7; 32];
-    let shares = shamir::split(&secret, 4, 5, &mut os_rng()).unwrap();
-    let pair = (me, MemberIndex(2));
-    let commitments = ShareCommitments::new(&transcript, pair, &shares[2], &shares[2]);
-    let kind = crate::wire::messages::ShareKind::SelfMask;
-    assert!(commitments.open_to(&transcript, pair, kind, &shares[2]));
-    let other = Share::from_bytes([8; 32]);
-    assert!(!commitments.open_to(&transcript, pair, kind, &other));
-    assert!(!commitments.open_to(&transcript, (MemberIndex(2), me), kind, &shares[2]));
+    proved(&world, fault);
 }
 
+/// A dealer of its own making, whose shares of the mask root recover another root than that of its
+/// key, and which drops out.
 #[test]
-fn a_contributor_that_does_not_open_costs_one_attempt() {
-    let federation = Federation::new(70);
-    let silent = MemberIndex(1);
-    let world = World::new(&federation).silence(&[1], PhaseName::Keys).run();
-    assert_eq!(failure(&world), RoundFailure::Beacon { member: silent });
-
-    let mut again = World::new(&federation);
-    again.offenders = [silent].into_iter().collect();
-    again.begin(Open {
-        attempt: Attempt(2),
-        ..federation.open.clone()
-    });
-    let world = again.silence(&[1], PhaseName::Keys).run();
-    assert_sum(&world, (0..70).filter(|place| *place != 1));
-    // No phase has waited for it.
-    assert_eq!(world.now, fedlora_common::clock::Timestamp(1_000_000));
-}
-
-#[test]
-fn an_offender_is_not_waited_for_and_takes_part_where_it_is_in_time() {
+fn an_inconsistent_deal_of_a_member_that_drops_out_names_its_dealer_too() {
     let federation = Federation::new(5);
-    for phase in [
-        PhaseName::Keys,
-        PhaseName::Shares,
-        PhaseName::Held,
-        PhaseName::Updates,
-    ] {
-        let mut world = World::new(&federation);
-        world.offenders = [MemberIndex(0)].into_iter().collect();
-        world.begin(Open {
-            attempt: Attempt(2),
-            ..federation.open.clone()
+    let (me, open) = (MemberIndex(1), federation.open.digest());
+    let mut world = World::holding(&federation, me);
+    let say = |world: &mut World<'_>, message| {
+        world.inbox.push_back(Input::Message {
+            from: me,
+            open,
+            message,
         });
-        let world = world.silence(&[0], phase).run();
-        assert_eq!(world.now, fedlora_common::clock::Timestamp(1_000_000));
-        assert_sum(&world, 1..5);
+    };
+    let pair = || AgreementRoot::random(&mut os_rng()).key_pair(Suite::Hybrid);
+    let (sealing, masking) = (pair(), pair());
+    let keys = Keys {
+        member: me,
+        sealing: sealing.public().clone(),
+        masking: masking.public().clone(),
+        weight: class_of(1),
+        revealed: RoundNumber(0),
+    };
+    let own = keys.signed_digest(&open);
+    let keys = world.sign_keys(keys);
+    say(
+        &mut world,
+        RoundMessage::Keys {
+            keys,
+            opening: None,
+        },
+    );
+
+    world.mailbox.clear();
+    let ToMember::PeerKeys(peers) = receive(&mut world) else {
+        panic!("keys are answered by keys");
+    };
+    let transcript = world.transcript();
+    let (seed, root) = ([3; 32], [4; 32]);
+    let (threshold, holders) = (federation.policy.threshold(), federation.len());
+    let split = |secret| shamir::split(secret, threshold, holders, &mut os_rng()).unwrap();
+    let (seeds, roots) = (split(&seed), split(&root));
+    let committed = |holder: MemberIndex| {
+        let place = usize::from(holder.0);
+        ShareCommitments::new(&transcript, (me, holder), &seeds[place], &roots[place])
+    };
+    let PeerKeys { keys: peers, .. } = peers;
+    let shares = peers.iter().map(|peer| {
+        let peer = peer.claimed();
+        let (holder, place) = (peer.member, usize::from(peer.member.0));
+        let theirs = peer.signed_digest(&open);
+        let pair = PairContext::new(&transcript, (me, &own), (holder, &theirs));
+        let mask = pair.initiates().then(|| {
+            let (mask, seed) = pair.initiate_mask(&masking, &peer.masking).unwrap();
+            (mask, seed)
+        });
+        let (mask, shared) = match mask {
+            Some((mask, shared)) => (mask, Some(shared)),
+            None => (Encapsulation::default(), None),
+        };
+        let sealed = pair.initiate_seal(&sealing, &peer.sealing, shared.as_ref());
+        let (seal, key) = sealed.unwrap();
+        let commitments = committed(holder);
+        let plain = [*seeds[place].expose(), *roots[place].expose()].concat();
+        let bound = pair.sent(&commitments.beside(&mask));
+        let dealt = DealtShares {
+            sealed: SealedShares(key.seal(&plain, bound.as_bytes())),
+            commitments,
+            seal,
+            mask,
+        };
+        (holder, dealt)
+    });
+    let deal = Deal {
+        member: me,
+        self_mask: Seed::from_bytes(seed).commitment(),
+        own: committed(me),
+        shares: shares.collect(),
+    };
+    let deal = world.sign_deal(deal);
+    say(&mut world, deal);
+
+    assert!(matches!(receive(&mut world), ToMember::PeerShares(_)));
+    // It denies the others' shares, which costs nobody anything, and says nothing more.
+    let held = world.sign_held(me, MemberSet::default());
+    say(&mut world, held);
+    let world = world.run();
+    assert_eq!(failure(&world), RoundFailure::Deal { member: me });
+    let [fault @ Fault::InconsistentDeal { .. }] = &world.faults[..] else {
+        panic!("one dealer is named: {:?}", world.faults);
+    };
+    assert_eq!(fault.member(), me);
+    proved(&world, fault);
+}
+
+/// Takes honest inputs until the held member is sent something.
+#[track_caller]
+fn receive(world: &mut World<'_>) -> ToMember {
+    while world.mailbox.is_empty() {
+        let input = world.inbox.pop_front().expect("the round goes on");
+        world.take(input).unwrap();
     }
-    // Its messages come before the last of the others'.
-    let mut world = World::new(&federation);
-    world.offenders = [MemberIndex(0)].into_iter().collect();
+    world.mailbox.pop_front().expect("just seen")
+}
+
+/// The round with this member as an offender of an earlier attempt.
+fn with_offender(federation: &Federation, offender: u16) -> World<'_> {
+    let mut world = World::new(federation);
+    world.offenders = [MemberIndex(offender)].into_iter().collect();
     world.begin(Open {
         attempt: Attempt(2),
         ..federation.open.clone()
     });
-    assert_sum(&world.run(), 0..5);
+    world
+}
+
+#[test]
+fn an_offender_is_not_waited_for_in_any_phase() {
+    let federation = Federation::new(5);
+    for (phase, first) in [
+        (PhaseName::Keys, 1),
+        (PhaseName::Shares, 1),
+        (PhaseName::Held, 1),
+        (PhaseName::Updates, 1),
+        (PhaseName::Confirm, 0),
+        (PhaseName::Reveal, 0),
+    ] {
+        let world = with_offender(&federation, 0).silence(&[0], phase).run();
+        assert_eq!(world.now, fedlora_common::clock::Timestamp(1_000_000));
+        assert_sum(&world, first..5);
+    }
+}
+
+/// Its messages come before the last of the others'.
+#[test]
+fn an_offender_that_answers_in_time_is_in_the_sum() {
+    let federation = Federation::new(5);
+    let world = with_offender(&federation, 0).run();
+    assert_eq!(world.now, fedlora_common::clock::Timestamp(1_000_000));
+    assert_sum(&world, 0..5);
 }

@@ -18,7 +18,7 @@ use crate::wire::messages::{
 use crate::wire::{Unverified, Verified, codec};
 use fedlora_common::digest::Digest;
 
-fn message(world: &World<'_>, from: u16, message: RoundMessage) -> Input {
+pub(super) fn message(world: &World<'_>, from: u16, message: RoundMessage) -> Input {
     Input::Message {
         from: MemberIndex(from),
         open: world.federation.open.digest(),
@@ -35,7 +35,7 @@ fn upload(world: &World<'_>, from: u16, claim: Unverified<UpdateClaim>) -> Input
 }
 
 /// Takes the honest members' inputs until the coordinator is in `phase`.
-fn until(world: &mut World<'_>, phase: PhaseName) {
+pub(super) fn until(world: &mut World<'_>, phase: PhaseName) {
     while world.coordinator().phase() != Some(phase) {
         let input = world.inbox.pop_front().expect("the phase comes");
         world.take(input).unwrap();
@@ -63,7 +63,7 @@ fn fresh(rng: &mut impl rand::CryptoRng) -> AgreementPublic {
     root.key_pair(Suite::Hybrid).public().clone()
 }
 
-fn fresh_keys(member: u16) -> Keys {
+pub(super) fn fresh_keys(member: u16) -> Keys {
     let mut rng = os_rng();
     Keys {
         member: MemberIndex(member),
@@ -74,7 +74,7 @@ fn fresh_keys(member: u16) -> Keys {
     }
 }
 
-fn keys_message(keys: Unverified<Keys>) -> RoundMessage {
+pub(super) fn keys_message(keys: Unverified<Keys>) -> RoundMessage {
     let opening = None;
     RoundMessage::Keys { keys, opening }
 }
@@ -458,11 +458,7 @@ fn shares_for_others_than_the_round_has_or_of_another_length() {
             let seal = deal.shares[&MemberIndex(0)].seal.clone();
             deal.shares.get_mut(&MemberIndex(0)).unwrap().mask = seal;
         }
-        let input = message(
-            &world,
-            from,
-            RoundMessage::Shares(federation.resigned(deal)),
-        );
+        let input = message(&world, from, world.sign_deal(deal));
         let member = MemberIndex(from);
         rejected(world, input, &Reject::Shares { member });
     }
@@ -498,6 +494,46 @@ fn a_statement_of_shares_that_nobody_dealt_or_with_a_forged_signature() {
         let input = message(&world, 0, RoundMessage::Held { dealers, signature });
         rejected(world, input, &reject);
     }
+}
+
+#[test]
+fn a_statement_of_somebody_that_dealt_nothing_or_about_its_shares() {
+    let federation = Federation::new(5);
+    let (silent, other) = (MemberIndex(4), MemberIndex(0));
+    let digest = federation.open.digest();
+    for (from, dealers, reject) in [
+        (silent, vec![], Reject::NotAwaited { member: silent }),
+        (other, vec![silent], Reject::Shares { member: other }),
+    ] {
+        let mut world = World::new(&federation);
+        until(&mut world, PhaseName::Shares);
+        world.inbox.pop_back();
+        world.take(Input::Absent { member: silent }).unwrap();
+        until(&mut world, PhaseName::Held);
+        let held = RoundMessage::Held {
+            dealers: dealers.into_iter().collect(),
+            signature: federation.identities[usize::from(from.0)].sign(&digest),
+        };
+        let input = message(&world, from.0, held);
+        rejected(world, input, &reject);
+    }
+}
+
+/// A member that denied a share does not reveal it after all.
+#[test]
+fn a_share_that_its_holder_denied() {
+    let federation = Federation::new(6);
+    let (member, owner) = (MemberIndex(0), MemberIndex(1));
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Held);
+    world.inbox.pop_front();
+    let others = [2, 3, 4, 5].map(MemberIndex).into_iter().collect();
+    let held = world.sign_held(member, others);
+    world.take(message(&world, 0, held)).unwrap();
+    until(&mut world, PhaseName::Reveal);
+    // What its honest machine reveals.
+    let input = world.inbox.pop_front().unwrap();
+    rejected(world, input, &Reject::Share { member, owner });
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn over_a_sparse_graph_the_sum_is_exact_with_dropouts_in_every_phase() {
     check_sum(World::new(&federation).run(), &(0..70).collect::<Vec<_>>());
     for phase in [PhaseName::Commit].into_iter().chain(PHASES) {
         // A contributor that does not open its part costs the attempt: no matter of this test.
-        let silent: Vec<u16> = (60..63).collect();
+        let silent: Vec<u16> = (60..64).collect();
         let world = World::new(&federation).silence(&silent, phase).run();
         let late = matches!(phase, PhaseName::Confirm | PhaseName::Reveal);
         let survivors = (0..70).filter(|place| late || !silent.contains(place));

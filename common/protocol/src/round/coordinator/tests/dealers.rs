@@ -1,0 +1,132 @@
+//! Dealers whose shares do not open, and holders that deny good ones: who is left out before masks
+//! are made, and what the round comes to.
+
+use super::{assert_sum, failure, garbage, run};
+use crate::ids::{MemberIndex, MemberSet};
+use crate::round::coordinator::{Fault, Input};
+use crate::round::harness::{Federation, World};
+use crate::wire::messages::{PhaseName, RoundFailure, RoundMessage};
+
+fn unheld(dealer: u16, denied_by: impl IntoIterator<Item = u16>) -> Fault {
+    Fault::Unheld {
+        dealer: MemberIndex(dealer),
+        denied_by: denied_by.into_iter().map(MemberIndex).collect(),
+    }
+}
+
+#[test]
+fn a_dealer_of_garbage_is_left_out_before_it_costs_the_round() {
+    let federation = Federation::new(10);
+    // Of 10 holders 8 must hold its shares, with itself: two may deny them.
+    for (spoilt, left_out) in [(9, true), (3, true), (2, false), (1, false)] {
+        let tamper = garbage(|dealer, holder| dealer == 0 && holder <= spoilt);
+        let world = run(World::new(&federation), tamper);
+        assert_sum(&world, u16::from(left_out)..10);
+        if left_out {
+            assert_eq!(world.faults, [unheld(0, 1..=spoilt)]);
+            assert_eq!(world.faults[0].member(), MemberIndex(0));
+            assert_eq!(world.faults[0].evidence(), None);
+        } else {
+            assert_eq!(world.faults, []);
+        }
+    }
+}
+
+/// Who is left out takes what it holds with it: 1 and 2 have enough holders with 0 alone.
+#[test]
+fn dealers_that_lose_a_holder_are_counted_again_until_the_rest_have_enough() {
+    let federation = Federation::new(10);
+    let spoilt = |dealer, holder| match dealer {
+        0 => (3..=5).contains(&holder),
+        1 => (3..=4).contains(&holder),
+        2 => (4..=5).contains(&holder),
+        _ => false,
+    };
+    let world = run(World::new(&federation), garbage(spoilt));
+    assert_sum(&world, 3..10);
+    let faults = [unheld(0, 3..=5), unheld(1, 3..=4), unheld(2, 4..=5)];
+    assert_eq!(world.faults, faults);
+
+    // One denial more leaves six, fewer than the quorum: nobody else is to blame.
+    let more = |dealer, holder| spoilt(dealer, holder) || (dealer, holder) == (3, 9);
+    let world = run(World::new(&federation), garbage(more));
+    let phase = PhaseName::Held;
+    let (got, needed) = (6, 7);
+    assert_eq!(failure(&world), RoundFailure::Quorum { phase, got, needed });
+    assert_eq!(world.faults[..3], faults);
+    assert_eq!(world.faults[3..], [unheld(3, [9])]);
+}
+
+/// These holders say that they hold nothing.
+fn denying(deniers: u16) -> impl Fn(&World<'_>, MemberIndex, &mut RoundMessage) {
+    move |world, from, message| {
+        if matches!(message, RoundMessage::Held { .. }) && from.0 < deniers {
+            *message = world.sign_held(from, MemberSet::default());
+        }
+    }
+}
+
+/// As many as may deny all others' shares without putting an honest member out.
+#[test]
+fn holders_that_deny_everybody_put_nobody_out() {
+    let federation = Federation::new(10);
+    for deniers in 0..=2 {
+        // They hold nothing of the others, so they reveal nothing: enough others do.
+        let silent: Vec<u16> = (0..deniers).collect();
+        let world = World::new(&federation).silence(&silent, PhaseName::Reveal);
+        let world = run(world, denying(deniers));
+        assert_sum(&world, 0..10);
+        assert_eq!(world.faults, []);
+    }
+}
+
+#[test]
+fn more_holders_that_deny_everybody_cost_the_round_and_are_named() {
+    let federation = Federation::new(10);
+    let world = run(World::new(&federation), denying(3));
+    let phase = PhaseName::Held;
+    let (got, needed) = (3, 7);
+    assert_eq!(failure(&world), RoundFailure::Quorum { phase, got, needed });
+    let faults: Vec<_> = (3..10).map(|dealer| unheld(dealer, 0..3)).collect();
+    assert_eq!(world.faults, faults);
+}
+
+#[test]
+fn over_a_sparse_graph_its_neighbours_alone_deny_a_dealer_of_garbage() {
+    let federation = Federation::new(70);
+    let world = run(World::new(&federation), garbage(|dealer, _| dealer == 7));
+    assert_sum(&world, (0..70).filter(|place| *place != 7));
+    let neighbours = world.neighbours_of(MemberIndex(7));
+    assert_eq!(world.faults, [unheld(7, neighbours)]);
+}
+
+/// So many of one member's neighbours are away that it is left out too: no fault of its own.
+#[test]
+fn a_member_whose_holders_are_away_is_left_out_and_not_blamed() {
+    let federation = Federation::new(70);
+    let mut world = World::new(&federation);
+    while world.coordinator().phase() != Some(PhaseName::Held) {
+        let input = world.inbox.pop_front().expect("the phase comes");
+        world.take(input).unwrap();
+    }
+    let alone = MemberIndex(69);
+    let neighbours = world.neighbours_of(alone);
+    let away = neighbours.len() + 2 - federation.policy.threshold();
+    let away: MemberSet = neighbours.into_iter().take(away).map(MemberIndex).collect();
+    for member in away.iter() {
+        world.take(Input::Absent { member }).unwrap();
+    }
+    world.inbox.retain(|input| match input {
+        Input::Message { from, .. } => !away.contains(*from),
+        _ => true,
+    });
+    while world.coordinator().phase() == Some(PhaseName::Held) {
+        let input = world.inbox.pop_front().expect("the phase ends");
+        world.take(input).unwrap();
+    }
+    assert_eq!(world.coordinator().phase(), Some(PhaseName::Updates));
+    let asked = world.coordinator().awaited();
+    assert!(asked.len() >= federation.policy.quorum());
+    assert!(!asked.contains(&alone));
+    assert_eq!(world.faults, []);
+}
