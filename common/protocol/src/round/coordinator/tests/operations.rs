@@ -132,7 +132,7 @@ fn malign(world: &World<'_>, from: MemberIndex, message: &RoundMessage, how: u8)
         }
         RoundMessage::Reveal { shares, .. } => {
             let mut shares = shares.clone();
-            if how % 4 == 0 {
+            if how.is_multiple_of(4) {
                 shares.retain(|owner, _| chosen(*owner));
             } else {
                 for (owner, share) in &mut shares {
