@@ -2,6 +2,7 @@
 //! inputs.
 
 mod beacon;
+mod contributors;
 mod dealers;
 mod faults;
 mod operations;
