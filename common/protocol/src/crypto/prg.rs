@@ -61,9 +61,8 @@ impl Prg {
         words.zeroize();
     }
 
-    // The one place that runs the cipher, and one instance of it, not generic: the cipher's
-    // vector code calls helpers that compilers inline where they have a single caller, and that
-    // take longer than the cipher where they have several.
+    // Not generic: it is compiled here, in the one unit of this crate (workspace `Cargo.toml`), and
+    // not in a caller's, where helpers of the cipher's vector code would stay calls.
     #[inline(never)]
     fn combine(&self, first: usize, lanes: &mut [u32], combine: Combine) {
         debug_assert!(first.is_multiple_of(WORDS));

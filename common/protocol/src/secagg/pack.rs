@@ -327,7 +327,8 @@ mod tests {
                 let wrap = |lane: u32| lane & bits.mask();
                 let (mut lanes, added): (Vec<u32>, Vec<u32>) =
                     pairs.iter().map(|(a, b)| (wrap(*a), wrap(*b))).unzip();
-                let sums: Vec<u32> = lanes.iter().zip(&added).map(|(a, b)| wrap(a.wrapping_add(*b))).collect();
+                let sum = |(a, b): (&u32, &u32)| wrap(a.wrapping_add(*b));
+                let sums: Vec<u32> = lanes.iter().zip(&added).map(sum).collect();
                 add_into(bits, &pack(bits, &added), &mut lanes);
                 prop_assert_eq!(lanes, sums);
             }
