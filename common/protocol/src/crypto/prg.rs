@@ -50,10 +50,10 @@ impl Prg {
     /// Calls `each(lane, word)` for each lane in order with the stream's words from the one at
     /// `first` on, a multiple of 4. The other ways to combine are several times as fast.
     pub fn for_each(&self, first: usize, lanes: &mut [u32], mut each: impl FnMut(&mut u32, u32)) {
-        let mut words = [0; 1024];
+        let mut words = [0; BLOCKS * WORDS];
         for (place, lanes) in lanes.chunks_mut(words.len()).enumerate() {
             let words = &mut words[..lanes.len()];
-            self.fill(first + place * 1024, words);
+            self.fill(first + place * BLOCKS * WORDS, words);
             for (lane, word) in lanes.iter_mut().zip(words) {
                 each(lane, *word);
             }
@@ -61,9 +61,8 @@ impl Prg {
         words.zeroize();
     }
 
-    // The one place that runs the cipher, and one instance of it, not generic: the cipher's
-    // vector code calls helpers that compilers inline where they have a single caller, and that
-    // take longer than the cipher where they have several.
+    // Not generic: it is compiled here, in the one unit of this crate (workspace `Cargo.toml`), and
+    // not in a caller's, where helpers of the cipher's vector code would stay calls.
     #[inline(never)]
     fn combine(&self, first: usize, lanes: &mut [u32], combine: Combine) {
         debug_assert!(first.is_multiple_of(WORDS));
@@ -150,31 +149,114 @@ fn words(block: &Block<Aes256>) -> [u32; WORDS] {
 mod tests {
     use super::*;
 
+    /// AES-256 in counter mode under the key 00 01 .. 1f, as OpenSSL 3 gives it:
+    /// `openssl enc -aes-256-ctr -K 0001..1f -iv 00..00` of zeros. Blocks by their counter.
+    const OPENSSL: [(usize, &str); 9] = [
+        (0, "f29000b62a499fd0a9f39a6add2e7780"),
+        (1, "f05d76ae4ab99fe5a6f69b3148c2363d"),
+        (63, "6f5eba1e0f6f90f37e66e5f99b5c5ada"),
+        (64, "1ff19341edce8e0c8bb343d7b7049423"),
+        (255, "09b7d48ec01dec5932da28c489659e9a"),
+        (256, "512e5630d1ac5d4f43c8777d6e0f7365"),
+        (65535, "695737554fb975a9fd99adc5bfe6881f"),
+        (65536, "b22753304d69b57f49d10a62eb01c832"),
+        (69999, "26253ea5f154e5d2cf11bccbf317a598"),
+    ];
+
+    fn counted() -> Prg {
+        Prg::new(&Seed::from_bytes(std::array::from_fn(|at| at as u8)))
+    }
+
+    fn hex_of(words: &[u32]) -> String {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        hex::encode(bytes)
+    }
+
+    #[test]
+    fn the_stream_is_the_one_of_another_implementation() {
+        let mut whole = vec![0; WORDS * 70_000];
+        counted().fill(0, &mut whole);
+        for (block, expected) in OPENSSL {
+            let words = block * WORDS..(block + 1) * WORDS;
+            assert_eq!(hex_of(&whole[words.clone()]), expected);
+            let mut alone = [0; WORDS];
+            counted().fill(words.start, &mut alone);
+            assert_eq!(hex_of(&alone), expected);
+        }
+    }
+
+    /// FIPS 197, appendix C.3, and SP 800-38A, F.5.5, first block: the cipher itself, in the
+    /// backend at hand. CI runs it with the portable one too and says so in `AES_BACKEND`.
+    #[test]
+    fn the_cipher_gives_the_known_answers() {
+        if std::env::var_os("AES_BACKEND").is_some_and(|backend| backend == "soft") {
+            assert!(!aes::hardware_accelerated(), "not the portable backend");
+        }
+        let block = |text: &str| -> Block<Aes256> {
+            let bytes: [u8; 16] = hex::decode(text).unwrap().try_into().unwrap();
+            bytes.into()
+        };
+        let answer = |key: &str, input: &str| {
+            let key: [u8; 32] = hex::decode(key).unwrap().try_into().unwrap();
+            let mut block = block(input);
+            Aes256::new(&key.into()).encrypt_block(&mut block);
+            block
+        };
+        let c3 = answer(
+            "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+            "00112233445566778899aabbccddeeff",
+        );
+        assert_eq!(c3, block("8ea2b7ca516745bfeafc49904b496089"));
+        let f55 = answer(
+            "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+            "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff",
+        );
+        let mut encrypted = block("6bc1bee22e409f96e93d7e117393172a");
+        for (byte, stream) in encrypted.iter_mut().zip(f55) {
+            *byte ^= stream;
+        }
+        assert_eq!(encrypted, block("601ec313775789a5b7a7f504bbf3d228"));
+    }
+
     #[test]
     fn the_stream_does_not_depend_on_how_it_is_cut() {
-        let seed = Seed::from_bytes([3; 32]);
-        let prg = Prg::new(&seed);
+        let prg = Prg::new(&Seed::from_bytes([3; 32]));
         let mut whole = vec![0; 3 * BLOCKS * WORDS + 5];
-        prg.for_each(0, &mut whole, |lane, word| *lane = word);
-        for size in [4, 1024, 1028] {
+        prg.fill(0, &mut whole);
+        for size in [4, 252, 256, 260, 1024] {
             let mut parts = vec![0; whole.len()];
             for (place, part) in parts.chunks_mut(size).enumerate() {
-                prg.for_each(place * size, part, |lane, word| *lane = word);
+                prg.fill(place * size, part);
             }
             assert_eq!(whole, parts);
         }
         let mut other = vec![0; 8];
-        Prg::new(&Seed::from_bytes([4; 32])).for_each(0, &mut other, |lane, word| *lane = word);
+        Prg::new(&Seed::from_bytes([4; 32])).fill(0, &mut other);
         assert_ne!(whole[..8], other[..]);
     }
 
-    /// AES-256 of the all-zero block under the all-zero key, from FIPS 197's algorithm; the
-    /// value is the first entry of NIST's AESAVS GFSbox/KeySbox zero vectors.
     #[test]
-    fn the_first_block_is_aes_of_counter_zero() {
-        let mut words = [0; 4];
-        Prg::new(&Seed::from_bytes([0; 32])).for_each(0, &mut words, |lane, word| *lane = word);
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        assert_eq!(hex::encode(bytes), "dc95c078a2408989ad48a21492842087");
+    fn every_way_to_combine_takes_the_same_words() {
+        let prg = counted();
+        for len in [0, 1, 3, 4, 255, 256, 257, 3001] {
+            let mut words = vec![0; len];
+            prg.fill(8, &mut words);
+            let before: Vec<u32> = (0..len as u32)
+                .map(|k| k.wrapping_mul(0x9e37_79b9))
+                .collect();
+            let zip = |combine: fn(u32, u32) -> u32| -> Vec<u32> {
+                let pairs = before.iter().zip(&words);
+                pairs.map(|(lane, word)| combine(*lane, *word)).collect()
+            };
+            let mut lanes = before.clone();
+            prg.add(8, &mut lanes);
+            assert_eq!(lanes, zip(u32::wrapping_add));
+            lanes.clone_from(&before);
+            prg.subtract(8, &mut lanes);
+            assert_eq!(lanes, zip(u32::wrapping_sub));
+            lanes.clone_from(&before);
+            prg.for_each(8, &mut lanes, |lane, word| *lane ^= word);
+            assert_eq!(lanes, zip(|lane, word| lane ^ word));
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! From the unmasked sum to the weighted mean, and what a sum cannot be.
 
+use pulp::{Arch, Simd, with_simd};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::encode::sum_of_squares;
 use super::loss::{MAX_STEPS, mean_loss};
 use super::rotation::{SEGMENT, blocks};
-use super::{AUXILIARY_LANES, FixedPoint, MIN_SURVIVORS_FOR_LOSSES, RingSum, can_be_mean_norm};
+use super::{
+    AUXILIARY_LANES, FixedPoint, LaneBits, MIN_SURVIVORS_FOR_LOSSES, RingSum, can_be_mean_norm,
+};
 
 /// Those whose updates are in a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +67,7 @@ impl FixedPoint {
             .enumerate()
             .map(|(place, (values, lanes))| {
                 self.decode_segment(place * SEGMENT, lanes, parts.weight, values);
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || sum_of_squares(values),
-                )
+                sum_of_squares(values)
             })
             .sum();
         if !can_be_mean_norm(squares.sqrt(), self.clip) {
@@ -92,19 +92,25 @@ impl FixedPoint {
         for block in blocks(lanes.len()) {
             // The transform's factor 1 / sqrt(B), twice: forward and back.
             let scale = 1.0 / (self.scale(block.len(), weight) * block.len() as f64);
-            let (values, lanes) = (&mut values[block.clone()], &lanes[block]);
-            let bits = self.bits;
-            pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    for (value, &lane) in values.iter_mut().zip(lanes) {
-                        // A lane's integer fits an i32, which vector units convert.
-                        *value = (f64::from(bits.lift(lane) as i32) * scale) as f32;
-                    }
-                },
-            );
+            lift_lanes(&lanes[block.clone()], self.bits, scale, &mut values[block]);
         }
         self.rotation.inverse(first, values);
+    }
+}
+
+/// The lanes' integers, times `scale`.
+#[with_simd(lift_lanes = Arch::new())]
+#[inline(always)]
+fn lift_lanes_with_simd<'a, S: Simd>(
+    _simd: S,
+    lanes: &'a [u32],
+    bits: LaneBits,
+    scale: f64,
+    values: &'a mut [f32],
+) {
+    for (value, &lane) in values.iter_mut().zip(lanes) {
+        // A lane's integer fits an i32, which vector units convert.
+        *value = (f64::from(bits.lift(lane) as i32) * scale) as f32;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use pulp::bytemuck::cast_slice_mut;
+use pulp::{Arch, Simd, with_simd};
 use rand::CryptoRng;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
@@ -123,10 +124,7 @@ impl FixedPoint {
         lanes: &mut [u32],
     ) -> f64 {
         let values: &mut [f32] = cast_slice_mut(lanes);
-        let squares = pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || sum_of_squares(values),
-        );
+        let squares = sum_of_squares(values);
         self.rotation.forward(first, values);
         let share = weight.weight() as f64 * self.unit;
         let mask = self.bits.mask();
@@ -141,15 +139,7 @@ impl FixedPoint {
                 let words = &mut words[..skip + lanes.len()];
                 rounding.fill(at - skip, words);
                 let words = &words[skip..];
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || {
-                        for (lane, word) in lanes.iter_mut().zip(words) {
-                            let value = f64::from(f32::from_bits(*lane)) * scale;
-                            *lane = round(value, share, *word) & mask;
-                        }
-                    },
-                );
+                round_lanes(lanes, words, scale, share, mask);
             }
         }
         squares
@@ -192,6 +182,23 @@ fn copy_bits(delta: &[f32]) -> Vec<u32> {
     lanes
 }
 
+/// Rounds the values whose bits are in `lanes`, times `scale`.
+#[with_simd(round_lanes = Arch::new())]
+#[inline(always)]
+fn round_lanes_with_simd<'a, S: Simd>(
+    _simd: S,
+    lanes: &'a mut [u32],
+    words: &'a [u32],
+    scale: f64,
+    share: f64,
+    mask: u32,
+) {
+    for (lane, word) in lanes.iter_mut().zip(words) {
+        let value = f64::from(f32::from_bits(*lane)) * scale;
+        *lane = round(value, share, *word) & mask;
+    }
+}
+
 /// Clamps to `share` in magnitude, below 2^31, and rounds: up with the probability of the fraction.
 /// `word` is uniform. Gives the integer's 32 lowest bits.
 #[inline(always)]
@@ -204,8 +211,9 @@ fn round(value: f64, share: f64, word: u32) -> u32 {
 }
 
 /// Summed in `f64`, in eight parts.
+#[with_simd(sum_of_squares = Arch::new())]
 #[inline(always)]
-pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
+pub(super) fn sum_of_squares_with_simd<S: Simd>(_simd: S, values: &[f32]) -> f64 {
     let mut sums = [0.0; 8];
     let (eights, rest) = values.as_chunks::<8>();
     for eight in eights {
@@ -288,6 +296,69 @@ mod tests {
             refused(&[0.0, 0.0, f32::NEG_INFINITY]),
             FixedError::NotFinite { index: 2 }
         );
+    }
+
+    /// In place and on vectors against one coordinate after the other, over two segments and blocks
+    /// down to one coordinate; the clamp is reached.
+    #[test]
+    fn lanes_are_those_of_the_formula() {
+        let len = SEGMENT + 1024 + 8 + 2 + 1;
+        let mut delta: Vec<f32> = (0..len)
+            .map(|k| ((k * 37 % 1009) as f32).sin() * 1e-3)
+            .collect();
+        delta[SEGMENT + 1034] = -0.9;
+        let rounding = Prg::new(&Seed::from_bytes([6; 32]));
+        let mut words = vec![0; len];
+        rounding.fill(0, &mut words);
+        for bits in [LaneBits::B20, LaneBits::B24, LaneBits::B32] {
+            let cohort = CohortWeight {
+                members: 3,
+                total: 9,
+            };
+            let open = Digest::of("test open", b"");
+            let format = FixedPoint::new(bits, 1.0, cohort, &open).unwrap();
+            let weight = WeightClass::ONE;
+            let share = weight.weight() as f64 * format.unit;
+            let mut values = delta.clone();
+            for (place, values) in values.chunks_mut(SEGMENT).enumerate() {
+                format.rotation.forward(place * SEGMENT, values);
+            }
+            let mut expected = Vec::new();
+            for segment in [0..SEGMENT, SEGMENT..len] {
+                for block in blocks(segment.len()) {
+                    let scale = format.scale(block.len(), weight.weight());
+                    for at in block {
+                        let at = segment.start + at;
+                        let value = (f64::from(values[at]) * scale).clamp(-share, share);
+                        let uniform = f64::from(words[at]) / 2_f64.powi(32);
+                        expected.push(bits.wrap((value + uniform).floor() as i64));
+                    }
+                }
+            }
+            let contribution = contribution();
+            let encoded = format
+                .encode_with(&delta, weight, contribution, &rounding)
+                .unwrap();
+            assert!(encoded.lanes[..len] == expected, "{bits:?}");
+            assert_eq!(encoded.lanes[len], contribution.train_loss.0);
+            assert_eq!(encoded.lanes.len(), len + AUXILIARY_LANES);
+        }
+    }
+
+    #[test]
+    fn rounding_clamps_and_keeps_the_last_bits() {
+        for (value, word, expected) in [
+            (5.0, u32::MAX, 2),
+            (-5.0, 0, -2),
+            (-0.5, 1 << 31, 0),
+            (-0.5, (1 << 31) - 1, -1),
+            (0.0, u32::MAX, 0),
+        ] {
+            assert_eq!(round(value, 2.0, word) as i32, expected);
+        }
+        let most = 2_147_483_640.0;
+        assert_eq!(round(1e12, most, 0) as i32, 2_147_483_640);
+        assert_eq!(round(-1e12, most, 0) as i32, -2_147_483_640);
     }
 
     #[test]

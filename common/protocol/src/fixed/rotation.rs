@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use fedlora_common::digest::Digest;
+use pulp::{Arch, Simd, with_simd};
 
 use crate::crypto::keys::Seed;
 use crate::crypto::prg::Prg;
@@ -33,19 +34,12 @@ impl Rotation {
     /// is the place of its first coordinate in the vector, a multiple of [`SEGMENT`].
     pub(super) fn forward(self, first: usize, values: &mut [f32]) {
         self.flip_signs(first, values);
-        // Inlined: a closure's own code would not be compiled for the vectors at hand.
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || hadamard_blocks(values),
-        );
+        hadamard_blocks(values);
     }
 
     /// Undoes [`Rotation::forward`], without the factors 1 / sqrt(B): block by block `D H y`.
     pub(super) fn inverse(self, first: usize, values: &mut [f32]) {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || hadamard_blocks(values),
-        );
+        hadamard_blocks(values);
         self.flip_signs(first, values);
     }
 
@@ -56,18 +50,16 @@ impl Rotation {
         for (place, values) in values.chunks_mut(NEAR).enumerate() {
             let signs = &mut signs[..values.len().div_ceil(32)];
             prg.fill((first + place * NEAR) / 32, signs);
-            pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || flip(values, signs),
-            );
+            flip(values, signs);
         }
     }
 }
 
 /// Flips the sign of each value whose bit is set, lowest bit of each word first.
+#[with_simd(flip = Arch::new())]
 #[inline(always)]
-fn flip(values: &mut [f32], signs: &[u32]) {
-    let sign = |word: u32, bit: usize| (word >> bit & 1) << 31;
+fn flip_with_simd<'a, S: Simd>(_simd: S, values: &'a mut [f32], signs: &'a [u32]) {
+    let sign = |word: u32, bit: usize| word << (31 - bit) & 1 << 31;
     let (whole, rest) = values.as_chunks_mut::<32>();
     for (values, &word) in whole.iter_mut().zip(signs) {
         for (bit, value) in values.iter_mut().enumerate() {
@@ -96,10 +88,11 @@ pub(super) fn blocks(len: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
+#[with_simd(hadamard_blocks = Arch::new())]
 #[inline(always)]
-fn hadamard_blocks(values: &mut [f32]) {
+fn hadamard_blocks_with_simd<S: Simd>(simd: S, values: &mut [f32]) {
     for block in blocks(values.len()) {
-        hadamard(&mut values[block]);
+        hadamard(simd, &mut values[block]);
     }
 }
 
@@ -108,35 +101,91 @@ const NEAR: usize = 1 << 12;
 
 /// The unnormalised Walsh-Hadamard transform of a power of two of values, in place.
 #[inline(always)]
-fn hadamard(values: &mut [f32]) {
-    for near in values.chunks_mut(NEAR) {
-        stages(near, 1);
+fn hadamard<S: Simd>(simd: S, values: &mut [f32]) {
+    if values.len() < FIRST {
+        for half in [1, 2, 4] {
+            stage(values, half);
+        }
+        return;
     }
-    stages(values, NEAR);
+    for near in values.chunks_mut(NEAR) {
+        first_stages(near);
+        stages(simd, near, 8);
+    }
+    stages(simd, values, NEAR);
 }
 
-/// The transform's stages from the one that adds values `half` apart.
+/// One stage: the one that adds values `half` apart.
 #[inline(always)]
-fn stages(values: &mut [f32], mut half: usize) {
-    if half == 1 && values.len() >= 8 {
-        for eight in values.as_chunks_mut::<8>().0 {
-            let [a, b, c, d, e, f, g, h] = *eight;
-            let [a, b, c, d] = [a + b, a - b, c + d, c - d];
-            let [e, f, g, h] = [e + f, e - f, g + h, g - h];
-            let [a, b, c, d] = [a + c, b + d, a - c, b - d];
-            let [e, f, g, h] = [e + g, f + h, e - g, f - h];
-            *eight = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
+fn stage(values: &mut [f32], half: usize) {
+    for pair in values.chunks_exact_mut(2 * half) {
+        let (low, high) = pair.split_at_mut(half);
+        for (a, b) in low.iter_mut().zip(high) {
+            (*a, *b) = (*a + *b, *a - *b);
         }
-        half = 8;
     }
-    while half < values.len() {
-        for pair in values.chunks_exact_mut(2 * half) {
-            let (low, high) = pair.split_at_mut(half);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
+}
+
+/// Values of the widest vectors.
+const FIRST: usize = 16;
+
+/// The stages within each eight values.
+#[inline(always)]
+fn first_stages(values: &mut [f32]) {
+    for eight in values.as_chunks_mut::<8>().0 {
+        let [a, b, c, d, e, f, g, h] = *eight;
+        let [a, b, c, d] = [a + b, a - b, c + d, c - d];
+        let [e, f, g, h] = [e + f, e - f, g + h, g - h];
+        let [a, b, c, d] = [a + c, b + d, a - c, b - d];
+        let [e, f, g, h] = [e + g, f + h, e - g, f - h];
+        *eight = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
+    }
+}
+
+/// The stages from the one that adds values `half` apart, a multiple of 8, of at least [`FIRST`]
+/// values: three in one pass over them, as far as there are three.
+#[inline(always)]
+fn stages<S: Simd>(simd: S, values: &mut [f32], half: usize) {
+    let (vectors, _) = S::as_mut_simd_f32s(values);
+    let butterfly = |a, b| (simd.add_f32s(a, b), simd.sub_f32s(a, b));
+    let mut step = half / S::F32_LANES;
+    if step == 0 {
+        // Both halves of a vector, [x, y], become [y, x] + [x, -y].
+        let mut signs = [1.0; FIRST];
+        signs[half..].fill(-1.0);
+        let signs = S::as_simd_f32s(&signs).0[0];
+        for vector in vectors.iter_mut() {
+            let swapped = simd.rotate_right_f32s(*vector, half);
+            *vector = simd.add_f32s(swapped, simd.mul_f32s(*vector, signs));
+        }
+        step = 1;
+    }
+    while 8 * step <= vectors.len() {
+        for part in vectors.chunks_exact_mut(8 * step) {
+            for at in 0..step {
+                let place = |k: usize| at + k * step;
+                let (a, b) = butterfly(part[place(0)], part[place(1)]);
+                let (c, d) = butterfly(part[place(2)], part[place(3)]);
+                let (e, f) = butterfly(part[place(4)], part[place(5)]);
+                let (g, h) = butterfly(part[place(6)], part[place(7)]);
+                let ((a, c), (b, d)) = (butterfly(a, c), butterfly(b, d));
+                let ((e, g), (f, h)) = (butterfly(e, g), butterfly(f, h));
+                (part[place(0)], part[place(4)]) = butterfly(a, e);
+                (part[place(1)], part[place(5)]) = butterfly(b, f);
+                (part[place(2)], part[place(6)]) = butterfly(c, g);
+                (part[place(3)], part[place(7)]) = butterfly(d, h);
             }
         }
-        half *= 2;
+        step *= 8;
+    }
+    while 2 * step <= vectors.len() {
+        for part in vectors.chunks_exact_mut(2 * step) {
+            let (low, high) = part.split_at_mut(step);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = butterfly(*a, *b);
+            }
+        }
+        step *= 2;
     }
 }
 
@@ -164,7 +213,7 @@ mod tests {
     fn the_transform_is_the_hadamard_matrix() {
         let input: Vec<f32> = (0..8_u8).map(|k| f32::from(k * k)).collect();
         let mut output = input.clone();
-        hadamard(&mut output);
+        hadamard_blocks(&mut output);
         for (row, got) in output.iter().enumerate() {
             let expected: f32 = input
                 .iter()
@@ -185,7 +234,7 @@ mod tests {
             .map(|k| ((k * 37 % 1009) as f32).sqrt())
             .collect();
         let mut cut = input.clone();
-        hadamard(&mut cut);
+        hadamard_blocks(&mut cut);
         let mut whole = input;
         let mut half = 1;
         while half < whole.len() {

@@ -1,6 +1,8 @@
 //! Ring lanes as bytes: b bits a lane, least significant bit first, the last byte padded
 //! with zeros.
 
+use pulp::{Arch, Simd, with_simd};
+
 use crate::fixed::LaneBits;
 
 /// Bytes that `lanes` lanes take.
@@ -20,15 +22,19 @@ pub fn pack(bits: LaneBits, lanes: &[u32]) -> Vec<u8> {
 }
 
 /// Packs lanes, of each the b low bits, into [`packed_len`] bytes.
-pub(crate) fn pack_into(bits: LaneBits, lanes: &[u32], bytes: &mut [u8]) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || match bits {
-            LaneBits::B20 => pack_groups(lanes, bytes, pack_20, bits),
-            LaneBits::B24 => pack_groups(lanes, bytes, pack_24, bits),
-            LaneBits::B32 => pack_groups(lanes, bytes, pack_32, bits),
-        },
-    );
+#[with_simd(pack_into = Arch::new())]
+#[inline(always)]
+pub(crate) fn pack_into_with_simd<'a, S: Simd>(
+    _simd: S,
+    bits: LaneBits,
+    lanes: &'a [u32],
+    bytes: &'a mut [u8],
+) {
+    match bits {
+        LaneBits::B20 => pack_groups(lanes, bytes, pack_20, bits),
+        LaneBits::B24 => pack_groups(lanes, bytes, pack_24, bits),
+        LaneBits::B32 => pack_groups(lanes, bytes, pack_32, bits),
+    }
 }
 
 /// Lanes that are packed together: whole 64-bit words of each width.
@@ -127,15 +133,19 @@ pub(crate) fn check(bits: LaneBits, bytes: &[u8], lanes: usize) -> Result<(), Pa
 }
 
 /// Adds packed lanes to `lanes`, modulo 2^b. The bytes are [`packed_len`], and checked.
-pub(crate) fn add_into(bits: LaneBits, bytes: &[u8], lanes: &mut [u32]) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || match bits {
-            LaneBits::B20 => add_groups(bytes, lanes, unpack_20, bits),
-            LaneBits::B24 => add_groups(bytes, lanes, unpack_24, bits),
-            LaneBits::B32 => add_groups(bytes, lanes, unpack_32, bits),
-        },
-    );
+#[with_simd(add_into = Arch::new())]
+#[inline(always)]
+pub(crate) fn add_into_with_simd<'a, S: Simd>(
+    _simd: S,
+    bits: LaneBits,
+    bytes: &'a [u8],
+    lanes: &'a mut [u32],
+) {
+    match bits {
+        LaneBits::B20 => add_groups(bytes, lanes, unpack_20, bits),
+        LaneBits::B24 => add_groups(bytes, lanes, unpack_24, bits),
+        LaneBits::B32 => add_groups(bytes, lanes, unpack_32, bits),
+    }
 }
 
 #[inline(always)]
@@ -303,7 +313,24 @@ mod tests {
                 prop_assert_eq!(bytes.len(), packed_len(bits, lanes.len()));
                 let mut back = vec![0; lanes.len()];
                 unpack(bits, &bytes, lanes.len(), |index, lane| back[index] = lane).unwrap();
-                prop_assert_eq!(back, lanes);
+                prop_assert_eq!(&back, &lanes);
+                // What is packed does not depend on the bits above a lane's.
+                prop_assert_eq!(pack(bits, &words), bytes);
+            }
+        }
+
+        #[test]
+        fn adding_is_unpacking_and_adding(
+            pairs in prop::collection::vec(any::<(u32, u32)>(), 0..99)
+        ) {
+            for bits in ALL {
+                let wrap = |lane: u32| lane & bits.mask();
+                let (mut lanes, added): (Vec<u32>, Vec<u32>) =
+                    pairs.iter().map(|(a, b)| (wrap(*a), wrap(*b))).unzip();
+                let sum = |(a, b): (&u32, &u32)| wrap(a.wrapping_add(*b));
+                let sums: Vec<u32> = lanes.iter().zip(&added).map(sum).collect();
+                add_into(bits, &pack(bits, &added), &mut lanes);
+                prop_assert_eq!(lanes, sums);
             }
         }
 

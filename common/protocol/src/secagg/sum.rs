@@ -84,4 +84,20 @@ mod tests {
         assert_eq!(sum.added(), 1);
         assert_eq!(sum.lanes, [5]);
     }
+
+    #[test]
+    fn chunks_of_a_long_vector_meet() {
+        for bits in [LaneBits::B20, LaneBits::B24, LaneBits::B32] {
+            let lanes: Vec<u32> = (0..2 * CHUNK as u32 + 17)
+                .map(|k| k.wrapping_mul(0x9e37_79b9) & bits.mask())
+                .collect();
+            let mut sum = RunningSum::new(bits, lanes.len());
+            for _ in 0..2 {
+                sum.add(&pack::pack(bits, &lanes)).unwrap();
+            }
+            for (sum, lane) in sum.lanes.iter().zip(&lanes) {
+                assert_eq!(*sum, lane.wrapping_mul(2) & bits.mask());
+            }
+        }
+    }
 }
