@@ -105,7 +105,9 @@ impl CollectHeld {
                 effects.push(CoordinatorEffect::Blame(fault));
             }
         }
-        if let Some(end) = view.too_few(PhaseName::Held, dealers.len()) {
+        // Before anybody trains: a member whose group is too small refuses these dealers itself.
+        let groups = self.cohort.graph.groups();
+        if let Err(end) = view.in_whole_groups(PhaseName::Held, groups, &dealers) {
             return Transition::End(end);
         }
         let masked = MaskedCohort {

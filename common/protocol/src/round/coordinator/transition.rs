@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ids::{MemberIndex, MemberSet};
+use crate::secagg::Groups;
 use crate::wire::messages::{PhaseName, RoundFailure};
 
 use super::event::CoordinatorEffect;
@@ -49,6 +50,35 @@ impl View<'_> {
                 needed: needed as u16,
             })
         })
+    }
+
+    /// Those of `members` whose groups have enough of them for a sum.
+    ///
+    /// # Errors
+    /// The failure of a phase that leaves too few such groups, or members of them.
+    pub(super) fn in_whole_groups(
+        &self,
+        phase: PhaseName,
+        groups: &Groups,
+        members: &MemberSet,
+    ) -> Result<MemberSet, CoordinatorEffect> {
+        let policy = self.setup.policy.groups();
+        let whole = groups.whole(members, policy.minimum());
+        if whole.len() < policy.needed() {
+            return Err(CoordinatorEffect::Fail(RoundFailure::Groups {
+                phase,
+                got: whole.len() as u16,
+                needed: policy.needed() as u16,
+            }));
+        }
+        let kept: MemberSet = whole
+            .iter()
+            .flat_map(|(_, members)| members.iter())
+            .collect();
+        match self.too_few(phase, kept.len()) {
+            Some(end) => Err(end),
+            None => Ok(kept),
+        }
     }
 }
 

@@ -217,6 +217,11 @@ impl Federation {
 
     /// A member's update for a test: each member's is different.
     pub(crate) fn update(&self, place: usize) -> EncodedUpdate {
+        self.update_in(&self.format, place)
+    }
+
+    /// Likewise, in the format of a round.
+    pub(crate) fn update_in(&self, format: &FixedPoint, place: usize) -> EncodedUpdate {
         let delta: Vec<f32> = (0..DELTA)
             .map(|k| ((k * 7 + place * 13) % 19) as f32 / 100.0 - 0.1)
             .collect();
@@ -227,7 +232,7 @@ impl Federation {
             eval_loss: shift.steps(2.0).unwrap(),
             clipped: place.is_multiple_of(4),
         };
-        self.format
+        format
             .encode(&delta, class_of(place), contribution, &mut rng)
             .unwrap()
     }

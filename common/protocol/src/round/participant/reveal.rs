@@ -52,6 +52,8 @@ impl ExpectSurvivors {
         if !self.cohort.graph.connects(&list.members) {
             return Err(Refusal::Split);
         }
+        let groups = self.cohort.graph.groups();
+        self.round.whole_groups(groups, &list.members)?;
 
         let digest = list.digest(&self.cohort.transcript, &self.dealers);
         let confirmation = Confirmation {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::crypto::keys::Seed;
 use crate::crypto::shamir::Share;
-use crate::fixed::{CohortWeight, FixedPoint, RoundEncoding};
+use crate::fixed::{FixedPoint, RoundEncoding};
 use crate::ids::{MemberIndex, MemberSet};
 use crate::secagg::{Masker, PairContext};
 use crate::wire::Verified;
@@ -147,7 +147,7 @@ impl ExpectDealers {
         }
         self.round.enough(message, dealers.len())?;
         let mut pairs = Vec::new();
-        for peer in cohort.graph.neighbours(me) {
+        for peer in cohort.graph.mask_partners(me) {
             if !dealers.contains(peer) {
                 continue;
             }
@@ -162,7 +162,7 @@ impl ExpectDealers {
             format: FixedPoint::new(
                 open.bits,
                 open.clip,
-                CohortWeight::of(cohort.weights.values().copied()),
+                cohort.weight_of_group(me),
                 &self.round.digest,
             )?,
             weight: self.round.context.weight,
