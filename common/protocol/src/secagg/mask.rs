@@ -157,18 +157,17 @@ mod tests {
     #[test]
     fn masks_of_a_long_vector_do_not_depend_on_its_chunks() {
         let own = Seed::from_bytes([9; 32]);
-        let pair = |peer: u16| (MemberIndex(peer), Seed::from_bytes([peer as u8 + 1; 32]));
-        let pairs = [0, 2].map(pair);
+        let peers = [0, 2].map(|peer| (MemberIndex(peer), Seed::from_bytes([peer as u8 + 1; 32])));
         let me = MemberIndex(1);
         for bits in [LaneBits::B20, LaneBits::B24, LaneBits::B32] {
             for len in [0, 5, CHUNK, 2 * CHUNK + 7] {
                 let plain: Vec<u32> = (0..len as u32).map(|k| k & bits.mask()).collect();
-                let masker = Masker::new(me, own.clone(), pairs.clone());
+                let masker = Masker::new(me, own.clone(), peers.clone());
                 let masked = masker.mask(EncodedUpdate::forge(bits, plain.clone()));
 
                 let mut expected = plain;
                 Prg::new(&own).add(0, &mut expected);
-                for (peer, seed) in &pairs {
+                for (peer, seed) in &peers {
                     let pair = Prg::new(seed);
                     if me < *peer {
                         pair.add(0, &mut expected);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::crypto::sign::Signature;
 use crate::ids::{MemberIndex, MemberSet};
 use crate::wire::Unverified;
-use crate::wire::messages::{PhaseName, Survivors, ToMember, UpdateClaim};
+use crate::wire::messages::{ClaimedVector, PhaseName, ToMember, UpdateClaim};
 
 use super::cohort::MaskedCohort;
 use super::confirm::CollectConfirmations;
@@ -21,7 +21,7 @@ pub(super) struct CollectUpdates {
     masked: MaskedCohort,
     /// What holders said that they hold, with their signatures.
     held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
-    taken: Survivors,
+    taken: BTreeMap<MemberIndex, ClaimedVector>,
 }
 
 impl CollectUpdates {
@@ -32,7 +32,7 @@ impl CollectUpdates {
         Self {
             masked,
             held,
-            taken: Survivors::default(),
+            taken: BTreeMap::new(),
         }
     }
 
@@ -51,15 +51,21 @@ impl CollectUpdates {
         from: MemberIndex,
         claim: Unverified<UpdateClaim>,
     ) -> Result<EventKind, Reject> {
-        let claimed = claim.claimed().member;
-        if claimed != from {
+        let UpdateClaim {
+            member, dealers, ..
+        } = *claim.claimed();
+        if member != from {
+            let claimed = member;
             return Err(Reject::Impersonation { from, claimed });
         }
         let entry = setup
             .roster
             .get(from)
-            .filter(|_| self.masked.dealers.contains(from) && !self.taken.0.contains_key(&from))
+            .filter(|_| self.masked.dealers.contains(from) && !self.taken.contains_key(&from))
             .ok_or(Reject::NotAwaited { member: from })?;
+        if dealers != self.masked.dealers_digest() {
+            return Err(Reject::Dealers { member: from });
+        }
         claim
             .verify(&entry.identity, &setup.digest)
             .map(|verified| EventKind::UpdateTaken(verified.unverified().clone()))
@@ -73,19 +79,19 @@ impl CollectUpdates {
         effects: &mut Vec<CoordinatorEffect>,
     ) -> Transition<Self, CollectConfirmations> {
         if let EventKind::UpdateTaken(claim) = event {
-            let UpdateClaim { member, vector } = *claim.claimed();
-            self.taken.0.insert(member, vector);
+            let member = claim.claimed().member;
+            self.taken.insert(member, ClaimedVector::from(&claim));
             let group = self.masked.group_of(member);
             effects.push(CoordinatorEffect::Accumulate(member, group));
         }
         if !view.closes(&self.awaited()) {
             return Transition::Stay(self);
         }
-        let taken = self.taken.0.keys().copied().collect();
+        let taken = self.taken.keys().copied().collect();
         let groups = self.masked.cohort.graph.groups();
         match view.in_whole_groups(PhaseName::Updates, groups, &taken) {
             // The others' updates are in the sums of groups that nobody unmasks.
-            Ok(kept) => self.taken.0.retain(|member, _| kept.contains(*member)),
+            Ok(kept) => self.taken.retain(|member, _| kept.contains(*member)),
             Err(end) => return Transition::End(end),
         }
         let next = CollectConfirmations::new(self.masked, self.held, self.taken);
@@ -98,7 +104,7 @@ impl CollectUpdates {
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {
         self.members()
-            .filter(|member| !self.taken.0.contains_key(member))
+            .filter(|member| !self.taken.contains_key(member))
             .collect()
     }
 }

@@ -25,11 +25,11 @@ use crate::fixed::{
 };
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, Roster, RosterEntry, RunPlan,
-    SignedPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, RobustPlan, RobustRuleName,
+    Roster, RosterEntry, RunPlan, SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
-use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult, UpdateClaim};
+use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult};
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use fedlora_common::digest::Digest;
@@ -81,6 +81,20 @@ impl Federation {
         plan.rounds = rounds;
         plan.aggregation.suite = Suite::Classical;
         Self::of_plan(plan.checked().unwrap(), run)
+    }
+
+    /// The same members in as many groups, whose means `rule` combines; in the suite that is quicker.
+    pub(crate) fn in_groups(members: usize, groups: u16, rule: RobustRuleName) -> Self {
+        let mut plan = plan_for(members, LaneBits::B24);
+        plan.aggregation.suite = Suite::Classical;
+        plan.aggregation.dropping = 0.0;
+        plan.aggregation.robust = Some(RobustPlan {
+            rule,
+            groups,
+            trim: None,
+            minimum: 3,
+        });
+        Self::of_plan(plan.checked().unwrap(), RunId([7; 16]))
     }
 
     fn of_plan(plan: RunPlan, run: RunId) -> Self {
@@ -200,6 +214,7 @@ impl Federation {
             aggregator: self.aggregator.public(),
             floors: Floors {
                 suite: self.plan.aggregation.suite,
+                exposure: 1.0,
                 ..Floors::default()
             },
             agreed_class: Some(class_of(place)),
@@ -271,21 +286,6 @@ pub(crate) fn sign_result(federation: &Federation, result: RoundResult) -> Unver
 /// A body under a signature that is not its signer's.
 pub(crate) fn forged<T: Signable>(body: T) -> Unverified<T> {
     Unverified::from_parts(body, Signature::from_bytes([1; 64]))
-}
-
-/// A claim of `member` signed by the holder of `key`.
-pub(crate) fn claim(
-    federation: &Federation,
-    member: MemberIndex,
-    key: &IdentityKey,
-) -> Unverified<UpdateClaim> {
-    let body = UpdateClaim {
-        member,
-        vector: Digest::of("test vector", &member.0.to_le_bytes()),
-    };
-    Verified::sign(body, key, &federation.open.digest())
-        .unverified()
-        .clone()
 }
 
 /// Shares of `owners` as a member may reveal them, with meaningless bytes and signature.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::fixed::{AUXILIARY_LANES, EncodedUpdate, RingSum, RoundSum, WeightedMean};
+use crate::fixed::{
+    AUXILIARY_LANES, EncodedUpdate, RingSum, RoundSum, RoundSumError, WeightedMean,
+};
 use crate::ids::{Attempt, MemberIndex, MemberSet};
 use crate::secagg::RunningSums;
 use crate::wire::messages::{
@@ -385,18 +387,21 @@ impl<'a> World<'a> {
     }
 
     /// The round's step, and how many groups' sums were none.
-    pub(crate) fn step(&self) -> (WeightedMean, usize) {
+    ///
+    /// # Errors
+    /// The sums give none.
+    pub(crate) fn step(&self) -> Result<(WeightedMean, usize), RoundSumError> {
         let Some(RoundOutcome::Sum { sum, .. }) = &self.outcome else {
             panic!("the round came to nothing");
         };
         let (bits, clip) = (self.open.bits, self.open.clip);
-        let (mean, spoilt) = sum.decode(bits, clip, &self.open.digest()).unwrap();
-        (mean, spoilt.len())
+        let (mean, spoilt) = sum.decode(bits, clip, &self.open.digest())?;
+        Ok((mean, spoilt.len()))
     }
 
     /// The adapter of a round that came to a sum.
     pub(crate) fn next_adapter(&self) -> Adapter {
-        let (mean, _) = self.step();
+        let (mean, _) = self.step().unwrap();
         let mut adapter = self.adapter.clone();
         adapter.add(self.adapter.layout(), &mean.delta).unwrap();
         adapter
@@ -413,7 +418,7 @@ impl<'a> World<'a> {
         else {
             panic!("the round came to nothing");
         };
-        let (mean, _) = self.step();
+        let (mean, _) = self.step().unwrap();
         let open = &self.open;
         let result = RoundResult {
             run: open.run,

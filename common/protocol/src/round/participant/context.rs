@@ -85,18 +85,9 @@ impl OpenRound {
         at_least(message, got, self.policy.threshold())
     }
 
-    /// Refuses masks with too few neighbours, this member counted. In groups masks are within its own,
-    /// whose sum must hide it. Over a sparse graph an aggregator
-    /// that left most of them out for this member alone could have the rest reveal theirs.
-    pub(super) fn enough_dealers(&self, got: usize) -> Result<(), Refusal> {
-        let needed = if self.policy.groups().is_split() {
-            self.policy.groups().minimum()
-        } else if self.policy.is_complete() {
-            self.policy.threshold()
-        } else {
-            self.policy.enough_holders(self.policy.neighbours() + 1)
-        };
-        at_least("dealers", got, needed)
+    /// Refuses masks within a group, this member counted, that is too small for a sum.
+    pub(super) fn enough_in_group(&self, got: usize) -> Result<(), Refusal> {
+        at_least("dealers", got, self.policy.groups().minimum())
     }
 
     /// Refuses a list of which a group has survivors, and so few that its sum could show one's

@@ -155,7 +155,10 @@ impl ExpectDealers {
             let seed = self.neighbours.get(&peer).and_then(|one| one.seed.clone());
             pairs.push((peer, seed.ok_or(Refusal::Undealt { member: peer })?));
         }
-        self.round.enough_dealers(pairs.len() + 1)?;
+        let holders = cohort.graph.neighbours(me).into_iter();
+        let holders = holders.filter(|one| dealers.contains(*one)).count();
+        self.round.enough_holders(message, holders + 1)?;
+        self.round.enough_in_group(pairs.len() + 1)?;
 
         let open = &self.round.open;
         let encoding = RoundEncoding {

@@ -5,6 +5,7 @@ mod beacon;
 mod contributors;
 mod dealers;
 mod faults;
+mod groups;
 mod operations;
 mod rejects;
 mod rounds;

@@ -8,7 +8,7 @@ use crate::round::member::MemberEffect;
 use crate::wire::codec;
 use crate::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 
-const PHASES: [PhaseName; 6] = [
+pub(super) const PHASES: [PhaseName; 6] = [
     PhaseName::Keys,
     PhaseName::Shares,
     PhaseName::Held,
@@ -19,7 +19,7 @@ const PHASES: [PhaseName; 6] = [
 
 /// The round's sum is exactly that of the survivors' updates; every member takes the result;
 /// replaying the journal gives the same.
-fn check_sum(world: World<'_>, expected: &[u16]) {
+pub(super) fn check_sum(world: World<'_>, expected: &[u16]) {
     let federation = world.federation;
     let Some(RoundOutcome::Sum {
         sum,
@@ -35,7 +35,7 @@ fn check_sum(world: World<'_>, expected: &[u16]) {
     assert_eq!(survivors.len() + dropped.len(), federation.len());
     world.check_sums();
     let parts = sum.parts();
-    let (mean, spoilt) = world.step();
+    let (mean, spoilt) = world.step().unwrap();
     assert_eq!(spoilt, 0);
     assert_eq!(mean.train_loss.is_some(), survivors.len() >= 5);
     let weight: u64 = survivors
