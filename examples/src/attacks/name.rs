@@ -8,7 +8,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::report::AttackReport;
-use super::{differencing, inference, lists, members, plans, restored, results, roster};
+use super::{differencing, inference, lists, members, plans, poisoning, restored, results, roster};
 
 /// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +47,8 @@ pub enum AttackName {
     ForgedWeight,
     /// Noise in place of the update
     PoisonedSum,
+    /// An update of the other sign as long as the clip, alone and against groups
+    PoisonedUpdate,
     /// Forged shares in the reveal
     ForgedShare,
     /// Garbage in place of sealed shares
@@ -75,9 +77,11 @@ impl AttackName {
     /// Who plays it.
     pub fn by(self) -> Attacker {
         match self {
-            Self::ForgedWeight | Self::PoisonedSum | Self::ForgedShare | Self::GarbageSeal => {
-                Attacker::Member
-            }
+            Self::ForgedWeight
+            | Self::PoisonedSum
+            | Self::PoisonedUpdate
+            | Self::ForgedShare
+            | Self::GarbageSeal => Attacker::Member,
             Self::SkippedRound
             | Self::SecondList
             | Self::SecondRun
@@ -119,6 +123,7 @@ impl AttackName {
             Self::RestoredLedger => restored::restored_ledger(),
             Self::ForgedWeight => members::forged_weight(),
             Self::PoisonedSum => members::poisoned_sum(),
+            Self::PoisonedUpdate => poisoning::poisoned_update(),
             Self::ForgedShare => members::forged_share(),
             Self::GarbageSeal => members::garbage_seal(),
         };
