@@ -132,6 +132,7 @@ pub(super) async fn run(
         membership.config.weight_class = Some(work.weight_class());
         // A simulation may be as short as one likes: its members have nothing to protect.
         membership.config.floors.examples = 1;
+        membership.config.floors.exposure = 1.0;
         let (own_events, mut own_watch) = mpsc::unbounded_channel();
         let cuts = faults.remove(&one.name).unwrap_or_default();
         let member = MemberIndex(index as u16);
