@@ -6,9 +6,10 @@ use super::run_plan::PlanError;
 use crate::fixed::RobustRule;
 use crate::secagg::{CohortPolicy, GroupPolicy};
 
-/// Splits each round's members into groups with a sum of their own, and combines the groups' means
-/// by a rule that a few spoilt ones cannot steer. It costs privacy: a member is hidden among its
-/// group alone. Only for rosters of up to 64.
+/// Absent by default: all members are in one sum. Otherwise each round's members are split into
+/// groups with a sum of their own, and the groups' means are combined by a rule that a few spoilt
+/// ones cannot steer. It costs privacy: a member is hidden among its group alone. Only for rosters
+/// of up to 64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RobustPlan {
