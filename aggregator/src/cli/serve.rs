@@ -86,8 +86,8 @@ fn groups(policy: &CohortPolicy) -> Option<String> {
     }
     Some(format!(
         "note: each round splits {} members into {} groups with a sum each. Up to {} malicious \
-         members do not steer the step. Where {} collude, one of them may see a member's update with \
-         a probability of {} a round at most: members take part whose floors.exposure allows it",
+         members do not steer the step. Where {} collude, they see the update of one member with a \
+         probability of {} a draw at most: members take part whose floors.exposure allows it",
         policy.members(),
         groups.count(),
         groups.withstands(),
@@ -117,7 +117,7 @@ mod tests {
             "9 members into 3 groups",
             "Up to 1 malicious",
             "Where 2 collude",
-            "a probability of 0.25 a round",
+            "probability of 0.25 a draw",
         ] {
             assert!(note.contains(figures), "{note}");
         }

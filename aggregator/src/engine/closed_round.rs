@@ -106,7 +106,7 @@ impl ClosedRound {
             }
         };
         for SpoiltGroup { group, reason } in spoilt {
-            warn!(%group, %reason, "a group's sum is none: it is left out, and one of it malicious");
+            warn!(%group, %reason, "the sum of a group is none: it is left out");
         }
         let identity = &context.setup.operator.identity;
         let verified = publish::sign_result(

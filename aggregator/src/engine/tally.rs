@@ -1,5 +1,6 @@
-//! The running sums of one attempt at a round, one a group, and the files of the masked updates that
-//! go into them. Step 8 of the round: memory does not grow with the members, only with the groups.
+//! The running sums of one attempt at a round, one a group, and the files of the masked updates
+//! that go into them. Step 8 of the round: memory does not grow with the members, only with the
+//! groups.
 
 use std::fs;
 use std::io;

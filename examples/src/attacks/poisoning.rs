@@ -37,8 +37,8 @@ pub(super) fn poisoned_update() -> anyhow::Result<Attempt> {
         });
     })?;
     Ok(Attempt {
-        tried: "the update of the heaviest of nine members with the other sign, as long as the clip \
-                allows, in a sum of all; then in three groups whose median is taken",
+        tried: "the update of the heaviest of nine members with the other sign, as long as the \
+                clip allows: in a sum of all; then in three groups whose median is taken",
         answer: format!(
             "in a sum of all the step goes {whole:.2} of the way on which the honest members would \
              go; in groups {robust:.2}"

@@ -33,8 +33,9 @@ pub struct Floors {
     /// The smallest share of members that the plan must assume to collude with the aggregator, on
     /// rosters above 64.
     pub colluding: f64,
-    /// The greatest probability, in one round of a robust plan, that so many of a group collude that
-    /// they see the update of one honest member in it; 0 refuses nearly all such plans.
+    /// The greatest probability, in one draw of a robust plan's groups, that so many of a group
+    /// collude that they see the update of one honest member in it. 0 refuses nearly all such
+    /// plans.
     pub exposure: f64,
     /// The weakest suite of algorithms: `hybrid`, or `classical` to allow both.
     pub suite: Suite,

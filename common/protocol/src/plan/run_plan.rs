@@ -481,8 +481,8 @@ pub enum PlanError {
     Fixed(FixedError),
     /// A mean that would be rounded too coarsely.
     #[error(
-        "aggregation.bits = {bits}: with {members} members in a sum the mean of small updates would be off \
-         by {percent:.1} %, and 1 % is allowed; use more bits"
+        "aggregation.bits = {bits}: with {members} members in a sum the mean of small updates \
+         would be off by {percent:.1} %, and 1 % is allowed; use more bits"
     )]
     Precision {
         /// Bits a lane.

@@ -152,8 +152,8 @@ pub enum GroupPolicyError {
     },
     /// Too few groups for the rule, or too many for the members.
     #[error(
-        "groups = {got}: the rule takes {needed} or more, and {members} members make {most} at most \
-         with {minimum} in each"
+        "groups = {got}: the rule takes {needed} or more, and {members} members make {most} at \
+         most with {minimum} in each"
     )]
     Count {
         /// The number asked for.
@@ -169,9 +169,9 @@ pub enum GroupPolicyError {
     },
     /// Too few would be left.
     #[error(
-        "groups = {groups}: where {dropping} members drop out, {left} groups with {members} members \
-         may be left, and {needed} with {quorum} are needed: use another number of groups, or a \
-         lower aggregation.dropping"
+        "groups = {groups}: where {dropping} members drop out, {left} groups with {members} \
+         members may be left, and {needed} with {quorum} are needed: use another number of groups, \
+         or a lower aggregation.dropping"
     )]
     Dropouts {
         /// The members assumed to drop out.
@@ -226,7 +226,7 @@ mod tests {
     }
 
     /// 9 members in groups of 3 bear no dropout, 12 in groups of 4 one. 15 in groups of 3 bear one,
-    /// which costs a group; a second one in another group would leave a member less than the quorum.
+    /// which costs a group; a second one in another group would leave less than the quorum.
     #[test]
     fn enough_groups_and_members_stay_wherever_dropouts_fall() {
         assert!(of(9, 3, 1).is_err());
@@ -243,6 +243,8 @@ mod tests {
             panic!("too few would be left");
         };
         assert_eq!((left, members, quorum), (3, 9, 10));
+        assert!(of(21, 7, 2).is_ok());
+        assert!(of(21, 7, 3).is_err());
     }
 
     /// Of 9 members 2 collude. Both are in one group of three with probability 3 * 7 / 84.

@@ -107,8 +107,8 @@ impl CollectHeld {
         }
         // Before anybody trains: a member whose group is too small refuses these dealers itself.
         let groups = self.cohort.graph.groups();
-        if let Err(end) = view.in_whole_groups(PhaseName::Held, groups, &dealers) {
-            return Transition::End(end);
+        if let Err(failure) = view.in_whole_groups(PhaseName::Held, groups, &dealers) {
+            return Transition::End(CoordinatorEffect::Fail(failure));
         }
         let masked = MaskedCohort {
             cohort: self.cohort,

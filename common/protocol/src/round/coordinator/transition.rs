@@ -45,13 +45,16 @@ impl View<'_> {
 
     /// The failure of a phase that closed with fewer members than the quorum.
     pub(super) fn too_few(&self, phase: PhaseName, got: usize) -> Option<CoordinatorEffect> {
+        let failure = self.below_quorum(phase, got);
+        failure.map(CoordinatorEffect::Fail)
+    }
+
+    fn below_quorum(&self, phase: PhaseName, got: usize) -> Option<RoundFailure> {
         let needed = self.setup.policy.quorum();
-        (got < needed).then(|| {
-            CoordinatorEffect::Fail(RoundFailure::Quorum {
-                phase,
-                got: got as u16,
-                needed: needed as u16,
-            })
+        (got < needed).then_some(RoundFailure::Quorum {
+            phase,
+            got: got as u16,
+            needed: needed as u16,
         })
     }
 
@@ -64,22 +67,22 @@ impl View<'_> {
         phase: PhaseName,
         groups: &Groups,
         members: &MemberSet,
-    ) -> Result<MemberSet, CoordinatorEffect> {
+    ) -> Result<MemberSet, RoundFailure> {
         let policy = self.setup.policy.groups();
         let whole = groups.whole(members, policy.minimum());
         if whole.len() < policy.needed() {
-            return Err(CoordinatorEffect::Fail(RoundFailure::Groups {
+            return Err(RoundFailure::Groups {
                 phase,
                 got: whole.len() as u16,
                 needed: policy.needed() as u16,
-            }));
+            });
         }
         let kept: MemberSet = whole
             .iter()
             .flat_map(|(_, members)| members.iter())
             .collect();
-        match self.too_few(phase, kept.len()) {
-            Some(end) => Err(end),
+        match self.below_quorum(phase, kept.len()) {
+            Some(failure) => Err(failure),
             None => Ok(kept),
         }
     }

@@ -92,7 +92,7 @@ impl CollectUpdates {
         match view.in_whole_groups(PhaseName::Updates, groups, &taken) {
             // The others' updates are in the sums of groups that nobody unmasks.
             Ok(kept) => self.taken.retain(|member, _| kept.contains(*member)),
-            Err(end) => return Transition::End(end),
+            Err(failure) => return Transition::End(CoordinatorEffect::Fail(failure)),
         }
         let next = CollectConfirmations::new(self.masked, self.held, self.taken);
         let more = next

@@ -83,7 +83,8 @@ impl Federation {
         Self::of_plan(plan.checked().unwrap(), run)
     }
 
-    /// The same members in as many groups, whose means `rule` combines; in the suite that is quicker.
+    /// The same members in as many groups, whose means `rule` combines; in the suite that is
+    /// quicker.
     pub(crate) fn in_groups(members: usize, groups: u16, rule: RobustRuleName) -> Self {
         let mut plan = plan_for(members, LaneBits::B24);
         plan.aggregation.suite = Suite::Classical;

@@ -278,7 +278,7 @@ pub enum Refusal {
     Split,
     /// A group with survivors, and too few of them.
     #[error(
-        "the survivor list has {got} members of group {group}, where {needed} are needed: their sum \
+        "the survivor list has {got} members of group {group}, {needed} are needed: their sum \
          shows by itself, and could show one member's update"
     )]
     ThinGroup {
