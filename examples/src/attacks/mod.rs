@@ -16,6 +16,7 @@
 //! | `restored.rs` | logs restored from older copies |
 //! | `members.rs` | malicious members |
 //! | `poisoning.rs` | a malicious member that steers the step |
+//! | `silent.rs` | a member that does nothing |
 //!
 //! `federation.rs` and `member.rs` are the federation; `round.rs` is a malicious aggregator's round,
 //! `honest.rs` an honest one's.
@@ -35,6 +36,7 @@ mod restored;
 mod results;
 mod roster;
 mod round;
+mod silent;
 mod unmask;
 
 pub use name::{AttackName, Attacker, selection};

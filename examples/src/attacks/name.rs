@@ -8,7 +8,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::report::AttackReport;
-use super::{differencing, inference, lists, members, plans, poisoning, restored, results, roster};
+use super::{
+    differencing, inference, lists, members, plans, poisoning, restored, results, roster, silent,
+};
 
 /// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,6 +55,8 @@ pub enum AttackName {
     ForgedShare,
     /// Garbage in place of sealed shares
     GarbageSeal,
+    /// Keys and shares, and never an update
+    SilentMember,
 }
 
 /// Who plays an attack.
@@ -81,7 +85,8 @@ impl AttackName {
             | Self::PoisonedSum
             | Self::PoisonedUpdate
             | Self::ForgedShare
-            | Self::GarbageSeal => Attacker::Member,
+            | Self::GarbageSeal
+            | Self::SilentMember => Attacker::Member,
             Self::SkippedRound
             | Self::SecondList
             | Self::SecondRun
@@ -126,6 +131,7 @@ impl AttackName {
             Self::PoisonedUpdate => poisoning::poisoned_update(),
             Self::ForgedShare => members::forged_share(),
             Self::GarbageSeal => members::garbage_seal(),
+            Self::SilentMember => silent::silent_member(),
         };
         let attempt = attempt.with_context(|| format!("the attack {}", self.name()))?;
         Ok(AttackReport {
