@@ -65,7 +65,9 @@ fn run_exit(failure: &RunFailure) -> Exit {
         | RunFailure::NotRecorded { .. }
         | RunFailure::Roster(_) => Exit::Quorum,
         RunFailure::Round { reason, .. } => match reason {
-            RoundFailure::Quorum { .. } | RoundFailure::Beacon { .. } => Exit::Quorum,
+            RoundFailure::Quorum { .. }
+            | RoundFailure::Beacon { .. }
+            | RoundFailure::Groups { .. } => Exit::Quorum,
             RoundFailure::Recovery | RoundFailure::Deal { .. } | RoundFailure::Sum => {
                 Exit::Integrity
             }

@@ -105,7 +105,8 @@ impl CurrentRound {
             .subset(factors)
             .expect("the adapter's layout holds both factors");
         let open = opening(&context, &chain, &part, round, attempt);
-        let tally = Tally::new(&context.setup.directory, &open, &part);
+        let groups = context.policy.groups().count();
+        let tally = Tally::new(&context.setup.directory, &open, &part, groups);
         let roster = Arc::clone(&chain.roster);
         let setup = RoundSetup::new(open, roster, context.policy, plan);
         let setup = Arc::new(setup.not_waiting_for(context.offenders.members()));
@@ -359,8 +360,8 @@ impl CurrentRound {
                         self.context.links.send(name, message);
                     }
                 }
-                Effect::Accumulate(member) => {
-                    if let Err(error) = self.tally.add(member).await {
+                Effect::Accumulate(member, group) => {
+                    if let Err(error) = self.tally.add(member, group).await {
                         warn!(%member, %error, "a stored update cannot be added");
                         return Ok(self.fail(RoundFailure::Storage));
                     }
@@ -408,13 +409,13 @@ impl CurrentRound {
 
     /// Takes the masks off, applies the mean, publishes the result.
     fn complete(self, completed: Completed) -> Result<Step, Box<Farewell>> {
-        let sum = self.tally.unmask(completed.unmasking);
+        let sums = self.tally.into_sums();
+        let (groups, rule) = (completed.groups, completed.rule);
+        let sum = block_in_place(|| Completed::unmask(groups, rule, sums));
         let participation = Participation {
             survivors: completed.survivors,
             dropped: completed.dropped,
             transcript: completed.transcript,
-            cohort: completed.cohort,
-            parts: completed.parts,
         };
         let open = self.coordinator.setup().open();
         ClosedRound::publish(
