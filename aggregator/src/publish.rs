@@ -7,20 +7,19 @@ use std::path::{Path, PathBuf};
 
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{
     CohortWeight, FixedError, FixedPoint, RingSum, SumError, SumParts, WeightedMean,
 };
 use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::plan::Roster;
 use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
 
-use crate::directory::RunDirectory;
+use crate::run_directory::{RunDirectory, write_json};
 
-/// Decodes the unmasked sum into the weighted mean delta, and adds the mean times
-/// `server_learning_rate` to `part` of the global adapter. Gives the new adapter and the mean.
+/// Takes the [`mean`] of the unmasked sum, and adds it times `server_learning_rate` to `part` of the global adapter. Gives the new adapter and the mean.
 ///
 /// # Errors
 /// [`PublishError::Sum`] for a sum of nobody or out of range, [`PublishError::Adapter`] for values
@@ -33,14 +32,26 @@ pub fn apply(
     sum: &RingSum,
     server_learning_rate: f32,
 ) -> Result<(Adapter, WeightedMean), PublishError> {
-    let format = FixedPoint::new(open.bits, open.clip, participation.cohort, &open.digest())?;
-    let mut mean = format.decode(sum, participation.parts)?;
+    let mut mean = mean(open, participation, sum)?;
     for value in &mut mean.delta {
         *value *= server_learning_rate;
     }
     let mut next = global.clone();
     next.add(part, &mean.delta)?;
     Ok((next, mean))
+}
+
+/// Decodes the unmasked sum into the weighted mean delta.
+///
+/// # Errors
+/// [`PublishError::Sum`] for a sum of nobody or out of range.
+pub fn mean(
+    open: &Open,
+    participation: &Participation,
+    sum: &RingSum,
+) -> Result<WeightedMean, PublishError> {
+    let format = FixedPoint::new(open.bits, open.clip, participation.cohort, &open.digest())?;
+    Ok(format.decode(sum, participation.parts)?)
 }
 
 /// The members in a round's sum, and those that dropped out.
@@ -104,6 +115,15 @@ pub fn store(
     Ok(folder)
 }
 
+/// Keeps the run's roster, by which anybody can check evidence.
+///
+/// # Errors
+/// [`PublishError::Io`] where it cannot be written.
+pub fn store_roster(directory: &RunDirectory, roster: &Roster) -> Result<(), PublishError> {
+    let path = directory.roster();
+    write_json(&path, roster).map_err(|source| PublishError::Io { path, source })
+}
+
 /// Keeps evidence against a member in the run's directory, in JSON; gives the file's path.
 ///
 /// # Errors
@@ -120,10 +140,8 @@ pub fn store_evidence(
         round.0, attempt.0, member.0
     );
     let path = folder.join(name);
-    let text = serde_json::to_vec_pretty(evidence).map_err(io::Error::from);
     std::fs::create_dir_all(&folder)
-        .and(text)
-        .and_then(|text| write_atomic(&path, &text, Access::Everyone))
+        .and_then(|()| write_json(&path, evidence))
         .map_err(|source| PublishError::Io {
             path: path.clone(),
             source,
@@ -154,10 +172,10 @@ pub enum PublishError {
     /// The adapter's PEFT files cannot be written.
     #[error(transparent)]
     Peft(#[from] peft::PeftError),
-    /// The results file cannot be appended to.
+    /// A file of the run cannot be written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The results file.
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

@@ -13,7 +13,7 @@ use fedlora_protocol::wire::messages::Open;
 use tokio::task::block_in_place;
 use tracing::warn;
 
-use crate::directory::RunDirectory;
+use crate::run_directory::RunDirectory;
 
 /// The masked updates of one attempt.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Tally {
     attempt: Attempt,
     update_bytes: u64,
     sum: RunningSum,
+    added: Vec<MemberIndex>,
 }
 
 impl Tally {
@@ -35,6 +36,7 @@ impl Tally {
             attempt: open.attempt,
             update_bytes: pack::packed_len(open.bits, lanes) as u64,
             sum: RunningSum::new(open.bits, lanes),
+            added: Vec::new(),
         }
     }
 
@@ -66,7 +68,15 @@ impl Tally {
     /// As [`Tally::check`]; the sum is as it was.
     pub(super) async fn add(&mut self, member: MemberIndex) -> io::Result<()> {
         let packed = tokio::fs::read(self.path(member)).await?;
-        block_in_place(|| self.sum.add(&packed)).map_err(io::Error::other)
+        block_in_place(|| self.sum.add(&packed)).map_err(io::Error::other)?;
+        self.added.push(member);
+        Ok(())
+    }
+
+    /// The stored updates that are in the sum, in the order in which they were added.
+    pub(super) fn stored(&self) -> Vec<(MemberIndex, PathBuf)> {
+        let added = self.added.iter();
+        added.map(|member| (*member, self.path(*member))).collect()
     }
 
     /// Takes the masks off.

@@ -7,6 +7,7 @@ mod dealers;
 mod faults;
 mod operations;
 mod rejects;
+mod replay;
 mod rounds;
 
 use crate::ids::MemberIndex;
