@@ -19,7 +19,8 @@ use fedlora_protocol::wire::{Unverified, Verified};
 
 use crate::run_directory::{RunDirectory, write_json};
 
-/// Takes the [`mean`] of the unmasked sum, and adds it times `server_learning_rate` to `part` of the global adapter. Gives the new adapter and the mean.
+/// Takes the [`mean`] of the unmasked sum, and adds it times `server_learning_rate` to `part` of
+/// the global adapter. Gives the new adapter and the mean.
 ///
 /// # Errors
 /// [`PublishError::Sum`] for a sum of nobody or out of range, [`PublishError::Adapter`] for values

@@ -88,25 +88,27 @@ impl AttemptRecord {
         written.map_err(|error| unwritten(&self.folder.events(), error))
     }
 
-    /// Makes the events durable, and moves the masked updates that are in the sum here.
+    /// Moves a masked update here that is about to be added to the sum: its member, which may have
+    /// another transfer under way, can no longer replace it. Gives the new path.
+    ///
+    /// # Errors
+    /// [`RecordError`] naming the file, which then lies where it lay.
+    pub fn take_upload(&self, member: MemberIndex, from: &Path) -> Result<PathBuf, RecordError> {
+        let to = self.folder.upload(member);
+        fs::rename(from, &to).map_err(|error| unwritten(&to, error))?;
+        Ok(to)
+    }
+
+    /// Makes the record durable.
     ///
     /// # Errors
     /// [`RecordError`] naming the file.
-    pub fn finish(
-        self,
-        uploads: impl IntoIterator<Item = (MemberIndex, PathBuf)>,
-    ) -> Result<(), RecordError> {
-        let Self { folder, events } = self;
-        let path = folder.events();
-        events
+    pub fn finish(self) -> Result<(), RecordError> {
+        let path = self.folder.events();
+        self.events
             .finish()
             .and_then(|()| sync_parent(&path))
-            .map_err(|error| unwritten(&path, error))?;
-        for (member, from) in uploads {
-            let to = folder.upload(member);
-            fs::rename(from, &to).map_err(|error| unwritten(&to, error))?;
-        }
-        sync_parent(&path).map_err(|error| unwritten(&path, error))
+            .map_err(|error| unwritten(&path, error))
     }
 }
 
@@ -131,4 +133,63 @@ pub enum RecordError {
     /// The first adapter's files cannot be written.
     #[error(transparent)]
     Peft(#[from] peft::PeftError),
+}
+
+#[cfg(test)]
+mod tests {
+    use fedlora_adapter::Factors;
+    use fedlora_common::digest::Digest;
+    use fedlora_protocol::fixed::LaneBits;
+    use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
+
+    use super::*;
+
+    fn opening() -> KeptOpening {
+        let digest = Digest::from_bytes([1; 32]);
+        KeptOpening {
+            opened: Timestamp(1),
+            offenders: MemberSet::default(),
+            open: Open {
+                suite: 1,
+                run: RunId([1; 16]),
+                round: RoundNumber(1),
+                attempt: Attempt(2),
+                previous: digest,
+                roster: digest,
+                adapter: digest,
+                plan: digest,
+                layout: digest,
+                factors: Factors::Both,
+                clip: 0.1,
+                bits: LaneBits::B24,
+                neighbours: 2,
+                threshold: 2,
+                confirmations: 3,
+                minimum: 3,
+            },
+        }
+    }
+
+    #[test]
+    fn an_upload_that_is_kept_stays_as_it_was_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = opening().open.run;
+        let directory = RunDirectory::create(folder.path(), run).unwrap();
+        let record = AttemptRecord::begin(&directory, &opening()).unwrap();
+        let sent = directory.uploads().join("sent");
+        fs::write(&sent, "first").unwrap();
+        let kept = record.take_upload(MemberIndex(3), &sent).unwrap();
+        assert!(kept.ends_with("audit/round-0001-attempt-2/member-3.masked"));
+        // The member's other transfer ends.
+        fs::write(&sent, "second").unwrap();
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "first");
+        assert!(
+            record
+                .take_upload(MemberIndex(4), &folder.path().join("none"))
+                .is_err()
+        );
+        record.finish().unwrap();
+        // An attempt is kept once.
+        assert!(AttemptRecord::begin(&directory, &opening()).is_err());
+    }
 }

@@ -378,7 +378,8 @@ impl CurrentRound {
                     }
                 }
                 Effect::Accumulate(member) => {
-                    if let Err(error) = self.tally.add(member).await {
+                    let path = self.keeping.take_upload(member, self.tally.path(member));
+                    if let Err(error) = self.tally.add(&path).await {
                         warn!(%member, %error, "a stored update cannot be added");
                         return Ok(self.fail(RoundFailure::Storage));
                     }
@@ -426,7 +427,7 @@ impl CurrentRound {
 
     /// Takes the masks off, applies the mean, publishes the result.
     fn complete(self, completed: Completed) -> Result<Step, Box<Farewell>> {
-        self.keeping.end(self.tally.stored());
+        self.keeping.end();
         let sum = self.tally.unmask(completed.unmasking);
         let participation = Participation {
             survivors: completed.survivors,
@@ -452,7 +453,7 @@ impl CurrentRound {
         if let RoundFailure::Beacon { member } | RoundFailure::Deal { member } = reason {
             self.offend(member);
         }
-        self.keeping.end(self.tally.stored());
+        self.keeping.end();
         let open = self.coordinator.setup().open();
         let failure = AttemptFailure {
             reason,

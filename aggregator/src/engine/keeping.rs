@@ -40,10 +40,25 @@ impl Keeping {
         }
     }
 
-    /// Ends the record, with the files of the masked updates that are in the sum.
-    pub(super) fn end(self, uploads: Vec<(MemberIndex, PathBuf)>) {
+    /// Keeps a masked update that is about to be added to the sum; gives where it lies from here on.
+    pub(super) fn take_upload(&mut self, member: MemberIndex, from: PathBuf) -> PathBuf {
+        let Some(record) = &self.0 else {
+            return from;
+        };
+        match block_in_place(|| record.take_upload(member, &from)) {
+            Ok(path) => path,
+            Err(error) => {
+                tell(&error);
+                self.0 = None;
+                from
+            }
+        }
+    }
+
+    /// Ends the record.
+    pub(super) fn end(self) {
         if let Some(record) = self.0
-            && let Err(error) = block_in_place(|| record.finish(uploads))
+            && let Err(error) = block_in_place(|| record.finish())
         {
             tell(&error);
         }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fedlora_adapter::Layout;
 use fedlora_protocol::fixed::{AUXILIARY_LANES, RingSum};
@@ -23,7 +23,6 @@ pub(super) struct Tally {
     attempt: Attempt,
     update_bytes: u64,
     sum: RunningSum,
-    added: Vec<MemberIndex>,
 }
 
 impl Tally {
@@ -36,7 +35,6 @@ impl Tally {
             attempt: open.attempt,
             update_bytes: pack::packed_len(open.bits, lanes) as u64,
             sum: RunningSum::new(open.bits, lanes),
-            added: Vec::new(),
         }
     }
 
@@ -62,21 +60,13 @@ impl Tally {
         block_in_place(|| self.sum.check(&packed)).map_err(io::Error::other)
     }
 
-    /// Adds a stored update.
+    /// Adds the stored update at `path`.
     ///
     /// # Errors
     /// As [`Tally::check`]; the sum is as it was.
-    pub(super) async fn add(&mut self, member: MemberIndex) -> io::Result<()> {
-        let packed = tokio::fs::read(self.path(member)).await?;
-        block_in_place(|| self.sum.add(&packed)).map_err(io::Error::other)?;
-        self.added.push(member);
-        Ok(())
-    }
-
-    /// The stored updates that are in the sum, in the order in which they were added.
-    pub(super) fn stored(&self) -> Vec<(MemberIndex, PathBuf)> {
-        let added = self.added.iter();
-        added.map(|member| (*member, self.path(*member))).collect()
+    pub(super) async fn add(&mut self, path: &Path) -> io::Result<()> {
+        let packed = tokio::fs::read(path).await?;
+        block_in_place(|| self.sum.add(&packed)).map_err(io::Error::other)
     }
 
     /// Takes the masks off.
