@@ -139,8 +139,10 @@ pub enum RecordError {
 mod tests {
     use fedlora_adapter::Factors;
     use fedlora_common::digest::Digest;
+    use fedlora_protocol::crypto::sign::IdentityKey;
     use fedlora_protocol::fixed::LaneBits;
     use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
+    use fedlora_protocol::plan::RunPlan;
 
     use super::*;
 
@@ -167,6 +169,28 @@ mod tests {
                 confirmations: 3,
                 minimum: 3,
             },
+        }
+    }
+
+    #[test]
+    fn a_plan_comes_back_to_the_bit() {
+        // A parser that is off by a bit in the last place would cost the plan its signature.
+        let rates = [0.0020796181086732758, 0.1 + 0.2, 1e-3];
+        for rate in rates {
+            let text = format!(
+                "rounds = 1\nmembers = 3\ntraining.learning_rate = {rate}\n\
+                 [adapter]\nlora = {{ rank = 1, alpha = 1.0, targets = [\"q\"] }}\n"
+            );
+            let plan = RunPlan::from_toml(&text).unwrap();
+            let key = IdentityKey::from_bytes(&[1; 32]);
+            let kept = KeptPlan {
+                aggregator: key.public(),
+                plan: SignedPlan::sign(RunId([1; 16]), plan.clone(), &key),
+            };
+            let text = serde_json::to_vec(&kept).unwrap();
+            let again: KeptPlan = serde_json::from_slice(&text).unwrap();
+            let (_, verified) = again.plan.verify(&again.aggregator).unwrap();
+            assert_eq!(verified, plan, "{rate}");
         }
     }
 
