@@ -11,7 +11,7 @@ use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::coordinator::{Event, EventKind};
 use fedlora_protocol::round::evidence::{Breach, Evidence, Joined, Said};
-use fedlora_protocol::wire::messages::{Cohort, Deal, Reveal, RevealedShare};
+use fedlora_protocol::wire::messages::{Cohort, Deal, Reveal, RevealedShare, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified, codec};
 use fedlora_tests::{Federation, Finished, INSTITUTIONS, program};
 use serde_json::{Value, json};
@@ -327,6 +327,28 @@ fn results(federation: &Federation) {
     kept.replace("results.jsonl", "\"clipped\":0", "\"clipped\":1");
     let report = kept.refused(1, "the signature of the result of round 1");
     assert_eq!(report.losses, Comparison::Differs);
+
+    // The aggregator itself signs another adapter than the sum gives.
+    let kept = Copy::of(federation);
+    let seed = fs::read(federation.operator().join("identity.key")).expect("a key");
+    let key = IdentityKey::from_bytes(&seed.try_into().expect("32 bytes"));
+    kept.edit("results.jsonl", |bytes| {
+        let line = bytes.split(|byte| *byte == b'\n').next().expect("a line");
+        let result: Unverified<RoundResult> = serde_json::from_slice(line).expect("a result");
+        let mut body = result.claimed().clone();
+        body.adapter = body.previous;
+        let previous = body.previous;
+        let signed = Verified::sign(body, &key, &previous);
+        *bytes = serde_json::to_vec(signed.unverified()).expect("a result is JSON");
+    });
+    let report = kept.try_replay(1).expect("a record to replay");
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert_eq!(report.adapter, Comparison::Differs);
+    assert_eq!(report.sum, Comparison::Matches);
+    assert!(report.is_whole() && !report.matches());
+    let done = kept.command(&["--round", "1"]);
+    assert_eq!(done.code, Some(9));
+    assert!(done.stderr.contains("round 1 is not what its record gives"));
 
     let kept = Copy::of(federation);
     kept.edit("results.jsonl", |bytes| bytes[0] ^= 1);
