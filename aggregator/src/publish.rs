@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{RoundSum, RoundSumError, SpoiltGroup, WeightedMean};
 use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::plan::Roster;
 use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
 
-use crate::directory::RunDirectory;
+use crate::run_directory::{RunDirectory, write_json};
 
 /// A round's step, applied.
 #[derive(Debug)]
@@ -111,6 +111,15 @@ pub fn store(
     Ok(folder)
 }
 
+/// Keeps the run's roster, by which anybody can check evidence.
+///
+/// # Errors
+/// [`PublishError::Io`] where it cannot be written.
+pub fn store_roster(directory: &RunDirectory, roster: &Roster) -> Result<(), PublishError> {
+    let path = directory.roster();
+    write_json(&path, roster).map_err(|source| PublishError::Io { path, source })
+}
+
 /// Keeps evidence against a member in the run's directory, in JSON; gives the file's path.
 ///
 /// # Errors
@@ -127,10 +136,8 @@ pub fn store_evidence(
         round.0, attempt.0, member.0
     );
     let path = folder.join(name);
-    let text = serde_json::to_vec_pretty(evidence).map_err(io::Error::from);
     std::fs::create_dir_all(&folder)
-        .and(text)
-        .and_then(|text| write_atomic(&path, &text, Access::Everyone))
+        .and_then(|()| write_json(&path, evidence))
         .map_err(|source| PublishError::Io {
             path: path.clone(),
             source,
@@ -158,10 +165,10 @@ pub enum PublishError {
     /// The adapter's PEFT files cannot be written.
     #[error(transparent)]
     Peft(#[from] peft::PeftError),
-    /// The results file cannot be appended to.
+    /// A file of the run cannot be written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The results file.
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

@@ -5,6 +5,7 @@ use fedlora_protocol::wire::messages::RoundFailure;
 use fedlora_shell::Failure;
 
 use super::hints;
+use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::daemon::ServeError;
 use crate::directory::DirectoryError;
@@ -33,6 +34,23 @@ pub(super) fn registry(error: RegistryError) -> Failure {
         RegistryError::Joined { .. } => Exit::Identity,
         RegistryError::Roster(_) => Exit::Integrity,
         _ => Exit::Failed,
+    };
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(exit, error).with_hint_if(hint)
+}
+
+/// A round that cannot be replayed, or evidence that cannot be checked.
+pub(super) fn audit(error: AuditError) -> Failure {
+    let exit = match &error {
+        AuditError::Run(_)
+        | AuditError::NotKept { .. }
+        | AuditError::Io { .. }
+        | AuditError::NoResult { .. } => Exit::Failed,
+        AuditError::Json { .. }
+        | AuditError::Plan(_)
+        | AuditError::Members { .. }
+        | AuditError::Peft(_)
+        | AuditError::Adapter(_) => Exit::Integrity,
     };
     let hint = error.remedy().map(|remedy| hints::of(&remedy));
     Failure::new(exit, error).with_hint_if(hint)
@@ -73,7 +91,7 @@ fn run_exit(failure: &RunFailure) -> Exit {
             }
             RoundFailure::Storage => Exit::Failed,
         },
-        RunFailure::Publish(_) | RunFailure::Registry(_) => Exit::Failed,
+        RunFailure::Publish(_) | RunFailure::Audit(_) | RunFailure::Registry(_) => Exit::Failed,
         RunFailure::Stopped => Exit::Interrupted,
     }
 }

@@ -25,6 +25,10 @@ pub(super) struct ServeArgs {
     /// The run plan (TOML).
     #[arg(long, value_name = "FILE")]
     plan: PathBuf,
+    /// Keep every event and every masked update that is in a sum, so that `audit replay` can
+    /// recompute the rounds. Takes the disk space of all uploads of the run.
+    #[arg(long)]
+    keep_for_audit: bool,
 }
 
 /// Runs the command.
@@ -41,7 +45,11 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failu
             printer.note(&note);
         }
     }
-    let aggregator = Aggregator::bind(&args.dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    let mut aggregator =
+        Aggregator::bind(&args.dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    if args.keep_for_audit {
+        aggregator = aggregator.keeping_for_audit();
+    }
     let (events, mut watched) = mpsc::unbounded_channel();
     let run = aggregator.run(plan, events).await.map_err(exits::serve)?;
     let mut last = None;

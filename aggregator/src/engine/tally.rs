@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fedlora_adapter::Layout;
 use fedlora_protocol::fixed::AUXILIARY_LANES;
@@ -14,7 +14,7 @@ use fedlora_protocol::wire::messages::Open;
 use tokio::task::block_in_place;
 use tracing::warn;
 
-use crate::directory::RunDirectory;
+use crate::run_directory::RunDirectory;
 
 /// The masked updates of one attempt.
 #[derive(Debug)]
@@ -62,12 +62,12 @@ impl Tally {
         block_in_place(|| self.sums.check(&packed)).map_err(io::Error::other)
     }
 
-    /// Adds a stored update to the sum of its member's group.
+    /// Adds the stored update at `path` to the sum of its member's group.
     ///
     /// # Errors
     /// As [`Tally::check`]; the sum is as it was.
-    pub(super) async fn add(&mut self, member: MemberIndex, group: GroupIndex) -> io::Result<()> {
-        let packed = tokio::fs::read(self.path(member)).await?;
+    pub(super) async fn add(&mut self, path: &Path, group: GroupIndex) -> io::Result<()> {
+        let packed = tokio::fs::read(path).await?;
         block_in_place(|| self.sums.add(group, &packed)).map_err(io::Error::other)
     }
 

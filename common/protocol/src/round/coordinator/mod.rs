@@ -21,6 +21,7 @@ mod fault;
 mod held;
 mod keys;
 mod reject;
+mod replay;
 mod reveal;
 mod setup;
 mod shares;

@@ -8,6 +8,7 @@ mod faults;
 mod groups;
 mod operations;
 mod rejects;
+mod replay;
 mod rounds;
 
 use crate::ids::MemberIndex;

@@ -1,5 +1,6 @@
 //! Whole rounds among honest members, with and without dropouts in every phase.
 
+use super::replay::is_genuine;
 use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Event};
@@ -95,7 +96,8 @@ fn check_members(mut world: World<'_>, survivors: &[MemberIndex]) {
     }
 }
 
-/// Applies a journal from the start; gives the effects in a form that can be compared.
+/// Applies a journal from the start, each event judged again; gives the effects in a form that can
+/// be compared.
 fn replay(federation: &Federation, journal: &[Vec<u8>]) -> (Coordinator, Vec<String>) {
     use crate::round::coordinator::CoordinatorEffect;
     let (mut coordinator, effects) = Coordinator::open(
@@ -113,7 +115,9 @@ fn replay(federation: &Federation, journal: &[Vec<u8>]) -> (Coordinator, Vec<Str
     };
     show(effects);
     for bytes in journal {
-        let (next, effects) = coordinator.apply(codec::decode::<Event>(bytes).unwrap());
+        let event = codec::decode::<Event>(bytes).unwrap();
+        assert!(is_genuine(&coordinator, &event), "{event:?}");
+        let (next, effects) = coordinator.apply(event);
         show(effects);
         coordinator = next;
     }

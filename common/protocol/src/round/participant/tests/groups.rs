@@ -41,7 +41,9 @@ fn told_survivors(federation: &Federation, without: &[MemberIndex]) -> Result<()
     }
     let (list, proof) = (uploaded.claims.list(), uploaded.claims.proof(ZERO));
     let first = uploaded.members.remove(0);
-    first.survivors(list, &proof).map(|_| ())
+    first
+        .survivors(list, &proof, &mut uploaded.ledgers[0])
+        .map(|_| ())
 }
 
 fn thin(group: GroupIndex, got: usize) -> Refusal {
