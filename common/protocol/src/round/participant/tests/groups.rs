@@ -41,9 +41,8 @@ fn told_survivors(federation: &Federation, without: &[MemberIndex]) -> Result<()
     }
     let (list, proof) = (uploaded.claims.list(), uploaded.claims.proof(ZERO));
     let first = uploaded.members.remove(0);
-    first
-        .survivors(list, &proof, &mut uploaded.ledgers[0])
-        .map(|_| ())
+    let ledger = &mut uploaded.ledgers[0];
+    first.survivors(list, &proof, ledger).map(|_| ())
 }
 
 fn thin(group: GroupIndex, got: usize) -> Refusal {
