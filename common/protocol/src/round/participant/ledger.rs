@@ -289,9 +289,9 @@ pub enum LedgerError {
     },
     /// Lists on the adapter were signed in another run.
     #[error(
-        "this member signed a list of survivors on adapter {adapter} in run {run}: sums on one \
-         adapter in two runs could differ in a single member. A plan with another seed starts from \
-         another adapter"
+        "differencing attack: this member signed a list of survivors on adapter {adapter} in run \
+         {run} before. Sums on one adapter in two runs could differ in a single member; a plan with \
+         another seed starts from another adapter"
     )]
     OtherRun {
         /// The digest of the adapter.
