@@ -73,7 +73,9 @@ check dropout_both_shares dropout 1 c0c1c0c1c0c1c1c1 '
     s/leaks as_a, cr_aa$/leaks as_a, cr_aa, cs_aa/'
 check lists_without_ledger lists 2 c1c1c1c1 's/generates m0/knows private m0/'
 check lists_two_signed lists 1 c1c1c1c1 '
-    s/= SIGN(\(id[bc]\), HASH(m0, list))/= CONCAT(SIGN(\1, HASH(m0, list)), SIGN(\1, HASH(m0, HASH(n_without_ada))))/'
+    s/sig_\(.*\) = \(SIGN(\(id[bc]\), HASH(m0, list))\)$/one_\1 = \2\
+        two_\1 = SIGN(\3, HASH(m0, HASH(n_without_ada)))\
+        sig_\1 = CONCAT(one_\1, two_\1)/'
 check lists_both_thresholds_of_two lists 1 c1c1c1c1 '
     s/SPLIT\[3\]/SPLIT[2]/
     s/HASH(without_\(.\), without_.)/HASH(without_\1)/
