@@ -85,7 +85,7 @@ fn revealed(
     let list = claims.list();
     let digest = list.digest(&shared.transcript, &all);
     let (member, _) = member
-        .survivors(list, &claims.proof(MemberIndex(0)))
+        .survivors(list, &claims.proof(MemberIndex(0)), &mut shared.ledgers[0])
         .unwrap();
     let confirmations = Confirmations {
         signatures: federation.confirmations(digest, 0..federation.len() as u16),
