@@ -41,15 +41,25 @@ check lists lists 3 c0c1c1c1
 # One defence taken out. Queries that stay out of reach of the search are left out of some.
 check keys_without_ledger keys 2 a1 '
     s/generates m0/knows private m0/
+    /^Ada -> Bea: box/,/^]/d
     /confidentiality?/d
     /equivalence?/d
-    /authentication? .*\(gska\|gmxb\|gskb\|box\)$/d'
-check keys_classical_broken keys 1 c0c0 '
-    s/= PUBKEY(\(mx\|sx\)/= PUBKEY[weak](\1/
+    /authentication? Ada/d
+    /authentication? .*gskb$/d'
+check keys_with_ledger keys 2 a0 '
+    /^Ada -> Bea: box/,/^]/d
+    /confidentiality?/d
+    /equivalence?/d
+    /authentication? Ada/d
+    /authentication? .*gskb$/d'
+check keys_classical_broken keys 2 c0c0 '
+    s/attacker\[active\]/attacker[passive]/
+    s/= PUBKEY(\([ms]x\)/= PUBKEY[weak](\1/
     /authentication?/d
     /equivalence?/d
     /confidentiality? \(s_ab_b\|[ms]ra\)$/d'
-check keys_hybrid_broken keys 1 c1c1 '
+check keys_hybrid_broken keys 2 c1c1 '
+    s/attacker\[active\]/attacker[passive]/
     s/= PUBKEY(\([ms][xk]\)/= PUBKEY[weak](\1/
     /authentication?/d
     /equivalence?/d
