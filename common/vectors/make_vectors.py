@@ -530,14 +530,17 @@ def round_messages():
     )
     # M3 and M4.
     vectors = {member: fixed_bytes(f"vector {member}") for member in (me, peer)}
-    claim = derive("fedlora 1 M3 masked update", open_digest + number(me) + vectors[me])
+    dealers = derive("fedlora 3 M2 dealers", transcript + member_set(classes))
+    claim = derive(
+        "fedlora 3 M3 masked update", open_digest + number(me) + vectors[me] + dealers
+    )
     leaves = [
         derive("fedlora 2 survivor", number(member) + vector)
         for member, vector in vectors.items()
     ]
     list_digest = derive(
-        "fedlora 2 M4 survivors",
-        transcript + member_set(classes) + member_set(vectors) + merkle_root(leaves),
+        "fedlora 3 M4 survivors",
+        dealers + member_set(vectors) + merkle_root(leaves),
     )
     confirmation = derive(
         "fedlora 1 M4 confirmation", open_digest + number(me) + list_digest

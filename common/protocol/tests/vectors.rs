@@ -24,7 +24,7 @@ use fedlora_protocol::wire::Signable;
 use fedlora_protocol::wire::messages::{
     BeaconOpening, Cohort, Commitments, Confirmation, Deal, DealtShares, HeldShares, Keys, Open,
     OpenedCommitment, Reveal, RevealedShare, RoundResult, SealedShares, ShareCommitments,
-    Survivors, UpdateClaim, commitment_to, keys_context, vector_digest,
+    Survivors, UpdateClaim, commitment_to, dealers_digest, keys_context, vector_digest,
 };
 use rand::rand_core::{TryCryptoRng, TryRng};
 use serde::Deserialize;
@@ -545,6 +545,7 @@ fn every_message_of_a_round() {
     let claim = UpdateClaim {
         member: me,
         vector: uploaded(me),
+        dealers: dealers_digest(&transcript, &cohort.members),
     };
     assert_eq!(claim.signed_digest(&digest), vector.claim_digest.digest());
     let survivors = Survivors([me, peer].map(|one| (one, uploaded(one))).into());

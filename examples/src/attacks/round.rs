@@ -15,8 +15,8 @@ use fedlora_protocol::ids::{MemberIndex, MemberSet};
 use fedlora_protocol::round::dealt_by;
 use fedlora_protocol::secagg::{Dealt, DealtSecrets, NeighbourGraph, RunningSum, Unmasking};
 use fedlora_protocol::wire::messages::{
-    Cohort, Confirmation, Deal, Keys, Open, PeerKeys, RevealedShare, RoundMessage, RoundResult,
-    Survivors, ToMember,
+    ClaimedVector, Cohort, Confirmation, Confirmations, Deal, Keys, Open, PeerKeys, RevealedShare,
+    RoundMessage, RoundResult, Survivors, ToMember,
 };
 use fedlora_protocol::wire::{Signable, Unverified};
 
@@ -32,8 +32,8 @@ pub(super) struct AttackedRound {
     pub(super) open: Open,
     pub(super) keys: BTreeMap<MemberIndex, Unverified<Keys>>,
     pub(super) deals: BTreeMap<MemberIndex, Unverified<Deal>>,
-    /// Packed masked vectors with their digests.
-    uploads: BTreeMap<MemberIndex, (Vec<u8>, Digest)>,
+    /// Packed masked vectors with what their members signed of them.
+    uploads: BTreeMap<MemberIndex, (Vec<u8>, ClaimedVector)>,
     signatures: BTreeMap<MemberIndex, BTreeSet<[u8; 64]>>,
     /// Shares of self-mask seeds.
     self_masks: Shares,
@@ -145,7 +145,7 @@ impl AttackedRound {
         let uploads = self.uploads.iter().filter(|(member, _)| chosen(**member));
         Survivors(
             uploads
-                .map(|(member, (_, vector))| (*member, *vector))
+                .map(|(member, (_, claim))| (*member, claim.vector))
                 .collect(),
         )
     }
@@ -195,14 +195,21 @@ impl AttackedRound {
         given
     }
 
-    /// Signatures to some members; keeps the shares that they reveal.
+    /// Signatures to some members, with all claims; keeps the shares that they reveal.
     pub(super) fn show_confirmations(
         &mut self,
         federation: &mut TargetFederation,
-        signed: BTreeMap<MemberIndex, Signature>,
+        signatures: BTreeMap<MemberIndex, Signature>,
         to: &[MemberIndex],
     ) -> anyhow::Result<()> {
-        self.tell(federation, &ToMember::Confirmations(signed), to)
+        let claims = self.uploads.iter();
+        let message = ToMember::Confirmations(Confirmations {
+            signatures,
+            claims: claims
+                .map(|(member, (_, claim))| (*member, *claim))
+                .collect(),
+        });
+        self.tell(federation, &message, to)
     }
 
     /// How many different lists a member signed.
@@ -410,8 +417,8 @@ impl AttackedRound {
         let message = match sent {
             Sent::Upload(upload) => {
                 let packed = upload.masked.as_bytes().to_vec();
-                let vector = upload.claim.claimed().vector;
-                self.uploads.insert(from, (packed, vector));
+                let claim = ClaimedVector::from(&upload.claim);
+                self.uploads.insert(from, (packed, claim));
                 return Ok(());
             }
             Sent::Message(message) => round_message(message),

@@ -45,7 +45,6 @@ pub(crate) fn measure(args: &SecaggArgs) -> Result<SecaggReport, SecaggError> {
             values[values.len() / 2]
         };
         Ok(SecaggReport {
-            schema_version: 1,
             members: cohort.contexts.len(),
             neighbours: cohort.policy.neighbours(),
             threshold: cohort.policy.threshold(),

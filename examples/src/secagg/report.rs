@@ -5,8 +5,6 @@ use serde::Serialize;
 /// Medians over the repeats. Times are of one member, or of the server, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SecaggReport {
-    /// 1.
-    pub(crate) schema_version: u32,
     /// Members of the round.
     pub(crate) members: usize,
     /// Members that each member shares masks with.

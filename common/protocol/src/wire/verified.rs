@@ -32,6 +32,11 @@ impl<T: Signable> Unverified<T> {
         &self.body
     }
 
+    /// The signature that the body came with.
+    pub fn signature(&self) -> Signature {
+        self.signature
+    }
+
     /// Checks the signature against the key of the claimed signer.
     ///
     /// # Errors
@@ -64,7 +69,7 @@ impl<T: Signable> Verified<T> {
 
     /// The signature that was checked or made.
     pub fn signature(&self) -> Signature {
-        self.0.signature
+        self.0.signature()
     }
 
     /// The form in which it travels on, to be checked again by whoever receives it.

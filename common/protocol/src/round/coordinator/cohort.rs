@@ -8,7 +8,7 @@ use crate::round::dealt::dealt_by;
 use crate::round::joined::Joined;
 use crate::secagg::{Dealt, NeighbourGraph};
 use crate::wire::Unverified;
-use crate::wire::messages::{Deal, Keys};
+use crate::wire::messages::{Deal, Keys, dealers_digest};
 use fedlora_common::digest::Digest;
 
 /// The members that sent keys (U1), and how they stand to each other.
@@ -62,6 +62,11 @@ impl MaskedCohort {
                 .map(|(_, weight)| weight.weight())
                 .sum(),
         }
+    }
+
+    /// What a claim of an update among these members signs of them.
+    pub(super) fn dealers_digest(&self) -> Digest {
+        dealers_digest(&self.cohort.transcript, &self.dealers)
     }
 
     /// What each member dealt, as far as the masks' recovery needs it.

@@ -1,12 +1,13 @@
 //! The phase that collects the survivors' signatures on one list (M4).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::crypto::sign::Signature;
 use crate::ids::{MemberIndex, MemberSet};
 use crate::wire::Unverified;
 use crate::wire::messages::{
-    Confirmation, PhaseName, RoundFailure, SurvivorList, Survivors, ToMember,
+    ClaimedVector, Confirmation, PhaseName, RoundFailure, SurvivorList, Survivors, ToMember,
 };
 use fedlora_common::digest::Digest;
 
@@ -17,6 +18,10 @@ use super::reveal::CollectReveals;
 use super::setup::RoundSetup;
 use super::transition::{Transition, View, missing};
 
+/// How long the phase waits for more once enough have signed: for who has not signed, its claim
+/// goes to all its neighbours.
+const LATER_SIGNATURES: Duration = Duration::from_secs(2);
+
 /// The survivors of a round, with the list that they are asked to sign.
 #[derive(Debug)]
 pub(super) struct ListedCohort {
@@ -24,6 +29,8 @@ pub(super) struct ListedCohort {
     /// What holders said that they hold, with their signatures.
     pub(super) held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
     pub(super) survivors: Survivors,
+    /// What the survivors claimed of their vectors.
+    pub(super) claims: BTreeMap<MemberIndex, ClaimedVector>,
     pub(super) list: SurvivorList,
     pub(super) digest: Digest,
 }
@@ -53,8 +60,10 @@ impl CollectConfirmations {
     pub(super) fn new(
         masked: MaskedCohort,
         held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
-        survivors: Survivors,
+        claims: BTreeMap<MemberIndex, ClaimedVector>,
     ) -> Self {
+        let vectors = claims.iter();
+        let survivors = Survivors(vectors.map(|(one, claim)| (*one, claim.vector)).collect());
         let list = survivors.list();
         Self {
             listed: ListedCohort {
@@ -63,6 +72,7 @@ impl CollectConfirmations {
                 held,
                 list,
                 survivors,
+                claims,
             },
             taken: BTreeMap::new(),
         }
@@ -106,21 +116,26 @@ impl CollectConfirmations {
             self.taken.insert(from, signature);
         }
         let needed = view.setup.policy.confirmations();
-        if self.taken.len() >= needed {
-            // Enough to reveal: who has not signed yet may still reveal.
-            let next = CollectReveals::new(self.listed, self.taken);
-            let send = |member| CoordinatorEffect::Send(member, next.request(view.setup, member));
-            let effects = next.survivors().map(send).collect();
-            return Transition::Next(next, effects);
+        let enough = self.taken.len() >= needed;
+        if !view.closes(&self.awaited()) {
+            return if enough {
+                Transition::Hurry(self, LATER_SIGNATURES)
+            } else {
+                Transition::Stay(self)
+            };
         }
-        if view.closes(&self.awaited()) {
+        if !enough {
             return Transition::End(CoordinatorEffect::Fail(RoundFailure::Quorum {
                 phase: PhaseName::Confirm,
                 got: self.taken.len() as u16,
                 needed: needed as u16,
             }));
         }
-        Transition::Stay(self)
+        // Who has not signed may still reveal.
+        let next = CollectReveals::new(self.listed, self.taken);
+        let send = |member| CoordinatorEffect::Send(member, next.request(view.setup, member));
+        let effects = next.survivors().map(send).collect();
+        Transition::Next(next, effects)
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {

@@ -159,6 +159,10 @@ impl Coordinator {
         };
         match transition {
             Transition::Stay(phase) => self.phase = phase,
+            Transition::Hurry(phase, most) => {
+                self.deadline = self.deadline.min(event.at.after(most));
+                self.phase = phase;
+            }
             Transition::Next(phase, more) => {
                 if let Some(name) = phase.name() {
                     self.deadline = self.setup.deadline(name, event.at);
@@ -329,6 +333,7 @@ fn erase<P, N>(
 ) -> Transition<CoordinatorPhase, CoordinatorPhase> {
     match transition {
         Transition::Stay(phase) => Transition::Stay(stay(phase)),
+        Transition::Hurry(phase, most) => Transition::Hurry(stay(phase), most),
         Transition::Next(phase, effects) => Transition::Next(next(phase), effects),
         Transition::End(effect) => Transition::End(effect),
     }

@@ -91,6 +91,12 @@ pub enum Reject {
         /// The member's place in the roster.
         member: MemberIndex,
     },
+    /// A claim to have masked among other members than those of the round.
+    #[error("member {member} claims to have masked among other members than those of the round")]
+    Dealers {
+        /// The member's place in the roster.
+        member: MemberIndex,
+    },
     /// A share of the wrong kind, or of a member whose shares it does not hold.
     #[error("member {member} revealed a share of {owner} that was not asked for")]
     Share {

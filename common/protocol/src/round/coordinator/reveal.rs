@@ -8,7 +8,7 @@ use crate::ids::MemberIndex;
 use crate::secagg::{DealtSecrets, RecoveryError, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
-    PhaseName, Reveal, RevealedShare, RoundFailure, RoundResult, ToMember,
+    Confirmations, PhaseName, Reveal, RevealedShare, RoundFailure, RoundResult, ToMember,
 };
 
 use super::confirm::ListedCohort;
@@ -50,19 +50,29 @@ impl CollectReveals {
         self.listed.request(member)
     }
 
-    /// As many of the others' signatures as confirm the list together with the member's own.
+    /// As many of the others' signatures as confirm the list together with the member's own, those
+    /// of its neighbours first, and the claims of the neighbours that have not signed.
     pub(super) fn request(&self, setup: &RoundSetup, member: MemberIndex) -> ToMember {
-        let others = self
+        let near = self.listed.masked.cohort.graph.neighbours(member);
+        let (near, far): (Vec<_>, Vec<_>) = self
             .confirmations
             .iter()
-            .filter(|(other, _)| **other != member);
-        let needed = setup.policy.confirmations() - 1;
-        let others = others.take(needed);
-        ToMember::Confirmations(
-            others
-                .map(|(other, signature)| (*other, *signature))
-                .collect(),
-        )
+            .filter(|(other, _)| **other != member)
+            .partition(|(other, _)| near.contains(*other));
+        let needed = (setup.policy.confirmations() - 1).max(near.len());
+        let signatures: BTreeMap<_, _> = near
+            .into_iter()
+            .chain(far)
+            .take(needed)
+            .map(|(other, signature)| (*other, *signature))
+            .collect();
+        let claims = self.listed.claims.iter().filter(|(owner, _)| {
+            self.holds(member, **owner) && **owner != member && !signatures.contains_key(owner)
+        });
+        ToMember::Confirmations(Confirmations {
+            claims: claims.map(|(owner, claim)| (*owner, *claim)).collect(),
+            signatures,
+        })
     }
 
     pub(super) fn decide(

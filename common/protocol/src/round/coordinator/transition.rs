@@ -1,6 +1,7 @@
 //! What a phase may look at when an event is applied to it, and what that leads to.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::ids::{MemberIndex, MemberSet};
 use crate::wire::messages::{PhaseName, RoundFailure};
@@ -16,6 +17,8 @@ use super::setup::RoundSetup;
 pub(super) enum Transition<P, N> {
     /// The phase continues.
     Stay(P),
+    /// The phase continues, but not for longer than this.
+    Hurry(P, Duration),
     /// The phase is over; the next begins.
     Next(N, Vec<CoordinatorEffect>),
     /// The round ends with this effect.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::crypto::sign::Signature;
 use crate::ids::{MemberIndex, MemberSet};
 use crate::wire::Unverified;
-use crate::wire::messages::{PhaseName, Survivors, ToMember, UpdateClaim};
+use crate::wire::messages::{ClaimedVector, PhaseName, ToMember, UpdateClaim};
 
 use super::cohort::MaskedCohort;
 use super::confirm::CollectConfirmations;
@@ -21,7 +21,7 @@ pub(super) struct CollectUpdates {
     masked: MaskedCohort,
     /// What holders said that they hold, with their signatures.
     held: BTreeMap<MemberIndex, (MemberSet, Signature)>,
-    taken: Survivors,
+    taken: BTreeMap<MemberIndex, ClaimedVector>,
 }
 
 impl CollectUpdates {
@@ -32,7 +32,7 @@ impl CollectUpdates {
         Self {
             masked,
             held,
-            taken: Survivors::default(),
+            taken: BTreeMap::new(),
         }
     }
 
@@ -51,15 +51,21 @@ impl CollectUpdates {
         from: MemberIndex,
         claim: Unverified<UpdateClaim>,
     ) -> Result<EventKind, Reject> {
-        let claimed = claim.claimed().member;
-        if claimed != from {
+        let UpdateClaim {
+            member, dealers, ..
+        } = *claim.claimed();
+        if member != from {
+            let claimed = member;
             return Err(Reject::Impersonation { from, claimed });
         }
         let entry = setup
             .roster
             .get(from)
-            .filter(|_| self.masked.dealers.contains(from) && !self.taken.0.contains_key(&from))
+            .filter(|_| self.masked.dealers.contains(from) && !self.taken.contains_key(&from))
             .ok_or(Reject::NotAwaited { member: from })?;
+        if dealers != self.masked.dealers_digest() {
+            return Err(Reject::Dealers { member: from });
+        }
         claim
             .verify(&entry.identity, &setup.digest)
             .map(|verified| EventKind::UpdateTaken(verified.unverified().clone()))
@@ -73,14 +79,14 @@ impl CollectUpdates {
         effects: &mut Vec<CoordinatorEffect>,
     ) -> Transition<Self, CollectConfirmations> {
         if let EventKind::UpdateTaken(claim) = event {
-            let UpdateClaim { member, vector } = *claim.claimed();
-            self.taken.0.insert(member, vector);
+            let member = claim.claimed().member;
+            self.taken.insert(member, ClaimedVector::from(&claim));
             effects.push(CoordinatorEffect::Accumulate(member));
         }
         if !view.closes(&self.awaited()) {
             return Transition::Stay(self);
         }
-        if let Some(end) = view.too_few(PhaseName::Updates, self.taken.0.len()) {
+        if let Some(end) = view.too_few(PhaseName::Updates, self.taken.len()) {
             return Transition::End(end);
         }
         let next = CollectConfirmations::new(self.masked, self.held, self.taken);
@@ -93,7 +99,7 @@ impl CollectUpdates {
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {
         self.members()
-            .filter(|member| !self.taken.0.contains_key(member))
+            .filter(|member| !self.taken.contains_key(member))
             .collect()
     }
 }

@@ -73,7 +73,7 @@ fn round(dropped: bool) -> Round {
         .zip(signed.ledgers)
         .enumerate()
         .map(|(place, (member, mut ledger))| {
-            let confirmations = signed.confirmations.clone();
+            let confirmations = &signed.confirmations;
             let (_, message) = member.confirmations(confirmations, &mut ledger).unwrap();
             let RoundMessage::Reveal { shares, signature } = message else {
                 panic!("shares are revealed");

@@ -8,13 +8,12 @@ use std::mem;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::crypto::sign::Signature;
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::round::member::MemberEffect;
 use crate::round::participant::MemoryLedger;
 use crate::wire::messages::{
-    Cohort, Confirmation, Deal, Keys, Open, PeerKeys, RoundMessage, RoundResult, ShareKind,
-    Survivors, ToAggregator, ToMember,
+    ClaimedVector, Cohort, Confirmation, Confirmations, Deal, Keys, Open, PeerKeys, RoundMessage,
+    RoundResult, ShareKind, Survivors, ToAggregator, ToMember, UpdateClaim, dealers_digest,
 };
 use crate::wire::{Unverified, Verified};
 use fedlora_adapter::Adapter;
@@ -56,7 +55,7 @@ struct SignedList {
     cohort: MemberSet,
     transcript: Digest,
     deals: BTreeMap<MemberIndex, Digest>,
-    signatures: BTreeMap<MemberIndex, Signature>,
+    confirmations: Confirmations,
 }
 
 /// A run as the adversary tells of it.
@@ -78,7 +77,7 @@ struct Told {
 )]
 enum Said {
     Message(RoundMessage),
-    Vector(Digest),
+    Vector(ClaimedVector),
 }
 
 /// The malicious aggregator, with members that it controls: it has their keys.
@@ -174,7 +173,7 @@ impl Adversary {
                     said.push(Said::Message(message));
                 }
                 MemberEffect::Upload(upload) => {
-                    said.push(Said::Vector(upload.claim.claimed().vector));
+                    said.push(Said::Vector(ClaimedVector::from(&upload.claim)));
                 }
                 MemberEffect::Train(task) => queue.extend(party.machine.trained(task.round)),
                 MemberEffect::Encode { round, attempt, .. } => {
@@ -318,7 +317,7 @@ impl Adversary {
                     .iter()
                     .map(|(member, deal)| (*member, deal.self_mask))
                     .collect(),
-                signatures: BTreeMap::new(),
+                confirmations: Confirmations::default(),
             };
             self.list(plan, &dealers, &uploads, list, signed);
         }
@@ -329,7 +328,7 @@ impl Adversary {
         &mut self,
         plan: &PlannedAttempt,
         dealers: &MemberSet,
-        uploads: &BTreeMap<MemberIndex, Digest>,
+        uploads: &BTreeMap<MemberIndex, ClaimedVector>,
         of: SignedList,
         signed: &mut Signed,
     ) {
@@ -337,11 +336,12 @@ impl Adversary {
             let chosen = plan.lists[usize::from(second)];
             let listed = dealers.iter().filter(|member| chosen.has(*member));
             let made_up = Digest::of("test", b"a vector that nobody uploaded");
-            let vector = |member| uploads.get(&member).copied().unwrap_or(made_up);
+            let vector = |member| uploads.get(&member).map_or(made_up, |claim| claim.vector);
             let survivors = Survivors(listed.map(|member| (member, vector(member))).collect());
             let list = survivors.list();
             let digest = list.digest(&of.transcript, dealers);
             let mut signatures = BTreeMap::new();
+            let mut claims = uploads.clone();
             for member in self
                 .colluders
                 .iter()
@@ -354,6 +354,13 @@ impl Adversary {
                 let key = &self.federation().identities[usize::from(member.0)];
                 let signature = Verified::sign(body, key, &signed.open.digest()).signature();
                 signatures.insert(*member, signature);
+                let claim = UpdateClaim {
+                    member: *member,
+                    vector: made_up,
+                    dealers: dealers_digest(&of.transcript, dealers),
+                };
+                let claim = Verified::sign(claim, key, &signed.open.digest());
+                claims.insert(*member, ClaimedVector::from(claim.unverified()));
             }
             let told = uploads.keys().copied();
             for member in told.filter(|member| plan.second_list.has(*member) == second) {
@@ -374,9 +381,10 @@ impl Adversary {
                 cohort: of.cohort.clone(),
                 transcript: of.transcript,
                 deals: of.deals.clone(),
-                signatures: BTreeMap::new(),
+                confirmations: Confirmations::default(),
             });
-            list.signatures.extend(signatures);
+            list.confirmations.signatures.extend(signatures);
+            list.confirmations.claims.extend(claims);
         }
     }
 
@@ -386,7 +394,7 @@ impl Adversary {
         };
         for (member, digest) in signed.shown.iter().filter(|(member, _)| to.has(**member)) {
             let list = &signed.lists[digest];
-            let message = ToMember::Confirmations(list.signatures.clone());
+            let message = ToMember::Confirmations(list.confirmations.clone());
             for said in self.deliver(run, *member, message) {
                 if let Said::Message(RoundMessage::Reveal { shares, .. }) = said {
                     let shares = shares.iter();

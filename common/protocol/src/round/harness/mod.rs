@@ -29,7 +29,7 @@ use crate::plan::{
     SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
-use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult, UpdateClaim};
+use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult};
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target};
 use fedlora_common::digest::Digest;
@@ -266,21 +266,6 @@ pub(crate) fn sign_result(federation: &Federation, result: RoundResult) -> Unver
 /// A body under a signature that is not its signer's.
 pub(crate) fn forged<T: Signable>(body: T) -> Unverified<T> {
     Unverified::from_parts(body, Signature::from_bytes([1; 64]))
-}
-
-/// A claim of `member` signed by the holder of `key`.
-pub(crate) fn claim(
-    federation: &Federation,
-    member: MemberIndex,
-    key: &IdentityKey,
-) -> Unverified<UpdateClaim> {
-    let body = UpdateClaim {
-        member,
-        vector: Digest::of("test vector", &member.0.to_le_bytes()),
-    };
-    Verified::sign(body, key, &federation.open.digest())
-        .unverified()
-        .clone()
 }
 
 /// Shares of `owners` as a member may reveal them, with meaningless bytes and signature.

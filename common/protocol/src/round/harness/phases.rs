@@ -16,8 +16,8 @@ use crate::round::participant::{
 };
 use crate::secagg::NeighbourGraph;
 use crate::wire::messages::{
-    BeaconOpening, Cohort, Commitments, Confirmation, Deal, DealtShares, Keys, PeerKeys,
-    RoundResult, Survivors,
+    BeaconOpening, ClaimedVector, Cohort, Commitments, Confirmation, Confirmations, Deal,
+    DealtShares, Keys, PeerKeys, RoundResult, Survivors,
 };
 use crate::wire::{Unverified, Verified};
 use fedlora_common::digest::Digest;
@@ -216,22 +216,33 @@ pub(crate) struct Held {
 impl Held {
     /// Masks are among all, and all upload.
     pub(crate) fn uploaded(self, federation: &Federation) -> Uploaded {
-        let dealers: MemberSet = federation.roster.indices().collect();
+        let all: MemberSet = federation.roster.indices().collect();
+        self.told(federation, |_| all.clone())
+    }
+
+    /// All upload; each is told its own dealers by its place.
+    pub(crate) fn told(
+        self,
+        federation: &Federation,
+        dealers: impl Fn(usize) -> MemberSet,
+    ) -> Uploaded {
         let mut members = Vec::new();
         let mut claims = Survivors::default();
+        let mut claimed = BTreeMap::new();
         for (place, member) in self.members.into_iter().enumerate() {
-            let ready = member.dealers(dealers.clone()).unwrap();
+            let ready = member.dealers(dealers(place)).unwrap();
             let (member, _, claim) = ready.mask(federation.update(place));
-            claims
-                .0
-                .insert(claim.claimed().member, claim.claimed().vector);
+            let (me, of_vector) = (claim.claimed().member, ClaimedVector::from(&claim));
+            claims.0.insert(me, of_vector.vector);
+            claimed.insert(me, of_vector);
             members.push(member);
         }
         Uploaded {
             transcript: self.transcript,
-            dealers,
+            dealers: federation.roster.indices().collect(),
             members,
             claims,
+            claimed,
             ledgers: self.ledgers,
         }
     }
@@ -243,6 +254,8 @@ pub(crate) struct Uploaded {
     pub(crate) dealers: MemberSet,
     pub(crate) members: Vec<ExpectSurvivors>,
     pub(crate) claims: Survivors,
+    /// What all members signed of their vectors.
+    pub(crate) claimed: BTreeMap<MemberIndex, ClaimedVector>,
     pub(crate) ledgers: Vec<MemoryLedger>,
 }
 
@@ -257,19 +270,22 @@ impl Uploaded {
         let digest = self.digest(&self.claims);
         let list = self.claims.list();
         let mut members = Vec::new();
-        let mut confirmations = BTreeMap::new();
+        let mut signatures = BTreeMap::new();
         for (place, member) in self.members.into_iter().enumerate() {
             let me = MemberIndex(place as u16);
             let proof = self.claims.proof(me);
             let (member, signature) = member.survivors(list.clone(), &proof).unwrap();
-            confirmations.insert(me, signature);
+            signatures.insert(me, signature);
             members.push(member);
         }
         Signed {
             transcript: self.transcript,
             digest,
             members,
-            confirmations,
+            confirmations: Confirmations {
+                signatures,
+                claims: self.claimed,
+            },
             claims: self.claims,
             ledgers: self.ledgers,
         }
@@ -282,7 +298,7 @@ pub(crate) struct Signed {
     /// The digest that they signed.
     pub(crate) digest: Digest,
     pub(crate) members: Vec<ExpectConfirmations>,
-    pub(crate) confirmations: BTreeMap<MemberIndex, Signature>,
+    pub(crate) confirmations: Confirmations,
     pub(crate) claims: Survivors,
     pub(crate) ledgers: Vec<MemoryLedger>,
 }
@@ -294,7 +310,7 @@ impl Signed {
         let mut members = Vec::new();
         for (member, mut ledger) in self.members.into_iter().zip(self.ledgers) {
             let (member, _) = member
-                .confirmations(self.confirmations.clone(), &mut ledger)
+                .confirmations(&self.confirmations, &mut ledger)
                 .unwrap();
             members.push(member);
         }

@@ -7,7 +7,7 @@ use crate::ids::{MemberIndex, MemberSet};
 use crate::round::evidence::Joined;
 use crate::wire::messages::{
     Commitments, Deal, HeldShares, Keys, Open, Reveal, RevealedShare, RoundMessage,
-    ShareCommitments, SurvivorList, ToMember, keys_context,
+    ShareCommitments, SurvivorList, ToMember, UpdateClaim, dealers_digest, keys_context,
 };
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_common::digest::Digest;
@@ -114,6 +114,21 @@ impl World<'_> {
         let held = dealers.iter().map(|dealer| (dealer, dealt[&dealer]));
         let held = held.collect();
         self.sign(member, HeldShares { member, held }, &self.transcript())
+    }
+
+    /// A claim of `member`'s to have masked a vector among the dealers shown last, signed by the
+    /// member at `signer`.
+    pub(crate) fn claim(&self, member: MemberIndex, signer: u16) -> Unverified<UpdateClaim> {
+        let claim = UpdateClaim {
+            member,
+            vector: Digest::of("test vector", &member.0.to_le_bytes()),
+            dealers: match self.shown.joined {
+                Some(_) => dealers_digest(&self.transcript(), &self.shown.dealers),
+                None => Digest::of("test", b"no dealers yet"),
+            },
+        };
+        let signed = self.sign(MemberIndex(signer), claim, &self.open.digest());
+        signed.unverified().clone()
     }
 
     /// Shares that `member` reveals for the list shown last.

@@ -182,7 +182,7 @@ impl MemberRound {
                 (P::Confirmations(phase, signature), Answer::Send(again))
             }
             (P::Confirmations(phase, _), ToMember::Confirmations(confirmations)) => {
-                let (next, answer) = phase.confirmations(confirmations, ledger)?;
+                let (next, answer) = phase.confirmations(&confirmations, ledger)?;
                 (P::Result(next, answer.clone()), Answer::Send(answer))
             }
             (P::Result(phase, sent), ToMember::Confirmations(_)) => {

@@ -85,17 +85,6 @@ impl OpenRound {
         at_least(message, got, self.policy.threshold())
     }
 
-    /// Refuses masks with too few neighbours, this member counted. Over a sparse graph an aggregator
-    /// that left most of them out for this member alone could have the rest reveal theirs.
-    pub(super) fn enough_dealers(&self, got: usize) -> Result<(), Refusal> {
-        let needed = if self.policy.is_complete() {
-            self.policy.threshold()
-        } else {
-            self.policy.enough_holders(self.policy.neighbours() + 1)
-        };
-        at_least("dealers", got, needed)
-    }
-
     /// More than (n + c) / 2 signatures: with fewer, two lists could both have them.
     pub(super) fn enough_signatures(&self, got: usize) -> Result<(), Refusal> {
         let needed = self.policy.confirmations();

@@ -252,6 +252,24 @@ pub enum Refusal {
         /// The member's place in the roster.
         member: MemberIndex,
     },
+    /// A survivor, one of whose shares this member holds, that has signed nothing of its masks.
+    #[error(
+        "member {member} is on the survivor list, and neither its signature on the list nor its \
+         claim of whom it masked among is there: this member reveals no share of it"
+    )]
+    Unclaimed {
+        /// The survivor's place in the roster.
+        member: MemberIndex,
+    },
+    /// A survivor that masked among others than this member was told of.
+    #[error(
+        "member {member} did not sign that it masked among the members that this member was told \
+         of: the aggregator tells members different things, so that the rest reveal all its masks"
+    )]
+    Dealers {
+        /// The survivor's place in the roster.
+        member: MemberIndex,
+    },
     /// Survivors whose masks leave them in parts.
     #[error(
         "the survivor list leaves the members' masks in parts: each part's sum would show by \

@@ -6,7 +6,8 @@ use crate::crypto::sign::{IdentityPublic, Signature};
 use crate::fixed::WeightClass;
 use crate::ids::{MemberIndex, MemberSet};
 use crate::wire::messages::{
-    Confirmation, Open, Reveal, RevealedShare, RoundMessage, RoundResult, SurvivorList,
+    Confirmation, Confirmations, Open, Reveal, RevealedShare, RoundMessage, RoundResult,
+    SurvivorList, UpdateClaim, dealers_digest,
 };
 use crate::wire::{Signable, Unverified, Verified};
 use fedlora_common::digest::Digest;
@@ -65,10 +66,11 @@ impl ExpectSurvivors {
             .sign(&confirmation.signed_digest(&self.round.digest));
         let next = ExpectConfirmations {
             round: self.round,
-            cohort: self.cohort,
             held: self.held,
+            dealers: dealers_digest(&self.cohort.transcript, &self.dealers),
             survivors: list.members,
             digest,
+            cohort: self.cohort,
         };
         Ok((next, signature))
     }
@@ -80,6 +82,7 @@ pub struct ExpectConfirmations {
     round: OpenRound,
     cohort: JoinedCohort,
     held: BTreeMap<MemberIndex, HeldSecrets>,
+    dealers: Digest,
     survivors: MemberSet,
     digest: Digest,
 }
@@ -90,34 +93,49 @@ impl ExpectConfirmations {
     ///
     /// # Errors
     /// [`Refusal`] where a signature is not a survivor's over the list that this member signed,
-    /// they are too few, or the ledger knows of an earlier reveal.
+    /// they are too few, a survivor whose share it holds has not signed whom it masked among, or
+    /// the ledger knows of an earlier reveal.
     pub fn confirmations(
         self,
-        confirmations: BTreeMap<MemberIndex, Signature>,
+        confirmations: &Confirmations,
         ledger: &mut dyn RoundLedger,
     ) -> Result<(ExpectResult, RoundMessage), Refusal> {
         let message = "confirmations";
         let context = &self.round.context;
-        for (&member, signature) in &confirmations {
-            let entry = context
-                .roster
-                .get(member)
-                .filter(|_| self.survivors.contains(member))
-                .ok_or(Refusal::Stranger { message, member })?;
+        let Confirmations { signatures, claims } = confirmations;
+        for (&member, signature) in signatures {
+            if !self.survivors.contains(member) {
+                return Err(Refusal::Stranger { message, member });
+            }
             let confirmation = Confirmation {
                 member,
                 list: self.digest,
             };
-            let digest = confirmation.signed_digest(&self.round.digest);
             // A signature of another list fails here too.
-            entry
-                .identity
-                .verify(&digest, signature)
-                .map_err(|_| Refusal::Signature { message, member })?;
+            if !self.is_signed(member, &confirmation, signature) {
+                return Err(Refusal::Signature { message, member });
+            }
         }
         // Its own it has given, and need not see again.
-        let own = usize::from(!confirmations.contains_key(&context.me));
-        self.round.enough_signatures(confirmations.len() + own)?;
+        let own = usize::from(!signatures.contains_key(&context.me));
+        self.round.enough_signatures(signatures.len() + own)?;
+        // Of a survivor that was told other dealers, the rest would reveal all masks.
+        let owners = self.held.keys().filter(|owner| {
+            self.survivors.contains(**owner)
+                && **owner != context.me
+                && !signatures.contains_key(owner)
+        });
+        for &member in owners {
+            let claimed = claims.get(&member).ok_or(Refusal::Unclaimed { member })?;
+            let claim = UpdateClaim {
+                member,
+                vector: claimed.vector,
+                dealers: self.dealers,
+            };
+            if !self.is_signed(member, &claim, &claimed.signature) {
+                return Err(Refusal::Dealers { member });
+            }
+        }
         ledger.reveal(&LedgerRound::from(&self.round.open), self.digest)?;
 
         let shares: BTreeMap<MemberIndex, RevealedShare> = self
@@ -153,6 +171,12 @@ impl ExpectConfirmations {
             signature,
         };
         Ok((next, message))
+    }
+
+    fn is_signed(&self, member: MemberIndex, body: &impl Signable, signature: &Signature) -> bool {
+        let digest = body.signed_digest(&self.round.digest);
+        let entry = self.round.context.roster.get(member);
+        entry.is_some_and(|entry| entry.identity.verify(&digest, signature).is_ok())
     }
 }
 

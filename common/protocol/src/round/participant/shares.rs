@@ -155,7 +155,7 @@ impl ExpectDealers {
             let seed = self.neighbours.get(&peer).and_then(|one| one.seed.clone());
             pairs.push((peer, seed.ok_or(Refusal::Undealt { member: peer })?));
         }
-        self.round.enough_dealers(pairs.len() + 1)?;
+        self.round.enough_holders(message, pairs.len() + 1)?;
 
         let open = &self.round.open;
         let encoding = RoundEncoding {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::fixed::{EncodedUpdate, RoundEncoding};
 use crate::ids::{MemberIndex, MemberSet};
 use crate::secagg::{MaskedUpdate, Masker};
-use crate::wire::messages::{Open, UpdateClaim, vector_digest};
+use crate::wire::messages::{Open, UpdateClaim, dealers_digest, vector_digest};
 use crate::wire::{Unverified, Verified};
 
 use super::context::{JoinedCohort, OpenRound};
@@ -44,6 +44,7 @@ impl ReadyToMask {
         let claim = UpdateClaim {
             member: self.round.me(),
             vector,
+            dealers: dealers_digest(&self.cohort.transcript, &self.dealers),
         };
         let signed = Verified::sign(claim, &self.round.context.identity, &self.round.digest);
         let next = ExpectSurvivors {

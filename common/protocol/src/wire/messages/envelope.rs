@@ -18,7 +18,7 @@ use super::open::Open;
 use super::result::RoundResult;
 use super::reveal::RevealedShare;
 use super::shares::{Deal, DealtShares};
-use super::survivors::SurvivorList;
+use super::survivors::{Confirmations, SurvivorList};
 
 /// From the aggregator to one member, on its control stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,8 +44,9 @@ pub enum ToMember {
         /// The proof that the receiver's own vector is.
         proof: Vec<Digest>,
     },
-    /// M4: as many of the survivors' signatures on the list as confirm it.
-    Confirmations(BTreeMap<MemberIndex, Signature>),
+    /// M4: as many of the survivors' signatures on the list as confirm it, and what the
+    /// receiver's neighbours claimed.
+    Confirmations(Confirmations),
     /// M6: the round's signed result.
     Result(Unverified<RoundResult>),
     /// The attempt failed: another follows, or the run ends.

@@ -19,5 +19,5 @@ pub use open::Open;
 pub use result::RoundResult;
 pub use reveal::{Reveal, RevealedShare};
 pub use shares::{Deal, DealtShares, HeldShares, SealedShares, ShareCommitments, ShareKind};
-pub use survivors::{Confirmation, SurvivorList, Survivors};
-pub use update::{UpdateClaim, vector_digest};
+pub use survivors::{ClaimedVector, Confirmation, Confirmations, SurvivorList, Survivors};
+pub use update::{UpdateClaim, dealers_digest, vector_digest};

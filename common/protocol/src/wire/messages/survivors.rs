@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::merkle;
+use crate::crypto::sign::Signature;
 use crate::ids::{MemberIndex, MemberSet};
 use fedlora_common::digest::{Digest, DigestWriter};
 
-use super::super::verified::Signable;
+use super::super::verified::{Signable, Unverified};
+use super::update::{UpdateClaim, dealers_digest};
 
 /// Who is in the sum, with the digests of their masked vectors.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,9 +58,8 @@ pub struct SurvivorList {
 impl SurvivorList {
     /// The digest of the list: of the transcript, those among whom masks are, and the survivors.
     pub fn digest(&self, transcript: &Digest, dealers: &MemberSet) -> Digest {
-        let mut writer = DigestWriter::new("fedlora 2 M4 survivors");
-        writer.digest(transcript);
-        dealers.write_to(&mut writer);
+        let mut writer = DigestWriter::new("fedlora 3 M4 survivors");
+        writer.digest(&dealers_digest(transcript, dealers));
         self.members.write_to(&mut writer);
         writer.digest(&self.vectors).finish()
     }
@@ -89,5 +90,33 @@ impl Signable for Confirmation {
             .number(self.member.0.into())
             .digest(&self.list)
             .finish()
+    }
+}
+
+/// M4: what a holder must see before it reveals. The signatures on the list confirm it; those and
+/// the claims show among whom each survivor masked whose self-mask the holder has a share of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Confirmations {
+    /// Signatures of survivors on the list.
+    pub signatures: BTreeMap<MemberIndex, Signature>,
+    /// What those of the receiver's neighbours claimed that have not signed the list.
+    pub claims: BTreeMap<MemberIndex, ClaimedVector>,
+}
+
+/// What a member signed of its vector in M3, without what its receiver knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedVector {
+    /// The digest of the packed masked vector.
+    pub vector: Digest,
+    /// The signature of the [`UpdateClaim`].
+    pub signature: Signature,
+}
+
+impl From<&Unverified<UpdateClaim>> for ClaimedVector {
+    fn from(claim: &Unverified<UpdateClaim>) -> Self {
+        Self {
+            vector: claim.claimed().vector,
+            signature: claim.signature(),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::MemberIndex;
+use crate::ids::{MemberIndex, MemberSet};
 use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::super::verified::Signable;
@@ -14,16 +14,27 @@ pub struct UpdateClaim {
     pub member: MemberIndex,
     /// The digest of the packed masked vector.
     pub vector: Digest,
+    /// Among whom it was masked, of [`dealers_digest`].
+    pub dealers: Digest,
 }
 
 impl Signable for UpdateClaim {
     fn signed_digest(&self, open: &Digest) -> Digest {
-        DigestWriter::new("fedlora 1 M3 masked update")
+        DigestWriter::new("fedlora 3 M3 masked update")
             .digest(open)
             .number(self.member.0.into())
             .digest(&self.vector)
+            .digest(&self.dealers)
             .finish()
     }
+}
+
+/// The digest of those among whom masks are, in the cohort of this transcript.
+pub fn dealers_digest(transcript: &Digest, dealers: &MemberSet) -> Digest {
+    let mut writer = DigestWriter::new("fedlora 3 M2 dealers");
+    writer.digest(transcript);
+    dealers.write_to(&mut writer);
+    writer.finish()
 }
 
 /// The digest of a packed masked vector, the same that the bulk transfer checks.

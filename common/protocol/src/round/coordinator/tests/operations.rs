@@ -11,7 +11,7 @@ use super::rejects::fresh_keys;
 use crate::crypto::keys::Seed;
 use crate::ids::{MemberIndex, MemberSet};
 use crate::round::coordinator::{Coordinator, CoordinatorEffect, Event, Fault, Input};
-use crate::round::harness::{Federation, RoundOutcome, World, claim, forged, meaningless_reveal};
+use crate::round::harness::{Federation, RoundOutcome, World, forged, meaningless_reveal};
 use crate::wire::codec;
 use crate::wire::messages::{Keys, RevealedShare, RoundMessage, ToMember};
 use fedlora_common::clock::Timestamp;
@@ -254,11 +254,7 @@ fn carry_out<'a>(
             Operation::Invent(who) => Some(Input::Uploaded {
                 from: MemberIndex(who),
                 open: federation.open.digest(),
-                claim: claim(
-                    federation,
-                    MemberIndex(who),
-                    &federation.identities[usize::from(who + 1) % federation.len()],
-                ),
+                claim: world.claim(MemberIndex(who), (who + 1) % federation.len() as u16),
             }),
             Operation::Absent(who) => Some(Input::Absent {
                 member: MemberIndex(who),

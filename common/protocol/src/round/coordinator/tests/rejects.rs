@@ -10,7 +10,7 @@ use crate::fixed::WeightClass;
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber};
 use crate::round::coordinator::{Input, Reject};
 use crate::round::harness::{
-    Federation, RoundOutcome, World, claim, forged, meaningless_reveal, phase_of,
+    Federation, RoundOutcome, World, forged, meaningless_reveal, phase_of,
 };
 use crate::wire::messages::{
     Deal, DealtShares, Keys, PhaseName, RevealedShare, RoundMessage, ShareCommitments, UpdateClaim,
@@ -135,7 +135,7 @@ fn an_answer_to_another_opening() {
     let input = Input::Uploaded {
         from: MemberIndex(0),
         open: other.digest(),
-        claim: claim(&federation, MemberIndex(0), &federation.identities[0]),
+        claim: world.claim(MemberIndex(0), 0),
     };
     rejected(world, input, &reason);
 }
@@ -176,11 +176,7 @@ fn a_message_of_another_phase() {
         rejected(world, input, &reason);
     }
     let world = World::new(&federation);
-    let input = upload(
-        &world,
-        0,
-        claim(&federation, MemberIndex(0), &federation.identities[0]),
-    );
+    let input = upload(&world, 0, world.claim(MemberIndex(0), 0));
     let reason = Reject::Unexpected {
         message: "masked update",
         phase: Some(PhaseName::Keys),
@@ -274,11 +270,7 @@ fn an_update_of_a_member_that_shared_nothing() {
         }
     }
     let member = MemberIndex(4);
-    let input = upload(
-        &world,
-        4,
-        claim(&federation, member, &federation.identities[4]),
-    );
+    let input = upload(&world, 4, world.claim(member, 4));
     rejected(world, input, &Reject::NotAwaited { member });
 }
 
@@ -293,11 +285,7 @@ fn a_message_in_another_members_name() {
 
     let mut world = World::new(&federation);
     until(&mut world, PhaseName::Updates);
-    let input = upload(
-        &world,
-        1,
-        claim(&federation, claimed, &federation.identities[0]),
-    );
+    let input = upload(&world, 1, world.claim(claimed, 0));
     rejected(world, input, &Reject::Impersonation { from, claimed });
 }
 
@@ -311,12 +299,19 @@ fn forged_signatures() {
 
     let mut world = World::new(&federation);
     until(&mut world, PhaseName::Updates);
-    let input = upload(
-        &world,
-        0,
-        claim(&federation, member, &federation.identities[1]),
-    );
+    let input = upload(&world, 0, world.claim(member, 1));
     rejected(world, input, &Reject::Signature { member });
+
+    // Masked among others than those that it was told of.
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Updates);
+    let body = UpdateClaim {
+        dealers: Digest::of("test", b"others"),
+        ..*world.claim(member, 0).claimed()
+    };
+    let claim = Verified::sign(body, &federation.identities[0], &federation.open.digest());
+    let input = upload(&world, 0, claim.unverified().clone());
+    rejected(world, input, &Reject::Dealers { member });
 
     // A signature, but of another list than the coordinator's.
     let mut world = World::new(&federation);

@@ -9,7 +9,7 @@ use crate::ids::MemberSet;
 use crate::round::harness::forged;
 use crate::round::member::{LeaveReason, MemberError};
 use crate::round::participant::{LedgerError, Refusal};
-use crate::wire::messages::{Cohort, Commitments, Open, PeerKeys, Survivors};
+use crate::wire::messages::{Cohort, Commitments, Confirmations, Open, PeerKeys, Survivors};
 use fedlora_common::digest::Digest;
 
 /// What the others could send out of turn.
@@ -27,7 +27,7 @@ fn out_of_turn() -> [ToMember; 6] {
             list: Survivors::default().list(),
             proof: Vec::new(),
         },
-        ToMember::Confirmations(BTreeMap::new()),
+        ToMember::Confirmations(Confirmations::default()),
         ToMember::Commitments(Commitments::default()),
     ]
 }
@@ -197,14 +197,15 @@ fn a_refused_message_ends_the_round_and_the_next_attempt_opens() {
             (ToMember::Survivors { list, proof }, Refusal::OwnUpdate)
         },
         |message| {
-            let ToMember::Confirmations(mut signatures) = message else {
+            let ToMember::Confirmations(mut confirmations) = message else {
                 panic!("signatures come last");
             };
+            let signatures = &mut confirmations.signatures;
             let member = *signatures.keys().next().unwrap();
             signatures.insert(member, Signature::from_bytes([1; 64]));
             let message = "confirmations";
             (
-                ToMember::Confirmations(signatures),
+                ToMember::Confirmations(confirmations),
                 Refusal::Signature { message, member },
             )
         },

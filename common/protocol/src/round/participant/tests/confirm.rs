@@ -7,7 +7,10 @@ use crate::ids::{MemberIndex, MemberSet};
 use crate::round::harness::{Federation, Signed};
 use crate::round::participant::Refusal;
 use crate::wire::Verified;
-use crate::wire::messages::{Confirmation, RevealedShare, RoundMessage, SurvivorList, Survivors};
+use crate::wire::messages::{
+    ClaimedVector, Confirmation, Confirmations, RevealedShare, RoundMessage, SurvivorList,
+    Survivors, UpdateClaim,
+};
 use fedlora_common::digest::Digest;
 
 /// The first member's refusal of the survivor list, changed.
@@ -28,12 +31,20 @@ fn refused_signatures(federation: &Federation, change: impl FnOnce(&mut Signed))
     change(&mut signed);
     let first = signed.members.remove(0);
     first
-        .confirmations(signed.confirmations, &mut signed.ledgers[0])
+        .confirmations(&signed.confirmations, &mut signed.ledgers[0])
         .map(|_| ())
         .unwrap_err()
 }
 
 const MESSAGE: &str = "confirmations";
+
+/// Signatures on the list, and no claims.
+fn signed_by(signatures: BTreeMap<MemberIndex, Signature>) -> Confirmations {
+    Confirmations {
+        signatures,
+        ..Confirmations::default()
+    }
+}
 
 #[test]
 fn a_list_without_the_members_own_update() {
@@ -181,11 +192,15 @@ fn two_survivor_lists() {
                 colluding.filter(|place| lists[shown].0.contains_key(&MemberIndex(*place)));
             signatures[shown].extend(federation.confirmations(digest, listed));
         }
-        let mut ledgers = uploaded.ledgers;
+        let (claims, mut ledgers) = (uploaded.claimed, uploaded.ledgers);
         let mut revealed = BTreeSet::new();
         for (place, (shown, member)) in waiting.into_iter().enumerate() {
             // Each is given all signatures that its own list has.
-            match member.confirmations(signatures[shown].clone(), &mut ledgers[place]) {
+            let confirmations = Confirmations {
+                signatures: signatures[shown].clone(),
+                claims: claims.clone(),
+            };
+            match member.confirmations(&confirmations, &mut ledgers[place]) {
                 Ok(_) => {
                     revealed.insert(shown);
                 }
@@ -207,6 +222,7 @@ fn a_signature_on_another_list() {
         let other = Digest::of("test", b"another list");
         signed
             .confirmations
+            .signatures
             .extend(federation.confirmations(other, [3]));
     });
     let message = MESSAGE;
@@ -221,9 +237,10 @@ fn too_few_signatures() {
         for got in [1, needed - 1] {
             // Its own counts, whether it is shown or not.
             let refusal = refused_signatures(&federation, |signed| {
-                signed.confirmations.remove(&MemberIndex(0));
-                while signed.confirmations.len() > got - 1 {
-                    signed.confirmations.pop_last();
+                let signatures = &mut signed.confirmations.signatures;
+                signatures.remove(&MemberIndex(0));
+                while signatures.len() > got - 1 {
+                    signatures.pop_last();
                 }
             });
             let message = MESSAGE;
@@ -245,12 +262,18 @@ fn another_members_signature_a_forged_one_and_one_of_another_round() {
     let member = MemberIndex(2);
     let changes: [fn(&Federation, &mut Signed); 3] = [
         |_, signed| {
-            let of_another = signed.confirmations[&MemberIndex(1)];
-            signed.confirmations.insert(MemberIndex(2), of_another);
+            let of_another = signed.confirmations.signatures[&MemberIndex(1)];
+            signed
+                .confirmations
+                .signatures
+                .insert(MemberIndex(2), of_another);
         },
         |_, signed| {
             let forged = Signature::from_bytes([1; 64]);
-            signed.confirmations.insert(MemberIndex(2), forged);
+            signed
+                .confirmations
+                .signatures
+                .insert(MemberIndex(2), forged);
         },
         |federation, signed| {
             let (member, list) = (MemberIndex(2), signed.digest);
@@ -258,7 +281,7 @@ fn another_members_signature_a_forged_one_and_one_of_another_round() {
             let body = Confirmation { member, list };
             let key = &federation.identities[2];
             let signature = Verified::sign(body, key, &other_round).signature();
-            signed.confirmations.insert(member, signature);
+            signed.confirmations.signatures.insert(member, signature);
         },
     ];
     for change in changes {
@@ -285,7 +308,7 @@ fn a_signature_of_a_member_that_is_not_on_the_list() {
         let signed = federation.confirmations(digest, [5]);
         let signature = signed.get(&outsider).copied().unwrap_or(any);
         signatures.insert(outsider, signature);
-        let refusal = first.confirmations(signatures, &mut uploaded.ledgers[0]);
+        let refusal = first.confirmations(&signed_by(signatures), &mut uploaded.ledgers[0]);
         assert_eq!(
             refusal.map(|_| ()).unwrap_err(),
             Refusal::Stranger {
@@ -293,6 +316,52 @@ fn a_signature_of_a_member_that_is_not_on_the_list() {
                 member: outsider
             }
         );
+    }
+}
+
+/// Whoever uploaded and then went has signed whom it masked among, which is all that a holder
+/// needs of it.
+#[test]
+fn a_survivor_that_signed_nothing_or_that_it_masked_among_others() {
+    let federation = Federation::new(5);
+    let member = MemberIndex(3);
+    let told = |change: fn(&mut Confirmations, &Federation)| {
+        let mut signed = federation.opened().shared().uploaded(&federation).signed();
+        let confirmations = &mut signed.confirmations;
+        confirmations.signatures.remove(&MemberIndex(3));
+        change(confirmations, &federation);
+        let first = signed.members.remove(0);
+        let told = first.confirmations(confirmations, &mut signed.ledgers[0]);
+        told.map(|_| ())
+    };
+    assert_eq!(told(|_, _| ()), Ok(()));
+    let unclaimed = told(|given, _| {
+        given.claims.remove(&MemberIndex(3));
+    });
+    assert_eq!(unclaimed, Err(Refusal::Unclaimed { member }));
+    let changes: [fn(&mut Confirmations, &Federation); 3] = [
+        |given, _| {
+            let of_another = given.claims[&MemberIndex(2)];
+            given.claims.insert(MemberIndex(3), of_another);
+        },
+        |given, _| {
+            let claim = given.claims.get_mut(&MemberIndex(3)).unwrap();
+            claim.vector = Digest::of("test", b"another vector");
+        },
+        |given, federation| {
+            let body = UpdateClaim {
+                member: MemberIndex(3),
+                vector: given.claims[&MemberIndex(3)].vector,
+                dealers: Digest::of("test", b"other dealers"),
+            };
+            let key = &federation.identities[3];
+            let claim = Verified::sign(body, key, &federation.open.digest());
+            let claim = ClaimedVector::from(claim.unverified());
+            given.claims.insert(MemberIndex(3), claim);
+        },
+    ];
+    for change in changes {
+        assert_eq!(told(change), Err(Refusal::Dealers { member }));
     }
 }
 
@@ -305,13 +374,13 @@ fn of_each_member_one_share_is_revealed() {
     let dropped = MemberIndex(5);
     claims.0.remove(&dropped);
     let digest = uploaded.digest(&claims);
-    let signatures = federation.confirmations(digest, 0..5);
+    let confirmations = signed_by(federation.confirmations(digest, 0..5));
     let mut ledgers = uploaded.ledgers;
     for (place, member) in uploaded.members.into_iter().take(5).enumerate() {
         let proof = claims.proof(MemberIndex(place as u16));
         let (member, _) = member.survivors(claims.list(), &proof).unwrap();
         let (_, message) = member
-            .confirmations(signatures.clone(), &mut ledgers[place])
+            .confirmations(&confirmations, &mut ledgers[place])
             .unwrap();
         let RoundMessage::Reveal { shares, .. } = message else {
             panic!("shares are revealed");

@@ -17,7 +17,7 @@ fn after_a_reveal_no_other_attempt_of_the_round_opens() {
     let mut signed = federation.opened().shared().uploaded(&federation).signed();
     let first = signed.members.remove(0);
     let ledger = &mut signed.ledgers[0];
-    first.confirmations(signed.confirmations, ledger).unwrap();
+    first.confirmations(&signed.confirmations, ledger).unwrap();
 
     let retry = Open {
         attempt: Attempt(2),
@@ -38,7 +38,7 @@ fn a_second_sum_on_one_adapter_is_refused_in_any_round_and_run() {
     let mut signed = federation.opened().shared().uploaded(&federation).signed();
     let ledger = &mut signed.ledgers[0];
     let first = signed.members.remove(0);
-    first.confirmations(signed.confirmations, ledger).unwrap();
+    first.confirmations(&signed.confirmations, ledger).unwrap();
     let second_sum = LedgerError::SecondSum {
         adapter: federation.open.adapter,
         run: federation.run,
@@ -89,9 +89,9 @@ fn a_second_reveal_is_refused_whatever_the_list() {
     let (mut one, mut two) = (twice(), twice());
     let ledger = &mut one.ledgers[0];
     let first = one.members.remove(0);
-    first.confirmations(one.confirmations, ledger).unwrap();
+    first.confirmations(&one.confirmations, ledger).unwrap();
     let again = two.members.remove(0);
-    let refusal = again.confirmations(two.confirmations, ledger).unwrap_err();
+    let refusal = again.confirmations(&two.confirmations, ledger).unwrap_err();
     assert_eq!(
         refused_by_ledger(&refusal),
         &LedgerError::Revealed { round: ONE }
@@ -110,7 +110,7 @@ fn an_attempt_that_was_left_for_a_newer_one_reveals_nothing() {
     offered(&federation, ledger, retry).unwrap();
     let first = signed.members.remove(0);
     let refusal = first
-        .confirmations(signed.confirmations, ledger)
+        .confirmations(&signed.confirmations, ledger)
         .unwrap_err();
     assert_eq!(
         refused_by_ledger(&refusal),
@@ -164,7 +164,7 @@ fn nothing_is_revealed_that_cannot_be_noted_first() {
     let mut signed = federation.opened().shared().uploaded(&federation).signed();
     let first = signed.members.remove(0);
     let refusal = first
-        .confirmations(signed.confirmations, &mut Full)
+        .confirmations(&signed.confirmations, &mut Full)
         .unwrap_err();
     assert!(matches!(
         refused_by_ledger(&refusal),

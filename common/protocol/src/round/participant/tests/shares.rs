@@ -9,7 +9,8 @@ use crate::ids::{MemberIndex, MemberSet};
 use crate::round::harness::{Federation, Shared};
 use crate::round::participant::Refusal;
 use crate::wire::messages::{
-    DealtShares, RevealedShare, RoundMessage, SealedShares, ShareCommitments, Survivors,
+    Confirmations, DealtShares, RevealedShare, RoundMessage, SealedShares, ShareCommitments,
+    Survivors,
 };
 
 const MESSAGE: &str = "shares";
@@ -86,9 +87,12 @@ fn revealed(
     let (member, _) = member
         .survivors(list, &claims.proof(MemberIndex(0)))
         .unwrap();
-    let confirmations = federation.confirmations(digest, 0..federation.len() as u16);
+    let confirmations = Confirmations {
+        signatures: federation.confirmations(digest, 0..federation.len() as u16),
+        ..Confirmations::default()
+    };
     let (_, message) = member
-        .confirmations(confirmations, &mut shared.ledgers[0])
+        .confirmations(&confirmations, &mut shared.ledgers[0])
         .unwrap();
     let (RoundMessage::Reveal { shares, .. }, RoundMessage::Held { dealers, .. }) =
         (message, statement)

@@ -8,7 +8,7 @@ use crate::fixed::WeightClass;
 use crate::ids::{MemberIndex, MemberSet};
 use crate::round::harness::{Federation, Shared};
 use crate::round::participant::{ReadyToMask, Refusal};
-use crate::wire::messages::{Cohort, DealtShares, PeerKeys};
+use crate::wire::messages::{Cohort, Confirmations, DealtShares, PeerKeys};
 
 const ZERO: MemberIndex = MemberIndex(0);
 
@@ -200,17 +200,15 @@ fn too_few_dealers_and_too_few_holders_among_them() {
     assert_eq!(few.err(), Some(too_few));
 
     // Many dealers, most of them not its neighbours.
-    let policy = Federation::new(70).policy;
-    let enough = policy.enough_holders(policy.neighbours() + 1);
-    assert!(enough > policy.threshold());
-    for (kept, taken) in [(enough - 1, true), (enough - 2, false)] {
+    let needed = Federation::new(70).policy.threshold();
+    for (kept, taken) in [(needed - 1, true), (needed - 2, false)] {
         let (federation, told) = told_dealers(0, |sides, member| {
             let place = sides.neighbours.iter().position(|other| *other == member);
             place.is_none_or(|place| place < kept)
         });
         let dealers = federation.len() - federation.policy.neighbours() + kept;
         assert!(dealers >= federation.policy.quorum());
-        let (got, needed) = (kept + 1, enough);
+        let got = kept + 1;
         let too_few = Refusal::TooFew {
             message,
             got,
@@ -218,4 +216,44 @@ fn too_few_dealers_and_too_few_holders_among_them() {
         };
         assert_eq!(told.err(), if taken { None } else { Some(too_few) });
     }
+}
+
+/// The aggregator tells one member alone that most of its neighbours have no part in the masks,
+/// and everybody else the truth: with its seed, and the roots of the few that it masked with, its
+/// update would be bare. Whoever holds a share of its seed sees that it signed other dealers.
+#[test]
+fn a_survivor_that_was_told_other_dealers() {
+    let federation = Federation::new(70);
+    let opened = federation.opened();
+    let neighbours = opened.graph().neighbours(ZERO);
+    let withheld = &neighbours[federation.policy.threshold() - 1..];
+    let all: MemberSet = federation.roster.indices().collect();
+    let few: MemberSet = all.iter().filter(|one| !withheld.contains(one)).collect();
+    let held = opened.shared().held();
+    let uploaded = held.told(&federation, |place| match place {
+        0 => few.clone(),
+        _ => all.clone(),
+    });
+
+    let (list, digest) = (uploaded.claims.list(), uploaded.digest(&uploaded.claims));
+    let confirmations = Confirmations {
+        signatures: federation.confirmations(digest, 1..70),
+        claims: uploaded.claimed,
+    };
+    let ledgers = uploaded.ledgers.into_iter();
+    let members = uploaded.members.into_iter().zip(ledgers).enumerate();
+    let mut refused = Vec::new();
+    for (place, (member, mut ledger)) in members.skip(1) {
+        let me = MemberIndex(place as u16);
+        let proof = uploaded.claims.proof(me);
+        let (member, _) = member.survivors(list.clone(), &proof).unwrap();
+        match member.confirmations(&confirmations, &mut ledger) {
+            Ok(_) => {}
+            Err(refusal) => {
+                assert_eq!(refusal, Refusal::Dealers { member: ZERO });
+                refused.push(me);
+            }
+        }
+    }
+    assert_eq!(refused, neighbours);
 }
