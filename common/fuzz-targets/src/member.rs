@@ -14,7 +14,8 @@ use fedlora_protocol::ids::{Attempt, MemberIndex, MemberSet, RoundNumber};
 use fedlora_protocol::plan::SignedPlan;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::messages::{
-    Commitments, Confirmation, RoundMessage, SurvivorList, ToAggregator, ToMember,
+    ClaimedVector, Commitments, Confirmation, Confirmations, RoundMessage, SurvivorList,
+    ToAggregator, ToMember, UpdateClaim, dealers_digest,
 };
 use fedlora_protocol::wire::{Signable, Unverified, Verified, codec};
 
@@ -165,16 +166,7 @@ impl<'a> Attack<'a> {
                 ToMember::PeerKeys(keys)
             }
             ToMember::Confirmations(confirmations) => {
-                let list = match (&self.shown.list, &self.shown.transcript) {
-                    (Some(list), Some(transcript)) => list.digest(transcript, &self.shown.dealers),
-                    _ => open,
-                };
-                let sign = |member: MemberIndex| {
-                    let body = Confirmation { member, list };
-                    Verified::sign(body, federation.key(member), &open).signature()
-                };
-                let signers = confirmations.keys();
-                ToMember::Confirmations(signers.map(|signer| (*signer, sign(*signer))).collect())
+                ToMember::Confirmations(self.confirm(confirmations))
             }
             ToMember::Result(result) => {
                 let body = result.claimed().clone();
@@ -183,6 +175,34 @@ impl<'a> Attack<'a> {
                 ToMember::Result(signed.unverified().clone())
             }
             other => other,
+        }
+    }
+
+    /// Signatures on the list that the member was shown last, and claims to have masked among the
+    /// dealers that it was shown.
+    fn confirm(&self, confirmations: Confirmations) -> Confirmations {
+        let (federation, open) = (&self.recorded.federation, self.shown.open);
+        let transcript = self.shown.transcript.unwrap_or(open);
+        let dealers = &self.shown.dealers;
+        let list = self.shown.list.as_ref();
+        let list = list.map_or(open, |list| list.digest(&transcript, dealers));
+        let sign = |(member, _)| {
+            let body = Confirmation { member, list };
+            let signed = Verified::sign(body, federation.key(member), &open);
+            (member, signed.signature())
+        };
+        let claim = |(member, claimed): (_, ClaimedVector)| {
+            let body = UpdateClaim {
+                member,
+                vector: claimed.vector,
+                dealers: dealers_digest(&transcript, dealers),
+            };
+            let signed = Verified::sign(body, federation.key(member), &open);
+            (member, ClaimedVector::from(signed.unverified()))
+        };
+        Confirmations {
+            signatures: confirmations.signatures.into_iter().map(sign).collect(),
+            claims: confirmations.claims.into_iter().map(claim).collect(),
         }
     }
 

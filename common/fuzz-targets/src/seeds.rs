@@ -8,8 +8,7 @@ use fedlora_protocol::crypto::sign::Signature;
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::round::evidence::{Breach, Evidence, Said};
 use fedlora_protocol::wire::messages::{
-    Commitments, HeldShares, Reveal, RevealedShare, ToAggregator, ToMember,
-    UpdateClaim,
+    Commitments, HeldShares, Reveal, RevealedShare, ToAggregator, ToMember, UpdateClaim,
 };
 use fedlora_protocol::wire::session::{
     JoinRequest, JoinResponse, JoinSecret, MemberHello, PROTOCOL, StreamHeader, StreamReply,
@@ -129,6 +128,7 @@ fn session(recorded: &Recorded) -> Vec<(&'static str, Vec<u8>)> {
     let claim = UpdateClaim {
         member: MemberIndex(0),
         vector: digest,
+        dealers: digest,
     };
     let update = StreamHeader::Update {
         open: digest,
