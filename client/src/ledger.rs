@@ -86,6 +86,10 @@ impl RoundLedger for FileLedger {
         self.change(|entries| entries.open(round))
     }
 
+    fn sign(&mut self, round: &LedgerRound) -> Result<(), LedgerError> {
+        self.change(|entries| entries.sign(round))
+    }
+
     fn reveal(&mut self, round: &LedgerRound, list: Digest) -> Result<(), LedgerError> {
         self.change(|entries| entries.reveal(round, list))
     }
@@ -136,14 +140,20 @@ mod tests {
         open(&round(1, 1, 1, 1)).unwrap();
         assert!(open(&round(1, 1, 1, 1)).is_err());
         open(&round(1, 1, 2, 1)).unwrap();
+        open(&round(2, 1, 1, 1)).unwrap();
+        ledger(&folder).sign(&round(1, 1, 2, 1)).unwrap();
+        assert!(matches!(
+            ledger(&folder).sign(&round(2, 1, 1, 1)),
+            Err(LedgerError::OtherRun { .. })
+        ));
         ledger(&folder).reveal(&round(1, 1, 2, 1), LIST).unwrap();
         assert!(ledger(&folder).reveal(&round(1, 1, 2, 1), LIST).is_err());
         assert!(open(&round(1, 1, 3, 1)).is_err());
         assert!(matches!(
-            open(&round(2, 1, 1, 1)),
+            open(&round(2, 1, 2, 1)),
             Err(LedgerError::SecondSum { .. })
         ));
-        open(&round(2, 1, 1, 2)).unwrap();
+        open(&round(2, 1, 2, 2)).unwrap();
         assert_eq!(open(&round(1, 2, 1, 3)), Ok(Some(RoundNumber(1))));
         fs::write(folder.path().join("ledger.json"), "{").unwrap();
         let broken = open(&round(1, 3, 1, 4)).unwrap_err().to_string();

@@ -277,7 +277,7 @@ impl CurrentRound {
 
     /// Remembers the connected members that a phase has waited for in vain.
     fn remember_late(&mut self, event: &Event) {
-        if event.kind != EventKind::TimeUp {
+        if event.kind != EventKind::TimeUp || self.coordinator.has_enough() {
             return;
         }
         for member in self.coordinator.awaited() {
@@ -299,7 +299,10 @@ impl CurrentRound {
     fn blame(&mut self, fault: Fault) {
         let member = fault.member();
         warn!(%member, %fault, "a member broke the protocol");
-        self.offend(member);
+        // Who may have been lied about is waited for as before.
+        if fault.is_certain(self.context.policy.colluders()) {
+            self.offend(member);
+        }
         if let Some(evidence) = fault.evidence() {
             match block_in_place(|| {
                 publish::store_evidence(&self.context.setup.directory, evidence, member)

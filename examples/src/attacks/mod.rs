@@ -15,6 +15,7 @@
 //! | `roster.rs` | invented members |
 //! | `restored.rs` | logs restored from older copies |
 //! | `members.rs` | malicious members |
+//! | `silent.rs` | a member that does nothing |
 //!
 //! `federation.rs` and `member.rs` are the federation; `round.rs` is a malicious aggregator's round,
 //! `honest.rs` an honest one's.
@@ -33,6 +34,7 @@ mod restored;
 mod results;
 mod roster;
 mod round;
+mod silent;
 mod unmask;
 
 pub use name::{AttackName, Attacker, selection};

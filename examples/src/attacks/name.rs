@@ -8,7 +8,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::report::AttackReport;
-use super::{differencing, inference, lists, members, plans, restored, results, roster};
+use super::{differencing, inference, lists, members, plans, restored, results, roster, silent};
 
 /// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +51,8 @@ pub enum AttackName {
     ForgedShare,
     /// Garbage in place of sealed shares
     GarbageSeal,
+    /// Keys and shares, and never an update
+    SilentMember,
 }
 
 /// Who plays an attack.
@@ -75,9 +77,11 @@ impl AttackName {
     /// Who plays it.
     pub fn by(self) -> Attacker {
         match self {
-            Self::ForgedWeight | Self::PoisonedSum | Self::ForgedShare | Self::GarbageSeal => {
-                Attacker::Member
-            }
+            Self::ForgedWeight
+            | Self::PoisonedSum
+            | Self::ForgedShare
+            | Self::GarbageSeal
+            | Self::SilentMember => Attacker::Member,
             Self::SkippedRound
             | Self::SecondList
             | Self::SecondRun
@@ -121,6 +125,7 @@ impl AttackName {
             Self::PoisonedSum => members::poisoned_sum(),
             Self::ForgedShare => members::forged_share(),
             Self::GarbageSeal => members::garbage_seal(),
+            Self::SilentMember => silent::silent_member(),
         };
         let attempt = attempt.with_context(|| format!("the attack {}", self.name()))?;
         Ok(AttackReport {

@@ -182,3 +182,9 @@ fn the_document_names_those_that_succeed() {
     let table = super::render(&document);
     assert!(table.contains("held against 1 of 2 attacks, not against garbage-seal"));
 }
+
+#[test]
+fn silent_member() {
+    let words = ["2 of 2 rounds gave the sum of the other 5 members"];
+    held(AttackName::SilentMember, &words);
+}

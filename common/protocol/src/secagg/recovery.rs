@@ -61,8 +61,8 @@ impl Unmasking {
     /// surviving neighbour: those remain in the sum.
     ///
     /// # Errors
-    /// [`RecoveryError`] where shares are too few, or the secret that they recover is not the
-    /// one that the member committed to.
+    /// [`RecoveryError`] where shares are too few, or what they recover is not what the member
+    /// committed to.
     pub fn recover(secrets: DealtSecrets<'_>) -> Result<Self, RecoveryError> {
         let mut survivors = secrets.survivors.iter();
         if let Some(member) = survivors.find(|member| !secrets.dealt.contains_key(member)) {
@@ -125,15 +125,21 @@ impl DealtSecrets<'_> {
                 (member, &dealt.keys),
                 (peer, &survivor.keys),
             );
+            let unusable = RecoveryError::Deal { member: peer };
             let seed = if pair.initiates() {
-                pair.initiate_mask(&secret, &survivor.masking)
-                    .map(|(_, seed)| seed)
+                let (sent, seed) = pair
+                    .initiate_mask(&secret, &survivor.masking)
+                    .map_err(|_| unusable)?;
+                // Of another encapsulation the peer has another seed, which nobody can recover.
+                if dealt.masks.get(&peer) != Some(&sent) {
+                    return Err(RecoveryError::Encapsulation { member, peer });
+                }
+                seed
             } else {
-                let to_me = survivor.masks.get(&member);
-                let to_me = to_me.ok_or(RecoveryError::Deal { member: peer })?;
+                let to_me = survivor.masks.get(&member).ok_or(unusable)?;
                 pair.respond_mask(&secret, &survivor.masking, to_me)
+                    .map_err(|_| unusable)?
             };
-            let seed = seed.map_err(|_| RecoveryError::Deal { member: peer })?;
             seeds.push((Sign::at(peer, member).opposite(), seed));
         }
         Ok(seeds)
@@ -178,6 +184,17 @@ pub enum RecoveryError {
         /// The member whose secret is shared.
         member: MemberIndex,
     },
+    /// An encapsulation for a pair mask that its sender's root does not give.
+    #[error(
+        "member {member} encapsulated its mask for member {peer} otherwise than from its root, so \
+         that nobody can recover the mask"
+    )]
+    Encapsulation {
+        /// The member that encapsulated.
+        member: MemberIndex,
+        /// The member that it did so for.
+        peer: MemberIndex,
+    },
     /// A survivor that never shared its secrets.
     #[error("member {member} is on the survivor list but shared no secrets in this round")]
     Unknown {
@@ -185,3 +202,6 @@ pub enum RecoveryError {
         member: MemberIndex,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,8 +115,7 @@ impl CollectConfirmations {
         if let EventKind::Confirmed(from, signature) = event {
             self.taken.insert(from, signature);
         }
-        let needed = view.setup.policy.confirmations();
-        let enough = self.taken.len() >= needed;
+        let enough = self.has_enough(view.setup);
         if !view.closes(&self.awaited()) {
             return if enough {
                 Transition::Hurry(self, LATER_SIGNATURES)
@@ -128,7 +127,7 @@ impl CollectConfirmations {
             return Transition::End(CoordinatorEffect::Fail(RoundFailure::Quorum {
                 phase: PhaseName::Confirm,
                 got: self.taken.len() as u16,
-                needed: needed as u16,
+                needed: view.setup.policy.confirmations() as u16,
             }));
         }
         // Who has not signed may still reveal.
@@ -136,6 +135,11 @@ impl CollectConfirmations {
         let send = |member| CoordinatorEffect::Send(member, next.request(view.setup, member));
         let effects = next.survivors().map(send).collect();
         Transition::Next(next, effects)
+    }
+
+    /// Whether the list is confirmed.
+    pub(super) fn has_enough(&self, setup: &RoundSetup) -> bool {
+        self.taken.len() >= setup.policy.confirmations()
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {

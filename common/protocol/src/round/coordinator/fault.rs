@@ -23,6 +23,18 @@ pub enum Fault {
         /// The holders that deny a good share.
         denied_by: Vec<MemberIndex>,
     },
+    /// A holder says that it has no good share of these dealers', and so no mask in common with
+    /// them: it is left out of the round. It says so falsely, or they encapsulated it another mask.
+    #[error(
+        "member {holder} is left out: it says that the shares of {} did not open",
+        names(denies)
+    )]
+    Denies {
+        /// The holder.
+        holder: MemberIndex,
+        /// The dealers whose shares it denies.
+        denies: Vec<MemberIndex>,
+    },
     /// A holder revealed another share than it said that it holds. The masks are recovered from
     /// the others' shares.
     #[error("member {holder} revealed a forged share of member {owner}'s secret")]
@@ -33,6 +45,15 @@ pub enum Fault {
         owner: MemberIndex,
         /// What proves it.
         evidence: Box<Evidence>,
+    },
+    /// A dealer that dropped out encapsulated a mask otherwise than from its root. Nothing proves it
+    /// to others: what it signed does not say which keys of the peer's it saw.
+    #[error("member {dealer} encapsulated its mask for member {peer} otherwise than from its root")]
+    Encapsulation {
+        /// The dealer.
+        dealer: MemberIndex,
+        /// The peer that the mask is with.
+        peer: MemberIndex,
     },
     /// A dealer's shares are what it committed to, and do not recover its secret.
     #[error("member {dealer} dealt shares that do not recover its secret")]
@@ -48,15 +69,28 @@ impl Fault {
     /// The member at fault.
     pub fn member(&self) -> MemberIndex {
         match self {
-            Self::Unheld { dealer, .. } | Self::InconsistentDeal { dealer, .. } => *dealer,
-            Self::ForgedShare { holder, .. } => *holder,
+            Self::Unheld { dealer, .. }
+            | Self::Encapsulation { dealer, .. }
+            | Self::InconsistentDeal { dealer, .. } => *dealer,
+            Self::Denies { holder, .. } | Self::ForgedShare { holder, .. } => *holder,
+        }
+    }
+
+    /// Whether the member itself is at fault, where at most `colluders` members lie.
+    pub fn is_certain(&self, colluders: usize) -> bool {
+        match self {
+            Self::Unheld { denied_by, .. } => denied_by.len() > colluders,
+            Self::Denies { denies, .. } => denies.len() > colluders,
+            Self::ForgedShare { .. }
+            | Self::Encapsulation { .. }
+            | Self::InconsistentDeal { .. } => true,
         }
     }
 
     /// What proves it, for anyone with the roster.
     pub fn evidence(&self) -> Option<&Evidence> {
         match self {
-            Self::Unheld { .. } => None,
+            Self::Unheld { .. } | Self::Denies { .. } | Self::Encapsulation { .. } => None,
             Self::ForgedShare { evidence, .. } | Self::InconsistentDeal { evidence, .. } => {
                 Some(evidence)
             }

@@ -97,13 +97,20 @@ impl CollectHeld {
         }
         let dealers = self.dealers(view.setup);
         let left_out = self.taken.keys().copied();
-        for dealer in left_out.filter(|member| !dealers.contains(*member)) {
-            let denied_by: Vec<_> = self.deniers(dealer).collect();
-            // Without any, too few of its neighbours are there: no fault of its own.
-            if !denied_by.is_empty() {
-                let fault = Fault::Unheld { dealer, denied_by };
-                effects.push(CoordinatorEffect::Blame(fault));
-            }
+        for member in left_out.filter(|member| !dealers.contains(*member)) {
+            let denied_by: Vec<_> = self.deniers(member).collect();
+            let denies: Vec<_> = self.disputed_by(member, &dealers).collect();
+            // Without either, too few of its neighbours are there: no fault of its own.
+            let fault = if !denied_by.is_empty() {
+                let dealer = member;
+                Fault::Unheld { dealer, denied_by }
+            } else if !denies.is_empty() {
+                let holder = member;
+                Fault::Denies { holder, denies }
+            } else {
+                continue;
+            };
+            effects.push(CoordinatorEffect::Blame(fault));
         }
         if let Some(end) = view.too_few(PhaseName::Held, dealers.len()) {
             return Transition::End(end);
@@ -142,11 +149,44 @@ impl CollectHeld {
                 holding >= setup.policy.enough_holders(present)
             };
             let kept: MemberSet = dealers.iter().filter(enough).collect();
-            if kept.len() == dealers.len() || kept.len() < setup.policy.quorum() {
+            if kept.len() < setup.policy.quorum() {
                 return kept;
             }
-            dealers = kept;
+            let whole = kept.len() == dealers.len();
+            dealers = match self.most_disputed(&kept) {
+                Some(member) if whole => kept.iter().filter(|one| *one != member).collect(),
+                None if whole => return kept,
+                _ => kept,
+            };
         }
+    }
+
+    /// Of those that disagree on a mask with another, the one with most of them; of two, the one
+    /// that denies.
+    fn most_disputed(&self, dealers: &MemberSet) -> Option<MemberIndex> {
+        let mut disputes: BTreeMap<MemberIndex, (usize, bool)> = BTreeMap::new();
+        for holder in dealers.iter() {
+            for dealer in self.disputed_by(holder, dealers) {
+                disputes.entry(dealer).or_default().0 += 1;
+                let own = disputes.entry(holder).or_default();
+                *own = (own.0 + 1, true);
+            }
+        }
+        let most = disputes.into_iter().max_by_key(|(_, disputes)| *disputes);
+        most.map(|(member, _)| member)
+    }
+
+    /// The dealers whose mask `holder` may have otherwise than they: it got it from them, and their
+    /// shares, which prove it, did not open. Both in one sum would spoil it.
+    fn disputed_by(
+        &self,
+        holder: MemberIndex,
+        dealers: &MemberSet,
+    ) -> impl Iterator<Item = MemberIndex> {
+        let neighbours = self.cohort.neighbours(holder);
+        neighbours.filter(move |dealer| {
+            *dealer < holder && dealers.contains(*dealer) && !self.holds(holder, *dealer)
+        })
     }
 
     fn holds(&self, holder: MemberIndex, dealer: MemberIndex) -> bool {

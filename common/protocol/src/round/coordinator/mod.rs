@@ -204,6 +204,14 @@ impl Coordinator {
         self.revealing
     }
 
+    /// Whether the phase waits for more than it needs.
+    pub fn has_enough(&self) -> bool {
+        match &self.phase {
+            CoordinatorPhase::Confirm(phase) => phase.has_enough(&self.setup),
+            _ => false,
+        }
+    }
+
     /// The members that the phase still waits for.
     pub fn awaited(&self) -> Vec<MemberIndex> {
         let awaited = match &self.phase {

@@ -218,6 +218,14 @@ impl CollectReveals {
                 effects.extend(fault.map(CoordinatorEffect::Blame));
                 CoordinatorEffect::Fail(RoundFailure::Deal { member })
             }
+            Err(RecoveryError::Encapsulation { member, peer }) => {
+                let fault = Fault::Encapsulation {
+                    dealer: member,
+                    peer,
+                };
+                effects.push(CoordinatorEffect::Blame(fault));
+                CoordinatorEffect::Fail(RoundFailure::Deal { member })
+            }
             Err(_) => CoordinatorEffect::Fail(RoundFailure::Recovery),
         }
     }

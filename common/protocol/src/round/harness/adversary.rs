@@ -71,10 +71,6 @@ struct Told {
 }
 
 /// What a machine says.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "few at a time, and each is consumed at once"
-)]
 enum Said {
     Message(RoundMessage),
     Vector(ClaimedVector),

@@ -266,7 +266,7 @@ impl Uploaded {
     }
 
     /// All members sign the list of all.
-    pub(crate) fn signed(self) -> Signed {
+    pub(crate) fn signed(mut self) -> Signed {
         let digest = self.digest(&self.claims);
         let list = self.claims.list();
         let mut members = Vec::new();
@@ -274,7 +274,8 @@ impl Uploaded {
         for (place, member) in self.members.into_iter().enumerate() {
             let me = MemberIndex(place as u16);
             let proof = self.claims.proof(me);
-            let (member, signature) = member.survivors(list.clone(), &proof).unwrap();
+            let ledger = &mut self.ledgers[place];
+            let (member, signature) = member.survivors(list.clone(), &proof, ledger).unwrap();
             signatures.insert(me, signature);
             members.push(member);
         }

@@ -173,7 +173,7 @@ impl MemberRound {
                 (P::Survivors(phase, upload), again)
             }
             (P::Survivors(phase, ..), ToMember::Survivors { list, proof }) => {
-                let (next, signature) = phase.survivors(list, &proof)?;
+                let (next, signature) = phase.survivors(list, &proof, ledger)?;
                 let answer = RoundMessage::Confirm(signature);
                 (P::Confirmations(next, signature), Answer::Send(answer))
             }

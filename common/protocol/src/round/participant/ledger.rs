@@ -1,5 +1,5 @@
-//! The member's write-ahead log: which rounds it opened, and on which adapters it revealed
-//! shares. An entry is durable before the message that it stands for is made.
+//! The member's write-ahead log: which rounds it opened, on which adapters it signed survivor lists,
+//! and on which it revealed shares. An entry is durable before the message that it stands for is made.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ impl From<&Open> for LedgerRound {
     }
 }
 
-/// Where the log is kept. Both calls return only once the entry is durable. Entries are kept
+/// Where the log is kept. All calls return only once the entry is durable. Entries are kept
 /// for good: what was revealed in one run counts in every later one.
 pub trait RoundLedger {
     /// Notes that a round is opened. Gives the newest round of the run for which this member
@@ -39,9 +39,16 @@ pub trait RoundLedger {
     ///
     /// # Errors
     /// [`LedgerError`] unless (round, attempt) is strictly newer than all before in this run,
-    /// no share was revealed for the round, and none for any sum on its adapter; or where the
-    /// entry cannot be stored.
+    /// no share was revealed for the round, and none for any sum on its adapter, on which no list
+    /// was signed in another run; or where the entry cannot be stored.
     fn open(&mut self, round: &LedgerRound) -> Result<Option<RoundNumber>, LedgerError>;
+
+    /// Notes that a survivor list of this round is about to be signed.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where a list on the round's adapter was signed in another run, or where the
+    /// entry cannot be stored.
+    fn sign(&mut self, round: &LedgerRound) -> Result<(), LedgerError>;
 
     /// Notes that shares are about to be revealed for the survivor list with digest `list`.
     ///
@@ -55,12 +62,16 @@ pub trait RoundLedger {
 ///
 /// Two rules hold. Within a run, rounds and attempts only grow. And over all runs, **one
 /// adapter has one list**: of two sums on one adapter whose survivors differ in one member, the
-/// difference is that member's update, so shares are revealed once for each adapter.
+/// difference is that member's update, so shares are revealed once for each adapter. Lists on it
+/// are signed in one run, so that other members cannot be had for another list in another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerEntries {
     /// How far each run came.
     pub runs: Vec<LedgerRun>,
+    /// In which run lists on each adapter were signed.
+    #[serde(default)]
+    pub signed: Vec<LedgerSigned>,
     /// Every sum that this member helped to unmask.
     pub reveals: Vec<LedgerReveal>,
 }
@@ -75,6 +86,16 @@ pub struct LedgerRun {
     pub opened: Option<(RoundNumber, Attempt)>,
     /// The newest round for which shares were revealed.
     pub revealed: Option<RoundNumber>,
+}
+
+/// An adapter on which this member signed survivor lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerSigned {
+    /// The digest of the adapter that the rounds started from.
+    pub adapter: Digest,
+    /// The run's identifier.
+    pub run: RunId,
 }
 
 /// One sum that this member helped to unmask.
@@ -110,11 +131,25 @@ impl LedgerEntries {
             });
         }
         self.check_unrevealed(round)?;
+        self.check_run(round)?;
         self.store(LedgerRun {
             opened: Some(newest),
             ..logged
         });
         Ok(logged.revealed)
+    }
+
+    /// Notes that a list is signed.
+    ///
+    /// # Errors
+    /// As [`RoundLedger::sign`]; the entries are then as they were.
+    pub fn sign(&mut self, round: &LedgerRound) -> Result<(), LedgerError> {
+        self.check_run(round)?;
+        let LedgerRound { adapter, run, .. } = *round;
+        if self.signed_on(&adapter).is_none() {
+            self.signed.push(LedgerSigned { adapter, run });
+        }
+        Ok(())
     }
 
     /// Notes a reveal.
@@ -161,6 +196,21 @@ impl LedgerEntries {
         }
     }
 
+    fn check_run(&self, round: &LedgerRound) -> Result<(), LedgerError> {
+        match self.signed_on(&round.adapter) {
+            Some(run) if run != round.run => Err(LedgerError::OtherRun {
+                adapter: round.adapter,
+                run,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn signed_on(&self, adapter: &Digest) -> Option<RunId> {
+        let signed = self.signed.iter().find(|one| one.adapter == *adapter);
+        signed.map(|one| one.run)
+    }
+
     fn run(&self, run: RunId) -> LedgerRun {
         let logged = self.runs.iter().find(|logged| logged.run == run);
         logged.copied().unwrap_or(LedgerRun {
@@ -185,6 +235,10 @@ pub struct MemoryLedger(LedgerEntries);
 impl RoundLedger for MemoryLedger {
     fn open(&mut self, round: &LedgerRound) -> Result<Option<RoundNumber>, LedgerError> {
         self.0.open(round)
+    }
+
+    fn sign(&mut self, round: &LedgerRound) -> Result<(), LedgerError> {
+        self.0.sign(round)
     }
 
     fn reveal(&mut self, round: &LedgerRound, list: Digest) -> Result<(), LedgerError> {
@@ -232,6 +286,18 @@ pub enum LedgerError {
         run: RunId,
         /// The round of the earlier sum.
         round: RoundNumber,
+    },
+    /// Lists on the adapter were signed in another run.
+    #[error(
+        "this member signed a list of survivors on adapter {adapter} in run {run}: sums on one \
+         adapter in two runs could differ in a single member. A plan with another seed starts from \
+         another adapter"
+    )]
+    OtherRun {
+        /// The digest of the adapter.
+        adapter: Digest,
+        /// The run in which it signed.
+        run: RunId,
     },
     /// A reveal for a round that is not the open one.
     #[error("round {round}, attempt {attempt}, is not the one that was opened last")]

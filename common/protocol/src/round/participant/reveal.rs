@@ -28,15 +28,17 @@ pub struct ExpectSurvivors {
 }
 
 impl ExpectSurvivors {
-    /// Checks the list and signs it. `proof` shows that this member's own vector is on it.
+    /// Checks the list, notes it in the ledger, and signs it. `proof` shows that this member's own
+    /// vector is on it.
     ///
     /// # Errors
     /// [`Refusal`] where the list lacks this member's own update, names somebody among whom no
-    /// masks are, or is too short.
+    /// masks are, or is too short; or where the ledger knows of a list in another run.
     pub fn survivors(
         self,
         list: SurvivorList,
         proof: &[Digest],
+        ledger: &mut dyn RoundLedger,
     ) -> Result<(ExpectConfirmations, Signature), Refusal> {
         let me = self.round.me();
         if !list.holds(me, &self.vector, proof) {
@@ -54,6 +56,7 @@ impl ExpectSurvivors {
             return Err(Refusal::Split);
         }
 
+        ledger.sign(&LedgerRound::from(&self.round.open))?;
         let digest = list.digest(&self.cohort.transcript, &self.dealers);
         let confirmation = Confirmation {
             member: me,

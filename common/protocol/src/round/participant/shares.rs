@@ -67,6 +67,10 @@ impl ExpectPeerShares {
                     .ok();
             }
             let held = neighbour.open(&self.secrets, dealt);
+            if held.is_none() && !neighbour.pair.initiates() {
+                // Shares that open prove that both have one mask. These do not.
+                neighbour.seed = None;
+            }
             let pair = (*dealer, self.round.me());
             let commitments = held.as_ref().map(|(seed, root)| {
                 ShareCommitments::new(&self.cohort.transcript, pair, seed, root)

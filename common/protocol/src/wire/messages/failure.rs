@@ -27,7 +27,8 @@ pub enum RoundFailure {
     },
     /// A member shared its secrets inconsistently, which shows in the reveal alone.
     #[error(
-        "member {member} dealt shares that are what it committed to and do not recover its secret"
+        "member {member} dealt shares that are what it committed to, and do not recover what it \
+         committed to"
     )]
     Deal {
         /// The dealer.

@@ -14,22 +14,60 @@ fn unheld(dealer: u16, denied_by: impl IntoIterator<Item = u16>) -> Fault {
     }
 }
 
+fn denies(holder: u16, dealers: impl IntoIterator<Item = u16>) -> Fault {
+    Fault::Denies {
+        holder: MemberIndex(holder),
+        denies: dealers.into_iter().map(MemberIndex).collect(),
+    }
+}
+
 #[test]
 fn a_dealer_of_garbage_is_left_out_before_it_costs_the_round() {
     let federation = Federation::new(10);
-    // Of 10 holders 8 must hold its shares, with itself: two may deny them.
-    for (spoilt, left_out) in [(9, true), (3, true), (2, false), (1, false)] {
+    let colluders = federation.policy.colluders();
+    for spoilt in [9, 4, 3, 2] {
         let tamper = garbage(|dealer, holder| dealer == 0 && holder <= spoilt);
         let world = run(World::new(&federation), tamper);
-        assert_sum(&world, u16::from(left_out)..10);
-        if left_out {
-            assert_eq!(world.faults, [unheld(0, 1..=spoilt)]);
-            assert_eq!(world.faults[0].member(), MemberIndex(0));
-            assert_eq!(world.faults[0].evidence(), None);
-        } else {
-            assert_eq!(world.faults, []);
-        }
+        assert_sum(&world, 1..10);
+        assert_eq!(world.faults, [unheld(0, 1..=spoilt)]);
+        assert_eq!(world.faults[0].member(), MemberIndex(0));
+        assert_eq!(world.faults[0].evidence(), None);
+        let certain = usize::from(spoilt) > colluders;
+        assert_eq!(world.faults[0].is_certain(colluders), certain);
     }
+}
+
+/// Of one dealer and one holder either may lie. The holder is left out, and neither is at fault for
+/// certain. Above it in the roster the dealer got the mask from the holder, so nothing is in doubt.
+#[test]
+fn of_one_dealer_and_one_holder_that_denies_it_the_holder_is_left_out() {
+    let federation = Federation::new(10);
+    let tamper = garbage(|dealer, holder| (dealer, holder) == (4, 7));
+    let world = run(World::new(&federation), tamper);
+    assert_sum(&world, (0..10).filter(|place| *place != 7));
+    assert_eq!(world.faults, [denies(7, [4])]);
+    assert!(!world.faults[0].is_certain(federation.policy.colluders()));
+
+    let tamper = garbage(|dealer, holder| (dealer, holder) == (7, 4));
+    let world = run(World::new(&federation), tamper);
+    assert_sum(&world, 0..10);
+    assert_eq!(world.faults, []);
+}
+
+/// A mask that the dealer encapsulated otherwise for one holder would stay in the sum.
+#[test]
+fn a_mask_that_one_holder_has_otherwise_does_not_spoil_the_sum() {
+    let federation = Federation::new(6);
+    let world = run(World::new(&federation), |world, from, message| {
+        if let (MemberIndex(2), RoundMessage::Shares(deal)) = (from, &mut *message) {
+            let mut deal = deal.claimed().clone();
+            let of_another = deal.shares[&MemberIndex(4)].mask.clone();
+            deal.shares.get_mut(&MemberIndex(3)).unwrap().mask = of_another;
+            *message = world.sign_deal(deal);
+        }
+    });
+    assert_sum(&world, [0, 1, 2, 4, 5]);
+    assert_eq!(world.faults, [denies(3, [2])]);
 }
 
 /// Who is left out takes what it holds with it: 1 and 2 have enough holders with 0 alone.
@@ -66,17 +104,18 @@ fn denying(deniers: u16) -> impl Fn(&World<'_>, MemberIndex, &mut RoundMessage) 
     }
 }
 
-/// As many as may deny all others' shares without putting an honest member out.
+/// As many as may deny all others' shares without putting an honest member out. The second
+/// denies a mask that was encapsulated for it too.
 #[test]
-fn holders_that_deny_everybody_put_nobody_out() {
+fn holders_that_deny_everybody_put_nobody_out_but_themselves() {
     let federation = Federation::new(10);
-    for deniers in 0..=2 {
+    for (deniers, left_out) in [(0, 0..0), (1, 0..0), (2, 1..2)] {
         // They hold nothing of the others, so they reveal nothing: enough others do.
         let silent: Vec<u16> = (0..deniers).collect();
         let world = World::new(&federation).silence(&silent, PhaseName::Reveal);
         let world = run(world, denying(deniers));
-        assert_sum(&world, 0..10);
-        assert_eq!(world.faults, []);
+        assert_sum(&world, (0..10).filter(|place| !left_out.contains(place)));
+        assert_eq!(world.faults.len(), left_out.len());
     }
 }
 

@@ -241,8 +241,8 @@ fn an_inconsistent_deal_of_a_member_that_drops_out_names_its_dealer_too() {
     say(&mut world, deal);
 
     assert!(matches!(receive(&mut world), ToMember::PeerShares(_)));
-    // It denies the others' shares, which costs nobody anything, and says nothing more.
-    let held = world.sign_held(me, MemberSet::default());
+    // It denies the shares of all that it encapsulated for, and says nothing more.
+    let held = world.sign_held(me, MemberSet::from_iter([MemberIndex(0)]));
     say(&mut world, held);
     let world = world.run();
     assert_eq!(failure(&world), RoundFailure::Deal { member: me });

@@ -173,8 +173,8 @@ struct Malicious {
 }
 
 impl Malicious {
-    /// Blame falls on the malicious alone. Who is left out for holders that deny good shares is
-    /// told with them.
+    /// Blame falls on the malicious alone. Who is left out for holders that deny good shares, or
+    /// for dealers of garbage, is told with them.
     fn check(&self, federation: &Federation, faults: &[Fault]) {
         for fault in faults {
             let member = fault.member();
@@ -183,8 +183,14 @@ impl Malicious {
                     let denies = |holder| self.all.contains(holder);
                     self.all.contains(&member) || denied_by.iter().any(denies)
                 }
+                Fault::Denies { denies, .. } => {
+                    let deals_garbage = |dealer| self.dealt.contains(dealer);
+                    self.all.contains(&member) || denies.iter().all(deals_garbage)
+                }
                 Fault::ForgedShare { .. } => self.revealed.contains(&member),
-                Fault::InconsistentDeal { .. } => self.dealt.contains(&member),
+                Fault::Encapsulation { .. } | Fault::InconsistentDeal { .. } => {
+                    self.dealt.contains(&member)
+                }
             };
             assert!(deserved, "an honest member is blamed: {fault}");
             if let Some(evidence) = fault.evidence() {

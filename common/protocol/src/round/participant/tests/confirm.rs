@@ -22,7 +22,10 @@ fn refused_list(federation: &Federation, change: impl FnOnce(&mut Survivors)) ->
         uploaded.claims.list(),
         uploaded.claims.proof(MemberIndex(0)),
     );
-    first.survivors(list, &proof).map(|_| ()).unwrap_err()
+    first
+        .survivors(list, &proof, &mut uploaded.ledgers[0])
+        .map(|_| ())
+        .unwrap_err()
 }
 
 /// The first member's refusal of the signatures, changed.
@@ -71,7 +74,7 @@ fn a_proof_of_another_place_or_another_tree() {
         uploaded
             .members
             .remove(0)
-            .survivors(list, &proof)
+            .survivors(list, &proof, &mut uploaded.ledgers[0])
             .map(|_| ())
     };
     assert_eq!(refusal(0, |_| ()), Ok(()));
@@ -89,7 +92,9 @@ fn a_proof_of_another_place_or_another_tree() {
         let mut proof = uploaded.claims.proof(MemberIndex(0));
         change(&mut list, &mut proof);
         let first = uploaded.members.remove(0);
-        first.survivors(list, &proof).map(|_| ())
+        first
+            .survivors(list, &proof, &mut uploaded.ledgers[0])
+            .map(|_| ())
     };
     assert_eq!(changed(|_, _| ()), Ok(()));
     let changes: [fn(&mut SurvivorList, &mut Vec<Digest>); 6] = [
@@ -151,7 +156,9 @@ fn a_survivor_that_this_member_shares_no_masks_with() {
     );
     let proof = claims.proof(MemberIndex(0));
     assert_eq!(
-        first.survivors(claims.list(), &proof).map(|_| ()),
+        first
+            .survivors(claims.list(), &proof, &mut held.ledgers[0])
+            .map(|_| ()),
         Err(Refusal::UnknownSurvivor {
             member: MemberIndex(5)
         })
@@ -179,10 +186,13 @@ fn two_survivor_lists() {
         let digests = [uploaded.digest(&lists[0]), uploaded.digest(&lists[1])];
         let mut signatures: [BTreeMap<MemberIndex, Signature>; 2] = Default::default();
         let mut waiting = Vec::new();
+        let mut ledgers = uploaded.ledgers;
         for (place, member) in uploaded.members.into_iter().take(honest).enumerate() {
             let (shown, me) = (place % 2, MemberIndex(place as u16));
             let proof = lists[shown].proof(me);
-            let (member, signature) = member.survivors(lists[shown].list(), &proof).unwrap();
+            let (member, signature) = member
+                .survivors(lists[shown].list(), &proof, &mut ledgers[place])
+                .unwrap();
             signatures[shown].insert(me, signature);
             waiting.push((shown, member));
         }
@@ -192,7 +202,7 @@ fn two_survivor_lists() {
                 colluding.filter(|place| lists[shown].0.contains_key(&MemberIndex(*place)));
             signatures[shown].extend(federation.confirmations(digest, listed));
         }
-        let (claims, mut ledgers) = (uploaded.claimed, uploaded.ledgers);
+        let claims = uploaded.claimed;
         let mut revealed = BTreeSet::new();
         for (place, (shown, member)) in waiting.into_iter().enumerate() {
             // Each is given all signatures that its own list has.
@@ -302,7 +312,9 @@ fn a_signature_of_a_member_that_is_not_on_the_list() {
         let digest = uploaded.digest(&claims);
         let proof = claims.proof(MemberIndex(0));
         let first = uploaded.members.remove(0);
-        let (first, _) = first.survivors(claims.list(), &proof).unwrap();
+        let (first, _) = first
+            .survivors(claims.list(), &proof, &mut uploaded.ledgers[0])
+            .unwrap();
         let mut signatures = federation.confirmations(digest, 0..5);
         let any = signatures[&MemberIndex(0)];
         let signed = federation.confirmations(digest, [5]);
@@ -378,7 +390,9 @@ fn of_each_member_one_share_is_revealed() {
     let mut ledgers = uploaded.ledgers;
     for (place, member) in uploaded.members.into_iter().take(5).enumerate() {
         let proof = claims.proof(MemberIndex(place as u16));
-        let (member, _) = member.survivors(claims.list(), &proof).unwrap();
+        let (member, _) = member
+            .survivors(claims.list(), &proof, &mut ledgers[place])
+            .unwrap();
         let (_, message) = member
             .confirmations(&confirmations, &mut ledgers[place])
             .unwrap();

@@ -2,7 +2,7 @@
 //! the process, and in an earlier run.
 
 use super::{offered, refused_by_ledger};
-use crate::ids::{Attempt, RoundNumber, RunId};
+use crate::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use crate::round::harness::Federation;
 use crate::round::participant::{LedgerError, LedgerRound, MemoryLedger, RoundLedger};
 use crate::wire::messages::Open;
@@ -151,6 +151,12 @@ impl RoundLedger for Full {
         Ok(None)
     }
 
+    fn sign(&mut self, _: &LedgerRound) -> Result<(), LedgerError> {
+        Err(LedgerError::Storage {
+            message: "full".to_owned(),
+        })
+    }
+
     fn reveal(&mut self, _: &LedgerRound, _: Digest) -> Result<(), LedgerError> {
         Err(LedgerError::Storage {
             message: "full".to_owned(),
@@ -170,4 +176,51 @@ fn nothing_is_revealed_that_cannot_be_noted_first() {
         refused_by_ledger(&refusal),
         LedgerError::Storage { .. }
     ));
+}
+
+/// Over a sparse graph fewer than half of a member's holders reveal, so another half could for
+/// another list: but T members sign a list, on one adapter in one run.
+#[test]
+fn lists_on_one_adapter_are_signed_in_one_run() {
+    let federation = Federation::new(5);
+    let mut ledger = MemoryLedger::default();
+    let (here, there) = (LedgerRound::from(&federation.open), RunId([9; 16]));
+    let elsewhere = LedgerRound { run: there, ..here };
+    let (adapter, run) = (here.adapter, here.run);
+    let other_run = LedgerError::OtherRun { adapter, run };
+    // Both are open before either list comes.
+    ledger.open(&here).unwrap();
+    ledger.open(&elsewhere).unwrap();
+    ledger.sign(&here).unwrap();
+    assert_eq!(ledger.sign(&elsewhere), Err(other_run.clone()));
+    let retry = |round: LedgerRound| LedgerRound {
+        attempt: Attempt(2),
+        ..round
+    };
+    assert_eq!(ledger.open(&retry(elsewhere)), Err(other_run));
+    // In the same run another attempt follows one that came to nothing.
+    ledger.open(&retry(here)).unwrap();
+    ledger.sign(&retry(here)).unwrap();
+    ledger.reveal(&retry(here), LIST).unwrap();
+}
+
+#[test]
+fn a_list_in_another_run_is_not_signed() {
+    let federation = Federation::new(5);
+    let mut uploaded = federation.opened().shared().uploaded(&federation);
+    let ledger = &mut uploaded.ledgers[0];
+    let elsewhere = LedgerRound {
+        run: RunId([9; 16]),
+        ..LedgerRound::from(&federation.open)
+    };
+    ledger.sign(&elsewhere).unwrap();
+    let proof = uploaded.claims.proof(MemberIndex(0));
+    let list = uploaded.claims.list();
+    let first = uploaded.members.remove(0);
+    let refusal = first.survivors(list, &proof, ledger).unwrap_err();
+    let (adapter, run) = (elsewhere.adapter, elsewhere.run);
+    assert_eq!(
+        refused_by_ledger(&refusal),
+        &LedgerError::OtherRun { adapter, run }
+    );
 }

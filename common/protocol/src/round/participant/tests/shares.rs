@@ -85,7 +85,7 @@ fn revealed(
     let list = claims.list();
     let digest = list.digest(&shared.transcript, &all);
     let (member, _) = member
-        .survivors(list, &claims.proof(MemberIndex(0)))
+        .survivors(list, &claims.proof(MemberIndex(0)), &mut shared.ledgers[0])
         .unwrap();
     let confirmations = Confirmations {
         signatures: federation.confirmations(digest, 0..federation.len() as u16),
@@ -139,6 +139,24 @@ fn shares_that_do_not_open_are_never_revealed() {
         assert_eq!(shares.len(), 4);
         assert!(!shares.contains_key(&TWO));
     }
+}
+
+/// The pair's mask is the dealer's to encapsulate, and only shares that open prove what it is: a
+/// member takes part in no masks with a dealer whose shares did not.
+#[test]
+fn no_masks_with_a_dealer_whose_shares_did_not_open() {
+    let federation = Federation::new(5);
+    let all: MemberSet = federation.roster.indices().collect();
+    let told = |holder: usize, dealer| {
+        let mut shared = federation.opened().shared();
+        let mut shares = shared.for_holder(holder);
+        shares.get_mut(&dealer).unwrap().sealed.0[5] ^= 1;
+        let (member, _) = shared.members.remove(holder).peer_shares(shares).unwrap();
+        member.dealers(all.clone()).map(|_| ())
+    };
+    assert_eq!(told(3, TWO), Err(Refusal::Undealt { member: TWO }));
+    // To the higher it sent the encapsulation itself.
+    assert_eq!(told(1, TWO), Ok(()));
 }
 
 const TWO: MemberIndex = MemberIndex(2);

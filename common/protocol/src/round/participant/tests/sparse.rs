@@ -246,7 +246,7 @@ fn a_survivor_that_was_told_other_dealers() {
     for (place, (member, mut ledger)) in members.skip(1) {
         let me = MemberIndex(place as u16);
         let proof = uploaded.claims.proof(me);
-        let (member, _) = member.survivors(list.clone(), &proof).unwrap();
+        let (member, _) = member.survivors(list.clone(), &proof, &mut ledger).unwrap();
         match member.confirmations(&confirmations, &mut ledger) {
             Ok(_) => {}
             Err(refusal) => {
