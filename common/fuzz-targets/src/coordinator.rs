@@ -203,7 +203,10 @@ impl<'a> Attack<'a> {
         }
         let deserved = match fault {
             Fault::Unheld { denied_by, .. } => guilty(&member) || denied_by.iter().any(guilty),
-            Fault::ForgedShare { .. } | Fault::InconsistentDeal { .. } => guilty(&member),
+            Fault::Denies { denies, .. } => guilty(&member) || denies.iter().all(guilty),
+            Fault::ForgedShare { .. }
+            | Fault::Encapsulation { .. }
+            | Fault::InconsistentDeal { .. } => guilty(&member),
         };
         assert!(deserved, "an honest member is blamed: {fault}");
     }
