@@ -35,6 +35,7 @@ pub struct Aggregator {
     members: ServerEndpoint,
     joining: JoinServer,
     clock: Arc<dyn Clock>,
+    keep_for_audit: bool,
 }
 
 impl Aggregator {
@@ -70,7 +71,16 @@ impl Aggregator {
             members,
             joining,
             clock,
+            keep_for_audit: false,
         })
+    }
+
+    /// The same aggregator, which keeps of every attempt at a round what its replay needs: the
+    /// events, and the masked updates that are in the sum.
+    #[must_use]
+    pub fn keeping_for_audit(mut self) -> Self {
+        self.keep_for_audit = true;
+        self
     }
 
     /// The UDP address that members with certificates connect to.
@@ -122,6 +132,7 @@ impl Aggregator {
                 operator: Arc::clone(&self.opened),
                 registry: registry.clone(),
                 directory: self.directory.create_run(run)?,
+                keep_for_audit: self.keep_for_audit,
                 status: self.directory.status_path(),
                 events,
                 clock: Arc::clone(&self.clock),

@@ -6,7 +6,8 @@
 //! identity.key         the key that signs plans and results
 //! invitations/NAME     an open invitation; deleted once it is redeemed
 //! members/NAME         a member: certificate serial, keys
-//! runs/ID/             adapters/, results.jsonl, uploads/ (emptied after each round), evidence/
+//! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
+//!                      evidence/, audit/ (where the operator asks for it)
 //! status.json          what `status` prints
 //! ```
 
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::config::AggregatorConfig;
 use crate::remedy::Remedy;
+use crate::run_directory::RunDirectory;
 
 /// How long the certificate authority is valid.
 const AUTHORITY_DAYS: u32 = 3650;
@@ -147,11 +149,7 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError::Io`] naming the folder.
     pub fn create_run(&self, run: RunId) -> Result<RunDirectory, DirectoryError> {
-        let root = self.root.join("runs").join(run.to_string());
-        for folder in [root.join("adapters"), root.join("uploads")] {
-            fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
-        }
-        Ok(RunDirectory { root })
+        RunDirectory::create(&self.root, run).map_err(|(path, error)| io_error(&path, error))
     }
 
     fn config_path(&self) -> PathBuf {
@@ -166,34 +164,6 @@ impl Directory {
     fn read_text(&self, name: &str) -> Result<String, DirectoryError> {
         let path = self.root.join(name);
         fs::read_to_string(&path).map_err(|error| io_error(&path, error))
-    }
-}
-
-/// The folder of one run.
-#[derive(Debug, Clone)]
-pub struct RunDirectory {
-    root: PathBuf,
-}
-
-impl RunDirectory {
-    /// The folder of a round's adapter, in PEFT's form.
-    pub fn adapter(&self, round: u32) -> PathBuf {
-        self.root.join("adapters").join(format!("round-{round:04}"))
-    }
-
-    /// The folder of masked updates that wait to be added.
-    pub fn uploads(&self) -> PathBuf {
-        self.root.join("uploads")
-    }
-
-    /// The file of signed results, one JSON document a line.
-    pub fn results(&self) -> PathBuf {
-        self.root.join("results.jsonl")
-    }
-
-    /// What proves that members broke the protocol, one file a member and attempt.
-    pub fn evidence(&self) -> PathBuf {
-        self.root.join("evidence")
     }
 }
 

@@ -2,6 +2,7 @@
 //! updates up, and publishes the merged adapter. It never holds a base model, a tokenizer, a
 //! record, or a single member's delta.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -12,6 +13,7 @@ mod enrol;
 pub mod publish;
 pub mod registry;
 mod remedy;
+pub mod run_directory;
 mod server;
 pub mod status;
 

@@ -7,40 +7,51 @@ use std::path::{Path, PathBuf};
 
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::IdentityKey;
-use fedlora_protocol::fixed::{
-    CohortWeight, FixedError, FixedPoint, RingSum, SumError, SumParts, WeightedMean,
-};
+use fedlora_protocol::fixed::{RoundSum, RoundSumError, SpoiltGroup, WeightedMean};
 use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::plan::Roster;
 use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
 
-use crate::directory::RunDirectory;
+use crate::run_directory::{RunDirectory, write_json};
 
-/// Decodes the unmasked sum into the weighted mean delta, and adds the mean times
-/// `server_learning_rate` to `part` of the global adapter. Gives the new adapter and the mean.
+/// A round's step, applied.
+#[derive(Debug)]
+pub struct Applied {
+    /// The new global adapter.
+    pub adapter: Adapter,
+    /// The step, with what is told of losses and clipping.
+    pub mean: WeightedMean,
+    /// Groups whose sums are none, and were left out.
+    pub spoilt: Vec<SpoiltGroup>,
+}
+
+/// Decodes the unmasked sums into the round's step, and adds the step times `server_learning_rate`
+/// to `part` of the global adapter.
 ///
 /// # Errors
-/// [`PublishError::Sum`] for a sum of nobody or out of range, [`PublishError::Adapter`] for values
-/// that are no longer finite.
+/// [`PublishError::Sum`] for sums that give no step, [`PublishError::Adapter`] for values that are
+/// no longer finite.
 pub fn apply(
     global: &Adapter,
     part: &Layout,
     open: &Open,
-    participation: &Participation,
-    sum: &RingSum,
+    sum: &RoundSum,
     server_learning_rate: f32,
-) -> Result<(Adapter, WeightedMean), PublishError> {
-    let format = FixedPoint::new(open.bits, open.clip, participation.cohort, &open.digest())?;
-    let mut mean = format.decode(sum, participation.parts)?;
+) -> Result<Applied, PublishError> {
+    let (mut mean, spoilt) = sum.decode(open.bits, open.clip, &open.digest())?;
     for value in &mut mean.delta {
         *value *= server_learning_rate;
     }
-    let mut next = global.clone();
-    next.add(part, &mean.delta)?;
-    Ok((next, mean))
+    let mut adapter = global.clone();
+    adapter.add(part, &mean.delta)?;
+    Ok(Applied {
+        adapter,
+        mean,
+        spoilt,
+    })
 }
 
 /// The members in a round's sum, and those that dropped out.
@@ -52,10 +63,6 @@ pub struct Participation {
     pub dropped: Vec<MemberIndex>,
     /// The digest of keys and survivor list.
     pub transcript: Digest,
-    /// The members whose keys are in the round.
-    pub cohort: CohortWeight,
-    /// How many and how heavy the survivors are.
-    pub parts: SumParts,
 }
 
 /// Signs the result of a round with the operator's `key`, chained to the result whose digest is
@@ -64,7 +71,7 @@ pub fn sign_result(
     open: &Open,
     participation: Participation,
     adapter: &Adapter,
-    sum: &RingSum,
+    sum: &RoundSum,
     mean: &WeightedMean,
     previous: Digest,
     key: &IdentityKey,
@@ -75,7 +82,7 @@ pub fn sign_result(
         attempt: open.attempt,
         adapter: adapter.digest(),
         sum: sum.digest(),
-        total_weight: participation.parts.weight,
+        total_weight: sum.parts().weight,
         transcript: participation.transcript,
         previous,
         survivors: participation.survivors,
@@ -104,6 +111,15 @@ pub fn store(
     Ok(folder)
 }
 
+/// Keeps the run's roster, by which anybody can check evidence.
+///
+/// # Errors
+/// [`PublishError::Io`] where it cannot be written.
+pub fn store_roster(directory: &RunDirectory, roster: &Roster) -> Result<(), PublishError> {
+    let path = directory.roster();
+    write_json(&path, roster).map_err(|source| PublishError::Io { path, source })
+}
+
 /// Keeps evidence against a member in the run's directory, in JSON; gives the file's path.
 ///
 /// # Errors
@@ -120,10 +136,8 @@ pub fn store_evidence(
         round.0, attempt.0, member.0
     );
     let path = folder.join(name);
-    let text = serde_json::to_vec_pretty(evidence).map_err(io::Error::from);
     std::fs::create_dir_all(&folder)
-        .and(text)
-        .and_then(|text| write_atomic(&path, &text, Access::Everyone))
+        .and_then(|()| write_json(&path, evidence))
         .map_err(|source| PublishError::Io {
             path: path.clone(),
             source,
@@ -142,22 +156,19 @@ fn append_line(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> 
 /// Why a round's outcome could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The round's numbers give no fixed-point format.
+    /// The sums are not of updates.
     #[error(transparent)]
-    Format(#[from] FixedError),
-    /// The sum is not one of updates.
-    #[error(transparent)]
-    Sum(#[from] SumError),
+    Sum(#[from] RoundSumError),
     /// The mean does not fit the adapter, or makes a value that is not finite.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
     /// The adapter's PEFT files cannot be written.
     #[error(transparent)]
     Peft(#[from] peft::PeftError),
-    /// The results file cannot be appended to.
+    /// A file of the run cannot be written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The results file.
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

@@ -17,4 +17,8 @@ pub enum Remedy {
     },
     /// Name the address at which invited members join: none follows from the members' address.
     ChooseJoinAddress,
+    /// Say which of several runs is meant.
+    ChooseRun,
+    /// Serve the next run so that its rounds can be replayed.
+    KeepForAudit,
 }

@@ -276,14 +276,12 @@ def interpolate_at_zero(points):
     return secret
 
 
-# The ring of neighbours.
+# The ring of neighbours, and the groups.
 
 
-def ring(members, beacon):
+def shuffle(members, context, beacon):
     """The member at each place: a Fisher-Yates shuffle that reads two bytes a try."""
-    stream = blake3(beacon, derive_key_context="fedlora 2 neighbour ring").digest(
-        length=16 * members
-    )
+    stream = blake3(beacon, derive_key_context=context).digest(length=16 * members)
     tries = iter(struct.unpack(f"<{8 * members}H", stream))
     order = list(range(members))
     for last in range(members - 1, 0, -1):
@@ -660,7 +658,7 @@ def graph():
     vectors = []
     for members, degree in ((100, 12), (1000, 34)):
         beacon = fixed_bytes(f"beacon {members}")
-        order = ring(members, beacon)
+        order = shuffle(members, "fedlora 2 neighbour ring", beacon)
         lists = neighbours(order, degree // 2)
         assert all(member in lists[other] for member in order for other in lists[member])
         whole = b"".join(number(other) for row in lists for other in row)
@@ -672,6 +670,32 @@ def graph():
             "lists": {member: lists[member] for member in (0, 1, order[0], members - 1)},
         })
     return vectors
+
+
+def groups():
+    """The group of each member: the place in the shuffled order, modulo their number."""
+    vectors = []
+    for members, count in ((9, 3), (64, 7)):
+        beacon = fixed_bytes(f"groups {members}")
+        order = shuffle(members, "fedlora 2 mask groups", beacon)
+        of = [order.index(member) % count for member in range(members)]
+        vectors.append({"members": members, "count": count, "beacon": beacon.hex(), "of": of})
+    return vectors
+
+
+def group_sums():
+    """The digest of the sums of groups 0 and 2 of a round."""
+    sums = {0: [1, 2, 2**24 - 1], 2: [7, 0, 5]}
+    data = number(len(sums))
+    for group, lanes in sums.items():
+        digest = derive(
+            "fedlora 2 ring sum", number(len(lanes)) + struct.pack(f"<{len(lanes)}I", *lanes)
+        )
+        data += number(group) + digest
+    return {
+        "sums": [{"group": group, "lanes": lanes} for group, lanes in sums.items()],
+        "digest": derive("fedlora 2 group sums", data).hex(),
+    }
 
 
 def merkle():
@@ -698,6 +722,8 @@ def main():
         "shamir": shamir(),
         "roster_words": roster_words(),
         "graph": graph(),
+        "groups": groups(),
+        "group_sums": group_sums(),
         "merkle": merkle(),
     }
     path = pathlib.Path(__file__).with_name("vectors.json")

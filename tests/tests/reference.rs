@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fedlora_aggregator::config::AggregatorConfig;
-use fedlora_protocol::plan::{Floors, RunPlan};
+use fedlora_protocol::plan::{Floors, RobustPlan, RobustRuleName, RunPlan};
 use fedlora_tests::{Finished, program, repository};
 use serde_json::Value;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta};
@@ -53,13 +53,22 @@ fn the_page_of_the_plan_has_every_key() {
     let source = Source::read(&["common/protocol/src", "common/adapter/src"]);
     let plan = "rounds = 1\nmembers = 3\n[adapter]\n\
                 lora = { rank = 1, alpha = 1.0, targets = [\"q\"] }\n";
-    let plan = RunPlan::from_toml(plan).expect("a plan with what is required");
+    let mut plan = RunPlan::from_toml(plan).expect("a plan with what is required");
+    // A section that is absent by default has its keys on the page all the same.
+    plan.aggregation.robust = Some(RobustPlan {
+        rule: RobustRuleName::Median,
+        groups: 3,
+        trim: None,
+        minimum: 3,
+    });
     let required = [
         "rounds",
         "members",
         "adapter.lora.rank",
         "adapter.lora.alpha",
         "adapter.lora.targets",
+        "aggregation.robust.rule",
+        "aggregation.robust.groups",
     ];
     let mut text = format!(
         "{GENERATED}\n# Plan keys\n\n\
@@ -468,18 +477,31 @@ impl Source {
 }
 
 fn field(field: &syn::Field) -> Field {
-    let kind = match &field.ty {
-        syn::Type::Path(path) => path.path.segments.last().map(|last| last.ident.to_string()),
-        _ => None,
-    };
     Field {
         name: field
             .ident
             .as_ref()
             .expect("a named field has a name")
             .to_string(),
-        kind: kind.unwrap_or_default(),
+        kind: kind(&field.ty).unwrap_or_default(),
         docs: docs(&field.attrs),
+    }
+}
+
+/// The name of a type; of an `Option` that of what it may hold.
+fn kind(of: &syn::Type) -> Option<String> {
+    let syn::Type::Path(path) = of else {
+        return None;
+    };
+    let last = path.path.segments.last()?;
+    match &last.arguments {
+        syn::PathArguments::AngleBracketed(inner) if last.ident == "Option" => {
+            inner.args.iter().find_map(|one| match one {
+                syn::GenericArgument::Type(of) => kind(of),
+                _ => None,
+            })
+        }
+        _ => Some(last.ident.to_string()),
     }
 }
 

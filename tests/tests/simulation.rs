@@ -22,12 +22,23 @@ fn simulate(arguments: &[&str]) -> (Finished, TempDir) {
 /// A file with a few records of each of the first `institutions`: evaluating all that is
 /// embedded takes minutes without optimisation.
 fn few_records(folder: &Path, institutions: &[&str]) -> String {
+    records(folder, institutions, 1)
+}
+
+/// Likewise, with `parts` members in place of each institution, of as many records each.
+fn records(folder: &Path, institutions: &[&str], parts: usize) -> String {
     let assets = repository().join("examples/assets/data");
     let mut all = String::new();
     for name in institutions {
         let text = fs::read_to_string(assets.join(format!("{name}.train.jsonl")));
         let text = text.expect("the repository has the institution's data");
-        all.extend(text.lines().take(40).flat_map(|line| [line, "\n"]));
+        for (place, line) in text.lines().take(40 * parts).enumerate() {
+            let mut record: Value = serde_json::from_str(line).expect("a record");
+            if parts > 1 {
+                record["institution"] = format!("{name}-{}", place % parts).into();
+            }
+            all += &format!("{record}\n");
+        }
     }
     let data = folder.join("all.jsonl");
     fs::write(&data, all).expect("records can be written");
@@ -195,4 +206,42 @@ fn a_folder_with_something_else_in_it_is_left_alone() {
     finished.failed(2, &["not empty", "--out"]);
     let left = fs::read_to_string(out.join("thesis.txt"));
     assert_eq!(left.expect("the file is there"), "work");
+}
+
+/// Nine members in three groups, over real connections: each group's sum is taken by itself.
+#[test]
+fn a_robust_plan_sums_by_group() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = records(folder.path(), &INSTITUTIONS[..3], 3);
+    let arguments = [
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--rounds",
+        "2",
+        "--steps",
+        "1",
+        "--verify-sum",
+        "--robust",
+        "median",
+    ];
+    let document = simulate(&arguments).0.done().document();
+    let robust = &document["robust"];
+    assert_eq!(
+        (&robust["rule"], &robust["groups"]),
+        (&json!("median"), &json!(3))
+    );
+    for round in rounds(&document) {
+        assert_eq!(names(&round["survivors"]).len(), 9);
+        assert_eq!(round["sum_exact"], true);
+        assert_eq!(round["attempts"], 1);
+    }
+}
+
+#[test]
+fn a_robust_plan_of_too_few_members_is_refused() {
+    simulate(&["--robust", "median"])
+        .0
+        .failed(3, &["aggregation.robust", "groups = 2"]);
 }

@@ -5,6 +5,7 @@ use fedlora_protocol::wire::messages::RoundFailure;
 use fedlora_shell::Failure;
 
 use super::hints;
+use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::daemon::ServeError;
 use crate::directory::DirectoryError;
@@ -38,6 +39,23 @@ pub(super) fn registry(error: RegistryError) -> Failure {
     Failure::new(exit, error).with_hint_if(hint)
 }
 
+/// A round that cannot be replayed, or evidence that cannot be checked.
+pub(super) fn audit(error: AuditError) -> Failure {
+    let exit = match &error {
+        AuditError::Run(_)
+        | AuditError::NotKept { .. }
+        | AuditError::Io { .. }
+        | AuditError::NoResult { .. } => Exit::Failed,
+        AuditError::Json { .. }
+        | AuditError::Plan(_)
+        | AuditError::Members { .. }
+        | AuditError::Peft(_)
+        | AuditError::Adapter(_) => Exit::Integrity,
+    };
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(exit, error).with_hint_if(hint)
+}
+
 /// A run that ended early.
 pub(super) fn serve(error: ServeError) -> Failure {
     let hint = error.remedy().map(|remedy| hints::of(&remedy));
@@ -65,13 +83,15 @@ fn run_exit(failure: &RunFailure) -> Exit {
         | RunFailure::NotRecorded { .. }
         | RunFailure::Roster(_) => Exit::Quorum,
         RunFailure::Round { reason, .. } => match reason {
-            RoundFailure::Quorum { .. } | RoundFailure::Beacon { .. } => Exit::Quorum,
+            RoundFailure::Quorum { .. }
+            | RoundFailure::Beacon { .. }
+            | RoundFailure::Groups { .. } => Exit::Quorum,
             RoundFailure::Recovery | RoundFailure::Deal { .. } | RoundFailure::Sum => {
                 Exit::Integrity
             }
             RoundFailure::Storage => Exit::Failed,
         },
-        RunFailure::Publish(_) | RunFailure::Registry(_) => Exit::Failed,
+        RunFailure::Publish(_) | RunFailure::Audit(_) | RunFailure::Registry(_) => Exit::Failed,
         RunFailure::Stopped => Exit::Interrupted,
     }
 }

@@ -16,5 +16,9 @@ pub(super) fn of(remedy: &Remedy) -> String {
             path.display()
         ),
         Remedy::ChooseJoinAddress => "name the address for joining with --join-listen".to_owned(),
+        Remedy::ChooseRun => "name the run with --run".to_owned(),
+        Remedy::KeepForAudit => {
+            "a run can be replayed if it is served with `serve --keep-for-audit`".to_owned()
+        }
     }
 }

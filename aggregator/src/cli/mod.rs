@@ -2,6 +2,7 @@
 //!
 //! `exits` has the exit code of every error. Only this module names flags.
 
+mod audit;
 mod directories;
 pub mod exits;
 mod hints;
@@ -52,6 +53,12 @@ enum Command {
     /// Print how far the run is.
     #[command(after_help = "Example:\n  fedlora-aggregator status --dir ~/operator --format json")]
     Status(status::StatusArgs),
+    /// Recompute what was kept of a run; needs no keys.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fedlora-aggregator audit replay --dir ~/operator --round 1"
+    )]
+    Audit(audit::AuditCommand),
     #[command(flatten)]
     Documents(DocumentsCommand),
 }
@@ -90,6 +97,7 @@ impl Program for Cli {
             Command::Serve(args) => serve::run(&args, &printer).await,
             Command::Roster(args) => roster::run(&args, &printer),
             Command::Status(args) => status::run(&args, &printer),
+            Command::Audit(command) => audit::run(&command, &printer),
             // The shell has run it.
             Command::Documents(_) => Ok(()),
         }

@@ -25,6 +25,10 @@ pub(super) struct ServeArgs {
     /// The run plan (TOML).
     #[arg(long, value_name = "FILE")]
     plan: PathBuf,
+    /// Keep every event and every masked update that is in a sum, so that `audit replay` can
+    /// recompute the rounds. Takes the disk space of all uploads of the run.
+    #[arg(long)]
+    keep_for_audit: bool,
 }
 
 /// Runs the command.
@@ -36,10 +40,16 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failu
     let plan = RunPlan::from_toml(&text)
         .with_context(|| path.to_string())
         .map_err(exits::configuration)?;
-    if let Some(warning) = plan.policy().ok().as_ref().and_then(no_dropout) {
-        printer.note(&warning);
+    if let Ok(policy) = plan.policy() {
+        for note in [no_dropout(&policy), groups(&policy)].into_iter().flatten() {
+            printer.note(&note);
+        }
     }
-    let aggregator = Aggregator::bind(&args.dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    let mut aggregator =
+        Aggregator::bind(&args.dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    if args.keep_for_audit {
+        aggregator = aggregator.keeping_for_audit();
+    }
     let (events, mut watched) = mpsc::unbounded_channel();
     let run = aggregator.run(plan, events).await.map_err(exits::serve)?;
     let mut last = None;
@@ -76,10 +86,50 @@ fn no_dropout(policy: &CohortPolicy) -> Option<String> {
     ))
 }
 
+/// What a plan with groups withstands, and what it costs the members in privacy.
+fn groups(policy: &CohortPolicy) -> Option<String> {
+    let groups = policy.groups();
+    if !groups.is_split() {
+        return None;
+    }
+    Some(format!(
+        "note: each round splits {} members into {} groups with a sum each. Up to {} malicious \
+         members do not steer the step. Where {} collude, they see the update of one member with a \
+         probability of {} a draw at most: members take part whose floors.exposure allows it",
+        policy.members(),
+        groups.count(),
+        groups.withstands(),
+        policy.colluders(),
+        groups.exposure(policy),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use fedlora_protocol::secagg::Assumptions;
+
+    #[test]
+    fn a_plan_with_groups_is_shown_with_its_figures() {
+        let plan = |robust: &str| {
+            RunPlan::from_toml(&format!(
+                "rounds = 1\nmembers = 9\n[adapter]\n\
+                 lora = {{ rank = 1, alpha = 1.0, targets = [\"q\"] }}\n\
+                 [aggregation]\ndropping = 0.0\n{robust}\n"
+            ))
+        };
+        let note = |robust| groups(&plan(robust).unwrap().policy().unwrap());
+        assert_eq!(note(""), None);
+        let note = note("robust = { rule = \"median\", groups = 3 }").unwrap();
+        for figures in [
+            "9 members into 3 groups",
+            "Up to 1 malicious",
+            "Where 2 collude",
+            "probability of 0.25 a draw",
+        ] {
+            assert!(note.contains(figures), "{note}");
+        }
+    }
 
     #[test]
     fn a_plan_that_tolerates_no_dropout_is_warned_about_with_its_figures() {

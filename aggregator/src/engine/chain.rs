@@ -14,6 +14,7 @@ use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
 
 use super::context::RunContext;
 use super::links::Links;
+use super::opening::Standing;
 use super::progress::Progress;
 use crate::status::RunState;
 
@@ -86,9 +87,16 @@ impl AdapterChain {
         }
     }
 
-    /// The clip norm of a round that trains `factors` of the newest adapter.
-    pub(super) fn clip(&self, factors: Factors) -> f32 {
-        self.clips.clip(factors)
+    /// What M0 of a round that trains `factors` says of the run so far.
+    pub(super) fn standing(&self, context: &RunContext, factors: Factors) -> Standing {
+        Standing {
+            run: context.setup.run,
+            plan: context.plan_digest,
+            roster: self.roster.digest(),
+            previous: self.head,
+            adapter: self.adapter.digest(),
+            clip: self.clips.clip(factors),
+        }
     }
 
     /// The digest that the next result is chained to.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use fedlora_adapter::Layout;
-use fedlora_protocol::fixed::RingSum;
+use fedlora_protocol::fixed::{RoundSum, SpoiltGroup};
 use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, ToMember};
 use tokio::task::block_in_place;
 use tracing::{info, warn};
@@ -15,7 +15,7 @@ use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::messages::RunEvent;
 use super::tally::clear_uploads;
-use crate::publish::{self, Participation};
+use crate::publish::{self, Applied, Participation};
 use crate::status::RunState;
 
 /// What an attempt leaves to the run.
@@ -72,7 +72,7 @@ impl ClosedRound {
         }
     }
 
-    /// Closes an attempt whose masks are off: applies the mean of `sum` to `part` of the adapter,
+    /// Closes an attempt whose masks are off: applies the step of `sum` to `part` of the adapter,
     /// publishes the adapter, and sends the signed result to the members. A sum that cannot be
     /// applied fails the round.
     ///
@@ -83,14 +83,18 @@ impl ClosedRound {
         mut chain: AdapterChain,
         open: &Open,
         part: &Layout,
-        sum: RingSum,
+        sum: RoundSum,
         participation: Participation,
         last_phase: Option<PhaseName>,
     ) -> Result<Self, Box<Farewell>> {
         let plan = &context.setup.plan;
         let rate = plan.aggregation.server_learning_rate;
-        let applied = publish::apply(chain.adapter(), part, open, &participation, &sum, rate);
-        let (adapter, mean) = match applied {
+        let applied = publish::apply(chain.adapter(), part, open, &sum, rate);
+        let Applied {
+            adapter,
+            mean,
+            spoilt,
+        } = match applied {
             Ok(applied) => applied,
             Err(error) => {
                 warn!(%error, "the unmasked sum is unusable");
@@ -101,6 +105,9 @@ impl ClosedRound {
                 return Ok(Self::failed(context, chain, open, failure));
             }
         };
+        for SpoiltGroup { group, reason } in spoilt {
+            warn!(%group, %reason, "the sum of a group is none: it is left out");
+        }
         let identity = &context.setup.operator.identity;
         let verified = publish::sign_result(
             open,

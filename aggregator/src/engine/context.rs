@@ -5,22 +5,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fedlora_adapter::Adapter;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
-use fedlora_protocol::plan::{PlanError, RunPlan, SignedPlan};
+use fedlora_protocol::plan::{PlanError, Roster, RunPlan, SignedPlan};
 use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
+use tokio::task::block_in_place;
 use tracing::warn;
 
+use super::failure::RunFailure;
 use super::links::Links;
 use super::messages::{RunEvent, SessionId, ToEngine};
 use super::patience::Offenders;
 use super::progress::Progress;
+use crate::audit::{self, KeptPlan};
 use crate::clock::Clock;
-use crate::directory::{Opened, RunDirectory};
+use crate::directory::Opened;
+use crate::publish;
 use crate::registry::Registry;
+use crate::run_directory::RunDirectory;
 
 /// How often deadlines are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -40,6 +46,8 @@ pub struct EngineSetup {
     pub registry: Registry,
     /// The run's folder: adapters, results and uploads.
     pub directory: RunDirectory,
+    /// Whether everything is kept by which a round can be replayed.
+    pub keep_for_audit: bool,
     /// The file that holds the status.
     pub status: PathBuf,
     /// Gets what happens; may be closed.
@@ -78,6 +86,27 @@ impl RunContext {
             offenders: Offenders::default(),
             inbox,
             setup,
+        })
+    }
+
+    /// Keeps what the run is about: its roster, and for an audit the plan and the first adapter.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    pub(super) fn keep_run(&self, roster: &Roster, first: &Adapter) -> Result<(), RunFailure> {
+        let EngineSetup {
+            directory, plan, ..
+        } = &self.setup;
+        block_in_place(|| {
+            publish::store_roster(directory, roster)?;
+            if self.setup.keep_for_audit {
+                let kept = KeptPlan {
+                    aggregator: self.setup.operator.identity.public(),
+                    plan: self.signed_plan.clone(),
+                };
+                audit::keep_run(directory, &kept, first, &plan.base.name)?;
+            }
+            Ok(())
         })
     }
 

@@ -13,7 +13,7 @@ use fedlora_protocol::round::coordinator::{
     Completed, Coordinator, CoordinatorEffect as Effect, Event, EventKind, Fault, Input, Reject,
     RoundSetup,
 };
-use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, RoundMessage, ToAggregator};
+use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, RoundMessage, ToAggregator};
 use tokio::task::block_in_place;
 use tracing::{debug, info, warn};
 
@@ -22,10 +22,12 @@ use super::closed_round::{AttemptFailure, ClosedRound, end_run};
 use super::context::{RunContext, TICK};
 use super::failure::RunFailure;
 use super::farewell::Farewell;
+use super::keeping::Keeping;
 use super::messages::{RunEvent, ToEngine};
 use super::patience::Progress;
 use super::refusal::{MemberRefusal, UploadRefusal};
 use super::tally::Tally;
+use crate::audit::KeptOpening;
 use crate::publish::{self, Participation};
 use crate::status::RunState;
 
@@ -75,6 +77,8 @@ struct CurrentRound {
     opened: Timestamp,
     /// Who shows that it trains or uploads.
     working: Progress,
+    /// What is kept of the attempt for an audit.
+    keeping: Keeping,
 }
 
 /// What carrying out an event leads to.
@@ -104,14 +108,27 @@ impl CurrentRound {
             .layout()
             .subset(factors)
             .expect("the adapter's layout holds both factors");
-        let open = opening(&context, &chain, &part, round, attempt);
-        let tally = Tally::new(&context.setup.directory, &open, &part);
+        let open = chain.standing(&context, factors).open(
+            plan,
+            &context.policy,
+            part.digest(),
+            (round, attempt),
+        );
+        let groups = context.policy.groups().count();
+        let tally = Tally::new(&context.setup.directory, &open, &part, groups);
         let roster = Arc::clone(&chain.roster);
         let setup = RoundSetup::new(open, roster, context.policy, plan);
-        let setup = Arc::new(setup.not_waiting_for(context.offenders.members()));
+        let offenders = context.offenders.members();
+        let setup = Arc::new(setup.not_waiting_for(offenders.clone()));
         info!(run = %context.setup.run, %round, %attempt, "the round opens");
         let opened = context.now();
+        let kept = KeptOpening {
+            opened,
+            offenders,
+            open: setup.open().clone(),
+        };
         let silence = Duration::from_secs(plan.timeouts.progress);
+        let keeping = Keeping::begin(&context.setup, &kept);
         let (coordinator, effects) = Coordinator::open(setup, opened);
         let current = Self {
             tally,
@@ -122,6 +139,7 @@ impl CurrentRound {
             part,
             opened,
             working: Progress::begin(opened, silence),
+            keeping,
         };
         current
             .context
@@ -334,6 +352,7 @@ impl CurrentRound {
     async fn advance(mut self, event: Event) -> Result<Step, Box<Farewell>> {
         let before = self.coordinator.phase();
         self.remember_late(&event);
+        self.keeping.note(&event);
         let (coordinator, effects) = self.coordinator.apply(event);
         let after = coordinator.phase();
         self.coordinator = coordinator;
@@ -359,8 +378,9 @@ impl CurrentRound {
                         self.context.links.send(name, message);
                     }
                 }
-                Effect::Accumulate(member) => {
-                    if let Err(error) = self.tally.add(member).await {
+                Effect::Accumulate(member, group) => {
+                    let path = self.keeping.take_upload(member, self.tally.path(member));
+                    if let Err(error) = self.tally.add(&path, group).await {
                         warn!(%member, %error, "a stored update cannot be added");
                         return Ok(self.fail(RoundFailure::Storage));
                     }
@@ -408,13 +428,14 @@ impl CurrentRound {
 
     /// Takes the masks off, applies the mean, publishes the result.
     fn complete(self, completed: Completed) -> Result<Step, Box<Farewell>> {
-        let sum = self.tally.unmask(completed.unmasking);
+        self.keeping.end();
+        let sums = self.tally.into_sums();
+        let (groups, rule) = (completed.groups, completed.rule);
+        let sum = block_in_place(|| Completed::unmask(groups, rule, sums));
         let participation = Participation {
             survivors: completed.survivors,
             dropped: completed.dropped,
             transcript: completed.transcript,
-            cohort: completed.cohort,
-            parts: completed.parts,
         };
         let open = self.coordinator.setup().open();
         ClosedRound::publish(
@@ -433,6 +454,7 @@ impl CurrentRound {
         if let RoundFailure::Beacon { member } | RoundFailure::Deal { member } = reason {
             self.offend(member);
         }
+        self.keeping.end();
         let open = self.coordinator.setup().open();
         let failure = AttemptFailure {
             reason,
@@ -445,35 +467,5 @@ impl CurrentRound {
         let phase = self.coordinator.phase();
         let progress = self.chain.progress(RunState::Running, None, phase);
         self.context.write_status(progress);
-    }
-}
-
-/// M0 of an attempt at a round that trains `part`.
-fn opening(
-    context: &RunContext,
-    chain: &AdapterChain,
-    part: &Layout,
-    round: RoundNumber,
-    attempt: Attempt,
-) -> Open {
-    let plan = &context.setup.plan;
-    let factors = plan.adapter.factors.factors_in(round);
-    Open {
-        suite: plan.aggregation.suite.code(),
-        run: context.setup.run,
-        round,
-        attempt,
-        previous: chain.head(),
-        roster: chain.roster.digest(),
-        adapter: chain.adapter().digest(),
-        plan: context.plan_digest,
-        layout: part.digest(),
-        factors,
-        clip: chain.clip(factors),
-        bits: plan.aggregation.bits,
-        neighbours: context.policy.neighbours() as u16,
-        threshold: context.policy.threshold() as u16,
-        confirmations: context.policy.confirmations() as u16,
-        minimum: context.policy.minimum() as u16,
     }
 }

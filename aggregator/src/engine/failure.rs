@@ -5,6 +5,7 @@ use fedlora_protocol::plan::RosterError;
 use fedlora_protocol::wire::messages::RoundFailure;
 
 use super::cohort::Shortfall;
+use crate::audit::RecordError;
 use crate::publish::PublishError;
 use crate::registry::RegistryError;
 
@@ -42,6 +43,9 @@ pub enum RunFailure {
     /// The outcome could not be stored.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// What an audit needs of the run could not be kept.
+    #[error(transparent)]
+    Audit(#[from] RecordError),
     /// A member's record could not be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),

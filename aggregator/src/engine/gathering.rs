@@ -140,6 +140,7 @@ impl Gathering {
                 links.send(name, MemberRefusal::RosterClosed.message());
             }
         }
+        self.context.keep_run(&roster, &cohort.adapter)?;
         Ok(AdapterChain::begin(&self.context, roster, cohort.adapter))
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::RingSum;
+use fedlora_protocol::fixed::RoundSum;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::round::coordinator::{Fault, Reject};
 use fedlora_protocol::wire::Unverified;
@@ -110,8 +110,8 @@ pub enum RunEvent {
     RoundDone {
         /// The result, as it was signed.
         result: RoundResult,
-        /// The unmasked sum: what the aggregator learned, and all it learned.
-        sum: Arc<RingSum>,
+        /// The unmasked sums: what the aggregator learned, and all it learned.
+        sum: Arc<RoundSum>,
         /// The folder of the published adapter.
         folder: PathBuf,
     },

@@ -20,8 +20,10 @@ mod current_round;
 mod failure;
 mod farewell;
 mod gathering;
+mod keeping;
 mod links;
 mod messages;
+mod opening;
 mod patience;
 mod progress;
 mod refusal;
@@ -40,6 +42,7 @@ pub use cohort::Shortfall;
 pub use context::EngineSetup;
 pub use failure::RunFailure;
 pub use messages::{RunEvent, SessionId, ToEngine};
+pub(crate) use opening::Standing;
 pub use refusal::{MemberRefusal, UploadRefusal};
 
 /// A run that has not begun: its plan was checked, nobody has been told of it.

@@ -167,6 +167,7 @@ mod tests {
             operator: Arc::new(opened),
             registry: Registry::new(directory.clone()),
             directory: directory.create_run(run).unwrap(),
+            keep_for_audit: false,
             status: directory.status_path(),
             events: mpsc::unbounded_channel().0,
             clock,

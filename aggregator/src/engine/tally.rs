@@ -1,19 +1,20 @@
-//! The running sum of one attempt at a round, and the files of the masked updates that go into it.
-//! Step 8 of the round: memory does not grow with the members.
+//! The running sums of one attempt at a round, one a group, and the files of the masked updates
+//! that go into them. Step 8 of the round: memory does not grow with the members, only with the
+//! groups.
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fedlora_adapter::Layout;
-use fedlora_protocol::fixed::{AUXILIARY_LANES, RingSum};
-use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
-use fedlora_protocol::secagg::{RunningSum, Unmasking, pack};
+use fedlora_protocol::fixed::AUXILIARY_LANES;
+use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, RoundNumber};
+use fedlora_protocol::secagg::{RunningSums, pack};
 use fedlora_protocol::wire::messages::Open;
 use tokio::task::block_in_place;
 use tracing::warn;
 
-use crate::directory::RunDirectory;
+use crate::run_directory::RunDirectory;
 
 /// The masked updates of one attempt.
 #[derive(Debug)]
@@ -22,19 +23,20 @@ pub(super) struct Tally {
     round: RoundNumber,
     attempt: Attempt,
     update_bytes: u64,
-    sum: RunningSum,
+    sums: RunningSums,
 }
 
 impl Tally {
-    /// An empty sum over `part`, the layout that the round of `open` trains.
-    pub(super) fn new(directory: &RunDirectory, open: &Open, part: &Layout) -> Self {
+    /// An empty sum for each of `groups` groups over `part`, the layout that the round of `open`
+    /// trains.
+    pub(super) fn new(directory: &RunDirectory, open: &Open, part: &Layout, groups: u16) -> Self {
         let lanes = part.len() + AUXILIARY_LANES;
         Self {
             directory: directory.clone(),
             round: open.round,
             attempt: open.attempt,
             update_bytes: pack::packed_len(open.bits, lanes) as u64,
-            sum: RunningSum::new(open.bits, lanes),
+            sums: RunningSums::new(open.bits, lanes, groups),
         }
     }
 
@@ -57,21 +59,21 @@ impl Tally {
     /// It cannot be read, or is not a packed vector of this round.
     pub(super) async fn check(&self, member: MemberIndex) -> io::Result<()> {
         let packed = tokio::fs::read(self.path(member)).await?;
-        block_in_place(|| self.sum.check(&packed)).map_err(io::Error::other)
+        block_in_place(|| self.sums.check(&packed)).map_err(io::Error::other)
     }
 
-    /// Adds a stored update.
+    /// Adds the stored update at `path` to the sum of its member's group.
     ///
     /// # Errors
     /// As [`Tally::check`]; the sum is as it was.
-    pub(super) async fn add(&mut self, member: MemberIndex) -> io::Result<()> {
-        let packed = tokio::fs::read(self.path(member)).await?;
-        block_in_place(|| self.sum.add(&packed)).map_err(io::Error::other)
+    pub(super) async fn add(&mut self, path: &Path, group: GroupIndex) -> io::Result<()> {
+        let packed = tokio::fs::read(path).await?;
+        block_in_place(|| self.sums.add(group, &packed)).map_err(io::Error::other)
     }
 
-    /// Takes the masks off.
-    pub(super) fn unmask(self, unmasking: Unmasking) -> RingSum {
-        block_in_place(|| self.sum.unmask(unmasking))
+    /// The sums, still masked.
+    pub(super) fn into_sums(self) -> RunningSums {
+        self.sums
     }
 }
 

@@ -178,7 +178,7 @@ impl<'a> Attack<'a> {
             assert!(!self.over, "an ended round does nothing");
             match effect {
                 CoordinatorEffect::Send(_, message) => self.shown.note(&self.open, message),
-                CoordinatorEffect::Accumulate(member) => {
+                CoordinatorEffect::Accumulate(member, _) => {
                     assert!(self.counted.insert(member), "an update is counted twice");
                 }
                 CoordinatorEffect::Blame(fault) => self.check(&fault),

@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::{AUXILIARY_LANES, FixedPoint};
+use fedlora_protocol::fixed::AUXILIARY_LANES;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
 use fedlora_protocol::round::coordinator::{
     Completed, Coordinator, CoordinatorEffect, Event, Input,
 };
 use fedlora_protocol::round::evidence::Joined;
-use fedlora_protocol::secagg::RunningSum;
+use fedlora_protocol::secagg::RunningSums;
 use fedlora_protocol::wire::messages::{
     Commitments, Deal, Open, PeerKeys, RoundFailure, RoundMessage, RoundResult, ToAggregator,
     ToMember, UpdateClaim,
@@ -152,7 +152,7 @@ struct Recorder<'a> {
     events: Vec<Event>,
     inbox: VecDeque<Sent>,
     uploads: BTreeMap<MemberIndex, Vec<u8>>,
-    sum: RunningSum,
+    sums: RunningSums,
 }
 
 impl<'a> Recorder<'a> {
@@ -168,7 +168,7 @@ impl<'a> Recorder<'a> {
             events: Vec::new(),
             inbox: VecDeque::new(),
             uploads: BTreeMap::new(),
-            sum: RunningSum::new(federation.open.bits, lanes),
+            sums: RunningSums::new(federation.open.bits, lanes, 1),
             federation,
         }
     }
@@ -186,9 +186,9 @@ impl<'a> Recorder<'a> {
             while let Some(effect) = effects.pop_front() {
                 match effect {
                     CoordinatorEffect::Send(member, message) => self.deliver(member, message),
-                    CoordinatorEffect::Accumulate(member) => {
+                    CoordinatorEffect::Accumulate(member, group) => {
                         let bytes = self.uploads.remove(&member).expect("it was taken");
-                        self.sum.add(&bytes).expect("of the round's length");
+                        self.sums.add(group, &bytes).expect("of the round's length");
                     }
                     CoordinatorEffect::Unmask(completed) => return *completed,
                     CoordinatorEffect::Blame(fault) => {
@@ -236,11 +236,11 @@ impl<'a> Recorder<'a> {
     /// The signed result, and the values of its adapter.
     fn result(&mut self, completed: Completed) -> (Unverified<RoundResult>, Vec<f32>) {
         let (federation, open) = (self.federation, &self.federation.open);
-        let empty = RunningSum::new(open.bits, 0);
-        let sum = std::mem::replace(&mut self.sum, empty).unmask(completed.unmasking);
-        let format = FixedPoint::new(open.bits, open.clip, completed.cohort, &open.digest())
-            .expect("as the members encoded");
-        let mean = format.decode(&sum, completed.parts).expect("an honest sum");
+        let empty = RunningSums::new(open.bits, 0, 1);
+        let sums = std::mem::replace(&mut self.sums, empty);
+        let sum = Completed::unmask(completed.groups, completed.rule, sums);
+        let decoded = sum.decode(open.bits, open.clip, &open.digest());
+        let (mean, _) = decoded.expect("an honest sum");
         let mut adapter = federation.adapter.clone();
         let layout = federation.adapter.layout();
         adapter.add(layout, &mean.delta).expect("of that layout");
@@ -250,7 +250,7 @@ impl<'a> Recorder<'a> {
             attempt: open.attempt,
             adapter: adapter.digest(),
             sum: sum.digest(),
-            total_weight: completed.parts.weight,
+            total_weight: sum.parts().weight,
             transcript: completed.transcript,
             previous: open.previous,
             survivors: completed.survivors,

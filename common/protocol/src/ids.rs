@@ -78,6 +78,16 @@ impl fmt::Display for MemberIndex {
     }
 }
 
+/// The number of a group of members whose sum shows by itself, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupIndex(pub u16);
+
+impl fmt::Display for GroupIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// One run: a plan executed with one roster. Random, so that no two runs share transcripts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RunId(pub [u8; 16]);

@@ -13,12 +13,13 @@ use fedlora_protocol::crypto::prg::Prg;
 use fedlora_protocol::crypto::shamir::{self, Coordinate, Share};
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{
-    CohortWeight, Contribution, FixedPoint, LaneBits, LossShift, RingSum, SumParts, WeightClass,
+    CohortWeight, Contribution, FixedPoint, GroupSum, LaneBits, LossShift, RingSum, RobustRule,
+    RoundSum, SumParts, WeightClass,
 };
-use fedlora_protocol::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
+use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, MemberSet, RoundNumber, RunId};
 use fedlora_protocol::plan::{RosterWords, RunPlan};
 use fedlora_protocol::secagg::{
-    Dealt, DealtSecrets, Masker, NeighbourGraph, PairContext, RunningSum, Unmasking, pack,
+    Dealt, DealtSecrets, Groups, Masker, NeighbourGraph, PairContext, RunningSum, Unmasking, pack,
 };
 use fedlora_protocol::wire::Signable;
 use fedlora_protocol::wire::messages::{
@@ -686,6 +687,55 @@ fn neighbour_graphs() {
             );
         }
     }
+}
+
+#[derive(Deserialize)]
+struct GroupsOf {
+    members: usize,
+    count: u16,
+    beacon: Hex,
+    of: Vec<u16>,
+}
+
+#[test]
+fn groups() {
+    let vectors: Vec<GroupsOf> = vectors("groups");
+    assert_eq!(vectors.len(), 2);
+    for vector in vectors {
+        let groups = Groups::draw(vector.members, vector.count, &vector.beacon.digest());
+        assert_eq!(vector.of.len(), vector.members);
+        for (member, group) in (0..).map(MemberIndex).zip(vector.of) {
+            assert_eq!(groups.of(member), Some(GroupIndex(group)));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct SumsOfGroups {
+    sums: Vec<SumOfGroup>,
+    digest: Hex,
+}
+
+#[derive(Deserialize)]
+struct SumOfGroup {
+    group: u16,
+    lanes: Vec<u32>,
+}
+
+#[test]
+fn the_digest_of_the_sums_of_groups() {
+    let vector: SumsOfGroups = vectors("group_sums");
+    let sums = vector.sums.into_iter().map(|one| GroupSum {
+        group: GroupIndex(one.group),
+        sum: RingSum(one.lanes),
+        cohort: CohortWeight::of([WeightClass::ONE; 3]),
+        parts: SumParts {
+            survivors: 3,
+            weight: 3,
+        },
+    });
+    let sum = RoundSum::new(sums.collect(), Some(RobustRule::Median));
+    assert_eq!(sum.digest(), vector.digest.digest());
 }
 
 #[derive(Deserialize)]

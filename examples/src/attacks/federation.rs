@@ -28,7 +28,8 @@ use super::member::{Sent, TargetMember};
 /// The member whose update the attacker is after.
 pub(super) const VICTIM: MemberIndex = MemberIndex(0);
 
-/// Training examples of each member. The victim's are 1,000: class 9, which is 512 to 1,023.
+/// Training examples of each member, from the first again where there are more than six. The
+/// victim's are 1,000: class 9, which is 512 to 1,023.
 pub(super) const EXAMPLES: [usize; 6] = [1000, 300, 700, 2100, 512, 90];
 
 /// Features of the one adapted projection; its adapter of rank 2 has 64 values.
@@ -52,7 +53,7 @@ pub(super) struct TargetFederation {
 }
 
 impl TargetFederation {
-    /// A federation of six that has not met yet; `change` makes the plan another one.
+    /// A federation that has not met yet, of six unless `change` makes the plan another one.
     pub(super) fn new(change: impl FnOnce(&mut RunPlan)) -> anyhow::Result<Self> {
         Self::with_keys(change, |place| [place + 1; 32])
     }
@@ -66,7 +67,7 @@ impl TargetFederation {
         let mut plan = plan(adapter.config().clone())?;
         change(&mut plan);
         let plan = plan.checked().context("the attack's plan")?;
-        let identities: Vec<_> = (0..EXAMPLES.len() as u8)
+        let identities: Vec<_> = (0..plan.members as u8)
             .map(|place| Arc::new(IdentityKey::from_bytes(&key(place))))
             .collect();
         let entries = identities.iter().zip(0_u8..).map(|(identity, place)| {
@@ -92,7 +93,7 @@ impl TargetFederation {
             adapter,
         };
         federation.begin(federation.run);
-        for place in 0..EXAMPLES.len() {
+        for place in 0..federation.plan.members {
             let member = TargetMember::new(
                 federation.settings(place),
                 Box::<MemoryLedger>::default(),
@@ -152,13 +153,18 @@ impl TargetFederation {
 
     /// What the member at `place` brings along.
     pub(super) fn settings(&self, place: usize) -> MemberSettings {
+        let class = WeightClass::of_examples(EXAMPLES[place % EXAMPLES.len()]);
         MemberSettings {
             name: self.roster.entries()[place].name.clone(),
             identity: Arc::clone(&self.identities[place]),
             aggregator: self.aggregator.public(),
-            floors: Floors::default(),
-            agreed_class: WeightClass::of_examples(EXAMPLES[place]),
-            data_class: WeightClass::of_examples(EXAMPLES[place]).unwrap_or_default(),
+            floors: Floors {
+                // What a plan with groups costs, they bear.
+                exposure: 1.0,
+                ..Floors::default()
+            },
+            agreed_class: class,
+            data_class: class.unwrap_or_default(),
         }
     }
 

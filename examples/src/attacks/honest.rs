@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::{AUXILIARY_LANES, FixedPoint};
+use fedlora_protocol::fixed::AUXILIARY_LANES;
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::round::coordinator::{
-    Coordinator, CoordinatorEffect, Fault, Input, Reject, RoundSetup,
+    Completed, Coordinator, CoordinatorEffect, Fault, Input, Reject, RoundSetup,
 };
-use fedlora_protocol::secagg::RunningSum;
+use fedlora_protocol::secagg::RunningSums;
 use fedlora_protocol::wire::messages::{
     Cohort, Open, RoundFailure, RoundMessage, SurvivorList, ToMember,
 };
@@ -76,7 +76,8 @@ impl HonestRound {
             &federation.plan,
         ));
         let lanes = federation.part(&open)?.len() + AUXILIARY_LANES;
-        let mut sum = RunningSum::new(open.bits, lanes);
+        let groups = federation.policy.groups().count();
+        let mut sums = RunningSums::new(open.bits, lanes, groups);
         let mut now = Timestamp(1_000_000);
         let (mut coordinator, effects) = Coordinator::open(setup, now);
         let mut effects = VecDeque::from(effects);
@@ -115,20 +116,18 @@ impl HonestRound {
                             inbox.extend(input.map(|input| (to, input)));
                         }
                     }
-                    CoordinatorEffect::Accumulate(member) => {
-                        sum.add(uploads[&member].as_bytes())?;
+                    CoordinatorEffect::Accumulate(member, group) => {
+                        sums.add(group, uploads[&member].as_bytes())?;
                     }
                     CoordinatorEffect::Blame(fault) => faults.push(fault),
                     CoordinatorEffect::Unmask(done) => {
-                        let (bits, clip) = (open.bits, open.clip);
-                        let format = FixedPoint::new(bits, clip, done.cohort, &open.digest())?;
-                        let ring = sum.unmask(done.unmasking);
-                        let decoded = format.decode(&ring, done.parts);
+                        let sum = Completed::unmask(done.groups, done.rule, sums);
+                        let decoded = sum.decode(open.bits, open.clip, &open.digest());
                         let end = match decoded {
-                            Ok(mean) => Ok(SumOfRound {
+                            Ok((mean, _)) => Ok(SumOfRound {
                                 mean,
-                                sum: ring.digest(),
-                                parts: done.parts,
+                                sum: sum.digest(),
+                                parts: sum.parts(),
                                 survivors: done.survivors,
                             }),
                             Err(_) => Err(abandon(federation, &open, RoundFailure::Sum)?),

@@ -39,6 +39,8 @@ pub(super) struct TargetMember {
     trained: usize,
     shift: LossShift,
     pub(super) losses: Losses,
+    /// Whether its delta is much like the others', as that of members with similar records.
+    pub(super) alike: bool,
     /// The values that the aggregator hands out as the newest adapter.
     pub(super) offered: Option<Vec<f32>>,
     /// What a malicious member uploads in place of its update.
@@ -68,6 +70,7 @@ impl TargetMember {
                 train: 2.0 + place as f64 / 7.0,
                 eval: 2.5 + place as f64 / 9.0,
             },
+            alike: false,
             offered: None,
             exchange: None,
             said: Vec::new(),
@@ -91,8 +94,13 @@ impl TargetMember {
 
     /// The member's true delta over `coordinates` coordinates: the attacker's aim.
     pub(super) fn delta(&self, coordinates: usize) -> Vec<f32> {
+        let (own, common) = if self.alike { (0.3, 0.7) } else { (1.0, 0.0) };
         (0..coordinates)
-            .map(|k| ((k * 7 + self.place * 13) % 19) as f32 / 100.0 - 0.1)
+            .map(|k| {
+                let of_its_own = ((k * 7 + self.place * 13) % 19) as f32 / 100.0 - 0.1;
+                let of_all = ((k * 5) % 17) as f32 / 100.0 - 0.08;
+                own * of_its_own + common * of_all
+            })
             .collect()
     }
 

@@ -15,6 +15,7 @@
 //! | `roster.rs` | invented members |
 //! | `restored.rs` | logs restored from older copies |
 //! | `members.rs` | malicious members |
+//! | `poisoning.rs` | a malicious member that steers the step |
 //! | `silent.rs` | a member that does nothing |
 //!
 //! `federation.rs` and `member.rs` are the federation; `round.rs` is a malicious aggregator's round,
@@ -29,6 +30,7 @@ mod member;
 mod members;
 mod name;
 mod plans;
+mod poisoning;
 mod report;
 mod restored;
 mod results;

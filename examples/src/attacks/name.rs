@@ -8,7 +8,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::report::AttackReport;
-use super::{differencing, inference, lists, members, plans, restored, results, roster, silent};
+use super::{
+    differencing, inference, lists, members, plans, poisoning, restored, results, roster, silent,
+};
 
 /// An attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +49,8 @@ pub enum AttackName {
     ForgedWeight,
     /// Noise in place of the update
     PoisonedSum,
+    /// An update of the other sign as long as the clip, alone and against groups
+    PoisonedUpdate,
     /// Forged shares in the reveal
     ForgedShare,
     /// Garbage in place of sealed shares
@@ -79,6 +83,7 @@ impl AttackName {
         match self {
             Self::ForgedWeight
             | Self::PoisonedSum
+            | Self::PoisonedUpdate
             | Self::ForgedShare
             | Self::GarbageSeal
             | Self::SilentMember => Attacker::Member,
@@ -123,6 +128,7 @@ impl AttackName {
             Self::RestoredLedger => restored::restored_ledger(),
             Self::ForgedWeight => members::forged_weight(),
             Self::PoisonedSum => members::poisoned_sum(),
+            Self::PoisonedUpdate => poisoning::poisoned_update(),
             Self::ForgedShare => members::forged_share(),
             Self::GarbageSeal => members::garbage_seal(),
             Self::SilentMember => silent::silent_member(),

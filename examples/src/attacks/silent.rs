@@ -136,6 +136,7 @@ impl EngineRun {
             operator: Arc::new(operator),
             registry: Registry::new(directory.clone()),
             directory: directory.create_run(federation.run)?,
+            keep_for_audit: false,
             status: directory.status_path(),
             events: watcher,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -144,6 +144,13 @@ fn poisoned_sum() {
     assert!(report.answer.ends_with(verdict), "{report:?}");
 }
 
+/// The figures are the same each time: keys, beacon and groups come of a fixed seed.
+#[test]
+fn poisoned_update() {
+    let words = ["in a sum of all the step goes -0.", "in groups 0."];
+    held(AttackName::PoisonedUpdate, &words);
+}
+
 #[test]
 fn forged_share() {
     let words = [

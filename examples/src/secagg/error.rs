@@ -1,7 +1,7 @@
 //! Why a round cannot be measured.
 
 use fedlora_common::exit::Exit;
-use fedlora_protocol::fixed::{FixedError, SumError};
+use fedlora_protocol::fixed::{FixedError, RoundSumError};
 use fedlora_protocol::round::coordinator::Fault;
 use fedlora_protocol::round::participant::Refusal;
 use fedlora_protocol::secagg::PolicyError;
@@ -38,7 +38,7 @@ pub(crate) enum SecaggError {
     Fault(Fault),
     /// The sum is not one of updates.
     #[error(transparent)]
-    Sum(#[from] SumError),
+    Sum(#[from] RoundSumError),
 }
 
 impl SecaggError {

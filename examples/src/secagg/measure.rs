@@ -7,13 +7,13 @@ use std::time::Instant;
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::{
-    AUXILIARY_LANES, Contribution, EncodedUpdate, FixedPoint, LossShift, RoundEncoding,
+    AUXILIARY_LANES, Contribution, EncodedUpdate, LossShift, RoundEncoding,
 };
-use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::ids::{GroupIndex, MemberIndex};
 use fedlora_protocol::round::coordinator::{Completed, Coordinator, CoordinatorEffect, Input};
 use fedlora_protocol::round::member::{MemberRound, RoundAnswer, Upload};
 use fedlora_protocol::round::participant::MemoryLedger;
-use fedlora_protocol::secagg::{RunningSum, pack};
+use fedlora_protocol::secagg::{RunningSums, pack};
 use fedlora_protocol::wire::codec;
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use rand::rand_core::UnwrapErr;
@@ -89,7 +89,7 @@ fn round(args: &SecaggArgs, cohort: &Cohort) -> Result<Figures, SecaggError> {
         while let Some(effect) = effects.pop_front() {
             match effect {
                 CoordinatorEffect::Send(to, message) => bench.deliver(to, message)?,
-                CoordinatorEffect::Accumulate(member) => bench.accumulate(member),
+                CoordinatorEffect::Accumulate(member, group) => bench.accumulate(member, group),
                 CoordinatorEffect::Blame(fault) => return Err(SecaggError::Fault(fault)),
                 CoordinatorEffect::Unmask(completed) => return bench.finish(*completed),
                 CoordinatorEffect::Fail(reason) => return Err(SecaggError::Round(reason)),
@@ -132,7 +132,7 @@ struct Bench<'a> {
     add: Stopwatch,
     /// Recovering the masks, in milliseconds.
     recovery: f64,
-    sum: RunningSum,
+    sums: RunningSums,
     plain: Vec<u32>,
     exact_mean: Vec<f64>,
     rng: UnwrapErr<SysRng>,
@@ -153,7 +153,7 @@ impl<'a> Bench<'a> {
             mask: Stopwatch::default(),
             add: Stopwatch::default(),
             recovery: 0.0,
-            sum: RunningSum::new(args.bits, lanes),
+            sums: RunningSums::new(args.bits, lanes, 1),
             plain: vec![0; lanes],
             exact_mean: vec![0.0; args.elements],
             rng: os_rng(),
@@ -259,20 +259,20 @@ impl<'a> Bench<'a> {
         Ok(encoded)
     }
 
-    fn accumulate(&mut self, member: MemberIndex) {
+    fn accumulate(&mut self, member: MemberIndex, group: GroupIndex) {
         let upload = self.uploads.remove(&member).expect("it was taken");
         self.add
-            .each(|| self.sum.add(upload.masked.as_bytes()))
+            .each(|| self.sums.add(group, upload.masked.as_bytes()))
             .expect("a vector of the round's length");
     }
 
     /// Takes the masks off, and compares with what the sum and the mean must be.
     fn finish(mut self, completed: Completed) -> Result<Figures, SecaggError> {
         let mut unmask = Stopwatch::default();
-        let sum = unmask.each(|| self.sum.unmask(completed.unmasking));
+        let (groups, rule) = (completed.groups, completed.rule);
+        let sum = unmask.each(|| Completed::unmask(groups, rule, self.sums));
         let (bits, open) = (self.args.bits, self.cohort.open.digest());
-        let format = FixedPoint::new(bits, CLIP, completed.cohort, &open)?;
-        let mean = format.decode(&sum, completed.parts)?;
+        let (mean, _) = sum.decode(bits, CLIP, &open)?;
         let square = |x: f64| x * x;
         let pairs = mean.delta.iter().zip(&self.exact_mean);
         let off: f64 = pairs
@@ -288,7 +288,7 @@ impl<'a> Bench<'a> {
             unmask: self.recovery + unmask.median(),
             control: self.control,
             error: (off / whole).sqrt(),
-            exact: sum.0 == self.plain,
+            exact: sum.total(bits).0 == self.plain,
         })
     }
 }

@@ -17,7 +17,7 @@ use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
 use fedlora_client::federation::{MemberEvent, Participant, RoundReport, RoundWork};
 use fedlora_client::update::LocalWork;
-use fedlora_protocol::fixed::RingSum;
+use fedlora_protocol::fixed::RoundSum;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::member::RunOutcome;
@@ -132,6 +132,7 @@ pub(super) async fn run(
         membership.config.weight_class = Some(work.weight_class());
         // A simulation may be as short as one likes: its members have nothing to protect.
         membership.config.floors.examples = 1;
+        membership.config.floors.exposure = 1.0;
         let (own_events, mut own_watch) = mpsc::unbounded_channel();
         let cuts = faults.remove(&one.name).unwrap_or_default();
         let member = MemberIndex(index as u16);
@@ -285,9 +286,10 @@ fn on_member_event(
 }
 
 /// Adds up what the survivors encoded, which no aggregator could, and compares.
-fn is_exact(lanes: &EncodedLanes, result: &RoundResult, sum: &RingSum, plan: &RunPlan) -> bool {
-    let mask = plan.aggregation.bits.mask();
-    let mut expected = vec![0_u32; sum.0.len()];
+fn is_exact(lanes: &EncodedLanes, result: &RoundResult, sum: &RoundSum, plan: &RunPlan) -> bool {
+    let bits = plan.aggregation.bits;
+    let (total, mask) = (sum.total(bits), bits.mask());
+    let mut expected = vec![0_u32; total.0.len()];
     let complete = lanes.with(|encoded| {
         result.survivors.iter().all(|member| {
             let Some(lanes) = encoded.get(&(result.round, result.attempt, *member)) else {
@@ -299,7 +301,7 @@ fn is_exact(lanes: &EncodedLanes, result: &RoundResult, sum: &RingSum, plan: &Ru
             true
         })
     });
-    complete && expected == sum.0
+    complete && expected == total.0
 }
 
 fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use fedlora_protocol::ids::RoundNumber;
-use fedlora_protocol::plan::FactorSchedule;
+use fedlora_protocol::plan::{FactorSchedule, RobustRuleName};
 use fedlora_shell::GlobalOptions;
 use fedlora_train::Device;
 
@@ -58,6 +58,13 @@ pub struct Options {
     /// Which factors are trained: alternating, freeze-a or both.
     #[arg(long, default_value = "alternating", value_parser = factors)]
     pub factors: FactorSchedule,
+    /// Split each round's members into groups with a sum each, and combine their means: median or
+    /// trimmed-mean.
+    #[arg(long, value_name = "RULE", value_parser = rule)]
+    pub robust: Option<RobustRuleName>,
+    /// Groups of --robust [default: of three members each].
+    #[arg(long, requires = "robust")]
+    pub groups: Option<u16>,
     /// Members that train at the same time [default: one a processor].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
@@ -121,11 +128,20 @@ fn factors(text: &str) -> Result<FactorSchedule, String> {
         "alternating" => Ok(FactorSchedule::Alternating),
         "freeze-a" => Ok(FactorSchedule::FreezeA),
         "both" => Ok(FactorSchedule::Both),
-        "krum" | "trimmed-mean" | "median" | "flora" | "fedex" => Err(format!(
+        "median" | "trimmed-mean" => Err(format!("of the means of groups: use --robust {text}")),
+        "krum" | "flora" | "fedex" => Err(format!(
             "{text} needs every member's own update, which secure aggregation hides: use \
              alternating, freeze-a or both"
         )),
         _ => Err("use alternating, freeze-a or both".into()),
+    }
+}
+
+fn rule(text: &str) -> Result<RobustRuleName, String> {
+    match text {
+        "median" => Ok(RobustRuleName::Median),
+        "trimmed-mean" => Ok(RobustRuleName::TrimmedMean),
+        _ => Err("use median or trimmed-mean".into()),
     }
 }
 
@@ -149,5 +165,10 @@ mod tests {
         for rule in ["krum", "flora", "fedex"] {
             assert!(factors(rule).unwrap_err().contains("secure aggregation"));
         }
+        for name in ["median", "trimmed-mean"] {
+            assert!(factors(name).unwrap_err().contains("--robust"));
+            assert!(rule(name).is_ok());
+        }
+        assert!(rule("krum").is_err());
     }
 }

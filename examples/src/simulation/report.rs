@@ -14,6 +14,8 @@ pub struct Document {
     pub seed: u64,
     /// Which factors are trained: `alternating`, `freeze-a` or `both`.
     pub factors: fedlora_protocol::plan::FactorSchedule,
+    /// The plan's groups and their rule; none where all are in one sum.
+    pub robust: Option<fedlora_protocol::plan::RobustPlan>,
     /// The members.
     pub members: Vec<MemberFigures>,
     /// The rounds.

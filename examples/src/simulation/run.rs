@@ -11,7 +11,8 @@ use fedlora_client::federation::ParticipantError;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, PlanError, RunPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, PlanError, RobustPlan, RunPlan, Timeouts, TrainingPlan,
+    Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
@@ -52,8 +53,8 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         .iter()
         .map(|one| one.name.clone())
         .collect();
-    let faults = faults(options, &names)?;
     let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
+    let faults = faults(options, &plan, &names)?;
 
     bars.line(&format!(
         "{} members, {} rounds of {} steps, base {base_name}",
@@ -99,6 +100,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         base: base_name,
         seed: options.seed,
         factors: plan.adapter.factors,
+        robust: plan.aggregation.robust.clone(),
         members: data
             .institutions
             .iter()
@@ -199,6 +201,14 @@ fn plan(
         aggregation: AggregationPlan {
             weights: Weighting::Classes,
             max_class: WeightClass::MAX,
+            robust: options.robust.map(|rule| RobustPlan {
+                rule,
+                groups: options.groups.unwrap_or(data.institutions.len() as u16 / 3),
+                trim: None,
+                minimum: 3,
+            }),
+            // It is the user that cuts members off here.
+            dropping: 0.0,
             ..AggregationPlan::default()
         },
         timeouts: Timeouts {
@@ -209,9 +219,11 @@ fn plan(
     Ok(plan.checked()?)
 }
 
-/// Who is cut off where; by default the last member in round 2, where a quorum remains.
+/// Who is cut off where; by default the last member in round 2, where a quorum remains, and of a
+/// robust plan enough groups.
 fn faults(
     options: &Options,
+    plan: &RunPlan,
     names: &[MemberName],
 ) -> Result<BTreeMap<MemberName, Cuts>, SimulationError> {
     let mut faults: BTreeMap<MemberName, Cuts> = BTreeMap::new();
@@ -220,9 +232,10 @@ fn faults(
         own.push((round, point));
     };
     if options.drop.is_empty() {
-        let quorum = fedlora_protocol::secagg::CohortPolicy::lowest(names.len())
-            .map_or(usize::MAX, |policy| policy.quorum());
-        if options.rounds >= 2 && quorum < names.len() {
+        let policy = plan.policy()?;
+        let robust = plan.aggregation.robust.as_ref();
+        let groups_bear_it = robust.is_none_or(|robust| robust.groups(&policy, 1).is_ok());
+        if options.rounds >= 2 && policy.quorum() < names.len() && groups_bear_it {
             cut(&names[names.len() - 1], RoundNumber(2), CutPoint::Upload);
         }
     }

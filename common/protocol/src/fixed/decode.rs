@@ -34,6 +34,37 @@ pub struct WeightedMean {
     pub clipped: Option<u16>,
 }
 
+/// What a sum's auxiliary lanes come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct AuxiliarySums {
+    train: i64,
+    eval: i64,
+    clipped: i64,
+}
+
+impl AuxiliarySums {
+    /// Of the sums of two groups together.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            train: self.train + other.train,
+            eval: self.eval + other.eval,
+            clipped: self.clipped + other.clipped,
+        }
+    }
+
+    /// The mean with what is told of the `survivors` that these sums are over.
+    pub(super) fn beside(self, delta: Vec<f32>, survivors: usize) -> WeightedMean {
+        let published = survivors >= MIN_SURVIVORS_FOR_LOSSES;
+        let loss = |steps| published.then(|| mean_loss(steps, survivors));
+        WeightedMean {
+            delta,
+            train_loss: loss(self.train),
+            eval_loss: loss(self.eval),
+            clipped: published.then_some(self.clipped as u16),
+        }
+    }
+}
+
 impl FixedPoint {
     /// Decodes a sum of encoded updates to the weighted mean.
     ///
@@ -41,6 +72,16 @@ impl FixedPoint {
     /// [`SumError`] for a sum that honest updates cannot have: the masks did not cancel, or a
     /// member sent something else than an encoded update.
     pub fn decode(&self, sum: &RingSum, parts: SumParts) -> Result<WeightedMean, SumError> {
+        let (delta, auxiliary) = self.decode_parts(sum, parts)?;
+        Ok(auxiliary.beside(delta, parts.survivors))
+    }
+
+    /// Likewise, with the auxiliary lanes as they are.
+    pub(super) fn decode_parts(
+        &self,
+        sum: &RingSum,
+        parts: SumParts,
+    ) -> Result<(Vec<f32>, AuxiliarySums), SumError> {
         let length = sum.0.len();
         let Some(at) = length.checked_sub(AUXILIARY_LANES) else {
             return Err(SumError::Length { got: length });
@@ -56,9 +97,11 @@ impl FixedPoint {
                 Err(SumError::Auxiliary { name, got, most })
             }
         };
-        let train = whole(0, "training loss", MAX_STEPS.into())?;
-        let eval = whole(1, "evaluation loss", MAX_STEPS.into())?;
-        let clipped = whole(2, "number of clipped updates", 1)?;
+        let auxiliary = AuxiliarySums {
+            train: whole(0, "training loss", MAX_STEPS.into())?,
+            eval: whole(1, "evaluation loss", MAX_STEPS.into())?,
+            clipped: whole(2, "number of clipped updates", 1)?,
+        };
 
         let mut delta = vec![0.0; coordinates.len()];
         let squares: f64 = delta
@@ -76,14 +119,7 @@ impl FixedPoint {
                 clip: self.clip,
             });
         }
-        let published = parts.survivors >= MIN_SURVIVORS_FOR_LOSSES;
-        let loss = |steps| published.then(|| mean_loss(steps, parts.survivors));
-        Ok(WeightedMean {
-            delta,
-            train_loss: loss(train),
-            eval_loss: loss(eval),
-            clipped: published.then_some(clipped as u16),
-        })
+        Ok((delta, auxiliary))
     }
 }
 

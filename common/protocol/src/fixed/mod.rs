@@ -16,13 +16,17 @@ mod decode;
 mod encode;
 mod lane;
 mod loss;
+mod robust;
 mod rotation;
+mod round_sum;
 mod weight;
 
 pub use decode::{SumError, SumParts, WeightedMean};
 pub use encode::{Contribution, EncodedUpdate, RoundEncoding};
 pub use lane::{LaneBits, RingSum};
 pub use loss::{LOSS_CAP, LOSS_STEP, LossShift, LossSteps, MIN_SURVIVORS_FOR_LOSSES};
+pub use robust::RobustRule;
+pub use round_sum::{GroupSum, RoundSum, RoundSumError, SpoiltGroup};
 pub use weight::{WeightClass, WeightClassError};
 
 use fedlora_common::digest::Digest;

@@ -33,6 +33,10 @@ pub struct Floors {
     /// The smallest share of members that the plan must assume to collude with the aggregator, on
     /// rosters above 64.
     pub colluding: f64,
+    /// The greatest probability, in one draw of a robust plan's groups, that so many of a group
+    /// collude that they see the update of one honest member in it. 0 refuses nearly all such
+    /// plans.
+    pub exposure: f64,
     /// The weakest suite of algorithms: `hybrid`, or `classical` to allow both.
     pub suite: Suite,
 }
@@ -48,6 +52,7 @@ impl Default for Floors {
             clip: 100.0,
             examples: 16,
             colluding: 0.05,
+            exposure: 0.0,
             suite: Suite::Hybrid,
         }
     }
@@ -59,7 +64,15 @@ impl Floors {
     /// # Errors
     /// [`FloorBreach`] with the first value that does not.
     pub fn admit(&self, plan: &RunPlan) -> Result<(), FloorBreach> {
-        let minimum = plan.policy().map_or(0, |policy| policy.quorum());
+        // In groups each has a sum of its own.
+        let (minimum, exposure) = plan.policy().map_or((0, 1.0), |policy| {
+            let groups = policy.groups();
+            let minimum = match groups.is_split() {
+                true => groups.minimum(),
+                false => policy.quorum(),
+            };
+            (minimum, groups.exposure(&policy))
+        });
         // A roster on which all share with all tolerates a third.
         let colluding = if plan.members > MAX_COMPLETE {
             plan.aggregation.colluding
@@ -89,6 +102,7 @@ impl Floors {
                 f64::from(plan.aggregation.max_clip()),
                 f64::from(self.clip),
             ),
+            ("exposure", exposure, self.exposure),
         ];
         if plan.aggregation.suite < self.suite {
             return Err(FloorBreach {
@@ -225,5 +239,33 @@ mod tests {
             let Remedy::RelaxFloor { floor, plan, own } = breach.remedy();
             assert_eq!((floor, plan, own), (name, breach.got, breach.own));
         }
+    }
+
+    /// Of nine members in groups of three, two collude: in one group with probability 1/4.
+    #[test]
+    fn groups_are_for_members_that_bear_the_exposure() {
+        let plan = RunPlan::from_toml(
+            r#"
+            rounds = 2
+            members = 9
+            [adapter]
+            lora = { rank = 4, alpha = 8.0, dropout = 0.0, targets = ["q"] }
+            [aggregation]
+            dropping = 0.0
+            robust = { rule = "median", groups = 3 }
+            "#,
+        )
+        .unwrap();
+        let floors = |exposure, contributors| Floors {
+            exposure,
+            contributors,
+            ..Floors::default()
+        };
+        let refused = |floors: Floors| floors.admit(&plan).unwrap_err().floor;
+        assert_eq!(refused(Floors::default()), "exposure");
+        assert_eq!(refused(floors(0.24, 3)), "exposure");
+        assert_eq!(floors(0.25, 3).admit(&plan), Ok(()));
+        // The quorum is 6, a group's sum is of 3.
+        assert_eq!(refused(floors(0.25, 4)), "contributors");
     }
 }

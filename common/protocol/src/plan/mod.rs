@@ -4,6 +4,7 @@
 mod clip;
 mod factors;
 mod floors;
+mod robust;
 mod roster;
 mod roster_change;
 mod roster_sheet;
@@ -13,6 +14,7 @@ mod run_plan;
 pub use clip::ClipSchedule;
 pub use factors::FactorSchedule;
 pub use floors::{FloorBreach, FloorValue, Floors};
+pub use robust::{RobustPlan, RobustRuleName};
 pub use roster::{Roster, RosterEntry, RosterError};
 pub use roster_change::RosterChange;
 pub use roster_sheet::{RosterSheet, SheetMember};

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::FactorSchedule;
+use super::robust::RobustPlan;
 use crate::crypto::agreement::Suite;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{
     CohortWeight, FixedError, FixedPoint, LaneBits, MAX_RELATIVE_ERROR, WeightClass, expected_error,
 };
 use crate::ids::RunId;
-use crate::secagg::{Assumptions, CohortPolicy, PolicyError};
+use crate::secagg::{Assumptions, CohortPolicy, GroupPolicyError, PolicyError, dropouts};
 use fedlora_adapter::LoraConfig;
 use fedlora_common::digest::{Digest, DigestWriter};
 
@@ -154,8 +155,11 @@ pub struct AggregationPlan {
     /// rosters above 64; below that a third may.
     pub colluding: f64,
     /// The share of members that may drop out of a round, from 0 to below 1/3. Only of rosters
-    /// above 64, which share each secret among some members and not all.
+    /// above 64, which share each secret among some members and not all, and of robust plans.
     pub dropping: f64,
+    /// Groups with a sum of their own, whose means a robust rule combines; without it all are in
+    /// one sum.
+    pub robust: Option<RobustPlan>,
 }
 
 impl Default for AggregationPlan {
@@ -173,6 +177,7 @@ impl Default for AggregationPlan {
             suite: Suite::default(),
             colluding: Assumptions::default().colluding,
             dropping: Assumptions::default().dropping,
+            robust: None,
         }
     }
 }
@@ -326,7 +331,8 @@ impl RunPlan {
     /// The threshold and minimum of secure aggregation that follow from the plan.
     ///
     /// # Errors
-    /// [`PlanError::Policy`] for a roster or minimum that secure aggregation cannot protect.
+    /// [`PlanError::Policy`] for a roster or minimum that secure aggregation cannot protect;
+    /// [`PlanError::Robust`] or [`PlanError::Range`] for groups that cannot be.
     pub fn policy(&self) -> Result<CohortPolicy, PlanError> {
         let AggregationPlan {
             minimum,
@@ -338,7 +344,14 @@ impl RunPlan {
             colluding,
             dropping,
         };
-        CohortPolicy::new(self.members, minimum, assumptions).map_err(PlanError::Policy)
+        let policy = CohortPolicy::new(self.members, minimum, assumptions);
+        let policy = policy.map_err(PlanError::Policy)?;
+        let Some(robust) = &self.aggregation.robust else {
+            return Ok(policy);
+        };
+        let dropping = dropouts(self.members, dropping)
+            .map_err(|error| PlanError::Policy(PolicyError::Parameters(error)))?;
+        Ok(policy.in_groups(robust.groups(&policy, dropping)?))
     }
 
     fn check_encoding(&self) -> Result<(), PlanError> {
@@ -366,11 +379,14 @@ impl RunPlan {
                 expected: "a number above 0 and below 1",
             });
         }
-        let error = expected_error(bits, self.members);
+        // Each group's sum is in the format of a round of that group alone.
+        let groups = self.aggregation.robust.as_ref().map_or(1, |one| one.groups);
+        let members = self.members.div_ceil(groups.max(1).into());
+        let error = expected_error(bits, members);
         if error > MAX_RELATIVE_ERROR {
             return Err(PlanError::Precision {
                 bits: bits.bits(),
-                members: self.members,
+                members,
                 percent: error * 100.0,
             });
         }
@@ -458,18 +474,21 @@ pub enum PlanError {
     /// A cohort that secure aggregation cannot protect.
     #[error("members and aggregation.minimum: {0}")]
     Policy(PolicyError),
+    /// Groups that would be too small or too few.
+    #[error("aggregation.robust: {0}")]
+    Robust(GroupPolicyError),
     /// A sum that could overflow.
     #[error("aggregation: {0}")]
     Fixed(FixedError),
     /// A mean that would be rounded too coarsely.
     #[error(
-        "aggregation.bits = {bits}: with {members} members the mean of small updates would be off \
-         by {percent:.1} %, and 1 % is allowed; use more bits"
+        "aggregation.bits = {bits}: with {members} members in a sum the mean of small updates \
+         would be off by {percent:.1} %, and 1 % is allowed; use more bits"
     )]
     Precision {
         /// Bits a lane.
         bits: u32,
-        /// Members of the run.
+        /// Members of a sum.
         members: usize,
         /// The expected relative error in percent.
         percent: f64,

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::secagg::{GraphError, MAX_HOLDERS, NeighbourGraph};
+use crate::secagg::{CohortPolicy, GraphError, Groups, MAX_HOLDERS, NeighbourGraph};
 use crate::wire::messages::{Cohort, keys_context};
 use fedlora_common::digest::Digest;
 
@@ -31,7 +31,22 @@ impl Joined {
         self.cohort.transcript(&self.context(open), beacon)
     }
 
-    /// Who is whose neighbour.
+    /// Who is whose neighbour, and in what group, among all members of the roster.
+    ///
+    /// # Errors
+    /// [`GraphError`] for numbers that give no graph, or groups without a beacon.
+    pub fn grouped(&self, policy: &CohortPolicy) -> Result<NeighbourGraph, GraphError> {
+        let graph = self.graph(policy.members(), policy.neighbours())?;
+        let groups = policy.groups();
+        if !groups.is_split() {
+            return Ok(graph);
+        }
+        let (_, beacon) = self.beacon.as_ref().ok_or(GraphError::Beacon)?;
+        let groups = Groups::draw(policy.members(), groups.count(), beacon);
+        Ok(graph.in_groups(groups))
+    }
+
+    /// Who is whose neighbour, and so holds shares of its secrets.
     ///
     /// # Errors
     /// [`GraphError`] for numbers that give no graph.

@@ -6,24 +6,24 @@
 //!
 //! # The ring
 //!
-//! The members stand on a ring of as many places. What stands where comes from a stream of
-//! bytes: BLAKE3 in key-derivation mode with the context `fedlora 2 neighbour ring` over the
-//! beacon's 32 bytes, its extendable output from the start. A Fisher-Yates shuffle reads it:
-//!
-//! 1. Place p holds member p.
-//! 2. For i from members - 1 down to 1: draw j from 0 to i, and swap places i and j.
-//!
-//! To draw j: take the stream's next two bytes as a little-endian integer, and of it the low
-//! bits, as many as i has in binary. A value above i is thrown away, and the next two bytes are
-//! taken. Every j is so equally likely.
+//! The members stand on a ring of as many places, in the order that `shuffle.rs` draws from the
+//! beacon with the context `fedlora 2 neighbour ring`.
 //!
 //! With k neighbours each, the members at places p and q are neighbours where q is 1 to k / 2
 //! places from p, either way round.
+//!
+//! # Groups
+//!
+//! Neighbours hold shares of each other's secrets. Where the members are in
+//! [groups](super::groups::Groups), only those neighbours share a pair mask that are of one group:
+//! each group's sum then shows by itself.
 
 use std::fmt;
 
 use fedlora_common::digest::Digest;
 
+use super::groups::Groups;
+use super::shuffle::{indices, shuffle};
 use crate::ids::{MemberIndex, MemberSet};
 
 /// The largest number of holders of one member's secrets: GF(256) has no more coordinates.
@@ -39,6 +39,7 @@ pub const MAX_MEMBERS: usize = 1 << 16;
 pub struct NeighbourGraph {
     members: usize,
     shape: Shape,
+    groups: Groups,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -60,6 +61,7 @@ impl NeighbourGraph {
         Self {
             members,
             shape: Shape::Complete,
+            groups: Groups::one(members),
         }
     }
 
@@ -87,7 +89,25 @@ impl NeighbourGraph {
         Ok(Self {
             members,
             shape: Shape::Ring(Ring::draw(members, neighbours / 2, beacon)),
+            groups: Groups::one(members),
         })
+    }
+
+    /// The same graph, in which pair masks are within these groups. The holders of secrets stay.
+    pub fn in_groups(self, groups: Groups) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// The groups whose sums show by themselves: one where all are in one sum.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The neighbours that `member` has a pair mask with: those of its group, ascending.
+    pub fn mask_partners(&self, member: MemberIndex) -> impl Iterator<Item = MemberIndex> {
+        let own = self.groups.of(member);
+        let neighbours = self.neighbours(member).into_iter();
+        neighbours.filter(move |one| self.groups.of(*one) == own)
     }
 
     /// How many members the graph has.
@@ -110,7 +130,7 @@ impl NeighbourGraph {
         neighbours
     }
 
-    /// Whether `a` and `b` share secrets and a pair mask. No member is its own neighbour.
+    /// Whether `a` and `b` share secrets. No member is its own neighbour.
     pub fn are_neighbours(&self, a: MemberIndex, b: MemberIndex) -> bool {
         if a == b || !self.contains(a) || !self.contains(b) {
             return false;
@@ -188,11 +208,7 @@ struct Ring {
 impl Ring {
     /// Draws the ring of `members`, 2 to [`MAX_MEMBERS`] of them.
     fn draw(members: usize, reach: usize, beacon: &Digest) -> Self {
-        let mut draws = Draws::new(beacon);
-        let mut order: Vec<_> = indices(members).collect();
-        for last in (1..members).rev() {
-            order.swap(last, draws.up_to(last));
-        }
+        let order = shuffle(members, "fedlora 2 neighbour ring", beacon);
         let mut places = vec![0; members];
         for (place, member) in indices(members).zip(&order) {
             places[usize::from(member.0)] = place.0;
@@ -234,35 +250,6 @@ impl Ring {
     }
 }
 
-/// Unbiased draws from the beacon's stream.
-struct Draws(blake3::OutputReader);
-
-impl Draws {
-    fn new(beacon: &Digest) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("fedlora 2 neighbour ring");
-        hasher.update(beacon.as_bytes());
-        Self(hasher.finalize_xof())
-    }
-
-    /// A place from 0 to `last`, which is 1 to 65,535.
-    fn up_to(&mut self, last: usize) -> usize {
-        let mask = usize::MAX >> last.leading_zeros();
-        loop {
-            let mut word = [0; 2];
-            self.0.fill(&mut word);
-            let drawn = usize::from(u16::from_le_bytes(word)) & mask;
-            if drawn <= last {
-                return drawn;
-            }
-        }
-    }
-}
-
-/// The first `members` indices, at most [`MAX_MEMBERS`].
-fn indices(members: usize) -> impl Iterator<Item = MemberIndex> {
-    (0..=u16::MAX).map(MemberIndex).take(members)
-}
-
 /// A graph that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GraphError {
@@ -278,6 +265,9 @@ pub enum GraphError {
         /// The number asked for.
         got: usize,
     },
+    /// Groups with no beacon to draw them from.
+    #[error("groups are drawn from a beacon, and the round has none")]
+    Beacon,
     /// More holders of one member's secrets than Shamir coordinates.
     #[error("{neighbours} neighbours and the member itself exceed {MAX_HOLDERS} holders")]
     Holders {

@@ -9,18 +9,23 @@
 //! members that dropped out by shares of the roots of their mask keys.
 
 pub mod graph;
+pub mod group_policy;
+pub mod groups;
 pub mod mask;
 pub mod pack;
 pub mod pair;
 pub mod parameters;
 pub mod policy;
 pub mod recovery;
+mod shuffle;
 pub mod sum;
 
 pub use graph::{GraphError, MAX_HOLDERS, NeighbourGraph};
+pub use group_policy::{GroupPolicy, GroupPolicyError};
+pub use groups::Groups;
 pub use mask::{MaskedUpdate, Masker};
 pub use pair::PairContext;
-pub use parameters::{ParameterError, SparseParameters};
+pub use parameters::{ParameterError, SparseParameters, dropouts};
 pub use policy::{Assumptions, CohortPolicy, MAX_ATTEMPTS, MAX_COMPLETE, MAX_MEMBERS, PolicyError};
 pub use recovery::{Dealt, DealtSecrets, RecoveryError, Unmasking};
-pub use sum::RunningSum;
+pub use sum::{RunningSum, RunningSums};

@@ -80,6 +80,17 @@ pub fn sparse_parameters(
     })
 }
 
+/// The members that may drop out of a round by the share `dropping` of them, in \[0, 1/3).
+///
+/// # Errors
+/// [`ParameterError::Dropping`] for a share out of range.
+pub fn dropouts(members: usize, dropping: f64) -> Result<usize, ParameterError> {
+    if !in_range(dropping) {
+        return Err(ParameterError::Dropping { got: dropping });
+    }
+    Ok(share_of(members, dropping))
+}
+
 fn in_range(share: f64) -> bool {
     (0.0..1.0 / 3.0).contains(&share)
 }
@@ -111,7 +122,7 @@ fn holds(members: usize, probability: f64, bits: u32) -> bool {
 }
 
 /// How many marked ones are among some drawn without replacement.
-struct Hypergeometric {
+pub(super) struct Hypergeometric {
     /// The fewest marked ones that can be drawn.
     least: usize,
     /// The probability of each number of marked ones, from `least` on.
@@ -121,7 +132,7 @@ struct Hypergeometric {
 impl Hypergeometric {
     /// Draws `drawn`, at most 254, of `population`, of which at most a third and one more are
     /// `marked`.
-    fn new(population: usize, marked: usize, drawn: usize) -> Self {
+    pub(super) fn new(population: usize, marked: usize, drawn: usize) -> Self {
         let plain = population - marked;
         let least = drawn.saturating_sub(plain);
         let most = drawn.min(marked);
@@ -151,7 +162,7 @@ impl Hypergeometric {
     }
 
     /// P\[at least `number` marked ones\].
-    fn at_least(&self, number: usize) -> f64 {
+    pub(super) fn at_least(&self, number: usize) -> f64 {
         let skipped = number.saturating_sub(self.least);
         // The smallest ones first.
         self.probabilities.iter().skip(skipped).rev().sum()

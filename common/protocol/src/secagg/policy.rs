@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::group_policy::GroupPolicy;
 use super::parameters::{self, ParameterError};
 
 /// The fewest honest contributors in any sum that is revealed.
@@ -51,6 +52,7 @@ pub struct CohortPolicy {
     neighbours: usize,
     threshold: usize,
     minimum: usize,
+    groups: GroupPolicy,
 }
 
 impl CohortPolicy {
@@ -74,6 +76,7 @@ impl CohortPolicy {
             neighbours: members - 1,
             threshold: 0,
             minimum: 0,
+            groups: GroupPolicy::ONE,
         };
         if members <= MAX_COMPLETE {
             policy.threshold = policy.confirmations();
@@ -106,6 +109,11 @@ impl CohortPolicy {
         Self { threshold, ..self }.with_minimum(minimum)
     }
 
+    /// The same policy for rounds in groups.
+    pub fn in_groups(self, groups: GroupPolicy) -> Self {
+        Self { groups, ..self }
+    }
+
     fn with_minimum(self, minimum: usize) -> Result<Self, PolicyError> {
         let (floor, members) = (self.lowest_minimum(), self.members);
         if minimum < floor || minimum > members {
@@ -133,9 +141,19 @@ impl CohortPolicy {
         self.neighbours
     }
 
-    /// Whether all are neighbours of all, so that no beacon is needed.
+    /// Whether all are neighbours of all.
     pub fn is_complete(&self) -> bool {
         self.neighbours + 1 == self.members
+    }
+
+    /// The groups that have a sum each: one, unless the plan is robust.
+    pub fn groups(&self) -> &GroupPolicy {
+        &self.groups
+    }
+
+    /// Whether neighbours or groups are drawn, so that a beacon is needed.
+    pub fn needs_beacon(&self) -> bool {
+        !self.is_complete() || self.groups.is_split()
     }
 
     /// Shares that recover a secret: t.

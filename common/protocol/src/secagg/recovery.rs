@@ -11,7 +11,7 @@ use crate::crypto::agreement::{AgreementPublic, AgreementRoot, Encapsulation, Su
 use crate::crypto::keys::Seed;
 use crate::crypto::shamir::{self, Coordinate, ShamirError, Share};
 use crate::fixed::LaneBits;
-use crate::ids::{MemberIndex, MemberSet};
+use crate::ids::{GroupIndex, MemberIndex, MemberSet};
 use fedlora_common::digest::Digest;
 
 use super::graph::NeighbourGraph;
@@ -36,7 +36,7 @@ pub struct Dealt {
 pub struct DealtSecrets<'a> {
     /// The suite of the round.
     pub suite: Suite,
-    /// Who is whose neighbour.
+    /// Who is whose neighbour, and in what group.
     pub graph: &'a NeighbourGraph,
     /// The cohort's transcript.
     pub transcript: &'a Digest,
@@ -51,31 +51,49 @@ pub struct DealtSecrets<'a> {
     pub revealed: &'a BTreeMap<MemberIndex, BTreeMap<MemberIndex, Share>>,
 }
 
-/// The masks to remove from a sum.
+/// The masks to remove from the sum of one group.
 pub struct Unmasking {
     seeds: Vec<(Sign, Seed)>,
 }
 
 impl Unmasking {
     /// Recovers the survivors' self-mask seeds, and the dropped members' pair masks with each
-    /// surviving neighbour: those remain in the sum.
+    /// surviving neighbour of their group: those remain in the sum. All members are in one sum.
     ///
     /// # Errors
     /// [`RecoveryError`] where shares are too few, or what they recover is not what the member
     /// committed to.
     pub fn recover(secrets: DealtSecrets<'_>) -> Result<Self, RecoveryError> {
+        let groups = Self::recover_groups(secrets)?.into_values();
+        Ok(Self {
+            seeds: groups.flat_map(|group| group.seeds).collect(),
+        })
+    }
+
+    /// Likewise for each group's sum by itself. A group none of whose members dealt has none.
+    ///
+    /// # Errors
+    /// As [`Unmasking::recover`].
+    pub fn recover_groups(
+        secrets: DealtSecrets<'_>,
+    ) -> Result<BTreeMap<GroupIndex, Self>, RecoveryError> {
         let mut survivors = secrets.survivors.iter();
         if let Some(member) = survivors.find(|member| !secrets.dealt.contains_key(member)) {
             return Err(RecoveryError::Unknown { member });
         }
         let owners: Vec<_> = secrets.dealt.iter().collect();
-        let seeds: Vec<Vec<(Sign, Seed)>> = owners
+        let masks: Vec<(MemberIndex, Vec<(Sign, Seed)>)> = owners
             .par_iter()
-            .map(|(member, dealt)| secrets.masks_of(**member, dealt))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            seeds: seeds.into_iter().flatten().collect(),
-        })
+            .map(|(member, dealt)| Ok((**member, secrets.masks_of(**member, dealt)?)))
+            .collect::<Result<_, RecoveryError>>()?;
+        let mut groups = BTreeMap::new();
+        for (member, seeds) in masks {
+            let group = secrets.graph.groups().of(member);
+            let group = group.ok_or(RecoveryError::Unknown { member })?;
+            let none = Self { seeds: Vec::new() };
+            groups.entry(group).or_insert(none).seeds.extend(seeds);
+        }
+        Ok(groups)
     }
 
     pub(super) fn remove_from(&self, lanes: &mut [u32], bits: LaneBits) {
@@ -112,7 +130,7 @@ impl DealtSecrets<'_> {
             return Err(RecoveryError::Deal { member });
         }
         let mut seeds = Vec::new();
-        for peer in self.graph.neighbours(member) {
+        for peer in self.graph.mask_partners(member) {
             let Some(survivor) = self
                 .dealt
                 .get(&peer)

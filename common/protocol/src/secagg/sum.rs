@@ -1,4 +1,4 @@
-//! The running sum of masked updates: one vector, however many members.
+//! The running sum of masked updates: one vector a group, however many members.
 
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
@@ -7,6 +7,7 @@ use crate::fixed::{LaneBits, RingSum};
 
 use super::pack::{self, PackError};
 use super::recovery::Unmasking;
+use crate::ids::GroupIndex;
 
 /// Lanes that a thread adds at a time, an even number: a chunk's bytes are whole ones.
 const CHUNK: usize = 1 << 14;
@@ -65,9 +66,66 @@ impl RunningSum {
     }
 }
 
+/// The running sums of all groups of a round: 4 bytes a lane and group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningSums(Vec<RunningSum>);
+
+impl RunningSums {
+    /// An empty sum of `lanes` lanes for each of `groups` groups, at least one.
+    pub fn new(bits: LaneBits, lanes: usize, groups: u16) -> Self {
+        Self(vec![RunningSum::new(bits, lanes); groups.max(1).into()])
+    }
+
+    /// Adds one packed masked update to a group's sum.
+    ///
+    /// # Errors
+    /// As [`RunningSum::add`].
+    ///
+    /// # Panics
+    /// For a group that there is not.
+    pub fn add(&mut self, group: GroupIndex, packed: &[u8]) -> Result<(), PackError> {
+        self.0[usize::from(group.0)].add(packed)
+    }
+
+    /// Checks that [`RunningSums::add`] would take these bytes.
+    ///
+    /// # Errors
+    /// As [`RunningSum::add`].
+    pub fn check(&self, packed: &[u8]) -> Result<(), PackError> {
+        self.0[0].check(packed)
+    }
+
+    /// A group's sum, which leaves an empty one of no lanes behind.
+    ///
+    /// # Panics
+    /// For a group that there is not.
+    pub fn take(&mut self, group: GroupIndex) -> RunningSum {
+        let sum = &mut self.0[usize::from(group.0)];
+        let empty = RunningSum::new(sum.bits, 0);
+        std::mem::replace(sum, empty)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_group_has_a_sum_of_its_own() {
+        let bits = LaneBits::B24;
+        let mut sums = RunningSums::new(bits, 1, 2);
+        let (first, second) = (GroupIndex(0), GroupIndex(1));
+        for (group, lane) in [(first, 5), (second, 7), (first, 6)] {
+            let packed = pack::pack(bits, &[lane]);
+            sums.check(&packed).unwrap();
+            sums.add(group, &packed).unwrap();
+        }
+        assert!(sums.check(&[0; 4]).is_err());
+        assert!(sums.add(second, &[0; 4]).is_err());
+        assert_eq!(sums.take(first).lanes, [11]);
+        assert_eq!(sums.take(second).lanes, [7]);
+        assert!(sums.take(second).lanes.is_empty());
+    }
 
     #[test]
     fn what_check_refuses_is_not_added() {

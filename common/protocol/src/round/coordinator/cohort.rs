@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fixed::{CohortWeight, SumParts, WeightClass};
-use crate::ids::{MemberIndex, MemberSet};
+use crate::ids::{GroupIndex, MemberIndex, MemberSet};
 use crate::round::dealt::dealt_by;
 use crate::round::joined::Joined;
 use crate::secagg::{Dealt, NeighbourGraph};
@@ -47,12 +47,20 @@ pub(super) struct MaskedCohort {
 }
 
 impl MaskedCohort {
-    /// Those for whom the round's fixed-point format is made.
-    pub(super) fn weight(&self) -> CohortWeight {
-        CohortWeight::of(self.cohort.weights().map(|(_, weight)| weight))
+    /// The group of a dealer.
+    pub(super) fn group_of(&self, dealer: MemberIndex) -> GroupIndex {
+        let group = self.cohort.graph.groups().of(dealer);
+        group.expect("every dealer is on the roster, and so in a group")
     }
 
-    /// How many and how heavy the survivors are.
+    /// Those of a group for whom the fixed-point format of its sum is made.
+    pub(super) fn weight(&self, group: GroupIndex) -> CohortWeight {
+        let members = self.cohort.weights();
+        let of_group = members.filter(|(member, _)| self.group_of(*member) == group);
+        CohortWeight::of(of_group.map(|(_, weight)| weight))
+    }
+
+    /// How many and how heavy the survivors of a group are.
     pub(super) fn parts(&self, survivors: &MemberSet) -> SumParts {
         let weights = self.cohort.weights();
         SumParts {

@@ -1,4 +1,5 @@
-//! The phase that collects the commitments to the beacon, where neighbours are drawn from one.
+//! The phase that collects the commitments to the beacon, where neighbours or groups are drawn from
+//! one.
 
 use std::collections::BTreeMap;
 

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::sign::Signature;
-use crate::fixed::{CohortWeight, SumParts};
-use crate::ids::{MemberIndex, MemberSet};
-use crate::secagg::Unmasking;
+use crate::fixed::{CohortWeight, GroupSum, RobustRule, RoundSum, SumParts};
+use crate::ids::{GroupIndex, MemberIndex, MemberSet};
+use crate::secagg::{RunningSums, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
     BeaconOpening, Deal, Keys, Reveal, RoundFailure, RoundMessage, ToMember, UpdateClaim,
@@ -86,8 +86,9 @@ pub enum EventKind {
 pub enum CoordinatorEffect {
     /// Send a message to a member.
     Send(MemberIndex, ToMember),
-    /// Add a stored update to the running sum. Its member is in the sum from here on.
-    Accumulate(MemberIndex),
+    /// Add a stored update to the running sum of its member's group. The member is in the round's
+    /// sums from here on, unless its group comes to be too small for one.
+    Accumulate(MemberIndex, GroupIndex),
     /// Tell the operator of a member's fault.
     Blame(Fault),
     /// Remove the masks from the sum: the round is done.
@@ -99,16 +100,44 @@ pub enum CoordinatorEffect {
 /// A round whose masks are recovered.
 #[derive(Debug)]
 pub struct Completed {
-    /// The masks to remove from the running sum.
-    pub unmasking: Unmasking,
-    /// The members in the sum, ascending.
+    /// The groups that have a sum, ascending: one where all are in one sum.
+    pub groups: Vec<CompletedGroup>,
+    /// The rule that combines their means; `None` where all are in one sum.
+    pub rule: Option<RobustRule>,
+    /// The members in the sums, ascending.
     pub survivors: Vec<MemberIndex>,
     /// All other members of the roster, ascending.
     pub dropped: Vec<MemberIndex>,
     /// The digest of keys and survivor list.
     pub transcript: Digest,
-    /// Those whose keys are in the round, for whom its fixed-point format is made.
+}
+
+impl Completed {
+    /// Removes the masks from the groups' running sums. The sums of other groups are dropped.
+    pub fn unmask(
+        groups: Vec<CompletedGroup>,
+        rule: Option<RobustRule>,
+        mut sums: RunningSums,
+    ) -> RoundSum {
+        let unmask = |one: CompletedGroup| GroupSum {
+            group: one.group,
+            sum: sums.take(one.group).unmask(one.unmasking),
+            cohort: one.cohort,
+            parts: one.parts,
+        };
+        RoundSum::new(groups.into_iter().map(unmask).collect(), rule)
+    }
+}
+
+/// A group whose masks are recovered.
+#[derive(Debug)]
+pub struct CompletedGroup {
+    /// The group.
+    pub group: GroupIndex,
+    /// The masks to remove from its running sum.
+    pub unmasking: Unmasking,
+    /// Those of the group whose keys are in the round, for whom its fixed-point format is made.
     pub cohort: CohortWeight,
-    /// How many and how heavy the survivors are.
+    /// How many and how heavy its survivors are.
     pub parts: SumParts,
 }

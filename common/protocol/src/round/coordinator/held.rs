@@ -112,8 +112,10 @@ impl CollectHeld {
             };
             effects.push(CoordinatorEffect::Blame(fault));
         }
-        if let Some(end) = view.too_few(PhaseName::Held, dealers.len()) {
-            return Transition::End(end);
+        // Before anybody trains: a member whose group is too small refuses these dealers itself.
+        let groups = self.cohort.graph.groups();
+        if let Err(failure) = view.in_whole_groups(PhaseName::Held, groups, &dealers) {
+            return Transition::End(CoordinatorEffect::Fail(failure));
         }
         let masked = MaskedCohort {
             cohort: self.cohort,
@@ -183,8 +185,8 @@ impl CollectHeld {
         holder: MemberIndex,
         dealers: &MemberSet,
     ) -> impl Iterator<Item = MemberIndex> {
-        let neighbours = self.cohort.neighbours(holder);
-        neighbours.filter(move |dealer| {
+        let partners = self.cohort.graph.mask_partners(holder);
+        partners.filter(move |dealer| {
             *dealer < holder && dealers.contains(*dealer) && !self.holds(holder, *dealer)
         })
     }

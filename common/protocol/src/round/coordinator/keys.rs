@@ -30,7 +30,7 @@ pub(super) struct CollectKeys {
 }
 
 impl CollectKeys {
-    /// The first phase, where all are neighbours of all.
+    /// The first phase, where nothing is drawn from a beacon.
     pub(super) fn first() -> Self {
         Self::new(None)
     }
@@ -179,7 +179,7 @@ impl CollectKeys {
         };
         let joined = Joined { cohort, beacon };
         let graph = joined
-            .graph(setup.roster.len(), setup.policy.neighbours())
+            .grouped(&setup.policy)
             .expect("the plan's numbers give a graph");
         let cohort = JoinedCohort {
             transcript: joined.transcript(&setup.digest),

@@ -21,6 +21,7 @@ mod fault;
 mod held;
 mod keys;
 mod reject;
+mod replay;
 mod reveal;
 mod setup;
 mod shares;
@@ -37,7 +38,7 @@ use fedlora_common::digest::Digest;
 
 use transition::{Transition, View};
 
-pub use event::{Completed, CoordinatorEffect, Event, EventKind, Input};
+pub use event::{Completed, CompletedGroup, CoordinatorEffect, Event, EventKind, Input};
 pub use fault::Fault;
 pub use reject::Reject;
 pub use setup::RoundSetup;
@@ -77,10 +78,10 @@ impl Coordinator {
             .indices()
             .map(|member| CoordinatorEffect::Send(member, ToMember::Open(setup.open.clone())))
             .collect();
-        let phase = if setup.policy.is_complete() {
-            CoordinatorPhase::Keys(keys::CollectKeys::first())
-        } else {
+        let phase = if setup.policy.needs_beacon() {
             CoordinatorPhase::Commit(commit::CollectCommitments::default())
+        } else {
+            CoordinatorPhase::Keys(keys::CollectKeys::first())
         };
         let coordinator = Self {
             left: BTreeSet::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::crypto::shamir::Share;
 use crate::crypto::sign::Signature;
-use crate::ids::MemberIndex;
+use crate::ids::{GroupIndex, MemberIndex};
 use crate::secagg::{DealtSecrets, RecoveryError, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
@@ -12,7 +12,7 @@ use crate::wire::messages::{
 };
 
 use super::confirm::ListedCohort;
-use super::event::{Completed, CoordinatorEffect, EventKind};
+use super::event::{Completed, CompletedGroup, CoordinatorEffect, EventKind};
 use super::fault::Fault;
 use super::reject::Reject;
 use super::setup::RoundSetup;
@@ -189,7 +189,7 @@ impl CollectReveals {
     ) -> CoordinatorEffect {
         let masked = &self.listed.masked;
         let survivors = &self.listed.list.members;
-        let unmasking = Unmasking::recover(DealtSecrets {
+        let unmasking = Unmasking::recover_groups(DealtSecrets {
             suite: setup.suite,
             graph: &masked.cohort.graph,
             transcript: &masked.cohort.transcript,
@@ -199,16 +199,15 @@ impl CollectReveals {
             revealed: &self.good,
         });
         match unmasking {
-            Ok(unmasking) => CoordinatorEffect::Unmask(Box::new(Completed {
-                unmasking,
+            Ok(unmaskings) => CoordinatorEffect::Unmask(Box::new(Completed {
+                groups: self.groups(unmaskings),
+                rule: setup.policy.groups().rule(),
                 survivors: self.survivors().collect(),
                 dropped: dropped_from(setup, survivors),
                 transcript: RoundResult::transcript_of(
                     &masked.cohort.transcript,
                     &self.listed.digest,
                 ),
-                cohort: masked.weight(),
-                parts: masked.parts(survivors),
             })),
             Err(RecoveryError::Deal { member }) => {
                 let good = self.good.get(&member);
@@ -228,6 +227,23 @@ impl CollectReveals {
             }
             Err(_) => CoordinatorEffect::Fail(RoundFailure::Recovery),
         }
+    }
+
+    /// The groups that have survivors, with the masks to remove from the sum of each.
+    fn groups(&self, mut unmaskings: BTreeMap<GroupIndex, Unmasking>) -> Vec<CompletedGroup> {
+        let masked = &self.listed.masked;
+        let groups = masked.cohort.graph.groups();
+        let whole = groups.whole(&self.listed.list.members, 1).into_iter();
+        whole
+            .map(|(group, survivors)| CompletedGroup {
+                group,
+                unmasking: unmaskings
+                    .remove(&group)
+                    .expect("a survivor dealt, so that its group has masks"),
+                cohort: masked.weight(group),
+                parts: masked.parts(&survivors),
+            })
+            .collect()
     }
 
     pub(super) fn awaited(&self) -> Vec<MemberIndex> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::{MemberIndex, MemberSet};
+use crate::secagg::Groups;
 use crate::wire::messages::{PhaseName, RoundFailure};
 
 use super::event::CoordinatorEffect;
@@ -44,14 +45,46 @@ impl View<'_> {
 
     /// The failure of a phase that closed with fewer members than the quorum.
     pub(super) fn too_few(&self, phase: PhaseName, got: usize) -> Option<CoordinatorEffect> {
+        let failure = self.below_quorum(phase, got);
+        failure.map(CoordinatorEffect::Fail)
+    }
+
+    fn below_quorum(&self, phase: PhaseName, got: usize) -> Option<RoundFailure> {
         let needed = self.setup.policy.quorum();
-        (got < needed).then(|| {
-            CoordinatorEffect::Fail(RoundFailure::Quorum {
-                phase,
-                got: got as u16,
-                needed: needed as u16,
-            })
+        (got < needed).then_some(RoundFailure::Quorum {
+            phase,
+            got: got as u16,
+            needed: needed as u16,
         })
+    }
+
+    /// Those of `members` whose groups have enough of them for a sum.
+    ///
+    /// # Errors
+    /// The failure of a phase that leaves too few such groups, or members of them.
+    pub(super) fn in_whole_groups(
+        &self,
+        phase: PhaseName,
+        groups: &Groups,
+        members: &MemberSet,
+    ) -> Result<MemberSet, RoundFailure> {
+        let policy = self.setup.policy.groups();
+        let whole = groups.whole(members, policy.minimum());
+        if whole.len() < policy.needed() {
+            return Err(RoundFailure::Groups {
+                phase,
+                got: whole.len() as u16,
+                needed: policy.needed() as u16,
+            });
+        }
+        let kept: MemberSet = whole
+            .iter()
+            .flat_map(|(_, members)| members.iter())
+            .collect();
+        match self.below_quorum(phase, kept.len()) {
+            Some(failure) => Err(failure),
+            None => Ok(kept),
+        }
     }
 }
 

@@ -81,13 +81,18 @@ impl CollectUpdates {
         if let EventKind::UpdateTaken(claim) = event {
             let member = claim.claimed().member;
             self.taken.insert(member, ClaimedVector::from(&claim));
-            effects.push(CoordinatorEffect::Accumulate(member));
+            let group = self.masked.group_of(member);
+            effects.push(CoordinatorEffect::Accumulate(member, group));
         }
         if !view.closes(&self.awaited()) {
             return Transition::Stay(self);
         }
-        if let Some(end) = view.too_few(PhaseName::Updates, self.taken.len()) {
-            return Transition::End(end);
+        let taken = self.taken.keys().copied().collect();
+        let groups = self.masked.cohort.graph.groups();
+        match view.in_whole_groups(PhaseName::Updates, groups, &taken) {
+            // The others' updates are in the sums of groups that nobody unmasks.
+            Ok(kept) => self.taken.retain(|member, _| kept.contains(*member)),
+            Err(failure) => return Transition::End(CoordinatorEffect::Fail(failure)),
         }
         let next = CollectConfirmations::new(self.masked, self.held, self.taken);
         let more = next

@@ -25,8 +25,8 @@ use crate::fixed::{
 };
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, Roster, RosterEntry, RunPlan,
-    SignedPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, RobustPlan, RobustRuleName,
+    Roster, RosterEntry, RunPlan, SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult};
@@ -81,6 +81,21 @@ impl Federation {
         plan.rounds = rounds;
         plan.aggregation.suite = Suite::Classical;
         Self::of_plan(plan.checked().unwrap(), run)
+    }
+
+    /// The same members in as many groups, whose means `rule` combines; in the suite that is
+    /// quicker.
+    pub(crate) fn in_groups(members: usize, groups: u16, rule: RobustRuleName) -> Self {
+        let mut plan = plan_for(members, LaneBits::B24);
+        plan.aggregation.suite = Suite::Classical;
+        plan.aggregation.dropping = 0.0;
+        plan.aggregation.robust = Some(RobustPlan {
+            rule,
+            groups,
+            trim: None,
+            minimum: 3,
+        });
+        Self::of_plan(plan.checked().unwrap(), RunId([7; 16]))
     }
 
     fn of_plan(plan: RunPlan, run: RunId) -> Self {
@@ -200,6 +215,7 @@ impl Federation {
             aggregator: self.aggregator.public(),
             floors: Floors {
                 suite: self.plan.aggregation.suite,
+                exposure: 1.0,
                 ..Floors::default()
             },
             agreed_class: Some(class_of(place)),
@@ -217,6 +233,11 @@ impl Federation {
 
     /// A member's update for a test: each member's is different.
     pub(crate) fn update(&self, place: usize) -> EncodedUpdate {
+        self.update_in(&self.format, place)
+    }
+
+    /// Likewise, in the format of a round.
+    pub(crate) fn update_in(&self, format: &FixedPoint, place: usize) -> EncodedUpdate {
         let delta: Vec<f32> = (0..DELTA)
             .map(|k| ((k * 7 + place * 13) % 19) as f32 / 100.0 - 0.1)
             .collect();
@@ -227,7 +248,7 @@ impl Federation {
             eval_loss: shift.steps(2.0).unwrap(),
             clipped: place.is_multiple_of(4),
         };
-        self.format
+        format
             .encode(&delta, class_of(place), contribution, &mut rng)
             .unwrap()
     }

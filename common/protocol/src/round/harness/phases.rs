@@ -28,7 +28,7 @@ impl Federation {
     /// The members' first answers with keys, all shown the same M0; where neighbours are drawn
     /// from a beacon, the first members contribute to it.
     pub(crate) fn opened(&self) -> Opened {
-        if !self.policy.is_complete() {
+        if self.policy.needs_beacon() {
             let committed = self.committed();
             let commitments = committed.chosen(self, 0);
             return committed.opened(self, &commitments);

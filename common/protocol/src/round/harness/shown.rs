@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{MemberIndex, MemberSet};
 use crate::round::evidence::Joined;
+use crate::secagg::Groups;
 use crate::wire::messages::{
     Commitments, Deal, HeldShares, Keys, Open, Reveal, RevealedShare, RoundMessage,
     ShareCommitments, SurvivorList, ToMember, UpdateClaim, dealers_digest, keys_context,
@@ -75,6 +76,13 @@ impl World<'_> {
             .into_iter()
             .map(|one| one.0)
             .collect()
+    }
+
+    /// The groups of the round, once the keys are known.
+    pub(crate) fn groups(&self) -> Groups {
+        let joined = self.shown.joined.as_ref().expect("keys were shown");
+        let graph = joined.grouped(&self.federation.policy).unwrap();
+        graph.groups().clone()
     }
 
     /// Keys under their member's signature.

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::fixed::{AUXILIARY_LANES, RingSum, SumParts};
+use crate::fixed::{
+    AUXILIARY_LANES, EncodedUpdate, RingSum, RoundSum, RoundSumError, WeightedMean,
+};
 use crate::ids::{Attempt, MemberIndex, MemberSet};
-use crate::secagg::RunningSum;
+use crate::secagg::RunningSums;
 use crate::wire::messages::{
     Open, PhaseName, RoundFailure, RoundMessage, RoundResult, ToAggregator, ToMember,
 };
@@ -16,7 +18,9 @@ use fedlora_adapter::Adapter;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 
-use super::super::coordinator::{Coordinator, CoordinatorEffect, Event, Fault, Input, Reject};
+use super::super::coordinator::{
+    Completed, Coordinator, CoordinatorEffect, Event, Fault, Input, Reject,
+};
 use super::super::member::MemberEffect;
 use super::shown::Shown;
 use super::{DELTA, Federation, Party, sign_result};
@@ -24,11 +28,10 @@ use super::{DELTA, Federation, Party, sign_result};
 /// How a round ended.
 pub(crate) enum RoundOutcome {
     Sum {
-        sum: RingSum,
+        sum: RoundSum,
         survivors: Vec<MemberIndex>,
         dropped: Vec<MemberIndex>,
         transcript: Digest,
-        parts: SumParts,
     },
     Failed(RoundFailure),
 }
@@ -65,8 +68,12 @@ pub(crate) struct World<'a> {
     adapter: Adapter,
     /// What the current round's result is chained to.
     previous: Digest,
-    sum: RunningSum,
+    sums: RunningSums,
     uploads: BTreeMap<MemberIndex, Vec<u8>>,
+    /// The lanes that each member encoded last.
+    encoded: BTreeMap<MemberIndex, Vec<u32>>,
+    /// What a malicious member makes of its update.
+    pub(crate) exchange: BTreeMap<MemberIndex, fn(EncodedUpdate) -> EncodedUpdate>,
     rng: StdRng,
 }
 
@@ -111,8 +118,10 @@ impl<'a> World<'a> {
             faults: Vec::new(),
             adapter: federation.adapter.clone(),
             previous: federation.previous,
-            sum: RunningSum::new(federation.open.bits, DELTA + AUXILIARY_LANES),
+            sums: running_sums(federation),
             uploads: BTreeMap::new(),
+            encoded: BTreeMap::new(),
+            exchange: BTreeMap::new(),
             rng,
             federation,
         }
@@ -120,8 +129,9 @@ impl<'a> World<'a> {
 
     /// The aggregator opens a round, or another attempt at one.
     pub(crate) fn begin(&mut self, open: Open) {
-        self.sum = RunningSum::new(open.bits, DELTA + AUXILIARY_LANES);
+        self.sums = running_sums(self.federation);
         self.uploads.clear();
+        self.encoded.clear();
         self.journal.clear();
         self.inbox.clear();
         self.accumulated.clear();
@@ -235,22 +245,21 @@ impl<'a> World<'a> {
         for effect in effects {
             match effect {
                 CoordinatorEffect::Send(member, message) => self.deliver(member, message),
-                CoordinatorEffect::Accumulate(member) => {
+                CoordinatorEffect::Accumulate(member, group) => {
                     self.accumulated.push(member);
                     // A forged update has no bytes: op lists add nothing for it.
                     if let Some(bytes) = self.uploads.remove(&member) {
-                        self.sum.add(&bytes).unwrap();
+                        self.sums.add(group, &bytes).unwrap();
                     }
                 }
                 CoordinatorEffect::Blame(fault) => self.faults.push(fault),
                 CoordinatorEffect::Unmask(completed) => {
-                    let empty = RunningSum::new(self.federation.open.bits, 0);
+                    let sums = std::mem::replace(&mut self.sums, running_sums(self.federation));
                     self.outcome = Some(RoundOutcome::Sum {
-                        sum: std::mem::replace(&mut self.sum, empty).unmask(completed.unmasking),
+                        sum: Completed::unmask(completed.groups, completed.rule, sums),
                         survivors: completed.survivors,
                         dropped: completed.dropped,
                         transcript: completed.transcript,
-                        parts: completed.parts,
                     });
                 }
                 CoordinatorEffect::Fail(failure) => {
@@ -309,8 +318,17 @@ impl<'a> World<'a> {
                     Vec::new()
                 }
                 MemberEffect::Train(task) => self.members[place].machine.trained(task.round),
-                MemberEffect::Encode { round, attempt, .. } => {
-                    let update = self.federation.update(place);
+                MemberEffect::Encode {
+                    round,
+                    attempt,
+                    encoding,
+                } => {
+                    let update = self.federation.update_in(&encoding.format, place);
+                    let update = match self.exchange.get(&me) {
+                        Some(exchange) => exchange(update),
+                        None => update,
+                    };
+                    self.encoded.insert(me, update.lanes().to_vec());
                     let machine = &mut self.members[place].machine;
                     machine.encoded(round, attempt, Ok(update))
                 }
@@ -338,12 +356,52 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The adapter of a round that came to a sum.
-    pub(crate) fn next_adapter(&self) -> Adapter {
-        let Some(RoundOutcome::Sum { sum, parts, .. }) = &self.outcome else {
+    /// The sum of what the named members encoded in this round.
+    pub(crate) fn plain_sum(&self, members: impl IntoIterator<Item = MemberIndex>) -> RingSum {
+        let mut sum = vec![0_u32; DELTA + AUXILIARY_LANES];
+        for member in members {
+            // A test that drives a member encodes its update itself.
+            let own = || self.federation.update(member.0.into()).lanes().to_vec();
+            let lanes = self.encoded.get(&member).cloned().unwrap_or_else(own);
+            for (sum, lane) in sum.iter_mut().zip(lanes) {
+                *sum = sum.wrapping_add(lane) & self.open.bits.mask();
+            }
+        }
+        RingSum(sum)
+    }
+
+    /// Asserts that each group's sum is that of what its survivors encoded, and that the groups'
+    /// survivors are those of the round.
+    pub(crate) fn check_sums(&self) {
+        let Some(RoundOutcome::Sum { sum, survivors, .. }) = &self.outcome else {
             panic!("the round came to nothing");
         };
-        let mean = self.federation.format.decode(sum, *parts).unwrap();
+        let survivors: MemberSet = survivors.iter().copied().collect();
+        let groups = self.groups().whole(&survivors, 1);
+        assert_eq!(sum.groups().len(), groups.len());
+        for (got, (group, members)) in sum.groups().iter().zip(groups) {
+            assert_eq!((got.group, got.parts.survivors), (group, members.len()));
+            assert_eq!(got.sum, self.plain_sum(members.iter()));
+        }
+        assert_eq!(sum.parts().survivors, survivors.len());
+    }
+
+    /// The round's step, and how many groups' sums were none.
+    ///
+    /// # Errors
+    /// The sums give none.
+    pub(crate) fn step(&self) -> Result<(WeightedMean, usize), RoundSumError> {
+        let Some(RoundOutcome::Sum { sum, .. }) = &self.outcome else {
+            panic!("the round came to nothing");
+        };
+        let (bits, clip) = (self.open.bits, self.open.clip);
+        let (mean, spoilt) = sum.decode(bits, clip, &self.open.digest())?;
+        Ok((mean, spoilt.len()))
+    }
+
+    /// The adapter of a round that came to a sum.
+    pub(crate) fn next_adapter(&self) -> Adapter {
+        let (mean, _) = self.step().unwrap();
         let mut adapter = self.adapter.clone();
         adapter.add(self.adapter.layout(), &mean.delta).unwrap();
         adapter
@@ -356,12 +414,11 @@ impl<'a> World<'a> {
             survivors,
             dropped,
             transcript,
-            parts,
         }) = &self.outcome
         else {
             panic!("the round came to nothing");
         };
-        let mean = self.federation.format.decode(sum, *parts).unwrap();
+        let (mean, _) = self.step().unwrap();
         let open = &self.open;
         let result = RoundResult {
             run: open.run,
@@ -369,7 +426,7 @@ impl<'a> World<'a> {
             attempt: open.attempt,
             adapter: self.next_adapter().digest(),
             sum: sum.digest(),
-            total_weight: parts.weight,
+            total_weight: sum.parts().weight,
             transcript: *transcript,
             previous: self.previous,
             survivors: survivors.clone(),
@@ -380,6 +437,12 @@ impl<'a> World<'a> {
         };
         sign_result(self.federation, result)
     }
+}
+
+/// An empty sum for each group of a round.
+fn running_sums(federation: &Federation) -> RunningSums {
+    let groups = federation.policy.groups().count();
+    RunningSums::new(federation.open.bits, DELTA + AUXILIARY_LANES, groups)
 }
 
 fn sender(input: &Input) -> Option<MemberIndex> {

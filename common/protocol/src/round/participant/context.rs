@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::crypto::agreement::Suite;
 use crate::crypto::sign::IdentityKey;
-use crate::fixed::{LaneBits, WeightClass};
-use crate::ids::{MemberIndex, RoundNumber, RunId};
+use crate::fixed::{CohortWeight, LaneBits, WeightClass};
+use crate::ids::{GroupIndex, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::Roster;
-use crate::secagg::{CohortPolicy, NeighbourGraph};
+use crate::secagg::{CohortPolicy, Groups, NeighbourGraph};
 use crate::wire::messages::Open;
 use fedlora_adapter::Factors;
 use fedlora_common::digest::Digest;
@@ -85,6 +85,32 @@ impl OpenRound {
         at_least(message, got, self.policy.threshold())
     }
 
+    /// Refuses masks within a group, this member counted, that is too small for a sum.
+    pub(super) fn enough_in_group(&self, got: usize) -> Result<(), Refusal> {
+        at_least("dealers", got, self.policy.groups().minimum())
+    }
+
+    /// Refuses a list of which a group has survivors, and so few that its sum could show one's
+    /// update; or with so few groups that the plan's rule would not withstand what it should.
+    pub(super) fn whole_groups(&self, groups: &Groups, list: &MemberSet) -> Result<(), Refusal> {
+        let policy = self.policy.groups();
+        let split = groups.split(list);
+        let of_groups = split.iter().map(|(group, members)| (*group, members.len()));
+        let thin = |(_, got): &(GroupIndex, usize)| (1..policy.minimum()).contains(got);
+        if let Some((group, got)) = of_groups.clone().find(thin) {
+            let needed = policy.minimum();
+            return Err(Refusal::ThinGroup { group, got, needed });
+        }
+        let (got, needed) = (
+            of_groups.filter(|(_, got)| *got > 0).count(),
+            policy.needed(),
+        );
+        if got < needed {
+            return Err(Refusal::FewGroups { got, needed });
+        }
+        Ok(())
+    }
+
     /// More than (n + c) / 2 signatures: with fewer, two lists could both have them.
     pub(super) fn enough_signatures(&self, got: usize) -> Result<(), Refusal> {
         let needed = self.policy.confirmations();
@@ -110,4 +136,15 @@ pub(super) struct JoinedCohort {
     pub(super) graph: NeighbourGraph,
     pub(super) weights: BTreeMap<MemberIndex, WeightClass>,
     pub(super) transcript: Digest,
+}
+
+impl JoinedCohort {
+    /// Those that `member`'s sum could hold: its group.
+    pub(super) fn weight_of_group(&self, member: MemberIndex) -> CohortWeight {
+        let groups = self.graph.groups();
+        let own = groups.of(member);
+        let weights = self.weights.iter();
+        let weights = weights.filter(|(other, _)| groups.of(**other) == own);
+        CohortWeight::of(weights.map(|(_, weight)| *weight))
+    }
 }

@@ -152,7 +152,7 @@ impl ExpectPeerKeys {
         };
         Ok(JoinedCohort {
             transcript: joined.transcript(&self.round.digest),
-            graph: joined.graph(roster.len(), self.round.policy.neighbours())?,
+            graph: joined.grouped(&self.round.policy)?,
             weights,
         })
     }

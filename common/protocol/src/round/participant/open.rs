@@ -1,5 +1,5 @@
 //! M0: the member checks the round that the aggregator opens, and makes its keys; where neighbours
-//! are drawn from a beacon, it commits to its part first.
+//! or groups are drawn from a beacon, it commits to its part first.
 
 use std::sync::Arc;
 
@@ -28,9 +28,9 @@ use super::refusal::Refusal;
     reason = "made and consumed within one call"
 )]
 pub enum Opened {
-    /// Neighbours are drawn from a beacon: the commitment to this member's part of it.
+    /// Neighbours or groups are drawn from a beacon: the commitment to this member's part of it.
     Commit(ExpectCommitments, Digest),
-    /// All are neighbours of all: M1.
+    /// Nothing is drawn: M1.
     Keys(ExpectPeerKeys, Unverified<Keys>),
 }
 
@@ -63,7 +63,7 @@ impl RoundContext {
             digest,
             open,
         };
-        if policy.is_complete() {
+        if !policy.needs_beacon() {
             let (next, keys) = ExpectPeerKeys::new(round, revealed, None, rng);
             return Ok(Opened::Keys(next, keys));
         }

@@ -2,7 +2,7 @@
 
 use crate::crypto::shamir::ShamirError;
 use crate::fixed::FixedError;
-use crate::ids::{Attempt, MemberIndex, RoundNumber};
+use crate::ids::{Attempt, GroupIndex, MemberIndex, RoundNumber};
 use crate::secagg::{GraphError, MAX_ATTEMPTS, PolicyError};
 use fedlora_adapter::AdapterError;
 use fedlora_common::digest::Digest;
@@ -276,6 +276,30 @@ pub enum Refusal {
          itself"
     )]
     Split,
+    /// A group with survivors, and too few of them.
+    #[error(
+        "the survivor list has {got} members of group {group}, {needed} are needed: their sum \
+         shows by itself, and could show one member's update"
+    )]
+    ThinGroup {
+        /// The group.
+        group: GroupIndex,
+        /// Its members on the list.
+        got: usize,
+        /// The fewest in a sum.
+        needed: usize,
+    },
+    /// A list of too few groups.
+    #[error(
+        "the survivor list has members of {got} groups, and the plan's rule takes {needed} to \
+         withstand spoilt ones"
+    )]
+    FewGroups {
+        /// Groups with members on the list.
+        got: usize,
+        /// The fewest that the rule takes.
+        needed: usize,
+    },
     /// The member's own update is missing from the survivor list, or replaced by another.
     #[error("the survivor list does not hold this member's own update")]
     OwnUpdate,

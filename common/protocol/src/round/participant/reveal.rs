@@ -55,6 +55,8 @@ impl ExpectSurvivors {
         if !self.cohort.graph.connects(&list.members) {
             return Err(Refusal::Split);
         }
+        let groups = self.cohort.graph.groups();
+        self.round.whole_groups(groups, &list.members)?;
 
         ledger.sign(&LedgerRound::from(&self.round.open))?;
         let digest = list.digest(&self.cohort.transcript, &self.dealers);

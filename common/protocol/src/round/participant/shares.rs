@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::crypto::keys::Seed;
 use crate::crypto::shamir::Share;
-use crate::fixed::{CohortWeight, FixedPoint, RoundEncoding};
+use crate::fixed::{FixedPoint, RoundEncoding};
 use crate::ids::{MemberIndex, MemberSet};
 use crate::secagg::{Masker, PairContext};
 use crate::wire::Verified;
@@ -151,7 +151,7 @@ impl ExpectDealers {
         }
         self.round.enough(message, dealers.len())?;
         let mut pairs = Vec::new();
-        for peer in cohort.graph.neighbours(me) {
+        for peer in cohort.graph.mask_partners(me) {
             if !dealers.contains(peer) {
                 continue;
             }
@@ -159,14 +159,17 @@ impl ExpectDealers {
             let seed = self.neighbours.get(&peer).and_then(|one| one.seed.clone());
             pairs.push((peer, seed.ok_or(Refusal::Undealt { member: peer })?));
         }
-        self.round.enough_holders(message, pairs.len() + 1)?;
+        let holders = cohort.graph.neighbours(me).into_iter();
+        let holders = holders.filter(|one| dealers.contains(*one)).count();
+        self.round.enough_holders(message, holders + 1)?;
+        self.round.enough_in_group(pairs.len() + 1)?;
 
         let open = &self.round.open;
         let encoding = RoundEncoding {
             format: FixedPoint::new(
                 open.bits,
                 open.clip,
-                CohortWeight::of(cohort.weights.values().copied()),
+                cohort.weight_of_group(me),
                 &self.round.digest,
             )?,
             weight: self.round.context.weight,

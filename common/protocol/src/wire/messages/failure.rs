@@ -43,6 +43,18 @@ pub enum RoundFailure {
     /// The aggregator could not store or read what it needs.
     #[error("the aggregator's storage failed")]
     Storage,
+    /// Too few groups of a robust round kept enough members for a sum.
+    #[error(
+        "{got} groups have enough members in the {phase} phase, and the plan's rule takes {needed}"
+    )]
+    Groups {
+        /// The phase that closed.
+        phase: PhaseName,
+        /// Groups that have enough members.
+        got: u16,
+        /// Groups that the rule takes.
+        needed: u16,
+    },
 }
 
 /// The coordinator's phases.

@@ -1,5 +1,6 @@
 //! Whole rounds among honest members, with and without dropouts in every phase.
 
+use super::replay::is_genuine;
 use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Event};
@@ -8,7 +9,7 @@ use crate::round::member::MemberEffect;
 use crate::wire::codec;
 use crate::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 
-const PHASES: [PhaseName; 6] = [
+pub(super) const PHASES: [PhaseName; 6] = [
     PhaseName::Keys,
     PhaseName::Shares,
     PhaseName::Held,
@@ -19,14 +20,13 @@ const PHASES: [PhaseName; 6] = [
 
 /// The round's sum is exactly that of the survivors' updates; every member takes the result;
 /// replaying the journal gives the same.
-fn check_sum(world: World<'_>, expected: &[u16]) {
+pub(super) fn check_sum(world: World<'_>, expected: &[u16]) {
     let federation = world.federation;
     let Some(RoundOutcome::Sum {
         sum,
         survivors,
         dropped,
         transcript,
-        parts,
     }) = &world.outcome
     else {
         panic!("the round came to nothing");
@@ -34,9 +34,10 @@ fn check_sum(world: World<'_>, expected: &[u16]) {
     let expected: Vec<_> = expected.iter().copied().map(MemberIndex).collect();
     assert_eq!(survivors, &expected);
     assert_eq!(survivors.len() + dropped.len(), federation.len());
-    assert_eq!(sum, &federation.plain_sum(survivors));
-    assert_eq!(&world.accumulated.len(), &survivors.len());
-    let mean = federation.format.decode(sum, *parts).unwrap();
+    world.check_sums();
+    let parts = sum.parts();
+    let (mean, spoilt) = world.step().unwrap();
+    assert_eq!(spoilt, 0);
     assert_eq!(mean.train_loss.is_some(), survivors.len() >= 5);
     let weight: u64 = survivors
         .iter()
@@ -95,7 +96,8 @@ fn check_members(mut world: World<'_>, survivors: &[MemberIndex]) {
     }
 }
 
-/// Applies a journal from the start; gives the effects in a form that can be compared.
+/// Applies a journal from the start, each event judged again; gives the effects in a form that can
+/// be compared.
 fn replay(federation: &Federation, journal: &[Vec<u8>]) -> (Coordinator, Vec<String>) {
     use crate::round::coordinator::CoordinatorEffect;
     let (mut coordinator, effects) = Coordinator::open(
@@ -113,7 +115,9 @@ fn replay(federation: &Federation, journal: &[Vec<u8>]) -> (Coordinator, Vec<Str
     };
     show(effects);
     for bytes in journal {
-        let (next, effects) = coordinator.apply(codec::decode::<Event>(bytes).unwrap());
+        let event = codec::decode::<Event>(bytes).unwrap();
+        assert!(is_genuine(&coordinator, &event), "{event:?}");
+        let (next, effects) = coordinator.apply(event);
         show(effects);
         coordinator = next;
     }

@@ -236,13 +236,17 @@ fn members_that_were_told_of_different_beacons_have_nothing_in_common() {
         let commitments = committed.chosen(&federation, first);
         committed.opened(&federation, &commitments)
     };
-    let (one, mut two) = (world(0), world(20));
-    let (graph, other) = (one.graph(), two.graph());
-    assert_ne!(graph, other);
-    let peer = graph
-        .neighbours(ZERO)
-        .into_iter()
-        .find(|peer| other.are_neighbours(ZERO, *peer))
+    let one = world(0);
+    let graph = one.graph();
+    let (peer, mut two) = (10..40)
+        .map(world)
+        .find_map(|two| {
+            let other = two.graph();
+            assert_ne!(graph, other);
+            let mut both = graph.neighbours(ZERO).into_iter();
+            let peer = both.find(|peer| other.are_neighbours(ZERO, *peer))?;
+            Some((peer, two))
+        })
         .expect("neighbours in both");
     let place = usize::from(peer.0);
     assert_eq!(one.keys[place].claimed(), two.keys[place].claimed());

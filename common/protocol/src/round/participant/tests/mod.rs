@@ -4,6 +4,7 @@
 mod beacon;
 mod confirm;
 mod digests;
+mod groups;
 mod keys;
 mod ledger;
 mod open;

@@ -1,0 +1,126 @@
+//! A round that anyone can recompute. Where the operator asks for it, the aggregator keeps what a
+//! round was made of: the events with every member's signature, and the masked updates that are in
+//! the sum. A replay judges each event again, adds the updates, takes the masks off, and compares
+//! the outcome with the signed result, bit for bit. It needs no key.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `record` | what is kept, written while the run goes on |
+//! | `folder` | where it lies |
+//! | `events` | the file of events |
+//! | `run` | plan, roster, first adapter and chain of results, read back and checked |
+//! | `replay` | the round once more |
+//! | `uploads` | the running sum of the kept updates |
+//! | `report` | what a replay found |
+//! | `verdict` | whether evidence against a member proves something |
+
+mod events;
+mod folder;
+mod record;
+mod replay;
+mod report;
+mod run;
+mod uploads;
+mod verdict;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fedlora_adapter::AdapterError;
+use fedlora_adapter::peft::PeftError;
+use fedlora_protocol::ids::RoundNumber;
+use fedlora_protocol::plan::PlanError;
+use serde::de::DeserializeOwned;
+
+use crate::remedy::Remedy;
+use crate::run_directory::RunSearchError;
+
+pub use events::EventFileError;
+pub use record::{AttemptRecord, KeptOpening, KeptPlan, RecordError, keep_run};
+pub use replay::replay;
+pub use report::{Comparison, Finding, ReplayReport};
+pub use verdict::{EvidenceVerdict, check_evidence};
+
+/// Why a round cannot be replayed, or evidence not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// No run is found.
+    #[error(transparent)]
+    Run(#[from] RunSearchError),
+    /// A file that a replay needs was not kept.
+    #[error("{} is not there", path.display())]
+    NotKept {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file that is no such document.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why it does not parse.
+        source: serde_json::Error,
+    },
+    /// A plan that the aggregator did not sign, or an impossible one.
+    #[error("the kept plan: {0}")]
+    Plan(#[from] PlanError),
+    /// A roster of another size than the plan says.
+    #[error("the kept roster has {found} members, the plan {planned}")]
+    Members {
+        /// Members on the roster.
+        found: usize,
+        /// Members of the plan.
+        planned: usize,
+    },
+    /// A round without a result.
+    #[error("the run has no result of round {round}")]
+    NoResult {
+        /// The round.
+        round: RoundNumber,
+    },
+    /// An adapter that cannot be read.
+    #[error(transparent)]
+    Peft(#[from] PeftError),
+    /// A first adapter that the plan does not give.
+    #[error("the kept first adapter: {0}")]
+    Adapter(#[from] AdapterError),
+}
+
+impl AuditError {
+    /// What would help, where something simple would.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Run(RunSearchError::Several { .. }) => Some(Remedy::ChooseRun),
+            Self::NotKept { .. } => Some(Remedy::KeepForAudit),
+            _ => None,
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AuditError> {
+    fs::read(path).map_err(|source| unreadable(path, source))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, AuditError> {
+    serde_json::from_slice(&read(path)?).map_err(|source| AuditError::Json {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn unreadable(path: &Path, source: io::Error) -> AuditError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => AuditError::NotKept { path },
+        _ => AuditError::Io { path, source },
+    }
+}

@@ -1,0 +1,70 @@
+//! What is kept of the current attempt, where the operator asked for it. What cannot be written
+//! ends the record, not the round: a replay then says that the record is not whole.
+
+use std::path::PathBuf;
+
+use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::round::coordinator::Event;
+use tokio::task::block_in_place;
+use tracing::warn;
+
+use super::context::EngineSetup;
+use crate::audit::{AttemptRecord, KeptOpening, RecordError};
+
+/// The record of the current attempt; none where nothing is kept, or no longer.
+#[derive(Debug)]
+pub(super) struct Keeping(Option<AttemptRecord>);
+
+impl Keeping {
+    /// Begins the record of an attempt.
+    pub(super) fn begin(setup: &EngineSetup, opening: &KeptOpening) -> Self {
+        Self(
+            setup
+                .keep_for_audit
+                .then(|| {
+                    let begun = block_in_place(|| AttemptRecord::begin(&setup.directory, opening));
+                    begun.map_err(|error| tell(&error)).ok()
+                })
+                .flatten(),
+        )
+    }
+
+    /// Keeps an event that is about to be applied.
+    pub(super) fn note(&mut self, event: &Event) {
+        let Some(record) = &mut self.0 else {
+            return;
+        };
+        if let Err(error) = block_in_place(|| record.append(event)) {
+            tell(&error);
+            self.0 = None;
+        }
+    }
+
+    /// Keeps a masked update that is about to be added to the sum; gives where it lies from here on.
+    pub(super) fn take_upload(&mut self, member: MemberIndex, from: PathBuf) -> PathBuf {
+        let Some(record) = &self.0 else {
+            return from;
+        };
+        match block_in_place(|| record.take_upload(member, &from)) {
+            Ok(path) => path,
+            Err(error) => {
+                tell(&error);
+                self.0 = None;
+                from
+            }
+        }
+    }
+
+    /// Ends the record.
+    pub(super) fn end(self) {
+        if let Some(record) = self.0
+            && let Err(error) = block_in_place(|| record.finish())
+        {
+            tell(&error);
+        }
+    }
+}
+
+fn tell(error: &RecordError) {
+    warn!(%error, "the round cannot be kept for an audit");
+}

@@ -1,0 +1,171 @@
+//! The folder of one run in the operator's directory: `runs/ID`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fedlora_common::files::{Access, write_atomic};
+use fedlora_protocol::ids::RunId;
+use serde::Serialize;
+
+/// The folder of one run.
+#[derive(Debug, Clone)]
+pub struct RunDirectory {
+    root: PathBuf,
+}
+
+impl RunDirectory {
+    /// The folder of `run` in the operator's directory, made where it is missing.
+    ///
+    /// # Errors
+    /// The folder that cannot be made, with the system's reason.
+    pub(crate) fn create(operator: &Path, run: RunId) -> Result<Self, (PathBuf, io::Error)> {
+        let root = runs(operator).join(run.to_string());
+        for folder in [root.join("adapters"), root.join("uploads")] {
+            fs::create_dir_all(&folder).map_err(|error| (folder, error))?;
+        }
+        Ok(Self { root })
+    }
+
+    /// The folder of the run with this id in hex; without an id, that of the only run. Needs no
+    /// keys of the operator's: a copy of `runs` will do.
+    ///
+    /// # Errors
+    /// [`RunSearchError`] where there is no such run, or several and no id.
+    pub fn find(operator: &Path, run: Option<&str>) -> Result<Self, RunSearchError> {
+        let folder = runs(operator);
+        let names = fs::read_dir(&folder).map_err(|source| RunSearchError::Io {
+            path: folder.clone(),
+            source,
+        })?;
+        let mut there: Vec<_> = names
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| run.is_none_or(|run| run == name))
+            .collect();
+        there.sort();
+        match (&there[..], run) {
+            ([name], _) => Ok(Self {
+                root: folder.join(name),
+            }),
+            ([], Some(run)) => Err(RunSearchError::Unknown {
+                run: run.to_owned(),
+            }),
+            ([], None) => Err(RunSearchError::NoRun { path: folder }),
+            _ => Err(RunSearchError::Several { runs: there }),
+        }
+    }
+
+    /// The folder of a round's adapter, in PEFT's form.
+    pub fn adapter(&self, round: u32) -> PathBuf {
+        self.root.join("adapters").join(format!("round-{round:04}"))
+    }
+
+    /// The folder of masked updates that wait to be added.
+    pub fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    /// The file of signed results, one JSON document a line.
+    pub fn results(&self) -> PathBuf {
+        self.root.join("results.jsonl")
+    }
+
+    /// The run's roster, in JSON.
+    pub fn roster(&self) -> PathBuf {
+        self.root.join("roster.json")
+    }
+
+    /// What proves that members broke the protocol, one file a member and attempt.
+    pub fn evidence(&self) -> PathBuf {
+        self.root.join("evidence")
+    }
+
+    /// What is kept so that rounds can be replayed; missing where the operator did not ask for it.
+    pub fn audit(&self) -> PathBuf {
+        self.root.join("audit")
+    }
+}
+
+/// Writes a JSON document whole or not at all.
+///
+/// # Errors
+/// Any I/O error.
+pub(crate) fn write_json(path: &Path, document: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(document)?;
+    write_atomic(path, &text, Access::Everyone)
+}
+
+fn runs(operator: &Path) -> PathBuf {
+    operator.join("runs")
+}
+
+/// Why no run is found.
+#[derive(Debug, thiserror::Error)]
+pub enum RunSearchError {
+    /// The folder of runs cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// There is no run.
+    #[error("{} holds no run", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no run with this id.
+    #[error("there is no run {run}")]
+    Unknown {
+        /// The id that was named.
+        run: String,
+    },
+    /// There are several, and none is named.
+    #[error("there are several runs: {}", runs.join(", "))]
+    Several {
+        /// Their ids.
+        runs: Vec<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_run_is_found_and_one_of_several_by_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let find = |run| RunDirectory::find(folder.path(), run);
+        assert!(matches!(find(None), Err(RunSearchError::Io { .. })));
+        fs::create_dir(folder.path().join("runs")).unwrap();
+        assert!(matches!(find(None), Err(RunSearchError::NoRun { .. })));
+
+        let (one, other) = (RunId([1; 16]), RunId([2; 16]));
+        RunDirectory::create(folder.path(), one).unwrap();
+        assert!(
+            find(None)
+                .unwrap()
+                .results()
+                .parent()
+                .unwrap()
+                .ends_with(one.to_string())
+        );
+        RunDirectory::create(folder.path(), other).unwrap();
+        assert!(matches!(find(None), Err(RunSearchError::Several { runs }) if runs.len() == 2));
+        let id = other.to_string();
+        let found = find(Some(&id)).unwrap();
+        assert!(
+            found
+                .audit()
+                .starts_with(folder.path().join("runs").join(&id))
+        );
+        for unknown in ["03", "..", ""] {
+            let error = find(Some(unknown)).unwrap_err();
+            assert!(matches!(error, RunSearchError::Unknown { .. }), "{unknown}");
+        }
+    }
+}
