@@ -1,11 +1,3 @@
-//! PEFT configuration files.
 #![no_main]
 
-use std::path::Path;
-
-use fedlora_adapter::peft;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    let _ = peft::parse_config(Path::new("fuzzed"), bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fedlora_fuzz_targets::decoders::adapter_config(bytes));

@@ -75,6 +75,16 @@ mod tests {
     use crate::crypto::os_rng;
 
     #[test]
+    fn what_is_secret_is_not_shown() {
+        let shift = LossShift::random(&mut os_rng());
+        let steps = shift.steps(1.0).unwrap();
+        assert_eq!(
+            format!("{shift:?} {steps:?}"),
+            "LossShift(..) LossSteps(..)"
+        );
+    }
+
+    #[test]
     fn losses_that_differ_by_less_than_a_step_cannot_be_told_apart() {
         let shift = LossShift(0.25);
         // All of [1.95, 2.15) are ten steps.

@@ -201,6 +201,9 @@ mod tests {
         for clip in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             assert!(format(LaneBits::B24, clip, cohort(3, 3)).is_err());
         }
+        for bits in [LaneBits::B20, LaneBits::B24, LaneBits::B32] {
+            assert_eq!(format(bits, 1.0, cohort(3, 3)).unwrap().bits(), bits);
+        }
         // (2^19 - 1) / 161 = 3256.
         assert!(format(LaneBits::B20, 1.0, cohort(3256, 3256)).is_ok());
         assert!(matches!(

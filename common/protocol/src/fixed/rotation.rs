@@ -249,6 +249,25 @@ mod tests {
         assert_eq!(cut, whole);
     }
 
+    /// Bit by bit, over several parts, from the vector's start and from another segment.
+    #[test]
+    fn each_sign_is_its_bit_of_the_stream() {
+        let open = Digest::of("test open", b"");
+        let rotation = Rotation::of(&open);
+        let prg = Prg::new(&Seed::from_bytes(*rotation.0.as_bytes()));
+        let len = 2 * NEAR + 40;
+        for first in [0, SEGMENT] {
+            let mut words = vec![0; len.div_ceil(32)];
+            prg.fill(first / 32, &mut words);
+            let mut values = vec![1.0; len];
+            rotation.flip_signs(first, &mut values);
+            for (at, value) in values.iter().enumerate() {
+                let bit = words[at / 32] >> (at % 32) & 1;
+                assert_eq!(*value, if bit == 1 { -1.0 } else { 1.0 }, "{at}");
+            }
+        }
+    }
+
     #[test]
     fn inverse_undoes_forward_and_one_spike_is_spread() {
         let len = 1024 + 64;

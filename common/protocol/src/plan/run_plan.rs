@@ -27,7 +27,8 @@ pub struct RunPlan {
     pub members: usize,
     /// The seed from which every member derives the same first adapter; random by default. A member
     /// takes part in one sum on each adapter, so a later run needs another seed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Nothing may be skipped: the codec has no field names.
+    #[serde(default)]
     pub seed: Option<u64>,
     /// The base model that all members must hold.
     #[serde(default)]
@@ -500,6 +501,7 @@ pub enum PlanError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::codec;
 
     const PLAN: &str = r#"
         rounds = 2
@@ -514,6 +516,27 @@ mod tests {
         assert_eq!(plan.training.learning_rate, 1e-4);
         assert_eq!(plan.adapter.factors, FactorSchedule::Alternating);
         assert_eq!(plan.policy().unwrap().quorum(), 4);
+    }
+
+    /// The plan that a fuzzer found: decoding took it, and what it encoded to was another.
+    #[test]
+    fn a_plan_without_a_seed_travels_as_one_with_a_seed() {
+        let key = IdentityKey::from_bytes(&[1; 32]);
+        for seed in [None, Some(7)] {
+            let plan = RunPlan {
+                seed,
+                ..RunPlan::from_toml(PLAN).unwrap()
+            };
+            let signed = SignedPlan::sign(RunId([3; 16]), plan.clone(), &key);
+            let bytes = codec::encode(&signed).unwrap();
+            let taken: SignedPlan = codec::decode(&bytes).unwrap();
+            assert_eq!(
+                taken.verify(&key.public()),
+                Ok((RunId([3; 16]), plan.clone()))
+            );
+            let text = toml::to_string(&plan).unwrap();
+            assert_eq!(RunPlan::from_toml(&text), Ok(plan));
+        }
     }
 
     #[test]

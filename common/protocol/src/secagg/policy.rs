@@ -234,6 +234,34 @@ mod tests {
         }
     }
 
+    /// The numbers of docs/PROTOCOL.md's notation, by hand.
+    #[test]
+    fn the_numbers_of_a_cohort_are_those_of_the_formulas() {
+        let numbers = |members| {
+            let policy = CohortPolicy::lowest(members).unwrap();
+            let shares = (policy.neighbours(), policy.threshold());
+            let sum = (policy.colluders(), policy.confirmations());
+            (policy.members(), shares, sum, policy.minimum())
+        };
+        assert_eq!(numbers(10), (10, (9, 7), (3, 7), 6));
+        assert_eq!(numbers(64), (64, (63, 43), (21, 43), 24));
+        assert_eq!(numbers(1000), (1000, (34, 18), (50, 526), 53));
+    }
+
+    #[test]
+    fn a_raised_policy_has_the_numbers_given() {
+        let lowest = CohortPolicy::lowest(10).unwrap();
+        let raised = lowest.raised(8, 9).unwrap();
+        assert_eq!((raised.threshold(), raised.minimum()), (8, 9));
+        assert_eq!((raised.members(), raised.quorum()), (10, 9));
+        for minimum in [5, 11] {
+            assert!(matches!(
+                lowest.raised(8, minimum),
+                Err(PolicyError::Minimum { got, floor: 6, members: 10 }) if got == minimum
+            ));
+        }
+    }
+
     #[test]
     fn impossible_cohorts_are_refused() {
         let of = |members, minimum| CohortPolicy::new(members, minimum, Assumptions::default());
