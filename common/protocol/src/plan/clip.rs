@@ -7,7 +7,7 @@
 
 use fedlora_adapter::Factors;
 
-use super::run_plan::AggregationPlan;
+use super::aggregation::AggregationPlan;
 
 /// The clip norms of the next rounds, one for each choice of factors: A and B move differently.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,7 @@
 //! What a run is: the plan that the operator writes and signs, the roster of its members,
 //! and the floors that each member sets for itself.
 
+mod aggregation;
 mod clip;
 mod factors;
 mod floors;
@@ -11,6 +12,7 @@ mod roster_sheet;
 mod roster_words;
 mod run_plan;
 
+pub use aggregation::{AggregationPlan, Weighting};
 pub use clip::ClipSchedule;
 pub use factors::FactorSchedule;
 pub use floors::{FloorBreach, FloorValue, Floors};
@@ -20,6 +22,6 @@ pub use roster_change::RosterChange;
 pub use roster_sheet::{RosterSheet, SheetMember};
 pub use roster_words::{ROSTER_WORDS, RosterWords};
 pub use run_plan::{
-    AdapterPlan, AggregationPlan, BasePlan, LearningRateSchedule, PlanError, RunPlan, SignedPlan,
-    Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, BasePlan, LearningRateSchedule, PlanError, RunPlan, SignedPlan, Timeouts,
+    TrainingPlan,
 };

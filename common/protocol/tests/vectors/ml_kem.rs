@@ -11,28 +11,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Bytes as hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
-struct Hex(Vec<u8>);
-
-impl TryFrom<String> for Hex {
-    type Error = hex::FromHexError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        hex::decode(text).map(Self)
-    }
-}
-
-impl Hex {
-    fn array<const N: usize>(&self) -> [u8; N] {
-        self.0.as_slice().try_into().unwrap()
-    }
-}
+use crate::given::Hex;
 
 fn nist<T: DeserializeOwned>(name: &str) -> T {
     let mut all: Value =
-        serde_json::from_str(include_str!("../../vectors/ml_kem_768.json")).unwrap();
+        serde_json::from_str(include_str!("../../../vectors/ml_kem_768.json")).unwrap();
     serde_json::from_value(all[name].take()).unwrap()
 }
 
