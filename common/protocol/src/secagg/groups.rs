@@ -1,7 +1,7 @@
 //! The groups that a robust round is split into: each has a secure sum of its own, and a rule that
 //! withstands spoilt ones combines their means.
 //!
-//! They come of the members' order that [`shuffle`] draws from the beacon with the context
+//! They come of the members' order that `shuffle` draws from the beacon with the context
 //! `fedlora 2 mask groups`: the member at place p is in group p modulo the number of groups, so
 //! their sizes differ by one at most. All members of the roster are in a group, whether they take
 //! part or not: whom the aggregator leaves out moves nobody to another group.
