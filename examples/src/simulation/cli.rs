@@ -19,9 +19,10 @@ pub(crate) async fn simulate(options: &Options, printer: &Printer) -> Result<(),
 fn failure(error: SimulationError) -> Failure {
     let exit = match &error {
         SimulationError::Usage(_) | SimulationError::Occupied { .. } => Exit::Usage,
-        SimulationError::Data(_) | SimulationError::Model(_) | SimulationError::Train(_) => {
-            Exit::Data
-        }
+        SimulationError::Data(_)
+        | SimulationError::Model(_)
+        | SimulationError::Train(_)
+        | SimulationError::Update(_) => Exit::Data,
         SimulationError::Plan(_) => Exit::Configuration,
         SimulationError::Serve(error) => serve_exit(error),
         SimulationError::Member { source, .. } => participant_exit(source),

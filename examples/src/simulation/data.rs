@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use fedlora_client::examples::MemberExamples;
+use fedlora_client::update::LocalWork;
 use fedlora_data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_protocol::ids::MemberName;
+use fedlora_train::Engine;
 
 use super::assets::{self, INSTITUTIONS};
 use super::options::Options;
@@ -20,10 +23,8 @@ const MIN_RECORDS: usize = 8;
 pub struct Institution {
     /// Its name.
     pub name: MemberName,
-    /// What it trains on.
-    pub training: Vec<Example>,
-    /// What it is evaluated on.
-    pub held_out: Vec<Example>,
+    /// What it trains on, chooses by and is evaluated on.
+    pub examples: MemberExamples,
 }
 
 /// What a simulation works on.
@@ -54,22 +55,24 @@ impl SimulationData {
             );
         }
         // The largest, so that a part of the data is the most of it.
-        institutions.sort_by_key(|institution| std::cmp::Reverse(institution.training.len()));
+        institutions.sort_by_key(|institution| std::cmp::Reverse(institution.examples.own()));
         institutions.truncate(members);
         institutions.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { institutions })
     }
 
-    /// All held-out examples.
-    pub fn all_held_out(&self) -> Vec<Example> {
+    /// The examples of all institutions, of the part that `part` gives.
+    pub fn all(&self, part: impl Fn(&MemberExamples) -> &Vec<Example>) -> Vec<Example> {
         let each = self.institutions.iter();
-        each.flat_map(|one| one.held_out.iter().cloned()).collect()
+        each.flat_map(|one| part(&one.examples).iter().cloned())
+            .collect()
     }
 
-    /// All training examples.
-    pub fn all_training(&self) -> Vec<Example> {
-        let each = self.institutions.iter();
-        each.flat_map(|one| one.training.iter().cloned()).collect()
+    /// The work of the member with this index, in a run with this seed.
+    pub fn work(&self, engine: &Engine, index: usize, seed: u64) -> LocalWork {
+        let examples = self.institutions[index].examples.clone();
+        let own = seed.wrapping_add(index as u64 + 1);
+        LocalWork::new(engine.clone(), examples, own)
     }
 }
 
@@ -83,8 +86,7 @@ fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result
             };
             Ok(Institution {
                 name: one.name.parse()?,
-                training: examples(one.training)?,
-                held_out: examples(one.held_out)?,
+                examples: MemberExamples::new(examples(one.training)?, examples(one.held_out)?),
             })
         })
         .collect()
@@ -112,8 +114,10 @@ fn split(
         }
         institutions.push(Institution {
             name,
-            training: training.prepare(pipeline, prepare)?.0,
-            held_out: held_out.prepare(pipeline, prepare)?.0,
+            examples: MemberExamples::new(
+                training.prepare(pipeline, prepare)?.0,
+                held_out.prepare(pipeline, prepare)?.0,
+            ),
         });
     }
     Ok(institutions)

@@ -18,7 +18,7 @@ pub(super) fn one_for_all(
     // All data is the members' data: their losses add up, weighted by tokens.
     let (mut loss, mut tokens) = (0.0, 0);
     for one in &data.institutions {
-        let evaluation = engine.evaluate(adapter, &one.held_out)?;
+        let evaluation = engine.evaluate(adapter, &one.examples.held_out)?;
         loss += evaluation.loss * evaluation.tokens as f64;
         tokens += evaluation.tokens;
         by_member.insert(one.name.to_string(), evaluation.perplexity);
@@ -36,12 +36,12 @@ pub(super) fn each_its_own(
     data: &SimulationData,
     adapters: &[Adapter],
 ) -> Result<Scores, TrainError> {
-    let all = data.all_held_out();
+    let all = data.all(|examples| &examples.held_out);
     let mut by_member = BTreeMap::new();
     let mut losses = 0.0;
     for (one, adapter) in data.institutions.iter().zip(adapters) {
         losses += engine.evaluate(Some(adapter), &all)?.loss;
-        let own = engine.evaluate(Some(adapter), &one.held_out)?;
+        let own = engine.evaluate(Some(adapter), &one.examples.held_out)?;
         by_member.insert(one.name.to_string(), own.perplexity);
     }
     Ok(Scores {

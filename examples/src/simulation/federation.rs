@@ -16,7 +16,6 @@ use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
 use fedlora_client::federation::{MemberEvent, Participant, RoundReport, RoundWork};
-use fedlora_client::update::LocalWork;
 use fedlora_protocol::fixed::RoundSum;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
@@ -123,12 +122,7 @@ pub(super) async fn run(
     for ((index, one), home) in data.institutions.iter().enumerate().zip(&homes) {
         let (directory, mut membership) =
             MemberDirectory::open(home).with_context(|| format!("{}'s directory", one.name))?;
-        let work = LocalWork::new(
-            engine.clone(),
-            one.training.clone(),
-            one.held_out.clone(),
-            plan.seed().wrapping_add(index as u64 + 1),
-        );
+        let work = data.work(engine, index, plan.seed());
         membership.config.weight_class = Some(work.weight_class());
         // A simulation may be as short as one likes: its members have nothing to protect.
         membership.config.floors.examples = 1;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use fedlora_client::personal::Choice;
 use serde::Serialize;
 
 /// The one document that `--format json` prints.
@@ -35,10 +36,17 @@ pub struct MemberFigures {
     pub name: String,
     /// Examples that it trains on.
     pub training_examples: usize,
+    /// Examples that it chooses by.
+    pub validation_examples: usize,
     /// Examples that it is evaluated on.
     pub held_out_examples: usize,
     /// Rounds in whose sum it is.
     pub rounds: u32,
+    /// The adapter that it keeps.
+    pub chosen: Choice,
+    /// How much lower the perplexity of that adapter is on its own held-out examples than that of
+    /// its training alone at its best length, in percent; nothing where it did not train alone.
+    pub gain_percent: Option<f64>,
 }
 
 /// One round.
@@ -54,7 +62,7 @@ pub struct RoundFigures {
     pub dropped: Vec<String>,
     /// Weighted mean training loss, from the masked sum.
     pub train_loss: Option<f32>,
-    /// Weighted mean held-out loss of the adapter that the round began with, from the masked
+    /// Weighted mean validation loss of the adapter that the round began with, from the masked
     /// sum.
     pub eval_loss: Option<f32>,
     /// The sum of the members' example counts, from the masked sum.
@@ -70,17 +78,22 @@ pub struct RoundFigures {
     pub seconds: BTreeMap<String, f64>,
 }
 
-/// Held-out perplexities of the four ways.
+/// Held-out perplexities. Each training has the length that does best on validation records, and
+/// at most the steps that a member has in the federation; in one place those of all members.
 #[derive(Debug, Clone, Serialize)]
 pub struct EvaluationFigures {
     /// The base model alone.
     pub base: Scores,
-    /// Each member alone, on the same budget.
+    /// Each member alone.
     pub local_only: Option<Scores>,
-    /// The federation.
+    /// The federation's last adapter.
     pub federated: Scores,
-    /// All records in one place, on the same budget.
+    /// What each member ends with.
+    pub personalised: Scores,
+    /// All records in one place.
     pub centralised: Option<Scores>,
+    /// The same, trained further at each member's home.
+    pub centralised_then_local: Option<Scores>,
 }
 
 /// Held-out perplexities of one way.

@@ -8,15 +8,16 @@ use anyhow::{Context, anyhow};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
 use fedlora_client::federation::ParticipantError;
+use fedlora_client::update::UpdateError;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, PlanError, RobustPlan, RunPlan, Timeouts, TrainingPlan,
-    Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, PersonalisationPlan, PlanError, RobustPlan, RunPlan,
+    Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
-use super::baselines;
+use super::baselines::Trainings;
 use super::data::{SimulationData, base_folder};
 use super::evaluate;
 use super::faults::{CutPoint, Cuts};
@@ -81,19 +82,15 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     peft::save(&adapter_dir, &federation.adapter, &base_name)
         .context("the final adapter cannot be written")?;
 
-    let (mut local_only, mut centralised) = (None, None);
-    if options.baselines {
-        let first = engine
-            .init_adapter(&plan.adapter.lora, plan.seed())
-            .context("the first adapter")?;
-        tokio::task::block_in_place(|| -> Result<(), TrainError> {
-            let adapters = baselines::local_only(&engine, &data, &plan, &first, &bars)?;
-            local_only = Some(evaluate::each_its_own(&engine, &data, &adapters)?);
-            let adapter = baselines::centralised(&engine, &data, &plan, &first, &bars)?;
-            centralised = Some(evaluate::one_for_all(&engine, &data, Some(&adapter))?);
-            Ok(())
-        })?;
-    }
+    let trainings = Trainings {
+        engine: &engine,
+        data: &data,
+        plan: &plan,
+        jobs: jobs(options.jobs),
+        bars: &bars,
+    };
+    let comparison =
+        tokio::task::block_in_place(|| trainings.compare(&federation.adapter, options.baselines))?;
     bars.finish();
 
     let document = Document {
@@ -104,19 +101,25 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         members: data
             .institutions
             .iter()
-            .map(|one| MemberFigures {
+            .zip(&comparison.chosen)
+            .map(|(one, chosen)| MemberFigures {
                 name: one.name.to_string(),
-                training_examples: one.training.len(),
-                held_out_examples: one.held_out.len(),
+                training_examples: one.examples.training.len(),
+                validation_examples: one.examples.validation.len(),
+                held_out_examples: one.examples.held_out.len(),
                 rounds: federation.took_part.get(&one.name).copied().unwrap_or(0),
+                chosen: *chosen,
+                gain_percent: comparison.gain(one.name.as_str()),
             })
             .collect(),
         rounds: federation.rounds,
         eval: EvaluationFigures {
             base: base_scores,
-            local_only,
+            local_only: comparison.local_only,
             federated,
-            centralised,
+            personalised: comparison.personalised,
+            centralised: comparison.centralised,
+            centralised_then_local: comparison.centralised_then_local,
         },
         adapter_dir,
         wall_seconds: begun.elapsed().as_secs_f64(),
@@ -211,6 +214,7 @@ fn plan(
             dropping: 0.0,
             ..AggregationPlan::default()
         },
+        personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts {
             reconnect: RECONNECT,
             ..Timeouts::default()
@@ -290,6 +294,9 @@ pub enum SimulationError {
     /// Training or evaluation.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// What members train after the last round, or what it is compared with.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     /// The plan.
     #[error("{0}")]
     Plan(#[from] PlanError),

@@ -24,7 +24,9 @@ fn evaluation(document: &Document) -> String {
         ("base", Some(&eval.base)),
         ("local-only", eval.local_only.as_ref()),
         ("federated", Some(&eval.federated)),
+        ("kept", Some(&eval.personalised)),
         ("centralised", eval.centralised.as_ref()),
+        ("then at home", eval.centralised_then_local.as_ref()),
     ];
     let columns: Vec<(&str, &Scores)> = columns
         .into_iter()
@@ -32,15 +34,16 @@ fn evaluation(document: &Document) -> String {
         .collect();
     let mut header = vec!["member".to_owned()];
     header.extend(columns.iter().map(|(name, _)| (*name).to_owned()));
-    header.push("gain on own data".into());
+    header.extend(["keeps".into(), "gain on own data".into()]);
     let mut table = new_table(header);
     for member in &document.members {
         let score = |scores: &Scores| scores.by_member.get(&member.name).copied();
         let mut row = vec![member.name.clone()];
         row.extend(columns.iter().map(|(_, scores)| number(score(scores))));
+        row.push(member.chosen.name().into());
         row.push(gain(
             score(eval.local_only.as_ref().unwrap_or(&eval.base)),
-            score(&eval.federated),
+            score(&eval.personalised),
         ));
         table.add_row(row);
     }
@@ -50,6 +53,7 @@ fn evaluation(document: &Document) -> String {
             .iter()
             .map(|(_, scores)| number(Some(scores.pooled))),
     );
+    row.push(String::new());
     row.push(gain(
         Some(eval.local_only.as_ref().unwrap_or(&eval.base).pooled),
         Some(eval.federated.pooled),
@@ -61,7 +65,8 @@ fn evaluation(document: &Document) -> String {
         "the base"
     };
     format!(
-        "{}\nGain: how much lower the federated perplexity is than that of {against}.",
+        "{}\nGain: how much lower the perplexity of what a member keeps is than that of {against}; pooled, of \
+         the federation's adapter.",
         finish(table)
     )
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregation::AggregationPlan;
 use super::factors::FactorSchedule;
+use super::personalisation::PersonalisationPlan;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{CohortWeight, FixedError, FixedPoint, MAX_RELATIVE_ERROR, expected_error};
 use crate::ids::RunId;
@@ -38,6 +39,9 @@ pub struct RunPlan {
     /// How updates are encoded, masked and applied.
     #[serde(default)]
     pub aggregation: AggregationPlan,
+    /// What each member makes of the last adapter for itself.
+    #[serde(default)]
+    pub personalisation: PersonalisationPlan,
     /// How long each phase of a round waits for the members, in seconds.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -81,6 +85,17 @@ pub enum LearningRateSchedule {
     Constant,
 }
 
+/// What becomes of a member's optimizer state at the end of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerState {
+    /// It lives on in the member's memory, and is lost where the member restarts.
+    #[default]
+    Kept,
+    /// Each round begins without.
+    Fresh,
+}
+
 /// Local training, the same for every member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -103,6 +118,8 @@ pub struct TrainingPlan {
     pub weight_decay: f64,
     /// The largest global L2 norm of a gradient; larger ones are scaled down to it.
     pub clip_norm: f64,
+    /// Whether AdamW's moments live on from round to round. They stay at the member.
+    pub optimizer_state: OptimizerState,
 }
 
 impl Default for TrainingPlan {
@@ -117,6 +134,7 @@ impl Default for TrainingPlan {
             warmup_steps: 10,
             weight_decay: 0.01,
             clip_norm: 1.0,
+            optimizer_state: OptimizerState::Kept,
         }
     }
 }
@@ -229,6 +247,7 @@ impl RunPlan {
                 expected: "a finite number, 0 or more",
             });
         }
+        self.personalisation.check()?;
         self.policy()?;
         self.check_encoding()?;
         Ok(self)
@@ -302,6 +321,17 @@ impl RunPlan {
     /// The seed of the first adapter: 0 where a plan that was signed names none.
     pub fn seed(&self) -> u64 {
         self.seed.unwrap_or(0)
+    }
+
+    /// Optimizer steps that a member takes in all rounds.
+    pub fn steps(&self) -> usize {
+        self.training.steps as usize * self.rounds as usize
+    }
+
+    /// The peak learning rate of a member's training at home and alone.
+    pub fn home_learning_rate(&self) -> f64 {
+        let rounds = self.training.learning_rate / (self.members.max(1) as f64).sqrt();
+        self.personalisation.learning_rate.unwrap_or(rounds)
     }
 
     /// Examples that a member trains on in a round.

@@ -25,8 +25,9 @@ use crate::fixed::{
 };
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, RobustPlan, RobustRuleName,
-    Roster, RosterEntry, RunPlan, SignedPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, PersonalisationPlan,
+    RobustPlan, RobustRuleName, Roster, RosterEntry, RunPlan, SignedPlan, Timeouts, TrainingPlan,
+    Weighting,
 };
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult};
@@ -316,6 +317,7 @@ fn plan_for(members: usize, bits: LaneBits) -> RunPlan {
             weights: Weighting::Classes,
             ..AggregationPlan::default()
         },
+        personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     }
     .checked()

@@ -101,7 +101,7 @@ impl PinnedRun {
         }
         let outcome = RunOutcome {
             run: self.run.id,
-            base_name: self.run.plan.base.name,
+            plan: self.run.plan,
             adapter: self.run.adapter,
             rounds: self.last_round.0,
             took_part: self.took_part,
