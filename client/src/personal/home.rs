@@ -13,7 +13,7 @@ use super::mix::best_between;
 use crate::update::{LocalWork, UpdateError};
 
 /// The shortest training alone, as a part of the run's steps; longer ones double.
-const SHORTEST_ALONE: usize = 8;
+const SHORTEST_ALONE: usize = 4;
 /// The shortest training at home, as a part of the longest.
 const SHORTEST_AT_HOME: usize = 4;
 

@@ -22,7 +22,7 @@ use super::progress::Bars;
 use super::report::Scores;
 
 /// The shortest centralised training, as a part of the longest.
-const SHORTEST: usize = 8;
+const SHORTEST: usize = 4;
 
 /// Trains what the simulation compares.
 #[derive(Debug)]

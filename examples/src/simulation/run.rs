@@ -179,11 +179,13 @@ fn plan(
     } else {
         EMBEDDED_RATE
     };
+    let rate = options.lr.unwrap_or(rate);
+    let members = data.institutions.len();
     let lora = LoraConfig::new(options.rank, 2.0 * options.rank as f64, 0.0, Target::ALL)
         .map_err(|error| SimulationError::Usage(error.into()))?;
     let plan = RunPlan {
-        rounds: options.rounds,
-        members: data.institutions.len(),
+        rounds: options.rounds(),
+        members,
         seed: Some(options.seed),
         base: BasePlan {
             name: base_name.to_owned(),
@@ -197,8 +199,9 @@ fn plan(
             steps: options.steps,
             batch_size: options.batch,
             max_tokens: max_tokens as u32,
-            learning_rate: options.lr.unwrap_or(rate),
-            warmup_steps: (options.steps * options.rounds / 20).max(1),
+            // The mean of n members' steps is up to root n times shorter than one of them.
+            learning_rate: rate * (members as f64).sqrt(),
+            warmup_steps: (options.steps * options.rounds() / 20).max(1),
             ..TrainingPlan::default()
         },
         aggregation: AggregationPlan {
@@ -206,7 +209,7 @@ fn plan(
             max_class: WeightClass::MAX,
             robust: options.robust.map(|rule| RobustPlan {
                 rule,
-                groups: options.groups.unwrap_or(data.institutions.len() as u16 / 3),
+                groups: options.groups.unwrap_or(members as u16 / 3),
                 trim: None,
                 minimum: 3,
             }),
@@ -214,7 +217,10 @@ fn plan(
             dropping: 0.0,
             ..AggregationPlan::default()
         },
-        personalisation: PersonalisationPlan::default(),
+        personalisation: PersonalisationPlan {
+            learning_rate: Some(rate),
+            ..PersonalisationPlan::default()
+        },
         timeouts: Timeouts {
             reconnect: RECONNECT,
             ..Timeouts::default()
@@ -239,7 +245,7 @@ fn faults(
         let policy = plan.policy()?;
         let robust = plan.aggregation.robust.as_ref();
         let groups_bear_it = robust.is_none_or(|robust| robust.groups(&policy, 1).is_ok());
-        if options.rounds >= 2 && policy.quorum() < names.len() && groups_bear_it {
+        if options.rounds() >= 2 && policy.quorum() < names.len() && groups_bear_it {
             cut(&names[names.len() - 1], RoundNumber(2), CutPoint::Upload);
         }
     }
@@ -261,11 +267,11 @@ fn faults(
                     names.len()
                 ))
             })?;
-        if drop.round.0 > options.rounds {
+        if drop.round.0 > options.rounds() {
             return Err(SimulationError::Usage(anyhow!(
                 "--drop names round {}, and there are {}",
                 drop.round,
-                options.rounds
+                options.rounds()
             )));
         }
         cut(name, drop.round, drop.point);
