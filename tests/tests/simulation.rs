@@ -86,6 +86,21 @@ fn the_document_holds_what_it_promises() {
         assert!(member["name"].is_string());
         assert!(member["training_examples"].as_u64() > Some(0));
         assert!(member["held_out_examples"].as_u64() > Some(0));
+        assert!(member["validation_examples"].as_u64() > Some(0));
+        // What it keeps, and what that is worth, follow from the scores.
+        let score = |way: &str| {
+            let scores = &document["eval"][way]["by_member"];
+            scores[member["name"].as_str().expect("a name")].as_f64()
+        };
+        let (own, alone) = (score("personalised"), score("local_only"));
+        let gain = own.zip(alone).map(|(own, alone)| 100.0 * (alone - own) / alone);
+        assert_eq!(member["gain_percent"].as_f64(), gain);
+        match member["chosen"].as_str().expect("a choice") {
+            "global" => assert_eq!(own, score("federated")),
+            "local" => assert_eq!(own, alone),
+            "personal" => assert_ne!(own, score("federated")),
+            other => panic!("chosen: {other}"),
+        }
     }
     assert_eq!(rounds(&document).len(), 2);
     for (index, round) in rounds(&document).iter().enumerate() {
@@ -104,7 +119,14 @@ fn the_document_holds_what_it_promises() {
     assert_eq!(rounds(&document)[0]["dropped"], json!([]));
     assert_eq!(rounds(&document)[1]["dropped"], json!(["web-soc"]));
     assert_eq!(names(&rounds(&document)[1]["survivors"]), INSTITUTIONS);
-    for way in ["base", "local_only", "federated", "centralised"] {
+    for way in [
+        "base",
+        "local_only",
+        "federated",
+        "personalised",
+        "centralised",
+        "centralised_then_local",
+    ] {
         let scores = &document["eval"][way];
         assert!(scores["pooled"].as_f64() > Some(1.0), "{way}: {scores}");
         let by_member = scores["by_member"].as_object().expect("figures by member");
