@@ -28,8 +28,10 @@ use fedlora_train::{
 use crate::examples::MemberExamples;
 use crate::local_training::{KeptStates, RoundTraining};
 
-/// How many training examples a member without validation examples tells its loss on.
-const UNHELD_EXAMPLES: usize = 32;
+/// How many validation examples a member tells its loss on in a round, or of its training examples
+/// where it has none. The loss is told in coarse steps, and scoring should not cost more than
+/// training.
+const SCORED_EXAMPLES: usize = 32;
 
 /// What a member trains: a model, on private examples.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ pub struct LocalUpdate {
 pub struct LocalReport {
     /// Mean training loss, in nats a token.
     pub train_loss: f64,
-    /// The global adapter's loss on this member's validation examples before training.
+    /// The global adapter's loss on some of this member's validation examples before training.
     pub validation_loss: Option<f64>,
     /// The delta's L2 norm before clipping.
     pub delta_norm: f64,
@@ -159,7 +161,7 @@ impl LocalWork {
         let told_loss = match validation_loss {
             Some(loss) => loss,
             None => {
-                let some = &training[..training.len().min(UNHELD_EXAMPLES)];
+                let some = &training[..training.len().min(SCORED_EXAMPLES)];
                 self.engine.evaluate(Some(&task.adapter), some)?.loss
             }
         };
@@ -212,13 +214,14 @@ impl LocalWork {
         WeightClass::of_examples(self.examples.own()).unwrap_or_default()
     }
 
-    /// The loss of an adapter on this member's validation examples, if it has any.
+    /// The loss of an adapter on the first of this member's validation examples, if it has any.
     fn validation_loss(&self, adapter: &Adapter) -> Result<Option<f64>, UpdateError> {
         let validation = &self.examples.validation;
         if validation.is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.engine.evaluate(Some(adapter), validation)?.loss))
+        let some = &validation[..validation.len().min(SCORED_EXAMPLES)];
+        Ok(Some(self.engine.evaluate(Some(adapter), some)?.loss))
     }
 
     /// The model.

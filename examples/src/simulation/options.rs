@@ -44,7 +44,7 @@ pub struct Options {
     #[arg(long)]
     pub verify_sum: bool,
     /// Optimizer steps of each member in a round.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 8)]
     pub steps: u32,
     /// Examples a step.
     #[arg(long, default_value_t = 8)]
