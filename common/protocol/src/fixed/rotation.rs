@@ -208,6 +208,24 @@ mod tests {
         assert_eq!(sizes, [8, 2, 1]);
     }
 
+    /// One stream of bits over the whole vector, wherever a segment begins.
+    #[test]
+    fn signs_are_the_streams_bits_from_the_lowest_on() {
+        let rotation = Rotation::of(&Digest::of("test open", b""));
+        let mut stream = [0; 3 * NEAR / 32];
+        Prg::new(&Seed::from_bytes(*rotation.0.as_bytes())).fill(0, &mut stream);
+        let sign = |place: usize| match stream[place / 32] >> (place % 32) & 1 {
+            0 => 1.0,
+            _ => -1.0,
+        };
+        for first in [0, NEAR] {
+            let mut values = vec![1.0; 2 * NEAR];
+            rotation.flip_signs(first, &mut values);
+            let expected: Vec<f32> = (first..first + 2 * NEAR).map(sign).collect();
+            assert_eq!(values, expected, "from {first}");
+        }
+    }
+
     /// Sylvester's construction, row by row.
     #[test]
     fn the_transform_is_the_hadamard_matrix() {
