@@ -11,6 +11,7 @@ mod roster_change;
 mod roster_sheet;
 mod roster_words;
 mod run_plan;
+mod server;
 
 pub use aggregation::{AggregationPlan, Weighting};
 pub use clip::ClipSchedule;
@@ -25,3 +26,4 @@ pub use run_plan::{
     AdapterPlan, BasePlan, LearningRateSchedule, PlanError, RunPlan, SignedPlan, Timeouts,
     TrainingPlan,
 };
+pub use server::{SecondMoment, ServerOptimizerName, ServerPlan, ServerRule, ServerSettings};
