@@ -35,6 +35,11 @@ impl TensorSpec {
             .iter()
             .try_fold(1_usize, |product, &dim| product.checked_mul(dim))
     }
+
+    /// Whether the tensor is one of these factors of a projection.
+    fn is_of(&self, factors: Factors) -> bool {
+        ProjectionTensor::parse(&self.name).is_some_and(|tensor| factors.contains(tensor.factor))
+    }
 }
 
 /// Ordered, uniquely named tensors, laid end to end in one flat `f32` vector.
@@ -145,16 +150,16 @@ impl Layout {
     /// # Errors
     /// [`LayoutError::TensorCount`] where no tensor is of those factors.
     pub fn subset(&self, factors: Factors) -> Result<Layout, LayoutError> {
-        let tensors: Vec<_> = self
-            .tensors
-            .iter()
-            .filter(|spec| {
-                ProjectionTensor::parse(&spec.name)
-                    .is_some_and(|tensor| factors.contains(tensor.factor))
-            })
-            .cloned()
-            .collect();
-        Self::new(tensors)
+        let chosen = self.tensors.iter().filter(|spec| spec.is_of(factors));
+        Self::new(chosen.cloned().collect())
+    }
+
+    /// The places of the chosen factors' elements in the flat vector, in the order that
+    /// [`Layout::subset`] lays them end to end.
+    pub fn places_of(&self, factors: Factors) -> impl Iterator<Item = usize> {
+        self.iter()
+            .filter(move |(spec, _)| spec.is_of(factors))
+            .flat_map(|(_, range)| range)
     }
 }
 
