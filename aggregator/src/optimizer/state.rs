@@ -14,8 +14,10 @@ use fedlora_common::bytes::{f32_from_le, f32_to_le};
 use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::ids::{RoundNumber, RunId};
+use fedlora_protocol::wire::messages::RoundResult;
 
 use super::{Rule, ServerOptimizer};
+use crate::remedy::Remedy;
 
 /// Bytes of the digest at a file's end.
 const DIGEST: usize = 32;
@@ -44,13 +46,33 @@ impl ServerOptimizer {
     /// # Errors
     /// Any I/O error.
     pub fn save(&self, path: &Path, of: &StateOf) -> io::Result<()> {
-        if !self.has_state() {
-            return Ok(());
+        match self.has_state() {
+            true => write_atomic(path, &self.file(of), Access::Everyone),
+            false => Ok(()),
         }
+    }
+
+    /// Whether the file at `path` holds exactly this state, after the round that `of` names; true
+    /// where there is none to hold, or the file is not there.
+    ///
+    /// # Errors
+    /// Any I/O error but that of a missing file.
+    pub fn is_kept_as(&self, path: &Path, of: &StateOf) -> io::Result<bool> {
+        if !self.has_state() {
+            return Ok(true);
+        }
+        match fs::read(path) {
+            Ok(bytes) => Ok(bytes == self.file(of)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn file(&self, of: &StateOf) -> Vec<u8> {
         let mut bytes = self.moments().map(f32_to_le).collect::<Vec<_>>().concat();
         let digest = of.digest(&bytes);
         bytes.extend(digest.as_bytes());
-        write_atomic(path, &bytes, Access::Everyone)
+        bytes
     }
 
     /// This optimizer with the moments of the file at `path`, which must be of the round that `of`
@@ -112,6 +134,16 @@ impl ServerOptimizer {
 }
 
 impl StateOf {
+    /// The state after the round of this result.
+    pub fn after(result: &RoundResult, plan: Digest) -> Self {
+        Self {
+            run: result.run,
+            plan,
+            round: result.round,
+            adapter: result.adapter,
+        }
+    }
+
     fn digest(&self, values: &[u8]) -> Digest {
         let mut writer = DigestWriter::new("fedlora 1 server optimizer state");
         writer
@@ -161,4 +193,16 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl StateError {
+    /// What would help, where something simple would. Moments cannot be made anew from adapters.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Missing { path } | Self::Length { path, .. } | Self::Damaged { path } => {
+                Some(Remedy::RestoreFile { path: path.clone() })
+            }
+            Self::Io { .. } => None,
+        }
+    }
 }

@@ -215,7 +215,11 @@ fn steps_are_those_of_another_implementation() {
             let bits: Vec<_> = step.values.iter().map(|x| x.to_bits()).collect();
             assert_eq!(bits, round.step, "{plan:?}, round {number}");
             assert_eq!(step.scaled.is_some(), round.scaled, "{plan:?}");
-            *if round.scaled { &mut scaled } else { &mut whole } += 1;
+            *if round.scaled {
+                &mut scaled
+            } else {
+                &mut whole
+            } += 1;
             optimizer = step.after;
         }
     }

@@ -11,8 +11,8 @@ use fedlora_client::federation::ParticipantError;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, PlanError, RobustPlan, RunPlan, Timeouts, TrainingPlan,
-    Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, PlanError, RobustPlan, RunPlan, ServerPlan, Timeouts,
+    TrainingPlan, Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
@@ -209,7 +209,13 @@ fn plan(
             }),
             // It is the user that cuts members off here.
             dropping: 0.0,
+            server_learning_rate: options.server_rate,
             ..AggregationPlan::default()
+        },
+        server: ServerPlan {
+            optimizer: options.server_optimizer,
+            momentum: options.server_momentum,
+            ..ServerPlan::default()
         },
         timeouts: Timeouts {
             reconnect: RECONNECT,

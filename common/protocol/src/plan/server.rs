@@ -269,7 +269,10 @@ mod tests {
             ("optimizer = \"fedavgm\"\ntau = 0.1", "server.tau"),
             ("optimizer = \"fedavgm\"\nmomentum = 1.0", "server.momentum"),
             ("optimizer = \"fedavgm\"\nmomentum = nan", "server.momentum"),
-            ("optimizer = \"fedadam\"\nmomentum = -0.1", "server.momentum"),
+            (
+                "optimizer = \"fedadam\"\nmomentum = -0.1",
+                "server.momentum",
+            ),
             ("optimizer = \"fedadam\"\nbeta2 = 1.0", "server.beta2"),
             ("optimizer = \"fedyogi\"\ntau = 0.0", "server.tau"),
             ("optimizer = \"fedyogi\"\ntau = 1.5", "server.tau"),
