@@ -208,3 +208,6 @@ pub enum PublishError {
         source: io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;
