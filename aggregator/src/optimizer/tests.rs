@@ -69,7 +69,7 @@ fn fedavg_steps_by_the_mean_times_the_rate() {
 #[test]
 fn momentum_by_hand() {
     // v = 1, then 0.5 * 1 + 1 = 1.5, then 0.5 * 1.5 - 1 = -0.25; half of each.
-    let heavy_ball = optimizer(0.5, server(ServerOptimizerName::FedAvgM, 0.5));
+    let heavy_ball = optimizer(0.5, server(ServerOptimizerName::Fedavgm, 0.5));
     let means = of_b(&[1.0, 1.0, -1.0]);
     assert_eq!(steps(&heavy_ball, &means), [0.5, 0.75, -0.125]);
     // Half of 1 + 0.5 * 1 = 1.5, of 1 + 0.5 * 1.5 = 1.75, of -1 - 0.5 * 0.25 = -1.125.
@@ -82,7 +82,7 @@ fn adam_by_hand() {
     let adam = ServerPlan {
         beta2: Some(0.5),
         tau: Some(0.5),
-        ..server(ServerOptimizerName::FedAdam, 0.5)
+        ..server(ServerOptimizerName::Fedadam, 0.5)
     };
     // v begins at tau^2 = 0.25, m at 0; the rate is 1/4.
     // d = 1: m = 0.5, v = 0.125 + 0.5 = 0.625, step = 0.25 * 0.5 / (0.7905694150 + 0.5).
@@ -100,7 +100,7 @@ fn yogi_by_hand() {
     let yogi = ServerPlan {
         beta2: Some(0.75),
         tau: Some(0.5),
-        ..server(ServerOptimizerName::FedYogi, 0.5)
+        ..server(ServerOptimizerName::Fedyogi, 0.5)
     };
     // v begins at tau^2 = 0.25, m at 0; the rate is 1.
     // d = 1: m = 0.5, v = 0.25 + 0.25 * 1 = 0.5, step = 0.5 / (0.7071067812 + 0.5).
@@ -114,7 +114,7 @@ fn yogi_by_hand() {
 
 #[test]
 fn a_factor_keeps_its_moments_while_the_other_is_trained() {
-    let momentum = optimizer(1.0, server(ServerOptimizerName::FedAvgM, 0.5));
+    let momentum = optimizer(1.0, server(ServerOptimizerName::Fedavgm, 0.5));
     let rounds = [
         (Factors::B, 1.0),
         (Factors::A, -0.5),
@@ -127,7 +127,7 @@ fn a_factor_keeps_its_moments_while_the_other_is_trained() {
 #[test]
 fn a_step_above_the_largest_is_scaled_down_and_its_moments_are_not() {
     let adaptive = ServerPlan {
-        optimizer: ServerOptimizerName::FedAdam,
+        optimizer: ServerOptimizerName::Fedadam,
         ..ServerPlan::default()
     };
     let adam = ServerOptimizer::new(adaptive.settings(100.0).unwrap(), layout(1, 2, 3));
@@ -151,7 +151,7 @@ fn a_step_above_the_largest_is_scaled_down_and_its_moments_are_not() {
 /// and the last ones nearly reach it.
 #[test]
 fn honest_steps_stay_within_the_largest_and_come_near_it() {
-    for name in [ServerOptimizerName::FedAvgM, ServerOptimizerName::Nesterov] {
+    for name in [ServerOptimizerName::Fedavgm, ServerOptimizerName::Nesterov] {
         let mut optimizer = optimizer(0.5, server(name, 0.9));
         let mut last = 0.0;
         for _ in 0..100 {
@@ -249,10 +249,10 @@ fn trained(name: ServerOptimizerName) -> (ServerOptimizer, ServerOptimizer) {
 fn a_state_comes_back_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in [
-        (ServerOptimizerName::FedAvgM, 3 * 4 + 32),
+        (ServerOptimizerName::Fedavgm, 3 * 4 + 32),
         (ServerOptimizerName::Nesterov, 3 * 4 + 32),
-        (ServerOptimizerName::FedAdam, 2 * 3 * 4 + 32),
-        (ServerOptimizerName::FedYogi, 2 * 3 * 4 + 32),
+        (ServerOptimizerName::Fedadam, 2 * 3 * 4 + 32),
+        (ServerOptimizerName::Fedyogi, 2 * 3 * 4 + 32),
     ] {
         let path = folder.path().join("state");
         let (first, after) = trained(name);
@@ -267,7 +267,7 @@ fn a_state_comes_back_bit_for_bit() {
 fn an_optimizer_without_moments_leaves_no_file_and_asks_for_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    let (first, _) = trained(ServerOptimizerName::FedAvg);
+    let (first, _) = trained(ServerOptimizerName::Fedavg);
     first.save(&path, &state_of(1)).unwrap();
     assert!(!path.exists());
     assert_eq!(first.clone().restored(&path, &state_of(1)).unwrap(), first);
@@ -277,7 +277,7 @@ fn an_optimizer_without_moments_leaves_no_file_and_asks_for_none() {
 fn a_state_that_is_missing_damaged_or_of_another_round_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    let (first, after) = trained(ServerOptimizerName::FedAdam);
+    let (first, after) = trained(ServerOptimizerName::Fedadam);
     let restored = |path: &Path, of: &StateOf| first.clone().restored(path, of);
     let missing = restored(&path, &state_of(1)).unwrap_err();
     assert!(matches!(missing, StateError::Missing { .. }), "{missing}");

@@ -157,11 +157,11 @@ fn rule(text: &str) -> Result<RobustRuleName, String> {
 
 fn optimizer(text: &str) -> Result<ServerOptimizerName, String> {
     match text {
-        "fedavg" => Ok(ServerOptimizerName::FedAvg),
-        "fedavgm" => Ok(ServerOptimizerName::FedAvgM),
+        "fedavg" => Ok(ServerOptimizerName::Fedavg),
+        "fedavgm" => Ok(ServerOptimizerName::Fedavgm),
         "nesterov" => Ok(ServerOptimizerName::Nesterov),
-        "fedadam" => Ok(ServerOptimizerName::FedAdam),
-        "fedyogi" => Ok(ServerOptimizerName::FedYogi),
+        "fedadam" => Ok(ServerOptimizerName::Fedadam),
+        "fedyogi" => Ok(ServerOptimizerName::Fedyogi),
         _ => Err("use fedavg, fedavgm, nesterov, fedadam or fedyogi".into()),
     }
 }

@@ -32,19 +32,19 @@ pub struct ServerPlan {
 
 /// The optimizers by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum ServerOptimizerName {
     /// The step is the mean, times the rate.
     #[default]
-    FedAvg,
+    Fedavg,
     /// Momentum over the rounds.
-    FedAvgM,
+    Fedavgm,
     /// Nesterov's momentum over the rounds, as in DiLoCo.
     Nesterov,
     /// Adam over the rounds: each value has a rate of its own. A rate of 0.001 to 0.1 is usual.
-    FedAdam,
+    Fedadam,
     /// Yogi over the rounds: like `fedadam`, but the second moment falls slowly.
-    FedYogi,
+    Fedyogi,
 }
 
 /// Defaults of `momentum`, `beta2` and `tau`.
@@ -103,9 +103,9 @@ impl ServerPlan {
     /// # Errors
     /// [`PlanError::Range`] for a number outside its range, or one that the optimizer does not use.
     pub fn rule(&self) -> Result<ServerRule, PlanError> {
-        use ServerOptimizerName::{FedAdam, FedAvg, FedAvgM, FedYogi, Nesterov};
-        let adaptive = matches!(self.optimizer, FedAdam | FedYogi);
-        if self.optimizer == FedAvg {
+        use ServerOptimizerName::{Fedadam, Fedavg, Fedavgm, Fedyogi, Nesterov};
+        let adaptive = matches!(self.optimizer, Fedadam | Fedyogi);
+        if self.optimizer == Fedavg {
             unused("server.momentum", self.momentum)?;
         }
         if !adaptive {
@@ -123,17 +123,17 @@ impl ServerPlan {
         let expected = "a number above 0, 1 at most";
         ranged("server.tau", tau, expected, |x| x > 0.0 && x <= 1.0)?;
         Ok(match self.optimizer {
-            FedAvg => ServerRule::Mean,
-            FedAvgM | Nesterov => ServerRule::Momentum {
+            Fedavg => ServerRule::Mean,
+            Fedavgm | Nesterov => ServerRule::Momentum {
                 momentum,
                 nesterov: self.optimizer == Nesterov,
             },
-            FedAdam | FedYogi => ServerRule::Adaptive {
+            Fedadam | Fedyogi => ServerRule::Adaptive {
                 beta1: momentum,
                 beta2,
                 tau,
                 second: match self.optimizer {
-                    FedYogi => SecondMoment::Yogi,
+                    Fedyogi => SecondMoment::Yogi,
                     _ => SecondMoment::Adam,
                 },
             },
@@ -161,12 +161,12 @@ impl ServerPlan {
 
     /// The largest L2 norm of a step at this rate, in multiples of the round's clip.
     pub fn largest_step(&self, rate: f32) -> f32 {
-        use ServerOptimizerName::{FedAdam, FedAvg, FedAvgM, FedYogi, Nesterov};
+        use ServerOptimizerName::{Fedadam, Fedavg, Fedavgm, Fedyogi, Nesterov};
         match (self.max_step, self.optimizer) {
             (Some(most), _) => most,
-            (None, FedAvg) => rate,
-            (None, FedAvgM | Nesterov) => (f64::from(rate) / (1.0 - self.momentum())) as f32,
-            (None, FedAdam | FedYogi) => 1.0,
+            (None, Fedavg) => rate,
+            (None, Fedavgm | Nesterov) => (f64::from(rate) / (1.0 - self.momentum())) as f32,
+            (None, Fedadam | Fedyogi) => 1.0,
         }
     }
 

@@ -240,18 +240,18 @@ fn a_step_that_plan_and_clip_do_not_allow_ends_the_run() {
         max_step,
         ..ServerPlan::default()
     };
-    use ServerOptimizerName::{FedAdam, FedAvg, FedAvgM, FedYogi, Nesterov};
+    use ServerOptimizerName::{Fedadam, Fedavg, Fedavgm, Fedyogi, Nesterov};
     for (rate, server, most) in [
         (1.0, ServerPlan::default(), 1.0),
         (0.5, ServerPlan::default(), 0.5),
         // 1 / (1 - 0.5) and 0.5 / (1 - 0.75) clips.
-        (1.0, server(FedAvgM, Some(0.5), None), 2.0),
+        (1.0, server(Fedavgm, Some(0.5), None), 2.0),
         (0.5, server(Nesterov, Some(0.75), None), 2.0),
         // Adaptive steps are scaled down to the clip, whatever the rate.
-        (0.01, server(FedAdam, None, None), 1.0),
-        (8.0, server(FedYogi, None, None), 1.0),
-        (1.0, server(FedAvg, None, Some(0.25)), 0.25),
-        (1.0, server(FedAdam, None, Some(3.0)), 3.0),
+        (0.01, server(Fedadam, None, None), 1.0),
+        (8.0, server(Fedyogi, None, None), 1.0),
+        (1.0, server(Fedavg, None, Some(0.25)), 0.25),
+        (1.0, server(Fedadam, None, Some(3.0)), 3.0),
     ] {
         let federation = Federation::with_server(4, rate, server.clone());
         made_up_step(&federation, most).unwrap_or_else(|error| panic!("{server:?}: {error}"));
