@@ -284,7 +284,12 @@ mod tests {
         assert_eq!(layout.subset(Factors::Both).unwrap(), layout);
         assert_eq!(layout.subset(Factors::A).unwrap().len(), 6);
         assert_eq!(layout.subset(Factors::B).unwrap().len(), 8);
+        let places = |factors| layout.places_of(factors).collect::<Vec<_>>();
+        assert_eq!(places(Factors::A), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(places(Factors::B), (6..14).collect::<Vec<_>>());
+        assert_eq!(places(Factors::Both).len(), 14);
         let other = Layout::new(vec![spec("x", &[1])]).unwrap();
         assert!(other.subset(Factors::A).is_err());
+        assert_eq!(other.places_of(Factors::Both).count(), 0);
     }
 }
