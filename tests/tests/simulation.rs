@@ -93,7 +93,9 @@ fn the_document_holds_what_it_promises() {
             scores[member["name"].as_str().expect("a name")].as_f64()
         };
         let (own, alone) = (score("personalised"), score("local_only"));
-        let gain = own.zip(alone).map(|(own, alone)| 100.0 * (alone - own) / alone);
+        let gain = own
+            .zip(alone)
+            .map(|(own, alone)| 100.0 * (alone - own) / alone);
         assert_eq!(member["gain_percent"].as_f64(), gain);
         match member["chosen"].as_str().expect("a choice") {
             "global" => assert_eq!(own, score("federated")),
@@ -266,4 +268,45 @@ fn a_robust_plan_of_too_few_members_is_refused() {
     simulate(&["--robust", "median"])
         .0
         .failed(3, &["aggregation.robust", "groups = 2"]);
+}
+
+/// Members take the steps of each optimizer, in rounds of either factor.
+#[test]
+fn members_take_the_steps_of_each_server_optimizer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let common = [
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--steps",
+        "1",
+        "--drop",
+        "none",
+    ];
+    let run = |more: &[&str]| simulate(&[&common, more].concat()).0;
+    for (name, rate) in [
+        ("fedavgm", "0.5"),
+        ("nesterov", "0.7"),
+        ("fedadam", "0.01"),
+        ("fedyogi", "10.0"),
+    ] {
+        let server = ["--server-optimizer", name, "--server-rate", rate];
+        let momentum = ["--rounds", "4", "--server-momentum", "0.8"];
+        let document = run(&[&server[..], &momentum].concat()).done().document();
+        assert_eq!(rounds(&document).len(), 4, "{name}");
+        for round in rounds(&document) {
+            assert_eq!(round["attempts"], 1, "{name}: {round}");
+        }
+    }
+    run(&["--server-rate", "1000"]).failed(3, &["floors.server_step", "1000"]);
+}
+
+#[test]
+fn a_number_that_the_server_optimizer_does_not_use_is_refused() {
+    let momentum = simulate(&["--server-momentum", "0.9"]).0;
+    momentum.failed(3, &["server.momentum", "no value"]);
+    let optimizer = simulate(&["--server-optimizer", "adam"]).0;
+    optimizer.failed(2, &["fedavgm, nesterov, fedadam"]);
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use fedlora_protocol::ids::RoundNumber;
-use fedlora_protocol::plan::{FactorSchedule, RobustRuleName};
+use fedlora_protocol::plan::{FactorSchedule, RobustRuleName, ServerOptimizerName};
 use fedlora_shell::GlobalOptions;
 use fedlora_train::Device;
 
@@ -66,6 +66,16 @@ pub struct Options {
     /// Groups of --robust [default: of three members each].
     #[arg(long, requires = "robust")]
     pub groups: Option<u16>,
+    /// How a round's mean becomes a step: fedavg, fedavgm, nesterov, fedadam or fedyogi.
+    #[arg(long, value_name = "NAME", default_value = "fedavg", value_parser = optimizer)]
+    pub server_optimizer: ServerOptimizerName,
+    /// Rate of the server's optimizer; fedadam and fedyogi want less, such as 0.01.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub server_rate: f32,
+    /// Momentum of the server's optimizer, beta1 of the adaptive ones [default: 0.9; not with
+    /// fedavg].
+    #[arg(long, value_name = "X")]
+    pub server_momentum: Option<f64>,
     /// Members that train at the same time [default: one a processor].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
@@ -103,7 +113,8 @@ impl Options {
     /// The rounds of the run: as many as take every member the default number of steps, where the
     /// user does not say.
     pub fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or_else(|| BUDGET.div_ceil(self.steps.max(1)))
+        self.rounds
+            .unwrap_or_else(|| BUDGET.div_ceil(self.steps.max(1)))
     }
 }
 
@@ -157,6 +168,17 @@ fn rule(text: &str) -> Result<RobustRuleName, String> {
     }
 }
 
+fn optimizer(text: &str) -> Result<ServerOptimizerName, String> {
+    match text {
+        "fedavg" => Ok(ServerOptimizerName::Fedavg),
+        "fedavgm" => Ok(ServerOptimizerName::Fedavgm),
+        "nesterov" => Ok(ServerOptimizerName::Nesterov),
+        "fedadam" => Ok(ServerOptimizerName::Fedadam),
+        "fedyogi" => Ok(ServerOptimizerName::Fedyogi),
+        _ => Err("use fedavg, fedavgm, nesterov, fedadam or fedyogi".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,5 +204,14 @@ mod tests {
             assert!(rule(name).is_ok());
         }
         assert!(rule("krum").is_err());
+    }
+
+    #[test]
+    fn server_optimizers_have_the_names_of_the_plan() {
+        for name in ["fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi"] {
+            let plan = serde_json::to_value(optimizer(name).unwrap()).unwrap();
+            assert_eq!(plan, name);
+        }
+        assert!(optimizer("adam").is_err());
     }
 }

@@ -13,7 +13,7 @@ use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, PersonalisationPlan, PlanError, RobustPlan, RunPlan,
-    Timeouts, TrainingPlan, Weighting,
+    ServerPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
@@ -215,7 +215,13 @@ fn plan(
             }),
             // It is the user that cuts members off here.
             dropping: 0.0,
+            server_learning_rate: options.server_rate,
             ..AggregationPlan::default()
+        },
+        server: ServerPlan {
+            optimizer: options.server_optimizer,
+            momentum: options.server_momentum,
+            ..ServerPlan::default()
         },
         personalisation: PersonalisationPlan {
             learning_rate: Some(rate),

@@ -12,6 +12,7 @@ mod roster_change;
 mod roster_sheet;
 mod roster_words;
 mod run_plan;
+mod server;
 
 pub use aggregation::{AggregationPlan, Weighting};
 pub use clip::ClipSchedule;
@@ -27,3 +28,4 @@ pub use run_plan::{
     AdapterPlan, BasePlan, LearningRateSchedule, OptimizerState, PlanError, RunPlan, SignedPlan,
     Timeouts, TrainingPlan,
 };
+pub use server::{SecondMoment, ServerOptimizerName, ServerPlan, ServerRule, ServerSettings};

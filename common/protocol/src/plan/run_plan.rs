@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::aggregation::AggregationPlan;
 use super::factors::FactorSchedule;
 use super::personalisation::PersonalisationPlan;
+use super::server::{ServerPlan, ServerSettings};
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{CohortWeight, FixedError, FixedPoint, MAX_RELATIVE_ERROR, expected_error};
 use crate::ids::RunId;
@@ -39,6 +40,9 @@ pub struct RunPlan {
     /// How updates are encoded, masked and applied.
     #[serde(default)]
     pub aggregation: AggregationPlan,
+    /// How the aggregator steps by each round's mean.
+    #[serde(default)]
+    pub server: ServerPlan,
     /// What each member makes of the last adapter for itself.
     #[serde(default)]
     pub personalisation: PersonalisationPlan,
@@ -247,6 +251,7 @@ impl RunPlan {
                 expected: "a finite number, 0 or more",
             });
         }
+        self.server_settings()?;
         self.personalisation.check()?;
         self.policy()?;
         self.check_encoding()?;
@@ -277,6 +282,20 @@ impl RunPlan {
         let dropping = dropouts(self.members, dropping)
             .map_err(|error| PlanError::Policy(PolicyError::Parameters(error)))?;
         Ok(policy.in_groups(robust.groups(&policy, dropping)?))
+    }
+
+    /// The server's rule with its numbers, its rate, and how long its steps may be.
+    ///
+    /// # Errors
+    /// As [`ServerPlan::settings`].
+    pub fn server_settings(&self) -> Result<ServerSettings, PlanError> {
+        self.server.settings(self.aggregation.server_learning_rate)
+    }
+
+    /// The largest L2 norm of a step of the global adapter, in multiples of the round's clip.
+    pub fn largest_step(&self) -> f32 {
+        self.server
+            .largest_step(self.aggregation.server_learning_rate)
     }
 
     fn check_encoding(&self) -> Result<(), PlanError> {
