@@ -31,6 +31,8 @@ pub struct Institution {
 pub struct SimulationData {
     /// The institutions, by name.
     pub institutions: Vec<Institution>,
+    /// Where their records are from, in words.
+    pub origin: String,
 }
 
 impl SimulationData {
@@ -41,9 +43,12 @@ impl SimulationData {
     pub fn load(options: &Options, base: &Path, max_tokens: usize) -> anyhow::Result<Self> {
         let pipeline = TextPipeline::from_folder(base)?;
         let prepare = PrepareOptions { max_tokens };
-        let mut institutions = match (&options.data, &options.split_by) {
-            (Some(file), Some(field)) => split(file, field, &pipeline, &prepare)?,
-            _ => embedded(&pipeline, &prepare)?,
+        let (mut institutions, origin) = match (&options.data, &options.split_by) {
+            (Some(file), Some(field)) => {
+                let origin = format!("{}, by {field}", file.display());
+                (split(file, field, &pipeline, &prepare)?, origin)
+            }
+            _ => (embedded(&pipeline, &prepare)?, "the embedded data".into()),
         };
         let available = institutions.len();
         let members = options.members.unwrap_or(available);
@@ -57,7 +62,10 @@ impl SimulationData {
         institutions.sort_by_key(|institution| std::cmp::Reverse(institution.training.len()));
         institutions.truncate(members);
         institutions.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { institutions })
+        Ok(Self {
+            institutions,
+            origin,
+        })
     }
 
     /// All held-out examples.

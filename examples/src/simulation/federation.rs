@@ -329,6 +329,7 @@ fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {
         bytes_up: sight.reports.iter().map(|one| one.traffic.sent).sum(),
         bytes_down: sight.reports.iter().map(|one| one.traffic.received).sum(),
         sum_exact,
+        drift: None,
         seconds,
     })
 }

@@ -10,6 +10,7 @@ mod evaluate;
 mod faults;
 mod federation;
 mod options;
+mod page;
 mod progress;
 mod report;
 mod run;
@@ -19,6 +20,9 @@ mod watched;
 pub(crate) use cli::simulate;
 pub use data::{Institution, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
-pub use report::{Document, EvaluationFigures, RoundFigures, Scores};
+pub use report::{
+    Chosen, CurveFigures, Document, EvaluationFigures, MemberFigures, PoisonFigures, RoundFigures,
+    Scores,
+};
 pub use run::{SimulationError, run};
 pub use table::render;

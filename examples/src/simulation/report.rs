@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use fedlora_protocol::plan::RunPlan;
 use serde::Serialize;
 
 /// The one document that `--format json` prints.
@@ -16,16 +17,25 @@ pub struct Document {
     pub factors: fedlora_protocol::plan::FactorSchedule,
     /// The plan's groups and their rule; none where all are in one sum.
     pub robust: Option<fedlora_protocol::plan::RobustPlan>,
+    /// The plan that was run.
+    pub plan: RunPlan,
+    /// Where the members' records are from.
+    pub partition: String,
+    /// The members that were poisoned on purpose.
+    pub poisoned: Vec<PoisonFigures>,
     /// The members.
     pub members: Vec<MemberFigures>,
     /// The rounds.
     pub rounds: Vec<RoundFigures>,
+    /// Held-out perplexities after each round, where they were evaluated.
+    pub curves: Vec<CurveFigures>,
     /// Held-out perplexities.
     pub eval: EvaluationFigures,
     /// The final adapter, in PEFT's form.
     pub adapter_dir: PathBuf,
-    /// Seconds that all of it took.
-    pub wall_seconds: f64,
+    /// Seconds that all of it took; nothing in a document without timings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_seconds: Option<f64>,
 }
 
 /// One member.
@@ -39,6 +49,41 @@ pub struct MemberFigures {
     pub held_out_examples: usize,
     /// Rounds in whose sum it is.
     pub rounds: u32,
+    /// The adapter that it keeps, by its validation data; nothing where it did not choose.
+    pub chosen: Option<Chosen>,
+    /// How far its perplexity on its own held-out data is below that of the adapter that it trained
+    /// alone, in percent; negative where above.
+    pub gain_percent: Option<f64>,
+}
+
+/// The adapter that a member keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chosen {
+    /// The federation's.
+    Global,
+    /// The federation's, trained further at home.
+    Personal,
+    /// The one that it trained alone.
+    Local,
+}
+
+/// A member that was poisoned on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PoisonFigures {
+    /// Its name.
+    pub member: String,
+    /// What was done: `label-flip`, `scale:FACTOR` or `noise:FACTOR`.
+    pub how: String,
+}
+
+/// Held-out perplexities after one round.
+#[derive(Debug, Clone, Serialize)]
+pub struct CurveFigures {
+    /// The round.
+    pub round: u32,
+    /// Of the adapter that came of it.
+    pub held_out: Scores,
 }
 
 /// One round.
@@ -66,11 +111,16 @@ pub struct RoundFigures {
     /// Whether the unmasked sum is, bit for bit, the sum of the survivors' encoded updates;
     /// nothing where it was not checked.
     pub sum_exact: Option<bool>,
-    /// Seconds by stage: the longest member's, and `total` for the round.
+    /// How far the product of the factors' means is from the mean of the members' products,
+    /// relative to the latter.
+    pub drift: Option<f64>,
+    /// Seconds by stage: the longest member's, and `total` for the round; empty in a document
+    /// without timings.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub seconds: BTreeMap<String, f64>,
 }
 
-/// Held-out perplexities of the four ways.
+/// Held-out perplexities of each way.
 #[derive(Debug, Clone, Serialize)]
 pub struct EvaluationFigures {
     /// The base model alone.
@@ -81,6 +131,10 @@ pub struct EvaluationFigures {
     pub federated: Scores,
     /// All records in one place, on the same budget.
     pub centralised: Option<Scores>,
+    /// The federation's adapter, trained further by each member at home.
+    pub personalised: Option<Scores>,
+    /// The centralised adapter, trained further by each member at home.
+    pub centralised_then_local: Option<Scores>,
 }
 
 /// Held-out perplexities of one way.

@@ -22,6 +22,7 @@ use super::evaluate;
 use super::faults::{CutPoint, Cuts};
 use super::federation;
 use super::options::{DropSpec, Options};
+use super::page::page;
 use super::progress::Bars;
 use super::report::{Document, EvaluationFigures, MemberFigures};
 
@@ -35,6 +36,8 @@ const MAX_TOKENS: usize = 256;
 const RECONNECT: u64 = 3;
 /// The file by which a folder is known as a simulation's.
 const MARKER: &str = "report.json";
+/// The report for people.
+const PAGE: &str = "report.html";
 
 /// Runs the simulation.
 ///
@@ -99,8 +102,11 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let document = Document {
         base: base_name,
         seed: options.seed,
+        plan: plan.clone(),
         factors: plan.adapter.factors,
         robust: plan.aggregation.robust.clone(),
+        partition: data.origin.clone(),
+        poisoned: Vec::new(),
         members: data
             .institutions
             .iter()
@@ -109,20 +115,26 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
                 training_examples: one.training.len(),
                 held_out_examples: one.held_out.len(),
                 rounds: federation.took_part.get(&one.name).copied().unwrap_or(0),
+                chosen: None,
+                gain_percent: None,
             })
             .collect(),
         rounds: federation.rounds,
+        curves: Vec::new(),
         eval: EvaluationFigures {
             base: base_scores,
             local_only,
             federated,
             centralised,
+            personalised: None,
+            centralised_then_local: None,
         },
         adapter_dir,
-        wall_seconds: begun.elapsed().as_secs_f64(),
+        wall_seconds: Some(begun.elapsed().as_secs_f64()),
     };
     let text = serde_json::to_vec_pretty(&document).context("the report")?;
     std::fs::write(out.join(MARKER), text).context("the report cannot be written")?;
+    std::fs::write(out.join(PAGE), page(&document)).context("the page cannot be written")?;
     if document
         .rounds
         .iter()
@@ -158,7 +170,9 @@ fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
                     .with_context(|| format!("{} cannot be removed", folder.display()))?;
             }
         }
-        let _ = std::fs::remove_file(out.join(MARKER));
+        for name in [MARKER, PAGE] {
+            let _ = std::fs::remove_file(out.join(name));
+        }
     }
     std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
     Ok(out.to_owned())

@@ -10,11 +10,10 @@ pub fn render(document: &Document) -> String {
     text += &evaluation(document);
     text += "\n\nRounds\n";
     text += &rounds(document);
-    text += &format!(
-        "\n\nAdapter {}\nWall time {:.1} s\n",
-        document.adapter_dir.display(),
-        document.wall_seconds
-    );
+    text += &format!("\n\nAdapter {}\n", document.adapter_dir.display());
+    if let Some(seconds) = document.wall_seconds {
+        text += &format!("Wall time {seconds:.1} s\n");
+    }
     text
 }
 
