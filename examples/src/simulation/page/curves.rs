@@ -61,7 +61,7 @@ fn federated(document: &Document, of: fn(&Scores) -> f64, told: bool) -> Vec<Lin
         tone: Tone::Federated,
         points: points.collect(),
     }];
-    if told && document.curves.is_empty() {
+    if told && document.curves.is_empty() && document.rounds.len() > 1 {
         // What the masked sums say of the adapter that each round began with.
         let points = document.rounds.iter().filter_map(|round| {
             let loss = f64::from(round.eval_loss?);

@@ -21,11 +21,13 @@ pub(super) fn verdict(document: &Document, gains: &[Gain]) -> String {
             "{better} of {} are better off than alone",
             counted(gains.len(), "member")
         ),
-        _ => format!(
-            "Perplexity on the members\u{2019} own data: {} with the base, {} with the federation",
-            perplexity(own_data(&document.eval.base)),
-            perplexity(own_data(&document.eval.federated))
-        ),
+        _ => {
+            let before = own_data(&document.eval.base);
+            let after = own_data(&document.eval.federated);
+            let verb = if after < before { "falls" } else { "rises" };
+            let (before, after) = (perplexity(before), perplexity(after));
+            format!("Perplexity on the members\u{2019} data {verb} from {before} to {after}")
+        }
     }
 }
 
@@ -121,9 +123,12 @@ fn course(document: &Document) -> String {
         Some(all) if all.iter().any(|one| !one) => "; NOT every sum was exact",
         _ => "",
     };
+    let each = match rounds.len() {
+        1 => "In its one round".to_owned(),
+        count => format!("In each of {count} rounds"),
+    };
     format!(
-        "In each of {} a member sent {} and received {} on average; {dropped}{exact}.",
-        counted(rounds.len(), "round"),
+        "{each} a member sent {} and received {} on average; {dropped}{exact}.",
         bytes(up as f64 / shares),
         bytes(down as f64 / shares)
     )

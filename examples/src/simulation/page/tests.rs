@@ -165,7 +165,7 @@ fn a_run_without_baselines_is_compared_with_the_base() {
             .iter()
             .all(|gain| gain.words().ends_with("better than the base"))
     );
-    assert!(verdict(&one, &gains).contains("with the base"));
+    assert!(verdict(&one, &gains).contains(" falls from "));
     let text = sentences(&one, &gains).join(" ");
     assert!(text.contains("No member was trained alone"), "{text}");
 }

@@ -51,6 +51,8 @@ for (const svg of document.querySelectorAll('svg')) {
     }
   });
 }
+const ticks = [...document.querySelectorAll('.ticks span')].map(e => e.getBoundingClientRect());
+ticks.slice(1).forEach((b, i) => { if (b.left < ticks[i].right) found.push('ticks cover each other'); });
 const result = document.createElement('pre');
 result.id = 'probe';
 result.textContent = JSON.stringify({ width: innerWidth, texts, found });
