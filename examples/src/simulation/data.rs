@@ -7,7 +7,7 @@ use fedlora_data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_protocol::ids::MemberName;
 
-use super::assets::{self, INSTITUTIONS};
+use super::assets::INSTITUTIONS;
 use super::options::Options;
 
 /// The share that is held out of records without a split of their own.
@@ -40,15 +40,18 @@ impl SimulationData {
     ///
     /// # Errors
     /// Records that cannot be read, or too few institutions.
-    pub fn load(options: &Options, base: &Path, max_tokens: usize) -> anyhow::Result<Self> {
-        let pipeline = TextPipeline::from_folder(base)?;
+    pub fn load(
+        options: &Options,
+        pipeline: &TextPipeline,
+        max_tokens: usize,
+    ) -> anyhow::Result<Self> {
         let prepare = PrepareOptions { max_tokens };
         let (mut institutions, origin) = match (&options.data, &options.split_by) {
             (Some(file), Some(field)) => {
                 let origin = format!("{}, by {field}", file.display());
-                (split(file, field, &pipeline, &prepare)?, origin)
+                (split(file, field, pipeline, &prepare)?, origin)
             }
-            _ => (embedded(&pipeline, &prepare)?, "the embedded data".into()),
+            _ => (embedded(pipeline, &prepare)?, "the embedded data".into()),
         };
         let available = institutions.len();
         let members = options.members.unwrap_or(available);
@@ -136,25 +139,6 @@ fn member_name(value: &str) -> anyhow::Result<MemberName> {
         .collect();
     let name: String = name.trim_matches('-').chars().take(63).collect();
     Ok(name.trim_matches('-').parse()?)
-}
-
-/// The base that is used: the one given, or the embedded one written to `scratch`.
-///
-/// # Errors
-/// The embedded base cannot be written.
-pub(super) fn base_folder(
-    options: &Options,
-    scratch: &Path,
-) -> anyhow::Result<(std::path::PathBuf, String)> {
-    match &options.base {
-        Some(folder) => Ok((folder.clone(), folder.display().to_string())),
-        None => {
-            let folder = scratch.join("base");
-            assets::write_base(&folder)
-                .with_context(|| format!("the embedded base cannot be written to {folder:?}"))?;
-            Ok((folder, assets::BASE_NAME.into()))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! of the frozen base model.
 
 mod assets;
+mod base;
 mod baselines;
 mod cli;
 mod data;

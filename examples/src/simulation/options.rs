@@ -28,9 +28,9 @@ pub struct Options {
     /// Cut a member (name, or number from 1) off, or none [default: the last, in round 2].
     #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]")]
     pub drop: Vec<DropSpec>,
-    /// Another base model: a Hugging Face folder.
+    /// Another base model: a Hugging Face folder, a GGUF file, or a name on the hub.
     #[arg(long)]
-    pub base: Option<PathBuf>,
+    pub base: Option<String>,
     /// Other records: JSON Lines. Needs --split-by.
     #[arg(long, requires = "split_by")]
     pub data: Option<PathBuf>,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
+use fedlora_client::base::BaseError;
 use fedlora_client::federation::ParticipantError;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
@@ -16,8 +17,9 @@ use fedlora_protocol::plan::{
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
+use super::base::OpenBase;
 use super::baselines;
-use super::data::{SimulationData, base_folder};
+use super::data::SimulationData;
 use super::evaluate;
 use super::faults::{CutPoint, Cuts};
 use super::federation;
@@ -47,10 +49,11 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let begun = Instant::now();
     let bars = Bars::new(options.global.quiet);
     let out = prepare_folder(&options.out)?;
-    let (base, base_name) = base_folder(options, &out)?;
-    let engine = Engine::open(&base, &options.device)?;
+    let base = OpenBase::open(options, &out)?;
+    let (engine, base_name) = (base.engine.clone(), base.name.clone());
     let max_tokens = MAX_TOKENS.min(engine.max_tokens());
-    let data = SimulationData::load(options, &base, max_tokens).map_err(SimulationError::Data)?;
+    let data =
+        SimulationData::load(options, &base.pipeline, max_tokens).map_err(SimulationError::Data)?;
     let names: Vec<MemberName> = data
         .institutions
         .iter()
@@ -298,6 +301,9 @@ pub enum SimulationError {
     /// The records.
     #[error("{0:#}")]
     Data(anyhow::Error),
+    /// The base cannot be found or fetched.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// The base model.
     #[error(transparent)]
     Model(#[from] ModelError),
