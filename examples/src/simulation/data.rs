@@ -9,11 +9,15 @@ use fedlora_protocol::ids::MemberName;
 
 use super::assets::INSTITUTIONS;
 use super::options::Options;
+use super::partition::{self, Partition};
 
 /// The share that is held out of records without a split of their own.
 const HELD_OUT: f64 = 0.1;
 /// The fewest examples that an institution can train on.
 const MIN_RECORDS: usize = 8;
+
+/// The most members of a simulation. The protocol bears more; this machine's sockets hardly.
+const MAX_MEMBERS: usize = 1000;
 
 /// One institution's examples.
 #[derive(Debug, Clone)]
@@ -46,19 +50,23 @@ impl SimulationData {
         max_tokens: usize,
     ) -> anyhow::Result<Self> {
         let prepare = PrepareOptions { max_tokens };
-        let (mut institutions, origin) = match (&options.data, &options.split_by) {
-            (Some(file), Some(field)) => {
-                let origin = format!("{}, by {field}", file.display());
-                (split(file, field, pipeline, &prepare)?, origin)
+        let (mut institutions, origin) = match &options.data {
+            Some(file) => {
+                let (by, how) = (options.split_by.as_deref(), options.partition);
+                let origin = match by {
+                    Some(field) => format!("{}, by {field}, {how}", file.display()),
+                    None => format!("{}, {how}", file.display()),
+                };
+                (own(options, file, pipeline, &prepare)?, origin)
             }
-            _ => (embedded(pipeline, &prepare)?, "the embedded data".into()),
+            None => (embedded(pipeline, &prepare)?, "the embedded data".into()),
         };
         let available = institutions.len();
         let members = options.members.unwrap_or(available);
-        if !(3..=64).contains(&members) || members > available {
+        if !(3..=MAX_MEMBERS).contains(&members) || members > available {
             bail!(
-                "{members} members: the data has {available} institutions, and a secure sum \
-                 needs 3 to 64"
+                "{members} members: the data has {available} institutions, and a simulation has 3 \
+                 to {MAX_MEMBERS}"
             );
         }
         // The largest, so that a part of the data is the most of it.
@@ -96,6 +104,42 @@ fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result
                 name: one.name.parse()?,
                 training: examples(one.training)?,
                 held_out: examples(one.held_out)?,
+            })
+        })
+        .collect()
+}
+
+/// The institutions of a file of the user's.
+fn own(
+    options: &Options,
+    file: &Path,
+    pipeline: &TextPipeline,
+    prepare: &PrepareOptions,
+) -> anyhow::Result<Vec<Institution>> {
+    let field = options.split_by.as_deref();
+    if let (Partition::Field, Some(field)) = (options.partition, field) {
+        return split(file, field, pipeline, prepare);
+    }
+    let records = Dataset::read(&[file])?;
+    let groups = match field {
+        Some(field) => records.group_by(field)?,
+        None => [(String::new(), records)].into(),
+    };
+    let members = options.members.unwrap_or(groups.len());
+    let held_out = HeldOut::share(HELD_OUT)?;
+    if !(3..=MAX_MEMBERS).contains(&members) {
+        bail!("{members} members: a simulation has 3 to {MAX_MEMBERS}");
+    }
+    let shares = partition::deal(groups, options.partition, members, held_out, options.seed)?;
+    let digits = members.to_string().len();
+    shares
+        .into_iter()
+        .enumerate()
+        .map(|(place, (training, held_out))| {
+            Ok(Institution {
+                name: format!("member-{:0digits$}", place + 1).parse()?,
+                training: training.prepare(pipeline, prepare)?.0,
+                held_out: held_out.prepare(pipeline, prepare)?.0,
             })
         })
         .collect()

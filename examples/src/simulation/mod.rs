@@ -12,6 +12,7 @@ mod faults;
 mod federation;
 mod options;
 mod page;
+mod partition;
 mod progress;
 mod report;
 mod run;
@@ -21,6 +22,7 @@ mod watched;
 pub(crate) use cli::simulate;
 pub use data::{Institution, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
+pub use partition::Partition;
 pub use report::{
     Chosen, CurveFigures, Document, EvaluationFigures, MemberFigures, PoisonFigures, RoundFigures,
     Scores,

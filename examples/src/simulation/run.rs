@@ -46,6 +46,7 @@ const PAGE: &str = "report.html";
 /// # Errors
 /// [`SimulationError`], with the exit code that goes with it.
 pub async fn run(options: &Options) -> Result<Document, SimulationError> {
+    options.check_data()?;
     let begun = Instant::now();
     let bars = Bars::new(options.global.quiet);
     let out = prepare_folder(&options.out)?;
