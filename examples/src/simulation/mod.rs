@@ -13,6 +13,7 @@ mod federation;
 mod options;
 mod page;
 mod partition;
+mod poison;
 mod progress;
 mod report;
 mod run;
@@ -23,6 +24,7 @@ pub(crate) use cli::simulate;
 pub use data::{Institution, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
 pub use partition::Partition;
+pub use poison::{Poison, PoisonSpec};
 pub use report::{
     Chosen, CurveFigures, Document, EvaluationFigures, MemberFigures, PoisonFigures, RoundFigures,
     Scores,

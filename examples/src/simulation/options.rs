@@ -11,6 +11,7 @@ use fedlora_train::Device;
 
 use super::faults::CutPoint;
 use super::partition::Partition;
+use super::poison::PoisonSpec;
 use super::run::SimulationError;
 
 /// What a simulation runs, and where.
@@ -31,6 +32,11 @@ pub struct Options {
     /// Cut a member (name, or number from 1) off, or none [default: the last, in round 2].
     #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]")]
     pub drop: Vec<DropSpec>,
+    /// Poison a member (name, or number from 1): it trains on other examples' targets, sends its
+    /// update times minus FACTOR (10 by default), or noise of FACTOR (1 by default) of the clip's
+    /// norm.
+    #[arg(long, value_name = "MEMBER:label-flip|scale|noise[:FACTOR]")]
+    pub poison: Vec<PoisonSpec>,
     /// Another base model: a Hugging Face folder, a GGUF file, or a name on the hub.
     #[arg(long)]
     pub base: Option<String>,

@@ -25,8 +25,9 @@ use super::faults::{CutPoint, Cuts};
 use super::federation;
 use super::options::{DropSpec, Options};
 use super::page::page;
+use super::poison::Poison;
 use super::progress::Bars;
-use super::report::{Document, EvaluationFigures, MemberFigures};
+use super::report::{Document, EvaluationFigures, MemberFigures, PoisonFigures};
 
 /// The peak learning rate for the embedded base: a small model takes a high one.
 const EMBEDDED_RATE: f64 = 4e-3;
@@ -47,6 +48,8 @@ const PAGE: &str = "report.html";
 /// [`SimulationError`], with the exit code that goes with it.
 pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     options.check_data()?;
+    // Equal seeds give equal results: nothing is rounded otherwise in another run.
+    fedlora_protocol::fixed::repeat_rotations();
     let begun = Instant::now();
     let bars = Bars::new(options.global.quiet);
     let out = prepare_folder(&options.out)?;
@@ -62,6 +65,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         .collect();
     let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
     let faults = faults(options, &plan, &names)?;
+    let poison = poisons(options, &names)?;
 
     bars.line(&format!(
         "{} members, {} rounds of {} steps, base {base_name}",
@@ -78,6 +82,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         jobs: jobs(options.jobs),
         folder: &out,
         bars: &bars,
+        poison: &poison,
     };
     let federation = federation::run(setting, faults).await?;
     bars.line("evaluating");
@@ -110,7 +115,13 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         factors: plan.adapter.factors,
         robust: plan.aggregation.robust.clone(),
         partition: data.origin.clone(),
-        poisoned: Vec::new(),
+        poisoned: poison
+            .iter()
+            .map(|(name, poison)| PoisonFigures {
+                member: name.to_string(),
+                how: poison.to_string(),
+            })
+            .collect(),
         members: data
             .institutions
             .iter()
@@ -259,22 +270,7 @@ fn faults(
     }
     for spec in &options.drop {
         let DropSpec::One(drop) = spec else { continue };
-        let name = names
-            .iter()
-            .enumerate()
-            .find(|(index, name)| {
-                name.as_str() == drop.member || drop.member == (index + 1).to_string()
-            })
-            .map(|(_, name)| name)
-            .ok_or_else(|| {
-                let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
-                SimulationError::Usage(anyhow!(
-                    "--drop names '{}', who is no member: use one of {}, or 1 to {}",
-                    drop.member,
-                    known.join(", "),
-                    names.len()
-                ))
-            })?;
+        let name = member(names, &drop.member, "--drop")?;
         if drop.round.0 > options.rounds {
             return Err(SimulationError::Usage(anyhow!(
                 "--drop names round {}, and there are {}",
@@ -285,6 +281,39 @@ fn faults(
         cut(name, drop.round, drop.point);
     }
     Ok(faults)
+}
+
+/// Who is poisoned, and how.
+fn poisons(
+    options: &Options,
+    names: &[MemberName],
+) -> Result<BTreeMap<MemberName, Poison>, SimulationError> {
+    let poisons = options.poison.iter().map(|spec| {
+        let name = member(names, &spec.member, "--poison")?;
+        Ok((name.clone(), spec.poison))
+    });
+    poisons.collect()
+}
+
+/// The member that an option names, or whose number from 1 it gives.
+fn member<'a>(
+    names: &'a [MemberName],
+    asked: &str,
+    option: &str,
+) -> Result<&'a MemberName, SimulationError> {
+    names
+        .iter()
+        .enumerate()
+        .find(|(index, name)| name.as_str() == asked || asked == (index + 1).to_string())
+        .map(|(_, name)| name)
+        .ok_or_else(|| {
+            let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
+            SimulationError::Usage(anyhow!(
+                "{option} names '{asked}', who is no member: use one of {}, or 1 to {}",
+                known.join(", "),
+                names.len()
+            ))
+        })
 }
 
 /// Why a simulation ended early.
