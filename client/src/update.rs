@@ -93,6 +93,11 @@ impl LocalWork {
         }
     }
 
+    /// Sets where the steps of the told losses lie: for a simulation that repeats with its seed.
+    pub fn with_loss_shift(self, loss_shift: LossShift) -> Self {
+        Self { loss_shift, ..self }
+    }
+
     /// Whether a plan's training fits into the device's memory, where that is known.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A simulation as a command: runs it, prints its outcome, and gives a failure its exit code.
 
 use fedlora_aggregator::cli::exits::serve_exit;
-use fedlora_client::cli::exits::participant_exit;
+use fedlora_client::cli::exits::{base_exit, participant_exit};
 use fedlora_common::exit::Exit;
 use fedlora_shell::{Failure, Printer};
 
@@ -23,6 +23,7 @@ fn failure(error: SimulationError) -> Failure {
         | SimulationError::Model(_)
         | SimulationError::Train(_)
         | SimulationError::Update(_) => Exit::Data,
+        SimulationError::Base(error) => base_exit(error),
         SimulationError::Plan(_) => Exit::Configuration,
         SimulationError::Serve(error) => serve_exit(error),
         SimulationError::Member { source, .. } => participant_exit(source),

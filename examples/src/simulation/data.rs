@@ -10,13 +10,17 @@ use fedlora_model::Example;
 use fedlora_protocol::ids::MemberName;
 use fedlora_train::Engine;
 
-use super::assets::{self, INSTITUTIONS};
+use super::assets::INSTITUTIONS;
 use super::options::Options;
+use super::partition::{self, Partition};
 
 /// The share that is held out of records without a split of their own.
 const HELD_OUT: f64 = 0.1;
 /// The fewest examples that an institution can train on.
 const MIN_RECORDS: usize = 8;
+
+/// The most members of a simulation. The protocol bears more; this machine's sockets hardly.
+const MAX_MEMBERS: usize = 1000;
 
 /// One institution's examples.
 #[derive(Debug, Clone)]
@@ -32,6 +36,8 @@ pub struct Institution {
 pub struct SimulationData {
     /// The institutions, by name.
     pub institutions: Vec<Institution>,
+    /// Where their records are from, in words.
+    pub origin: String,
 }
 
 impl SimulationData {
@@ -39,26 +45,39 @@ impl SimulationData {
     ///
     /// # Errors
     /// Records that cannot be read, or too few institutions.
-    pub fn load(options: &Options, base: &Path, max_tokens: usize) -> anyhow::Result<Self> {
-        let pipeline = TextPipeline::from_folder(base)?;
+    pub fn load(
+        options: &Options,
+        pipeline: &TextPipeline,
+        max_tokens: usize,
+    ) -> anyhow::Result<Self> {
         let prepare = PrepareOptions { max_tokens };
-        let mut institutions = match (&options.data, &options.split_by) {
-            (Some(file), Some(field)) => split(file, field, &pipeline, &prepare)?,
-            _ => embedded(&pipeline, &prepare)?,
+        let (mut institutions, origin) = match &options.data {
+            Some(file) => {
+                let (by, how) = (options.split_by.as_deref(), options.partition);
+                let origin = match by {
+                    Some(field) => format!("{}, by {field}, {how}", file.display()),
+                    None => format!("{}, {how}", file.display()),
+                };
+                (own(options, file, pipeline, &prepare)?, origin)
+            }
+            None => (embedded(pipeline, &prepare)?, "the embedded data".into()),
         };
         let available = institutions.len();
         let members = options.members.unwrap_or(available);
-        if !(3..=64).contains(&members) || members > available {
+        if !(3..=MAX_MEMBERS).contains(&members) || members > available {
             bail!(
-                "{members} members: the data has {available} institutions, and a secure sum \
-                 needs 3 to 64"
+                "{members} members: the data has {available} institutions, and a simulation has 3 \
+                 to {MAX_MEMBERS}"
             );
         }
         // The largest, so that a part of the data is the most of it.
         institutions.sort_by_key(|institution| std::cmp::Reverse(institution.examples.own()));
         institutions.truncate(members);
         institutions.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { institutions })
+        Ok(Self {
+            institutions,
+            origin,
+        })
     }
 
     /// The examples of all institutions, of the part that `part` gives.
@@ -87,6 +106,44 @@ fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result
             Ok(Institution {
                 name: one.name.parse()?,
                 examples: MemberExamples::new(examples(one.training)?, examples(one.held_out)?),
+            })
+        })
+        .collect()
+}
+
+/// The institutions of a file of the user's.
+fn own(
+    options: &Options,
+    file: &Path,
+    pipeline: &TextPipeline,
+    prepare: &PrepareOptions,
+) -> anyhow::Result<Vec<Institution>> {
+    let field = options.split_by.as_deref();
+    if let (Partition::Field, Some(field)) = (options.partition, field) {
+        return split(file, field, pipeline, prepare);
+    }
+    let records = Dataset::read(&[file])?;
+    let groups = match field {
+        Some(field) => records.group_by(field)?,
+        None => [(String::new(), records)].into(),
+    };
+    let members = options.members.unwrap_or(groups.len());
+    let held_out = HeldOut::share(HELD_OUT)?;
+    if !(3..=MAX_MEMBERS).contains(&members) {
+        bail!("{members} members: a simulation has 3 to {MAX_MEMBERS}");
+    }
+    let shares = partition::deal(groups, options.partition, members, held_out, options.seed)?;
+    let digits = members.to_string().len();
+    shares
+        .into_iter()
+        .enumerate()
+        .map(|(place, (training, held_out))| {
+            Ok(Institution {
+                name: format!("member-{:0digits$}", place + 1).parse()?,
+                examples: MemberExamples::new(
+                    training.prepare(pipeline, prepare)?.0,
+                    held_out.prepare(pipeline, prepare)?.0,
+                ),
             })
         })
         .collect()
@@ -132,25 +189,6 @@ fn member_name(value: &str) -> anyhow::Result<MemberName> {
         .collect();
     let name: String = name.trim_matches('-').chars().take(63).collect();
     Ok(name.trim_matches('-').parse()?)
-}
-
-/// The base that is used: the one given, or the embedded one written to `scratch`.
-///
-/// # Errors
-/// The embedded base cannot be written.
-pub(super) fn base_folder(
-    options: &Options,
-    scratch: &Path,
-) -> anyhow::Result<(std::path::PathBuf, String)> {
-    match &options.base {
-        Some(folder) => Ok((folder.clone(), folder.display().to_string())),
-        None => {
-            let folder = scratch.join("base");
-            assets::write_base(&folder)
-                .with_context(|| format!("the embedded base cannot be written to {folder:?}"))?;
-            Ok((folder, assets::BASE_NAME.into()))
-        }
-    }
 }
 
 #[cfg(test)]

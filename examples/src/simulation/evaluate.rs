@@ -1,12 +1,15 @@
 //! Held-out perplexities.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use fedlora_adapter::Adapter;
+use anyhow::Context;
+use fedlora_adapter::{Adapter, peft};
+use fedlora_aggregator::run_directory::RunDirectory;
 use fedlora_train::{Engine, TrainError};
 
 use super::data::SimulationData;
-use super::report::Scores;
+use super::report::{CurveFigures, Scores};
 
 /// The perplexities of one adapter, or of the base alone.
 pub(super) fn one_for_all(
@@ -48,4 +51,33 @@ pub(super) fn each_its_own(
         pooled: (losses / adapters.len() as f64).exp(),
         by_member,
     })
+}
+
+/// Rounds whose adapters are scored, beside the last.
+const SCORED_ROUNDS: usize = 8;
+
+/// The perplexities of the adapters that the run in the operator's folder published: of some rounds,
+/// evenly spread, and the last.
+pub(super) fn over_rounds(
+    engine: &Engine,
+    data: &SimulationData,
+    operator: &Path,
+    rounds: u32,
+) -> anyhow::Result<Vec<CurveFigures>> {
+    let run = RunDirectory::find(operator, None).context("the run's folder")?;
+    let every = (rounds as usize).div_ceil(SCORED_ROUNDS).max(1);
+    let mut scored: Vec<u32> = (1..=rounds).step_by(every).collect();
+    if scored.last() != Some(&rounds) {
+        scored.push(rounds);
+    }
+    scored
+        .into_iter()
+        .map(|round| {
+            let folder = run.adapter(round);
+            let adapter =
+                peft::load(&folder).with_context(|| format!("the adapter of round {round}"))?;
+            let held_out = one_for_all(engine, data, Some(&adapter))?;
+            Ok(CurveFigures { round, held_out })
+        })
+        .collect()
 }

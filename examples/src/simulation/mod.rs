@@ -3,6 +3,7 @@
 //! of the frozen base model.
 
 mod assets;
+mod base;
 mod baselines;
 mod cli;
 mod data;
@@ -10,6 +11,9 @@ mod evaluate;
 mod faults;
 mod federation;
 mod options;
+mod page;
+mod partition;
+mod poison;
 mod progress;
 mod report;
 mod run;
@@ -19,6 +23,11 @@ mod watched;
 pub(crate) use cli::simulate;
 pub use data::{Institution, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
-pub use report::{Document, EvaluationFigures, RoundFigures, Scores};
+pub use partition::Partition;
+pub use poison::{Poison, PoisonSpec};
+pub use report::{
+    Choice, CurveFigures, Document, EvaluationFigures, MemberFigures, PoisonFigures, RoundFigures,
+    Scores,
+};
 pub use run::{SimulationError, run};
 pub use table::render;

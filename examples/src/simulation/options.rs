@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::anyhow;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::{FactorSchedule, RobustRuleName, ServerOptimizerName};
 use fedlora_shell::GlobalOptions;
 use fedlora_train::Device;
 
 use super::faults::CutPoint;
+use super::partition::Partition;
+use super::poison::PoisonSpec;
+use super::run::SimulationError;
 
 /// What a simulation runs, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many institutions take part (3 to 64; the embedded data has 6).
+    /// How many institutions take part (3 to 1,000; the embedded data has 6).
     #[arg(long)]
     pub members: Option<usize>,
     /// Rounds of the federation [default: 240 steps of each member].
@@ -28,15 +32,31 @@ pub struct Options {
     /// Cut a member (name, or number from 1) off, or none [default: the last, in round 2].
     #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]")]
     pub drop: Vec<DropSpec>,
-    /// Another base model: a Hugging Face folder.
+    /// Poison a member (name, or number from 1): it trains on other examples' targets, sends its
+    /// update times minus FACTOR (10 by default), or noise of FACTOR (1 by default) of the clip's
+    /// norm.
+    #[arg(long, value_name = "MEMBER:label-flip|scale|noise[:FACTOR]")]
+    pub poison: Vec<PoisonSpec>,
+    /// Another base model: a Hugging Face folder, a GGUF file, or a name on the hub.
     #[arg(long)]
-    pub base: Option<PathBuf>,
-    /// Other records: JSON Lines. Needs --split-by.
-    #[arg(long, requires = "split_by")]
+    pub base: Option<String>,
+    /// Other records: JSON Lines. Needs --split-by, unless they are dealt out evenly.
+    #[arg(long)]
     pub data: Option<PathBuf>,
     /// The field of --data whose values are the institutions.
     #[arg(long, requires = "data", value_name = "FIELD")]
     pub split_by: Option<String>,
+    /// Who holds which records of --data: by the field; dealt out to --members members, each with a
+    /// mixture of the field's values from a Dirichlet distribution of this concentration; or dealt
+    /// out evenly.
+    #[arg(
+        long,
+        requires = "data",
+        value_name = "field|dirichlet:ALPHA|iid",
+        default_value = "field",
+        hide_default_value = true
+    )]
+    pub partition: Partition,
     /// Also train each member alone, and all records in one place, on the same budget.
     #[arg(long)]
     pub baselines: bool,
@@ -84,6 +104,24 @@ pub struct Options {
     pub device: Device,
     #[command(flatten)]
     pub(crate) global: GlobalOptions,
+}
+
+impl Options {
+    /// What the options say of the data beyond what the parser checks.
+    ///
+    /// # Errors
+    /// [`SimulationError::Usage`] for a field or a number of members that is missing.
+    pub(super) fn check_data(&self) -> Result<(), SimulationError> {
+        let wrong = match (&self.data, self.partition, &self.split_by, self.members) {
+            (None, ..) => return Ok(()),
+            (Some(_), Partition::Iid, _, None) => "--partition iid needs --members",
+            (Some(_), Partition::Iid, ..) | (_, _, Some(_), _) => return Ok(()),
+            (Some(_), Partition::Field | Partition::Dirichlet(_), None, _) => {
+                "--data needs --split-by, or --partition iid"
+            }
+        };
+        Err(SimulationError::Usage(anyhow!(wrong)))
+    }
 }
 
 /// One `--drop`.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use fedlora_client::personal::Choice;
+pub use fedlora_client::personal::Choice;
+use fedlora_protocol::plan::RunPlan;
 use serde::Serialize;
 
 /// The one document that `--format json` prints.
@@ -17,16 +18,25 @@ pub struct Document {
     pub factors: fedlora_protocol::plan::FactorSchedule,
     /// The plan's groups and their rule; none where all are in one sum.
     pub robust: Option<fedlora_protocol::plan::RobustPlan>,
+    /// The plan that was run.
+    pub plan: RunPlan,
+    /// Where the members' records are from.
+    pub partition: String,
+    /// The members that were poisoned on purpose.
+    pub poisoned: Vec<PoisonFigures>,
     /// The members.
     pub members: Vec<MemberFigures>,
     /// The rounds.
     pub rounds: Vec<RoundFigures>,
+    /// Held-out perplexities after each round, where they were evaluated.
+    pub curves: Vec<CurveFigures>,
     /// Held-out perplexities.
     pub eval: EvaluationFigures,
     /// The final adapter, in PEFT's form.
     pub adapter_dir: PathBuf,
-    /// Seconds that all of it took.
-    pub wall_seconds: f64,
+    /// Seconds that all of it took; nothing in a document without timings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_seconds: Option<f64>,
 }
 
 /// One member.
@@ -42,11 +52,29 @@ pub struct MemberFigures {
     pub held_out_examples: usize,
     /// Rounds in whose sum it is.
     pub rounds: u32,
-    /// The adapter that it keeps.
-    pub chosen: Choice,
+    /// The adapter that it keeps, by its validation examples.
+    pub chosen: Option<Choice>,
     /// How much lower the perplexity of that adapter is on its own held-out examples than that of
     /// its training alone at its best length, in percent; nothing where it did not train alone.
     pub gain_percent: Option<f64>,
+}
+
+/// A member that was poisoned on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PoisonFigures {
+    /// Its name.
+    pub member: String,
+    /// What was done: `label-flip`, `scale:FACTOR` or `noise:FACTOR`.
+    pub how: String,
+}
+
+/// Held-out perplexities after one round.
+#[derive(Debug, Clone, Serialize)]
+pub struct CurveFigures {
+    /// The round.
+    pub round: u32,
+    /// Of the adapter that came of it.
+    pub held_out: Scores,
 }
 
 /// One round.
@@ -74,7 +102,12 @@ pub struct RoundFigures {
     /// Whether the unmasked sum is, bit for bit, the sum of the survivors' encoded updates;
     /// nothing where it was not checked.
     pub sum_exact: Option<bool>,
-    /// Seconds by stage: the longest member's, and `total` for the round.
+    /// How far the product of the factors' means is from the mean of the members' products,
+    /// relative to the latter.
+    pub drift: Option<f64>,
+    /// Seconds by stage: the longest member's, and `total` for the round; empty in a document
+    /// without timings.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub seconds: BTreeMap<String, f64>,
 }
 
@@ -89,7 +122,7 @@ pub struct EvaluationFigures {
     /// The federation's last adapter.
     pub federated: Scores,
     /// What each member ends with.
-    pub personalised: Scores,
+    pub personalised: Option<Scores>,
     /// All records in one place.
     pub centralised: Option<Scores>,
     /// The same, trained further at each member's home.

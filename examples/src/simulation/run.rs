@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
+use fedlora_client::base::BaseError;
 use fedlora_client::federation::ParticipantError;
 use fedlora_client::update::UpdateError;
 use fedlora_protocol::fixed::WeightClass;
@@ -17,14 +18,17 @@ use fedlora_protocol::plan::{
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
+use super::base::OpenBase;
 use super::baselines::Trainings;
-use super::data::{SimulationData, base_folder};
+use super::data::SimulationData;
 use super::evaluate;
 use super::faults::{CutPoint, Cuts};
 use super::federation;
 use super::options::{DropSpec, Options};
+use super::page::page;
+use super::poison::Poison;
 use super::progress::Bars;
-use super::report::{Document, EvaluationFigures, MemberFigures};
+use super::report::{Document, EvaluationFigures, MemberFigures, PoisonFigures};
 
 /// The peak learning rate for the embedded base: a small model takes a high one.
 const EMBEDDED_RATE: f64 = 4e-3;
@@ -36,19 +40,25 @@ const MAX_TOKENS: usize = 256;
 const RECONNECT: u64 = 3;
 /// The file by which a folder is known as a simulation's.
 const MARKER: &str = "report.json";
+/// The report for people.
+const PAGE: &str = "report.html";
 
 /// Runs the simulation.
 ///
 /// # Errors
 /// [`SimulationError`], with the exit code that goes with it.
 pub async fn run(options: &Options) -> Result<Document, SimulationError> {
+    options.check_data()?;
+    // Equal seeds give equal results: nothing is rounded otherwise in another run.
+    fedlora_protocol::fixed::repeat_rotations();
     let begun = Instant::now();
     let bars = Bars::new(options.global.quiet);
     let out = prepare_folder(&options.out)?;
-    let (base, base_name) = base_folder(options, &out)?;
-    let engine = Engine::open(&base, &options.device)?;
+    let base = OpenBase::open(options, &out)?;
+    let (engine, base_name) = (base.engine.clone(), base.name.clone());
     let max_tokens = MAX_TOKENS.min(engine.max_tokens());
-    let data = SimulationData::load(options, &base, max_tokens).map_err(SimulationError::Data)?;
+    let data =
+        SimulationData::load(options, &base.pipeline, max_tokens).map_err(SimulationError::Data)?;
     let names: Vec<MemberName> = data
         .institutions
         .iter()
@@ -56,6 +66,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         .collect();
     let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
     let faults = faults(options, &plan, &names)?;
+    let poison = poisons(options, &names)?;
 
     bars.line(&format!(
         "{} members, {} rounds of {} steps, base {base_name}",
@@ -72,11 +83,16 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         jobs: jobs(options.jobs),
         folder: &out,
         bars: &bars,
+        poison: &poison,
     };
     let federation = federation::run(setting, faults).await?;
     bars.line("evaluating");
     let federated = tokio::task::block_in_place(|| {
         evaluate::one_for_all(&engine, &data, Some(&federation.adapter))
+    })?;
+    let done = federation.rounds.last().map_or(0, |round| round.round);
+    let curves = tokio::task::block_in_place(|| {
+        evaluate::over_rounds(&engine, &data, &out.join("operator"), done)
     })?;
     let adapter_dir = out.join("adapter");
     peft::save(&adapter_dir, &federation.adapter, &base_name)
@@ -96,8 +112,17 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let document = Document {
         base: base_name,
         seed: options.seed,
+        plan: plan.clone(),
         factors: plan.adapter.factors,
         robust: plan.aggregation.robust.clone(),
+        partition: data.origin.clone(),
+        poisoned: poison
+            .iter()
+            .map(|(name, poison)| PoisonFigures {
+                member: name.to_string(),
+                how: poison.to_string(),
+            })
+            .collect(),
         members: data
             .institutions
             .iter()
@@ -108,24 +133,26 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
                 validation_examples: one.examples.validation.len(),
                 held_out_examples: one.examples.held_out.len(),
                 rounds: federation.took_part.get(&one.name).copied().unwrap_or(0),
-                chosen: *chosen,
+                chosen: Some(*chosen),
                 gain_percent: comparison.gain(one.name.as_str()),
             })
             .collect(),
         rounds: federation.rounds,
+        curves,
         eval: EvaluationFigures {
             base: base_scores,
             local_only: comparison.local_only,
             federated,
-            personalised: comparison.personalised,
+            personalised: Some(comparison.personalised),
             centralised: comparison.centralised,
             centralised_then_local: comparison.centralised_then_local,
         },
         adapter_dir,
-        wall_seconds: begun.elapsed().as_secs_f64(),
+        wall_seconds: Some(begun.elapsed().as_secs_f64()),
     };
     let text = serde_json::to_vec_pretty(&document).context("the report")?;
     std::fs::write(out.join(MARKER), text).context("the report cannot be written")?;
+    std::fs::write(out.join(PAGE), page(&document)).context("the page cannot be written")?;
     if document
         .rounds
         .iter()
@@ -161,7 +188,9 @@ fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
                     .with_context(|| format!("{} cannot be removed", folder.display()))?;
             }
         }
-        let _ = std::fs::remove_file(out.join(MARKER));
+        for name in [MARKER, PAGE] {
+            let _ = std::fs::remove_file(out.join(name));
+        }
     }
     std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
     Ok(out.to_owned())
@@ -257,22 +286,7 @@ fn faults(
     }
     for spec in &options.drop {
         let DropSpec::One(drop) = spec else { continue };
-        let name = names
-            .iter()
-            .enumerate()
-            .find(|(index, name)| {
-                name.as_str() == drop.member || drop.member == (index + 1).to_string()
-            })
-            .map(|(_, name)| name)
-            .ok_or_else(|| {
-                let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
-                SimulationError::Usage(anyhow!(
-                    "--drop names '{}', who is no member: use one of {}, or 1 to {}",
-                    drop.member,
-                    known.join(", "),
-                    names.len()
-                ))
-            })?;
+        let name = member(names, &drop.member, "--drop")?;
         if drop.round.0 > options.rounds() {
             return Err(SimulationError::Usage(anyhow!(
                 "--drop names round {}, and there are {}",
@@ -283,6 +297,39 @@ fn faults(
         cut(name, drop.round, drop.point);
     }
     Ok(faults)
+}
+
+/// Who is poisoned, and how.
+fn poisons(
+    options: &Options,
+    names: &[MemberName],
+) -> Result<BTreeMap<MemberName, Poison>, SimulationError> {
+    let poisons = options.poison.iter().map(|spec| {
+        let name = member(names, &spec.member, "--poison")?;
+        Ok((name.clone(), spec.poison))
+    });
+    poisons.collect()
+}
+
+/// The member that an option names, or whose number from 1 it gives.
+fn member<'a>(
+    names: &'a [MemberName],
+    asked: &str,
+    option: &str,
+) -> Result<&'a MemberName, SimulationError> {
+    names
+        .iter()
+        .enumerate()
+        .find(|(index, name)| name.as_str() == asked || asked == (index + 1).to_string())
+        .map(|(_, name)| name)
+        .ok_or_else(|| {
+            let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
+            SimulationError::Usage(anyhow!(
+                "{option} names '{asked}', who is no member: use one of {}, or 1 to {}",
+                known.join(", "),
+                names.len()
+            ))
+        })
 }
 
 /// Why a simulation ended early.
@@ -300,6 +347,9 @@ pub enum SimulationError {
     /// The records.
     #[error("{0:#}")]
     Data(anyhow::Error),
+    /// The base cannot be found or fetched.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// The base model.
     #[error(transparent)]
     Model(#[from] ModelError),

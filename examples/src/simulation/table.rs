@@ -2,6 +2,8 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use fedlora_client::personal::Choice;
+
 use super::report::{Document, Scores};
 
 /// Renders the evaluation and the rounds.
@@ -10,11 +12,10 @@ pub fn render(document: &Document) -> String {
     text += &evaluation(document);
     text += "\n\nRounds\n";
     text += &rounds(document);
-    text += &format!(
-        "\n\nAdapter {}\nWall time {:.1} s\n",
-        document.adapter_dir.display(),
-        document.wall_seconds
-    );
+    text += &format!("\n\nAdapter {}\n", document.adapter_dir.display());
+    if let Some(seconds) = document.wall_seconds {
+        text += &format!("Wall time {seconds:.1} s\n");
+    }
     text
 }
 
@@ -24,7 +25,7 @@ fn evaluation(document: &Document) -> String {
         ("base", Some(&eval.base)),
         ("local-only", eval.local_only.as_ref()),
         ("federated", Some(&eval.federated)),
-        ("kept", Some(&eval.personalised)),
+        ("kept", eval.personalised.as_ref()),
         ("centralised", eval.centralised.as_ref()),
         ("then at home", eval.centralised_then_local.as_ref()),
     ];
@@ -40,10 +41,10 @@ fn evaluation(document: &Document) -> String {
         let score = |scores: &Scores| scores.by_member.get(&member.name).copied();
         let mut row = vec![member.name.clone()];
         row.extend(columns.iter().map(|(_, scores)| number(score(scores))));
-        row.push(member.chosen.name().into());
+        row.push(member.chosen.map_or("-", Choice::name).into());
         row.push(gain(
             score(eval.local_only.as_ref().unwrap_or(&eval.base)),
-            score(&eval.personalised),
+            score(eval.personalised.as_ref().unwrap_or(&eval.federated)),
         ));
         table.add_row(row);
     }

@@ -10,6 +10,8 @@
 //! descending powers of two, so that nothing is padded.
 
 use std::ops::Range;
+#[cfg(feature = "simulation")]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fedlora_common::digest::Digest;
 use pulp::{Arch, Simd, with_simd};
@@ -24,9 +26,23 @@ pub(super) const MAX_BLOCK: usize = 1 << 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rotation(Digest);
 
+#[cfg(feature = "simulation")]
+static REPEATED: AtomicBool = AtomicBool::new(false);
+
+/// Makes all rotations of this process the same from now on, so that a simulation, whose keys and
+/// run differ each time, can repeat itself bit for bit. No program that a member runs has this.
+#[cfg(feature = "simulation")]
+pub fn repeat_rotations() {
+    REPEATED.store(true, Ordering::Relaxed);
+}
+
 impl Rotation {
     /// The rotation of the attempt whose M0 has the digest `open`.
     pub(super) fn of(open: &Digest) -> Self {
+        #[cfg(feature = "simulation")]
+        if REPEATED.load(Ordering::Relaxed) {
+            return Self(Digest::of("fedlora 1 simulated rotation signs", b""));
+        }
         Self(Digest::of("fedlora 1 rotation signs", open.as_bytes()))
     }
 
