@@ -4,13 +4,17 @@
 //!
 //! With d the mean, v and m the moments, mu the momentum and eta the rate, value by value:
 //!
-//! | optimizer | moments | step | source |
-//! |---|---|---|---|
-//! | `fedavg` | none | eta d | McMahan et al., AISTATS 2017 |
-//! | `fedavgm` | v = mu v + d | eta v | Hsu, Qi, Brown, arXiv 1909.06335 |
-//! | `nesterov` | v = mu v + d | eta (d + mu v) | DiLoCo, arXiv 2311.08105, and PyTorch's SGD |
-//! | `fedadam` | m = b1 m + (1 - b1) d, v = b2 v + (1 - b2) d^2 | eta m / (sqrt(v) + tau) | Reddi et al., ICLR 2021, algorithm 2 |
-//! | `fedyogi` | m likewise, v = v - (1 - b2) d^2 sign(v - d^2) | eta m / (sqrt(v) + tau) | likewise |
+//! | optimizer | moments | step |
+//! |---|---|---|
+//! | `fedavg` | none | eta d |
+//! | `fedavgm` | v = mu v + d | eta v |
+//! | `nesterov` | v = mu v + d | eta (d + mu v) |
+//! | `fedadam` | m = b1 m + (1 - b1) d, v = b2 v + (1 - b2) d^2 | eta m / (sqrt(v) + tau) |
+//! | `fedyogi` | m likewise, v = v - (1 - b2) d^2 sign(v - d^2) | eta m / (sqrt(v) + tau) |
+//!
+//! Sources: McMahan et al., AISTATS 2017 (`fedavg`); Hsu, Qi, Brown, arXiv 1909.06335 (`fedavgm`);
+//! DiLoCo, arXiv 2311.08105, as PyTorch's SGD has it (`nesterov`); Reddi et al., "Adaptive Federated
+//! Optimization", ICLR 2021, algorithm 2 (the others).
 //!
 //! All moments begin at 0, but the second one of the adaptive rules at tau^2, the least that
 //! algorithm 2 allows. As there, no moment is corrected for its bias.

@@ -372,7 +372,8 @@ impl RunPlan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignedPlan {
     run: RunId,
-    plan: RunPlan,
+    // Boxed: it is far larger than any other message.
+    plan: Box<RunPlan>,
     signature: Signature,
 }
 
@@ -382,7 +383,7 @@ impl SignedPlan {
         let signature = key.sign(&Self::signed_digest(run, &plan));
         Self {
             run,
-            plan,
+            plan: Box::new(plan),
             signature,
         }
     }
