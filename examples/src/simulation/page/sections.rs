@@ -120,7 +120,7 @@ fn figures(out: &mut String, document: &Document) {
         ),
         (
             "Wall time",
-            document.wall_seconds.map_or("\u{2013}".into(), seconds),
+            seconds(document.wall_seconds),
             "with all that is compared".into(),
         ),
     ];
