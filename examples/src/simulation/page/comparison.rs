@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use super::better_off;
 use super::curves::course;
-use super::plot::{Line, Plot, Tone, cell};
+use super::plot::{Line, Plot, Tone};
 use super::scale::Span;
 use super::sections;
 use super::summary::own_data;
+use super::table::cell;
 use super::text::{Text, Unit, bytes, counted, perplexity, seconds};
 use crate::simulation::report::{Document, Scores};
 
@@ -86,11 +87,11 @@ fn head(out: &mut String, plans: &[Plan<'_>], runs: usize) {
         }
         _ => String::new(),
     };
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<header><p class=\"kind\">{} of {}, on equal seeds and data</p><h1>{}</h1>\
          <p class=\"lead\">Geometric mean over the members, each on its own held-out data{}.{}</p>\
-         </header>\n",
+         </header>",
         counted(runs, "run"),
         counted(plans.len(), "plan"),
         Text(&heading),
@@ -166,7 +167,7 @@ fn table(out: &mut String, plans: &[Plan<'_>]) {
 fn plots(out: &mut String, plans: &[Plan<'_>]) {
     let plot = |id: &str, title: &str, of: fn(&Scores) -> f64| {
         let lines = plans.iter().enumerate().map(|(place, plan)| Line {
-            name: plan.label.into(),
+            name: short(plan.label),
             tone: Tone::Other(place),
             points: averaged(plan, of),
         });
@@ -194,6 +195,18 @@ fn plots(out: &mut String, plans: &[Plan<'_>]) {
     })
     .render(out);
     out.push_str("</div></section>\n");
+}
+
+/// A label with the last part of each key only.
+fn short(label: &str) -> String {
+    let parts = label.split(' ').map(|part| match part.split_once('=') {
+        Some((key, value)) => {
+            let last = key.rsplit('.').next().unwrap_or(key);
+            format!("{last}={value}")
+        }
+        None => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 /// The geometric mean over a plan's seeds, for each round that all have.

@@ -11,6 +11,7 @@ mod plot;
 mod scale;
 mod sections;
 mod summary;
+mod table;
 #[cfg(test)]
 mod tests;
 mod text;
