@@ -6,6 +6,7 @@ mod assets;
 mod base;
 mod baselines;
 mod cli;
+mod compare;
 mod data;
 mod evaluate;
 mod faults;
@@ -21,6 +22,7 @@ mod table;
 mod watched;
 
 pub(crate) use cli::simulate;
+pub use compare::Sweep;
 pub use data::{Institution, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
 pub use partition::Partition;
@@ -30,4 +32,4 @@ pub use report::{
     Scores,
 };
 pub use run::{SimulationError, run};
-pub use table::render;
+pub use table::{render, render_comparison};

@@ -9,6 +9,7 @@ use fedlora_protocol::plan::{FactorSchedule, RobustRuleName, ServerOptimizerName
 use fedlora_shell::GlobalOptions;
 use fedlora_train::Device;
 
+use super::compare::{Sweep, Variant};
 use super::faults::CutPoint;
 use super::partition::Partition;
 use super::poison::PoisonSpec;
@@ -99,12 +100,47 @@ pub struct Options {
     /// Members that train at the same time [default: one a processor].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
+    /// Run a plan, in the form of an aggregator's, instead of what these options say.
+    #[arg(long, value_name = "PLAN.toml", conflicts_with_all = OF_THE_PLAN)]
+    pub plan: Option<PathBuf>,
+    /// Run several plans, one after the other, on equal seeds and data.
+    #[arg(
+        long,
+        value_name = "PLAN.toml",
+        num_args = 1..,
+        conflicts_with_all = OF_THE_PLAN,
+        conflicts_with = "plan"
+    )]
+    pub compare: Vec<PathBuf>,
+    /// Run each plan with each of these values of a key of the plan, such as
+    /// training.steps=10,20.
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub sweep: Vec<Sweep>,
+    /// Run each plan with each of these seeds.
+    #[arg(
+        long,
+        value_name = "SEED,..",
+        value_delimiter = ',',
+        conflicts_with = "seed"
+    )]
+    pub seeds: Vec<u64>,
+    /// Leave out of the JSON what differs between equal runs: seconds and bytes on the network.
+    #[arg(long)]
+    pub no_timings: bool,
     /// Where to train: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub device: Device,
     #[command(flatten)]
     pub(crate) global: GlobalOptions,
+    /// How this run differs from the options.
+    #[arg(skip)]
+    pub(super) variant: Variant,
 }
+
+/// Options that a plan's file takes the place of.
+const OF_THE_PLAN: [&str; 8] = [
+    "rounds", "steps", "batch", "lr", "rank", "factors", "robust", "groups",
+];
 
 impl Options {
     /// What the options say of the data beyond what the parser checks.

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 pub use fedlora_client::personal::Choice;
 use fedlora_protocol::plan::RunPlan;
 use serde::Serialize;
+use serde_json::Value;
 
 /// The one document that `--format json` prints.
 #[derive(Debug, Clone, Serialize)]
 pub struct Document {
+    /// What the run is called among those that are compared; nothing for a single run.
+    pub label: Option<String>,
     /// The base model.
     pub base: String,
     /// The seed.
@@ -34,9 +37,32 @@ pub struct Document {
     pub eval: EvaluationFigures,
     /// The final adapter, in PEFT's form.
     pub adapter_dir: PathBuf,
-    /// Seconds that all of it took; nothing in a document without timings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wall_seconds: Option<f64>,
+    /// Seconds that all of it took.
+    pub wall_seconds: f64,
+}
+
+impl Document {
+    /// The document as JSON; without timings, all that differs between runs of the same plan, data
+    /// and seed is left out: seconds, bytes on the network, and the adapter's folder.
+    ///
+    /// # Errors
+    /// A number that JSON does not have.
+    pub(super) fn value(&self, no_timings: bool) -> serde_json::Result<Value> {
+        let mut value = serde_json::to_value(self)?;
+        if no_timings && let Some(document) = value.as_object_mut() {
+            document.remove("wall_seconds");
+            document.remove("adapter_dir");
+            let rounds = document.get_mut("rounds").and_then(Value::as_array_mut);
+            for round in rounds.into_iter().flatten() {
+                if let Some(round) = round.as_object_mut() {
+                    for measured in ["seconds", "bytes_up", "bytes_down"] {
+                        round.remove(measured);
+                    }
+                }
+            }
+        }
+        Ok(value)
+    }
 }
 
 /// One member.
@@ -105,9 +131,7 @@ pub struct RoundFigures {
     /// How far the product of the factors' means is from the mean of the members' products,
     /// relative to the latter.
     pub drift: Option<f64>,
-    /// Seconds by stage: the longest member's, and `total` for the round; empty in a document
-    /// without timings.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// Seconds by stage: the longest member's, and `total` for the round.
     pub seconds: BTreeMap<String, f64>,
 }
 

@@ -20,6 +20,7 @@ use fedlora_train::{Engine, ModelError, TrainError};
 
 use super::base::OpenBase;
 use super::baselines::Trainings;
+use super::compare::LINES;
 use super::data::SimulationData;
 use super::evaluate;
 use super::faults::{CutPoint, Cuts};
@@ -41,20 +42,35 @@ const RECONNECT: u64 = 3;
 /// The file by which a folder is known as a simulation's.
 const MARKER: &str = "report.json";
 /// The report for people.
-const PAGE: &str = "report.html";
+pub(super) const PAGE: &str = "report.html";
 
 /// Runs the simulation.
 ///
 /// # Errors
 /// [`SimulationError`], with the exit code that goes with it.
 pub async fn run(options: &Options) -> Result<Document, SimulationError> {
+    let bars = Bars::new(options.global.quiet, 1);
+    let out = prepare_folder(&options.out)?;
+    let base = OpenBase::open(options, &out)?;
+    let document = run_on(options, &base, &bars).await?;
+    bars.finish();
+    Ok(document)
+}
+
+/// Runs the simulation on a base that is open, in a folder that is there.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn run_on(
+    options: &Options,
+    base: &OpenBase,
+    bars: &Bars,
+) -> Result<Document, SimulationError> {
     options.check_data()?;
     // Equal seeds give equal results: nothing is rounded otherwise in another run.
     fedlora_protocol::fixed::repeat_rotations();
     let begun = Instant::now();
-    let bars = Bars::new(options.global.quiet);
-    let out = prepare_folder(&options.out)?;
-    let base = OpenBase::open(options, &out)?;
+    let out = options.out.clone();
     let (engine, base_name) = (base.engine.clone(), base.name.clone());
     let max_tokens = MAX_TOKENS.min(engine.max_tokens());
     let data =
@@ -68,6 +84,9 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let faults = faults(options, &plan, &names)?;
     let poison = poisons(options, &names)?;
 
+    let federated = u64::from(plan.rounds) * u64::from(plan.training.steps) * plan.members as u64;
+    // Each member alone, and all in one place, make as many once more.
+    bars.expect(federated * if options.baselines { 3 } else { 1 });
     bars.line(&format!(
         "{} members, {} rounds of {} steps, base {base_name}",
         names.len(),
@@ -82,7 +101,7 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         verify_sum: options.verify_sum,
         jobs: jobs(options.jobs),
         folder: &out,
-        bars: &bars,
+        bars,
         poison: &poison,
     };
     let federation = federation::run(setting, faults).await?;
@@ -103,13 +122,13 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         data: &data,
         plan: &plan,
         jobs: jobs(options.jobs),
-        bars: &bars,
+        bars,
     };
     let comparison =
         tokio::task::block_in_place(|| trainings.compare(&federation.adapter, options.baselines))?;
-    bars.finish();
 
     let document = Document {
+        label: options.variant.label.clone(),
         base: base_name,
         seed: options.seed,
         plan: plan.clone(),
@@ -148,9 +167,10 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
             centralised_then_local: comparison.centralised_then_local,
         },
         adapter_dir,
-        wall_seconds: Some(begun.elapsed().as_secs_f64()),
+        wall_seconds: begun.elapsed().as_secs_f64(),
     };
-    let text = serde_json::to_vec_pretty(&document).context("the report")?;
+    let value = document.value(options.no_timings).context("the report")?;
+    let text = serde_json::to_vec_pretty(&value).context("the report")?;
     std::fs::write(out.join(MARKER), text).context("the report cannot be written")?;
     std::fs::write(out.join(PAGE), page(&document)).context("the page cannot be written")?;
     if document
@@ -172,23 +192,26 @@ fn jobs(asked: Option<u16>) -> usize {
 }
 
 /// Empties the folder of an earlier simulation; anything else in the way is left alone.
-fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
+pub(super) fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
     let occupied = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
-        let earlier = out.join("operator").is_dir() || out.join(MARKER).is_file();
+        let earlier = ["operator", "runs"]
+            .iter()
+            .any(|name| out.join(name).is_dir())
+            || out.join(MARKER).is_file();
         if !earlier {
             return Err(SimulationError::Occupied {
                 path: out.to_owned(),
             });
         }
-        for name in ["operator", "members", "adapter", "base"] {
+        for name in ["operator", "members", "adapter", "base", "runs"] {
             let folder = out.join(name);
             if folder.exists() {
                 std::fs::remove_dir_all(&folder)
                     .with_context(|| format!("{} cannot be removed", folder.display()))?;
             }
         }
-        for name in [MARKER, PAGE] {
+        for name in [MARKER, LINES, PAGE] {
             let _ = std::fs::remove_file(out.join(name));
         }
     }
@@ -261,7 +284,15 @@ fn plan(
             ..Timeouts::default()
         },
     };
-    Ok(plan.checked()?)
+    let plan = options.variant.plan(plan)?;
+    if plan.members != data.institutions.len() {
+        return Err(SimulationError::Usage(anyhow!(
+            "the plan is for {} members, and there are {}",
+            plan.members,
+            data.institutions.len()
+        )));
+    }
+    Ok(plan)
 }
 
 /// Who is cut off where; by default the last member in round 2, where a quorum remains, and of a
@@ -280,18 +311,18 @@ fn faults(
         let policy = plan.policy()?;
         let robust = plan.aggregation.robust.as_ref();
         let groups_bear_it = robust.is_none_or(|robust| robust.groups(&policy, 1).is_ok());
-        if options.rounds() >= 2 && policy.quorum() < names.len() && groups_bear_it {
+        if plan.rounds >= 2 && policy.quorum() < names.len() && groups_bear_it {
             cut(&names[names.len() - 1], RoundNumber(2), CutPoint::Upload);
         }
     }
     for spec in &options.drop {
         let DropSpec::One(drop) = spec else { continue };
         let name = member(names, &drop.member, "--drop")?;
-        if drop.round.0 > options.rounds() {
+        if drop.round.0 > plan.rounds {
             return Err(SimulationError::Usage(anyhow!(
                 "--drop names round {}, and there are {}",
                 drop.round,
-                options.rounds()
+                plan.rounds
             )));
         }
         cut(name, drop.round, drop.point);
@@ -359,6 +390,9 @@ pub enum SimulationError {
     /// What members train after the last round, or what it is compared with.
     #[error(transparent)]
     Update(#[from] UpdateError),
+    /// The file of a plan.
+    #[error("{0:#}")]
+    PlanFile(anyhow::Error),
     /// The plan.
     #[error("{0}")]
     Plan(#[from] PlanError),

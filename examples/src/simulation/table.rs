@@ -4,7 +4,8 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use fedlora_client::personal::Choice;
 
-use super::report::{Document, Scores};
+use super::page::{better_off, own_data};
+use super::report::{Document, RoundFigures, Scores};
 
 /// Renders the evaluation and the rounds.
 pub fn render(document: &Document) -> String {
@@ -13,9 +14,7 @@ pub fn render(document: &Document) -> String {
     text += "\n\nRounds\n";
     text += &rounds(document);
     text += &format!("\n\nAdapter {}\n", document.adapter_dir.display());
-    if let Some(seconds) = document.wall_seconds {
-        text += &format!("Wall time {seconds:.1} s\n");
-    }
+    text += &format!("Wall time {:.1} s\n", document.wall_seconds);
     text
 }
 
@@ -123,6 +122,48 @@ fn rounds(document: &Document) -> String {
         ]);
     }
     finish(table)
+}
+
+/// Renders what came of each run, one a row.
+pub fn render_comparison(documents: &[Document]) -> String {
+    let header = [
+        "run",
+        "seed",
+        "base",
+        "local-only",
+        "federated",
+        "personalised",
+        "better off",
+        "up",
+        "down",
+        "seconds",
+    ];
+    let mut table = new_table(header.map(str::to_owned).to_vec());
+    for document in documents {
+        let eval = &document.eval;
+        let own = |scores: Option<&Scores>| number(scores.map(own_data));
+        let (better, of) = better_off(document);
+        let bytes = |of: fn(&RoundFigures) -> u64| {
+            let all = document.rounds.iter().map(of);
+            indicatif::HumanBytes(all.sum()).to_string()
+        };
+        table.add_row(vec![
+            document.label.clone().unwrap_or_else(|| "plan".into()),
+            document.seed.to_string(),
+            own(Some(&eval.base)),
+            own(eval.local_only.as_ref()),
+            own(Some(&eval.federated)),
+            own(eval.personalised.as_ref()),
+            format!("{better} of {of}"),
+            bytes(|round| round.bytes_up),
+            bytes(|round| round.bytes_down),
+            format!("{:.1}", document.wall_seconds),
+        ]);
+    }
+    format!(
+        "{}\nPerplexities: geometric means over the members, each on its own held-out data.",
+        finish(table)
+    )
 }
 
 fn new_table(header: Vec<String>) -> Table {

@@ -3,6 +3,7 @@
 //! All plots are inline SVG. There is no script, and a content security policy forbids whatever is
 //! not in the file. All text of the outside is escaped by [`text::Text`].
 
+mod comparison;
 mod curves;
 mod gains;
 mod labels;
@@ -10,6 +11,7 @@ mod plot;
 mod scale;
 mod sections;
 mod summary;
+mod table;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -17,6 +19,8 @@ mod text;
 use std::fmt::Write;
 
 use super::report::Document;
+use gains::Gain;
+pub(in crate::simulation) use summary::own_data;
 use text::Text;
 
 const STYLE: &str = include_str!("style.css");
@@ -26,6 +30,20 @@ pub(super) fn page(document: &Document) -> String {
     let mut out = begin("fedlora simulation");
     sections::run(&mut out, document, "run");
     end(out)
+}
+
+/// The page of several runs: what each came to, and each one's own page in it.
+pub(super) fn comparison(documents: &[Document]) -> String {
+    let mut out = begin("fedlora simulations compared");
+    comparison::render(&mut out, documents);
+    end(out)
+}
+
+/// How many members are better off, and of how many.
+pub(super) fn better_off(document: &Document) -> (usize, usize) {
+    let gains = Gain::of(document);
+    let better = gains.iter().filter(|gain| gain.is_better()).count();
+    (better, gains.len())
 }
 
 fn begin(title: &str) -> String {

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use super::curves;
 use super::gains::{self, Against, Gain};
-use super::plot::{Plot, cell};
+use super::plot::Plot;
 use super::summary::{own_data, sentences, verdict};
+use super::table::cell;
 use super::text::{Text, bytes, counted, listed, perplexity, seconds};
 use crate::simulation::report::Document;
 
@@ -69,9 +70,9 @@ fn head(out: &mut String, document: &Document, gains: &[Gain]) {
         document.seed,
         Text(&verdict(document, gains))
     );
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<p class=\"lead\">{}</p></header>\n",
+        "<p class=\"lead\">{}</p></header>",
         Text(&sentences(document, gains).join(" "))
     );
 }
@@ -120,7 +121,7 @@ fn figures(out: &mut String, document: &Document) {
         ),
         (
             "Wall time",
-            document.wall_seconds.map_or("\u{2013}".into(), seconds),
+            seconds(document.wall_seconds),
             "with all that is compared".into(),
         ),
     ];

@@ -8,7 +8,7 @@ use crate::simulation::report::{Document, Scores};
 const MAX_NAMES: usize = 5;
 
 /// The geometric mean of the members' perplexities on their own data.
-pub(super) fn own_data(scores: &Scores) -> f64 {
+pub(in crate::simulation) fn own_data(scores: &Scores) -> f64 {
     let logs = scores.by_member.values().map(|value| value.ln());
     (logs.sum::<f64>() / scores.by_member.len().max(1) as f64).exp()
 }

@@ -54,6 +54,7 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
         _ => Vec::new(),
     };
     Document {
+        label: None,
         base: "fedlora-cwe-base".into(),
         seed: 7,
         factors: plan.adapter.factors,
@@ -125,7 +126,7 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
             centralised_then_local: full.then(|| scores(13.0)),
         },
         adapter_dir: "out/adapter".into(),
-        wall_seconds: Some(85.8),
+        wall_seconds: 85.8,
     }
 }
 

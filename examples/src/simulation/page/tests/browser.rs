@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use super::document;
-use crate::simulation::page::page;
+use crate::simulation::page::{comparison, page};
 use crate::simulation::report::Document;
 
 const PROGRAMS: [&str; 4] = [
@@ -51,8 +51,10 @@ for (const svg of document.querySelectorAll('svg')) {
     }
   });
 }
-const ticks = [...document.querySelectorAll('.ticks span')].map(e => e.getBoundingClientRect());
-ticks.slice(1).forEach((b, i) => { if (b.left < ticks[i].right) found.push('ticks cover each other'); });
+for (const list of document.querySelectorAll('.ticks')) {
+  const boxes = [...list.children].map(e => e.getBoundingClientRect());
+  boxes.slice(1).forEach((b, i) => { if (b.left < boxes[i].right) found.push('ticks cover each other'); });
+}
 const result = document.createElement('pre');
 result.id = 'probe';
 result.textContent = JSON.stringify({ width: innerWidth, texts, found });
@@ -162,7 +164,7 @@ impl Browser {
     }
 }
 
-fn pages() -> [(&'static str, Document); 4] {
+fn pages() -> [(&'static str, String); 5] {
     let mut long = document(13, 2, true);
     let name = "a-member-with-a-name-that-is-as-long-as-the-protocol-lets-it-be";
     let old = std::mem::replace(&mut long.members[0].name, name.into());
@@ -170,11 +172,21 @@ fn pages() -> [(&'static str, Document); 4] {
         let value = scores.by_member.remove(&old).expect("a score");
         scores.by_member.insert(name.into(), value);
     }
+    let compared: Vec<Document> = ["adapter.factors=both", "adapter.factors=freeze-a"]
+        .into_iter()
+        .flat_map(|label| [7, 8].map(|seed| (label, seed)))
+        .map(|(label, seed)| Document {
+            label: Some(label.into()),
+            seed,
+            ..document(6, 3 + label.len() as u32 % 3, seed == 7)
+        })
+        .collect();
     [
-        ("six", document(6, 4, true)),
-        ("hundred", document(100, 40, true)),
-        ("bare", document(3, 1, false)),
-        ("long", long),
+        ("six", page(&document(6, 4, true))),
+        ("hundred", page(&document(100, 40, true))),
+        ("bare", page(&document(3, 1, false))),
+        ("long", page(&long)),
+        ("compared", comparison(&compared)),
     ]
 }
 
@@ -187,8 +199,7 @@ fn a_browser_shows_the_page_well() {
         eprintln!("skipped: there is no Chromium on this machine");
         return;
     };
-    for (name, document) in pages() {
-        let text = page(&document);
+    for (name, text) in pages() {
         let path = folder.join(format!("{name}.html"));
         std::fs::write(&path, &text).expect("a page");
         for width in WIDTHS {
