@@ -11,5 +11,6 @@ pub mod ledger;
 mod local_training;
 pub mod personal;
 pub mod remedy;
+mod repeats;
 pub mod roster_pin;
 pub mod update;
