@@ -139,11 +139,21 @@ impl Variant {
 
     /// The members that the plan asks for, where it does.
     fn members(&self) -> Option<usize> {
-        let changed = self.changes.iter().rfind(|(key, _)| key == "members");
-        changed
-            .and_then(|(_, value)| value.as_integer())
-            .and_then(|members| usize::try_from(members).ok())
+        self.asked("members")
             .or(self.plan.as_ref().map(|plan| plan.members))
+    }
+
+    /// The tokens that the plan cuts an example at, where it says so.
+    pub(super) fn max_tokens(&self) -> Option<usize> {
+        let planned = self.plan.as_ref().map(|plan| plan.training.max_tokens);
+        self.asked("training.max_tokens")
+            .or(planned.and_then(|tokens| usize::try_from(tokens).ok()))
+    }
+
+    /// The value that a key is changed to, where it is a count.
+    fn asked(&self, key: &str) -> Option<usize> {
+        let (_, value) = self.changes.iter().rfind(|(changed, _)| changed == key)?;
+        usize::try_from(value.as_integer()?).ok()
     }
 
     /// The options of a run of this variant in a folder of its own.
@@ -308,6 +318,9 @@ mod tests {
             .with("adapter.factors", &value("both"));
         let changed = variant.plan(plan()).unwrap();
         assert_eq!((changed.training.steps, changed.seed), (7, Some(u64::MAX)));
+        assert_eq!(variant.max_tokens(), None);
+        let short = variant.with("training.max_tokens", &value("9"));
+        assert_eq!((short.max_tokens(), short.members()), (Some(9), None));
         assert_eq!(
             variant.label.as_deref(),
             Some("training.steps=7 aggregation.minimum=4 adapter.factors=both")

@@ -72,7 +72,8 @@ pub(super) async fn run_on(
     let begun = Instant::now();
     let out = options.out.clone();
     let (engine, base_name) = (base.engine.clone(), base.name.clone());
-    let max_tokens = MAX_TOKENS.min(engine.max_tokens());
+    let max_tokens = options.variant.max_tokens().unwrap_or(MAX_TOKENS);
+    let max_tokens = max_tokens.min(engine.max_tokens());
     let data =
         SimulationData::load(options, &base.pipeline, max_tokens).map_err(SimulationError::Data)?;
     let names: Vec<MemberName> = data

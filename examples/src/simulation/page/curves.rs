@@ -19,7 +19,7 @@ pub(super) fn perplexities(document: &Document, id: &str) -> [Plot; 2] {
             .into(),
         unit: Unit::Perplexity,
         span: Span::Fitted,
-        lines: federated(document, own_data, true),
+        lines: federated(document, own_data),
         faint: members(document),
         bands: bands(document),
         references: references(document, own_data),
@@ -30,7 +30,7 @@ pub(super) fn perplexities(document: &Document, id: &str) -> [Plot; 2] {
         description: "Held-out perplexity on the data of all members together, over rounds, with \
                       what it is compared with."
             .into(),
-        lines: federated(document, |scores| scores.pooled, false),
+        lines: federated(document, |scores| scores.pooled),
         faint: Vec::new(),
         bands: Vec::new(),
         references: references(document, |scores| scores.pooled),
@@ -52,28 +52,13 @@ pub(super) fn course(document: &Document) -> Vec<(f64, &Scores)> {
     course
 }
 
-fn federated(document: &Document, of: fn(&Scores) -> f64, told: bool) -> Vec<Line> {
-    let points = course(document)
-        .into_iter()
-        .map(|(round, scores)| (round, of(scores)));
-    let mut lines = vec![Line {
+fn federated(document: &Document, of: fn(&Scores) -> f64) -> Vec<Line> {
+    let course = course(document).into_iter();
+    vec![Line {
         name: "federated".into(),
         tone: Tone::Federated,
-        points: points.collect(),
-    }];
-    if told && document.curves.is_empty() && document.rounds.len() > 1 {
-        // What the masked sums say of the adapter that each round began with.
-        let points = document.rounds.iter().filter_map(|round| {
-            let loss = f64::from(round.eval_loss?);
-            Some((f64::from(round.round) - 1.0, loss.exp()))
-        });
-        lines.push(Line {
-            name: "as told".into(),
-            tone: Tone::CentralisedThenLocal,
-            points: points.collect(),
-        });
-    }
-    lines
+        points: course.map(|(round, scores)| (round, of(scores))).collect(),
+    }]
 }
 
 fn references(document: &Document, of: fn(&Scores) -> f64) -> Vec<Reference> {

@@ -62,6 +62,13 @@ pub(super) struct Band {
     pub(super) inner: (f64, f64),
 }
 
+/// How a plot shows single members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Members {
+    Lines,
+    Bands,
+}
+
 /// A plot over rounds.
 #[derive(Debug, Clone)]
 pub(super) struct Plot {
@@ -97,6 +104,15 @@ impl Plot {
     /// Whether there is anything to draw.
     pub(super) fn is_empty(&self) -> bool {
         self.lines.iter().all(|line| line.points.is_empty())
+    }
+
+    /// How single members are shown, where they are.
+    pub(super) fn members(&self) -> Option<Members> {
+        match (self.bands.is_empty(), self.faint.is_empty()) {
+            (false, _) => Some(Members::Bands),
+            (true, false) => Some(Members::Lines),
+            (true, true) => None,
+        }
     }
 
     /// The plot and a table of its values.

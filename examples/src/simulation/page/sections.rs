@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::curves;
 use super::gains::{self, Against, Gain};
-use super::plot::Plot;
+use super::plot::{Members, Plot};
 use super::summary::{own_data, sentences, verdict};
 use super::table::cell;
 use super::text::{Text, bytes, counted, listed, perplexity, seconds};
@@ -15,12 +15,16 @@ pub(super) fn run(out: &mut String, document: &Document, id: &str) {
     let gains = Gain::of(document);
     head(out, document, &gains);
     figures(out, document);
-    section(
-        out,
-        "Perplexity over rounds",
-        "Thin lines or shades are the members. Lower is better.",
-    );
-    plots(out, &curves::perplexities(document, id));
+    let perplexities = curves::perplexities(document, id);
+    let note = match perplexities.iter().find_map(Plot::members) {
+        Some(Members::Lines) => "Lower is better. Each thin line is a member.",
+        Some(Members::Bands) => {
+            "Lower is better. Half of the members are in the dark band, 80 of 100 in the light one."
+        }
+        None => "Lower is better.",
+    };
+    section(out, "Perplexity over rounds", note);
+    plots(out, &perplexities);
     out.push_str("</section>\n");
     let compared = match gains.first().map(|gain| gain.against) {
         Some(Against::Alone) => "with the adapter that it trained alone",
