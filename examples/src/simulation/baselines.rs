@@ -90,7 +90,8 @@ impl Trainings<'_> {
 
     /// What each member would end with: its candidates, from the federation's adapter.
     fn personalised(&self, global: &Adapter) -> Result<Vec<Personalised>, UpdateError> {
-        self.bars.begin("each member at home", 0);
+        let steps = self.home() + self.alone();
+        self.bars.begin("each member at home", steps);
         self.for_each(|work, name| {
             personal::personalise(work, self.plan, global, &mut |progress| {
                 let (HomeProgress::AtHome(step) | HomeProgress::Alone(step)) = progress;
@@ -116,7 +117,7 @@ impl Trainings<'_> {
         };
         let work = LocalWork::new(self.engine.clone(), Default::default(), plan.seed());
         let options = work.home_options(plan)?;
-        self.bars.begin("centralised", 0);
+        self.bars.begin("centralised", self.alone());
         let best = self
             .engine
             .best_length(first, search, &options, &mut |step| {
@@ -128,7 +129,8 @@ impl Trainings<'_> {
 
     /// The centralised adapter trained further at each member's home, where that is better for it.
     fn then_local(&self, centralised: &Adapter) -> Result<Vec<Adapter>, UpdateError> {
-        self.bars.begin("centralised, then each member at home", 0);
+        self.bars
+            .begin("centralised, then each member at home", self.home());
         self.for_each(|work, name| {
             let examples = work.examples();
             let options = work.home_options(self.plan)?;
@@ -146,6 +148,29 @@ impl Trainings<'_> {
             };
             Ok(found.map_or_else(|| centralised.clone(), |candidate| candidate.adapter))
         })
+    }
+
+    /// The most steps that all members take at home: of lengths that double up to the longest.
+    fn home(&self) -> u64 {
+        let home = self.plan.personalisation.home_steps(self.plan.steps());
+        self.of_all(home)
+    }
+
+    /// The most that all members take alone, and as many that all records in one place get.
+    fn alone(&self) -> u64 {
+        let plan = self.plan;
+        self.of_all(plan.steps() + plan.personalisation.home_steps(plan.steps()))
+    }
+
+    fn of_all(&self, longest: usize) -> u64 {
+        let lengths = longest + longest / 2 + longest / 4;
+        (lengths * self.data.institutions.len()) as u64
+    }
+
+    /// The most steps that [`compare`](Self::compare) takes.
+    pub(super) fn steps(&self, centralised: bool) -> u64 {
+        let once = self.home() + self.alone();
+        if centralised { 2 * once } else { once }
     }
 
     fn show(&self, name: &str, step: Progress) -> bool {

@@ -22,7 +22,12 @@ pub(crate) async fn simulate(options: &Options, printer: &Printer) -> Result<(),
         return Ok(());
     }
     let single = compare::single(options).map_err(failure)?;
-    let document = run(&single).await.map_err(failure)?;
+    // Beside the command itself, which is to hear of an interruption while this computes.
+    let running = tokio::spawn(async move { run(&single).await });
+    let document = running
+        .await
+        .map_err(|panic| SimulationError::Other(panic.into()));
+    let document = document.and_then(|outcome| outcome).map_err(failure)?;
     print_json(&document, options, printer);
     if printer.is_text() {
         printer.data(&render(&document).trim_end());

@@ -138,8 +138,18 @@ pub struct Options {
 }
 
 /// Options that a plan's file takes the place of.
-const OF_THE_PLAN: [&str; 8] = [
-    "rounds", "steps", "batch", "lr", "rank", "factors", "robust", "groups",
+const OF_THE_PLAN: [&str; 11] = [
+    "rounds",
+    "steps",
+    "batch",
+    "lr",
+    "rank",
+    "factors",
+    "robust",
+    "groups",
+    "server_optimizer",
+    "server_rate",
+    "server_momentum",
 ];
 
 impl Options {

@@ -90,17 +90,6 @@ impl Bars {
         }
     }
 
-    /// Sets how many steps of the stretch are done, and the loss of the last one.
-    pub(super) fn step(&self, position: u64, loss: f64) {
-        let at = {
-            let mut steps = self.steps();
-            steps.done = position;
-            steps.position()
-        };
-        self.progress.set(at);
-        self.progress.message(format!("loss {loss:.3}"));
-    }
-
     /// Adds one step to those that are done.
     pub(super) fn tick(&self, message: String) {
         let at = {
@@ -110,11 +99,6 @@ impl Bars {
         };
         self.progress.set(at);
         self.progress.message(message);
-    }
-
-    /// Ends the stretch.
-    pub(super) fn end(&self) {
-        self.progress.message("");
     }
 
     /// Takes the bar away.
@@ -143,7 +127,9 @@ mod tests {
         }
         assert_eq!(bars.steps().position(), 10, "more than the stretch has");
         bars.begin("round 2", 10);
-        bars.step(4, 1.0);
+        for _ in 0..4 {
+            bars.tick(String::new());
+        }
         assert_eq!(bars.steps().position(), 14);
         bars.begin("alone", 25);
         // One lock at a time.

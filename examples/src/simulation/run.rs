@@ -86,8 +86,14 @@ pub(super) async fn run_on(
     let poison = poisons(options, &names)?;
 
     let federated = u64::from(plan.rounds) * u64::from(plan.training.steps) * plan.members as u64;
-    // Each member alone, and all in one place, make as many once more.
-    bars.expect(federated * if options.baselines { 3 } else { 1 });
+    let trainings = Trainings {
+        engine: &engine,
+        data: &data,
+        plan: &plan,
+        jobs: jobs(options.jobs),
+        bars,
+    };
+    bars.expect(federated + trainings.steps(options.baselines));
     bars.line(&format!(
         "{} members, {} rounds of {} steps, base {base_name}",
         names.len(),
@@ -118,13 +124,6 @@ pub(super) async fn run_on(
     peft::save(&adapter_dir, &federation.adapter, &base_name)
         .context("the final adapter cannot be written")?;
 
-    let trainings = Trainings {
-        engine: &engine,
-        data: &data,
-        plan: &plan,
-        jobs: jobs(options.jobs),
-        bars,
-    };
     let comparison =
         tokio::task::block_in_place(|| trainings.compare(&federation.adapter, options.baselines))?;
 
