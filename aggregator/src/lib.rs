@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod directory;
 pub mod engine;
 mod enrol;
+pub mod optimizer;
 pub mod publish;
 pub mod registry;
 mod remedy;

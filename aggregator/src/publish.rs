@@ -1,7 +1,7 @@
 //! Step 10 of the round: from the unmasked sum to the next global adapter, in PEFT's form,
 //! with a signed result that is chained to the one before.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,13 @@ use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{RoundSum, RoundSumError, SpoiltGroup, WeightedMean};
-use fedlora_protocol::ids::MemberIndex;
-use fedlora_protocol::plan::Roster;
+use fedlora_protocol::ids::{MemberIndex, RoundNumber};
+use fedlora_protocol::plan::{Roster, RunPlan};
 use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
 
+use crate::optimizer::{ScaledStep, ServerOptimizer, ServerStep, StateOf};
 use crate::run_directory::{RunDirectory, write_json};
 
 /// A round's step, applied.
@@ -22,33 +23,42 @@ use crate::run_directory::{RunDirectory, write_json};
 pub struct Applied {
     /// The new global adapter.
     pub adapter: Adapter,
-    /// The step, with what is told of losses and clipping.
+    /// The server's optimizer after the round.
+    pub optimizer: ServerOptimizer,
+    /// Where the step was longer than the plan allows.
+    pub scaled: Option<ScaledStep>,
+    /// The mean that the step is made of, with what is told of losses and clipping.
     pub mean: WeightedMean,
     /// Groups whose sums are none, and were left out.
     pub spoilt: Vec<SpoiltGroup>,
 }
 
-/// Decodes the unmasked sums into the round's step, and adds the step times `server_learning_rate`
-/// to `part` of the global adapter.
+/// Decodes the unmasked sums into the round's mean, and adds the step that `optimizer` makes of it
+/// to `part` of the global adapter, the layout of the factors that the round trained. In a robust
+/// round the mean is the groups' means, combined.
 ///
 /// # Errors
-/// [`PublishError::Sum`] for sums that give no step, [`PublishError::Adapter`] for values that are
+/// [`PublishError::Sum`] for sums that give no mean, [`PublishError::Adapter`] for values that are
 /// no longer finite.
 pub fn apply(
     global: &Adapter,
+    optimizer: &ServerOptimizer,
     part: &Layout,
     open: &Open,
     sum: &RoundSum,
-    server_learning_rate: f32,
 ) -> Result<Applied, PublishError> {
-    let (mut mean, spoilt) = sum.decode(open.bits, open.clip, &open.digest())?;
-    for value in &mut mean.delta {
-        *value *= server_learning_rate;
-    }
+    let (mean, spoilt) = sum.decode(open.bits, open.clip, &open.digest())?;
+    let ServerStep {
+        values,
+        after,
+        scaled,
+    } = optimizer.step(open.factors, &mean.delta, open.clip);
     let mut adapter = global.clone();
-    adapter.add(part, &mean.delta)?;
+    adapter.add(part, &values)?;
     Ok(Applied {
         adapter,
+        optimizer: after,
+        scaled,
         mean,
         spoilt,
     })
@@ -94,21 +104,45 @@ pub fn sign_result(
     Verified::sign(result, key, &previous)
 }
 
-/// Writes a round's adapter and appends its result, durably, in that order.
+/// Writes a round's adapter and the server optimizer's state, and appends the round's result,
+/// durably, in that order. A crash in between leaves the files of a round without a result, which
+/// the next write replaces. Gives the adapter's folder.
 ///
 /// # Errors
 /// [`PublishError`] naming the file.
 pub fn store(
     directory: &RunDirectory,
-    adapter: &Adapter,
-    base_name: &str,
+    applied: &Applied,
+    plan: &RunPlan,
     result: &Unverified<RoundResult>,
 ) -> Result<PathBuf, PublishError> {
-    let folder = directory.adapter(result.claimed().round.0);
-    peft::save(&folder, adapter, base_name)?;
+    let body = result.claimed();
+    let folder = directory.adapter(body.round.0);
+    peft::save(&folder, &applied.adapter, &plan.base.name)?;
+    let path = directory.server_state(body.round.0);
+    let of = StateOf::after(body, plan.digest());
+    let saved = applied.optimizer.save(&path, &of);
+    saved.map_err(|source| PublishError::Io { path, source })?;
     let path = directory.results();
     append_line(&path, result).map_err(|source| PublishError::Io { path, source })?;
     Ok(folder)
+}
+
+/// Removes the server optimizer's state before `round`, whose own is stored.
+///
+/// # Errors
+/// [`PublishError::Io`] naming the file.
+pub fn forget_state_before(
+    directory: &RunDirectory,
+    round: RoundNumber,
+) -> Result<(), PublishError> {
+    let path = directory.server_state(round.0.saturating_sub(1));
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(PublishError::Io { path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Keeps the run's roster, by which anybody can check evidence.
@@ -136,7 +170,7 @@ pub fn store_evidence(
         round.0, attempt.0, member.0
     );
     let path = folder.join(name);
-    std::fs::create_dir_all(&folder)
+    fs::create_dir_all(&folder)
         .and_then(|()| write_json(&path, evidence))
         .map_err(|source| PublishError::Io {
             path: path.clone(),
@@ -174,3 +208,6 @@ pub enum PublishError {
         source: io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,11 @@ pub enum Remedy {
     ChooseJoinAddress,
     /// Say which of several runs is meant.
     ChooseRun,
+    /// Put this file back from a copy of the operator's directory: nothing else gives it.
+    RestoreFile {
+        /// The file that is missing or damaged.
+        path: PathBuf,
+    },
     /// Serve the next run so that its rounds can be replayed.
     KeepForAudit,
 }

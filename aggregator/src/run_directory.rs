@@ -62,6 +62,13 @@ impl RunDirectory {
         self.root.join("adapters").join(format!("round-{round:04}"))
     }
 
+    /// The file of the server optimizer's moments after a round, beside its adapter; only where
+    /// the optimizer has any.
+    pub fn server_state(&self, round: u32) -> PathBuf {
+        let name = format!("round-{round:04}.state");
+        self.root.join("adapters").join(name)
+    }
+
     /// The folder of masked updates that wait to be added.
     pub fn uploads(&self) -> PathBuf {
         self.root.join("uploads")

@@ -27,6 +27,9 @@ pub struct Status {
     pub rounds_planned: u32,
     /// Rounds that are done.
     pub rounds_done: u32,
+    /// Rounds whose step was longer than the plan's largest, and was scaled down to it.
+    #[serde(default)]
+    pub rounds_scaled: u32,
     /// The current round's phase; nothing between rounds. Of a run that failed within a round, the
     /// phase that was open last.
     pub phase: Option<String>,

@@ -8,7 +8,9 @@
 //! roster.json      the roster that the member has accepted
 //! roster.pending.json  one that was shown and waits for the member's consent
 //! ledger.json      which rounds were opened and revealed
-//! adapter/         the newest global adapter, in PEFT's form
+//! adapter/         the adapter that the member keeps, in PEFT's form
+//! global/          the federation's newest adapter, in PEFT's form
+//! scores.json      how the adapters that it chose from scored
 //! ```
 
 use std::fs;
@@ -143,9 +145,19 @@ impl MemberDirectory {
         Ok((directory, membership))
     }
 
-    /// Where the newest global adapter is written.
+    /// Where the adapter that the member keeps is written.
     pub fn adapter(&self) -> PathBuf {
         self.path("adapter")
+    }
+
+    /// Where the newest global adapter is written.
+    pub fn global(&self) -> PathBuf {
+        self.path("global")
+    }
+
+    /// Where the scores of the adapters are written.
+    pub fn scores(&self) -> PathBuf {
+        self.path("scores.json")
     }
 
     /// The durable round log.

@@ -15,27 +15,31 @@ use fedlora_protocol::fixed::{
     Contribution, EncodedUpdate, FixedError, LossShift, RoundEncoding, WeightClass,
 };
 use fedlora_protocol::ids::RoundNumber;
-use fedlora_protocol::plan::{LearningRateSchedule, RunPlan};
+use fedlora_protocol::plan::{LearningRateSchedule, OptimizerState, RunPlan};
 use fedlora_protocol::round::member::RoundTask;
 use rand::CryptoRng;
 
-use fedlora_model::Example;
-use fedlora_model::{ActivationCheckpointing, WeightsError};
+use fedlora_model::{ActivationCheckpointing, Example, WeightsError};
 use fedlora_train::{
-    Batches, ClipNorm, Decay, DoesNotFit, Engine, Evaluation, LearningRate, MaxTokens, Progress,
-    Span, TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
+    Batches, ClipNorm, Decay, DoesNotFit, Engine, LearningRate, MaxTokens, Progress, Span,
+    TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
 };
 
-/// How many training examples a member without held-out ones tells its loss on.
-const UNHELD_EXAMPLES: usize = 32;
+use crate::examples::MemberExamples;
+use crate::local_training::{KeptStates, RoundTraining};
+
+/// How many validation examples a member tells its loss on in a round, or of its training examples
+/// where it has none. The loss is told in coarse steps, and scoring should not cost more than
+/// training.
+const SCORED_EXAMPLES: usize = 32;
 
 /// What a member trains: a model, on private examples.
 #[derive(Debug)]
 pub struct LocalWork {
     engine: Engine,
-    training: Vec<Example>,
-    held_out: Vec<Example>,
+    examples: MemberExamples,
     seed: u64,
+    states: KeptStates,
     /// Where the steps of the told losses lie, the same for a run.
     loss_shift: LossShift,
     checkpointing: ActivationCheckpointing,
@@ -54,8 +58,8 @@ pub struct LocalUpdate {
 pub struct LocalReport {
     /// Mean training loss, in nats a token.
     pub train_loss: f64,
-    /// The global adapter's loss on this member's held-out data before training.
-    pub eval_loss: Option<f64>,
+    /// The global adapter's loss on some of this member's validation examples before training.
+    pub validation_loss: Option<f64>,
     /// The delta's L2 norm before clipping.
     pub delta_norm: f64,
     /// Whether the delta was scaled down to the plan's clipping norm.
@@ -67,12 +71,12 @@ pub struct LocalReport {
 impl LocalWork {
     /// Combines a model with private examples. `seed` decides the order of examples and the
     /// dropout; it is this member's own.
-    pub fn new(engine: Engine, training: Vec<Example>, held_out: Vec<Example>, seed: u64) -> Self {
+    pub fn new(engine: Engine, examples: MemberExamples, seed: u64) -> Self {
         Self {
             engine,
-            training,
-            held_out,
+            examples,
             seed,
+            states: KeptStates::default(),
             loss_shift: LossShift::random(&mut os_rng()),
             checkpointing: ActivationCheckpointing::Off,
             ignore_memory: false,
@@ -87,6 +91,11 @@ impl LocalWork {
             ignore_memory: ignore,
             ..self
         }
+    }
+
+    /// Sets where the steps of the told losses lie: for a simulation that repeats with its seed.
+    pub fn with_loss_shift(self, loss_shift: LossShift) -> Self {
+        Self { loss_shift, ..self }
     }
 
     /// Whether a plan's training fits into the device's memory, where that is known.
@@ -104,8 +113,13 @@ impl LocalWork {
         let training = &plan.training;
         let max_tokens = training.max_tokens as usize;
         let workload = Workload::of(&plan.adapter.lora, device, kind)
-            .with_examples(&self.training, training.batch_size as usize, max_tokens)
-            .with_held_out(&self.held_out, self.engine.max_tokens());
+            .with_examples(
+                &self.examples.training,
+                training.batch_size as usize,
+                max_tokens,
+            )
+            .with_held_out(&self.examples.validation, self.engine.max_tokens())
+            .with_held_out(&self.examples.held_out, self.engine.max_tokens());
         let plan = self.engine.plan(workload, None, self.checkpointing);
         // The weights are in place already.
         Ok(plan.check(free + plan.weights())?)
@@ -115,7 +129,7 @@ impl LocalWork {
     pub fn cut(&self, plan: &RunPlan) -> usize {
         let most = plan.training.max_tokens as usize;
         let long = |example: &&Example| example.tokens().len() > most;
-        self.training.iter().filter(long).count()
+        self.examples.training.iter().filter(long).count()
     }
 
     /// The digest of the base model's configuration and weights.
@@ -145,33 +159,38 @@ impl LocalWork {
         task: &RoundTask,
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
-        let eval_loss = self
-            .evaluate(&task.adapter)?
-            .map(|evaluation| evaluation.loss);
-        // Whether a member has held-out examples shows nowhere: one without tells its loss on some
-        // that it trains on.
-        let told_loss = match eval_loss {
+        let validation_loss = self.validation_loss(&task.adapter)?;
+        // Whether a member has validation examples shows nowhere: one without tells its loss on
+        // some that it trains on.
+        let training = &self.examples.training;
+        let told_loss = match validation_loss {
             Some(loss) => loss,
             None => {
-                let some = &self.training[..self.training.len().min(UNHELD_EXAMPLES)];
+                let some = &training[..training.len().min(SCORED_EXAMPLES)];
                 self.engine.evaluate(Some(&task.adapter), some)?.loss
             }
         };
-        let options = self.options(plan, task.round)?;
-        let trained = self.engine.train(
-            &task.adapter,
-            task.factors,
-            &self.training,
-            &options,
-            &mut |progress| {
-                if keep_going(progress) {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
-                }
-            },
-        )?;
-        if trained.report.stopped {
+        let round = RoundTraining {
+            engine: &self.engine,
+            examples: training,
+            adapter: &task.adapter,
+            factors: task.factors,
+            options: &self.options(plan, task.round)?,
+            first: plan.training.steps as usize * task.round.0.saturating_sub(1) as usize,
+            steps: plan.training.steps as usize,
+        };
+        let mut progress = |progress| {
+            if keep_going(progress) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        };
+        let trained = match plan.training.optimizer_state {
+            OptimizerState::Kept => self.states.train(round, &mut progress)?,
+            OptimizerState::Fresh => KeptStates::default().train(round, &mut progress)?,
+        };
+        if trained.stopped {
             return Err(UpdateError::Stopped);
         }
         let mut delta = trained.adapter.difference(&task.adapter, &task.part)?;
@@ -181,34 +200,55 @@ impl LocalWork {
         Ok(LocalUpdate {
             delta,
             contribution: Contribution {
-                train_loss: steps(trained.report.mean_loss)?,
+                train_loss: steps(trained.mean_loss)?,
                 eval_loss: steps(told_loss)?,
                 clipped: delta_norm > clip,
             },
             report: LocalReport {
-                train_loss: trained.report.mean_loss,
-                eval_loss,
+                train_loss: trained.mean_loss,
+                validation_loss,
                 delta_norm,
                 clipped: delta_norm > clip,
-                tokens: trained.report.tokens,
+                tokens: trained.tokens,
             },
         })
     }
 
     /// The weight class of this member's number of training examples.
     pub fn weight_class(&self) -> WeightClass {
-        WeightClass::of_examples(self.training.len()).unwrap_or_default()
+        WeightClass::of_examples(self.examples.own()).unwrap_or_default()
     }
 
-    /// The loss of an adapter on this member's held-out examples, if it has any.
-    ///
-    /// # Errors
-    /// An adapter that does not fit the model.
-    pub fn evaluate(&self, adapter: &Adapter) -> Result<Option<Evaluation>, UpdateError> {
-        if self.held_out.is_empty() {
+    /// The loss of an adapter on the first of this member's validation examples, if it has any.
+    fn validation_loss(&self, adapter: &Adapter) -> Result<Option<f64>, UpdateError> {
+        let validation = &self.examples.validation;
+        if validation.is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.engine.evaluate(Some(adapter), &self.held_out)?))
+        let some = &validation[..validation.len().min(SCORED_EXAMPLES)];
+        Ok(Some(self.engine.evaluate(Some(adapter), some)?.loss))
+    }
+
+    /// The model.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The private examples.
+    pub fn examples(&self) -> &MemberExamples {
+        &self.examples
+    }
+
+    /// The plan's training parameters for this member's training at home and alone, whose length
+    /// is another.
+    ///
+    /// # Errors
+    /// As [`options`](Self::options).
+    pub fn home_options(&self, plan: &RunPlan) -> Result<TrainOptions, TrainError> {
+        Ok(TrainOptions {
+            learning_rate: LearningRate::new(plan.home_learning_rate())?,
+            ..self.options(plan, RoundNumber(1))?
+        })
     }
 
     /// The plan's training parameters for one round: the schedule spans all rounds.
@@ -218,8 +258,13 @@ impl LocalWork {
     pub fn options(&self, plan: &RunPlan, round: RoundNumber) -> Result<TrainOptions, TrainError> {
         let training = &plan.training;
         let steps = training.steps as usize;
-        let mut order = DigestWriter::new("fedlora 1 local training order");
-        let order = order.number(self.seed).number(round.0.into()).finish();
+        let mut order = DigestWriter::new("fedlora 2 local training order");
+        // Where the state is kept, one order goes on over all rounds.
+        let part = match training.optimizer_state {
+            OptimizerState::Kept => 0,
+            OptimizerState::Fresh => round.0,
+        };
+        let order = order.number(self.seed).number(part.into()).finish();
         Ok(TrainOptions {
             batches: Batches::Continuous {
                 batch_size: TrainOption::BatchSize.count(training.batch_size as usize)?,

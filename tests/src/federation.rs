@@ -205,7 +205,7 @@ impl Federation {
 
     /// The adapter that a member ended with.
     pub fn adapter(&self, member: &str) -> Adapter {
-        peft::load(&self.home(member).join("adapter"))
+        peft::load(&self.home(member).join("global"))
             .unwrap_or_else(|error| panic!("{member}'s adapter: {error}"))
     }
 

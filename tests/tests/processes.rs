@@ -42,6 +42,23 @@ fn assert_one_adapter(federation: &Federation, members: &[&str]) {
     }
 }
 
+/// Checks that a member keeps the best of its candidates by validation, and writes what it says.
+fn assert_kept(document: &serde_json::Value) {
+    let scores = document["scores"].as_array().expect("scores");
+    let candidates: Vec<_> = scores.iter().map(|one| &one["adapter"]).collect();
+    assert!(candidates.contains(&&json!("global")) && candidates.contains(&&json!("local")));
+    let of = |one: &serde_json::Value| one["validation_perplexity"].as_f64().expect("a score");
+    let best = scores.iter().min_by(|a, b| of(a).total_cmp(&of(b)));
+    assert_eq!(best.map(|one| &one["adapter"]), Some(&document["chosen"]));
+    let folder = |key: &str| std::path::PathBuf::from(document[key].as_str().expect("a folder"));
+    let load = |folder: &std::path::Path| fedlora_adapter::peft::load(folder).expect("it loads");
+    let (kept, global) = (folder("adapter_dir"), folder("global_dir"));
+    assert_eq!(load(&kept) == load(&global), document["chosen"] == "global");
+    let table = std::fs::read(kept.with_file_name("scores.json")).expect("the table of scores");
+    let table: serde_json::Value = serde_json::from_slice(&table).expect("JSON");
+    assert_eq!(table["scores"], document["scores"]);
+}
+
 /// Starts the members once all have joined: the roster that each accepts is the whole one.
 fn join_and_start(federation: &Federation, members: &[&str]) -> Vec<Running> {
     for member in members {
@@ -64,7 +81,7 @@ fn a_run_ends_well_with_one_adapter_for_all() {
         let document = done.document();
         assert_eq!(document["rounds"], 2);
         assert_eq!(document["took_part"], 2);
-        assert!(document["adapter_dir"].is_string());
+        assert_kept(&document);
     }
     let document = aggregator.finish().done().document();
     assert_eq!(document["rounds"], 2);

@@ -86,6 +86,23 @@ fn the_document_holds_what_it_promises() {
         assert!(member["name"].is_string());
         assert!(member["training_examples"].as_u64() > Some(0));
         assert!(member["held_out_examples"].as_u64() > Some(0));
+        assert!(member["validation_examples"].as_u64() > Some(0));
+        // What it keeps, and what that is worth, follow from the scores.
+        let score = |way: &str| {
+            let scores = &document["eval"][way]["by_member"];
+            scores[member["name"].as_str().expect("a name")].as_f64()
+        };
+        let (own, alone) = (score("personalised"), score("local_only"));
+        let gain = own
+            .zip(alone)
+            .map(|(own, alone)| 100.0 * (alone - own) / alone);
+        assert_eq!(member["gain_percent"].as_f64(), gain);
+        match member["chosen"].as_str().expect("a choice") {
+            "global" => assert_eq!(own, score("federated")),
+            "local" => assert_eq!(own, alone),
+            "personal" => assert_ne!(own, score("federated")),
+            other => panic!("chosen: {other}"),
+        }
     }
     assert_eq!(rounds(&document).len(), 2);
     for (index, round) in rounds(&document).iter().enumerate() {
@@ -104,7 +121,14 @@ fn the_document_holds_what_it_promises() {
     assert_eq!(rounds(&document)[0]["dropped"], json!([]));
     assert_eq!(rounds(&document)[1]["dropped"], json!(["web-soc"]));
     assert_eq!(names(&rounds(&document)[1]["survivors"]), INSTITUTIONS);
-    for way in ["base", "local_only", "federated", "centralised"] {
+    for way in [
+        "base",
+        "local_only",
+        "federated",
+        "personalised",
+        "centralised",
+        "centralised_then_local",
+    ] {
         let scores = &document["eval"][way];
         assert!(scores["pooled"].as_f64() > Some(1.0), "{way}: {scores}");
         let by_member = scores["by_member"].as_object().expect("figures by member");
@@ -244,4 +268,195 @@ fn a_robust_plan_of_too_few_members_is_refused() {
     simulate(&["--robust", "median"])
         .0
         .failed(3, &["aggregation.robust", "groups = 2"]);
+}
+
+/// The document of each run of a comparison.
+fn documents(finished: Finished) -> Vec<Value> {
+    let finished = finished.done();
+    let lines = finished.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("a document a line"))
+        .collect()
+}
+
+#[test]
+fn a_comparison_gives_the_same_documents_twice() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let plan = |name: &str, rest: &str| {
+        let path = folder.path().join(name);
+        let text = format!(
+            "rounds = 1\nmembers = 3\n{rest}[adapter.lora]\nrank = 2\nalpha = 4.0\n\
+             targets = [\"q\", \"v\"]\n[training]\nsteps = 1\nbatch_size = 1\n\
+             learning_rate = 0.001\n[aggregation]\ndropping = 0.0\n"
+        );
+        fs::write(&path, text).expect("a plan can be written");
+        path.to_str().expect("a plain path").to_owned()
+    };
+    let (first, second) = (plan("first.toml", ""), plan("second.toml", "seed = 99\n"));
+    let compare = || {
+        let out = tempfile::tempdir().expect("a temporary folder");
+        let path = out.path().join("out");
+        let mut command = program("fedlora-sim");
+        command
+            .args([
+                "--data",
+                &data,
+                "--partition",
+                "dirichlet:0.5",
+                "--members",
+                "3",
+            ])
+            .args([
+                "--split-by",
+                "institution",
+                "--seeds",
+                "1,2",
+                "--drop",
+                "none",
+            ])
+            .args([
+                "--compare",
+                &first,
+                &second,
+                "--poison",
+                "1:scale:2",
+                "--verify-sum",
+            ])
+            .args(["--no-timings", "--format", "json", "--quiet", "--out"])
+            .arg(&path);
+        let finished = Finished::of("fedlora-sim", &mut command).done();
+        let page = fs::read_to_string(path.join("report.html")).expect("a page");
+        assert!(page.contains("first") && page.contains("second"));
+        let lines = fs::read_to_string(path.join("report.jsonl")).expect("lines");
+        assert_eq!(lines.lines().count(), 4);
+        finished
+    };
+    let (one, other) = (compare(), compare());
+    assert_eq!(one.stdout, other.stdout);
+    let runs = documents(one);
+    let told = |key: &str| runs.iter().map(|run| run[key].clone()).collect::<Vec<_>>();
+    assert_eq!(told("label"), ["first", "first", "second", "second"]);
+    // Equal seeds for all, whatever a plan says.
+    assert_eq!(told("seed"), [1, 2, 1, 2]);
+    assert_eq!(runs[0]["eval"], runs[2]["eval"]);
+    assert_ne!(runs[0]["eval"], runs[1]["eval"]);
+    for run in &runs {
+        assert!(run.get("wall_seconds").is_none());
+        assert_eq!(rounds(run)[0]["sum_exact"], true);
+        assert_eq!(run["poisoned"][0]["how"], "scale:2");
+    }
+}
+
+#[test]
+fn a_sweep_runs_each_value_of_a_key() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let own = [
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--rounds",
+        "1",
+    ];
+    let sweep = |sweep| [&own[..], &["--steps", "1", "--sweep", sweep]].concat();
+    let (finished, _out) = simulate(&sweep("adapter.factors=both,freeze-a"));
+    let runs = documents(finished);
+    let factors: Vec<_> = runs.iter().map(|run| run["factors"].clone()).collect();
+    assert_eq!(factors, ["both", "freeze-a"]);
+    let (finished, _out) = simulate(&sweep("training.stepz=1,2"));
+    finished.failed(3, &["stepz"]);
+    let (finished, _out) = simulate(&sweep("training.steps"));
+    finished.failed(2, &["KEY=VALUE"]);
+}
+
+#[test]
+fn partitions_and_poisons_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    for (exit, arguments, signs) in [
+        (2, &["--data", &data, "--partition", "iid"][..], "--members"),
+        (
+            2,
+            &["--data", &data, "--partition", "dirichlet:1"],
+            "--split-by",
+        ),
+        (
+            2,
+            &["--data", &data, "--partition", "dirichlet:0"],
+            "above 0",
+        ),
+        (2, &["--partition", "iid"], "--data"),
+        (
+            7,
+            &["--data", &data, "--partition", "iid", "--members", "90"],
+            "90 members",
+        ),
+        (
+            7,
+            &["--data", &data, "--partition", "iid", "--members", "1001"],
+            "1000",
+        ),
+        (2, &["--poison", "nobody:noise"], "'nobody'"),
+        (2, &["--poison", "web-soc:other"], "label-flip|scale|noise"),
+        (3, &["--plan", "/nowhere.toml"], "/nowhere.toml"),
+        (2, &["--plan", "a.toml", "--rounds", "2"], "--rounds"),
+    ] {
+        let (finished, _out) = match arguments {
+            // The helper's own options are of the plan.
+            ["--plan", ..] => {
+                let mut command = program("fedlora-sim");
+                command
+                    .arg("--out")
+                    .arg(folder.path().join("out"))
+                    .args(arguments);
+                let out = tempfile::tempdir().expect("a temporary folder");
+                (Finished::of("fedlora-sim", &mut command), out)
+            }
+            arguments => simulate(arguments),
+        };
+        finished.failed(exit, &[signs]);
+    }
+}
+
+/// Members take the steps of each optimizer, in rounds of either factor.
+#[test]
+fn members_take_the_steps_of_each_server_optimizer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let common = [
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--steps",
+        "1",
+        "--drop",
+        "none",
+    ];
+    let run = |more: &[&str]| simulate(&[&common, more].concat()).0;
+    for (name, rate) in [
+        ("fedavgm", "0.5"),
+        ("nesterov", "0.7"),
+        ("fedadam", "0.01"),
+        ("fedyogi", "10.0"),
+    ] {
+        let server = ["--server-optimizer", name, "--server-rate", rate];
+        let momentum = ["--rounds", "4", "--server-momentum", "0.8"];
+        let document = run(&[&server[..], &momentum].concat()).done().document();
+        assert_eq!(rounds(&document).len(), 4, "{name}");
+        for round in rounds(&document) {
+            assert_eq!(round["attempts"], 1, "{name}: {round}");
+        }
+    }
+    run(&["--server-rate", "1000"]).failed(3, &["floors.server_step", "1000"]);
+}
+
+#[test]
+fn a_number_that_the_server_optimizer_does_not_use_is_refused() {
+    let momentum = simulate(&["--server-momentum", "0.9"]).0;
+    momentum.failed(3, &["server.momentum", "no value"]);
+    let optimizer = simulate(&["--server-optimizer", "adam"]).0;
+    optimizer.failed(2, &["fedavgm, nesterov, fedadam"]);
 }

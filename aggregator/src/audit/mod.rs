@@ -33,6 +33,7 @@ use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::PlanError;
 use serde::de::DeserializeOwned;
 
+use crate::optimizer::StateError;
 use crate::remedy::Remedy;
 use crate::run_directory::RunSearchError;
 
@@ -90,6 +91,9 @@ pub enum AuditError {
     /// An adapter that cannot be read.
     #[error(transparent)]
     Peft(#[from] PeftError),
+    /// A state of the server's optimizer that cannot be taken.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A first adapter that the plan does not give.
     #[error("the kept first adapter: {0}")]
     Adapter(#[from] AdapterError),
@@ -101,6 +105,7 @@ impl AuditError {
         match self {
             Self::Run(RunSearchError::Several { .. }) => Some(Remedy::ChooseRun),
             Self::NotKept { .. } => Some(Remedy::KeepForAudit),
+            Self::State(error) => error.remedy(),
             _ => None,
         }
     }

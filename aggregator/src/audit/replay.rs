@@ -17,6 +17,7 @@ use super::report::{Comparison, Finding, ReplayReport};
 use super::run::KeptRun;
 use super::uploads::KeptUploads;
 use super::{AuditError, read_json, unreadable};
+use crate::optimizer::{ServerOptimizer, StateOf};
 use crate::publish;
 use crate::run_directory::RunDirectory;
 
@@ -242,13 +243,36 @@ impl Outcome<'_> {
         if before.digest() != self.open.adapter {
             report.findings.push(Finding::AdapterBefore);
         }
-        let rate = self.kept.plan.aggregation.server_learning_rate;
-        match publish::apply(&before, self.part, self.open, sum, rate) {
+        let round = self.result.round;
+        let Some(optimizer) = self.kept.optimizer_before(self.directory, round)? else {
+            report.adapter = Comparison::StateNotKept;
+            return Ok(());
+        };
+        match publish::apply(&before, &optimizer, self.part, self.open, sum) {
             Ok(applied) => {
                 let next = applied.adapter.digest();
                 report.adapter = Comparison::of(next == self.result.adapter);
+                self.compare_state(&applied.optimizer, report)?;
             }
             Err(error) => report.findings.push(Finding::Sum(error)),
+        }
+        Ok(())
+    }
+
+    /// The state after the round, from which the next one's replay starts. Once all rounds up to
+    /// one are replayed, each has started from what the one before gave.
+    fn compare_state(
+        &self,
+        after: &ServerOptimizer,
+        report: &mut ReplayReport,
+    ) -> Result<(), AuditError> {
+        let path = self.directory.server_state(self.result.round.0);
+        let of = StateOf::after(self.result, self.open.plan);
+        if !after
+            .is_kept_as(&path, &of)
+            .map_err(|error| unreadable(&path, error))?
+        {
+            report.findings.push(Finding::StateAfter);
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ impl ReplayReport {
         self.findings.is_empty() && !self.comparisons().into_iter().any(differs)
     }
 
-    /// Whether everything was recomputed: no upload and no adapter is missing.
+    /// Whether everything was recomputed: no upload, adapter or state is missing.
     pub fn is_whole(&self) -> bool {
         let compared = |one| matches!(one, Comparison::Matches | Comparison::Differs);
         self.comparisons().into_iter().all(compared)
@@ -89,6 +89,9 @@ pub enum Comparison {
     /// It follows from the adapter before, which is not there.
     #[serde(rename = "adapter not kept")]
     AdapterNotKept,
+    /// It follows from the state of the server's optimizer before, which is not there.
+    #[serde(rename = "server state not kept")]
+    StateNotKept,
     /// The replay did not come so far; a finding says why.
     #[serde(rename = "not computed")]
     NotComputed,
@@ -108,6 +111,7 @@ impl fmt::Display for Comparison {
             Self::Differs => "differs",
             Self::UploadsNotKept => "uploads not kept",
             Self::AdapterNotKept => "adapter not kept",
+            Self::StateNotKept => "server state not kept",
             Self::NotComputed => "not computed",
         })
     }
@@ -176,6 +180,10 @@ pub enum Finding {
     /// An adapter before the round that is not the one of M0.
     #[error("the adapter before the round is not the one of M0")]
     AdapterBefore,
+    /// A state of the server's optimizer after the round that the round does not give. The replay
+    /// of the next round starts from it.
+    #[error("the kept state of the server optimizer is not what the round gives")]
+    StateAfter,
 }
 
 impl Serialize for Finding {

@@ -7,7 +7,7 @@ use fedlora_adapter::{Adapter, peft};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::{RoundNumber, RunId};
-use fedlora_protocol::plan::{ClipSchedule, Roster, RunPlan};
+use fedlora_protocol::plan::{ClipSchedule, Roster, RunPlan, ServerSettings};
 use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::RoundResult;
@@ -17,6 +17,7 @@ use super::record::KeptPlan;
 use super::report::Finding;
 use super::{AuditError, read, read_json};
 use crate::engine::Standing;
+use crate::optimizer::{ServerOptimizer, StateError, StateOf};
 use crate::run_directory::RunDirectory;
 
 /// A run as its record has it. The signature of its plan is verified.
@@ -25,6 +26,7 @@ pub(super) struct KeptRun {
     pub(super) run: RunId,
     pub(super) plan: RunPlan,
     pub(super) policy: CohortPolicy,
+    server: ServerSettings,
     pub(super) aggregator: IdentityPublic,
     pub(super) roster: Arc<Roster>,
     /// The adapter that the first round starts from.
@@ -56,6 +58,7 @@ impl KeptRun {
         Ok(Self {
             run,
             policy: plan.policy()?,
+            server: plan.server_settings()?,
             aggregator,
             roster: Arc::new(roster),
             first: peft::load(&folder::first_adapter(directory))?,
@@ -84,6 +87,25 @@ impl KeptRun {
         let path = directory.adapter(round.0 - 1);
         let there = path.exists().then(|| peft::load(&path));
         Ok(there.transpose()?)
+    }
+
+    /// The server's optimizer before `round`, where its state is there.
+    pub(super) fn optimizer_before(
+        &self,
+        directory: &RunDirectory,
+        round: RoundNumber,
+    ) -> Result<Option<ServerOptimizer>, AuditError> {
+        let first = ServerOptimizer::new(self.server, self.first.layout().clone());
+        if round.0 <= 1 {
+            return Ok(Some(first));
+        }
+        let before = RoundNumber(round.0 - 1);
+        let of = StateOf::after(self.result(before)?, self.plan.digest());
+        match first.restored(&directory.server_state(before.0), &of) {
+            Ok(restored) => Ok(Some(restored)),
+            Err(StateError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// How far the run had come before `round`, by the results up to its own, each of which is

@@ -44,7 +44,8 @@ pub(super) struct ReplayArgs {
     /// The round, from 1.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     round: u32,
-    /// Take a record without masked updates or adapters too: what is there must match.
+    /// Take a record without masked updates, adapters or server states too: what is there must
+    /// match.
     #[arg(long)]
     partial: bool,
 }

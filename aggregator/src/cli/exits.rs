@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::daemon::ServeError;
 use crate::directory::DirectoryError;
 use crate::engine::RunFailure;
+use crate::optimizer::StateError;
 use crate::registry::RegistryError;
 
 /// A configuration that cannot be followed.
@@ -45,11 +46,13 @@ pub(super) fn audit(error: AuditError) -> Failure {
         AuditError::Run(_)
         | AuditError::NotKept { .. }
         | AuditError::Io { .. }
+        | AuditError::State(StateError::Io { .. })
         | AuditError::NoResult { .. } => Exit::Failed,
         AuditError::Json { .. }
         | AuditError::Plan(_)
         | AuditError::Members { .. }
         | AuditError::Peft(_)
+        | AuditError::State(_)
         | AuditError::Adapter(_) => Exit::Integrity,
     };
     let hint = error.remedy().map(|remedy| hints::of(&remedy));

@@ -17,6 +17,10 @@ pub(super) fn of(remedy: &Remedy) -> String {
         ),
         Remedy::ChooseJoinAddress => "name the address for joining with --join-listen".to_owned(),
         Remedy::ChooseRun => "name the run with --run".to_owned(),
+        Remedy::RestoreFile { path } => format!(
+            "put {} back from a copy of the operator's directory",
+            path.display()
+        ),
         Remedy::KeepForAudit => {
             "a run can be replayed if it is served with `serve --keep-for-audit`".to_owned()
         }

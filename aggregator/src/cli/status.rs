@@ -60,6 +60,12 @@ fn text(status: &Status) -> String {
             status.rounds_done, status.rounds_planned
         ),
     ];
+    if status.rounds_scaled > 0 {
+        lines.push(format!(
+            "scaled       the steps of {} rounds, down to the plan's largest",
+            status.rounds_scaled
+        ));
+    }
     lines.extend(status.members.iter().map(|member| {
         let link = match member.connected {
             true => "connected",

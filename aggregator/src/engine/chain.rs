@@ -1,5 +1,5 @@
-//! The chain of global adapters: the roster, the newest adapter, and the signed results that
-//! lead to it. Exists once the cohort is complete.
+//! The chain of global adapters: the roster, the newest adapter, the server's optimizer, and the
+//! signed results that lead to them. Exists once the cohort is complete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use super::context::RunContext;
 use super::links::Links;
 use super::opening::Standing;
 use super::progress::Progress;
+use crate::optimizer::ServerOptimizer;
+use crate::publish::Applied;
 use crate::status::RunState;
 
 /// How far the run's rounds have come.
@@ -25,6 +27,10 @@ pub(super) struct AdapterChain {
     adapter: Adapter,
     /// The adapter's f32 values, little-endian.
     adapter_bytes: Arc<Vec<u8>>,
+    /// The server's optimizer after the newest result.
+    optimizer: ServerOptimizer,
+    /// Rounds whose step was scaled down to the plan's largest.
+    rounds_scaled: u32,
     /// The digest of the newest result, which the next is chained to.
     head: Digest,
     results: Vec<Unverified<RoundResult>>,
@@ -46,6 +52,8 @@ impl AdapterChain {
             ),
             roster: Arc::new(roster),
             adapter_bytes: Arc::new(f32_to_le(adapter.values())),
+            optimizer: ServerOptimizer::new(context.server, adapter.layout().clone()),
+            rounds_scaled: 0,
             adapter,
             results: Vec::new(),
             factors: context.setup.plan.adapter.factors,
@@ -54,8 +62,8 @@ impl AdapterChain {
         }
     }
 
-    /// Appends a round's result with the adapter that it names.
-    pub(super) fn extend(&mut self, adapter: Adapter, result: Unverified<RoundResult>) {
+    /// Appends a round's result with the adapter that it names and the optimizer after it.
+    pub(super) fn extend(&mut self, applied: Applied, result: Unverified<RoundResult>) {
         let body = result.claimed();
         self.head = body.digest();
         self.clips.advance(
@@ -68,14 +76,21 @@ impl AdapterChain {
                 *self.rounds_by_member.entry(entry.name.clone()).or_default() += 1;
             }
         }
-        self.adapter_bytes = Arc::new(f32_to_le(adapter.values()));
-        self.adapter = adapter;
+        self.adapter_bytes = Arc::new(f32_to_le(applied.adapter.values()));
+        self.adapter = applied.adapter;
+        self.optimizer = applied.optimizer;
+        self.rounds_scaled += u32::from(applied.scaled.is_some());
         self.results.push(result);
     }
 
     /// The newest global adapter.
     pub(super) fn adapter(&self) -> &Adapter {
         &self.adapter
+    }
+
+    /// The server's optimizer after the newest result.
+    pub(super) fn optimizer(&self) -> &ServerOptimizer {
+        &self.optimizer
     }
 
     /// The digest of the newest adapter. A result names it: it is not computed again at each fetch
@@ -156,6 +171,7 @@ impl AdapterChain {
             failure,
             phase,
             rounds_done: self.results.len() as u32,
+            rounds_scaled: self.rounds_scaled,
             members: self
                 .roster
                 .entries()

@@ -15,7 +15,8 @@ use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::messages::RunEvent;
 use super::tally::clear_uploads;
-use crate::publish::{self, Applied, Participation};
+use crate::optimizer::ScaledStep;
+use crate::publish::{self, Participation, PublishError};
 use crate::status::RunState;
 
 /// What an attempt leaves to the run.
@@ -88,13 +89,8 @@ impl ClosedRound {
         last_phase: Option<PhaseName>,
     ) -> Result<Self, Box<Farewell>> {
         let plan = &context.setup.plan;
-        let rate = plan.aggregation.server_learning_rate;
-        let applied = publish::apply(chain.adapter(), part, open, &sum, rate);
-        let Applied {
-            adapter,
-            mean,
-            spoilt,
-        } = match applied {
+        let applied = publish::apply(chain.adapter(), chain.optimizer(), part, open, &sum);
+        let applied = match applied {
             Ok(applied) => applied,
             Err(error) => {
                 warn!(%error, "the unmasked sum is unusable");
@@ -105,29 +101,43 @@ impl ClosedRound {
                 return Ok(Self::failed(context, chain, open, failure));
             }
         };
-        for SpoiltGroup { group, reason } in spoilt {
+        for SpoiltGroup { group, reason } in &applied.spoilt {
             warn!(%group, %reason, "the sum of a group is none: it is left out");
+        }
+        if let Some(ScaledStep { from, to }) = applied.scaled {
+            info!(
+                from,
+                to, "the step is longer than the plan's largest: it is scaled down"
+            );
         }
         let identity = &context.setup.operator.identity;
         let verified = publish::sign_result(
             open,
             participation,
-            &adapter,
+            &applied.adapter,
             &sum,
-            &mean,
+            &applied.mean,
             chain.head(),
             identity,
         );
         let signed = verified.unverified().clone();
         let stored = block_in_place(|| {
-            publish::store(&context.setup.directory, &adapter, &plan.base.name, &signed)
+            let directory = &context.setup.directory;
+            let folder = publish::store(directory, &applied, plan, &signed)?;
+            // Only a replay needs it.
+            if !context.setup.keep_for_audit
+                && let Err(error) = publish::forget_state_before(directory, open.round)
+            {
+                warn!(%error, "an old state of the server optimizer stays");
+            }
+            Ok::<_, PublishError>(folder)
         });
         let folder = match stored {
             Ok(folder) => folder,
             Err(error) => return Err(end_run(context, chain, last_phase, error.into())),
         };
         let result = verified.into_body();
-        chain.extend(adapter, signed.clone());
+        chain.extend(applied, signed.clone());
         context.offenders.forgive(&result.survivors);
         info!(
             run = %context.setup.run, round = %result.round, survivors = result.survivors.len(),

@@ -85,6 +85,7 @@ impl ReadyMembers {
             failure: None,
             phase: None,
             rounds_done: 0,
+            rounds_scaled: 0,
             members: self.names().map(|name| (name, 0)).collect(),
             adapter: None,
         }

@@ -9,7 +9,7 @@ use fedlora_adapter::Adapter;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
-use fedlora_protocol::plan::{PlanError, Roster, RunPlan, SignedPlan};
+use fedlora_protocol::plan::{PlanError, Roster, RunPlan, ServerSettings, SignedPlan};
 use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
@@ -63,6 +63,7 @@ pub(super) struct RunContext {
     signed_plan: SignedPlan,
     pub(super) plan_digest: Digest,
     pub(super) policy: CohortPolicy,
+    pub(super) server: ServerSettings,
     pub(super) links: Links,
     /// The members that no phase waits for.
     pub(super) offenders: Offenders,
@@ -82,6 +83,7 @@ impl RunContext {
             signed_plan: SignedPlan::sign(setup.run, setup.plan.clone(), &setup.operator.identity),
             plan_digest: setup.plan.digest(),
             policy: setup.plan.policy()?,
+            server: setup.plan.server_settings()?,
             links: Links::default(),
             offenders: Offenders::default(),
             inbox,

@@ -17,6 +17,8 @@ pub(super) struct Progress<'a> {
     /// The current round's phase, or the phase in which the run failed.
     pub(super) phase: Option<PhaseName>,
     pub(super) rounds_done: u32,
+    /// Rounds whose step was scaled down to the plan's largest.
+    pub(super) rounds_scaled: u32,
     /// The run's members, or those that are ready, each with the rounds whose sum it is in.
     pub(super) members: Vec<(&'a MemberName, u32)>,
     /// The newest global adapter.
@@ -41,6 +43,7 @@ impl Progress<'_> {
             failure: self.failure,
             rounds_planned,
             rounds_done: self.rounds_done,
+            rounds_scaled: self.rounds_scaled,
             phase: self.phase.map(|phase| phase.to_string()),
             members: self
                 .members

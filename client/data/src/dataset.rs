@@ -21,6 +21,15 @@ pub struct Dataset {
     empty: usize,
 }
 
+impl FromIterator<Record> for Dataset {
+    fn from_iter<I: IntoIterator<Item = Record>>(records: I) -> Self {
+        Self {
+            records: records.into_iter().collect(),
+            empty: 0,
+        }
+    }
+}
+
 impl std::fmt::Debug for Dataset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Dataset({} records)", self.records.len())

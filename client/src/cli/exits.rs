@@ -161,7 +161,8 @@ fn failure(exit: Exit, error: impl Into<anyhow::Error>) -> Failure {
     Failure::new(exit, error).with_hint_if(hint)
 }
 
-fn base_exit(error: &BaseError) -> Exit {
+/// The exit code of a base model that cannot be had.
+pub fn base_exit(error: &BaseError) -> Exit {
     match error {
         BaseError::Hub(error) => hub_exit(error),
         BaseError::Missing { .. }

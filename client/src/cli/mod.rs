@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 use fedlora_shell::{
     DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
 };
+pub use open::fetch_base;
 
 /// A consortium member's program: joins a federation and fine-tunes with it.
 ///

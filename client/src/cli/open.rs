@@ -12,7 +12,7 @@ use indicatif::HumanBytes;
 
 use super::args::ModelSpec;
 use super::exits::{self, data};
-use crate::base::Base;
+use crate::base::{Base, BaseError};
 
 /// Lines that tell how far a fetch is, where there is no bar.
 const LINES: u64 = 10;
@@ -55,11 +55,19 @@ pub(super) fn open_model(
 
 /// Finds the base model that `text` names, and fetches it where it is missing.
 pub(super) fn open_base(text: &str, printer: &Printer) -> Result<Base, Failure> {
+    fetch_base(text, Progress::new(printer, ProgressUnit::Bytes)).map_err(exits::base)
+}
+
+/// As [`Base::open`]; `progress`, of bytes, shows a fetch from the hub.
+///
+/// # Errors
+/// As [`Base::open`]; [`base_exit`](super::exits::base_exit) has their exit codes.
+pub fn fetch_base(text: &str, progress: Progress) -> Result<Base, BaseError> {
     let mut display = FetchDisplay {
-        progress: Progress::new(printer, ProgressUnit::Bytes),
+        progress,
         state: FetchState::default(),
     };
-    Base::open_with(text, &mut display).map_err(exits::base)
+    Base::open_with(text, &mut display)
 }
 
 struct FetchDisplay {

@@ -106,8 +106,8 @@ pub use run::{
     Summary, peak_memory, run,
 };
 pub use step::{
-    AdamW, AdamWConfig, Batches, ClipNorm, Decay, DecayError, LearningRate, Length, MaxTokens,
-    Position, Progress, Schedule, Span, TrainError, TrainOption, TrainOptions, TrainOptionsError,
-    TrainReport, Trained, Trainer, TrainerState, Warmup, WarmupShare, WeightDecay,
-    clip_global_norm,
+    AdamW, AdamWConfig, Batches, Best, ClipNorm, Decay, DecayError, LearningRate, Length,
+    MaxTokens, Position, Progress, Schedule, Search, Span, TrainError, TrainOption, TrainOptions,
+    TrainOptionsError, TrainReport, Trained, Trainer, TrainerState, Warmup, WarmupShare,
+    WeightDecay, clip_global_norm,
 };

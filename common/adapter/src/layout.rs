@@ -35,6 +35,11 @@ impl TensorSpec {
             .iter()
             .try_fold(1_usize, |product, &dim| product.checked_mul(dim))
     }
+
+    /// Whether the tensor is one of these factors of a projection.
+    fn is_of(&self, factors: Factors) -> bool {
+        ProjectionTensor::parse(&self.name).is_some_and(|tensor| factors.contains(tensor.factor))
+    }
 }
 
 /// Ordered, uniquely named tensors, laid end to end in one flat `f32` vector.
@@ -145,16 +150,16 @@ impl Layout {
     /// # Errors
     /// [`LayoutError::TensorCount`] where no tensor is of those factors.
     pub fn subset(&self, factors: Factors) -> Result<Layout, LayoutError> {
-        let tensors: Vec<_> = self
-            .tensors
-            .iter()
-            .filter(|spec| {
-                ProjectionTensor::parse(&spec.name)
-                    .is_some_and(|tensor| factors.contains(tensor.factor))
-            })
-            .cloned()
-            .collect();
-        Self::new(tensors)
+        let chosen = self.tensors.iter().filter(|spec| spec.is_of(factors));
+        Self::new(chosen.cloned().collect())
+    }
+
+    /// The places of the chosen factors' elements in the flat vector, in the order that
+    /// [`Layout::subset`] lays them end to end.
+    pub fn places_of(&self, factors: Factors) -> impl Iterator<Item = usize> {
+        self.iter()
+            .filter(move |(spec, _)| spec.is_of(factors))
+            .flat_map(|(_, range)| range)
     }
 }
 
@@ -279,7 +284,12 @@ mod tests {
         assert_eq!(layout.subset(Factors::Both).unwrap(), layout);
         assert_eq!(layout.subset(Factors::A).unwrap().len(), 6);
         assert_eq!(layout.subset(Factors::B).unwrap().len(), 8);
+        let places = |factors| layout.places_of(factors).collect::<Vec<_>>();
+        assert_eq!(places(Factors::A), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(places(Factors::B), (6..14).collect::<Vec<_>>());
+        assert_eq!(places(Factors::Both).len(), 14);
         let other = Layout::new(vec![spec("x", &[1])]).unwrap();
         assert!(other.subset(Factors::A).is_err());
+        assert_eq!(other.places_of(Factors::Both).count(), 0);
     }
 }

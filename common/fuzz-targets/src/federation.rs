@@ -10,7 +10,7 @@ use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, Roster, RosterEntry, RunPlan,
-    SignedPlan, Timeouts, TrainingPlan, Weighting,
+    ServerPlan, SignedPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_protocol::round::coordinator::RoundSetup;
 use fedlora_protocol::round::member::{MemberSettings, Prepared};
@@ -145,6 +145,7 @@ fn plan_for(members: usize, adapter: &Adapter) -> RunPlan {
             suite: Suite::Classical,
             ..AggregationPlan::default()
         },
+        server: ServerPlan::default(),
         timeouts: Timeouts::default(),
     }
     .checked()

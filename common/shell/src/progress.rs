@@ -63,6 +63,13 @@ impl Progress {
         bar.set_message("");
     }
 
+    /// Makes the stretch `length` units long, without beginning it anew.
+    pub fn extend(&self, length: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(length);
+        }
+    }
+
     /// Sets how many units of the stretch are done.
     pub fn set(&self, position: u64) {
         if let Some(bar) = &self.bar {

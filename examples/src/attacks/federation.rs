@@ -14,8 +14,9 @@ use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, ClipSchedule, FactorSchedule, Floors, Roster,
-    RosterEntry, RunPlan, SignedPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, ClipSchedule, FactorSchedule, Floors,
+    PersonalisationPlan, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan, Timeouts,
+    TrainingPlan, Weighting,
 };
 use fedlora_protocol::round::member::MemberSettings;
 use fedlora_protocol::round::participant::{MemoryLedger, RoundLedger};
@@ -341,6 +342,8 @@ fn plan(lora: LoraConfig) -> anyhow::Result<RunPlan> {
             weights: Weighting::Classes,
             ..AggregationPlan::default()
         },
+        server: ServerPlan::default(),
+        personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     })
 }

@@ -3,27 +3,32 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use fedlora_client::examples::MemberExamples;
+use fedlora_client::update::LocalWork;
 use fedlora_data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
 use fedlora_protocol::ids::MemberName;
+use fedlora_train::Engine;
 
-use super::assets::{self, INSTITUTIONS};
+use super::assets::INSTITUTIONS;
 use super::options::Options;
+use super::partition::{self, Partition};
 
 /// The share that is held out of records without a split of their own.
 const HELD_OUT: f64 = 0.1;
 /// The fewest examples that an institution can train on.
 const MIN_RECORDS: usize = 8;
 
+/// The most members of a simulation. The protocol bears more; this machine's sockets hardly.
+const MAX_MEMBERS: usize = 1000;
+
 /// One institution's examples.
 #[derive(Debug, Clone)]
 pub struct Institution {
     /// Its name.
     pub name: MemberName,
-    /// What it trains on.
-    pub training: Vec<Example>,
-    /// What it is evaluated on.
-    pub held_out: Vec<Example>,
+    /// What it trains on, chooses by and is evaluated on.
+    pub examples: MemberExamples,
 }
 
 /// What a simulation works on.
@@ -31,6 +36,8 @@ pub struct Institution {
 pub struct SimulationData {
     /// The institutions, by name.
     pub institutions: Vec<Institution>,
+    /// Where their records are from, in words.
+    pub origin: String,
 }
 
 impl SimulationData {
@@ -38,38 +45,53 @@ impl SimulationData {
     ///
     /// # Errors
     /// Records that cannot be read, or too few institutions.
-    pub fn load(options: &Options, base: &Path, max_tokens: usize) -> anyhow::Result<Self> {
-        let pipeline = TextPipeline::from_folder(base)?;
+    pub fn load(
+        options: &Options,
+        pipeline: &TextPipeline,
+        max_tokens: usize,
+    ) -> anyhow::Result<Self> {
         let prepare = PrepareOptions { max_tokens };
-        let mut institutions = match (&options.data, &options.split_by) {
-            (Some(file), Some(field)) => split(file, field, &pipeline, &prepare)?,
-            _ => embedded(&pipeline, &prepare)?,
+        let (mut institutions, origin) = match &options.data {
+            Some(file) => {
+                let (by, how) = (options.split_by.as_deref(), options.partition);
+                let origin = match by {
+                    Some(field) => format!("{}, by {field}, {how}", file.display()),
+                    None => format!("{}, {how}", file.display()),
+                };
+                (own(options, file, pipeline, &prepare)?, origin)
+            }
+            None => (embedded(pipeline, &prepare)?, "the embedded data".into()),
         };
         let available = institutions.len();
         let members = options.members.unwrap_or(available);
-        if !(3..=64).contains(&members) || members > available {
+        if !(3..=MAX_MEMBERS).contains(&members) || members > available {
             bail!(
-                "{members} members: the data has {available} institutions, and a secure sum \
-                 needs 3 to 64"
+                "{members} members: the data has {available} institutions, and a simulation has 3 \
+                 to {MAX_MEMBERS}"
             );
         }
         // The largest, so that a part of the data is the most of it.
-        institutions.sort_by_key(|institution| std::cmp::Reverse(institution.training.len()));
+        institutions.sort_by_key(|institution| std::cmp::Reverse(institution.examples.own()));
         institutions.truncate(members);
         institutions.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { institutions })
+        Ok(Self {
+            institutions,
+            origin,
+        })
     }
 
-    /// All held-out examples.
-    pub fn all_held_out(&self) -> Vec<Example> {
+    /// The examples of all institutions, of the part that `part` gives.
+    pub fn all(&self, part: impl Fn(&MemberExamples) -> &Vec<Example>) -> Vec<Example> {
         let each = self.institutions.iter();
-        each.flat_map(|one| one.held_out.iter().cloned()).collect()
+        each.flat_map(|one| part(&one.examples).iter().cloned())
+            .collect()
     }
 
-    /// All training examples.
-    pub fn all_training(&self) -> Vec<Example> {
-        let each = self.institutions.iter();
-        each.flat_map(|one| one.training.iter().cloned()).collect()
+    /// The work of the member with this index, in a run with this seed.
+    pub fn work(&self, engine: &Engine, index: usize, seed: u64) -> LocalWork {
+        let examples = self.institutions[index].examples.clone();
+        let own = seed.wrapping_add(index as u64 + 1);
+        LocalWork::new(engine.clone(), examples, own)
     }
 }
 
@@ -83,8 +105,45 @@ fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result
             };
             Ok(Institution {
                 name: one.name.parse()?,
-                training: examples(one.training)?,
-                held_out: examples(one.held_out)?,
+                examples: MemberExamples::new(examples(one.training)?, examples(one.held_out)?),
+            })
+        })
+        .collect()
+}
+
+/// The institutions of a file of the user's.
+fn own(
+    options: &Options,
+    file: &Path,
+    pipeline: &TextPipeline,
+    prepare: &PrepareOptions,
+) -> anyhow::Result<Vec<Institution>> {
+    let field = options.split_by.as_deref();
+    if let (Partition::Field, Some(field)) = (options.partition, field) {
+        return split(file, field, pipeline, prepare);
+    }
+    let records = Dataset::read(&[file])?;
+    let groups = match field {
+        Some(field) => records.group_by(field)?,
+        None => [(String::new(), records)].into(),
+    };
+    let members = options.members.unwrap_or(groups.len());
+    let held_out = HeldOut::share(HELD_OUT)?;
+    if !(3..=MAX_MEMBERS).contains(&members) {
+        bail!("{members} members: a simulation has 3 to {MAX_MEMBERS}");
+    }
+    let shares = partition::deal(groups, options.partition, members, held_out, options.seed)?;
+    let digits = members.to_string().len();
+    shares
+        .into_iter()
+        .enumerate()
+        .map(|(place, (training, held_out))| {
+            Ok(Institution {
+                name: format!("member-{:0digits$}", place + 1).parse()?,
+                examples: MemberExamples::new(
+                    training.prepare(pipeline, prepare)?.0,
+                    held_out.prepare(pipeline, prepare)?.0,
+                ),
             })
         })
         .collect()
@@ -112,8 +171,10 @@ fn split(
         }
         institutions.push(Institution {
             name,
-            training: training.prepare(pipeline, prepare)?.0,
-            held_out: held_out.prepare(pipeline, prepare)?.0,
+            examples: MemberExamples::new(
+                training.prepare(pipeline, prepare)?.0,
+                held_out.prepare(pipeline, prepare)?.0,
+            ),
         });
     }
     Ok(institutions)
@@ -128,25 +189,6 @@ fn member_name(value: &str) -> anyhow::Result<MemberName> {
         .collect();
     let name: String = name.trim_matches('-').chars().take(63).collect();
     Ok(name.trim_matches('-').parse()?)
-}
-
-/// The base that is used: the one given, or the embedded one written to `scratch`.
-///
-/// # Errors
-/// The embedded base cannot be written.
-pub(super) fn base_folder(
-    options: &Options,
-    scratch: &Path,
-) -> anyhow::Result<(std::path::PathBuf, String)> {
-    match &options.base {
-        Some(folder) => Ok((folder.clone(), folder.display().to_string())),
-        None => {
-            let folder = scratch.join("base");
-            assets::write_base(&folder)
-                .with_context(|| format!("the embedded base cannot be written to {folder:?}"))?;
-            Ok((folder, assets::BASE_NAME.into()))
-        }
-    }
 }
 
 #[cfg(test)]

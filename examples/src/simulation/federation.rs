@@ -16,7 +16,6 @@ use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
 use fedlora_client::federation::{MemberEvent, Participant, RoundReport, RoundWork};
-use fedlora_client::update::LocalWork;
 use fedlora_protocol::fixed::RoundSum;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
@@ -29,6 +28,7 @@ use tokio::task::JoinSet;
 
 use super::data::SimulationData;
 use super::faults::{Cuts, FaultyConnector};
+use super::poison::Poison;
 use super::progress::Bars;
 use super::report::RoundFigures;
 use super::run::SimulationError;
@@ -64,6 +64,7 @@ pub(super) struct Setting<'a> {
     /// Where operator and members have their directories.
     pub(super) folder: &'a Path,
     pub(super) bars: &'a Bars,
+    pub(super) poison: &'a BTreeMap<MemberName, Poison>,
 }
 
 /// Runs the plan with the given members, some of them cut off.
@@ -79,6 +80,7 @@ pub(super) async fn run(
         jobs,
         folder,
         bars,
+        poison,
     } = setting;
     let operator = folder.join("operator");
     // Port 0: the system picks free ones.
@@ -123,30 +125,18 @@ pub(super) async fn run(
     for ((index, one), home) in data.institutions.iter().enumerate().zip(&homes) {
         let (directory, mut membership) =
             MemberDirectory::open(home).with_context(|| format!("{}'s directory", one.name))?;
-        let work = LocalWork::new(
-            engine.clone(),
-            one.training.clone(),
-            one.held_out.clone(),
-            plan.seed().wrapping_add(index as u64 + 1),
-        );
+        let member = MemberIndex(index as u16);
+        let poison = poison.get(&one.name).copied();
+        let work = WatchedWork::new(engine, one, member, plan.seed(), poison, lanes.clone());
         membership.config.weight_class = Some(work.weight_class());
         // A simulation may be as short as one likes: its members have nothing to protect.
         membership.config.floors.examples = 1;
         membership.config.floors.exposure = 1.0;
         let (own_events, mut own_watch) = mpsc::unbounded_channel();
         let cuts = faults.remove(&one.name).unwrap_or_default();
-        let member = MemberIndex(index as u16);
-        let work: Arc<dyn RoundWork> = match &lanes {
-            Some(lanes) => Arc::new(WatchedWork {
-                inner: work,
-                member,
-                lanes: lanes.clone(),
-            }),
-            None => Arc::new(work),
-        };
         let participant = Participant::new(
             membership,
-            work,
+            Arc::new(work),
             Box::new(directory.ledger()),
             Box::new(directory.roster_pin(Some(roster))),
             own_events,
@@ -329,6 +319,7 @@ fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {
         bytes_up: sight.reports.iter().map(|one| one.traffic.sent).sum(),
         bytes_down: sight.reports.iter().map(|one| one.traffic.received).sum(),
         sum_exact,
+        drift: None,
         seconds,
     })
 }

@@ -3,13 +3,18 @@
 //! of the frozen base model.
 
 mod assets;
+mod base;
 mod baselines;
 mod cli;
+mod compare;
 mod data;
 mod evaluate;
 mod faults;
 mod federation;
 mod options;
+mod page;
+mod partition;
+mod poison;
 mod progress;
 mod report;
 mod run;
@@ -17,8 +22,14 @@ mod table;
 mod watched;
 
 pub(crate) use cli::simulate;
+pub use compare::Sweep;
 pub use data::{Institution, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
-pub use report::{Document, EvaluationFigures, RoundFigures, Scores};
+pub use partition::Partition;
+pub use poison::{Poison, PoisonSpec};
+pub use report::{
+    Choice, CurveFigures, Document, EvaluationFigures, MemberFigures, PoisonFigures, RoundFigures,
+    Scores,
+};
 pub use run::{SimulationError, run};
-pub use table::render;
+pub use table::{render, render_comparison};

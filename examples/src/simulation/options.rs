@@ -3,22 +3,27 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::anyhow;
 use fedlora_protocol::ids::RoundNumber;
-use fedlora_protocol::plan::{FactorSchedule, RobustRuleName};
+use fedlora_protocol::plan::{FactorSchedule, RobustRuleName, ServerOptimizerName};
 use fedlora_shell::GlobalOptions;
 use fedlora_train::Device;
 
+use super::compare::{Sweep, Variant};
 use super::faults::CutPoint;
+use super::partition::Partition;
+use super::poison::PoisonSpec;
+use super::run::SimulationError;
 
 /// What a simulation runs, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many institutions take part (3 to 64; the embedded data has 6).
+    /// How many institutions take part (3 to 1,000; the embedded data has 6).
     #[arg(long)]
     pub members: Option<usize>,
-    /// Rounds of the federation.
-    #[arg(long, default_value_t = 4)]
-    pub rounds: u32,
+    /// Rounds of the federation [default: 240 steps of each member].
+    #[arg(long)]
+    pub rounds: Option<u32>,
     /// Seed of the first adapter and of the order of examples.
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
@@ -28,15 +33,31 @@ pub struct Options {
     /// Cut a member (name, or number from 1) off, or none [default: the last, in round 2].
     #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]")]
     pub drop: Vec<DropSpec>,
-    /// Another base model: a Hugging Face folder.
+    /// Poison a member (name, or number from 1): it trains on other examples' targets, sends its
+    /// update times minus FACTOR (10 by default), or noise of FACTOR (1 by default) of the clip's
+    /// norm.
+    #[arg(long, value_name = "MEMBER:label-flip|scale|noise[:FACTOR]")]
+    pub poison: Vec<PoisonSpec>,
+    /// Another base model: a Hugging Face folder, a GGUF file, or a name on the hub.
     #[arg(long)]
-    pub base: Option<PathBuf>,
-    /// Other records: JSON Lines. Needs --split-by.
-    #[arg(long, requires = "split_by")]
+    pub base: Option<String>,
+    /// Other records: JSON Lines. Needs --split-by, unless they are dealt out evenly.
+    #[arg(long)]
     pub data: Option<PathBuf>,
     /// The field of --data whose values are the institutions.
     #[arg(long, requires = "data", value_name = "FIELD")]
     pub split_by: Option<String>,
+    /// Who holds which records of --data: by the field; dealt out to --members members, each with a
+    /// mixture of the field's values from a Dirichlet distribution of this concentration; or dealt
+    /// out evenly.
+    #[arg(
+        long,
+        requires = "data",
+        value_name = "field|dirichlet:ALPHA|iid",
+        default_value = "field",
+        hide_default_value = true
+    )]
+    pub partition: Partition,
     /// Also train each member alone, and all records in one place, on the same budget.
     #[arg(long)]
     pub baselines: bool,
@@ -44,19 +65,20 @@ pub struct Options {
     #[arg(long)]
     pub verify_sum: bool,
     /// Optimizer steps of each member in a round.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 8)]
     pub steps: u32,
     /// Examples a step.
     #[arg(long, default_value_t = 8)]
     pub batch: u32,
-    /// Peak learning rate.
+    /// Peak learning rate of one member alone; rounds take it times the root of the number of members
+    /// [default: 4e-3 for the embedded base, otherwise 1e-4].
     #[arg(long)]
     pub lr: Option<f64>,
     /// Rank of the adapter.
     #[arg(long, default_value_t = 8)]
     pub rank: usize,
     /// Which factors are trained: alternating, freeze-a or both.
-    #[arg(long, default_value = "alternating", value_parser = factors)]
+    #[arg(long, default_value = "both", value_parser = factors)]
     pub factors: FactorSchedule,
     /// Split each round's members into groups with a sum each, and combine their means: median or
     /// trimmed-mean.
@@ -65,14 +87,87 @@ pub struct Options {
     /// Groups of --robust [default: of three members each].
     #[arg(long, requires = "robust")]
     pub groups: Option<u16>,
+    /// How a round's mean becomes a step: fedavg, fedavgm, nesterov, fedadam or fedyogi.
+    #[arg(long, value_name = "NAME", default_value = "fedavg", value_parser = optimizer)]
+    pub server_optimizer: ServerOptimizerName,
+    /// Rate of the server's optimizer; fedadam and fedyogi want less, such as 0.01.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub server_rate: f32,
+    /// Momentum of the server's optimizer, beta1 of the adaptive ones [default: 0.9; not with
+    /// fedavg].
+    #[arg(long, value_name = "X")]
+    pub server_momentum: Option<f64>,
     /// Members that train at the same time [default: one a processor].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
+    /// Run a plan, in the form of an aggregator's, instead of what these options say.
+    #[arg(long, value_name = "PLAN.toml", conflicts_with_all = OF_THE_PLAN)]
+    pub plan: Option<PathBuf>,
+    /// Run several plans, one after the other, on equal seeds and data.
+    #[arg(
+        long,
+        value_name = "PLAN.toml",
+        num_args = 1..,
+        conflicts_with_all = OF_THE_PLAN,
+        conflicts_with = "plan"
+    )]
+    pub compare: Vec<PathBuf>,
+    /// Run each plan with each of these values of a key of the plan, such as
+    /// training.steps=10,20.
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    pub sweep: Vec<Sweep>,
+    /// Run each plan with each of these seeds.
+    #[arg(
+        long,
+        value_name = "SEED,..",
+        value_delimiter = ',',
+        conflicts_with = "seed"
+    )]
+    pub seeds: Vec<u64>,
+    /// Leave out of the JSON what differs between equal runs: seconds and bytes on the network.
+    #[arg(long)]
+    pub no_timings: bool,
     /// Where to train: cpu or cuda:N.
     #[arg(long, env = "FEDLORA_DEVICE", default_value = "cpu")]
     pub device: Device,
     #[command(flatten)]
     pub(crate) global: GlobalOptions,
+    /// How this run differs from the options.
+    #[arg(skip)]
+    pub(super) variant: Variant,
+}
+
+/// Options that a plan's file takes the place of.
+const OF_THE_PLAN: [&str; 11] = [
+    "rounds",
+    "steps",
+    "batch",
+    "lr",
+    "rank",
+    "factors",
+    "robust",
+    "groups",
+    "server_optimizer",
+    "server_rate",
+    "server_momentum",
+];
+
+impl Options {
+    /// What the options say of the data beyond what the parser checks.
+    ///
+    /// # Errors
+    /// [`SimulationError::Usage`] for a field or a number of members that is missing.
+    pub(super) fn check_data(&self) -> Result<(), SimulationError> {
+        let wrong = match (&self.data, self.partition, &self.split_by, self.members) {
+            (None, ..) => return Ok(()),
+            (Some(_), Partition::Iid, _, None) => "--partition iid needs --members",
+            (Some(_), Partition::Iid, ..) | (_, _, Some(_), _) => return Ok(()),
+            (Some(_), Partition::Field | Partition::Dirichlet(_), None, _) => {
+                "--data needs --split-by, or --partition iid"
+            }
+        };
+        Err(SimulationError::Usage(anyhow!(wrong)))
+    }
 }
 
 /// One `--drop`.
@@ -93,6 +188,18 @@ pub struct PlannedDrop {
     pub round: RoundNumber,
     /// The point in the round.
     pub point: CutPoint,
+}
+
+/// Optimizer steps of each member in all rounds, where no number of rounds is given.
+const BUDGET: u32 = 240;
+
+impl Options {
+    /// The rounds of the run: as many as take every member the default number of steps, where the
+    /// user does not say.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+            .unwrap_or_else(|| BUDGET.div_ceil(self.steps.max(1)))
+    }
 }
 
 impl FromStr for DropSpec {
@@ -145,6 +252,17 @@ fn rule(text: &str) -> Result<RobustRuleName, String> {
     }
 }
 
+fn optimizer(text: &str) -> Result<ServerOptimizerName, String> {
+    match text {
+        "fedavg" => Ok(ServerOptimizerName::Fedavg),
+        "fedavgm" => Ok(ServerOptimizerName::Fedavgm),
+        "nesterov" => Ok(ServerOptimizerName::Nesterov),
+        "fedadam" => Ok(ServerOptimizerName::Fedadam),
+        "fedyogi" => Ok(ServerOptimizerName::Fedyogi),
+        _ => Err("use fedavg, fedavgm, nesterov, fedadam or fedyogi".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +288,14 @@ mod tests {
             assert!(rule(name).is_ok());
         }
         assert!(rule("krum").is_err());
+    }
+
+    #[test]
+    fn server_optimizers_have_the_names_of_the_plan() {
+        for name in ["fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi"] {
+            let plan = serde_json::to_value(optimizer(name).unwrap()).unwrap();
+            assert_eq!(plan, name);
+        }
+        assert!(optimizer("adam").is_err());
     }
 }

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use fedlora_client::personal::Choice;
+use fedlora_protocol::plan::RunPlan;
 use serde::Serialize;
+use serde_json::Value;
 
 /// The one document that `--format json` prints.
 #[derive(Debug, Clone, Serialize)]
 pub struct Document {
+    /// What the run is called among those that are compared; nothing for a single run.
+    pub label: Option<String>,
     /// The base model.
     pub base: String,
     /// The seed.
@@ -16,16 +21,48 @@ pub struct Document {
     pub factors: fedlora_protocol::plan::FactorSchedule,
     /// The plan's groups and their rule; none where all are in one sum.
     pub robust: Option<fedlora_protocol::plan::RobustPlan>,
+    /// The plan that was run.
+    pub plan: RunPlan,
+    /// Where the members' records are from.
+    pub partition: String,
+    /// The members that were poisoned on purpose.
+    pub poisoned: Vec<PoisonFigures>,
     /// The members.
     pub members: Vec<MemberFigures>,
     /// The rounds.
     pub rounds: Vec<RoundFigures>,
+    /// Held-out perplexities after each round, where they were evaluated.
+    pub curves: Vec<CurveFigures>,
     /// Held-out perplexities.
     pub eval: EvaluationFigures,
     /// The final adapter, in PEFT's form.
     pub adapter_dir: PathBuf,
     /// Seconds that all of it took.
     pub wall_seconds: f64,
+}
+
+impl Document {
+    /// The document as JSON; without timings, all that differs between runs of the same plan, data
+    /// and seed is left out: seconds, bytes on the network, and the adapter's folder.
+    ///
+    /// # Errors
+    /// A number that JSON does not have.
+    pub(super) fn value(&self, no_timings: bool) -> serde_json::Result<Value> {
+        let mut value = serde_json::to_value(self)?;
+        if no_timings && let Some(document) = value.as_object_mut() {
+            document.remove("wall_seconds");
+            document.remove("adapter_dir");
+            let rounds = document.get_mut("rounds").and_then(Value::as_array_mut);
+            for round in rounds.into_iter().flatten() {
+                if let Some(round) = round.as_object_mut() {
+                    for measured in ["seconds", "bytes_up", "bytes_down"] {
+                        round.remove(measured);
+                    }
+                }
+            }
+        }
+        Ok(value)
+    }
 }
 
 /// One member.
@@ -35,10 +72,35 @@ pub struct MemberFigures {
     pub name: String,
     /// Examples that it trains on.
     pub training_examples: usize,
+    /// Examples that it chooses by.
+    pub validation_examples: usize,
     /// Examples that it is evaluated on.
     pub held_out_examples: usize,
     /// Rounds in whose sum it is.
     pub rounds: u32,
+    /// The adapter that it keeps, by its validation examples.
+    pub chosen: Option<Choice>,
+    /// How much lower the perplexity of that adapter is on its own held-out examples than that of
+    /// its training alone at its best length, in percent; nothing where it did not train alone.
+    pub gain_percent: Option<f64>,
+}
+
+/// A member that was poisoned on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PoisonFigures {
+    /// Its name.
+    pub member: String,
+    /// What was done: `label-flip`, `scale:FACTOR` or `noise:FACTOR`.
+    pub how: String,
+}
+
+/// Held-out perplexities after one round.
+#[derive(Debug, Clone, Serialize)]
+pub struct CurveFigures {
+    /// The round.
+    pub round: u32,
+    /// Of the adapter that came of it.
+    pub held_out: Scores,
 }
 
 /// One round.
@@ -54,7 +116,7 @@ pub struct RoundFigures {
     pub dropped: Vec<String>,
     /// Weighted mean training loss, from the masked sum.
     pub train_loss: Option<f32>,
-    /// Weighted mean held-out loss of the adapter that the round began with, from the masked
+    /// Weighted mean validation loss of the adapter that the round began with, from the masked
     /// sum.
     pub eval_loss: Option<f32>,
     /// The sum of the members' example counts, from the masked sum.
@@ -66,21 +128,29 @@ pub struct RoundFigures {
     /// Whether the unmasked sum is, bit for bit, the sum of the survivors' encoded updates;
     /// nothing where it was not checked.
     pub sum_exact: Option<bool>,
+    /// How far the product of the factors' means is from the mean of the members' products,
+    /// relative to the latter.
+    pub drift: Option<f64>,
     /// Seconds by stage: the longest member's, and `total` for the round.
     pub seconds: BTreeMap<String, f64>,
 }
 
-/// Held-out perplexities of the four ways.
+/// Held-out perplexities. Each training has the length that does best on validation records, and
+/// at most the steps that a member has in the federation; in one place those of all members.
 #[derive(Debug, Clone, Serialize)]
 pub struct EvaluationFigures {
     /// The base model alone.
     pub base: Scores,
-    /// Each member alone, on the same budget.
+    /// Each member alone.
     pub local_only: Option<Scores>,
-    /// The federation.
+    /// The federation's last adapter.
     pub federated: Scores,
-    /// All records in one place, on the same budget.
+    /// What each member ends with.
+    pub personalised: Option<Scores>,
+    /// All records in one place.
     pub centralised: Option<Scores>,
+    /// The same, trained further at each member's home.
+    pub centralised_then_local: Option<Scores>,
 }
 
 /// Held-out perplexities of one way.

@@ -7,23 +7,29 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use fedlora_adapter::{LoraConfig, Target, peft};
 use fedlora_aggregator::ServeError;
+use fedlora_client::base::BaseError;
 use fedlora_client::federation::ParticipantError;
+use fedlora_client::update::UpdateError;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, PlanError, RobustPlan, RunPlan, Timeouts, TrainingPlan,
-    Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, PersonalisationPlan, PlanError, RobustPlan, RunPlan,
+    ServerPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
-use super::baselines;
-use super::data::{SimulationData, base_folder};
+use super::base::OpenBase;
+use super::baselines::Trainings;
+use super::compare::LINES;
+use super::data::SimulationData;
 use super::evaluate;
 use super::faults::{CutPoint, Cuts};
 use super::federation;
 use super::options::{DropSpec, Options};
+use super::page::page;
+use super::poison::Poison;
 use super::progress::Bars;
-use super::report::{Document, EvaluationFigures, MemberFigures};
+use super::report::{Document, EvaluationFigures, MemberFigures, PoisonFigures};
 
 /// The peak learning rate for the embedded base: a small model takes a high one.
 const EMBEDDED_RATE: f64 = 4e-3;
@@ -35,19 +41,41 @@ const MAX_TOKENS: usize = 256;
 const RECONNECT: u64 = 3;
 /// The file by which a folder is known as a simulation's.
 const MARKER: &str = "report.json";
+/// The report for people.
+pub(super) const PAGE: &str = "report.html";
 
 /// Runs the simulation.
 ///
 /// # Errors
 /// [`SimulationError`], with the exit code that goes with it.
 pub async fn run(options: &Options) -> Result<Document, SimulationError> {
-    let begun = Instant::now();
-    let bars = Bars::new(options.global.quiet);
+    let bars = Bars::new(options.global.quiet, 1);
     let out = prepare_folder(&options.out)?;
-    let (base, base_name) = base_folder(options, &out)?;
-    let engine = Engine::open(&base, &options.device)?;
-    let max_tokens = MAX_TOKENS.min(engine.max_tokens());
-    let data = SimulationData::load(options, &base, max_tokens).map_err(SimulationError::Data)?;
+    let base = OpenBase::open(options, &out)?;
+    let document = run_on(options, &base, &bars).await?;
+    bars.finish();
+    Ok(document)
+}
+
+/// Runs the simulation on a base that is open, in a folder that is there.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn run_on(
+    options: &Options,
+    base: &OpenBase,
+    bars: &Bars,
+) -> Result<Document, SimulationError> {
+    options.check_data()?;
+    // Equal seeds give equal results: nothing is rounded otherwise in another run.
+    fedlora_protocol::fixed::repeat_rotations();
+    let begun = Instant::now();
+    let out = options.out.clone();
+    let (engine, base_name) = (base.engine.clone(), base.name.clone());
+    let max_tokens = options.variant.max_tokens().unwrap_or(MAX_TOKENS);
+    let max_tokens = max_tokens.min(engine.max_tokens());
+    let data =
+        SimulationData::load(options, &base.pipeline, max_tokens).map_err(SimulationError::Data)?;
     let names: Vec<MemberName> = data
         .institutions
         .iter()
@@ -55,7 +83,17 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         .collect();
     let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
     let faults = faults(options, &plan, &names)?;
+    let poison = poisons(options, &names)?;
 
+    let federated = u64::from(plan.rounds) * u64::from(plan.training.steps) * plan.members as u64;
+    let trainings = Trainings {
+        engine: &engine,
+        data: &data,
+        plan: &plan,
+        jobs: jobs(options.jobs),
+        bars,
+    };
+    bars.expect(federated + trainings.steps(options.baselines));
     bars.line(&format!(
         "{} members, {} rounds of {} steps, base {base_name}",
         names.len(),
@@ -70,59 +108,71 @@ pub async fn run(options: &Options) -> Result<Document, SimulationError> {
         verify_sum: options.verify_sum,
         jobs: jobs(options.jobs),
         folder: &out,
-        bars: &bars,
+        bars,
+        poison: &poison,
     };
     let federation = federation::run(setting, faults).await?;
     bars.line("evaluating");
     let federated = tokio::task::block_in_place(|| {
         evaluate::one_for_all(&engine, &data, Some(&federation.adapter))
     })?;
+    let done = federation.rounds.last().map_or(0, |round| round.round);
+    let curves = tokio::task::block_in_place(|| {
+        evaluate::over_rounds(&engine, &data, &out.join("operator"), done)
+    })?;
     let adapter_dir = out.join("adapter");
     peft::save(&adapter_dir, &federation.adapter, &base_name)
         .context("the final adapter cannot be written")?;
 
-    let (mut local_only, mut centralised) = (None, None);
-    if options.baselines {
-        let first = engine
-            .init_adapter(&plan.adapter.lora, plan.seed())
-            .context("the first adapter")?;
-        tokio::task::block_in_place(|| -> Result<(), TrainError> {
-            let adapters = baselines::local_only(&engine, &data, &plan, &first, &bars)?;
-            local_only = Some(evaluate::each_its_own(&engine, &data, &adapters)?);
-            let adapter = baselines::centralised(&engine, &data, &plan, &first, &bars)?;
-            centralised = Some(evaluate::one_for_all(&engine, &data, Some(&adapter))?);
-            Ok(())
-        })?;
-    }
-    bars.finish();
+    let comparison =
+        tokio::task::block_in_place(|| trainings.compare(&federation.adapter, options.baselines))?;
 
     let document = Document {
+        label: options.variant.label.clone(),
         base: base_name,
         seed: options.seed,
+        plan: plan.clone(),
         factors: plan.adapter.factors,
         robust: plan.aggregation.robust.clone(),
+        partition: data.origin.clone(),
+        poisoned: poison
+            .iter()
+            .map(|(name, poison)| PoisonFigures {
+                member: name.to_string(),
+                how: poison.to_string(),
+            })
+            .collect(),
         members: data
             .institutions
             .iter()
-            .map(|one| MemberFigures {
+            .zip(&comparison.chosen)
+            .map(|(one, chosen)| MemberFigures {
                 name: one.name.to_string(),
-                training_examples: one.training.len(),
-                held_out_examples: one.held_out.len(),
+                training_examples: one.examples.training.len(),
+                validation_examples: one.examples.validation.len(),
+                held_out_examples: one.examples.held_out.len(),
                 rounds: federation.took_part.get(&one.name).copied().unwrap_or(0),
+                chosen: Some(*chosen),
+                gain_percent: comparison.gain(one.name.as_str()),
             })
             .collect(),
         rounds: federation.rounds,
+        curves,
         eval: EvaluationFigures {
             base: base_scores,
-            local_only,
+            local_only: comparison.local_only,
             federated,
-            centralised,
+            personalised: Some(comparison.personalised),
+            centralised: comparison.centralised,
+            centralised_then_local: comparison.centralised_then_local,
         },
         adapter_dir,
         wall_seconds: begun.elapsed().as_secs_f64(),
     };
-    let text = serde_json::to_vec_pretty(&document).context("the report")?;
+    let value = document.value(options.no_timings).context("the report")?;
+    let text = serde_json::to_vec_pretty(&value).context("the report")?;
     std::fs::write(out.join(MARKER), text).context("the report cannot be written")?;
+    std::fs::write(out.join(PAGE), page(&document)).context("the page cannot be written")?;
     if document
         .rounds
         .iter()
@@ -142,23 +192,28 @@ fn jobs(asked: Option<u16>) -> usize {
 }
 
 /// Empties the folder of an earlier simulation; anything else in the way is left alone.
-fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
+pub(super) fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
     let occupied = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
     if occupied {
-        let earlier = out.join("operator").is_dir() || out.join(MARKER).is_file();
+        let earlier = ["operator", "runs"]
+            .iter()
+            .any(|name| out.join(name).is_dir())
+            || out.join(MARKER).is_file();
         if !earlier {
             return Err(SimulationError::Occupied {
                 path: out.to_owned(),
             });
         }
-        for name in ["operator", "members", "adapter", "base"] {
+        for name in ["operator", "members", "adapter", "base", "runs"] {
             let folder = out.join(name);
             if folder.exists() {
                 std::fs::remove_dir_all(&folder)
                     .with_context(|| format!("{} cannot be removed", folder.display()))?;
             }
         }
-        let _ = std::fs::remove_file(out.join(MARKER));
+        for name in [MARKER, LINES, PAGE] {
+            let _ = std::fs::remove_file(out.join(name));
+        }
     }
     std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
     Ok(out.to_owned())
@@ -176,11 +231,13 @@ fn plan(
     } else {
         EMBEDDED_RATE
     };
+    let rate = options.lr.unwrap_or(rate);
+    let members = data.institutions.len();
     let lora = LoraConfig::new(options.rank, 2.0 * options.rank as f64, 0.0, Target::ALL)
         .map_err(|error| SimulationError::Usage(error.into()))?;
     let plan = RunPlan {
-        rounds: options.rounds,
-        members: data.institutions.len(),
+        rounds: options.rounds(),
+        members,
         seed: Some(options.seed),
         base: BasePlan {
             name: base_name.to_owned(),
@@ -194,8 +251,9 @@ fn plan(
             steps: options.steps,
             batch_size: options.batch,
             max_tokens: max_tokens as u32,
-            learning_rate: options.lr.unwrap_or(rate),
-            warmup_steps: (options.steps * options.rounds / 20).max(1),
+            // The mean of n members' steps is up to root n times shorter than one of them.
+            learning_rate: rate * (members as f64).sqrt(),
+            warmup_steps: (options.steps * options.rounds() / 20).max(1),
             ..TrainingPlan::default()
         },
         aggregation: AggregationPlan {
@@ -203,20 +261,38 @@ fn plan(
             max_class: WeightClass::MAX,
             robust: options.robust.map(|rule| RobustPlan {
                 rule,
-                groups: options.groups.unwrap_or(data.institutions.len() as u16 / 3),
+                groups: options.groups.unwrap_or(members as u16 / 3),
                 trim: None,
                 minimum: 3,
             }),
             // It is the user that cuts members off here.
             dropping: 0.0,
+            server_learning_rate: options.server_rate,
             ..AggregationPlan::default()
+        },
+        server: ServerPlan {
+            optimizer: options.server_optimizer,
+            momentum: options.server_momentum,
+            ..ServerPlan::default()
+        },
+        personalisation: PersonalisationPlan {
+            learning_rate: Some(rate),
+            ..PersonalisationPlan::default()
         },
         timeouts: Timeouts {
             reconnect: RECONNECT,
             ..Timeouts::default()
         },
     };
-    Ok(plan.checked()?)
+    let plan = options.variant.plan(plan)?;
+    if plan.members != data.institutions.len() {
+        return Err(SimulationError::Usage(anyhow!(
+            "the plan is for {} members, and there are {}",
+            plan.members,
+            data.institutions.len()
+        )));
+    }
+    Ok(plan)
 }
 
 /// Who is cut off where; by default the last member in round 2, where a quorum remains, and of a
@@ -235,38 +311,56 @@ fn faults(
         let policy = plan.policy()?;
         let robust = plan.aggregation.robust.as_ref();
         let groups_bear_it = robust.is_none_or(|robust| robust.groups(&policy, 1).is_ok());
-        if options.rounds >= 2 && policy.quorum() < names.len() && groups_bear_it {
+        if plan.rounds >= 2 && policy.quorum() < names.len() && groups_bear_it {
             cut(&names[names.len() - 1], RoundNumber(2), CutPoint::Upload);
         }
     }
     for spec in &options.drop {
         let DropSpec::One(drop) = spec else { continue };
-        let name = names
-            .iter()
-            .enumerate()
-            .find(|(index, name)| {
-                name.as_str() == drop.member || drop.member == (index + 1).to_string()
-            })
-            .map(|(_, name)| name)
-            .ok_or_else(|| {
-                let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
-                SimulationError::Usage(anyhow!(
-                    "--drop names '{}', who is no member: use one of {}, or 1 to {}",
-                    drop.member,
-                    known.join(", "),
-                    names.len()
-                ))
-            })?;
-        if drop.round.0 > options.rounds {
+        let name = member(names, &drop.member, "--drop")?;
+        if drop.round.0 > plan.rounds {
             return Err(SimulationError::Usage(anyhow!(
                 "--drop names round {}, and there are {}",
                 drop.round,
-                options.rounds
+                plan.rounds
             )));
         }
         cut(name, drop.round, drop.point);
     }
     Ok(faults)
+}
+
+/// Who is poisoned, and how.
+fn poisons(
+    options: &Options,
+    names: &[MemberName],
+) -> Result<BTreeMap<MemberName, Poison>, SimulationError> {
+    let poisons = options.poison.iter().map(|spec| {
+        let name = member(names, &spec.member, "--poison")?;
+        Ok((name.clone(), spec.poison))
+    });
+    poisons.collect()
+}
+
+/// The member that an option names, or whose number from 1 it gives.
+fn member<'a>(
+    names: &'a [MemberName],
+    asked: &str,
+    option: &str,
+) -> Result<&'a MemberName, SimulationError> {
+    names
+        .iter()
+        .enumerate()
+        .find(|(index, name)| name.as_str() == asked || asked == (index + 1).to_string())
+        .map(|(_, name)| name)
+        .ok_or_else(|| {
+            let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
+            SimulationError::Usage(anyhow!(
+                "{option} names '{asked}', who is no member: use one of {}, or 1 to {}",
+                known.join(", "),
+                names.len()
+            ))
+        })
 }
 
 /// Why a simulation ended early.
@@ -284,12 +378,21 @@ pub enum SimulationError {
     /// The records.
     #[error("{0:#}")]
     Data(anyhow::Error),
+    /// The base cannot be found or fetched.
+    #[error(transparent)]
+    Base(#[from] BaseError),
     /// The base model.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Training or evaluation.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// What members train after the last round, or what it is compared with.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// The file of a plan.
+    #[error("{0:#}")]
+    PlanFile(anyhow::Error),
     /// The plan.
     #[error("{0}")]
     Plan(#[from] PlanError),

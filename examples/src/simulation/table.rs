@@ -2,7 +2,10 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::report::{Document, Scores};
+use fedlora_client::personal::Choice;
+
+use super::page::{better_off, own_data};
+use super::report::{Document, RoundFigures, Scores};
 
 /// Renders the evaluation and the rounds.
 pub fn render(document: &Document) -> String {
@@ -10,11 +13,8 @@ pub fn render(document: &Document) -> String {
     text += &evaluation(document);
     text += "\n\nRounds\n";
     text += &rounds(document);
-    text += &format!(
-        "\n\nAdapter {}\nWall time {:.1} s\n",
-        document.adapter_dir.display(),
-        document.wall_seconds
-    );
+    text += &format!("\n\nAdapter {}\n", document.adapter_dir.display());
+    text += &format!("Wall time {:.1} s\n", document.wall_seconds);
     text
 }
 
@@ -24,7 +24,9 @@ fn evaluation(document: &Document) -> String {
         ("base", Some(&eval.base)),
         ("local-only", eval.local_only.as_ref()),
         ("federated", Some(&eval.federated)),
+        ("kept", eval.personalised.as_ref()),
         ("centralised", eval.centralised.as_ref()),
+        ("then at home", eval.centralised_then_local.as_ref()),
     ];
     let columns: Vec<(&str, &Scores)> = columns
         .into_iter()
@@ -32,15 +34,16 @@ fn evaluation(document: &Document) -> String {
         .collect();
     let mut header = vec!["member".to_owned()];
     header.extend(columns.iter().map(|(name, _)| (*name).to_owned()));
-    header.push("gain on own data".into());
+    header.extend(["keeps".into(), "gain on own data".into()]);
     let mut table = new_table(header);
     for member in &document.members {
         let score = |scores: &Scores| scores.by_member.get(&member.name).copied();
         let mut row = vec![member.name.clone()];
         row.extend(columns.iter().map(|(_, scores)| number(score(scores))));
+        row.push(member.chosen.map_or("-", Choice::name).into());
         row.push(gain(
             score(eval.local_only.as_ref().unwrap_or(&eval.base)),
-            score(&eval.federated),
+            score(eval.personalised.as_ref().unwrap_or(&eval.federated)),
         ));
         table.add_row(row);
     }
@@ -50,6 +53,7 @@ fn evaluation(document: &Document) -> String {
             .iter()
             .map(|(_, scores)| number(Some(scores.pooled))),
     );
+    row.push(String::new());
     row.push(gain(
         Some(eval.local_only.as_ref().unwrap_or(&eval.base).pooled),
         Some(eval.federated.pooled),
@@ -61,7 +65,8 @@ fn evaluation(document: &Document) -> String {
         "the base"
     };
     format!(
-        "{}\nGain: how much lower the federated perplexity is than that of {against}.",
+        "{}\nGain: how much lower the perplexity of what a member keeps is than that of {against}; pooled, of \
+         the federation's adapter.",
         finish(table)
     )
 }
@@ -117,6 +122,48 @@ fn rounds(document: &Document) -> String {
         ]);
     }
     finish(table)
+}
+
+/// Renders what came of each run, one a row.
+pub fn render_comparison(documents: &[Document]) -> String {
+    let header = [
+        "run",
+        "seed",
+        "base",
+        "local-only",
+        "federated",
+        "personalised",
+        "better off",
+        "up",
+        "down",
+        "seconds",
+    ];
+    let mut table = new_table(header.map(str::to_owned).to_vec());
+    for document in documents {
+        let eval = &document.eval;
+        let own = |scores: Option<&Scores>| number(scores.map(own_data));
+        let (better, of) = better_off(document);
+        let bytes = |of: fn(&RoundFigures) -> u64| {
+            let all = document.rounds.iter().map(of);
+            indicatif::HumanBytes(all.sum()).to_string()
+        };
+        table.add_row(vec![
+            document.label.clone().unwrap_or_else(|| "plan".into()),
+            document.seed.to_string(),
+            own(Some(&eval.base)),
+            own(eval.local_only.as_ref()),
+            own(Some(&eval.federated)),
+            own(eval.personalised.as_ref()),
+            format!("{better} of {of}"),
+            bytes(|round| round.bytes_up),
+            bytes(|round| round.bytes_down),
+            format!("{:.1}", document.wall_seconds),
+        ]);
+    }
+    format!(
+        "{}\nPerplexities: geometric means over the members, each on its own held-out data.",
+        finish(table)
+    )
 }
 
 fn new_table(header: Vec<String>) -> Table {

@@ -1,5 +1,6 @@
-//! Model and data whose encoded updates the simulator sees, to check each unmasked sum. Only
-//! the feature `simulation` of the protocol gives the lanes out.
+//! A member's work as the simulator runs it: it repeats with its seed, may be poisoned, and shows
+//! the encoded updates, to check each unmasked sum. Only the feature `simulation` of the protocol
+//! gives the lanes out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fedlora_adapter::Adapter;
 use fedlora_client::federation::RoundWork;
 use fedlora_client::update::{LocalUpdate, LocalWork, UpdateError};
-use fedlora_common::digest::Digest;
-use fedlora_protocol::fixed::{EncodedUpdate, FixedError, RoundEncoding, WeightClass};
+use fedlora_common::digest::{Digest, DigestWriter};
+use fedlora_protocol::fixed::{EncodedUpdate, FixedError, LossShift, RoundEncoding, WeightClass};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::member::RoundTask;
-use fedlora_train::Progress;
-use rand::CryptoRng;
+use fedlora_train::{Engine, Progress};
+use rand::rngs::StdRng;
+use rand::{CryptoRng, SeedableRng};
+
+use super::data::Institution;
+use super::poison::Poison;
 
 /// The lanes that each member encoded, by round, attempt and member.
 #[derive(Debug, Clone, Default)]
@@ -33,12 +38,54 @@ impl EncodedLanes {
     }
 }
 
-/// A member's work, with its encoded lanes noted.
+/// A member's work: rounded with randomness that follows from the seed, poisoned where the user
+/// says so, with its encoded lanes noted where sums are checked.
 #[derive(Debug)]
 pub(super) struct WatchedWork {
-    pub(super) inner: LocalWork,
-    pub(super) member: MemberIndex,
-    pub(super) lanes: EncodedLanes,
+    inner: LocalWork,
+    member: MemberIndex,
+    seed: u64,
+    poison: Option<Poison>,
+    lanes: Option<EncodedLanes>,
+    /// The clip of the round that was trained last.
+    clip: Mutex<f64>,
+}
+
+impl WatchedWork {
+    /// Work on these examples, with the seed of the run.
+    pub(super) fn new(
+        engine: &Engine,
+        one: &Institution,
+        member: MemberIndex,
+        seed: u64,
+        poison: Option<Poison>,
+        lanes: Option<EncodedLanes>,
+    ) -> Self {
+        let mut rng = rng(seed, member, RoundNumber(0), Attempt(0));
+        let mut examples = one.examples.clone();
+        if let Some(poison) = poison {
+            examples.training = poison.examples(&examples.training, &mut rng);
+        }
+        let own = seed.wrapping_add(u64::from(member.0) + 1);
+        let inner = LocalWork::new(engine.clone(), examples, own)
+            .with_loss_shift(LossShift::random(&mut rng));
+        Self {
+            inner,
+            member,
+            seed,
+            poison,
+            lanes,
+            clip: Mutex::new(0.0),
+        }
+    }
+}
+
+/// The randomness of one attempt at a round, for one member.
+fn rng(seed: u64, member: MemberIndex, round: RoundNumber, attempt: Attempt) -> StdRng {
+    let mut writer = DigestWriter::new("fedlora 1 simulated member");
+    writer.number(seed).number(member.0.into());
+    writer.number(round.0.into()).number(attempt.0.into());
+    StdRng::from_seed(*writer.finish().as_bytes())
 }
 
 impl RoundWork for WatchedWork {
@@ -68,6 +115,7 @@ impl RoundWork for WatchedWork {
         task: &RoundTask,
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
+        *self.clip.lock().unwrap_or_else(PoisonError::into_inner) = f64::from(task.clip);
         self.inner.update(plan, task, keep_going)
     }
 
@@ -77,11 +125,20 @@ impl RoundWork for WatchedWork {
         attempt: Attempt,
         update: &LocalUpdate,
         encoding: &RoundEncoding,
-        rng: &mut dyn CryptoRng,
+        _: &mut dyn CryptoRng,
     ) -> Result<EncodedUpdate, FixedError> {
-        let encoded = self.inner.encode(round, attempt, update, encoding, rng)?;
-        let key = (round, attempt, self.member);
-        self.lanes.put(key, encoded.lanes().to_vec());
+        let mut rng = rng(self.seed, self.member, round, attempt);
+        let mut encoded = self
+            .inner
+            .encode(round, attempt, update, encoding, &mut rng)?;
+        if let Some(poison) = self.poison {
+            let clip = *self.clip.lock().unwrap_or_else(PoisonError::into_inner);
+            encoded = poison.update(encoded, update.report(), clip, &mut rng);
+        }
+        if let Some(lanes) = &self.lanes {
+            let key = (round, attempt, self.member);
+            lanes.put(key, encoded.lanes().to_vec());
+        }
         Ok(encoded)
     }
 }

@@ -7,6 +7,7 @@ use fedlora_aggregator::engine::RunEvent;
 use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
+use fedlora_client::examples::MemberExamples;
 use fedlora_client::federation::{Participant, ParticipantError, RosterConsent};
 use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
@@ -80,7 +81,11 @@ impl Served {
         let base = repository().join("client/tests/golden/tiny");
         let engine = Engine::open(&base, &Device::Cpu).expect("the base model loads");
         let example = Example::new((2..12).collect(), vec![true; 10]);
-        let work = LocalWork::new(engine, vec![example; EXAMPLES], Vec::new(), 1);
+        let work = LocalWork::new(
+            engine,
+            MemberExamples::new(vec![example; EXAMPLES], Vec::new()),
+            1,
+        );
         Self {
             federation,
             events,

@@ -1,10 +1,13 @@
 //! What a member sees while it takes part in a run, on standard error.
 
+use std::cell::Cell;
+
 use fedlora_shell::{Printer, Progress, ProgressUnit};
 use indicatif::HumanBytes;
 use tokio::sync::mpsc;
 
 use crate::federation::MemberEvent;
+use crate::personal::HomeProgress;
 
 /// A bar for the training, and a line for each event.
 pub(super) struct Display {
@@ -67,12 +70,12 @@ impl Display {
             }
             MemberEvent::Trained { round, report } => {
                 let clipped = if report.clipped { ", clipped" } else { "" };
-                let held_out = report
-                    .eval_loss
-                    .map(|loss| format!(", held-out loss before {loss:.4}"))
+                let validation = report
+                    .validation_loss
+                    .map(|loss| format!(", validation loss before {loss:.4}"))
                     .unwrap_or_default();
                 self.line(&format!(
-                    "round {round}: trained, loss {:.4}{held_out}, delta norm {:.3}{clipped}",
+                    "round {round}: trained, loss {:.4}{validation}, delta norm {:.3}{clipped}",
                     report.train_loss, report.delta_norm
                 ));
             }
@@ -98,5 +101,43 @@ impl Display {
 
     fn line(&self, text: &str) {
         self.progress.line(&text);
+    }
+}
+
+/// A bar for what a member trains after the last round.
+pub(super) struct HomeBar {
+    progress: Progress,
+    /// Whether the bar shows the training alone, once it shows any.
+    alone: Cell<Option<bool>>,
+}
+
+impl HomeBar {
+    pub(super) fn new(printer: &Printer) -> Self {
+        Self {
+            progress: Progress::new(printer, ProgressUnit::Items),
+            alone: Cell::new(None),
+        }
+    }
+
+    /// Shows a step.
+    pub(super) fn show(&self, progress: HomeProgress) {
+        let (alone, label, step) = match progress {
+            HomeProgress::AtHome(step) => (false, "training at home", step),
+            HomeProgress::Alone(step) => (true, "training alone, to compare", step),
+        };
+        // A training of another length begins at its first step.
+        if self.alone.replace(Some(alone)) != Some(alone) || step.step == 1 {
+            self.progress.begin(label, step.steps as u64);
+            if !self.progress.has_bar() && step.step == 1 {
+                let line = format!("{label}: {} steps", step.steps);
+                self.progress.line(&line);
+            }
+        }
+        self.progress.set(step.step as u64);
+        self.progress.message(format!("loss {:.3}", step.loss));
+    }
+
+    pub(super) fn finish(&self) {
+        self.progress.finish();
     }
 }

@@ -13,6 +13,7 @@ use fedlora_common::digest::Digest;
 use fedlora_common::exit::Exit;
 use fedlora_data::HeldOut;
 use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::round::member::RunOutcome;
 use fedlora_shell::{Failure, Printer};
 use fedlora_train::Engine;
 use rand::Rng;
@@ -25,10 +26,12 @@ use super::data::Examples;
 use super::exits::{self, data};
 use super::open::open_base;
 use crate::directory::MemberDirectory;
-use crate::federation::Participant;
+use crate::examples::MemberExamples;
+use crate::federation::{Participant, RoundWork};
+use crate::personal::{self, ScoreTable};
 use crate::update::LocalWork;
 use consent::TerminalConsent;
-use display::Display;
+use display::{Display, HomeBar};
 
 /// The share of the records that is held out by default.
 const HELD_OUT: f64 = 0.1;
@@ -78,10 +81,11 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
         Ok(work.with_memory(memory.resolve(), memory.ignore_memory))
     })
     .await?;
+    let work = Arc::new(work);
     let (events, watched) = mpsc::unbounded_channel();
     let mut participant = Participant::new(
         membership,
-        Arc::new(work),
+        Arc::clone(&work) as Arc<dyn RoundWork>,
         Box::new(directory.ledger()),
         Box::new(directory.roster_pin(args.accept_roster)),
         events,
@@ -96,23 +100,67 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
     let _ = display.await;
     let outcome = outcome.map_err(exits::participant)?;
 
-    let folder = directory.adapter();
-    let base_name = match outcome.base_name {
+    let base_name = match &outcome.plan.base.name {
         name if name.is_empty() => base_name,
-        name => name,
+        name => name.clone(),
     };
-    peft::save(&folder, &outcome.adapter, &base_name)
-        .context("the final adapter cannot be written")
-        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    let kept = keep_best(&directory, work, &outcome, base_name, printer).await?;
     let document = json!({
         "run": outcome.run.to_string(),
         "rounds": outcome.rounds,
         "took_part": outcome.took_part,
         "adapter": outcome.adapter.digest(),
-        "adapter_dir": folder,
+        "adapter_dir": directory.adapter(),
+        "global_dir": directory.global(),
+        "chosen": kept.chosen,
+        "gain_percent": kept.gain_percent,
+        "scores": kept.scores,
     });
-    printer.result(&document, || folder.display());
+    printer.result(&document, || {
+        format!("{kept}\n{}", directory.adapter().display())
+    });
     Ok(())
+}
+
+/// Keeps the adapter that does best on this member's validation records. The global one is on the
+/// disk before anything is trained.
+async fn keep_best(
+    directory: &MemberDirectory,
+    work: Arc<LocalWork>,
+    outcome: &RunOutcome,
+    base_name: String,
+    printer: &Printer,
+) -> Result<ScoreTable, Failure> {
+    let failed = |error: anyhow::Error| Failure::new(Exit::Failed, error);
+    for folder in [directory.global(), directory.adapter()] {
+        peft::save(&folder, &outcome.adapter, &base_name)
+            .context("the final adapter cannot be written")
+            .map_err(failed)?;
+    }
+    let (plan, global) = (outcome.plan.clone(), outcome.adapter.clone());
+    let bar = HomeBar::new(printer);
+    let (table, candidates) = local(move || {
+        let candidates = personal::personalise(&work, &plan, &global, &mut |progress| {
+            bar.show(progress);
+            true
+        });
+        bar.finish();
+        let candidates = candidates.map_err(data)?;
+        let held_out = &work.examples().held_out;
+        let table = ScoreTable::new(work.engine(), &candidates, held_out).map_err(data)?;
+        Ok((table, candidates))
+    })
+    .await?;
+    let (adapter, global, scores) = (directory.adapter(), directory.global(), directory.scores());
+    personal::save(
+        &candidates,
+        &table,
+        &base_name,
+        (&adapter, &global, &scores),
+    )
+    .context("the adapters of this run cannot be written")
+    .map_err(failed)?;
+    Ok(table)
 }
 
 /// Loads the base model and the private records.
@@ -136,8 +184,7 @@ fn prepare(
     })?;
     Ok(LocalWork::new(
         engine,
-        examples.training,
-        examples.held_out,
+        MemberExamples::new(examples.training, examples.held_out),
         seed,
     ))
 }

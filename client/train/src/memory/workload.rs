@@ -72,7 +72,9 @@ impl Workload {
         let lengths = lengths.map(|length| length.min(max_tokens));
         let longest = lengths.clone().max().unwrap_or(0);
         Self {
-            scored: lengths.sum::<usize>().min(POSITIONS.max(longest)),
+            scored: self
+                .scored
+                .max(lengths.sum::<usize>().min(POSITIONS.max(longest))),
             ..self
         }
     }

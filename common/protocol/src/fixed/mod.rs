@@ -26,6 +26,8 @@ pub use encode::{Contribution, EncodedUpdate, RoundEncoding};
 pub use lane::{LaneBits, RingSum};
 pub use loss::{LOSS_CAP, LOSS_STEP, LossShift, LossSteps, MIN_SURVIVORS_FOR_LOSSES};
 pub use robust::RobustRule;
+#[cfg(feature = "simulation")]
+pub use rotation::repeat_rotations;
 pub use round_sum::{GroupSum, RoundSum, RoundSumError, SpoiltGroup};
 pub use weight::{WeightClass, WeightClassError};
 

@@ -10,6 +10,8 @@
 //! descending powers of two, so that nothing is padded.
 
 use std::ops::Range;
+#[cfg(feature = "simulation")]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fedlora_common::digest::Digest;
 use pulp::{Arch, Simd, with_simd};
@@ -24,9 +26,23 @@ pub(super) const MAX_BLOCK: usize = 1 << 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rotation(Digest);
 
+#[cfg(feature = "simulation")]
+static REPEATED: AtomicBool = AtomicBool::new(false);
+
+/// Makes all rotations of this process the same from now on, so that a simulation, whose keys and
+/// run differ each time, can repeat itself bit for bit. No program that a member runs has this.
+#[cfg(feature = "simulation")]
+pub fn repeat_rotations() {
+    REPEATED.store(true, Ordering::Relaxed);
+}
+
 impl Rotation {
     /// The rotation of the attempt whose M0 has the digest `open`.
     pub(super) fn of(open: &Digest) -> Self {
+        #[cfg(feature = "simulation")]
+        if REPEATED.load(Ordering::Relaxed) {
+            return Self(Digest::of("fedlora 1 simulated rotation signs", b""));
+        }
         Self(Digest::of("fedlora 1 rotation signs", open.as_bytes()))
     }
 
@@ -206,6 +222,24 @@ mod tests {
         }
         let sizes: Vec<_> = blocks(11).map(|block| block.len()).collect();
         assert_eq!(sizes, [8, 2, 1]);
+    }
+
+    /// One stream of bits over the whole vector, wherever a segment begins.
+    #[test]
+    fn signs_are_the_streams_bits_from_the_lowest_on() {
+        let rotation = Rotation::of(&Digest::of("test open", b""));
+        let mut stream = [0; 3 * NEAR / 32];
+        Prg::new(&Seed::from_bytes(*rotation.0.as_bytes())).fill(0, &mut stream);
+        let sign = |place: usize| match stream[place / 32] >> (place % 32) & 1 {
+            0 => 1.0,
+            _ => -1.0,
+        };
+        for first in [0, NEAR] {
+            let mut values = vec![1.0; 2 * NEAR];
+            rotation.flip_signs(first, &mut values);
+            let expected: Vec<f32> = (first..first + 2 * NEAR).map(sign).collect();
+            assert_eq!(values, expected, "from {first}");
+        }
     }
 
     /// Sylvester's construction, row by row.

@@ -291,6 +291,13 @@ mod tests {
         ));
     }
 
+    #[test]
+    fn a_round_without_a_sum_has_no_step() {
+        assert_eq!(decode(Vec::new(), MEDIAN), Err(RoundSumError::Empty));
+        let one = RoundSum::new(Vec::new(), None).decode(BITS, CLIP, &open());
+        assert!(matches!(one, Err(RoundSumError::Empty)));
+    }
+
     /// Three vectors of the clip's norm, each coordinate long in two of them.
     #[test]
     fn a_median_longer_than_the_clip_is_scaled_down_to_it() {

@@ -29,7 +29,8 @@ pub struct AggregationPlan {
     pub max_class: WeightClass,
     /// The fewest contributors in a sum; without it the lowest that the roster's size allows.
     pub minimum: Option<usize>,
-    /// What the mean delta is multiplied by before it is added.
+    /// The server's rate: what the mean delta, or the direction that the server's optimizer makes
+    /// of it, is multiplied by before it is added.
     pub server_learning_rate: f32,
     /// The algorithms that members agree on keys with: `hybrid` is X25519 with ML-KEM-768,
     /// `classical` X25519 alone.

@@ -24,9 +24,11 @@ pub struct Floors {
     pub steps: u32,
     /// The largest adapter rank.
     pub rank: usize,
-    /// The largest clip norm of a delta that a run may come to. It bounds what one round's result
-    /// can change, whoever made it up.
+    /// The largest clip norm of a delta that a run may come to.
     pub clip: f32,
+    /// The largest step of the global adapter, in multiples of a round's clip. With `clip` it
+    /// bounds what one round's result can change, whoever made it up.
+    pub server_step: f32,
     /// The fewest examples that this member trains on in a round: an update of one example is that
     /// example.
     pub examples: u64,
@@ -50,6 +52,7 @@ impl Default for Floors {
             steps: 1_000_000,
             rank: 256,
             clip: 100.0,
+            server_step: 10.0,
             examples: 16,
             colluding: 0.05,
             exposure: 0.0,
@@ -101,6 +104,11 @@ impl Floors {
                 "clip",
                 f64::from(plan.aggregation.max_clip()),
                 f64::from(self.clip),
+            ),
+            (
+                "server_step",
+                f64::from(plan.largest_step()),
+                f64::from(self.server_step),
             ),
             ("exposure", exposure, self.exposure),
         ];
@@ -226,6 +234,13 @@ mod tests {
                 },
             ),
             (
+                "server_step",
+                Floors {
+                    server_step: 0.99,
+                    ..base.clone()
+                },
+            ),
+            (
                 "examples",
                 Floors {
                     examples: 401,
@@ -238,6 +253,40 @@ mod tests {
             assert_eq!(breach.floor, name);
             let Remedy::RelaxFloor { floor, plan, own } = breach.remedy();
             assert_eq!((floor, plan, own), (name, breach.got, breach.own));
+        }
+    }
+
+    /// The default admits momentum of 0.9 at a rate of 1, whose steps are of ten clips at most.
+    #[test]
+    fn a_plan_whose_steps_the_clip_does_not_bound_is_refused() {
+        let admit = |rate: f32, server: &str| {
+            let plan = RunPlan::from_toml(&format!(
+                "rounds = 2\nmembers = 5\n[adapter]\n\
+                 lora = {{ rank = 4, alpha = 8.0, targets = [\"q\"] }}\n\
+                 [aggregation]\nserver_learning_rate = {rate:?}\n[server]\n{server}\n"
+            ));
+            Floors::default().admit(&plan.unwrap())
+        };
+        for (rate, server) in [
+            (10.0, ""),
+            (1.0, "optimizer = \"fedavgm\""),
+            (1.0, "optimizer = \"nesterov\""),
+            // Its steps are scaled down to the clip.
+            (1000.0, "optimizer = \"fedadam\""),
+        ] {
+            admit(rate, server).unwrap();
+        }
+        for (rate, server, got) in [
+            (1000.0, "", 1000.0),
+            (1.1, "optimizer = \"nesterov\"", 11.0),
+            (1.0, "optimizer = \"fedavgm\"\nmomentum = 0.99", 100.0),
+            (0.1, "max_step = 10.5", 10.5),
+            (0.01, "optimizer = \"fedyogi\"\nmax_step = 1e6", 1e6),
+        ] {
+            let breach = admit(rate, server).unwrap_err();
+            assert_eq!(breach.floor, "server_step", "{server}");
+            assert_eq!(breach.own, FloorValue::Number(10.0));
+            assert_eq!(breach.got, FloorValue::Number(got), "{server}");
         }
     }
 

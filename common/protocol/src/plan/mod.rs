@@ -5,23 +5,27 @@ mod aggregation;
 mod clip;
 mod factors;
 mod floors;
+mod personalisation;
 mod robust;
 mod roster;
 mod roster_change;
 mod roster_sheet;
 mod roster_words;
 mod run_plan;
+mod server;
 
 pub use aggregation::{AggregationPlan, Weighting};
 pub use clip::ClipSchedule;
 pub use factors::FactorSchedule;
 pub use floors::{FloorBreach, FloorValue, Floors};
+pub use personalisation::{PersonalisationMethod, PersonalisationPlan};
 pub use robust::{RobustPlan, RobustRuleName};
 pub use roster::{Roster, RosterEntry, RosterError};
 pub use roster_change::RosterChange;
 pub use roster_sheet::{RosterSheet, SheetMember};
 pub use roster_words::{ROSTER_WORDS, RosterWords};
 pub use run_plan::{
-    AdapterPlan, BasePlan, LearningRateSchedule, PlanError, RunPlan, SignedPlan, Timeouts,
-    TrainingPlan,
+    AdapterPlan, BasePlan, LearningRateSchedule, OptimizerState, PlanError, RunPlan, SignedPlan,
+    Timeouts, TrainingPlan,
 };
+pub use server::{SecondMoment, ServerOptimizerName, ServerPlan, ServerRule, ServerSettings};

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregation::AggregationPlan;
 use super::factors::FactorSchedule;
+use super::personalisation::PersonalisationPlan;
+use super::server::{ServerPlan, ServerSettings};
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{CohortWeight, FixedError, FixedPoint, MAX_RELATIVE_ERROR, expected_error};
 use crate::ids::RunId;
@@ -38,6 +40,12 @@ pub struct RunPlan {
     /// How updates are encoded, masked and applied.
     #[serde(default)]
     pub aggregation: AggregationPlan,
+    /// How the aggregator steps by each round's mean.
+    #[serde(default)]
+    pub server: ServerPlan,
+    /// What each member makes of the last adapter for itself.
+    #[serde(default)]
+    pub personalisation: PersonalisationPlan,
     /// How long each phase of a round waits for the members, in seconds.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -81,6 +89,17 @@ pub enum LearningRateSchedule {
     Constant,
 }
 
+/// What becomes of a member's optimizer state at the end of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerState {
+    /// It lives on in the member's memory, and is lost where the member restarts.
+    #[default]
+    Kept,
+    /// Each round begins without.
+    Fresh,
+}
+
 /// Local training, the same for every member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -103,6 +122,8 @@ pub struct TrainingPlan {
     pub weight_decay: f64,
     /// The largest global L2 norm of a gradient; larger ones are scaled down to it.
     pub clip_norm: f64,
+    /// Whether AdamW's moments live on from round to round. They stay at the member.
+    pub optimizer_state: OptimizerState,
 }
 
 impl Default for TrainingPlan {
@@ -117,6 +138,7 @@ impl Default for TrainingPlan {
             warmup_steps: 10,
             weight_decay: 0.01,
             clip_norm: 1.0,
+            optimizer_state: OptimizerState::Kept,
         }
     }
 }
@@ -229,6 +251,8 @@ impl RunPlan {
                 expected: "a finite number, 0 or more",
             });
         }
+        self.server_settings()?;
+        self.personalisation.check()?;
         self.policy()?;
         self.check_encoding()?;
         Ok(self)
@@ -258,6 +282,20 @@ impl RunPlan {
         let dropping = dropouts(self.members, dropping)
             .map_err(|error| PlanError::Policy(PolicyError::Parameters(error)))?;
         Ok(policy.in_groups(robust.groups(&policy, dropping)?))
+    }
+
+    /// The server's rule with its numbers, its rate, and how long its steps may be.
+    ///
+    /// # Errors
+    /// As [`ServerPlan::settings`].
+    pub fn server_settings(&self) -> Result<ServerSettings, PlanError> {
+        self.server.settings(self.aggregation.server_learning_rate)
+    }
+
+    /// The largest L2 norm of a step of the global adapter, in multiples of the round's clip.
+    pub fn largest_step(&self) -> f32 {
+        self.server
+            .largest_step(self.aggregation.server_learning_rate)
     }
 
     fn check_encoding(&self) -> Result<(), PlanError> {
@@ -304,6 +342,17 @@ impl RunPlan {
         self.seed.unwrap_or(0)
     }
 
+    /// Optimizer steps that a member takes in all rounds.
+    pub fn steps(&self) -> usize {
+        self.training.steps as usize * self.rounds as usize
+    }
+
+    /// The peak learning rate of a member's training at home and alone.
+    pub fn home_learning_rate(&self) -> f64 {
+        let rounds = self.training.learning_rate / (self.members.max(1) as f64).sqrt();
+        self.personalisation.learning_rate.unwrap_or(rounds)
+    }
+
     /// Examples that a member trains on in a round.
     pub fn examples_a_round(&self) -> u64 {
         let training = &self.training;
@@ -323,7 +372,8 @@ impl RunPlan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignedPlan {
     run: RunId,
-    plan: RunPlan,
+    // Boxed: it is far larger than any other message.
+    plan: Box<RunPlan>,
     signature: Signature,
 }
 
@@ -333,7 +383,7 @@ impl SignedPlan {
         let signature = key.sign(&Self::signed_digest(run, &plan));
         Self {
             run,
-            plan,
+            plan: Box::new(plan),
             signature,
         }
     }

@@ -179,4 +179,11 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn debug_shows_how_many_pairs_and_no_seed() {
+        let seed = Seed::from_bytes([7; 32]);
+        let masker = Masker::new(MemberIndex(0), seed.clone(), [(MemberIndex(1), seed)]);
+        assert_eq!(format!("{masker:?}"), "Masker(1 pairs)");
+    }
 }

@@ -128,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn each_update_counts_once() {
+        let mut sum = RunningSum::new(LaneBits::B24, 1);
+        for count in 1..4 {
+            sum.add(&pack::pack(LaneBits::B24, &[1])).unwrap();
+            assert_eq!(sum.added(), count);
+        }
+    }
+
+    #[test]
     fn what_check_refuses_is_not_added() {
         let mut sum = RunningSum::new(LaneBits::B20, 1);
         let good = pack::pack(LaneBits::B20, &[5]);

@@ -154,12 +154,15 @@ impl CollectHeld {
             if kept.len() < setup.policy.quorum() {
                 return kept;
             }
-            let whole = kept.len() == dealers.len();
-            dealers = match self.most_disputed(&kept) {
-                Some(member) if whole => kept.iter().filter(|one| *one != member).collect(),
-                None if whole => return kept,
-                _ => kept,
+            let fewer = kept.len() < dealers.len();
+            dealers = kept;
+            if fewer {
+                continue;
+            }
+            let Some(member) = self.most_disputed(&dealers) else {
+                return dealers;
             };
+            dealers = dealers.iter().filter(|one| *one != member).collect();
         }
     }
 

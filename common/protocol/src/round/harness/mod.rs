@@ -25,8 +25,9 @@ use crate::fixed::{
 };
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, RobustPlan, RobustRuleName,
-    Roster, RosterEntry, RunPlan, SignedPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, PersonalisationPlan,
+    RobustPlan, RobustRuleName, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan, Timeouts,
+    TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult};
@@ -95,6 +96,16 @@ impl Federation {
             trim: None,
             minimum: 3,
         });
+        Self::of_plan(plan.checked().unwrap(), RunId([7; 16]))
+    }
+
+    /// The same members under a server optimizer at a rate, in the suite that is quicker. The clip
+    /// is 1.
+    pub(crate) fn with_server(members: usize, rate: f32, server: ServerPlan) -> Self {
+        let mut plan = plan_for(members, LaneBits::B24);
+        plan.aggregation.suite = Suite::Classical;
+        plan.aggregation.server_learning_rate = rate;
+        plan.server = server;
         Self::of_plan(plan.checked().unwrap(), RunId([7; 16]))
     }
 
@@ -316,6 +327,8 @@ fn plan_for(members: usize, bits: LaneBits) -> RunPlan {
             weights: Weighting::Classes,
             ..AggregationPlan::default()
         },
+        server: ServerPlan::default(),
+        personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     }
     .checked()

@@ -155,8 +155,8 @@ pub struct Upload {
 pub struct RunOutcome {
     /// The identifier of the run.
     pub run: RunId,
-    /// The name of the base model, as the plan gives it; may be empty.
-    pub base_name: String,
+    /// The run's plan.
+    pub plan: RunPlan,
     /// The final global adapter.
     pub adapter: Adapter,
     /// How many rounds were done.

@@ -101,7 +101,7 @@ impl PinnedRun {
         }
         let outcome = RunOutcome {
             run: self.run.id,
-            base_name: self.run.plan.base.name,
+            plan: self.run.plan,
             adapter: self.run.adapter,
             rounds: self.last_round.0,
             took_part: self.took_part,
@@ -360,11 +360,11 @@ impl PinnedRun {
             _ => check_result(result, aggregator, &self.chain),
         };
         let result = checked.map_err(MemberError::Refusal)?;
-        let aggregation = &self.run.plan.aggregation;
-        let factors = self.run.plan.adapter.factors.factors_in(result.round);
-        let rate = f64::from(aggregation.server_learning_rate);
+        let plan = &self.run.plan;
+        let factors = plan.adapter.factors.factors_in(result.round);
+        let clips = f64::from(plan.largest_step());
         self.allowed
-            .add(factors, rate * f64::from(self.clips.clip(factors)));
+            .add(factors, clips * f64::from(self.clips.clip(factors)));
         self.clips
             .advance(factors, result.survivors.len(), result.clipped);
         self.chain = result.digest();

@@ -1,5 +1,5 @@
 //! What results may have changed in the adapter: nothing in the frozen factors, and no more than
-//! the plan's clip and server learning rate allow in the others. A member cannot see that a result
+//! the plan's clip and server optimizer allow in the others. A member cannot see that a result
 //! is the mean of the sum; this bounds what a made-up one can be.
 
 use fedlora_adapter::{Adapter, AdapterError, Factors};
@@ -16,8 +16,8 @@ pub struct AllowedStep {
 }
 
 impl AllowedStep {
-    /// Adds the step of a round that trained `factors`: an L2 norm of at most `norm`, the server
-    /// learning rate times the clip.
+    /// Adds the step of a round that trained `factors`: an L2 norm of at most `norm`, the plan's
+    /// largest step times the clip.
     pub fn add(&mut self, factors: Factors, norm: f64) {
         self.factors = match self.factors {
             Some(before) if before != factors => Some(Factors::Both),

@@ -1,6 +1,7 @@
 //! M6: the chain of results over the rounds of a run, and the adapters that they name.
 
 use super::*;
+use crate::plan::{ServerOptimizerName, ServerPlan};
 use crate::round::harness::{RoundOutcome, sign_result};
 use crate::round::member::MemberError;
 use crate::round::participant::Refusal;
@@ -210,24 +211,55 @@ fn a_run_without_a_result_or_that_failed_ends_early() {
     ));
 }
 
-/// A made-up result: signed, chained, and its adapter is the one that it names.
-#[test]
-fn a_step_that_the_clip_does_not_allow_ends_the_run() {
-    let federation = Federation::new(4);
-    let mut world = World::holding(&federation, ME);
+/// What a member does with a made-up result whose step is this long: it is signed, chained, and its
+/// adapter is the one that it names.
+fn made_up_step(federation: &Federation, length: f32) -> Result<(), MemberError> {
+    let mut world = World::holding(federation, ME);
     round(&mut world);
     let mut values = federation.adapter.values().to_vec();
-    // The clip is 1.
-    values[0] += 1.1;
+    values[0] += length;
     let held = &federation.adapter;
     let chosen = Adapter::new(held.config().clone(), held.layout().clone(), values).unwrap();
     let mut result = world.result().claimed().clone();
     result.adapter = chosen.digest();
-    let result = ToMember::Result(sign_result(&federation, result));
+    let result = ToMember::Result(sign_result(federation, result));
     assert_effects(&world.hand(ME, result), &["fetch"]);
     let effects = machine(&mut world).fetched(Some(chosen.values().to_vec()));
-    match ended(&mut world, effects) {
-        MemberError::Refusal(Refusal::Step { most, .. }) => assert_eq!(most, 1.0),
-        other => panic!("ended for another reason: {other}"),
+    if matches!(effects[..], [MemberEffect::End(_)]) {
+        return Err(ended(&mut world, effects));
+    }
+    assert_effects(&effects, &["send fetched", "done 1"]);
+    Ok(())
+}
+
+#[test]
+fn a_step_that_plan_and_clip_do_not_allow_ends_the_run() {
+    let server = |optimizer, momentum, max_step| ServerPlan {
+        optimizer,
+        momentum,
+        max_step,
+        ..ServerPlan::default()
+    };
+    use ServerOptimizerName::{Fedadam, Fedavg, Fedavgm, Fedyogi, Nesterov};
+    for (rate, server, most) in [
+        (1.0, ServerPlan::default(), 1.0),
+        (0.5, ServerPlan::default(), 0.5),
+        // 1 / (1 - 0.5) and 0.5 / (1 - 0.75) clips.
+        (1.0, server(Fedavgm, Some(0.5), None), 2.0),
+        (0.5, server(Nesterov, Some(0.75), None), 2.0),
+        // Adaptive steps are scaled down to the clip, whatever the rate.
+        (0.01, server(Fedadam, None, None), 1.0),
+        (8.0, server(Fedyogi, None, None), 1.0),
+        (1.0, server(Fedavg, None, Some(0.25)), 0.25),
+        (1.0, server(Fedadam, None, Some(3.0)), 3.0),
+    ] {
+        let federation = Federation::with_server(4, rate, server.clone());
+        made_up_step(&federation, most).unwrap_or_else(|error| panic!("{server:?}: {error}"));
+        match made_up_step(&federation, 1.02 * most).unwrap_err() {
+            MemberError::Refusal(Refusal::Step { most: named, .. }) => {
+                assert_eq!(named, f64::from(most), "{server:?}");
+            }
+            other => panic!("ended for another reason: {other}"),
+        }
     }
 }

@@ -1,0 +1,133 @@
+//! The adapters that a member chooses among.
+
+use fedlora_adapter::Adapter;
+use serde::{Deserialize, Serialize};
+
+/// Which adapter a member keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// The federation's adapter as it is.
+    Global,
+    /// One that the member made of it for itself.
+    Personal,
+    /// One that the member trained without the federation.
+    Local,
+}
+
+impl Choice {
+    /// The name in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Personal => "personal",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// One of the adapters that a member chooses among.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Which it is.
+    pub choice: Choice,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// Its loss on the member's validation examples, in nats a token; none where there are no such
+    /// examples.
+    pub validation: Option<f64>,
+    /// Optimizer steps at home, or alone; 0 for the global adapter.
+    pub steps: usize,
+    /// How far a personal adapter lies from the global one (0) to the one trained at home (1).
+    pub mix: Option<f64>,
+}
+
+/// All candidates of a member.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Personalised {
+    global: Candidate,
+    others: Vec<Candidate>,
+}
+
+impl Personalised {
+    /// The choice among the global adapter and others.
+    pub fn new(global: Candidate, others: Vec<Candidate>) -> Self {
+        Self { global, others }
+    }
+
+    /// The global adapter.
+    pub fn global(&self) -> &Candidate {
+        &self.global
+    }
+
+    /// All candidates, the global one first.
+    pub fn all(&self) -> impl Iterator<Item = &Candidate> {
+        std::iter::once(&self.global).chain(&self.others)
+    }
+
+    /// The candidate that a choice names, if there is one.
+    pub fn get(&self, choice: Choice) -> Option<&Candidate> {
+        self.all().find(|one| one.choice == choice)
+    }
+
+    /// The candidate with the lowest validation loss. Of equal ones the global adapter comes first,
+    /// then the personal one; without validation examples it is the global one.
+    pub fn chosen(&self) -> &Candidate {
+        self.others.iter().fold(&self.global, |best, one| {
+            match (one.validation, best.validation) {
+                (Some(loss), Some(lowest)) if loss < lowest => one,
+                _ => best,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fedlora_adapter::{Layout, LoraConfig, Target, TensorSpec};
+
+    use super::*;
+
+    fn candidate(choice: Choice, validation: Option<f64>) -> Candidate {
+        let name = |factor: &str| {
+            format!("base_model.model.model.layers.0.self_attn.q_proj.lora_{factor}.weight")
+        };
+        let spec = |factor: &str, shape: [usize; 2]| TensorSpec {
+            name: name(factor),
+            shape: shape.to_vec(),
+        };
+        let layout = Layout::new(vec![spec("A", [1, 2]), spec("B", [2, 1])]).unwrap();
+        let config = LoraConfig::new(1, 1.0, 0.0, [Target::Q]).unwrap();
+        Candidate {
+            choice,
+            adapter: Adapter::initial(config, layout, 1).unwrap(),
+            validation,
+            steps: 0,
+            mix: None,
+        }
+    }
+
+    fn chosen(global: Option<f64>, personal: Option<f64>, local: Option<f64>) -> Choice {
+        let others = vec![
+            candidate(Choice::Personal, personal),
+            candidate(Choice::Local, local),
+        ];
+        let all = Personalised::new(candidate(Choice::Global, global), others);
+        all.chosen().choice
+    }
+
+    #[test]
+    fn the_lowest_validation_loss_wins_and_the_global_one_of_equals() {
+        assert_eq!(chosen(Some(2.0), Some(1.5), Some(1.6)), Choice::Personal);
+        assert_eq!(chosen(Some(2.0), Some(1.5), Some(1.4)), Choice::Local);
+        assert_eq!(chosen(Some(1.5), Some(1.5), Some(1.5)), Choice::Global);
+        assert_eq!(chosen(Some(2.0), Some(1.5), Some(1.5)), Choice::Personal);
+        assert_eq!(chosen(Some(1.0), Some(1.5), None), Choice::Global);
+    }
+
+    #[test]
+    fn who_cannot_compare_keeps_the_global_one() {
+        assert_eq!(chosen(None, None, None), Choice::Global);
+        assert_eq!(chosen(None, Some(0.1), Some(0.1)), Choice::Global);
+    }
+}

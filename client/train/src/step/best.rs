@@ -1,0 +1,226 @@
+//! The length at which a training generalises best: scored on validation examples as it goes, and
+//! over schedules of several lengths.
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+
+use fedlora_adapter::{Adapter, Factors};
+use fedlora_model::Example;
+
+use crate::engine::Engine;
+use crate::step::error::TrainError;
+use crate::step::options::{Batches, Length, Span, TrainOption, TrainOptions, Warmup};
+use crate::step::report::Progress;
+
+/// How often a training is scored within its length.
+const SCORES: usize = 8;
+
+/// A training's best adapter, by its loss on validation examples.
+#[derive(Debug, Clone)]
+pub struct Best {
+    /// The adapter.
+    pub adapter: Adapter,
+    /// Its loss on the validation examples, in nats a token; without such examples none.
+    pub loss: Option<f64>,
+    /// Optimizer steps that it took; 0 for the adapter that training began with.
+    pub step: usize,
+    /// Length in steps of the schedule in which it was found.
+    pub length: usize,
+}
+
+/// What a search for the best adapter trains and scores.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// Examples to train on.
+    pub training: &'a [Example],
+    /// Examples that choose; none of those that the result is judged by.
+    pub validation: &'a [Example],
+    /// Steps of the longest schedule.
+    pub longest: NonZeroUsize,
+    /// Steps of the shortest schedule; the others are twice as long each, up to the longest.
+    pub shortest: NonZeroUsize,
+}
+
+impl Engine {
+    /// Trains both factors of `adapter` with schedules of several lengths, scores each training on
+    /// the way, and gives the adapter with the lowest loss on the validation examples; `adapter`
+    /// itself where no training improves it. A schedule twice as long is tried as long as the one
+    /// before improved. Without validation examples it is one training of the longest length.
+    /// `options` gives all but the length.
+    ///
+    /// # Errors
+    /// As [`Engine::train`].
+    pub fn best_length(
+        &self,
+        adapter: &Adapter,
+        search: Search<'_>,
+        options: &TrainOptions,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Best, TrainError> {
+        let longest = search.longest.get();
+        if search.validation.is_empty() {
+            let options = with_length(options, longest)?;
+            let factors = Factors::Both;
+            let trained = self.train(adapter, factors, search.training, &options, progress)?;
+            return Ok(Best {
+                adapter: trained.adapter,
+                loss: None,
+                step: trained.report.steps,
+                length: longest,
+            });
+        }
+        let start = self.evaluate(Some(adapter), search.validation)?.loss;
+        let mut best = Best {
+            adapter: adapter.clone(),
+            loss: Some(start),
+            step: 0,
+            length: 0,
+        };
+        let mut lowest = start;
+        for length in lengths(search.shortest.get(), longest) {
+            let options = with_length(options, length)?;
+            let mut trainer = self.trainer(adapter, Factors::Both, search.training, &options)?;
+            let every = length.div_ceil(SCORES);
+            let mut improved = false;
+            while trainer.done() < length {
+                let done = trainer.step()?;
+                let stop = progress(done).is_break();
+                if stop || done.step % every == 0 || done.step == length {
+                    let candidate = trainer.adapter()?;
+                    let loss = self.evaluate(Some(&candidate), search.validation)?.loss;
+                    if loss < lowest {
+                        lowest = loss;
+                        improved = true;
+                        best = Best {
+                            adapter: candidate,
+                            loss: Some(loss),
+                            step: done.step,
+                            length,
+                        };
+                    }
+                }
+                if stop {
+                    return Ok(best);
+                }
+            }
+            if !improved {
+                break;
+            }
+        }
+        Ok(best)
+    }
+}
+
+/// Lengths from `shortest`, twice as long each, and `longest`.
+fn lengths(shortest: usize, longest: usize) -> Vec<usize> {
+    let doubled = std::iter::successors(Some(shortest), |length| length.checked_mul(2));
+    let mut lengths: Vec<_> = doubled.take_while(|length| *length < longest).collect();
+    lengths.push(longest);
+    lengths
+}
+
+/// The options with a schedule of `length` steps, at most a tenth of them warm-up.
+fn with_length(options: &TrainOptions, length: usize) -> Result<TrainOptions, TrainError> {
+    let steps = TrainOption::Steps.count(length)?;
+    let batches = match options.batches {
+        Batches::Continuous {
+            batch_size,
+            shuffle,
+            ..
+        } => Batches::Continuous {
+            batch_size,
+            shuffle,
+            steps,
+        },
+        Batches::Planned { batching, .. } => Batches::Planned {
+            batching,
+            length: Length::Steps(steps),
+        },
+    };
+    Ok(TrainOptions {
+        batches,
+        warmup: match options.warmup {
+            Warmup::Steps(steps) => Warmup::Steps(steps.min(length / 10)),
+            share => share,
+        },
+        span: Some(Span {
+            first: 0,
+            total: steps,
+        }),
+        ..options.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{engine, examples};
+    use fedlora_adapter::{LoraConfig, Target};
+
+    fn count(value: usize) -> NonZeroUsize {
+        NonZeroUsize::new(value).unwrap()
+    }
+
+    fn search(validation: &[Example]) -> (Adapter, Best) {
+        let engine = engine();
+        let lora = LoraConfig::new(4, 8.0, 0.0, Target::ALL).unwrap();
+        let first = engine.init_adapter(&lora, 3).unwrap();
+        let examples = examples();
+        let options = TrainOptions {
+            learning_rate: crate::step::options::LearningRate::new(0.05).unwrap(),
+            ..TrainOptions::default()
+        };
+        let search = Search {
+            training: &examples[..9],
+            validation,
+            longest: count(12),
+            shortest: count(4),
+        };
+        let mut watch = |_| ControlFlow::Continue(());
+        let best = engine
+            .best_length(&first, search, &options, &mut watch)
+            .unwrap();
+        (first, best)
+    }
+
+    #[test]
+    fn lengths_double_up_to_the_longest() {
+        assert_eq!(lengths(40, 320), [40, 80, 160, 320]);
+        assert_eq!(lengths(40, 300), [40, 80, 160, 300]);
+        assert_eq!(lengths(40, 40), [40]);
+        assert_eq!(lengths(40, 7), [7]);
+    }
+
+    #[test]
+    fn the_best_has_the_loss_that_it_says() {
+        let validation = &examples()[9..];
+        let (first, best) = search(validation);
+        let loss = |adapter| engine().evaluate(Some(adapter), validation).unwrap().loss;
+        assert_eq!(best.loss, Some(loss(&best.adapter)));
+        assert!(best.step > 0 && loss(&best.adapter) < loss(&first));
+    }
+
+    /// Examples whose targets are the reverse of what is trained: each step makes them worse.
+    #[test]
+    fn a_training_that_only_harms_is_left_out() {
+        let reversed: Vec<_> = examples()[..9]
+            .iter()
+            .map(|example| {
+                let tokens = example.tokens().iter().rev().copied().collect();
+                Example::new(tokens, vec![true; example.tokens().len()])
+            })
+            .collect();
+        let (first, best) = search(&reversed);
+        if best.step == 0 {
+            assert_eq!(best.adapter, first);
+        }
+        let loss = |adapter| engine().evaluate(Some(adapter), &reversed).unwrap().loss;
+        assert!(loss(&best.adapter) <= loss(&first));
+    }
+
+    #[test]
+    fn without_validation_it_is_the_longest() {
+        let (_, best) = search(&[]);
+        assert_eq!((best.loss, best.step, best.length), (None, 12, 12));
+    }
+}
