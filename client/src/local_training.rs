@@ -7,9 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use fedlora_adapter::{Adapter, Factors};
 use fedlora_model::Example;
-use fedlora_train::{
-    Batches, Engine, Length, Progress, Span, TrainError, TrainOption, TrainOptions, TrainerState,
-};
+use fedlora_train::{Engine, Progress, Span, TrainError, TrainOption, TrainOptions, TrainerState};
 use zeroize::Zeroize;
 
 /// The optimizer state of a run's rounds, by the factors that they train. Never leaves the member:
@@ -125,27 +123,12 @@ impl RoundTraining<'_> {
     /// AdamW's bias correction by the member.
     fn options_after(&self, updates: usize) -> Result<TrainOptions, TrainError> {
         let steps = TrainOption::Steps.count(updates + self.steps)?;
-        let batches = match self.options.batches {
-            Batches::Continuous {
-                batch_size,
-                shuffle,
-                ..
-            } => Batches::Continuous {
-                batch_size,
-                shuffle,
-                steps,
-            },
-            Batches::Planned { batching, .. } => Batches::Planned {
-                batching,
-                length: Length::Steps(steps),
-            },
-        };
         let span = self.options.span.map(|span| Span {
             first: self.first.saturating_sub(updates),
             ..span
         });
         Ok(TrainOptions {
-            batches,
+            batches: self.options.batches.with_steps(steps),
             span,
             ..self.options.clone()
         })
@@ -167,7 +150,7 @@ mod tests {
     use std::path::Path;
 
     use fedlora_adapter::{LoraConfig, Target};
-    use fedlora_train::{Device, LearningRate};
+    use fedlora_train::{Batches, Device, LearningRate};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use fedlora_model::Example;
 
 use crate::engine::Engine;
 use crate::step::error::TrainError;
-use crate::step::options::{Batches, Length, Span, TrainOption, TrainOptions, Warmup};
+use crate::step::options::{Span, TrainOption, TrainOptions, Warmup};
 use crate::step::report::Progress;
 
 /// How often a training is scored within its length.
@@ -122,23 +122,8 @@ fn lengths(shortest: usize, longest: usize) -> Vec<usize> {
 /// The options with a schedule of `length` steps, at most a tenth of them warm-up.
 fn with_length(options: &TrainOptions, length: usize) -> Result<TrainOptions, TrainError> {
     let steps = TrainOption::Steps.count(length)?;
-    let batches = match options.batches {
-        Batches::Continuous {
-            batch_size,
-            shuffle,
-            ..
-        } => Batches::Continuous {
-            batch_size,
-            shuffle,
-            steps,
-        },
-        Batches::Planned { batching, .. } => Batches::Planned {
-            batching,
-            length: Length::Steps(steps),
-        },
-    };
     Ok(TrainOptions {
-        batches,
+        batches: options.batches.with_steps(steps),
         warmup: match options.warmup {
             Warmup::Steps(steps) => Warmup::Steps(steps.min(length / 10)),
             share => share,

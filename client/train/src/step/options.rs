@@ -116,6 +116,27 @@ pub enum Batches {
     },
 }
 
+impl Batches {
+    /// The same batches, for a training of `steps` optimizer steps.
+    pub fn with_steps(self, steps: NonZeroUsize) -> Self {
+        match self {
+            Self::Continuous {
+                batch_size,
+                shuffle,
+                ..
+            } => Self::Continuous {
+                batch_size,
+                shuffle,
+                steps,
+            },
+            Self::Planned { batching, .. } => Self::Planned {
+                batching,
+                length: Length::Steps(steps),
+            },
+        }
+    }
+}
+
 /// The length of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
