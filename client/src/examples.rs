@@ -120,11 +120,11 @@ mod tests {
     /// Pairs of examples with one answer, in other places.
     #[test]
     fn examples_that_repeat_each_other_stay_on_one_side() {
-        let answer = |answer: u32| (0..20).map(move |token| 100 + 50 * answer + token);
+        let answer = |answer: u32| (0..40).map(move |token| 100 + 50 * answer + token);
         let all: Vec<_> = (0..200_u32)
             .map(|place| {
                 let tokens: Vec<u32> = [place].into_iter().chain(answer(place % 100)).collect();
-                Example::new(tokens, vec![true; 21])
+                Example::new(tokens, vec![true; 41])
             })
             .collect();
         let examples = MemberExamples::new(all, Vec::new());

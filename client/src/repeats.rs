@@ -5,9 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fedlora_model::Example;
 
-/// Target tokens in a row that two examples must have in common to repeat each other: some ten
-/// words.
-const RUN: usize = 16;
+/// Target tokens in a row that two examples must have in common to repeat each other: a sentence,
+/// and no mere name.
+const RUN: usize = 32;
 /// A run in more examples than this part of all, and than [`COMMON`], is a form and no repetition.
 const COMMON_PART: usize = 20;
 /// See [`COMMON_PART`].
@@ -73,13 +73,13 @@ mod tests {
     #[test]
     fn passages_in_common_make_a_group_also_through_a_third() {
         let examples = [
-            example(0..30),
-            example(100..130),
+            example(0..50),
+            example(100..150),
             // The end of the first, and the beginning of the fifth.
-            example((10..30).chain(200..220)),
-            // 15 tokens in common are too few; so the first token is, which is no target.
-            example(114..129),
-            example(199..230),
+            example((10..50).chain(200..240)),
+            // 31 tokens in common are too few; the first token is no target.
+            example(118..150),
+            example(199..250),
         ];
         assert_eq!(groups(&examples), [0, 1, 0, 3, 0]);
     }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_form_is_no_repetition() {
         let examples: Vec<_> = (0..40)
-            .map(|one| example((0..20).chain(1000 * (one + 1)..1000 * (one + 1) + 20)))
+            .map(|one| example((0..40).chain(1000 * (one + 1)..1000 * (one + 1) + 40)))
             .collect();
         assert_eq!(groups(&examples), (0..40).collect::<Vec<_>>());
         assert_eq!(groups(&examples[..8]), [0; 8]);

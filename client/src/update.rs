@@ -239,14 +239,13 @@ impl LocalWork {
         &self.examples
     }
 
-    /// The plan's training parameters for this member's training at home and alone, whose length
-    /// is another.
+    /// The plan's training parameters for training that belongs to no round, at this peak rate.
     ///
     /// # Errors
     /// As [`options`](Self::options).
-    pub fn home_options(&self, plan: &RunPlan) -> Result<TrainOptions, TrainError> {
+    pub fn options_at(&self, plan: &RunPlan, rate: f64) -> Result<TrainOptions, TrainError> {
         Ok(TrainOptions {
-            learning_rate: LearningRate::new(plan.home_learning_rate())?,
+            learning_rate: LearningRate::new(rate)?,
             ..self.options(plan, RoundNumber(1))?
         })
     }

@@ -50,10 +50,10 @@ pub fn personalise(
     }
     let loss = engine.evaluate(Some(global), &examples.validation)?.loss;
     candidate.validation = Some(loss);
-    let options = work.home_options(plan)?;
     let mut others = Vec::new();
     if plan.personalisation.method != PersonalisationMethod::None {
         let (training, validation) = (&examples.training, &examples.validation);
+        let options = work.options_at(plan, plan.home_learning_rate())?;
         let mut watch = |progress| keep_going(HomeProgress::AtHome(progress));
         let found = train_at_home(
             engine, plan, global, training, validation, &options, &mut watch,
@@ -63,6 +63,7 @@ pub fn personalise(
     if plan.personalisation.shadow {
         let first = work.first_adapter(plan)?;
         let (training, validation) = (&examples.training, &examples.validation);
+        let options = work.options_at(plan, plan.alone_learning_rate())?;
         let mut watch = |progress| keep_going(HomeProgress::Alone(progress));
         let best = train_alone(
             engine, plan, &first, training, validation, &options, &mut watch,

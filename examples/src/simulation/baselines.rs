@@ -116,7 +116,7 @@ impl Trainings<'_> {
             shortest: NonZeroUsize::new(shortest).unwrap_or(NonZeroUsize::MIN),
         };
         let work = LocalWork::new(self.engine.clone(), Default::default(), plan.seed());
-        let options = work.home_options(plan)?;
+        let options = work.options_at(plan, plan.alone_learning_rate())?;
         self.bars.begin("centralised", self.alone());
         let best = self
             .engine
@@ -133,7 +133,7 @@ impl Trainings<'_> {
             .begin("centralised, then each member at home", self.home());
         self.for_each(|work, name| {
             let examples = work.examples();
-            let options = work.home_options(self.plan)?;
+            let options = work.options_at(self.plan, self.plan.home_learning_rate())?;
             let found = match examples.validation.is_empty() {
                 true => None,
                 false => train_at_home(

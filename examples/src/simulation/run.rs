@@ -275,10 +275,7 @@ fn plan(
             momentum: options.server_momentum,
             ..ServerPlan::default()
         },
-        personalisation: PersonalisationPlan {
-            learning_rate: Some(rate),
-            ..PersonalisationPlan::default()
-        },
+        personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts {
             reconnect: RECONNECT,
             ..Timeouts::default()

@@ -14,9 +14,8 @@ pub struct PersonalisationPlan {
     /// The share of a member's optimizer steps that it takes at home, after the last round: from 0
     /// to below 1.
     pub share_of_steps: f64,
-    /// Peak learning rate of training at home and alone; without it that of the rounds divided by
-    /// the root of the number of members. A mean of n members' steps is up to root n times shorter
-    /// than one of them, which the rate of the rounds makes up for.
+    /// Peak learning rate of training at home; without it a quarter of the rate at which a member
+    /// trains alone, which is that of the rounds divided by the root of the number of members.
     pub learning_rate: Option<f64>,
     /// Whether a member also trains on its own records alone, as if there were no federation, and
     /// keeps that adapter where it is the best. Otherwise a member cannot tell what it gained.

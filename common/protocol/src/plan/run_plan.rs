@@ -347,10 +347,18 @@ impl RunPlan {
         self.training.steps as usize * self.rounds as usize
     }
 
-    /// The peak learning rate of a member's training at home and alone.
+    /// The peak learning rate of a member that trains alone: that of the rounds divided by the root
+    /// of the number of members. The mean of n members' steps is up to root n times shorter than
+    /// one of them, which the rate of the rounds makes up for.
+    pub fn alone_learning_rate(&self) -> f64 {
+        self.training.learning_rate / (self.members.max(1) as f64).sqrt()
+    }
+
+    /// The peak learning rate of a member's training at home: without the plan's word a quarter of
+    /// the one alone. The adapter has settled; a high rate would undo what the rounds brought.
     pub fn home_learning_rate(&self) -> f64 {
-        let rounds = self.training.learning_rate / (self.members.max(1) as f64).sqrt();
-        self.personalisation.learning_rate.unwrap_or(rounds)
+        let quarter = self.alone_learning_rate() / 4.0;
+        self.personalisation.learning_rate.unwrap_or(quarter)
     }
 
     /// Examples that a member trains on in a round.

@@ -142,7 +142,7 @@ pub(super) fn course_of_rounds(document: &Document, id: &str) -> Vec<Plot> {
         references: Vec::new(),
     };
     let losses = vec![
-        line("held out", 0, &|round| round.eval_loss.map(f64::from)),
+        line("validation", 0, &|round| round.eval_loss.map(f64::from)),
         line("training", 1, &|round| round.train_loss.map(f64::from)),
     ];
     let traffic = vec![
