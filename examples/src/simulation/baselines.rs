@@ -68,10 +68,17 @@ impl Trainings<'_> {
         let members = self.personalised(global)?;
         let kept = adapters(&members, |one| Some(one.chosen())).unwrap_or_default();
         let alone = adapters(&members, |one| one.get(Choice::Local));
+        let kept_all_alone = members
+            .iter()
+            .all(|one| one.chosen().choice == Choice::Local);
         let alone = alone.map(|alone| evaluate::each_its_own(engine, data, &alone));
+        let personalised = match &alone {
+            Some(Ok(scores)) if kept_all_alone => scores.clone(),
+            _ => evaluate::each_its_own(engine, data, &kept)?,
+        };
         let mut comparison = Comparison {
             chosen: members.iter().map(|one| one.chosen().choice).collect(),
-            personalised: evaluate::each_its_own(engine, data, &kept)?,
+            personalised,
             local_only: alone.transpose()?,
             centralised: None,
             centralised_then_local: None,
