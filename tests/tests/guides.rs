@@ -17,7 +17,7 @@ use fedlora_protocol::plan::RunPlan;
 use fedlora_tests::{program, repository};
 
 /// How long one page may take: a debug build on two busy cores.
-const PAGE_LIMIT: Duration = Duration::from_secs(240);
+const PAGE_LIMIT: Duration = Duration::from_secs(600);
 
 /// The address that the pages listen on; the port and the one above it are replaced by free ones.
 const ADDRESS: &str = "127.0.0.1:4433";
