@@ -46,8 +46,9 @@ fn assert_one_adapter(federation: &Federation, members: &[&str]) {
 fn assert_kept(document: &serde_json::Value) {
     let scores = document["scores"].as_array().expect("scores");
     let candidates: Vec<_> = scores.iter().map(|one| &one["adapter"]).collect();
-    assert!(candidates.contains(&&json!("global")) && candidates.contains(&&json!("local")));
-    let of = |one: &serde_json::Value| one["validation_perplexity"].as_f64().expect("a score");
+    assert_eq!(candidates.first(), Some(&&json!("global")));
+    // A member with few records has none for validation, and keeps the global adapter.
+    let of = |one: &serde_json::Value| one["validation_perplexity"].as_f64().unwrap_or(0.0);
     let best = scores.iter().min_by(|a, b| of(a).total_cmp(&of(b)));
     assert_eq!(best.map(|one| &one["adapter"]), Some(&document["chosen"]));
     let folder = |key: &str| std::path::PathBuf::from(document[key].as_str().expect("a folder"));
