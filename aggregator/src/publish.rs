@@ -202,7 +202,7 @@ pub enum PublishError {
     /// A file of the run cannot be written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that cannot be written.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 /// The optimizer state of a run's rounds, by the factors that they train. Never leaves the member:
 /// wiped when dropped, and not written to the disk.
 #[derive(Default)]
-pub(crate) struct KeptStates(Mutex<BTreeMap<&'static str, KeptState>>);
+pub(crate) struct KeptStates(Mutex<BTreeMap<Factors, KeptState>>);
 
 /// The state after the rounds of one kind of factors.
 struct KeptState(TrainerState);
@@ -46,10 +46,8 @@ pub(crate) struct RoundTraining<'a> {
     /// The global adapter.
     pub(crate) adapter: &'a Adapter,
     pub(crate) factors: Factors,
-    /// The run's options; the length and the beginning are this round's.
+    /// This round's options: its span begins after the steps of the rounds before.
     pub(crate) options: &'a TrainOptions,
-    /// Steps of the run before this round.
-    pub(crate) first: usize,
     /// Steps of this round.
     pub(crate) steps: usize,
 }
@@ -75,7 +73,7 @@ impl KeptStates {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<TrainedRound, TrainError> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = kept.get(name(round.factors));
+        let before = kept.get(&round.factors);
         let updates = before.map_or(0, |KeptState(state)| state.step);
         let options = round.options_after(updates)?;
         let engine = round.engine;
@@ -112,7 +110,7 @@ impl KeptStates {
         }
         trained.mean_loss = loss / (trained.tokens as f64).max(1.0);
         trained.adapter = trainer.adapter()?;
-        kept.insert(name(round.factors), KeptState(trainer.state()));
+        kept.insert(round.factors, KeptState(trainer.state()));
         Ok(trained)
     }
 }
@@ -124,7 +122,7 @@ impl RoundTraining<'_> {
     fn options_after(&self, updates: usize) -> Result<TrainOptions, TrainError> {
         let steps = TrainOption::Steps.count(updates + self.steps)?;
         let span = self.options.span.map(|span| Span {
-            first: self.first.saturating_sub(updates),
+            first: span.first.saturating_sub(updates),
             ..span
         });
         Ok(TrainOptions {
@@ -132,15 +130,6 @@ impl RoundTraining<'_> {
             span,
             ..self.options.clone()
         })
-    }
-}
-
-/// A name for the factors, by which their state is found.
-fn name(factors: Factors) -> &'static str {
-    match factors {
-        Factors::A => "A",
-        Factors::B => "B",
-        Factors::Both => "both",
     }
 }
 
@@ -174,7 +163,7 @@ mod tests {
         engine.init_adapter(&lora, 5).unwrap()
     }
 
-    fn options() -> TrainOptions {
+    fn options(first: usize) -> TrainOptions {
         let count = |value| NonZeroUsize::new(value).unwrap();
         TrainOptions {
             batches: Batches::Continuous {
@@ -184,7 +173,7 @@ mod tests {
             },
             learning_rate: LearningRate::new(0.01).unwrap(),
             span: Some(Span {
-                first: 0,
+                first,
                 total: count(4 * STEPS),
             }),
             seed: 9,
@@ -198,8 +187,7 @@ mod tests {
             examples: &examples(),
             adapter,
             factors: Factors::Both,
-            options: &options(),
-            first: STEPS * round,
+            options: &options(STEPS * round),
             steps: STEPS,
         };
         let mut watch = |progress: Progress| match progress.step == stop_at {
@@ -218,7 +206,7 @@ mod tests {
         for round in 0..3 {
             adapter = train(&states, &adapter, round, 0).adapter;
         }
-        let mut options = options();
+        let mut options = options(0);
         if let Batches::Continuous { steps, .. } = &mut options.batches {
             *steps = NonZeroUsize::new(3 * STEPS).unwrap();
         }

@@ -176,7 +176,6 @@ impl LocalWork {
             adapter: &task.adapter,
             factors: task.factors,
             options: &self.options(plan, task.round)?,
-            first: plan.training.steps as usize * task.round.0.saturating_sub(1) as usize,
             steps: plan.training.steps as usize,
         };
         let mut progress = |progress| {

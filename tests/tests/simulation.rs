@@ -434,6 +434,8 @@ fn members_take_the_steps_of_each_server_optimizer() {
         "1",
         "--drop",
         "none",
+        "--factors",
+        "alternating",
     ];
     let run = |more: &[&str]| simulate(&[&common, more].concat()).0;
     for (name, rate) in [

@@ -58,7 +58,7 @@ pub enum AuditError {
     /// A file that cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that cannot be read.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -66,7 +66,7 @@ pub enum AuditError {
     /// A file that is no such document.
     #[error("{}: {source}", path.display())]
     Json {
-        /// The file.
+        /// The file that is no such document.
         path: PathBuf,
         /// Where and why it does not parse.
         source: serde_json::Error,

@@ -125,7 +125,7 @@ pub enum RecordError {
     /// A file that cannot be written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that cannot be written.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

@@ -81,30 +81,27 @@ impl ServerOptimizer {
     /// # Errors
     /// [`StateError`] for a file that is not there, cannot be read, or is damaged.
     pub fn restored(mut self, path: &Path, of: &StateOf) -> Result<Self, StateError> {
-        let path = || path.to_owned();
+        let at = || path.to_owned();
         let count = self.moments().count();
         if count == 0 {
             return Ok(self);
         }
-        let bytes = fs::read(path()).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => StateError::Missing { path: path() },
-            _ => StateError::Io {
-                path: path(),
-                source,
-            },
+        let bytes = fs::read(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StateError::Missing { path: at() },
+            _ => StateError::Io { path: at(), source },
         })?;
         let expected = count * self.layout.len() * size_of::<f32>() + DIGEST;
         if bytes.len() != expected {
             let got = bytes.len();
             return Err(StateError::Length {
-                path: path(),
+                path: at(),
                 got,
                 expected,
             });
         }
         let (values, digest) = bytes.split_at(bytes.len() - DIGEST);
         if of.digest(values).as_bytes() != digest {
-            return Err(StateError::Damaged { path: path() });
+            return Err(StateError::Damaged { path: at() });
         }
         let values = f32_from_le(values).unwrap_or_default();
         let length = self.layout.len();
@@ -163,13 +160,13 @@ pub enum StateError {
     /// The file is not there.
     #[error("the server optimizer's state {} is not there", path.display())]
     Missing {
-        /// The file.
+        /// The state's file that is not there.
         path: PathBuf,
     },
     /// The file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The state's file that cannot be read.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -180,7 +177,7 @@ pub enum StateError {
         path.display()
     )]
     Length {
-        /// The file.
+        /// The state's file of another length.
         path: PathBuf,
         /// Its bytes.
         got: usize,
@@ -190,7 +187,7 @@ pub enum StateError {
     /// A file whose digest is not that of its moments, run, plan, round and adapter.
     #[error("the server optimizer's state {} is damaged, or of another round", path.display())]
     Damaged {
-        /// The file.
+        /// The state's file that is damaged.
         path: PathBuf,
     },
 }

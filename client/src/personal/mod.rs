@@ -16,4 +16,4 @@ mod outcome;
 
 pub use candidate::{Candidate, Choice, Personalised};
 pub use home::{HomeProgress, personalise, train_alone, train_at_home};
-pub use outcome::{CandidateScore, OutcomeError, ScoreTable, save};
+pub use outcome::{CandidateScore, OutcomeError, ScoreTable, percent_below, save};

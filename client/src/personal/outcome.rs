@@ -105,8 +105,12 @@ fn gain(scores: &[CandidateScore], chosen: Choice) -> Option<f64> {
         let one = scores.iter().find(|one| one.adapter == choice)?;
         one.held_out_perplexity.or(one.validation_perplexity)
     };
-    let (local, own) = (score(Choice::Local)?, score(chosen)?);
-    Some(100.0 * (local - own) / local)
+    Some(percent_below(score(Choice::Local)?, score(chosen)?))
+}
+
+/// How far `own` lies below `other`, in percent of `other`.
+pub fn percent_below(other: f64, own: f64) -> f64 {
+    100.0 * (other - own) / other
 }
 
 impl fmt::Display for ScoreTable {
@@ -133,7 +137,7 @@ impl fmt::Display for ScoreTable {
     }
 }
 
-/// Writes the chosen adapter to `adapter`, the global one to `global`, and the table to `scores`.
+/// Writes the table to `scores`, and then the chosen adapter to `adapter`.
 ///
 /// # Errors
 /// [`OutcomeError`] naming the file.
@@ -141,15 +145,13 @@ pub fn save(
     candidates: &Personalised,
     table: &ScoreTable,
     base_name: &str,
-    (adapter, global, scores): (&Path, &Path, &Path),
+    (adapter, scores): (&Path, &Path),
 ) -> Result<(), OutcomeError> {
-    peft::save(global, &candidates.global().adapter, base_name)?;
     let text = serde_json::to_vec_pretty(table).expect("text keys and finite numbers");
     write_atomic(scores, &text, Access::Owner).map_err(|source| OutcomeError::Io {
         path: scores.to_owned(),
         source,
     })?;
-    // Last: where it is, all of it is.
     peft::save(adapter, &candidates.chosen().adapter, base_name)?;
     Ok(())
 }

@@ -102,7 +102,7 @@ pub enum Factor {
 }
 
 /// Which factors are trained, sent and summed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Factors {
     /// A and B.

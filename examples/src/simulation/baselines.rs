@@ -3,37 +3,22 @@
 //! records, and train both factors, as anyone would.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fedlora_adapter::Adapter;
+use fedlora_client::examples::MemberExamples;
 use fedlora_client::personal::{
-    self, Candidate, Choice, HomeProgress, Personalised, train_at_home,
+    self, Candidate, Choice, HomeProgress, Personalised, percent_below, train_alone, train_at_home,
 };
 use fedlora_client::update::{LocalWork, UpdateError};
-use fedlora_protocol::plan::RunPlan;
-use fedlora_train::{Engine, Progress, Search};
+use fedlora_protocol::ids::MemberIndex;
+use fedlora_train::Progress;
 
-use super::data::SimulationData;
-use super::evaluate;
-use super::progress::Bars;
+use super::data::member_work;
+use super::evaluate::{self, OwnScores};
 use super::report::Scores;
-
-/// The shortest centralised training, as a part of the longest.
-const SHORTEST: usize = 4;
-
-/// Trains what the simulation compares.
-#[derive(Debug)]
-pub(super) struct Trainings<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) data: &'a SimulationData,
-    pub(super) plan: &'a RunPlan,
-    /// Members that train at a time.
-    pub(super) jobs: usize,
-    pub(super) bars: &'a Bars,
-}
+use super::scene::Scene;
 
 /// How the federation compares.
 #[derive(Debug)]
@@ -52,11 +37,11 @@ impl Comparison {
     pub(super) fn gain(&self, member: &str) -> Option<f64> {
         let alone = self.local_only.as_ref()?.by_member.get(member)?;
         let own = self.personalised.by_member.get(member)?;
-        Some(100.0 * (alone - own) / alone)
+        Some(percent_below(*alone, *own))
     }
 }
 
-impl Trainings<'_> {
+impl Scene<'_> {
     /// Compares what the federation ends with; with all records in one place too, where
     /// `centralised`.
     pub(super) fn compare(
@@ -66,31 +51,27 @@ impl Trainings<'_> {
     ) -> Result<Comparison, UpdateError> {
         let (engine, data) = (self.engine, self.data);
         let members = self.personalised(global)?;
-        let kept = adapters(&members, |one| Some(one.chosen())).unwrap_or_default();
-        let alone = adapters(&members, |one| one.get(Choice::Local));
-        let kept_all_alone = members
-            .iter()
-            .all(|one| one.chosen().choice == Choice::Local);
-        let alone = alone.map(|alone| evaluate::each_its_own(engine, data, &alone));
-        let personalised = match &alone {
-            Some(Ok(scores)) if kept_all_alone => scores.clone(),
-            _ => evaluate::each_its_own(engine, data, &kept)?,
-        };
+        let mut own = OwnScores::new(engine, data);
+        let kept: Vec<_> = members.iter().map(|one| &one.chosen().adapter).collect();
+        let alone = members.iter().map(|one| one.get(Choice::Local));
+        let alone: Option<Vec<_>> = alone.map(|one| Some(&one?.adapter)).collect();
         let mut comparison = Comparison {
             chosen: members.iter().map(|one| one.chosen().choice).collect(),
-            personalised,
-            local_only: alone.transpose()?,
+            personalised: own.of(&kept)?,
+            local_only: alone.map(|alone| own.of(&alone)).transpose()?,
             centralised: None,
             centralised_then_local: None,
         };
         if centralised {
-            let first = engine.init_adapter(&self.plan.adapter.lora, self.plan.seed())?;
-            let adapter = self.centralised(&first)?;
+            let adapter = self.centralised()?;
             let scores = evaluate::one_for_all(engine, data, Some(&adapter))?;
             comparison.centralised = Some(scores);
-            let adapters = self.then_local(&adapter)?;
-            let scores = evaluate::each_its_own(engine, data, &adapters)?;
-            comparison.centralised_then_local = Some(scores);
+            let found = self.then_local(&adapter)?;
+            let adapters: Vec<_> = found
+                .iter()
+                .map(|found| found.as_ref().map_or(&adapter, |one| &one.adapter))
+                .collect();
+            comparison.centralised_then_local = Some(own.of(&adapters)?);
         }
         Ok(comparison)
     }
@@ -108,65 +89,40 @@ impl Trainings<'_> {
     }
 
     /// Trains on all records in one place, for at most as many steps as all members have together.
-    fn centralised(&self, first: &Adapter) -> Result<Adapter, UpdateError> {
-        let training = self.data.all(|examples| &examples.training);
-        let validation = self.data.all(|examples| &examples.validation);
-        let plan = self.plan;
-        let each = plan.steps() + plan.personalisation.home_steps(plan.steps());
-        let most = NonZeroUsize::new(each * self.data.institutions.len());
-        let longest = most.unwrap_or(NonZeroUsize::MIN);
-        let shortest = longest.get().div_ceil(SHORTEST);
-        let search = Search {
-            training: &training,
-            validation: &validation,
-            longest,
-            shortest: NonZeroUsize::new(shortest).unwrap_or(NonZeroUsize::MIN),
+    fn centralised(&self) -> Result<Adapter, UpdateError> {
+        let pooled = MemberExamples {
+            training: self.data.all(|examples| &examples.training),
+            validation: self.data.all(|examples| &examples.validation),
+            held_out: Vec::new(),
         };
-        let work = LocalWork::new(self.engine.clone(), Default::default(), plan.seed());
-        let options = work.options_at(plan, plan.alone_learning_rate())?;
+        let work = LocalWork::new(self.engine.clone(), pooled, self.plan.seed());
         self.bars.begin("centralised", self.alone());
-        let best = self
-            .engine
-            .best_length(first, search, &options, &mut |step| {
-                self.show("centralised", step);
-                ControlFlow::Continue(())
-            })?;
+        let members = self.data.institutions.len();
+        let best = train_alone(&work, self.plan, members, &mut |step| {
+            self.show("centralised", step)
+        })?;
         Ok(best.adapter)
     }
 
     /// The centralised adapter trained further at each member's home, where that is better for it.
-    fn then_local(&self, centralised: &Adapter) -> Result<Vec<Adapter>, UpdateError> {
+    fn then_local(&self, centralised: &Adapter) -> Result<Vec<Option<Candidate>>, UpdateError> {
         self.bars
             .begin("centralised, then each member at home", self.home());
         self.for_each(|work, name| {
-            let examples = work.examples();
-            let options = work.options_at(self.plan, self.plan.home_learning_rate())?;
-            let found = match examples.validation.is_empty() {
-                true => None,
-                false => train_at_home(
-                    self.engine,
-                    self.plan,
-                    centralised,
-                    &examples.training,
-                    &examples.validation,
-                    &options,
-                    &mut |step| self.show(name, step),
-                )?,
-            };
-            Ok(found.map_or_else(|| centralised.clone(), |candidate| candidate.adapter))
+            train_at_home(work, self.plan, centralised, &mut |step| {
+                self.show(name, step)
+            })
         })
     }
 
     /// The most steps that all members take at home: of lengths that double up to the longest.
     fn home(&self) -> u64 {
-        let home = self.plan.personalisation.home_steps(self.plan.steps());
-        self.of_all(home)
+        self.of_all(self.plan.home_steps())
     }
 
     /// The most that all members take alone, and as many that all records in one place get.
     fn alone(&self) -> u64 {
-        let plan = self.plan;
-        self.of_all(plan.steps() + plan.personalisation.home_steps(plan.steps()))
+        self.of_all(self.plan.steps() + self.plan.home_steps())
     }
 
     fn of_all(&self, longest: usize) -> u64 {
@@ -203,7 +159,9 @@ impl Trainings<'_> {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         institutions.get(index).map(|one| (index, one))
                     } {
-                        let work = self.data.work(self.engine, index, self.plan.seed());
+                        let member = MemberIndex(index as u16);
+                        let (examples, seed) = (one.examples.clone(), self.plan.seed());
+                        let work = member_work(self.engine, examples, member, seed);
                         let outcome = job(&work, one.name.as_str());
                         let mut done = done.lock().unwrap_or_else(|dead| dead.into_inner());
                         done.insert(index, outcome);
@@ -214,14 +172,4 @@ impl Trainings<'_> {
         let done = done.into_inner().unwrap_or_else(|dead| dead.into_inner());
         done.into_values().collect()
     }
-}
-
-fn adapters(
-    members: &[Personalised],
-    pick: impl Fn(&Personalised) -> Option<&Candidate>,
-) -> Option<Vec<Adapter>> {
-    members
-        .iter()
-        .map(|one| pick(one).map(|candidate| candidate.adapter.clone()))
-        .collect()
 }

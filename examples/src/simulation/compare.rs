@@ -238,7 +238,7 @@ fn variants(options: &Options) -> Result<Vec<Variant>, SimulationError> {
     Ok(variants)
 }
 
-/// Runs all, one after the other; `done` gets each document as it comes.
+/// Runs every variant with every seed, one after the other, and calls `done` with each document.
 ///
 /// # Errors
 /// As a single run: the first that fails ends the comparison.

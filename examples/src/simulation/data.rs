@@ -7,7 +7,7 @@ use fedlora_client::examples::MemberExamples;
 use fedlora_client::update::LocalWork;
 use fedlora_data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
-use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::ids::{MemberIndex, MemberName};
 use fedlora_train::Engine;
 
 use super::assets::INSTITUTIONS;
@@ -86,26 +86,40 @@ impl SimulationData {
         each.flat_map(|one| part(&one.examples).iter().cloned())
             .collect()
     }
+}
 
-    /// The work of the member with this index, in a run with this seed.
-    pub fn work(&self, engine: &Engine, index: usize, seed: u64) -> LocalWork {
-        let examples = self.institutions[index].examples.clone();
-        let own = seed.wrapping_add(index as u64 + 1);
-        LocalWork::new(engine.clone(), examples, own)
-    }
+/// The work of a member on these examples, in a run with this seed.
+pub(super) fn member_work(
+    engine: &Engine,
+    examples: MemberExamples,
+    member: MemberIndex,
+    seed: u64,
+) -> LocalWork {
+    let own = seed.wrapping_add(u64::from(member.0) + 1);
+    LocalWork::new(engine.clone(), examples, own)
+}
+
+/// The examples of these records.
+fn member_examples(
+    training: &Dataset,
+    held_out: &Dataset,
+    pipeline: &TextPipeline,
+    prepare: &PrepareOptions,
+) -> anyhow::Result<MemberExamples> {
+    let training = training.prepare(pipeline, prepare)?.0;
+    let held_out = held_out.prepare(pipeline, prepare)?.0;
+    Ok(MemberExamples::new(training, held_out))
 }
 
 fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result<Vec<Institution>> {
     INSTITUTIONS
         .iter()
         .map(|one| {
-            let examples = |text: &'static str| -> anyhow::Result<Vec<Example>> {
-                let records = Dataset::from_lines(text.as_bytes(), one.name)?;
-                Ok(records.prepare(pipeline, prepare)?.0)
-            };
+            let records = |text: &'static str| Dataset::from_lines(text.as_bytes(), one.name);
+            let (training, held_out) = (records(one.training)?, records(one.held_out)?);
             Ok(Institution {
                 name: one.name.parse()?,
-                examples: MemberExamples::new(examples(one.training)?, examples(one.held_out)?),
+                examples: member_examples(&training, &held_out, pipeline, prepare)?,
             })
         })
         .collect()
@@ -140,10 +154,7 @@ fn own(
         .map(|(place, (training, held_out))| {
             Ok(Institution {
                 name: format!("member-{:0digits$}", place + 1).parse()?,
-                examples: MemberExamples::new(
-                    training.prepare(pipeline, prepare)?.0,
-                    held_out.prepare(pipeline, prepare)?.0,
-                ),
+                examples: member_examples(&training, &held_out, pipeline, prepare)?,
             })
         })
         .collect()
@@ -171,10 +182,7 @@ fn split(
         }
         institutions.push(Institution {
             name,
-            examples: MemberExamples::new(
-                training.prepare(pipeline, prepare)?.0,
-                held_out.prepare(pipeline, prepare)?.0,
-            ),
+            examples: member_examples(&training, &held_out, pipeline, prepare)?,
         });
     }
     Ok(institutions)

@@ -1,11 +1,13 @@
 //! Held-out perplexities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::Context;
 use fedlora_adapter::{Adapter, peft};
 use fedlora_aggregator::run_directory::RunDirectory;
+use fedlora_common::digest::Digest;
+use fedlora_model::Example;
 use fedlora_train::{Engine, TrainError};
 
 use super::data::SimulationData;
@@ -32,60 +34,82 @@ pub(super) fn one_for_all(
     })
 }
 
-/// The perplexities of the members' own adapters: each on its own data, and the geometric mean
-/// of all on all data.
-pub(super) fn each_its_own(
-    engine: &Engine,
-    data: &SimulationData,
-    adapters: &[Adapter],
-) -> Result<Scores, TrainError> {
-    let all = data.all(|examples| &examples.held_out);
-    let mut by_member = BTreeMap::new();
-    let mut losses = 0.0;
-    let mut known: Vec<(&Adapter, f64)> = Vec::new();
-    for (one, adapter) in data.institutions.iter().zip(adapters) {
-        // Members may have kept one and the same.
-        let before = known.iter().find(|(other, _)| *other == adapter);
-        let loss = match before {
-            Some((_, loss)) => *loss,
-            None => engine.evaluate(Some(adapter), &all)?.loss,
-        };
-        known.push((adapter, loss));
-        losses += loss;
-        let own = engine.evaluate(Some(adapter), &one.examples.held_out)?;
-        by_member.insert(one.name.to_string(), own.perplexity);
+/// Scores members' own adapters, each on all held-out examples once: members may keep one and the
+/// same, or the one that they trained alone.
+#[derive(Debug)]
+pub(super) struct OwnScores<'a> {
+    engine: &'a Engine,
+    data: &'a SimulationData,
+    all: Vec<Example>,
+    /// Losses on all of them, by the adapter's digest.
+    known: HashMap<Digest, f64>,
+}
+
+impl<'a> OwnScores<'a> {
+    pub(super) fn new(engine: &'a Engine, data: &'a SimulationData) -> Self {
+        Self {
+            engine,
+            data,
+            all: data.all(|examples| &examples.held_out),
+            known: HashMap::new(),
+        }
     }
-    Ok(Scores {
-        pooled: (losses / adapters.len() as f64).exp(),
-        by_member,
-    })
+
+    /// The perplexities of the members' adapters: each on its own data, and the geometric mean of
+    /// all on all data.
+    pub(super) fn of(&mut self, adapters: &[&Adapter]) -> Result<Scores, TrainError> {
+        let mut by_member = BTreeMap::new();
+        let mut losses = 0.0;
+        for (one, adapter) in self.data.institutions.iter().zip(adapters) {
+            losses += self.on_all(adapter)?;
+            let own = self
+                .engine
+                .evaluate(Some(adapter), &one.examples.held_out)?;
+            by_member.insert(one.name.to_string(), own.perplexity);
+        }
+        Ok(Scores {
+            pooled: (losses / adapters.len() as f64).exp(),
+            by_member,
+        })
+    }
+
+    fn on_all(&mut self, adapter: &Adapter) -> Result<f64, TrainError> {
+        let digest = adapter.digest();
+        if let Some(loss) = self.known.get(&digest) {
+            return Ok(*loss);
+        }
+        let loss = self.engine.evaluate(Some(adapter), &self.all)?.loss;
+        self.known.insert(digest, loss);
+        Ok(loss)
+    }
 }
 
 /// Rounds whose adapters are scored, beside the last.
 const SCORED_ROUNDS: usize = 8;
 
 /// The perplexities of the adapters that the run in the operator's folder published: of some rounds,
-/// evenly spread, and the last.
+/// evenly spread, and of the last, whose are `federated`.
 pub(super) fn over_rounds(
     engine: &Engine,
     data: &SimulationData,
     operator: &Path,
     rounds: u32,
+    federated: &Scores,
 ) -> anyhow::Result<Vec<CurveFigures>> {
     let run = RunDirectory::find(operator, None).context("the run's folder")?;
     let every = (rounds as usize).div_ceil(SCORED_ROUNDS).max(1);
-    let mut scored: Vec<u32> = (1..=rounds).step_by(every).collect();
-    if scored.last() != Some(&rounds) {
-        scored.push(rounds);
-    }
-    scored
-        .into_iter()
+    let before = (1..rounds).step_by(every);
+    let mut curve: Vec<_> = before
         .map(|round| {
-            let folder = run.adapter(round);
-            let adapter =
-                peft::load(&folder).with_context(|| format!("the adapter of round {round}"))?;
+            let adapter = peft::load(&run.adapter(round))
+                .with_context(|| format!("the adapter of round {round}"))?;
             let held_out = one_for_all(engine, data, Some(&adapter))?;
             Ok(CurveFigures { round, held_out })
         })
-        .collect()
+        .collect::<anyhow::Result<_>>()?;
+    curve.push(CurveFigures {
+        round: rounds,
+        held_out: federated.clone(),
+    });
+    Ok(curve)
 }

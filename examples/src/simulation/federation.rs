@@ -22,16 +22,15 @@ use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::member::RunOutcome;
 use fedlora_protocol::wire::messages::RoundResult;
 use fedlora_shell::now;
-use fedlora_train::Engine;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::data::SimulationData;
 use super::faults::{Cuts, FaultyConnector};
 use super::poison::Poison;
 use super::progress::Bars;
 use super::report::RoundFigures;
 use super::run::SimulationError;
+use super::scene::Scene;
 use super::watched::{EncodedLanes, WatchedWork};
 
 /// A federation that ran to its end.
@@ -54,16 +53,11 @@ struct Sight {
 /// How a federation is run.
 #[derive(Debug)]
 pub(super) struct Setting<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) data: &'a SimulationData,
-    pub(super) plan: &'a RunPlan,
+    pub(super) scene: Scene<'a>,
     /// Whether each unmasked sum is checked.
     pub(super) verify_sum: bool,
-    /// Members that train at a time.
-    pub(super) jobs: usize,
     /// Where operator and members have their directories.
     pub(super) folder: &'a Path,
-    pub(super) bars: &'a Bars,
     pub(super) poison: &'a BTreeMap<MemberName, Poison>,
 }
 
@@ -73,15 +67,18 @@ pub(super) async fn run(
     mut faults: BTreeMap<MemberName, Cuts>,
 ) -> Result<Federation, SimulationError> {
     let Setting {
+        scene,
+        verify_sum,
+        folder,
+        poison,
+    } = setting;
+    let Scene {
         engine,
         data,
         plan,
-        verify_sum,
         jobs,
-        folder,
         bars,
-        poison,
-    } = setting;
+    } = scene;
     let operator = folder.join("operator");
     // Port 0: the system picks free ones.
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -18,6 +18,7 @@ mod poison;
 mod progress;
 mod report;
 mod run;
+mod scene;
 mod table;
 mod watched;
 

@@ -19,7 +19,6 @@ use fedlora_protocol::plan::{
 use fedlora_train::{Engine, ModelError, TrainError};
 
 use super::base::OpenBase;
-use super::baselines::Trainings;
 use super::compare::LINES;
 use super::data::SimulationData;
 use super::evaluate;
@@ -30,6 +29,7 @@ use super::page::page;
 use super::poison::Poison;
 use super::progress::Bars;
 use super::report::{Document, EvaluationFigures, MemberFigures, PoisonFigures};
+use super::scene::Scene;
 
 /// The peak learning rate for the embedded base: a small model takes a high one.
 const EMBEDDED_RATE: f64 = 4e-3;
@@ -86,14 +86,14 @@ pub(super) async fn run_on(
     let poison = poisons(options, &names)?;
 
     let federated = u64::from(plan.rounds) * u64::from(plan.training.steps) * plan.members as u64;
-    let trainings = Trainings {
+    let scene = Scene {
         engine: &engine,
         data: &data,
         plan: &plan,
         jobs: jobs(options.jobs),
         bars,
     };
-    bars.expect(federated + trainings.steps(options.baselines));
+    bars.expect(federated + scene.steps(options.baselines));
     bars.line(&format!(
         "{} members, {} rounds of {} steps, base {base_name}",
         names.len(),
@@ -102,13 +102,9 @@ pub(super) async fn run_on(
     ));
     let base_scores = tokio::task::block_in_place(|| evaluate::one_for_all(&engine, &data, None))?;
     let setting = federation::Setting {
-        engine: &engine,
-        data: &data,
-        plan: &plan,
+        scene,
         verify_sum: options.verify_sum,
-        jobs: jobs(options.jobs),
         folder: &out,
-        bars,
         poison: &poison,
     };
     let federation = federation::run(setting, faults).await?;
@@ -118,14 +114,14 @@ pub(super) async fn run_on(
     })?;
     let done = federation.rounds.last().map_or(0, |round| round.round);
     let curves = tokio::task::block_in_place(|| {
-        evaluate::over_rounds(&engine, &data, &out.join("operator"), done)
+        evaluate::over_rounds(&engine, &data, &out.join("operator"), done, &federated)
     })?;
     let adapter_dir = out.join("adapter");
     peft::save(&adapter_dir, &federation.adapter, &base_name)
         .context("the final adapter cannot be written")?;
 
     let comparison =
-        tokio::task::block_in_place(|| trainings.compare(&federation.adapter, options.baselines))?;
+        tokio::task::block_in_place(|| scene.compare(&federation.adapter, options.baselines))?;
 
     let document = Document {
         label: options.variant.label.clone(),

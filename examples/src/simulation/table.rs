@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use fedlora_client::personal::Choice;
+use fedlora_client::personal::{Choice, percent_below};
 
 use super::page::{better_off, own_data};
 use super::report::{Document, RoundFigures, Scores};
@@ -187,7 +187,7 @@ fn number(value: Option<f64>) -> String {
 
 fn gain(before: Option<f64>, after: Option<f64>) -> String {
     match (before, after) {
-        (Some(before), Some(after)) => format!("{:+.1} %", 100.0 * (before - after) / before),
+        (Some(before), Some(after)) => format!("{:+.1} %", percent_below(before, after)),
         _ => "-".into(),
     }
 }

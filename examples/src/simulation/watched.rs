@@ -17,7 +17,7 @@ use fedlora_train::{Engine, Progress};
 use rand::rngs::StdRng;
 use rand::{CryptoRng, SeedableRng};
 
-use super::data::Institution;
+use super::data::{Institution, member_work};
 use super::poison::Poison;
 
 /// The lanes that each member encoded, by round, attempt and member.
@@ -66,8 +66,7 @@ impl WatchedWork {
         if let Some(poison) = poison {
             examples.training = poison.examples(&examples.training, &mut rng);
         }
-        let own = seed.wrapping_add(u64::from(member.0) + 1);
-        let inner = LocalWork::new(engine.clone(), examples, own)
+        let inner = member_work(engine, examples, member, seed)
             .with_loss_shift(LossShift::random(&mut rng));
         Self {
             inner,

@@ -1,7 +1,5 @@
 //! What a member sees while it takes part in a run, on standard error.
 
-use std::cell::Cell;
-
 use fedlora_shell::{Printer, Progress, ProgressUnit};
 use indicatif::HumanBytes;
 use tokio::sync::mpsc;
@@ -105,39 +103,30 @@ impl Display {
 }
 
 /// A bar for what a member trains after the last round.
-pub(super) struct HomeBar {
-    progress: Progress,
-    /// Whether the bar shows the training alone, once it shows any.
-    alone: Cell<Option<bool>>,
-}
+pub(super) struct HomeBar(Progress);
 
 impl HomeBar {
     pub(super) fn new(printer: &Printer) -> Self {
-        Self {
-            progress: Progress::new(printer, ProgressUnit::Items),
-            alone: Cell::new(None),
-        }
+        Self(Progress::new(printer, ProgressUnit::Items))
     }
 
-    /// Shows a step.
+    /// Shows a step. Each training, one of another length too, begins with its first.
     pub(super) fn show(&self, progress: HomeProgress) {
-        let (alone, label, step) = match progress {
-            HomeProgress::AtHome(step) => (false, "training at home", step),
-            HomeProgress::Alone(step) => (true, "training alone, to compare", step),
+        let (label, step) = match progress {
+            HomeProgress::AtHome(step) => ("training at home", step),
+            HomeProgress::Alone(step) => ("training alone, to compare", step),
         };
-        // A training of another length begins at its first step.
-        if self.alone.replace(Some(alone)) != Some(alone) || step.step == 1 {
-            self.progress.begin(label, step.steps as u64);
-            if !self.progress.has_bar() && step.step == 1 {
-                let line = format!("{label}: {} steps", step.steps);
-                self.progress.line(&line);
+        if step.step == 1 {
+            self.0.begin(label, step.steps as u64);
+            if !self.0.has_bar() {
+                self.0.line(&format!("{label}: {} steps", step.steps));
             }
         }
-        self.progress.set(step.step as u64);
-        self.progress.message(format!("loss {:.3}", step.loss));
+        self.0.set(step.step as u64);
+        self.0.message(format!("loss {:.3}", step.loss));
     }
 
     pub(super) fn finish(&self) {
-        self.progress.finish();
+        self.0.finish();
     }
 }

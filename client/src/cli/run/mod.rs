@@ -151,15 +151,10 @@ async fn keep_best(
         Ok((table, candidates))
     })
     .await?;
-    let (adapter, global, scores) = (directory.adapter(), directory.global(), directory.scores());
-    personal::save(
-        &candidates,
-        &table,
-        &base_name,
-        (&adapter, &global, &scores),
-    )
-    .context("the adapters of this run cannot be written")
-    .map_err(failed)?;
+    let (adapter, scores) = (directory.adapter(), directory.scores());
+    personal::save(&candidates, &table, &base_name, (&adapter, &scores))
+        .context("the adapters of this run cannot be written")
+        .map_err(failed)?;
     Ok(table)
 }
 

@@ -76,7 +76,6 @@ impl Engine {
             step: 0,
             length: 0,
         };
-        let mut lowest = start;
         for length in lengths(search.shortest.get(), longest) {
             let options = with_length(options, length)?;
             let mut trainer = self.trainer(adapter, Factors::Both, search.training, &options)?;
@@ -87,13 +86,12 @@ impl Engine {
                 let stop = progress(done).is_break();
                 if stop || done.step % every == 0 || done.step == length {
                     let candidate = trainer.adapter()?;
-                    let loss = self.evaluate(Some(&candidate), search.validation)?.loss;
-                    if loss < lowest {
-                        lowest = loss;
+                    let loss = Some(self.evaluate(Some(&candidate), search.validation)?.loss);
+                    if loss < best.loss {
                         improved = true;
                         best = Best {
                             adapter: candidate,
-                            loss: Some(loss),
+                            loss,
                             step: done.step,
                             length,
                         };

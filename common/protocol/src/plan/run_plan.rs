@@ -347,6 +347,11 @@ impl RunPlan {
         self.training.steps as usize * self.rounds as usize
     }
 
+    /// The most optimizer steps that a member takes at home after the last round.
+    pub fn home_steps(&self) -> usize {
+        self.personalisation.home_steps(self.steps())
+    }
+
     /// The peak learning rate of a member that trains alone: that of the rounds divided by the root
     /// of the number of members. The mean of n members' steps is up to root n times shorter than
     /// one of them, which the rate of the rounds makes up for.
