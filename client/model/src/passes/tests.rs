@@ -93,6 +93,18 @@ fn assert_close(got: &[f32], expected: &[f32], what: &str) {
     }
 }
 
+/// The largest difference in any factor, as a share of that factor's largest element.
+fn worst_error(got: &Gradients<Flex>, expected: &Gradients<Flex>) -> f32 {
+    let of_one = |(got, expected): (&Tensor<Flex, 2>, &Tensor<Flex, 2>)| {
+        let (got, expected) = (values(got), values(expected));
+        let size = expected.iter().fold(1e-3_f32, |most, x| most.max(x.abs()));
+        let differences = got.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0, f32::max) / size
+    };
+    let factors = got.factors.iter().zip(&expected.factors);
+    factors.map(of_one).fold(0.0, f32::max)
+}
+
 fn same(got: &Gradients<Flex>, expected: &Gradients<Flex>, what: &str) {
     assert_close(&values(&got.loss), &values(&expected.loss), what);
     assert_eq!(got.factors.len(), expected.factors.len(), "{what}");
@@ -147,18 +159,29 @@ fn gradients_are_those_of_the_plain_composition_in_double_precision() {
                     };
                     let mut expected = generic(&double, ActivationCheckpointing::Off);
                     expected.loss = expected.loss.cast(burn::tensor::FloatDType::F32);
-                    same(&run(ActivationCheckpointing::Off), &expected, "normal");
-                    same(&run(ActivationCheckpointing::PerBlock), &expected, "low");
-                    same(
-                        &generic(&model, ActivationCheckpointing::Off),
-                        &expected,
-                        "autodiff",
-                    );
-                    same(
-                        &generic(&model, ActivationCheckpointing::PerBlock),
-                        &expected,
-                        "block by block",
-                    );
+                    let autodiff = generic(&model, ActivationCheckpointing::Off);
+                    // Some random models amplify rounding: single operations in `f32` tell how
+                    // much. The handwritten passes round in another order, not more.
+                    let rounding = worst_error(&autodiff, &expected);
+                    assert!(rounding <= 1e-2, "autodiff errs by {rounding}, seed {seed}");
+                    let bound = (4.0 * rounding).max(5e-5);
+                    for (found, what) in [
+                        (run(ActivationCheckpointing::Off), "normal"),
+                        (run(ActivationCheckpointing::PerBlock), "low"),
+                        (
+                            generic(&model, ActivationCheckpointing::PerBlock),
+                            "by block",
+                        ),
+                    ] {
+                        assert_close(&values(&found.loss), &values(&expected.loss), what);
+                        assert_eq!(found.factors.len(), expected.factors.len(), "{what}");
+                        let error = worst_error(&found, &expected);
+                        assert!(
+                            error <= bound,
+                            "{kind} {what}: {error} where single operations err by {rounding}, \
+                             seed {seed}"
+                        );
+                    }
                 }
             }
         }
