@@ -38,7 +38,8 @@ pub struct Candidate {
     pub validation: Option<f64>,
     /// Optimizer steps at home, or alone; 0 for the global adapter.
     pub steps: usize,
-    /// How far a personal adapter lies from the global one (0) to the one trained at home (1).
+    /// The share of the adapter trained at home in a personal one; the rest is that trained alone,
+    /// or without one the global adapter.
     pub mix: Option<f64>,
 }
 

@@ -68,7 +68,7 @@ impl Scene<'_> {
             let adapter = self.centralised()?;
             let scores = evaluate::one_for_all(engine, data, Some(&adapter))?;
             comparison.centralised = Some(scores);
-            let found = self.then_local(&adapter)?;
+            let found = self.then_local(&adapter, &members)?;
             let adapters: Vec<_> = found
                 .iter()
                 .map(|found| found.as_ref().map_or(&adapter, |one| &one.adapter))
@@ -117,10 +117,10 @@ impl Scene<'_> {
         if whose.is_empty() {
             return Ok(Vec::new());
         }
-        let once = self.plan.home_steps() + self.plan.steps() + self.plan.home_steps();
+        let once = (self.home() + self.alone()) / self.data.institutions.len().max(1) as u64;
         self.bars
-            .begin("each member at home", of_lengths(once, whose.len()));
-        self.for_each(whose, first, |work, name| {
+            .begin("each member at home", once * whose.len() as u64);
+        self.for_each(whose, first, |_, work, name| {
             personal::personalise(work, self.plan, global, &mut |progress| {
                 let (HomeProgress::AtHome(step) | HomeProgress::Alone(step)) = progress;
                 self.show(name, step)
@@ -144,23 +144,31 @@ impl Scene<'_> {
         Ok(best.adapter)
     }
 
-    /// The centralised adapter trained further at each member's home, where that is better for it.
-    fn then_local(&self, centralised: &Adapter) -> Result<Vec<Option<Candidate>>, UpdateError> {
+    /// What members make of the centralised adapter in the way they make something of the
+    /// federation's, where that is better for them.
+    fn then_local(
+        &self,
+        centralised: &Adapter,
+        members: &[Personalised],
+    ) -> Result<Vec<Option<Candidate>>, UpdateError> {
         self.bars
             .begin("centralised, then each member at home", self.home());
-        self.for_each(&self.data.institutions, 0, |work, name| {
-            train_at_home(work, self.plan, centralised, &mut |step| {
+        self.for_each(&self.data.institutions, 0, |place, work, name| {
+            let alone = members[place].get(Choice::Local);
+            let alone = alone.map(|alone| &alone.adapter);
+            train_at_home(work, self.plan, centralised, alone, &mut |step| {
                 self.show(name, step)
             })
         })
     }
 
-    /// The most steps that all members take at home: of lengths that double up to the longest.
+    /// The steps that all members take at home.
     fn home(&self) -> u64 {
-        of_lengths(self.plan.home_steps(), self.data.institutions.len())
+        (self.plan.home_steps() * self.data.institutions.len()) as u64
     }
 
-    /// The most that all members take alone, and as many that all records in one place get.
+    /// The most that all members take alone, and as many that all records in one place get: of
+    /// lengths that double up to the longest.
     fn alone(&self) -> u64 {
         let longest = self.plan.steps() + self.plan.home_steps();
         of_lengths(longest, self.data.institutions.len())
@@ -183,12 +191,12 @@ impl Scene<'_> {
     }
 
     /// Does the same for each of these, `jobs` of them at a time; in their order. The first of them
-    /// has the index `first`.
+    /// has the index `first` as a member.
     fn for_each<T: Send>(
         &self,
         institutions: &[Institution],
         first: usize,
-        job: impl Fn(&LocalWork, &str) -> Result<T, UpdateError> + Sync,
+        job: impl Fn(usize, &LocalWork, &str) -> Result<T, UpdateError> + Sync,
     ) -> Result<Vec<T>, UpdateError> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(BTreeMap::new());
@@ -202,7 +210,7 @@ impl Scene<'_> {
                         let member = MemberIndex((first + index) as u16);
                         let (examples, seed) = (one.examples.clone(), self.plan.seed());
                         let work = member_work(self.engine, examples, member, seed);
-                        let outcome = job(&work, one.name.as_str());
+                        let outcome = job(index, &work, one.name.as_str());
                         let mut done = done.lock().unwrap_or_else(|dead| dead.into_inner());
                         done.insert(index, outcome);
                     }
