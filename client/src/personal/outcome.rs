@@ -36,7 +36,7 @@ pub struct CandidateScore {
     pub held_out_perplexity: Option<f64>,
     /// Optimizer steps at home, or alone.
     pub steps: usize,
-    /// The share of the adapter trained at home in a personal one; the rest is that trained alone,
+    /// The share of the adapter trained at home in a personal one; the rest are those trained alone,
     /// or without one the global adapter.
     pub mix: Option<f64>,
 }

@@ -138,10 +138,10 @@ impl Scene<'_> {
         let work = LocalWork::new(self.engine.clone(), pooled, self.plan.seed());
         self.bars.begin("centralised", self.alone());
         let members = self.data.institutions.len();
-        let best = train_alone(&work, self.plan, members, &mut |step| {
+        let mut found = train_alone(&work, self.plan, members, &mut |step| {
             self.show("centralised", step)
         })?;
-        Ok(best.adapter)
+        Ok(found.swap_remove(0).adapter)
     }
 
     /// What members make of the centralised adapter in the way they make something of the
@@ -154,8 +154,7 @@ impl Scene<'_> {
         self.bars
             .begin("centralised, then each member at home", self.home());
         self.for_each(&self.data.institutions, 0, |place, work, name| {
-            let alone = members[place].get(Choice::Local);
-            let alone = alone.map(|alone| &alone.adapter);
+            let alone = members[place].alone();
             train_at_home(work, self.plan, centralised, alone, &mut |step| {
                 self.show(name, step)
             })

@@ -39,7 +39,7 @@ impl Default for PersonalisationPlan {
 pub enum PersonalisationMethod {
     /// It does not.
     None,
-    /// It trains the global adapter further on its own records, and averages that with the adapter
+    /// It trains the global adapter further on its own records, and averages that with the adapters
     /// that it trained alone, or without one with the global adapter.
     FineTune,
 }
