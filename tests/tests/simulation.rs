@@ -210,7 +210,7 @@ fn options_that_cannot_be_met_are_refused_with_what_would_do() {
     let (finished, _out) = simulate(&["--drop", "nobody@1"]);
     finished.failed(2, &["'nobody'", "bank-identity", "web-soc", "1 to 6"]);
     let (finished, _out) = simulate(&["--drop", "web-soc@99"]);
-    finished.failed(2, &["round 99", "there are 30"]);
+    finished.failed(2, &["round 99", "there are 60"]);
     let (finished, _out) = simulate(&["--drop", "web-soc@1:later"]);
     finished.failed(2, &["keys|upload|confirm"]);
     let (finished, _out) = simulate(&["--members", "2"]);

@@ -70,13 +70,13 @@ pub struct Options {
     #[arg(long)]
     pub verify_sum: bool,
     /// Optimizer steps of each member in a round.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     pub steps: u32,
     /// Examples a step.
     #[arg(long, default_value_t = 8)]
     pub batch: u32,
-    /// Peak learning rate of one member alone; rounds take it times the root of the number of members
-    /// [default: 4e-3 for the embedded base, otherwise 1e-4].
+    /// Peak learning rate of one member alone; rounds take it times the number of members to the
+    /// power of 3/4, at most 6 [default: 4e-3 for the embedded base, otherwise 1e-4].
     #[arg(long)]
     pub lr: Option<f64>,
     /// Rank of the adapter.

@@ -248,8 +248,7 @@ fn plan(
             steps: options.steps,
             batch_size: options.batch,
             max_tokens: max_tokens as u32,
-            // The mean of n members' steps is up to root n times shorter than one of them.
-            learning_rate: rate * (members as f64).sqrt(),
+            learning_rate: rate * RunPlan::rate_of_rounds(members),
             warmup_steps: (options.steps * options.rounds() / 20).max(1),
             ..TrainingPlan::default()
         },

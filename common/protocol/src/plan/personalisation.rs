@@ -15,7 +15,8 @@ pub struct PersonalisationPlan {
     /// to below 1.
     pub share_of_steps: f64,
     /// Peak learning rate of training at home; without it half of the rate at which a member
-    /// trains alone, which is that of the rounds divided by the root of the number of members.
+    /// trains alone, which is that of the rounds divided by the number of members to the power of
+    /// 3/4, at most 6.
     pub learning_rate: Option<f64>,
     /// Whether a member also trains on its own records alone, as if there were no federation, and
     /// keeps that adapter where it is the best. Otherwise a member cannot tell what it gained.
