@@ -122,6 +122,10 @@ pub struct TrainingPlan {
     pub weight_decay: f64,
     /// The largest global L2 norm of a gradient; larger ones are scaled down to it.
     pub clip_norm: f64,
+    /// FedProx's mu, from 0 to 10: a member's objective gains half of it times the squared L2
+    /// distance between the trained factors and the global adapter. That gradient is a part of what
+    /// `clip_norm` bounds. 0 leaves the objective as it is; 0.001 to 1 are usual.
+    pub proximal: f64,
     /// Whether AdamW's moments live on from round to round. They stay at the member.
     pub optimizer_state: OptimizerState,
 }
@@ -138,6 +142,7 @@ impl Default for TrainingPlan {
             warmup_steps: 10,
             weight_decay: 0.01,
             clip_norm: 1.0,
+            proximal: 0.0,
             optimizer_state: OptimizerState::Kept,
         }
     }
@@ -249,6 +254,13 @@ impl RunPlan {
                 key: "training.weight_decay",
                 got: self.training.weight_decay.to_string(),
                 expected: "a finite number, 0 or more",
+            });
+        }
+        if !(0.0..=10.0).contains(&self.training.proximal) {
+            return Err(PlanError::Range {
+                key: "training.proximal",
+                got: self.training.proximal.to_string(),
+                expected: "a number from 0 to 10",
             });
         }
         self.server_settings()?;
@@ -524,6 +536,21 @@ mod tests {
                 "[adapter]",
                 "[training]\nlearning_rate = nan\n[adapter]",
                 "training.learning_rate",
+            ),
+            (
+                "[adapter]",
+                "[training]\nproximal = -0.1\n[adapter]",
+                "training.proximal",
+            ),
+            (
+                "[adapter]",
+                "[training]\nproximal = 10.1\n[adapter]",
+                "training.proximal",
+            ),
+            (
+                "[adapter]",
+                "[training]\nproximal = nan\n[adapter]",
+                "training.proximal",
             ),
             (
                 "[adapter]",
