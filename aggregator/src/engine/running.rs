@@ -2,13 +2,15 @@
 
 use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure};
+use tokio::task::block_in_place;
 
 use super::chain::AdapterChain;
-use super::closed_round::{AttemptFailure, RoundOutcome};
+use super::closed_round::{AttemptFailure, RoundOutcome, end_run};
 use super::context::RunContext;
 use super::current_round::run_round;
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
+use crate::publish;
 
 /// Attempts at one round before the run is given up.
 const MAX_ATTEMPTS: u32 = 3;
@@ -26,7 +28,7 @@ impl Running {
         Self { context, chain }
     }
 
-    /// Runs all rounds of the plan.
+    /// Runs all rounds of the plan, or as many as its patience allows.
     pub(super) async fn run_rounds(self) -> Farewell {
         let Self {
             mut context,
@@ -35,7 +37,7 @@ impl Running {
         let last = RoundNumber(context.setup.plan.rounds);
         let mut round = RoundNumber(1);
         let mut attempt = Attempt(1);
-        while round <= last {
+        while round <= last && !chain.has_stopped() {
             let closed = match run_round(context, chain, round, attempt).await {
                 Ok(closed) => closed,
                 Err(farewell) => return *farewell,
@@ -59,6 +61,14 @@ impl Running {
                     };
                     return Farewell::failed(context, reached, failure);
                 }
+            }
+        }
+        // Rounds' adapters are on the disk; the first one only where it is the result.
+        if let Some(first) = chain.first_as_result() {
+            let (directory, base) = (&context.setup.directory, &context.setup.plan.base);
+            let stored = block_in_place(|| publish::store_first(directory, first, &base.name));
+            if let Err(error) = stored {
+                return *end_run(context, chain, None, error.into());
             }
         }
         Farewell::finished(context, chain)

@@ -9,6 +9,7 @@ use super::aggregation::AggregationPlan;
 use super::factors::FactorSchedule;
 use super::personalisation::PersonalisationPlan;
 use super::server::{ServerPlan, ServerSettings};
+use super::stopping::StoppingPlan;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{CohortWeight, FixedError, FixedPoint, MAX_RELATIVE_ERROR, expected_error};
 use crate::ids::RunId;
@@ -20,7 +21,7 @@ use fedlora_common::digest::{Digest, DigestWriter};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunPlan {
-    /// The number of rounds in the run.
+    /// The number of rounds in the run; fewer where `stopping` ends it.
     pub rounds: u32,
     /// How many members must have joined before the run starts; all of them are the roster.
     pub members: usize,
@@ -43,7 +44,10 @@ pub struct RunPlan {
     /// How the aggregator steps by each round's mean.
     #[serde(default)]
     pub server: ServerPlan,
-    /// What each member makes of the last adapter for itself.
+    /// When the run ends before its last round.
+    #[serde(default)]
+    pub stopping: StoppingPlan,
+    /// What each member makes of the run's adapter for itself.
     #[serde(default)]
     pub personalisation: PersonalisationPlan,
     /// How long each phase of a round waits for the members, in seconds.
@@ -264,6 +268,7 @@ impl RunPlan {
             });
         }
         self.server_settings()?;
+        self.stopping.check(self.rounds, self.members)?;
         self.personalisation.check()?;
         self.policy()?;
         self.check_encoding()?;
@@ -561,6 +566,11 @@ mod tests {
                 "[adapter]",
                 "[aggregation]\nminimum = 6\n[adapter]",
                 "aggregation.minimum",
+            ),
+            (
+                "[adapter]",
+                "[stopping]\npatience = 1\n[adapter]",
+                "stopping.patience",
             ),
             ("[adapter]", "[aggregation]\nbits = 16\n[adapter]", "bits"),
             (
