@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fedlora_protocol::plan::RunPlan;
 
+use super::curves;
 use super::gains::Gain;
 use super::page;
 use super::summary::{sentences, verdict};
