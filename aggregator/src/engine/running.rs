@@ -267,7 +267,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_run_that_only_harms_ends_early_with_the_first_adapter() {
         let folder = tempfile::tempdir().unwrap();
-        let (_sender, inbox) = mpsc::channel(1);
+        // The endpoint is closed, so that nobody is waited for.
+        let (_, inbox) = mpsc::channel(1);
         let mut running = running(folder.path(), 0, inbox, (9, Some(1)));
         let first = running.chain.adapter().clone();
         extend(&mut running.chain, 2.0);
