@@ -160,6 +160,7 @@ pub(super) async fn run_on(
                 gain_percent: comparison.gain(one.name.as_str()),
             })
             .collect(),
+        newcomers: comparison.newcomers,
         rounds: federation.rounds,
         stopped_early: federation.end.stopped_early(),
         best_round: federation.end.best.0,
@@ -257,8 +258,7 @@ fn plan(
             steps: options.steps,
             batch_size: options.batch,
             max_tokens: max_tokens as u32,
-            // The mean of n members' steps is up to root n times shorter than one of them.
-            learning_rate: rate * (members as f64).sqrt(),
+            learning_rate: rate * RunPlan::rate_of_rounds(members),
             warmup_steps: (options.steps * options.rounds() / 20).max(1),
             ..TrainingPlan::default()
         },
