@@ -17,7 +17,7 @@ use tracing::info;
 
 use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Opened};
-use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure};
+use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
 use crate::registry::Registry;
 use crate::remedy::Remedy;
 use crate::{enrol, server};
@@ -117,7 +117,7 @@ impl Aggregator {
         self,
         mut plan: RunPlan,
         events: mpsc::UnboundedSender<RunEvent>,
-    ) -> Result<RunId, ServeError> {
+    ) -> Result<RunSummary, ServeError> {
         let mut id = [0; 16];
         os_rng().fill_bytes(&mut id);
         let run = RunId(id);

@@ -128,6 +128,21 @@ pub fn store(
     Ok(folder)
 }
 
+/// Writes the run's first adapter, which is its result where no round improved it. Gives the
+/// adapter's folder.
+///
+/// # Errors
+/// [`PublishError::Peft`] naming the file.
+pub fn store_first(
+    directory: &RunDirectory,
+    first: &Adapter,
+    base_name: &str,
+) -> Result<PathBuf, PublishError> {
+    let folder = directory.adapter(0);
+    peft::save(&folder, first, base_name)?;
+    Ok(folder)
+}
+
 /// Removes the server optimizer's state before `round`, whose own is stored.
 ///
 /// # Errors

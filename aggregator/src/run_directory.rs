@@ -57,7 +57,8 @@ impl RunDirectory {
         }
     }
 
-    /// The folder of a round's adapter, in PEFT's form.
+    /// The folder of a round's adapter, in PEFT's form. That of round 0 is the first adapter, which
+    /// is there only where it is the run's result.
     pub fn adapter(&self, round: u32) -> PathBuf {
         self.root.join("adapters").join(format!("round-{round:04}"))
     }

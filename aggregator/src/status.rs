@@ -37,6 +37,13 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     /// The digest of the newest global adapter, in hexadecimal; nothing before the first round.
     pub adapter: Option<String>,
+    /// The round whose adapter is the run's result, if it ended now; 0 for the first adapter, nothing
+    /// before the first round is done.
+    #[serde(default)]
+    pub best_round: Option<u32>,
+    /// Whether the plan's patience ended the run before its last round.
+    #[serde(default)]
+    pub stopped_early: bool,
     /// When this was written.
     pub updated: Timestamp,
     /// The process id of the aggregator that serves the run.

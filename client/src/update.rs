@@ -21,8 +21,8 @@ use rand::CryptoRng;
 
 use fedlora_model::{ActivationCheckpointing, Example, WeightsError};
 use fedlora_train::{
-    Batches, ClipNorm, Decay, DoesNotFit, Engine, LearningRate, MaxTokens, Progress, Span,
-    TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
+    Batches, ClipNorm, Decay, DoesNotFit, Engine, LearningRate, MaxTokens, Progress, Proximal,
+    Span, TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
 };
 
 use crate::examples::MemberExamples;
@@ -238,13 +238,15 @@ impl LocalWork {
         &self.examples
     }
 
-    /// The plan's training parameters for training that belongs to no round, at this peak rate.
+    /// The plan's training parameters for training that belongs to no round, at this peak rate and
+    /// without the proximal term, which keeps the members of a round together.
     ///
     /// # Errors
     /// As [`options`](Self::options).
     pub fn options_at(&self, plan: &RunPlan, rate: f64) -> Result<TrainOptions, TrainError> {
         Ok(TrainOptions {
             learning_rate: LearningRate::new(rate)?,
+            proximal: Proximal::default(),
             ..self.options(plan, RoundNumber(1))?
         })
     }
@@ -284,6 +286,7 @@ impl LocalWork {
             }),
             weight_decay: WeightDecay::new(training.weight_decay)?,
             clip_norm: Some(ClipNorm::new(training.clip_norm)?),
+            proximal: Proximal::new(training.proximal)?,
             seed: u64::from_le_bytes(order.as_bytes()[..8].try_into().expect("eight of 32 bytes")),
             checkpointing: self.checkpointing,
         })

@@ -75,7 +75,7 @@ async fn run_with(how: Hostility) -> Vec<(MemberIndex, Reject)> {
             let outcome = ended
                 .expect("no panic")
                 .expect("an honest member ends well");
-            assert_eq!((outcome.rounds, outcome.took_part), (1, 1));
+            assert_eq!((outcome.end.rounds, outcome.took_part), (1, 1));
             adapters.push(outcome.adapter.digest());
         }
         hostile.await.expect("the hostile member did its worst");

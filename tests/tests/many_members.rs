@@ -44,7 +44,7 @@ async fn two_hundred_members_come_to_one_sum() {
         let mut adapters = Vec::new();
         while let Some(ended) = members.join_next().await {
             let outcome = ended.expect("no panic").expect("a member ends well");
-            assert_eq!((outcome.rounds, outcome.took_part), (1, 1));
+            assert_eq!((outcome.end.rounds, outcome.took_part), (1, 1));
             adapters.push(outcome.adapter.digest());
         }
         let (result, _) = served.end().await;

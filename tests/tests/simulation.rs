@@ -263,6 +263,67 @@ fn a_robust_plan_sums_by_group() {
     }
 }
 
+/// Five members at a rate that changes nothing, and at one that harms after its warm-up: each run
+/// ends once its patience is over, and the result is what the told losses choose.
+#[test]
+fn a_run_that_no_longer_improves_ends_early() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS);
+    let arguments = [
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--rounds",
+        "5",
+        "--steps",
+        "1",
+        "--drop",
+        "none",
+        "--sweep",
+        "stopping.patience=1",
+        "--sweep",
+        "training.learning_rate=0.0000001,0.5",
+    ];
+    let (finished, _out) = simulate(&arguments);
+    let runs = documents(finished);
+    let told: Vec<_> = runs
+        .iter()
+        .map(|run| (rounds(run).len(), &run["stopped_early"], &run["best_round"]))
+        .collect();
+    let early = json!(true);
+    assert_eq!(told, [(2, &early, &json!(2)), (3, &early, &json!(1))]);
+    let federated = &runs[1]["eval"]["federated"];
+    let curve = runs[1]["curves"].as_array().expect("a curve");
+    let pooled = |scores: &Value| scores["pooled"].as_f64().expect("a perplexity");
+    assert_eq!(curve[0]["held_out"], *federated);
+    assert!(pooled(&curve[2]["held_out"]) > pooled(federated));
+}
+
+/// mu pulls from the second step of a round on.
+#[test]
+fn a_proximal_term_changes_what_members_train() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let arguments = [
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--rounds",
+        "1",
+        "--steps",
+        "2",
+        "--sweep",
+        "training.proximal=0,1.0",
+    ];
+    let (finished, _out) = simulate(&arguments);
+    let runs = documents(finished);
+    let mu = |run: &Value| run["plan"]["training"]["proximal"].as_f64();
+    assert_eq!((mu(&runs[0]), mu(&runs[1])), (Some(0.0), Some(1.0)));
+    assert_ne!(runs[0]["eval"]["federated"], runs[1]["eval"]["federated"]);
+}
+
 #[test]
 fn a_robust_plan_of_too_few_members_is_refused() {
     simulate(&["--robust", "median"])

@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 use super::exits;
 use crate::clock::SystemClock;
 use crate::daemon::Aggregator;
-use crate::engine::RunEvent;
 
 /// Options of `fedlora-aggregator serve`.
 #[derive(Debug, clap::Args)]
@@ -50,23 +49,21 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failu
     if args.keep_for_audit {
         aggregator = aggregator.keeping_for_audit();
     }
-    let (events, mut watched) = mpsc::unbounded_channel();
-    let run = aggregator.run(plan, events).await.map_err(exits::serve)?;
-    let mut last = None;
-    while let Ok(event) = watched.try_recv() {
-        if let RunEvent::RoundDone { result, folder, .. } = event {
-            last = Some((result, folder));
-        }
+    // Nobody watches.
+    let (events, _) = mpsc::unbounded_channel();
+    let done = aggregator.run(plan, events).await.map_err(exits::serve)?;
+    for note in done.end.notes() {
+        printer.note(&note);
     }
-    if let Some((result, folder)) = last {
-        let document = json!({
-            "run": run.to_string(),
-            "rounds": result.round,
-            "adapter": result.adapter,
-            "adapter_dir": folder,
-        });
-        printer.result(&document, || folder.display());
-    }
+    let document = json!({
+        "run": done.run.to_string(),
+        "rounds": done.end.rounds,
+        "stopped_early": done.end.stopped_early(),
+        "best_round": done.end.best,
+        "adapter": done.adapter,
+        "adapter_dir": done.folder,
+    });
+    printer.result(&document, || done.folder.display());
     Ok(())
 }
 

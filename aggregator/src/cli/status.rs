@@ -45,6 +45,9 @@ fn text(status: &Status) -> String {
             Some(phase) => format!("round {}, {phase}", status.rounds_done + 1),
             None => "between rounds".to_owned(),
         },
+        RunState::Finished if status.stopped_early => {
+            "finished early: the pooled validation loss no longer improved".to_owned()
+        }
         RunState::Finished => "finished".to_owned(),
         RunState::Failed => format!(
             "failed: {}",
@@ -60,6 +63,15 @@ fn text(status: &Status) -> String {
             status.rounds_done, status.rounds_planned
         ),
     ];
+    match status.best_round {
+        Some(0) => lines.push("result       the first adapter, by the pooled losses".to_owned()),
+        Some(round) if round < status.rounds_done => {
+            lines.push(format!(
+                "result       the adapter of round {round}, by the pooled losses"
+            ));
+        }
+        _ => {}
+    }
     if status.rounds_scaled > 0 {
         lines.push(format!(
             "scaled       the steps of {} rounds, down to the plan's largest",

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use fedlora_adapter::{Adapter, Factors};
 use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::{MemberIndex, MemberName};
-use fedlora_protocol::plan::{ClipSchedule, FactorSchedule, Roster};
+use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::plan::{ClipSchedule, FactorSchedule, LossCurve, Roster};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
 
@@ -34,10 +34,29 @@ pub(super) struct AdapterChain {
     /// The digest of the newest result, which the next is chained to.
     head: Digest,
     results: Vec<Unverified<RoundResult>>,
+    losses: LossCurve,
+    /// The adapter that is the run's result where the newest is not; `None` before a loss is told.
+    best: Option<BestAdapter>,
     factors: FactorSchedule,
     clips: ClipSchedule,
     /// The number of rounds whose sum each member is in.
     rounds_by_member: BTreeMap<MemberName, u32>,
+}
+
+/// The adapter with the best loss that results tell.
+#[derive(Debug)]
+struct BestAdapter {
+    adapter: Adapter,
+    digest: Digest,
+}
+
+/// The run's result, by the results so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RunResult {
+    /// The round that its adapter came of; 0 for the first adapter.
+    pub(super) round: RoundNumber,
+    /// That adapter.
+    pub(super) adapter: Digest,
 }
 
 impl AdapterChain {
@@ -56,6 +75,8 @@ impl AdapterChain {
             rounds_scaled: 0,
             adapter,
             results: Vec::new(),
+            losses: LossCurve::new(&context.setup.plan.stopping),
+            best: None,
             factors: context.setup.plan.adapter.factors,
             clips: ClipSchedule::new(&context.setup.plan.aggregation),
             rounds_by_member: BTreeMap::new(),
@@ -65,6 +86,16 @@ impl AdapterChain {
     /// Appends a round's result with the adapter that it names and the optimizer after it.
     pub(super) fn extend(&mut self, applied: Applied, result: Unverified<RoundResult>) {
         let body = result.claimed();
+        let before = (self.newest(), self.digest());
+        self.losses
+            .advance(body.round, &body.survivors, body.eval_loss);
+        // The result tells of the adapter before it.
+        if self.losses.best_told() == Some(before.0) {
+            self.best = Some(BestAdapter {
+                adapter: self.adapter.clone(),
+                digest: before.1,
+            });
+        }
         self.head = body.digest();
         self.clips.advance(
             self.factors.factors_in(body.round),
@@ -81,6 +112,33 @@ impl AdapterChain {
         self.optimizer = applied.optimizer;
         self.rounds_scaled += u32::from(applied.scaled.is_some());
         self.results.push(result);
+    }
+
+    /// The newest round with a result; 0 before the first.
+    pub(super) fn newest(&self) -> RoundNumber {
+        RoundNumber(self.results.len() as u32)
+    }
+
+    /// Whether the plan's patience is at its end.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.losses.has_stopped()
+    }
+
+    /// The run's result, if it ended now.
+    pub(super) fn result(&self) -> RunResult {
+        let round = self.losses.best();
+        let adapter = match &self.best {
+            Some(best) if round != self.newest() => best.digest,
+            _ => self.digest(),
+        };
+        RunResult { round, adapter }
+    }
+
+    /// The first adapter, where it is the run's result.
+    pub(super) fn first_as_result(&self) -> Option<&Adapter> {
+        let first = self.result().round == RoundNumber(0);
+        let best = self.best.as_ref().filter(|_| first)?;
+        Some(&best.adapter)
     }
 
     /// The newest global adapter.
@@ -119,9 +177,13 @@ impl AdapterChain {
         self.head
     }
 
-    /// The values of the newest adapter, where `digest` is its digest.
+    /// The values of the newest adapter or of the best, whichever has this digest.
     pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Vec<u8>>> {
-        (self.digest() == *digest).then(|| Arc::clone(&self.adapter_bytes))
+        if self.digest() == *digest {
+            return Some(Arc::clone(&self.adapter_bytes));
+        }
+        let best = self.best.as_ref().filter(|best| best.digest == *digest)?;
+        Some(Arc::new(f32_to_le(best.adapter.values())))
     }
 
     pub(super) fn index_of(&self, member: &MemberName) -> Option<MemberIndex> {
@@ -179,6 +241,8 @@ impl AdapterChain {
                 .map(|entry| (&entry.name, rounds(&entry.name)))
                 .collect(),
             adapter: Some(self.digest()),
+            result: (!self.results.is_empty()).then(|| self.result().round),
+            stopped: self.has_stopped(),
         }
     }
 }

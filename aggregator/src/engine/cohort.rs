@@ -88,6 +88,8 @@ impl ReadyMembers {
             rounds_scaled: 0,
             members: self.names().map(|name| (name, 0)).collect(),
             adapter: None,
+            result: None,
+            stopped: false,
         }
     }
 

@@ -1,14 +1,17 @@
 //! The last phase: the members hear how the run ended, and fetch the last adapter.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
+use fedlora_protocol::plan::RunEnd;
 use fedlora_protocol::wire::messages::{PhaseName, ToAggregator, ToMember};
 use tracing::debug;
 
-use super::chain::AdapterChain;
+use super::chain::{AdapterChain, RunResult};
 use super::cohort::ReadyMembers;
 use super::context::{RunContext, TICK};
 use super::failure::RunFailure;
@@ -36,6 +39,35 @@ pub(super) enum Reached {
     },
 }
 
+/// What a run came to that ended without a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSummary {
+    /// The run's identifier.
+    pub run: RunId,
+    /// How far it came, and which adapter is its result.
+    pub end: RunEnd,
+    /// That adapter.
+    pub adapter: Digest,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl RunSummary {
+    fn of(context: &RunContext, chain: &AdapterChain) -> Self {
+        let RunResult { round, adapter } = chain.result();
+        Self {
+            run: context.setup.run,
+            end: RunEnd {
+                planned: context.setup.plan.rounds,
+                rounds: chain.newest().0,
+                best: round,
+            },
+            adapter,
+            folder: context.setup.directory.adapter(round.0),
+        }
+    }
+}
+
 /// A run that has ended.
 #[derive(Debug)]
 pub(super) struct Farewell {
@@ -45,7 +77,7 @@ pub(super) struct Farewell {
 }
 
 impl Farewell {
-    /// After the plan's last round.
+    /// After the last round of the plan, or of its patience.
     pub(super) fn finished(context: RunContext, chain: AdapterChain) -> Self {
         Self {
             context,
@@ -71,11 +103,20 @@ impl Farewell {
     ///
     /// # Errors
     /// The failure that ended the run.
-    pub(super) async fn see_off(mut self) -> Result<RunId, RunFailure> {
+    pub(super) async fn see_off(mut self) -> Result<RunSummary, RunFailure> {
         self.write_status();
         self.context.links.broadcast(&self.finished_message());
         self.wait_for_members().await;
-        self.outcome.map(|()| self.context.setup.run)
+        let Self {
+            context,
+            reached,
+            outcome,
+        } = self;
+        match (outcome, reached) {
+            (Err(failure), _) => Err(failure),
+            (Ok(()), Reached::Gathering(_)) => Err(RunFailure::Stopped),
+            (Ok(()), Reached::Rounds { chain, .. }) => Ok(RunSummary::of(&context, &chain)),
+        }
     }
 
     async fn wait_for_members(&mut self) {

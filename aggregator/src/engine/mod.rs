@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `gathering` | the members that are ready | a complete cohort |
 //! | `consent` | the closed roster, and who has accepted it | every acceptance, or the time for it |
-//! | `running` | the chain of adapters and results | the last round, or a failure |
+//! | `running` | the chain of adapters and results | the last round, the end of the patience, or a failure |
 //! | `current_round` | one attempt: coordinator, running sum | a `closed_round`: done or failed |
 //! | `farewell` | how far the run came | every member gone |
 
@@ -31,7 +31,6 @@ mod running;
 
 mod tally;
 
-use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::PlanError;
 use tokio::sync::mpsc;
 
@@ -41,6 +40,7 @@ use gathering::Gathering;
 pub use cohort::Shortfall;
 pub use context::EngineSetup;
 pub use failure::RunFailure;
+pub use farewell::RunSummary;
 pub use messages::{RunEvent, SessionId, ToEngine};
 pub(crate) use opening::Standing;
 pub use refusal::{MemberRefusal, UploadRefusal};
@@ -62,7 +62,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`RunFailure`] where the run ends before its plan does. The members are told.
-    pub async fn run(self) -> Result<RunId, RunFailure> {
+    pub async fn run(self) -> Result<RunSummary, RunFailure> {
         let farewell = match Gathering::begin(self.0).complete().await {
             Ok(consent) => match consent.complete().await {
                 Ok(running) => running.run_rounds().await,

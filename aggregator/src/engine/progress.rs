@@ -2,7 +2,7 @@
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::{MemberName, RunId};
+use fedlora_protocol::ids::{MemberName, RoundNumber, RunId};
 use fedlora_protocol::wire::messages::PhaseName;
 
 use super::links::Links;
@@ -23,6 +23,10 @@ pub(super) struct Progress<'a> {
     pub(super) members: Vec<(&'a MemberName, u32)>,
     /// The newest global adapter.
     pub(super) adapter: Option<Digest>,
+    /// The round whose adapter is the run's result, if it ended now.
+    pub(super) result: Option<RoundNumber>,
+    /// Whether the plan's patience has ended the run.
+    pub(super) stopped: bool,
 }
 
 impl Progress<'_> {
@@ -55,6 +59,8 @@ impl Progress<'_> {
                 })
                 .collect(),
             adapter: self.adapter.map(|digest| digest.to_string()),
+            best_round: self.result.map(|round| round.0),
+            stopped_early: self.stopped && self.rounds_done < rounds_planned,
             updated: now,
             pid: std::process::id(),
         }

@@ -2,13 +2,15 @@
 
 use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure};
+use tokio::task::block_in_place;
 
 use super::chain::AdapterChain;
-use super::closed_round::{AttemptFailure, RoundOutcome};
+use super::closed_round::{AttemptFailure, RoundOutcome, end_run};
 use super::context::RunContext;
 use super::current_round::run_round;
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
+use crate::publish;
 
 /// Attempts at one round before the run is given up.
 const MAX_ATTEMPTS: u32 = 3;
@@ -26,7 +28,7 @@ impl Running {
         Self { context, chain }
     }
 
-    /// Runs all rounds of the plan.
+    /// Runs all rounds of the plan, or as many as its patience allows.
     pub(super) async fn run_rounds(self) -> Farewell {
         let Self {
             mut context,
@@ -35,7 +37,7 @@ impl Running {
         let last = RoundNumber(context.setup.plan.rounds);
         let mut round = RoundNumber(1);
         let mut attempt = Attempt(1);
-        while round <= last {
+        while round <= last && !chain.has_stopped() {
             let closed = match run_round(context, chain, round, attempt).await {
                 Ok(closed) => closed,
                 Err(farewell) => return *farewell,
@@ -59,6 +61,14 @@ impl Running {
                     };
                     return Farewell::failed(context, reached, failure);
                 }
+            }
+        }
+        // Rounds' adapters are on the disk; the first one only where it is the result.
+        if let Some(first) = chain.first_as_result() {
+            let (directory, base) = (&context.setup.directory, &context.setup.plan.base);
+            let stored = block_in_place(|| publish::store_first(directory, first, &base.name));
+            if let Err(error) = stored {
+                return *end_run(context, chain, None, error.into());
             }
         }
         Farewell::finished(context, chain)
@@ -98,8 +108,11 @@ mod tests {
     use fedlora_common::clock::Timestamp;
     use fedlora_common::digest::Digest;
     use fedlora_protocol::crypto::sign::IdentityKey;
-    use fedlora_protocol::ids::RunId;
-    use fedlora_protocol::plan::{Roster, RosterEntry, RunPlan};
+    use fedlora_protocol::fixed::WeightedMean;
+    use fedlora_protocol::ids::{MemberIndex, RunId};
+    use fedlora_protocol::plan::{Roster, RosterEntry, RunEnd, RunPlan};
+    use fedlora_protocol::wire::Verified;
+    use fedlora_protocol::wire::messages::RoundResult;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -107,7 +120,9 @@ mod tests {
     use crate::config::AggregatorConfig;
     use crate::directory::Directory;
     use crate::engine::EngineSetup;
+    use crate::engine::chain::RunResult;
     use crate::engine::messages::ToEngine;
+    use crate::publish::Applied;
     use crate::registry::Registry;
     use crate::status::{RunState, Status};
 
@@ -124,7 +139,13 @@ mod tests {
         }
     }
 
-    fn running(root: &std::path::Path, step: u64, inbox: mpsc::Receiver<ToEngine>) -> Running {
+    /// A run of as many rounds, which a patience may end, before its first one.
+    fn running(
+        root: &std::path::Path,
+        step: u64,
+        inbox: mpsc::Receiver<ToEngine>,
+        (rounds, patience): (u32, Option<u32>),
+    ) -> Running {
         let clock = Arc::new(JumpingClock {
             time: AtomicU64::new(1),
             step,
@@ -133,15 +154,17 @@ mod tests {
         Directory::init(root, &config, clock.date()).unwrap();
         let (directory, opened) = Directory::open(root).unwrap();
         let run = RunId([1; 16]);
-        let plan = RunPlan::from_toml(
+        let mut plan = RunPlan::from_toml(
             r#"
-            rounds = 2
+            rounds = 1
             members = 3
             [adapter]
             lora = { rank = 2, alpha = 4.0, dropout = 0.0, targets = ["q"] }
             "#,
         )
         .unwrap();
+        plan.rounds = rounds;
+        plan.stopping.patience = patience;
         let tensor = |factor, shape: [usize; 2]| TensorSpec {
             name: ProjectionTensor {
                 layer: 0,
@@ -177,6 +200,96 @@ mod tests {
         Running::new(context, chain)
     }
 
+    /// Publishes a round's adapter, with a result that tells this loss of the one before; gives the
+    /// adapter.
+    fn extend(chain: &mut AdapterChain, loss: f32) -> Adapter {
+        let round = RoundNumber(chain.newest().0 + 1);
+        let mut adapter = chain.adapter().clone();
+        let layout = adapter.layout().clone();
+        adapter.add(&layout, &vec![0.5; layout.len()]).unwrap();
+        let result = RoundResult {
+            run: RunId([1; 16]),
+            round,
+            attempt: Attempt(1),
+            adapter: adapter.digest(),
+            sum: Digest::from_bytes([1; 32]),
+            total_weight: 5,
+            transcript: Digest::from_bytes([2; 32]),
+            previous: chain.head(),
+            survivors: (0..5).map(MemberIndex).collect(),
+            dropped: Vec::new(),
+            train_loss: Some(loss),
+            eval_loss: Some(loss),
+            clipped: Some(0),
+        };
+        let previous = chain.head();
+        let signed = Verified::sign(result, &IdentityKey::from_bytes(&[9; 32]), &previous);
+        let applied = Applied {
+            adapter: adapter.clone(),
+            optimizer: chain.optimizer().clone(),
+            scaled: None,
+            mean: WeightedMean {
+                delta: Vec::new(),
+                train_loss: None,
+                eval_loss: None,
+                clipped: None,
+            },
+            spoilt: Vec::new(),
+        };
+        chain.extend(applied, signed.unverified().clone());
+        adapter
+    }
+
+    #[tokio::test]
+    async fn members_can_fetch_the_newest_adapter_and_the_runs_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_sender, inbox) = mpsc::channel(1);
+        let mut chain = running(folder.path(), 0, inbox, (9, None)).chain;
+        let first = chain.adapter().clone();
+        assert_eq!(chain.result().round, RoundNumber(0));
+        let adapters = [3.0, 2.0, 2.5].map(|loss| extend(&mut chain, loss));
+        let best = RunResult {
+            round: RoundNumber(1),
+            adapter: adapters[0].digest(),
+        };
+        assert_eq!(chain.result(), best);
+        let fetched = |adapter: &Adapter| chain.fetch(&adapter.digest());
+        for held in [&adapters[0], &adapters[2]] {
+            let values = fedlora_common::bytes::f32_to_le(held.values());
+            assert_eq!(fetched(held).as_deref(), Some(&values));
+        }
+        for superseded in [&first, &adapters[1]] {
+            assert_eq!(fetched(superseded), None);
+        }
+        assert!(chain.first_as_result().is_none() && !chain.has_stopped());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_run_that_only_harms_ends_early_with_the_first_adapter() {
+        let folder = tempfile::tempdir().unwrap();
+        // The endpoint is closed, so that nobody is waited for.
+        let (_, inbox) = mpsc::channel(1);
+        let mut running = running(folder.path(), 0, inbox, (9, Some(1)));
+        let first = running.chain.adapter().clone();
+        extend(&mut running.chain, 2.0);
+        assert!(!running.chain.has_stopped());
+        extend(&mut running.chain, 2.5);
+        // No member is there: a further round would fail.
+        let summary = running.run_rounds().await.see_off().await.unwrap();
+        let end = RunEnd {
+            planned: 9,
+            rounds: 2,
+            best: RoundNumber(0),
+        };
+        assert_eq!((summary.end, summary.adapter), (end, first.digest()));
+        let stored = fedlora_adapter::peft::load(&summary.folder).unwrap();
+        assert_eq!(stored.digest(), first.digest());
+        let status = Status::read(&folder.path().join("status.json"));
+        let status = status.unwrap().expect("the run has a status");
+        assert_eq!(status.state, RunState::Finished);
+        assert_eq!((status.best_round, status.stopped_early), (Some(0), true));
+    }
+
     #[tokio::test]
     async fn the_status_of_a_failed_run_keeps_the_phase_in_which_it_failed() {
         const HOUR: u64 = 3_600_000;
@@ -185,7 +298,9 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (sender, inbox) = mpsc::channel(1);
             let open = (!closed).then_some(sender);
-            let farewell = running(folder.path(), step, inbox).run_rounds().await;
+            let farewell = running(folder.path(), step, inbox, (2, None))
+                .run_rounds()
+                .await;
             let failure = farewell.see_off().await.expect_err("nobody took part");
             drop(open);
             let status = Status::read(&folder.path().join("status.json"));

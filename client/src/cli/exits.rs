@@ -113,6 +113,8 @@ pub(super) fn option(error: TrainOptionsError) -> Failure {
         TrainOption::WarmupShare => "--warmup",
         TrainOption::WeightDecay => "--weight-decay",
         TrainOption::ClipNorm => "--clip",
+        // Of a federation's plan alone.
+        TrainOption::Proximal => "training.proximal",
     };
     usage(anyhow!("{option} is {got}: give {expected}"))
 }
@@ -144,7 +146,9 @@ fn member_exit(error: &MemberError) -> Exit {
         | MemberError::OtherRun
         | MemberError::NotOnRoster
         | MemberError::Refusal(_)
-        | MemberError::OtherAdapter { .. } => Exit::Integrity,
+        | MemberError::OtherAdapter { .. }
+        | MemberError::EndedEarly { .. }
+        | MemberError::ResultMissing { .. } => Exit::Integrity,
         MemberError::Plan(_) | MemberError::Floor(_) | MemberError::WeightClass { .. } => {
             Exit::Configuration
         }

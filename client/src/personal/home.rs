@@ -22,7 +22,7 @@ pub enum HomeProgress {
     Alone(Progress),
 }
 
-/// Makes the candidates of one member from the run's last adapter, and compares them on its
+/// Makes the candidates of one member from the run's result, and compares them on its
 /// validation examples. Without such examples there is the global adapter alone.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use fedlora_model::Example;
 use fedlora_model::testing::random_weights;
 use fedlora_model::{Architecture, BaseWeights, LlamaConfig, SplitMix};
 
-fn weights() -> BaseWeights {
+pub(crate) fn weights() -> BaseWeights {
     let config = LlamaConfig {
         architecture: Architecture::Llama,
         vocab_size: 40,

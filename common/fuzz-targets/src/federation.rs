@@ -10,7 +10,7 @@ use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, PersonalisationPlan, Roster,
-    RosterEntry, RunPlan, ServerPlan, SignedPlan, Timeouts, TrainingPlan, Weighting,
+    RosterEntry, RunPlan, ServerPlan, SignedPlan, StoppingPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_protocol::round::coordinator::RoundSetup;
 use fedlora_protocol::round::member::{MemberSettings, Prepared};
@@ -146,6 +146,7 @@ fn plan_for(members: usize, adapter: &Adapter) -> RunPlan {
             ..AggregationPlan::default()
         },
         server: ServerPlan::default(),
+        stopping: StoppingPlan::default(),
         personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     }

@@ -1,6 +1,6 @@
 //! Held-out perplexities.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use anyhow::Context;
@@ -8,6 +8,7 @@ use fedlora_adapter::{Adapter, peft};
 use fedlora_aggregator::run_directory::RunDirectory;
 use fedlora_common::digest::Digest;
 use fedlora_model::Example;
+use fedlora_protocol::plan::RunEnd;
 use fedlora_train::{Engine, TrainError};
 
 use super::data::SimulationData;
@@ -88,28 +89,30 @@ impl<'a> OwnScores<'a> {
 const SCORED_ROUNDS: usize = 8;
 
 /// The perplexities of the adapters that the run in the operator's folder published: of some rounds,
-/// evenly spread, and of the last, whose are `federated`.
+/// evenly spread, of the last, and of the one that is the result, whose are `federated`.
 pub(super) fn over_rounds(
     engine: &Engine,
     data: &SimulationData,
     operator: &Path,
-    rounds: u32,
+    end: RunEnd,
     federated: &Scores,
 ) -> anyhow::Result<Vec<CurveFigures>> {
     let run = RunDirectory::find(operator, None).context("the run's folder")?;
+    let RunEnd { rounds, best, .. } = end;
     let every = (rounds as usize).div_ceil(SCORED_ROUNDS).max(1);
-    let before = (1..rounds).step_by(every);
-    let mut curve: Vec<_> = before
-        .map(|round| {
+    let mut scored: BTreeSet<u32> = (1..rounds).step_by(every).collect();
+    scored.insert(rounds);
+    // The first adapter is that of no round.
+    scored.extend(Some(best.0).filter(|best| *best > 0));
+    let figures = scored.into_iter().map(|round| {
+        let held_out = if round == best.0 {
+            federated.clone()
+        } else {
             let adapter = peft::load(&run.adapter(round))
                 .with_context(|| format!("the adapter of round {round}"))?;
-            let held_out = one_for_all(engine, data, Some(&adapter))?;
-            Ok(CurveFigures { round, held_out })
-        })
-        .collect::<anyhow::Result<_>>()?;
-    curve.push(CurveFigures {
-        round: rounds,
-        held_out: federated.clone(),
+            one_for_all(engine, data, Some(&adapter))?
+        };
+        Ok(CurveFigures { round, held_out })
     });
-    Ok(curve)
+    figures.collect()
 }

@@ -18,7 +18,7 @@ use fedlora_client::enrol;
 use fedlora_client::federation::{MemberEvent, Participant, RoundReport, RoundWork};
 use fedlora_protocol::fixed::RoundSum;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
-use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::plan::{RunEnd, RunPlan};
 use fedlora_protocol::round::member::RunOutcome;
 use fedlora_protocol::wire::messages::RoundResult;
 use fedlora_shell::now;
@@ -36,7 +36,9 @@ use super::watched::{EncodedLanes, WatchedWork};
 /// A federation that ran to its end.
 #[derive(Debug)]
 pub(super) struct Federation {
+    /// The run's result.
     pub(super) adapter: Adapter,
+    pub(super) end: RunEnd,
     pub(super) rounds: Vec<RoundFigures>,
     pub(super) took_part: BTreeMap<MemberName, u32>,
 }
@@ -187,10 +189,10 @@ pub(super) async fn run(
         .iter()
         .map(|(name, outcome)| (name.clone(), outcome.took_part))
         .collect();
-    let adapter = outcomes
+    let (adapter, end) = outcomes
         .into_values()
         .next()
-        .map(|outcome| outcome.adapter)
+        .map(|outcome| (outcome.adapter, outcome.end))
         .context("the federation has members")?;
     let rounds = sights
         .into_values()
@@ -198,6 +200,7 @@ pub(super) async fn run(
         .collect();
     Ok(Federation {
         adapter,
+        end,
         rounds,
         took_part,
     })

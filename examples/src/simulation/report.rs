@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use fedlora_client::personal::Choice;
-use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::ids::RoundNumber;
+use fedlora_protocol::plan::{RunEnd, RunPlan};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -33,17 +34,30 @@ pub struct Document {
     pub newcomers: Vec<NewcomerFigures>,
     /// The rounds.
     pub rounds: Vec<RoundFigures>,
+    /// Whether the plan's patience ended the run before its last round.
+    pub stopped_early: bool,
+    /// The round whose adapter is the run's result; 0 for the first adapter.
+    pub best_round: u32,
     /// Held-out perplexities after each round, where they were evaluated.
     pub curves: Vec<CurveFigures>,
     /// Held-out perplexities.
     pub eval: EvaluationFigures,
-    /// The final adapter, in PEFT's form.
+    /// The run's result, in PEFT's form.
     pub adapter_dir: PathBuf,
     /// Seconds that all of it took.
     pub wall_seconds: f64,
 }
 
 impl Document {
+    /// How the run ended.
+    pub(super) fn end(&self) -> RunEnd {
+        RunEnd {
+            planned: self.plan.rounds,
+            rounds: self.rounds.last().map_or(0, |round| round.round),
+            best: RoundNumber(self.best_round),
+        }
+    }
+
     /// The document as JSON; without timings, all that differs between runs of the same plan, data
     /// and seed is left out: seconds, bytes on the network, and the adapter's folder.
     ///
@@ -168,7 +182,7 @@ pub struct EvaluationFigures {
     pub base: Scores,
     /// Each member alone.
     pub local_only: Option<Scores>,
-    /// The federation's last adapter.
+    /// The federation's adapter, that of `best_round`.
     pub federated: Scores,
     /// What each member ends with.
     pub personalised: Option<Scores>,

@@ -14,7 +14,7 @@ use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, PersonalisationPlan, PlanError, RobustPlan, RunPlan,
-    ServerPlan, Timeouts, TrainingPlan, Weighting,
+    ServerPlan, StoppingPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
@@ -108,17 +108,25 @@ pub(super) async fn run_on(
         poison: &poison,
     };
     let federation = federation::run(setting, faults).await?;
+    for note in federation.end.notes() {
+        bars.line(&note);
+    }
     bars.line("evaluating");
     let federated = tokio::task::block_in_place(|| {
         evaluate::one_for_all(&engine, &data, Some(&federation.adapter))
     })?;
-    let done = federation.rounds.last().map_or(0, |round| round.round);
     let curves = tokio::task::block_in_place(|| {
-        evaluate::over_rounds(&engine, &data, &out.join("operator"), done, &federated)
+        evaluate::over_rounds(
+            &engine,
+            &data,
+            &out.join("operator"),
+            federation.end,
+            &federated,
+        )
     })?;
     let adapter_dir = out.join("adapter");
     peft::save(&adapter_dir, &federation.adapter, &base_name)
-        .context("the final adapter cannot be written")?;
+        .context("the run's adapter cannot be written")?;
 
     let comparison =
         tokio::task::block_in_place(|| scene.compare(&federation.adapter, options.baselines))?;
@@ -154,6 +162,8 @@ pub(super) async fn run_on(
             .collect(),
         newcomers: comparison.newcomers,
         rounds: federation.rounds,
+        stopped_early: federation.end.stopped_early(),
+        best_round: federation.end.best.0,
         curves,
         eval: EvaluationFigures {
             base: base_scores,
@@ -271,6 +281,7 @@ fn plan(
             momentum: options.server_momentum,
             ..ServerPlan::default()
         },
+        stopping: StoppingPlan::default(),
         personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts {
             reconnect: RECONNECT,

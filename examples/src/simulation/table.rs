@@ -17,6 +17,9 @@ pub fn render(document: &Document) -> String {
     }
     text += "\n\nRounds\n";
     text += &rounds(document);
+    for note in document.end().notes() {
+        text += &format!("\n{note}");
+    }
     text += &format!("\n\nAdapter {}\n", document.adapter_dir.display());
     text += &format!("Wall time {:.1} s\n", document.wall_seconds);
     text

@@ -104,10 +104,15 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
         name if name.is_empty() => base_name,
         name => name.clone(),
     };
+    for note in outcome.end.notes() {
+        printer.note(&note);
+    }
     let kept = keep_best(&directory, work, &outcome, base_name, printer).await?;
     let document = json!({
         "run": outcome.run.to_string(),
-        "rounds": outcome.rounds,
+        "rounds": outcome.end.rounds,
+        "stopped_early": outcome.end.stopped_early(),
+        "best_round": outcome.end.best,
         "took_part": outcome.took_part,
         "adapter": outcome.adapter.digest(),
         "adapter_dir": directory.adapter(),

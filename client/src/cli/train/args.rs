@@ -10,7 +10,8 @@ use fedlora_data::Batching;
 use fedlora_shell::values;
 use fedlora_train::{
     Batches, ClipNorm, Decay, EvaluationInterval, Interval, Keep, LearningRate, Length, MaxTokens,
-    Patience, RunOptions, TrainOption, TrainOptions, TrainOptionsError, WarmupShare, WeightDecay,
+    Patience, Proximal, RunOptions, TrainOption, TrainOptions, TrainOptionsError, WarmupShare,
+    WeightDecay,
 };
 
 use crate::cli::args::{DataArgs, MemoryArgs, ModelArgs, ShapeArgs};
@@ -293,6 +294,8 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainO
             span: None,
             weight_decay: WeightDecay::new(args.weight_decay)?,
             clip_norm,
+            // Training alone has no rounds to hold together.
+            proximal: Proximal::default(),
             seed: args.seed,
             checkpointing: args.memory.resolve(),
         },

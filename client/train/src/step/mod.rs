@@ -9,6 +9,7 @@ pub(crate) mod model_trainer;
 pub(crate) mod optimizer;
 pub(crate) mod options;
 pub(crate) mod order;
+pub(crate) mod proximal;
 pub(crate) mod report;
 pub(crate) mod schedule;
 pub(crate) mod trainer;
@@ -18,7 +19,7 @@ pub use decay::{Decay, DecayError};
 pub use error::TrainError;
 pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};
 pub use options::{
-    Batches, ClipNorm, LearningRate, Length, MaxTokens, Span, TrainOption, TrainOptions,
+    Batches, ClipNorm, LearningRate, Length, MaxTokens, Proximal, Span, TrainOption, TrainOptions,
     TrainOptionsError, Warmup, WarmupShare, WeightDecay,
 };
 pub use order::Position;

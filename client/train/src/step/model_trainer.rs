@@ -9,6 +9,7 @@ use crate::step::examples::usable;
 use crate::step::optimizer::{AdamW, clip_on_device};
 use crate::step::options::{Batches, Length, TrainOptions};
 use crate::step::order::{Order, planned_batches};
+use crate::step::proximal::Anchor;
 use crate::step::report::Progress;
 use crate::step::schedule::Schedule;
 use crate::step::trainer::{StepBackend, TrainerState};
@@ -27,6 +28,8 @@ pub(crate) struct ModelTrainer<'a, B: Passes> {
     start: Lora<B>,
     /// The selected factors, in layout order.
     parameters: Vec<Tensor<B, 2>>,
+    /// Where training is held; none without a proximal term.
+    anchor: Option<Anchor<B>>,
     optimizer: AdamW<B>,
     schedule: Schedule,
     options: TrainOptions,
@@ -92,6 +95,7 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
             factors,
             part,
             start,
+            anchor: Anchor::at(&parameters, options.proximal),
             optimizer: AdamW::new(options.adamw(), parameters.len()),
             parameters,
             schedule: options.schedule(steps),
@@ -183,6 +187,9 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         }
         // The optimizer changes parameters in place where nothing else holds them.
         drop(lora);
+        if let Some(anchor) = &self.anchor {
+            anchor.pull(&mut gradients, &self.parameters);
+        }
         let limit = self
             .options
             .clip_norm

@@ -35,6 +35,9 @@ pub struct TrainOptions {
     /// Largest joint L2 norm of a step's gradients; larger ones are scaled down to it. `None`
     /// leaves gradients as they are.
     pub clip_norm: Option<ClipNorm>,
+    /// How strongly the training is held at the adapter that it is given. The proximal term's
+    /// gradient is a part of what is clipped; the losses that are told are without the term.
+    pub proximal: Proximal,
     /// Seed of the order of examples and of dropout.
     pub seed: u64,
     /// What the forward pass keeps for the backward pass.
@@ -60,6 +63,7 @@ impl Default for TrainOptions {
             span: None,
             weight_decay: WeightDecay(0.01),
             clip_norm: Some(ClipNorm(1.0)),
+            proximal: Proximal::default(),
             seed: 0,
             checkpointing: ActivationCheckpointing::Off,
         }
@@ -279,6 +283,30 @@ impl ClipNorm {
     }
 }
 
+/// The weight mu of FedProx's proximal term, `mu / 2 * |w - w0|^2`: finite, 0 or above. By default
+/// 0, without the term. Where w0 moves from round to round, as in a federation, it keeps members'
+/// trainings from drifting apart; 0.001 to 1 are usual.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
+pub struct Proximal(f64);
+
+impl Proximal {
+    /// The weight `mu`.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] for a negative or an infinite number, or NaN.
+    pub fn new(mu: f64) -> Result<Self, TrainOptionsError> {
+        if !(mu.is_finite() && mu >= 0.0) {
+            return refuse(TrainOption::Proximal, mu, "a finite number, 0 or above");
+        }
+        Ok(Self(mu))
+    }
+
+    /// The weight as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
 /// A setting of a training, by which a caller finds what its own user wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrainOption {
@@ -302,6 +330,8 @@ pub enum TrainOption {
     WeightDecay,
     /// [`ClipNorm`].
     ClipNorm,
+    /// [`Proximal`].
+    Proximal,
 }
 
 impl TrainOption {
@@ -327,6 +357,7 @@ impl fmt::Display for TrainOption {
             Self::ScheduleSteps => "schedule_steps",
             Self::WeightDecay => "weight_decay",
             Self::ClipNorm => "clip_norm",
+            Self::Proximal => "proximal",
         })
     }
 }
@@ -367,6 +398,7 @@ mod tests {
             assert!(WarmupShare::new(bad).is_err(), "{bad}");
             assert!(WeightDecay::new(bad).is_err(), "{bad}");
             assert!(ClipNorm::new(bad).is_err(), "{bad}");
+            assert!(Proximal::new(bad).is_err(), "{bad}");
         }
         assert!(LearningRate::new(0.0).is_err());
         assert!(ClipNorm::new(0.0).is_err());
@@ -393,6 +425,7 @@ mod tests {
         assert_eq!(WarmupShare::new(0.0).unwrap().get(), 0.0);
         assert_eq!(WarmupShare::new(1.0).unwrap().get(), 1.0);
         assert_eq!(WeightDecay::new(0.0).unwrap().get(), 0.0);
+        assert_eq!(Proximal::new(0.0).unwrap(), Proximal::default());
         assert_eq!(LearningRate::new(1e30).unwrap().get(), 1e30);
         assert_eq!(TrainOption::Steps.count(1).unwrap().get(), 1);
     }

@@ -9,6 +9,7 @@ use super::aggregation::AggregationPlan;
 use super::factors::FactorSchedule;
 use super::personalisation::PersonalisationPlan;
 use super::server::{ServerPlan, ServerSettings};
+use super::stopping::StoppingPlan;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{CohortWeight, FixedError, FixedPoint, MAX_RELATIVE_ERROR, expected_error};
 use crate::ids::RunId;
@@ -20,7 +21,7 @@ use fedlora_common::digest::{Digest, DigestWriter};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunPlan {
-    /// The number of rounds in the run.
+    /// The number of rounds in the run; fewer where `stopping` ends it.
     pub rounds: u32,
     /// How many members must have joined before the run starts; all of them are the roster.
     pub members: usize,
@@ -43,7 +44,10 @@ pub struct RunPlan {
     /// How the aggregator steps by each round's mean.
     #[serde(default)]
     pub server: ServerPlan,
-    /// What each member makes of the last adapter for itself.
+    /// When the run ends before its last round.
+    #[serde(default)]
+    pub stopping: StoppingPlan,
+    /// What each member makes of the run's adapter for itself.
     #[serde(default)]
     pub personalisation: PersonalisationPlan,
     /// How long each phase of a round waits for the members, in seconds.
@@ -122,6 +126,10 @@ pub struct TrainingPlan {
     pub weight_decay: f64,
     /// The largest global L2 norm of a gradient; larger ones are scaled down to it.
     pub clip_norm: f64,
+    /// FedProx's mu, from 0 to 10: a member's objective gains half of it times the squared L2
+    /// distance between the trained factors and the global adapter. That gradient is a part of what
+    /// `clip_norm` bounds. 0 leaves the objective as it is; 0.001 to 1 are usual.
+    pub proximal: f64,
     /// Whether AdamW's moments live on from round to round. They stay at the member.
     pub optimizer_state: OptimizerState,
 }
@@ -138,6 +146,7 @@ impl Default for TrainingPlan {
             warmup_steps: 10,
             weight_decay: 0.01,
             clip_norm: 1.0,
+            proximal: 0.0,
             optimizer_state: OptimizerState::Kept,
         }
     }
@@ -251,7 +260,15 @@ impl RunPlan {
                 expected: "a finite number, 0 or more",
             });
         }
+        if !(0.0..=10.0).contains(&self.training.proximal) {
+            return Err(PlanError::Range {
+                key: "training.proximal",
+                got: self.training.proximal.to_string(),
+                expected: "a number from 0 to 10",
+            });
+        }
         self.server_settings()?;
+        self.stopping.check(self.rounds, self.members)?;
         self.personalisation.check()?;
         self.policy()?;
         self.check_encoding()?;
@@ -533,6 +550,21 @@ mod tests {
             ),
             (
                 "[adapter]",
+                "[training]\nproximal = -0.1\n[adapter]",
+                "training.proximal",
+            ),
+            (
+                "[adapter]",
+                "[training]\nproximal = 10.1\n[adapter]",
+                "training.proximal",
+            ),
+            (
+                "[adapter]",
+                "[training]\nproximal = nan\n[adapter]",
+                "training.proximal",
+            ),
+            (
+                "[adapter]",
                 "[aggregation]\nminimum = 3\n[adapter]",
                 "aggregation.minimum",
             ),
@@ -540,6 +572,11 @@ mod tests {
                 "[adapter]",
                 "[aggregation]\nminimum = 6\n[adapter]",
                 "aggregation.minimum",
+            ),
+            (
+                "[adapter]",
+                "[stopping]\npatience = 1\n[adapter]",
+                "stopping.patience",
             ),
             ("[adapter]", "[aggregation]\nbits = 16\n[adapter]", "bits"),
             (

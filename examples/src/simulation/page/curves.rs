@@ -39,16 +39,22 @@ pub(super) fn perplexities(document: &Document, id: &str) -> [Plot; 2] {
     [own, pooled]
 }
 
-/// Rounds and scores: the base before the first, the federation after the last.
+/// Rounds and scores, beginning with the base. Where the last round was not scored, it has the
+/// scores of the run's result.
 pub(super) fn course(document: &Document) -> Vec<(f64, &Scores)> {
     let last = document.rounds.last().map_or(0, |round| round.round);
     let mut course = vec![(0.0, &document.eval.base)];
     let between = document
         .curves
         .iter()
-        .filter(|curve| curve.round < last && curve.round > 0);
+        .filter(|curve| curve.round <= last && curve.round > 0);
     course.extend(between.map(|curve| (f64::from(curve.round), &curve.held_out)));
-    course.push((f64::from(last), &document.eval.federated));
+    if course
+        .last()
+        .is_none_or(|(round, _)| *round < f64::from(last))
+    {
+        course.push((f64::from(last), &document.eval.federated));
+    }
     course
 }
 

@@ -45,6 +45,8 @@ pub(super) fn sentences(document: &Document, gains: &[Gain]) -> Vec<String> {
         _ => all.push("No member was trained alone to compare with.".into()),
     }
     all.push(course(document));
+    let notes = document.end().notes();
+    all.extend(notes.iter().map(|note| sentence(note)));
     if !document.poisoned.is_empty() {
         let names: Vec<_> = document
             .poisoned
@@ -57,6 +59,17 @@ pub(super) fn sentences(document: &Document, gains: &[Gain]) -> Vec<String> {
         ));
     }
     all
+}
+
+/// A note as a sentence.
+fn sentence(note: &str) -> String {
+    let mut letters = note.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    format!(
+        "{}{}.",
+        first.into_iter().collect::<String>(),
+        letters.as_str()
+    )
 }
 
 /// The mean perplexities.

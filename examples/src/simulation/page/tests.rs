@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fedlora_protocol::plan::RunPlan;
 
+use super::curves;
 use super::gains::Gain;
 use super::page;
 use super::summary::{sentences, verdict};
@@ -109,6 +110,8 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
                 .collect(),
             })
             .collect(),
+        stopped_early: false,
+        best_round: rounds,
         curves: match full {
             true => (1..=rounds)
                 .map(|round| CurveFigures {
@@ -129,6 +132,25 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
         adapter_dir: "out/adapter".into(),
         wall_seconds: 85.8,
     }
+}
+
+#[test]
+fn an_early_end_and_another_result_are_told() {
+    let mut one = document(6, 4, true);
+    let told = |one: &Document| sentences(one, &Gain::of(one)).join(" ");
+    assert!(!told(&one).contains("The run"));
+    one.plan.rounds = 9;
+    one.best_round = 2;
+    let told = told(&one);
+    assert!(told.contains("The run ended after round 4 of 9"), "{told}");
+    assert!(
+        told.contains("The run's result is the adapter of round 2"),
+        "{told}"
+    );
+    // The last round keeps its own scores.
+    let course = curves::course(&one);
+    assert_eq!(course.len(), 5);
+    assert_eq!(course[4].1.pooled, one.curves[3].held_out.pooled);
 }
 
 #[test]

@@ -26,8 +26,8 @@ use crate::fixed::{
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::{
     AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, PersonalisationPlan,
-    RobustPlan, RobustRuleName, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan, Timeouts,
-    TrainingPlan, Weighting,
+    RobustPlan, RobustRuleName, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan, StoppingPlan,
+    Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult};
@@ -82,6 +82,16 @@ impl Federation {
         plan.rounds = rounds;
         plan.aggregation.suite = Suite::Classical;
         Self::of_plan(plan.checked().unwrap(), run)
+    }
+
+    /// Five members in a run of as many rounds, which a patience may end, in the suite that is
+    /// quicker.
+    pub(crate) fn with_patience(rounds: u32, patience: Option<u32>) -> Self {
+        let mut plan = plan_for(5, LaneBits::B24);
+        plan.rounds = rounds;
+        plan.stopping = StoppingPlan { patience };
+        plan.aggregation.suite = Suite::Classical;
+        Self::of_plan(plan.checked().unwrap(), RunId([7; 16]))
     }
 
     /// The same members in as many groups, whose means `rule` combines; in the suite that is
@@ -328,6 +338,7 @@ fn plan_for(members: usize, bits: LaneBits) -> RunPlan {
             ..AggregationPlan::default()
         },
         server: ServerPlan::default(),
+        stopping: StoppingPlan::default(),
         personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     }

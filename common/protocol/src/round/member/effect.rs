@@ -7,7 +7,7 @@ use fedlora_common::digest::Digest;
 
 use crate::fixed::RoundEncoding;
 use crate::ids::{Attempt, RoundNumber, RunId};
-use crate::plan::{Roster, RosterChange, RunPlan};
+use crate::plan::{Roster, RosterChange, RunEnd, RunPlan};
 use crate::round::participant::Refusal;
 use crate::secagg::MaskedUpdate;
 use crate::wire::Unverified;
@@ -43,7 +43,7 @@ pub enum MemberEffect {
     },
     /// Upload a masked update. A repeated upload resumes.
     Upload(Upload),
-    /// Fetch an adapter's values, then call [`Member::fetched`](super::Member::fetched).
+    /// Fetch the values of a round's adapter, or of the run's result, then call [`Member::fetched`](super::Member::fetched).
     Fetch {
         /// The digest that the signed result names.
         adapter: Digest,
@@ -157,10 +157,11 @@ pub struct RunOutcome {
     pub run: RunId,
     /// The run's plan.
     pub plan: RunPlan,
-    /// The final global adapter.
+    /// The run's result: of its global adapters the one that
+    /// [`LossCurve::best`](crate::plan::LossCurve::best) chooses.
     pub adapter: Adapter,
-    /// How many rounds were done.
-    pub rounds: u32,
+    /// Which one it is, after how many rounds.
+    pub end: RunEnd,
     /// In how many of the rounds this member is in the sum.
     pub took_part: u32,
 }

@@ -3,6 +3,7 @@
 use fedlora_adapter::AdapterError;
 use fedlora_common::digest::Digest;
 
+use crate::ids::RoundNumber;
 use crate::plan::{FloorBreach, PlanError};
 use crate::remedy::Remedy;
 use crate::round::participant::Refusal;
@@ -77,6 +78,27 @@ pub enum MemberError {
         got: Digest,
         /// The digest that the result names.
         expected: Digest,
+    },
+    /// The aggregator ended the run without a failure, and neither the plan's last round nor its
+    /// patience had been reached.
+    #[error(
+        "the aggregator ended the run after round {done} of {planned}; neither plan nor results \
+         end it there"
+    )]
+    EndedEarly {
+        /// The newest round with a checked result.
+        done: u32,
+        /// Rounds of the plan.
+        planned: u32,
+    },
+    /// The aggregator does not hold the adapter that is the run's result, and this member missed it.
+    #[error(
+        "the run's result is the adapter of round {round}, which this member missed and the \
+         aggregator does not hold"
+    )]
+    ResultMissing {
+        /// The round that the adapter came of; 0 for the first adapter.
+        round: RoundNumber,
     },
     /// The run ended without any result.
     #[error("the run ended before its first round was done")]

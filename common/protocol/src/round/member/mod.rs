@@ -10,7 +10,8 @@
 //! | `phases.rs` | `AwaitRoster` | the roster |
 //! | `phases.rs` | `AwaitConsent` | the member's answer, where it has not accepted the roster |
 //! | `planned.rs` | `PlannedRun` | the plan again: what later phases keep of it |
-//! | `pinned.rs` | `PinnedRun` | M0, `Abandoned`, M6 and the adapter's fetch |
+//! | `pinned.rs` | `PinnedRun` | M0, `Abandoned`, M6, the adapter's fetch, and the run's end |
+//! | `run_result.rs` | `RunResult` | which adapter is the run's result |
 //! | `member_round.rs` | [`MemberRound`] | M1 to M5 of one round, and their repetition |
 //!
 //! A connection may break at any point. The aggregator then repeats what it waits for, and the
@@ -23,6 +24,7 @@ mod phases;
 mod pin;
 mod pinned;
 mod planned;
+mod run_result;
 mod settings;
 
 use std::fmt;
@@ -101,7 +103,7 @@ impl Member {
                 failure: Some(reason),
             } => Err(MemberError::Failed { reason }),
             ToMember::Finished { failure: None } => match phase {
-                RunPhase::Pinned(phase) => Ok((RunPhase::Over, vec![phase.finished()?])),
+                RunPhase::Pinned(phase) => next(phase.finished()),
                 _ => Err(MemberError::NoResult),
             },
             ToMember::Refused { reason } => Err(MemberError::Refused { reason }),

@@ -10,7 +10,7 @@ use fedlora_common::digest::Digest;
 
 use crate::fixed::{EncodedUpdate, FixedError};
 use crate::ids::{Attempt, RoundNumber};
-use crate::plan::{ClipSchedule, Roster, SignedPlan};
+use crate::plan::{ClipSchedule, Roster, RunEnd, SignedPlan};
 use crate::round::participant::{
     AllowedStep, Expectation, LedgerError, Refusal, RoundContext, RoundLedger, check_result,
 };
@@ -22,6 +22,7 @@ use super::error::MemberError;
 use super::member_round::{MemberRound, RoundAnswer};
 use super::pin::RosterPin;
 use super::planned::{PlannedRun, accepted};
+use super::run_result::RunResult;
 use super::settings::MemberSettings;
 
 /// The run after an input, with the effects; or its early end.
@@ -34,10 +35,13 @@ pub(super) struct PinnedRun {
     /// What the next result must be chained to.
     chain: Digest,
     clips: ClipSchedule,
+    /// The round whose adapter this member holds; 0 for the first adapter.
+    held: RoundNumber,
     /// What the results since the held adapter may have changed.
     allowed: AllowedStep,
     /// The newest round with a checked result; 0 before the first.
     last_round: RoundNumber,
+    result: RunResult,
     took_part: u32,
     training: Option<TrainingTask>,
     activity: Activity,
@@ -58,6 +62,8 @@ enum Activity {
     Round(Box<MemberRound>),
     /// Holds a checked result and fetches its adapter.
     Fetch(Box<RoundResult>),
+    /// The run is over, and this member fetches its result, which it missed.
+    FetchBest,
 }
 
 impl PinnedRun {
@@ -71,6 +77,8 @@ impl PinnedRun {
         Self {
             clips: ClipSchedule::new(&run.plan.aggregation),
             allowed: AllowedStep::default(),
+            result: RunResult::new(&run.plan.stopping, &run.adapter),
+            held: RoundNumber(0),
             run,
             context,
             chain,
@@ -94,19 +102,53 @@ impl PinnedRun {
         Ok((self, vec![accepted(roster)]))
     }
 
-    /// All rounds are done: the run ends with its outcome.
-    pub(super) fn finished(self) -> Result<MemberEffect, MemberError> {
+    /// The aggregator says that all rounds are done. The run ends with its outcome, once this member
+    /// holds the adapter that is its result.
+    pub(super) fn finished(mut self) -> PinnedStep {
         if self.last_round == RoundNumber(0) {
             return Err(MemberError::NoResult);
         }
-        let outcome = RunOutcome {
-            run: self.run.id,
-            plan: self.run.plan,
-            adapter: self.run.adapter,
-            rounds: self.last_round.0,
-            took_part: self.took_part,
+        if !self.is_over() {
+            return Err(MemberError::EndedEarly {
+                done: self.last_round.0,
+                planned: self.run.plan.rounds,
+            });
+        }
+        let held = match self.result.not_newest() {
+            None => Ok(self.run.adapter.clone()),
+            Some(best) => best.adapter.clone().ok_or(best.digest),
         };
-        Ok(MemberEffect::End(Ok(Box::new(outcome))))
+        let effect = match held {
+            Ok(adapter) => self.end(adapter),
+            Err(adapter) => {
+                self.activity = Activity::FetchBest;
+                MemberEffect::Fetch {
+                    adapter,
+                    values: self.run.adapter.values().len(),
+                }
+            }
+        };
+        Ok((self, vec![effect]))
+    }
+
+    /// Whether no further round opens: the plan's rounds are done, or its patience is at its end.
+    fn is_over(&self) -> bool {
+        self.last_round.0 >= self.run.plan.rounds || self.result.has_stopped()
+    }
+
+    /// The run's end with its result.
+    fn end(&self, adapter: Adapter) -> MemberEffect {
+        MemberEffect::End(Ok(Box::new(RunOutcome {
+            run: self.run.id,
+            plan: self.run.plan.clone(),
+            adapter,
+            end: RunEnd {
+                planned: self.run.plan.rounds,
+                rounds: self.last_round.0,
+                best: self.result.round(),
+            },
+            took_part: self.took_part,
+        })))
     }
 
     /// A message that belongs to a round.
@@ -189,6 +231,7 @@ impl PinnedRun {
     pub(super) fn fetched(mut self, values: Option<Vec<f32>>) -> PinnedStep {
         let result = match self.activity {
             Activity::Fetch(result) => result,
+            Activity::FetchBest => return self.fetched_best(values),
             other => {
                 self.activity = other;
                 return Ok((self, Vec::new()));
@@ -198,19 +241,12 @@ impl PinnedRun {
         self.training = None;
         let mut effects = Vec::new();
         if let Some(values) = values {
-            let held = &self.run.adapter;
-            let adapter = Adapter::new(held.config().clone(), held.layout().clone(), values)?;
-            let (got, expected) = (adapter.digest(), result.adapter);
-            if got != expected {
-                return Err(MemberError::OtherAdapter { got, expected });
-            }
-            self.allowed
-                .check(held, &adapter)
-                .map_err(MemberError::Refusal)?;
+            let adapter = self.check_fetched(values, &result.adapter, &self.allowed)?;
             self.allowed = AllowedStep::default();
             self.run.adapter = adapter;
+            self.held = result.round;
             effects.push(MemberEffect::Send(ToAggregator::Fetched {
-                adapter: expected,
+                adapter: result.adapter,
             }));
         }
         effects.push(MemberEffect::RoundDone {
@@ -219,6 +255,41 @@ impl PinnedRun {
             took_part: result.survivors.contains(&self.context.me),
         });
         Ok((self, effects))
+    }
+
+    /// The shell has fetched the run's result, or the aggregator does not hold it.
+    fn fetched_best(mut self, values: Option<Vec<f32>>) -> PinnedStep {
+        let missing = MemberError::ResultMissing {
+            round: self.result.round(),
+        };
+        let (Some(values), Some(best)) = (values, self.result.not_newest()) else {
+            return Err(missing);
+        };
+        // As far from the held adapter as the steps between the two may have led.
+        let adapter = self.check_fetched(values, &best.digest, &best.allowed)?;
+        self.activity = Activity::Idle;
+        let end = self.end(adapter);
+        Ok((self, vec![end]))
+    }
+
+    /// Checks fetched values: that they are the adapter with this digest, and no further from the
+    /// held one than `allowed`.
+    fn check_fetched(
+        &self,
+        values: Vec<f32>,
+        expected: &Digest,
+        allowed: &AllowedStep,
+    ) -> Result<Adapter, MemberError> {
+        let held = &self.run.adapter;
+        let adapter = Adapter::new(held.config().clone(), held.layout().clone(), values)?;
+        let (got, expected) = (adapter.digest(), *expected);
+        if got != expected {
+            return Err(MemberError::OtherAdapter { got, expected });
+        }
+        allowed
+            .check(held, &adapter)
+            .map_err(MemberError::Refusal)?;
+        Ok(adapter)
     }
 
     fn is_current(&self, open: &Open) -> bool {
@@ -233,6 +304,10 @@ impl PinnedRun {
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<MemberEffect>, AdapterError> {
         let (round, attempt, digest) = (open.round, open.attempt, open.digest());
+        if self.result.has_stopped() {
+            let last = self.last_round;
+            return Ok(self.leave(round, digest, Refusal::Over { last }));
+        }
         let (plan, adapter) = (&self.run.plan, &self.run.adapter);
         let factors = plan.adapter.factors.factors_in(round);
         let part = adapter.layout().subset(factors)?;
@@ -354,17 +429,25 @@ impl PinnedRun {
                 _ => Vec::new(),
             });
         }
+        if self.is_over() {
+            let last = self.last_round;
+            return Err(MemberError::Refusal(Refusal::Over { last }));
+        }
         let aggregator = &settings.aggregator;
         let checked = match std::mem::replace(&mut self.activity, Activity::Idle) {
             Activity::Round(round) => round.result(result, aggregator, &self.chain),
             _ => check_result(result, aggregator, &self.chain),
         };
         let result = checked.map_err(MemberError::Refusal)?;
+        if result.round.0 != self.last_round.0 + 1 {
+            return Err(MemberError::Refusal(Refusal::Result { what: "round" }));
+        }
         let plan = &self.run.plan;
         let factors = plan.adapter.factors.factors_in(result.round);
-        let clips = f64::from(plan.largest_step());
-        self.allowed
-            .add(factors, clips * f64::from(self.clips.clip(factors)));
+        let step = f64::from(plan.largest_step()) * f64::from(self.clips.clip(factors));
+        self.allowed.add(factors, step);
+        let before = (self.held == self.last_round).then_some(&self.run.adapter);
+        self.result.advance(&result, before, (factors, step));
         self.clips
             .advance(factors, result.survivors.len(), result.clipped);
         self.chain = result.digest();
@@ -403,6 +486,7 @@ fn ends_the_run(refusal: &Refusal) -> bool {
             | Refusal::Minimum { .. }
             | Refusal::Parameter { .. }
             | Refusal::Round { .. }
+            | Refusal::Over { .. }
             | Refusal::Previous { .. }
             | Refusal::Ledger(LedgerError::SecondSum { .. })
             | Refusal::Result { .. }

@@ -55,6 +55,14 @@ pub enum Refusal {
         /// The plan's last round.
         last: RoundNumber,
     },
+    /// A round or result after the last one.
+    #[error(
+        "the run was over after round {last}, by its plan and its results; the aggregator goes on"
+    )]
+    Over {
+        /// The last round.
+        last: RoundNumber,
+    },
     /// The round continues from another result than this member's chain ends with.
     #[error(
         "the round continues from result {got}; this member's chain of results ends with {own}: \

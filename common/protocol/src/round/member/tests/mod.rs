@@ -2,6 +2,7 @@
 //! true coordinator. [`World`] holds one member back, and each test plays that member's shell.
 
 mod attempts;
+mod ending;
 mod joining;
 mod refusals;
 mod repeats;

@@ -72,7 +72,7 @@ fn each_round_starts_from_the_result_before() {
     let [MemberEffect::End(Ok(outcome))] = &effects[..] else {
         panic!("the run ends");
     };
-    assert_eq!((outcome.rounds, outcome.took_part), (2, 2));
+    assert_eq!((outcome.end.rounds, outcome.took_part), (2, 2));
     assert_eq!(outcome.adapter, second);
 }
 
@@ -179,7 +179,7 @@ fn a_superseded_adapter_is_not_fetched() {
     let [MemberEffect::End(Ok(outcome))] = &effects[..] else {
         panic!("the run ends");
     };
-    assert_eq!((outcome.rounds, outcome.took_part), (2, 1));
+    assert_eq!((outcome.end.rounds, outcome.took_part), (2, 1));
 }
 
 #[test]

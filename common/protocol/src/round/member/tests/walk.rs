@@ -1,13 +1,14 @@
 //! The happy walk: every effect, in order, with what it carries.
 
 use super::*;
+use crate::ids::RunId;
 use crate::round::member::Upload;
 use crate::wire::messages::{RevealedShare, vector_digest};
 use fedlora_adapter::Factors;
 
 #[test]
 fn a_round_asks_for_exactly_these_things() {
-    let federation = Federation::new(4);
+    let federation = Federation::in_run(4, 1, RunId([7; 16]));
     let mut world = World::holding(&federation, ME);
     let digest = federation.open.digest();
 
@@ -115,10 +116,10 @@ fn a_round_asks_for_exactly_these_things() {
         panic!("the run ends: {effects:?}");
     };
     assert_eq!(
-        (outcome.run, outcome.rounds, outcome.took_part),
+        (outcome.run, outcome.end.rounds, outcome.took_part),
         (federation.run, 1, 1)
     );
-    assert_eq!(outcome.adapter, next);
+    assert_eq!((&outcome.adapter, outcome.end.best), (&next, ONE));
 }
 
 #[test]
