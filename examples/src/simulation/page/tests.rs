@@ -125,6 +125,8 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
             personalised: full.then(|| scores(13.3)),
             centralised_then_local: full.then(|| scores(13.0)),
         },
+        classification: None,
+        generation: None,
         adapter_dir: "out/adapter".into(),
         wall_seconds: 85.8,
     }
