@@ -69,7 +69,13 @@ fn probabilities_are_those_of_scikit_learn() {
 
 #[test]
 fn labels_may_be_any_numbers_and_words_unknown() {
-    let examples = [("red apple", 70), ("red cherry", 70), ("green pear", 9)];
+    let examples = [
+        ("red apple", 70),
+        ("red cherry", 70),
+        ("red currant", 70),
+        ("green pear", 9),
+        ("green leaf", 9),
+    ];
     let model = TextClassifier::fit(&examples).unwrap();
     assert_eq!(model.predict("a red berry"), 70);
     assert_eq!(model.predict("GREEN"), 9);
