@@ -45,7 +45,7 @@ def institution(mail):
     """The mailing list that the mail came by, or the mailbox that it was delivered to."""
     listed = re.search(r"<([^<>]+)>", str(mail.get("List-Id") or ""))
     if listed:
-        return LISTS.get(listed[1].strip().lower(), "developers")
+        return LISTS.get(listed[1].strip().lower(), "other-lists")
     boxes = [str(box).split("@")[0].lower() for box in mail.get_all("Delivered-To") or []]
     return "mailbox-yyyy" if boxes and boxes[-1] == "yyyy" else "other-mailboxes"
 

@@ -250,6 +250,14 @@ fn labels_and_free_text_are_scored_beside_the_perplexity() {
     for baseline in ["tf_idf_alone", "tf_idf_centralised"] {
         assert_eq!(count(&labels[baseline]["pooled"], "records"), records);
     }
+    let reference = fs::read_to_string(repository().join("docs/reference/json.md"));
+    let reference = reference.expect("the reference");
+    for field in [labels, text]
+        .into_iter()
+        .flat_map(|one| one.as_object().expect("fields"))
+    {
+        assert!(reference.contains(&format!("`{}`", field.0)), "{}", field.0);
+    }
     let page = fs::read_to_string(out.path().join("out/report.html")).expect("the page");
     assert!(page.contains("<h2>Labels</h2>") && page.contains("<h2>Free text</h2>"));
 }
