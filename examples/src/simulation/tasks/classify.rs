@@ -117,7 +117,7 @@ impl ClassifyTask {
             too_long: self.too_long,
             scores,
             tf_idf_alone: self.baseline((0..self.members.len()).map(|member| member..member + 1)),
-            tf_idf_centralised: self.baseline([0..self.members.len()].into_iter()),
+            tf_idf_centralised: self.baseline(std::iter::once(0..self.members.len())),
         })
     }
 
