@@ -1,5 +1,7 @@
 //! A member's examples, by what they are for.
 
+use std::num::NonZeroUsize;
+
 use fedlora_model::Example;
 
 use crate::repeats;
@@ -63,6 +65,18 @@ impl MemberExamples {
         }
     }
 
+    /// The same with at most `most` examples that are not held out, evenly spread over all.
+    pub fn limited(self, most: NonZeroUsize) -> Self {
+        let mut all = self.training;
+        all.extend(self.validation);
+        let (count, most) = (all.len(), most.get());
+        let kept = all.into_iter().enumerate().filter(|(place, _)| {
+            // Counts up where the share that is due has grown by one.
+            (place + 1) * most / count.max(most) > place * most / count.max(most)
+        });
+        Self::new(kept.map(|(_, example)| example).collect(), self.held_out)
+    }
+
     /// The number of records that are not held out.
     pub fn own(&self) -> usize {
         self.training.len() + self.validation.len()
@@ -115,6 +129,23 @@ mod tests {
         assert_eq!(validation, [9, 19, 29, 39, 49, 59, 69, 79, 89, 99]);
         let training = firsts(&examples.training);
         assert!(validation.iter().all(|one| !training.contains(one)));
+    }
+
+    #[test]
+    fn fewer_examples_are_spread_over_all() {
+        let limited = |count, most| split(count).limited(NonZeroUsize::new(most).unwrap());
+        for (count, most, left) in [(100, 50, 50), (100, 1, 1), (60, 60, 60), (7, 50, 7)] {
+            assert_eq!(limited(count, most).own(), left, "{most} of {count}");
+        }
+        assert_eq!(limited(100, 50).validation.len(), 8);
+        let mut firsts: Vec<_> = limited(100, 4)
+            .training
+            .iter()
+            .map(|one| one.tokens()[0])
+            .collect();
+        firsts.sort();
+        assert_eq!(firsts.len(), 4);
+        assert!(firsts[0] < 30 && firsts[3] > 60, "{firsts:?}");
     }
 
     /// Pairs of examples with one answer, in other places.

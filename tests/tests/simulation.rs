@@ -552,3 +552,41 @@ fn a_number_that_the_server_optimizer_does_not_use_is_refused() {
     let optimizer = simulate(&["--server-optimizer", "adam"]).0;
     optimizer.failed(2, &["fedavgm, nesterov, fedadam"]);
 }
+
+#[test]
+fn a_newcomer_joins_after_the_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..4]);
+    let newcomer = INSTITUTIONS[1];
+    let arguments = |newcomer: &str| {
+        let fixed = ["--split-by", "institution", "--rounds", "1", "--steps", "2"];
+        let mut all: Vec<String> = fixed.map(str::to_owned).to_vec();
+        all.extend(["--data".into(), data.clone()]);
+        all.extend(["--newcomer".into(), newcomer.to_owned()]);
+        all
+    };
+    let run = |newcomer: &str| {
+        let arguments = arguments(newcomer);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        simulate(&arguments)
+    };
+    let document = run(&format!("{newcomer}:25")).0.done().document();
+    let members = document["members"].as_array().expect("members");
+    assert_eq!(members.len(), 3);
+    assert!(members.iter().all(|member| member["name"] != newcomer));
+    assert_eq!(names(&rounds(&document)[0]["survivors"]).len(), 3);
+    let [joined] = &document["newcomers"].as_array().expect("newcomers")[..] else {
+        panic!("{document}");
+    };
+    assert_eq!(joined["name"], newcomer);
+    let count = |key: &str| joined[key].as_u64().expect("a number");
+    assert_eq!(
+        count("training_examples") + count("validation_examples"),
+        25
+    );
+    let perplexity = |key: &str| joined[key].as_f64().expect("a perplexity");
+    let gain = 100.0 * (1.0 - perplexity("personalised") / perplexity("local_only"));
+    assert!((joined["gain_percent"].as_f64().expect("a gain") - gain).abs() < 1e-9);
+
+    run("nobody").0.failed(7, &["nobody", newcomer]);
+}

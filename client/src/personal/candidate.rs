@@ -1,6 +1,7 @@
 //! The adapters that a member chooses among.
 
 use fedlora_adapter::Adapter;
+use fedlora_train::Best;
 use serde::{Deserialize, Serialize};
 
 /// Which adapter a member keeps.
@@ -38,7 +39,8 @@ pub struct Candidate {
     pub validation: Option<f64>,
     /// Optimizer steps at home, or alone; 0 for the global adapter.
     pub steps: usize,
-    /// How far a personal adapter lies from the global one (0) to the one trained at home (1).
+    /// The share of the adapter trained at home in a personal one; the rest are those trained alone,
+    /// or without one the global adapter.
     pub mix: Option<f64>,
 }
 
@@ -47,12 +49,30 @@ pub struct Candidate {
 pub struct Personalised {
     global: Candidate,
     others: Vec<Candidate>,
+    alone: Vec<Best>,
 }
 
 impl Personalised {
-    /// The choice among the global adapter and others.
-    pub fn new(global: Candidate, others: Vec<Candidate>) -> Self {
-        Self { global, others }
+    /// The choice among the global adapter, a personal one, and the first of those that were trained
+    /// `alone`, if any.
+    pub fn new(global: Candidate, personal: Option<Candidate>, alone: Vec<Best>) -> Self {
+        let local = alone.first().map(|best| Candidate {
+            choice: Choice::Local,
+            adapter: best.adapter.clone(),
+            validation: best.loss,
+            steps: best.step,
+            mix: None,
+        });
+        Self {
+            global,
+            others: personal.into_iter().chain(local).collect(),
+            alone,
+        }
+    }
+
+    /// What was trained without the federation: the best of each length, the best of all first.
+    pub fn alone(&self) -> &[Best] {
+        &self.alone
     }
 
     /// The global adapter.
@@ -108,11 +128,16 @@ mod tests {
     }
 
     fn chosen(global: Option<f64>, personal: Option<f64>, local: Option<f64>) -> Choice {
-        let others = vec![
-            candidate(Choice::Personal, personal),
-            candidate(Choice::Local, local),
-        ];
-        let all = Personalised::new(candidate(Choice::Global, global), others);
+        let global = candidate(Choice::Global, global);
+        let alone = Best {
+            adapter: global.adapter.clone(),
+            loss: local,
+            step: 4,
+            length: 4,
+        };
+        let personal = candidate(Choice::Personal, personal);
+        let all = Personalised::new(global, Some(personal), vec![alone]);
+        assert_eq!(all.get(Choice::Local).unwrap().steps, 4);
         all.chosen().choice
     }
 

@@ -5,13 +5,12 @@ use std::ops::ControlFlow;
 
 use fedlora_adapter::Adapter;
 use fedlora_protocol::plan::{PersonalisationMethod, RunPlan};
-use fedlora_train::{Best, Progress, Search, TrainOptions};
+use fedlora_train::{Best, Progress, Search, TrainError, TrainOptions};
 
 use super::candidate::{Candidate, Choice, Personalised};
-use super::mix::best_between;
 use crate::update::{LocalWork, UpdateError};
 
-/// The shortest training, as a part of the longest; the others double.
+/// The shortest training alone, as a part of the longest; the others double.
 const SHORTEST: usize = 4;
 
 /// What a member does after the last round.
@@ -43,31 +42,28 @@ pub fn personalise(
     };
     let validation = &work.examples().validation;
     if validation.is_empty() {
-        return Ok(Personalised::new(candidate, Vec::new()));
+        return Ok(Personalised::new(candidate, None, Vec::new()));
     }
     candidate.validation = Some(work.engine().evaluate(Some(global), validation)?.loss);
-    let mut others = Vec::new();
-    if plan.personalisation.method != PersonalisationMethod::None {
-        let mut watch = |progress| keep_going(HomeProgress::AtHome(progress));
-        others.extend(train_at_home(work, plan, global, &mut watch)?);
-    }
+    let mut alone = Vec::new();
     if plan.personalisation.shadow {
         let mut watch = |progress| keep_going(HomeProgress::Alone(progress));
-        let best = train_alone(work, plan, 1, &mut watch)?;
-        others.push(Candidate {
-            choice: Choice::Local,
-            adapter: best.adapter,
-            validation: best.loss,
-            steps: best.step,
-            mix: None,
-        });
+        alone = train_alone(work, plan, 1, &mut watch)?;
     }
-    Ok(Personalised::new(candidate, others))
+    let mut personal = None;
+    if plan.personalisation.method != PersonalisationMethod::None {
+        let mut watch = |progress| keep_going(HomeProgress::AtHome(progress));
+        personal = train_at_home(work, plan, global, &alone, &mut watch)?;
+    }
+    Ok(Personalised::new(candidate, personal, alone))
 }
 
-/// Trains `global` further on one member's examples, for at most the plan's share of steps, and
-/// takes the best point between the two on the validation examples. `None` where no training
-/// improves it, or nothing tells.
+/// Trains `global` further on one member's examples, for at most the plan's share of steps. Then
+/// averages that with the adapters that the member trained `alone`, the best first, or with
+/// `global` where there are none: each as long as it improves the loss on the validation examples.
+/// Adapters that were trained apart err in different places, so that their average is often better
+/// than any of them: the greedy soup of Wortsman et al. (ICML 2022). `None` where nothing improves
+/// `global`, or nothing tells.
 ///
 /// # Errors
 /// As [`personalise`].
@@ -75,30 +71,54 @@ pub fn train_at_home(
     work: &LocalWork,
     plan: &RunPlan,
     global: &Adapter,
+    alone: &[Best],
     keep_going: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Option<Candidate>, UpdateError> {
-    let validation = &work.examples().validation;
-    let longest = NonZeroUsize::new(plan.home_steps());
-    let Some(longest) = longest.filter(|_| !validation.is_empty()) else {
+    let (engine, validation) = (work.engine(), &work.examples().validation);
+    if validation.is_empty() {
         return Ok(None);
+    }
+    let loss = |adapter: &Adapter| -> Result<f64, TrainError> {
+        Ok(engine.evaluate(Some(adapter), validation)?.loss)
     };
     let options = work.options_at(plan, plan.home_learning_rate())?;
-    let best = search(work, global, longest, &options, keep_going)?;
-    let Some(loss) = best.loss.filter(|_| best.step > 0) else {
-        return Ok(None);
+    let (home, steps) = match NonZeroUsize::new(plan.home_steps()) {
+        // One length: the last steps of a run, at a rate that falls to nothing.
+        Some(steps) => {
+            let best = search(work, global, (steps, steps), &options, keep_going)?.swap_remove(0);
+            (best.adapter, best.step)
+        }
+        None => (global.clone(), 0),
     };
-    let (adapter, mix, loss) = best_between(work.engine(), global, best.adapter, loss, validation)?;
-    Ok(Some(Candidate {
+    let (mut lowest, mut average, mut parts) = (loss(&home)?, home, 1_u32);
+    let others: Vec<_> = match alone {
+        [] => vec![global],
+        some => some.iter().map(|best| &best.adapter).collect(),
+    };
+    for other in others {
+        let share = f64::from(parts + 1).recip();
+        let Ok(with_other) = average.average(other, share) else {
+            // The rank of both together is more than an adapter has.
+            break;
+        };
+        let found = loss(&with_other)?;
+        if found < lowest {
+            (lowest, average, parts) = (found, with_other, parts + 1);
+        }
+    }
+    // The global adapter itself is a candidate of its own.
+    Ok((steps > 0 || parts > 1).then(|| Candidate {
         choice: Choice::Personal,
-        adapter,
-        validation: Some(loss),
-        steps: best.step,
-        mix: Some(mix),
+        adapter: average,
+        validation: Some(lowest),
+        steps,
+        mix: Some(f64::from(parts).recip()),
     }))
 }
 
 /// Trains from the first adapter on these examples alone, at the length that suits them best: at
-/// most as many steps as the run has for `members` members, whose examples they are.
+/// most as many steps as the run has for `members` members, whose examples they are. Gives the
+/// best of each length that was tried, the best of all first.
 ///
 /// # Errors
 /// As [`personalise`].
@@ -107,32 +127,35 @@ pub fn train_alone(
     plan: &RunPlan,
     members: usize,
     keep_going: &mut dyn FnMut(Progress) -> bool,
-) -> Result<Best, UpdateError> {
+) -> Result<Vec<Best>, UpdateError> {
     let longest = (plan.steps() + plan.home_steps()) * members;
-    let longest = NonZeroUsize::new(longest).unwrap_or(NonZeroUsize::MIN);
+    let at_least_one = |steps| NonZeroUsize::new(steps).unwrap_or(NonZeroUsize::MIN);
+    let lengths = (
+        at_least_one(longest.div_ceil(SHORTEST)),
+        at_least_one(longest),
+    );
     let options = work.options_at(plan, plan.alone_learning_rate())?;
     let first = work.first_adapter(plan)?;
-    search(work, &first, longest, &options, keep_going)
+    search(work, &first, lengths, &options, keep_going)
 }
 
 fn search(
     work: &LocalWork,
     from: &Adapter,
-    longest: NonZeroUsize,
+    (shortest, longest): (NonZeroUsize, NonZeroUsize),
     options: &TrainOptions,
     keep_going: &mut dyn FnMut(Progress) -> bool,
-) -> Result<Best, UpdateError> {
-    let shortest = longest.get().div_ceil(SHORTEST);
+) -> Result<Vec<Best>, UpdateError> {
     let search = Search {
         training: &work.examples().training,
         validation: &work.examples().validation,
         longest,
-        shortest: NonZeroUsize::new(shortest).unwrap_or(NonZeroUsize::MIN),
+        shortest,
     };
     let mut stopped = false;
     let found = work
         .engine()
-        .best_length(from, search, options, &mut |progress| {
+        .best_lengths(from, search, options, &mut |progress| {
             if keep_going(progress) {
                 ControlFlow::Continue(())
             } else {
@@ -140,9 +163,9 @@ fn search(
                 ControlFlow::Break(())
             }
         });
-    let best = found?;
+    let found = found?;
     if stopped {
         return Err(UpdateError::Stopped);
     }
-    Ok(best)
+    Ok(found)
 }

@@ -6,12 +6,10 @@
 //! |---|---|
 //! | `candidate.rs` | the adapters that are compared, and the choice |
 //! | `home.rs` | training at home, and alone |
-//! | `mix.rs` | the best point between the global adapter and the member's own |
 //! | `outcome.rs` | the adapters and the table of scores on the disk |
 
 mod candidate;
 mod home;
-mod mix;
 mod outcome;
 
 pub use candidate::{Candidate, Choice, Personalised};

@@ -36,7 +36,8 @@ pub struct CandidateScore {
     pub held_out_perplexity: Option<f64>,
     /// Optimizer steps at home, or alone.
     pub steps: usize,
-    /// How far it lies from the global adapter (0) to the one trained at home (1).
+    /// The share of the adapter trained at home in a personal one; the rest are those trained alone,
+    /// or without one the global adapter.
     pub mix: Option<f64>,
 }
 
@@ -77,8 +78,8 @@ impl ScoreTable {
         let kept = match self.chosen {
             Choice::Global => "The federation's adapter does best on the validation records.",
             Choice::Personal => {
-                "The federation's adapter, trained further at home, does best on the validation \
-                 records."
+                "An adapter made of the federation's, by training at home, does best on the \
+                 validation records."
             }
             Choice::Local => {
                 "Training without the federation does best on the validation records: the \

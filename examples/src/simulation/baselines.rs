@@ -2,10 +2,6 @@
 //! trained further at each member's home. All are taken at the length that does best on validation
 //! records, and train both factors, as anyone would.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use fedlora_adapter::Adapter;
 use fedlora_client::examples::MemberExamples;
 use fedlora_client::personal::{
@@ -15,10 +11,11 @@ use fedlora_client::update::{LocalWork, UpdateError};
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_train::Progress;
 
-use super::data::member_work;
+use super::data::{Institution, member_work};
 use super::evaluate::{self, OwnScores};
-use super::report::{EvaluationFigures, Scores};
-use super::scene::Scene;
+use super::report::{EvaluationFigures, NewcomerFigures, Scores};
+use super::scene::{Scene, in_parallel};
+use super::tasks::Answering;
 
 /// How the federation compares.
 #[derive(Debug)]
@@ -29,6 +26,7 @@ pub(super) struct Comparison {
     pub(super) local_only: Option<Scores>,
     pub(super) centralised: Option<Scores>,
     pub(super) centralised_then_local: Option<Scores>,
+    pub(super) newcomers: Vec<NewcomerFigures>,
     members: Vec<Personalised>,
     in_one_place: Option<InOnePlace>,
 }
@@ -46,28 +44,6 @@ impl InOnePlace {
         let each = self.then_local.iter();
         each.map(|found| found.as_ref().map_or(&self.adapter, |one| &one.adapter))
             .collect()
-    }
-}
-
-/// What answers each member's records.
-#[derive(Debug, Clone)]
-pub(super) enum Answering<'a> {
-    /// The base alone.
-    Base,
-    /// One adapter for all members.
-    Shared(&'a Adapter),
-    /// Each member's own, in the members' order.
-    Own(Vec<&'a Adapter>),
-}
-
-impl<'a> Answering<'a> {
-    /// What answers the records of a member.
-    pub(super) fn of(&self, member: usize) -> Option<&'a Adapter> {
-        match self {
-            Self::Base => None,
-            Self::Shared(adapter) => Some(adapter),
-            Self::Own(adapters) => Some(adapters[member]),
-        }
     }
 }
 
@@ -114,7 +90,7 @@ impl Scene<'_> {
         centralised: bool,
     ) -> Result<Comparison, UpdateError> {
         let (engine, data) = (self.engine, self.data);
-        let members = self.personalised(global)?;
+        let members = self.personalised(global, &data.institutions, 0)?;
         let mut own = OwnScores::new(engine, data);
         let mut comparison = Comparison {
             chosen: members.iter().map(|one| one.chosen().choice).collect(),
@@ -122,6 +98,7 @@ impl Scene<'_> {
             local_only: alone(&members).map(|alone| own.of(&alone)).transpose()?,
             centralised: None,
             centralised_then_local: None,
+            newcomers: self.newcomers(global)?,
             members,
             in_one_place: None,
         };
@@ -129,7 +106,7 @@ impl Scene<'_> {
             let adapter = self.centralised()?;
             let scores = evaluate::one_for_all(engine, data, Some(&adapter))?;
             comparison.centralised = Some(scores);
-            let then_local = self.then_local(&adapter)?;
+            let then_local = self.then_local(&adapter, &comparison.members)?;
             let place = InOnePlace {
                 adapter,
                 then_local,
@@ -140,11 +117,49 @@ impl Scene<'_> {
         Ok(comparison)
     }
 
-    /// What each member would end with: its candidates, from the federation's adapter.
-    fn personalised(&self, global: &Adapter) -> Result<Vec<Personalised>, UpdateError> {
-        let steps = self.home() + self.alone();
-        self.bars.begin("each member at home", steps);
-        self.for_each(|work, name| {
+    /// What those who join after the run end with.
+    fn newcomers(&self, global: &Adapter) -> Result<Vec<NewcomerFigures>, UpdateError> {
+        let (whose, first) = (&self.data.newcomers[..], self.data.institutions.len());
+        let found = self.personalised(global, whose, first)?;
+        let figures = whose.iter().zip(found).map(|(one, found)| {
+            let held_out = &one.examples.held_out;
+            let score = |adapter| {
+                let scored = self.engine.evaluate(Some(adapter), held_out);
+                scored.map(|evaluation| evaluation.perplexity)
+            };
+            let kept = found.chosen();
+            let local_only = found.get(Choice::Local).map(|alone| score(&alone.adapter));
+            let (own, local_only) = (score(&kept.adapter)?, local_only.transpose()?);
+            Ok(NewcomerFigures {
+                name: one.name.to_string(),
+                training_examples: one.examples.training.len(),
+                validation_examples: one.examples.validation.len(),
+                held_out_examples: held_out.len(),
+                federated: score(global)?,
+                personalised: own,
+                local_only,
+                chosen: kept.choice,
+                gain_percent: local_only.map(|alone| percent_below(alone, own)),
+            })
+        });
+        figures.collect()
+    }
+
+    /// What each of these, the first of whom has this index, would end with: its candidates, from
+    /// the federation's adapter.
+    fn personalised(
+        &self,
+        global: &Adapter,
+        whose: &[Institution],
+        first: usize,
+    ) -> Result<Vec<Personalised>, UpdateError> {
+        if whose.is_empty() {
+            return Ok(Vec::new());
+        }
+        let once = (self.home() + self.alone()) / self.data.institutions.len().max(1) as u64;
+        self.bars
+            .begin("each member at home", once * whose.len() as u64);
+        self.for_each(whose, first, |_, work, name| {
             personal::personalise(work, self.plan, global, &mut |progress| {
                 let (HomeProgress::AtHome(step) | HomeProgress::Alone(step)) = progress;
                 self.show(name, step)
@@ -162,42 +177,47 @@ impl Scene<'_> {
         let work = LocalWork::new(self.engine.clone(), pooled, self.plan.seed());
         self.bars.begin("centralised", self.alone());
         let members = self.data.institutions.len();
-        let best = train_alone(&work, self.plan, members, &mut |step| {
+        let mut found = train_alone(&work, self.plan, members, &mut |step| {
             self.show("centralised", step)
         })?;
-        Ok(best.adapter)
+        Ok(found.swap_remove(0).adapter)
     }
 
-    /// The centralised adapter trained further at each member's home, where that is better for it.
-    fn then_local(&self, centralised: &Adapter) -> Result<Vec<Option<Candidate>>, UpdateError> {
+    /// What members make of the centralised adapter in the way they make something of the
+    /// federation's, where that is better for them.
+    fn then_local(
+        &self,
+        centralised: &Adapter,
+        members: &[Personalised],
+    ) -> Result<Vec<Option<Candidate>>, UpdateError> {
         self.bars
             .begin("centralised, then each member at home", self.home());
-        self.for_each(|work, name| {
-            train_at_home(work, self.plan, centralised, &mut |step| {
+        self.for_each(&self.data.institutions, 0, |place, work, name| {
+            let alone = members[place].alone();
+            train_at_home(work, self.plan, centralised, alone, &mut |step| {
                 self.show(name, step)
             })
         })
     }
 
-    /// The most steps that all members take at home: of lengths that double up to the longest.
+    /// The steps that all members take at home.
     fn home(&self) -> u64 {
-        self.of_all(self.plan.home_steps())
+        (self.plan.home_steps() * self.data.institutions.len()) as u64
     }
 
-    /// The most that all members take alone, and as many that all records in one place get.
+    /// The most that all members take alone, and as many that all records in one place get: of
+    /// lengths that double up to the longest.
     fn alone(&self) -> u64 {
-        self.of_all(self.plan.steps() + self.plan.home_steps())
-    }
-
-    fn of_all(&self, longest: usize) -> u64 {
-        let lengths = longest + longest / 2 + longest / 4;
-        (lengths * self.data.institutions.len()) as u64
+        let longest = self.plan.steps() + self.plan.home_steps();
+        of_lengths(longest, self.data.institutions.len())
     }
 
     /// The most steps that [`compare`](Self::compare) takes.
     pub(super) fn steps(&self, centralised: bool) -> u64 {
         let once = self.home() + self.alone();
-        if centralised { 2 * once } else { once }
+        let own = self.data.institutions.len().max(1) as u64;
+        let newcomers = once * self.data.newcomers.len() as u64 / own;
+        newcomers + if centralised { 2 * once } else { once }
     }
 
     fn show(&self, name: &str, step: Progress) -> bool {
@@ -208,44 +228,25 @@ impl Scene<'_> {
         true
     }
 
-    /// Does the same for every member, `jobs` of them at a time; in the members' order.
+    /// Does the same for each of these, `jobs` of them at a time; in their order. The first of them
+    /// has the index `first` as a member.
     fn for_each<T: Send>(
         &self,
-        job: impl Fn(&LocalWork, &str) -> Result<T, UpdateError> + Sync,
+        institutions: &[Institution],
+        first: usize,
+        job: impl Fn(usize, &LocalWork, &str) -> Result<T, UpdateError> + Sync,
     ) -> Result<Vec<T>, UpdateError> {
-        let institutions = &self.data.institutions;
         in_parallel(self.jobs, institutions.len(), |index| {
             let one = &institutions[index];
+            let member = MemberIndex((first + index) as u16);
             let (examples, seed) = (one.examples.clone(), self.plan.seed());
-            let work = member_work(self.engine, examples, MemberIndex(index as u16), seed);
-            job(&work, one.name.as_str())
+            let work = member_work(self.engine, examples, member, seed);
+            job(index, &work, one.name.as_str())
         })
     }
 }
 
-/// What `job` gives for each number below `count`, in order; `jobs` of them run at a time.
-pub(super) fn in_parallel<T: Send, E: Send>(
-    jobs: usize,
-    count: usize,
-    job: impl Fn(usize) -> Result<T, E> + Sync,
-) -> Result<Vec<T>, E> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.min(count) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        break;
-                    }
-                    let outcome = job(index);
-                    let mut done = done.lock().unwrap_or_else(|dead| dead.into_inner());
-                    done.insert(index, outcome);
-                }
-            });
-        }
-    });
-    let done = done.into_inner().unwrap_or_else(|dead| dead.into_inner());
-    done.into_values().collect()
+/// Steps of `members` trainings at three lengths, of which this is the longest.
+fn of_lengths(longest: usize, members: usize) -> u64 {
+    ((longest + longest / 2 + longest / 4) * members) as u64
 }

@@ -11,7 +11,7 @@ use fedlora_protocol::ids::{MemberIndex, MemberName};
 use fedlora_train::Engine;
 
 use super::assets::INSTITUTIONS;
-use super::options::Options;
+use super::options::{NewcomerSpec, Options};
 use super::partition::{self, Partition, Share};
 
 /// The share that is held out of records without a split of their own.
@@ -47,6 +47,8 @@ pub struct MemberRecords {
 pub struct SimulationData {
     /// The institutions, by name.
     pub institutions: Vec<Institution>,
+    /// Those that join after the run.
+    pub newcomers: Vec<Institution>,
     /// Where their records are from, in words.
     pub origin: String,
 }
@@ -73,6 +75,7 @@ impl SimulationData {
             }
             None => (embedded(pipeline, &prepare)?, "the embedded data".into()),
         };
+        let newcomers = take_newcomers(&mut institutions, &options.newcomer)?;
         let available = institutions.len();
         let members = options.members.unwrap_or(available);
         if !(3..=MAX_MEMBERS).contains(&members) || members > available {
@@ -87,6 +90,7 @@ impl SimulationData {
         institutions.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self {
             institutions,
+            newcomers,
             origin,
         })
     }
@@ -97,6 +101,30 @@ impl SimulationData {
         each.flat_map(|one| part(&one.examples).iter().cloned())
             .collect()
     }
+}
+
+/// Takes out who joins later, each with as many of its records as it is to have.
+fn take_newcomers(
+    institutions: &mut Vec<Institution>,
+    asked: &[NewcomerSpec],
+) -> anyhow::Result<Vec<Institution>> {
+    let newcomers = asked.iter().map(|newcomer| {
+        let place = institutions
+            .iter()
+            .position(|one| one.name == newcomer.name);
+        let Some(place) = place else {
+            let names: Vec<_> = institutions.iter().map(|one| one.name.as_str()).collect();
+            bail!(
+                "--newcomer names '{}', and there are {}",
+                newcomer.name,
+                names.join(", ")
+            );
+        };
+        let mut one = institutions.remove(place);
+        one.examples = one.examples.limited(newcomer.records);
+        Ok(one)
+    });
+    newcomers.collect()
 }
 
 /// The work of a member on these examples, in a run with this seed.
@@ -156,7 +184,10 @@ fn own(
         Some(field) => records.group_by(field)?,
         None => [(String::new(), records)].into(),
     };
-    let members = options.members.unwrap_or(groups.len());
+    let members = match options.members {
+        Some(members) => members + options.newcomer.len(),
+        None => groups.len(),
+    };
     let held_out = HeldOut::share(HELD_OUT)?;
     if !(3..=MAX_MEMBERS).contains(&members) {
         bail!("{members} members: a simulation has 3 to {MAX_MEMBERS}");

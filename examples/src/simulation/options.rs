@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::anyhow;
-use fedlora_protocol::ids::RoundNumber;
+use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{FactorSchedule, RobustRuleName, ServerOptimizerName};
 use fedlora_shell::GlobalOptions;
 use fedlora_train::Device;
@@ -43,6 +43,10 @@ pub struct Options {
     /// norm.
     #[arg(long, value_name = "MEMBER:label-flip|scale|noise[:FACTOR]")]
     pub poison: Vec<PoisonSpec>,
+    /// Keep an institution out of the rounds: it joins when the run is over, with this many records
+    /// to train on (50 by default).
+    #[arg(long, value_name = "MEMBER[:RECORDS]")]
+    pub newcomer: Vec<NewcomerSpec>,
     /// Another base model: a Hugging Face folder, a GGUF file, or a name on the hub.
     #[arg(long)]
     pub base: Option<String>,
@@ -201,6 +205,36 @@ pub struct PlannedDrop {
     pub point: CutPoint,
 }
 
+/// One `--newcomer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewcomerSpec {
+    /// The institution's name.
+    pub name: MemberName,
+    /// Records that it has to train on, at most.
+    pub records: NonZeroUsize,
+}
+
+/// Records of a newcomer, where the user does not say.
+const NEWCOMER_RECORDS: NonZeroUsize = NonZeroUsize::new(50).unwrap();
+
+impl FromStr for NewcomerSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("'{text}' is not MEMBER[:RECORDS], with 1 record or more");
+        let (name, records) = match text.split_once(':') {
+            Some((name, records)) => (name, records.parse().map_err(|_| form())?),
+            None => (text, NEWCOMER_RECORDS),
+        };
+        Ok(Self {
+            name: name
+                .parse()
+                .map_err(|error| format!("{}: {error}", form()))?,
+            records,
+        })
+    }
+}
+
 /// Optimizer steps of each member in all rounds, where no number of rounds is given.
 const BUDGET: u32 = 240;
 
@@ -286,6 +320,20 @@ mod tests {
         assert_eq!("none".parse(), Ok(DropSpec::None));
         for bad in ["", "a", "@2", "a@", "a@0", "a@x", "a@2:", "a@2:later"] {
             assert!(bad.parse::<DropSpec>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_newcomer_has_a_name_and_some_records() {
+        let newcomer: NewcomerSpec = "web-soc".parse().unwrap();
+        assert_eq!(
+            (newcomer.name.as_str(), newcomer.records.get()),
+            ("web-soc", 50)
+        );
+        let newcomer: NewcomerSpec = "web-soc:9".parse().unwrap();
+        assert_eq!(newcomer.records.get(), 9);
+        for bad in ["", ":5", "web-soc:", "web-soc:0", "web-soc:all", "Web SOC"] {
+            assert!(bad.parse::<NewcomerSpec>().is_err(), "{bad:?} was taken");
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Document {
     pub poisoned: Vec<PoisonFigures>,
     /// The members.
     pub members: Vec<MemberFigures>,
+    /// Those that joined after the run.
+    pub newcomers: Vec<NewcomerFigures>,
     /// The rounds.
     pub rounds: Vec<RoundFigures>,
     /// Held-out perplexities after each round, where they were evaluated.
@@ -86,6 +88,29 @@ pub struct MemberFigures {
     pub chosen: Option<Choice>,
     /// How much lower the perplexity of that adapter is on its own held-out examples than that of
     /// its training alone at its best length, in percent; nothing where it did not train alone.
+    pub gain_percent: Option<f64>,
+}
+
+/// An institution that took no part in the rounds and joined when they were over.
+#[derive(Debug, Clone, Serialize)]
+pub struct NewcomerFigures {
+    /// Its name.
+    pub name: String,
+    /// Examples that it trains on.
+    pub training_examples: usize,
+    /// Examples that it chooses by.
+    pub validation_examples: usize,
+    /// Examples that it is evaluated on.
+    pub held_out_examples: usize,
+    /// Perplexity of the federation's adapter on its held-out examples.
+    pub federated: f64,
+    /// Perplexity of what it keeps.
+    pub personalised: f64,
+    /// Perplexity of its training alone at its best length; nothing where it did not train alone.
+    pub local_only: Option<f64>,
+    /// The adapter that it keeps, by its validation examples.
+    pub chosen: Choice,
+    /// How much lower the perplexity of that adapter is than alone, in percent.
     pub gain_percent: Option<f64>,
 }
 

@@ -160,6 +160,7 @@ pub(super) async fn run_on(
                 gain_percent: comparison.gain(one.name.as_str()),
             })
             .collect(),
+        newcomers: comparison.newcomers,
         rounds: federation.rounds,
         curves,
         eval: EvaluationFigures {

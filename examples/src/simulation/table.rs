@@ -11,6 +11,10 @@ use super::report::{ClassificationFigures, Document, EvaluationFigures, RoundFig
 pub fn render(document: &Document) -> String {
     let mut text = String::from("Held-out perplexity\n");
     text += &evaluation(document);
+    if !document.newcomers.is_empty() {
+        text += "\n\nJoined after the run\n";
+        text += &newcomers(document);
+    }
     if let Some(figures) = &document.classification {
         text += &format!(
             "\n\nMacro-F1 of {} held-out records with one of {} labels, in percent\n",
@@ -72,6 +76,31 @@ fn evaluation(document: &Document) -> String {
          the federation's adapter.",
         finish(table)
     )
+}
+
+fn newcomers(document: &Document) -> String {
+    let header = [
+        "newcomer",
+        "records",
+        "local-only",
+        "federated",
+        "kept",
+        "keeps",
+        "gain on own data",
+    ];
+    let mut table = new_table(header.map(str::to_owned).to_vec());
+    for one in &document.newcomers {
+        table.add_row(vec![
+            one.name.clone(),
+            (one.training_examples + one.validation_examples).to_string(),
+            number(one.local_only),
+            number(Some(one.federated)),
+            number(Some(one.personalised)),
+            one.chosen.name().into(),
+            gain(one.local_only, Some(one.personalised)),
+        ]);
+    }
+    finish(table)
 }
 
 /// Macro-F1 of the adapters and of the baseline; below it the accuracy.

@@ -16,7 +16,7 @@ use crate::step::report::Progress;
 const SCORES: usize = 8;
 
 /// A training's best adapter, by its loss on validation examples.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Best {
     /// The adapter.
     pub adapter: Adapter,
@@ -43,69 +43,84 @@ pub struct Search<'a> {
 
 impl Engine {
     /// Trains both factors of `adapter` with schedules of several lengths, scores each training on
-    /// the way, and gives the adapter with the lowest loss on the validation examples; `adapter`
-    /// itself where no training improves it. A schedule twice as long is tried as long as the one
-    /// before improved. Without validation examples it is one training of the longest length.
-    /// `options` gives all but the length.
+    /// the way, and gives of each length the adapter with the lowest loss on the validation
+    /// examples, the lowest of all first; `adapter` itself where no training improves it. A schedule
+    /// twice as long is tried as long as the one before improved. Without validation examples it is
+    /// one training of the longest length. `options` gives all but the length.
     ///
     /// # Errors
     /// As [`Engine::train`].
-    pub fn best_length(
+    pub fn best_lengths(
         &self,
         adapter: &Adapter,
         search: Search<'_>,
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Best, TrainError> {
+    ) -> Result<Vec<Best>, TrainError> {
         let longest = search.longest.get();
         if search.validation.is_empty() {
             let options = with_length(options, longest)?;
             let factors = Factors::Both;
             let trained = self.train(adapter, factors, search.training, &options, progress)?;
-            return Ok(Best {
+            return Ok(vec![Best {
                 adapter: trained.adapter,
                 loss: None,
                 step: trained.report.steps,
                 length: longest,
-            });
+            }]);
         }
         let start = self.evaluate(Some(adapter), search.validation)?.loss;
-        let mut best = Best {
+        let mut found = vec![Best {
             adapter: adapter.clone(),
             loss: Some(start),
             step: 0,
             length: 0,
-        };
+        }];
         for length in lengths(search.shortest.get(), longest) {
             let options = with_length(options, length)?;
             let mut trainer = self.trainer(adapter, Factors::Both, search.training, &options)?;
             let every = length.div_ceil(SCORES);
-            let mut improved = false;
+            let mut best: Option<Best> = None;
             while trainer.done() < length {
                 let done = trainer.step()?;
                 let stop = progress(done).is_break();
                 if stop || done.step % every == 0 || done.step == length {
                     let candidate = trainer.adapter()?;
-                    let loss = Some(self.evaluate(Some(&candidate), search.validation)?.loss);
-                    if loss < best.loss {
-                        improved = true;
-                        best = Best {
+                    let loss = self.evaluate(Some(&candidate), search.validation)?.loss;
+                    let before = best
+                        .as_ref()
+                        .map_or(start, |best| best.loss.unwrap_or(start));
+                    if loss < before {
+                        best = Some(Best {
                             adapter: candidate,
-                            loss,
+                            loss: Some(loss),
                             step: done.step,
                             length,
-                        };
+                        });
                     }
                 }
                 if stop {
-                    return Ok(best);
+                    break;
                 }
             }
-            if !improved {
+            let stopped = trainer.done() < length;
+            let lowest = found
+                .iter()
+                .filter_map(|best| best.loss)
+                .fold(start, f64::min);
+            let improved = best.as_ref().is_some_and(|best| best.loss < Some(lowest));
+            found.extend(best);
+            if stopped || !improved {
                 break;
             }
         }
-        Ok(best)
+        if found.len() > 1 {
+            // What training began with is no result of it.
+            found.remove(0);
+        }
+        let loss = |best: &Best| best.loss.unwrap_or(f64::INFINITY);
+        found.sort_by(|one, other| loss(one).total_cmp(&loss(other)));
+        Ok(found)
     }
 }
 
@@ -144,7 +159,7 @@ mod tests {
         NonZeroUsize::new(value).unwrap()
     }
 
-    fn search(validation: &[Example]) -> (Adapter, Best) {
+    fn search(validation: &[Example]) -> (Adapter, Vec<Best>) {
         let engine = engine();
         let lora = LoraConfig::new(4, 8.0, 0.0, Target::ALL).unwrap();
         let first = engine.init_adapter(&lora, 3).unwrap();
@@ -160,10 +175,10 @@ mod tests {
             shortest: count(4),
         };
         let mut watch = |_| ControlFlow::Continue(());
-        let best = engine
-            .best_length(&first, search, &options, &mut watch)
+        let found = engine
+            .best_lengths(&first, search, &options, &mut watch)
             .unwrap();
-        (first, best)
+        (first, found)
     }
 
     #[test]
@@ -177,10 +192,20 @@ mod tests {
     #[test]
     fn the_best_has_the_loss_that_it_says() {
         let validation = &examples()[9..];
-        let (first, best) = search(validation);
+        let (first, found) = search(validation);
         let loss = |adapter| engine().evaluate(Some(adapter), validation).unwrap().loss;
-        assert_eq!(best.loss, Some(loss(&best.adapter)));
-        assert!(best.step > 0 && loss(&best.adapter) < loss(&first));
+        for best in &found {
+            assert_eq!(best.loss, Some(loss(&best.adapter)));
+            assert!(best.step > 0 && loss(&best.adapter) < loss(&first));
+        }
+        // One of each length, the best first.
+        assert!(found.is_sorted_by(|one, other| one.loss <= other.loss));
+        let mut lengths: Vec<_> = found.iter().map(|best| best.length).collect();
+        lengths.sort();
+        assert!(
+            [vec![4, 8], vec![4, 8, 12]].contains(&lengths),
+            "{lengths:?}"
+        );
     }
 
     /// Examples whose targets are the reverse of what is trained: each step makes them worse.
@@ -193,17 +218,20 @@ mod tests {
                 Example::new(tokens, vec![true; example.tokens().len()])
             })
             .collect();
-        let (first, best) = search(&reversed);
-        if best.step == 0 {
-            assert_eq!(best.adapter, first);
+        let (first, found) = search(&reversed);
+        if found[0].step == 0 {
+            assert_eq!((found.len(), &found[0].adapter), (1, &first));
         }
         let loss = |adapter| engine().evaluate(Some(adapter), &reversed).unwrap().loss;
-        assert!(loss(&best.adapter) <= loss(&first));
+        assert!(loss(&found[0].adapter) <= loss(&first));
     }
 
     #[test]
     fn without_validation_it_is_the_longest() {
-        let (_, best) = search(&[]);
+        let (_, found) = search(&[]);
+        let [best] = &found[..] else {
+            panic!("{found:?}")
+        };
         assert_eq!((best.loss, best.step, best.length), (None, 12, 12));
     }
 }

@@ -14,7 +14,7 @@ pub struct PersonalisationPlan {
     /// The share of a member's optimizer steps that it takes at home, after the last round: from 0
     /// to below 1.
     pub share_of_steps: f64,
-    /// Peak learning rate of training at home; without it a quarter of the rate at which a member
+    /// Peak learning rate of training at home; without it half of the rate at which a member
     /// trains alone, which is that of the rounds divided by the root of the number of members.
     pub learning_rate: Option<f64>,
     /// Whether a member also trains on its own records alone, as if there were no federation, and
@@ -39,8 +39,8 @@ impl Default for PersonalisationPlan {
 pub enum PersonalisationMethod {
     /// It does not.
     None,
-    /// It trains the global adapter further on its own records, and looks for the best point
-    /// between the two.
+    /// It trains the global adapter further on its own records, and averages that with the adapters
+    /// that it trained alone, or without one with the global adapter.
     FineTune,
 }
 

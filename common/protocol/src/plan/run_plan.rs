@@ -359,11 +359,11 @@ impl RunPlan {
         self.training.learning_rate / (self.members.max(1) as f64).sqrt()
     }
 
-    /// The peak learning rate of a member's training at home: without the plan's word a quarter of
-    /// the one alone. The adapter has settled; a high rate would undo what the rounds brought.
+    /// The peak learning rate of a member's training at home: without the plan's word half of the
+    /// one alone. The adapter has settled; a high rate would undo what the rounds brought.
     pub fn home_learning_rate(&self) -> f64 {
-        let quarter = self.alone_learning_rate() / 4.0;
-        self.personalisation.learning_rate.unwrap_or(quarter)
+        let half = self.alone_learning_rate() / 2.0;
+        self.personalisation.learning_rate.unwrap_or(half)
     }
 
     /// Examples that a member trains on in a round.

@@ -8,7 +8,7 @@ use super::plot::{Members, Plot};
 use super::summary::{own_data, sentences, verdict};
 use super::table::cell;
 use super::tasks;
-use super::text::{Text, bytes, counted, listed, perplexity, seconds};
+use super::text::{Text, bytes, counted, listed, percent, perplexity, seconds};
 use crate::simulation::report::Document;
 
 /// All sections of a run. `id` is unique in the page.
@@ -48,6 +48,7 @@ pub(super) fn run(out: &mut String, document: &Document, id: &str) {
     out.push_str("</section>\n");
     rounds(out, document);
     members(out, document);
+    newcomers(out, document);
     plan(out, document);
 }
 
@@ -195,6 +196,35 @@ fn rounds(out: &mut String, document: &Document) {
         );
     }
     out.push_str("</tbody></table></div></details></section>\n");
+}
+
+/// Who joined after the run.
+fn newcomers(out: &mut String, document: &Document) {
+    if document.newcomers.is_empty() {
+        return;
+    }
+    section(
+        out,
+        "Joined after the run",
+        "These took no part in the rounds and begin with the federation\u{2019}s adapter. Perplexity \
+         is on their own held-out data.",
+    );
+    out.push_str("<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>");
+    for head in ["member", "records", "alone", "federated", "kept", "gain"] {
+        let _ = write!(out, "<th scope=\"col\">{head}</th>");
+    }
+    out.push_str("</tr></thead><tbody>");
+    for one in &document.newcomers {
+        let _ = write!(out, "<tr><th scope=\"row\">{}</th>", Text(&one.name));
+        let records = one.training_examples + one.validation_examples;
+        cell(out, Some(records.to_string()));
+        cell(out, one.local_only.map(perplexity));
+        cell(out, Some(perplexity(one.federated)));
+        cell(out, Some(perplexity(one.personalised)));
+        cell(out, one.gain_percent.map(percent));
+        out.push_str("</tr>");
+    }
+    out.push_str("</tbody></table></div></section>\n");
 }
 
 /// Every figure of every member.

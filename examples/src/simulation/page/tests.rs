@@ -61,6 +61,7 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
         robust: None,
         plan,
         partition: "the embedded data".into(),
+        newcomers: Vec::new(),
         poisoned: Vec::new(),
         members: names
             .iter()

@@ -6,11 +6,10 @@ use anyhow::{Context, bail};
 use fedlora_train::eval::metrics::{accuracy, macro_f1};
 use fedlora_train::eval::{LabelSet, LabelTree, Question};
 
-use super::Known;
 use super::labels::LabelledData;
+use super::{Answering, Known};
 use crate::linear::TextClassifier;
 use crate::simulation::base::OpenBase;
-use crate::simulation::baselines::Answering;
 use crate::simulation::report::{ClassScore, ClassificationFigures, EvaluationFigures, Scores};
 use crate::simulation::scene::Scene;
 

@@ -9,9 +9,8 @@ use fedlora_data::TextPipeline;
 use fedlora_train::eval::{Question, respond};
 
 use super::labels::LabelledData;
-use super::{Known, MAX_TOKENS};
+use super::{Answering, Known, MAX_TOKENS};
 use crate::simulation::base::OpenBase;
-use crate::simulation::baselines::Answering;
 use crate::simulation::report::{EvaluationFigures, GenerationFigures, Scores};
 use crate::simulation::scene::Scene;
 

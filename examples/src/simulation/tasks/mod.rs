@@ -17,11 +17,10 @@ use fedlora_train::decode::Decoder;
 use fedlora_train::eval::EvaluationError;
 
 use super::base::OpenBase;
-use super::baselines::{Answering, in_parallel};
 use super::data::SimulationData;
 use super::options::Options;
 use super::report::{ClassificationFigures, EvaluationFigures, GenerationFigures};
-use super::scene::Scene;
+use super::scene::{Scene, in_parallel};
 use classify::ClassifyTask;
 use generate::GenerateTask;
 use labels::LabelledData;
@@ -87,6 +86,28 @@ impl<'a> Tasks<'a> {
         let generate = self.generate.as_ref();
         let generated = generate.map(|task| task.figures(scene, adapters));
         Ok((classified.transpose()?, generated.transpose()?))
+    }
+}
+
+/// What answers each member's records.
+#[derive(Debug, Clone)]
+pub(super) enum Answering<'a> {
+    /// The base alone.
+    Base,
+    /// One adapter for all members.
+    Shared(&'a Adapter),
+    /// Each member's own, in the members' order.
+    Own(Vec<&'a Adapter>),
+}
+
+impl<'a> Answering<'a> {
+    /// What answers the records of a member.
+    pub(super) fn of(&self, member: usize) -> Option<&'a Adapter> {
+        match self {
+            Self::Base => None,
+            Self::Shared(adapter) => Some(adapter),
+            Self::Own(adapters) => Some(adapters[member]),
+        }
     }
 }
 
