@@ -2,6 +2,7 @@
 
 pub mod attacks;
 mod cli;
+mod linear;
 mod secagg;
 pub mod simulation;
 

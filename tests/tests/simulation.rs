@@ -205,6 +205,96 @@ fn records_of_the_users_own_are_split_by_a_field() {
     finished.failed(2, &["--split-by"]);
 }
 
+/// Labels are those of several training records; all other responses are free text.
+#[test]
+fn labels_and_free_text_are_scored_beside_the_perplexity() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let common = [
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--drop",
+        "none",
+    ];
+    let short = ["--rounds", "1", "--steps", "1", "--responses", "1"];
+    let with = |task| [&common[..], &short, &["--task", task]].concat();
+
+    let (finished, out) = simulate(&with("classify,generate"));
+    let document = finished.done().document();
+    let held_out = document["members"].as_array().expect("members").iter();
+    let held_out: u64 = held_out
+        .map(|one| one["held_out_examples"].as_u64().expect("a count"))
+        .sum();
+    let (labels, text) = (&document["classification"], &document["generation"]);
+    let count = |of: &Value, field: &str| of[field].as_u64().expect("a count");
+    let records = count(labels, "records");
+    assert_eq!(records + count(labels, "other_records"), held_out);
+    assert_eq!(count(text, "label_records"), records);
+    assert!(records > 0 && count(labels, "labels") > 1, "{labels}");
+    for way in ["base", "local_only", "federated", "personalised"] {
+        let scores = &labels["scores"][way];
+        assert_eq!(count(&scores["pooled"], "records"), records, "{way}");
+        let each = scores["by_member"].as_object().expect("members");
+        let each = each.values().map(|one| count(one, "records"));
+        assert_eq!(each.sum::<u64>(), records, "{way}");
+        for score in ["accuracy", "macro_f1"] {
+            let share = scores["pooled"][score].as_f64().expect("a share");
+            assert!((0.0..=1.0).contains(&share), "{way}: {share}");
+        }
+        let rouge = text["rouge_l"][way]["pooled"].as_f64().expect("a share");
+        assert!((0.0..=1.0).contains(&rouge), "{way}: {rouge}");
+    }
+    assert_eq!(labels["scores"]["centralised"], Value::Null);
+    for baseline in ["tf_idf_alone", "tf_idf_centralised"] {
+        assert_eq!(count(&labels[baseline]["pooled"], "records"), records);
+    }
+    let reference = fs::read_to_string(repository().join("docs/reference/json.md"));
+    let reference = reference.expect("the reference");
+    for field in [labels, text]
+        .into_iter()
+        .flat_map(|one| one.as_object().expect("fields"))
+    {
+        assert!(reference.contains(&format!("`{}`", field.0)), "{}", field.0);
+    }
+    let page = fs::read_to_string(out.path().join("out/report.html")).expect("the page");
+    assert!(page.contains("<h2>Labels</h2>") && page.contains("<h2>Free text</h2>"));
+}
+
+/// What a task cannot score is said before anything is trained.
+#[test]
+fn records_that_a_task_cannot_score_are_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let refused = |task: &str, record: &dyn Fn(usize) -> Value, words: &[&str]| {
+        let lines: Vec<String> = (0..120)
+            .map(|place| {
+                let mut record = record(place);
+                record["site"] = format!("site-{}", place % 3).into();
+                record.to_string()
+            })
+            .collect();
+        let data = folder.path().join("made.jsonl");
+        fs::write(&data, lines.join("\n")).expect("records can be written");
+        let data = data.to_str().expect("a plain path");
+        let arguments = ["--data", data, "--split-by", "site", "--task", task];
+        let (finished, _out) = simulate(&arguments);
+        finished.failed(7, words);
+    };
+    let apart =
+        |place: usize| json!({"instruction": place.to_string(), "output": place.to_string()});
+    refused("classify", &apart, &["several training records"]);
+    let labels = |place: usize| {
+        let label = ["yes", "no"][place % 2];
+        json!({"instruction": place.to_string(), "output": label})
+    };
+    refused("generate", &labels, &["no held-out record", "free text"]);
+    let plain = |place: usize| json!({"text": format!("number {place}")});
+    refused("classify,generate", &plain, &["made.jsonl:1", "plain text"]);
+    let (finished, _out) = simulate(&["--task", "perplexity"]);
+    finished.failed(2, &["classify", "generate"]);
+}
+
 #[test]
 fn options_that_cannot_be_met_are_refused_with_what_would_do() {
     let (finished, _out) = simulate(&["--drop", "nobody@1"]);

@@ -2,10 +2,6 @@
 //! trained further at each member's home. All are taken at the length that does best on validation
 //! records, and train both factors, as anyone would.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use fedlora_adapter::Adapter;
 use fedlora_client::examples::MemberExamples;
 use fedlora_client::personal::{
@@ -17,8 +13,9 @@ use fedlora_train::Progress;
 
 use super::data::{Institution, member_work};
 use super::evaluate::{self, OwnScores};
-use super::report::{NewcomerFigures, Scores};
-use super::scene::Scene;
+use super::report::{EvaluationFigures, NewcomerFigures, Scores};
+use super::scene::{Scene, in_parallel};
+use super::tasks::Answering;
 
 /// How the federation compares.
 #[derive(Debug)]
@@ -30,9 +27,40 @@ pub(super) struct Comparison {
     pub(super) centralised: Option<Scores>,
     pub(super) centralised_then_local: Option<Scores>,
     pub(super) newcomers: Vec<NewcomerFigures>,
+    members: Vec<Personalised>,
+    in_one_place: Option<InOnePlace>,
+}
+
+/// Adapters of all records in one place.
+#[derive(Debug)]
+struct InOnePlace {
+    adapter: Adapter,
+    /// The same trained further at each member's home, where that is better for it.
+    then_local: Vec<Option<Candidate>>,
+}
+
+impl InOnePlace {
+    fn at_home(&self) -> Vec<&Adapter> {
+        let each = self.then_local.iter();
+        each.map(|found| found.as_ref().map_or(&self.adapter, |one| &one.adapter))
+            .collect()
+    }
 }
 
 impl Comparison {
+    /// The adapters of each way, where `global` is the federation's.
+    pub(super) fn adapters<'a>(&'a self, global: &'a Adapter) -> EvaluationFigures<Answering<'a>> {
+        let place = self.in_one_place.as_ref();
+        EvaluationFigures {
+            base: Answering::Base,
+            local_only: alone(&self.members).map(Answering::Own),
+            federated: Answering::Shared(global),
+            personalised: Some(Answering::Own(kept(&self.members))),
+            centralised: place.map(|one| Answering::Shared(&one.adapter)),
+            centralised_then_local: place.map(|one| Answering::Own(one.at_home())),
+        }
+    }
+
     /// How much lower a member's perplexity is than alone, on its own held-out examples, in
     /// percent.
     pub(super) fn gain(&self, member: &str) -> Option<f64> {
@@ -40,6 +68,17 @@ impl Comparison {
         let own = self.personalised.by_member.get(member)?;
         Some(percent_below(*alone, *own))
     }
+}
+
+/// The adapter that each member keeps.
+fn kept(members: &[Personalised]) -> Vec<&Adapter> {
+    members.iter().map(|one| &one.chosen().adapter).collect()
+}
+
+/// The adapter that each member trained alone, where all did.
+fn alone(members: &[Personalised]) -> Option<Vec<&Adapter>> {
+    let alone = members.iter().map(|one| one.get(Choice::Local));
+    alone.map(|one| Some(&one?.adapter)).collect()
 }
 
 impl Scene<'_> {
@@ -53,27 +92,27 @@ impl Scene<'_> {
         let (engine, data) = (self.engine, self.data);
         let members = self.personalised(global, &data.institutions, 0)?;
         let mut own = OwnScores::new(engine, data);
-        let kept: Vec<_> = members.iter().map(|one| &one.chosen().adapter).collect();
-        let alone = members.iter().map(|one| one.get(Choice::Local));
-        let alone: Option<Vec<_>> = alone.map(|one| Some(&one?.adapter)).collect();
         let mut comparison = Comparison {
             chosen: members.iter().map(|one| one.chosen().choice).collect(),
-            personalised: own.of(&kept)?,
-            local_only: alone.map(|alone| own.of(&alone)).transpose()?,
+            personalised: own.of(&kept(&members))?,
+            local_only: alone(&members).map(|alone| own.of(&alone)).transpose()?,
             centralised: None,
             centralised_then_local: None,
             newcomers: self.newcomers(global)?,
+            members,
+            in_one_place: None,
         };
         if centralised {
             let adapter = self.centralised()?;
             let scores = evaluate::one_for_all(engine, data, Some(&adapter))?;
             comparison.centralised = Some(scores);
-            let found = self.then_local(&adapter, &members)?;
-            let adapters: Vec<_> = found
-                .iter()
-                .map(|found| found.as_ref().map_or(&adapter, |one| &one.adapter))
-                .collect();
-            comparison.centralised_then_local = Some(own.of(&adapters)?);
+            let then_local = self.then_local(&adapter, &comparison.members)?;
+            let place = InOnePlace {
+                adapter,
+                then_local,
+            };
+            comparison.centralised_then_local = Some(own.of(&place.at_home())?);
+            comparison.in_one_place = Some(place);
         }
         Ok(comparison)
     }
@@ -197,27 +236,13 @@ impl Scene<'_> {
         first: usize,
         job: impl Fn(usize, &LocalWork, &str) -> Result<T, UpdateError> + Sync,
     ) -> Result<Vec<T>, UpdateError> {
-        let next = AtomicUsize::new(0);
-        let done = Mutex::new(BTreeMap::new());
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs.min(institutions.len()) {
-                scope.spawn(|| {
-                    while let Some((index, one)) = {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        institutions.get(index).map(|one| (index, one))
-                    } {
-                        let member = MemberIndex((first + index) as u16);
-                        let (examples, seed) = (one.examples.clone(), self.plan.seed());
-                        let work = member_work(self.engine, examples, member, seed);
-                        let outcome = job(index, &work, one.name.as_str());
-                        let mut done = done.lock().unwrap_or_else(|dead| dead.into_inner());
-                        done.insert(index, outcome);
-                    }
-                });
-            }
-        });
-        let done = done.into_inner().unwrap_or_else(|dead| dead.into_inner());
-        done.into_values().collect()
+        in_parallel(self.jobs, institutions.len(), |index| {
+            let one = &institutions[index];
+            let member = MemberIndex((first + index) as u16);
+            let (examples, seed) = (one.examples.clone(), self.plan.seed());
+            let work = member_work(self.engine, examples, member, seed);
+            job(index, &work, one.name.as_str())
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use fedlora_train::Engine;
 
 use super::assets::INSTITUTIONS;
 use super::options::{NewcomerSpec, Options};
-use super::partition::{self, Partition};
+use super::partition::{self, Partition, Share};
 
 /// The share that is held out of records without a split of their own.
 const HELD_OUT: f64 = 0.1;
@@ -29,6 +29,17 @@ pub struct Institution {
     pub name: MemberName,
     /// What it trains on, chooses by and is evaluated on.
     pub examples: MemberExamples,
+    /// The records that the examples were made of.
+    pub records: MemberRecords,
+}
+
+/// One institution's records.
+#[derive(Debug, Clone)]
+pub struct MemberRecords {
+    /// Those that it trains on and chooses by.
+    pub training: Dataset,
+    /// Those that it is evaluated on.
+    pub held_out: Dataset,
 }
 
 /// What a simulation works on.
@@ -109,9 +120,9 @@ fn take_newcomers(
                 names.join(", ")
             );
         };
-        let Institution { name, examples } = institutions.remove(place);
-        let examples = examples.limited(newcomer.records);
-        Ok(Institution { name, examples })
+        let mut one = institutions.remove(place);
+        one.examples = one.examples.limited(newcomer.records);
+        Ok(one)
     });
     newcomers.collect()
 }
@@ -127,16 +138,23 @@ pub(super) fn member_work(
     LocalWork::new(engine.clone(), examples, own)
 }
 
-/// The examples of these records.
-fn member_examples(
-    training: &Dataset,
-    held_out: &Dataset,
-    pipeline: &TextPipeline,
-    prepare: &PrepareOptions,
-) -> anyhow::Result<MemberExamples> {
-    let training = training.prepare(pipeline, prepare)?.0;
-    let held_out = held_out.prepare(pipeline, prepare)?.0;
-    Ok(MemberExamples::new(training, held_out))
+impl Institution {
+    /// The institution with the examples of these records.
+    fn new(
+        name: MemberName,
+        (training, held_out): Share,
+        pipeline: &TextPipeline,
+        prepare: &PrepareOptions,
+    ) -> anyhow::Result<Self> {
+        let records = MemberRecords { training, held_out };
+        let training = records.training.prepare(pipeline, prepare)?.0;
+        let held_out = records.held_out.prepare(pipeline, prepare)?.0;
+        Ok(Self {
+            name,
+            examples: MemberExamples::new(training, held_out),
+            records,
+        })
+    }
 }
 
 fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result<Vec<Institution>> {
@@ -144,11 +162,8 @@ fn embedded(pipeline: &TextPipeline, prepare: &PrepareOptions) -> anyhow::Result
         .iter()
         .map(|one| {
             let records = |text: &'static str| Dataset::from_lines(text.as_bytes(), one.name);
-            let (training, held_out) = (records(one.training)?, records(one.held_out)?);
-            Ok(Institution {
-                name: one.name.parse()?,
-                examples: member_examples(&training, &held_out, pipeline, prepare)?,
-            })
+            let share = (records(one.training)?, records(one.held_out)?);
+            Institution::new(one.name.parse()?, share, pipeline, prepare)
         })
         .collect()
 }
@@ -182,11 +197,9 @@ fn own(
     shares
         .into_iter()
         .enumerate()
-        .map(|(place, (training, held_out))| {
-            Ok(Institution {
-                name: format!("member-{:0digits$}", place + 1).parse()?,
-                examples: member_examples(&training, &held_out, pipeline, prepare)?,
-            })
+        .map(|(place, share)| {
+            let name = format!("member-{:0digits$}", place + 1).parse()?;
+            Institution::new(name, share, pipeline, prepare)
         })
         .collect()
 }
@@ -211,10 +224,12 @@ fn split(
                 held_out.len()
             );
         }
-        institutions.push(Institution {
+        institutions.push(Institution::new(
             name,
-            examples: member_examples(&training, &held_out, pipeline, prepare)?,
-        });
+            (training, held_out),
+            pipeline,
+            prepare,
+        )?);
     }
     Ok(institutions)
 }

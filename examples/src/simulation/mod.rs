@@ -20,17 +20,19 @@ mod report;
 mod run;
 mod scene;
 mod table;
+mod tasks;
 mod watched;
 
 pub(crate) use cli::simulate;
 pub use compare::Sweep;
-pub use data::{Institution, SimulationData};
+pub use data::{Institution, MemberRecords, SimulationData};
 pub use options::{DropSpec, Options, PlannedDrop};
 pub use partition::Partition;
 pub use poison::{Poison, PoisonSpec};
 pub use report::{
-    Choice, CurveFigures, Document, EvaluationFigures, MemberFigures, PoisonFigures, RoundFigures,
-    Scores,
+    Choice, ClassScore, ClassificationFigures, CurveFigures, Document, EvaluationFigures,
+    GenerationFigures, MemberFigures, PoisonFigures, RoundFigures, Scores,
 };
 pub use run::{SimulationError, run};
 pub use table::{render, render_comparison};
+pub use tasks::TaskKind;

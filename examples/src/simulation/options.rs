@@ -15,6 +15,10 @@ use super::faults::CutPoint;
 use super::partition::Partition;
 use super::poison::PoisonSpec;
 use super::run::SimulationError;
+use super::tasks::TaskKind;
+
+/// Held-out records of a member that are answered by default: each takes seconds on a large base.
+const DEFAULT_RESPONSES: NonZeroUsize = NonZeroUsize::new(20).expect("above 0");
 
 /// What a simulation runs, and where.
 #[derive(Debug, Clone, clap::Args)]
@@ -66,6 +70,12 @@ pub struct Options {
     /// Also train each member alone, and all records in one place, on the same budget.
     #[arg(long)]
     pub baselines: bool,
+    /// What to score besides the perplexity; several are separated by commas.
+    #[arg(long, value_enum, value_name = "TASK", value_delimiter = ',')]
+    pub task: Vec<TaskKind>,
+    /// Held-out records that are answered for each member with --task generate, evenly spread.
+    #[arg(long, value_name = "RECORDS", default_value_t = DEFAULT_RESPONSES)]
+    pub responses: NonZeroUsize,
     /// Check each unmasked sum, bit for bit, against the members' encoded updates.
     #[arg(long)]
     pub verify_sum: bool,

@@ -42,6 +42,10 @@ pub struct Document {
     pub curves: Vec<CurveFigures>,
     /// Held-out perplexities.
     pub eval: EvaluationFigures,
+    /// How well the adapters classify held-out records, where that was asked for.
+    pub classification: Option<ClassificationFigures>,
+    /// How well they answer in free text, where that was asked for.
+    pub generation: Option<GenerationFigures>,
     /// The run's result, in PEFT's form.
     pub adapter_dir: PathBuf,
     /// Seconds that all of it took.
@@ -174,29 +178,110 @@ pub struct RoundFigures {
     pub seconds: BTreeMap<String, f64>,
 }
 
-/// Held-out perplexities. Each training has the length that does best on validation records, and
-/// at most the steps that a member has in the federation; in one place those of all members.
+/// Something of each way to train, held-out perplexities by default. Each training has the length
+/// that does best on validation records, and at most the steps that a member has in the
+/// federation; in one place those of all members.
 #[derive(Debug, Clone, Serialize)]
-pub struct EvaluationFigures {
+pub struct EvaluationFigures<T = Scores> {
     /// The base model alone.
-    pub base: Scores,
+    pub base: T,
     /// Each member alone.
-    pub local_only: Option<Scores>,
+    pub local_only: Option<T>,
     /// The federation's adapter, that of `best_round`.
-    pub federated: Scores,
+    pub federated: T,
     /// What each member ends with.
-    pub personalised: Option<Scores>,
+    pub personalised: Option<T>,
     /// All records in one place.
-    pub centralised: Option<Scores>,
+    pub centralised: Option<T>,
     /// The same, trained further at each member's home.
-    pub centralised_then_local: Option<Scores>,
+    pub centralised_then_local: Option<T>,
 }
 
-/// Held-out perplexities of one way.
+impl<T> EvaluationFigures<T> {
+    /// Each way's, in the order of the fields.
+    pub(super) fn each(&self) -> [Option<&T>; 6] {
+        [
+            Some(&self.base),
+            self.local_only.as_ref(),
+            Some(&self.federated),
+            self.personalised.as_ref(),
+            self.centralised.as_ref(),
+            self.centralised_then_local.as_ref(),
+        ]
+    }
+
+    /// The same ways with what `of` makes of each.
+    pub(super) fn try_map<U, E>(
+        &self,
+        mut of: impl FnMut(&T) -> Result<U, E>,
+    ) -> Result<EvaluationFigures<U>, E> {
+        Ok(EvaluationFigures {
+            base: of(&self.base)?,
+            local_only: self.local_only.as_ref().map(&mut of).transpose()?,
+            federated: of(&self.federated)?,
+            personalised: self.personalised.as_ref().map(&mut of).transpose()?,
+            centralised: self.centralised.as_ref().map(&mut of).transpose()?,
+            centralised_then_local: self
+                .centralised_then_local
+                .as_ref()
+                .map(&mut of)
+                .transpose()?,
+        })
+    }
+}
+
+/// Held-out scores of one way, perplexities by default.
 #[derive(Debug, Clone, Serialize)]
-pub struct Scores {
-    /// On all held-out data; for members alone the geometric mean over their adapters.
-    pub pooled: f64,
-    /// On each member's own held-out data.
-    pub by_member: BTreeMap<String, f64>,
+pub struct Scores<T = f64> {
+    /// Perplexities: on all held-out data; for members alone the geometric mean over their
+    /// adapters. Of a task: over all held-out records, each answered with its own member's
+    /// adapter.
+    pub pooled: T,
+    /// On each member's own held-out data. Members without records of a task are left out.
+    pub by_member: BTreeMap<String, T>,
+}
+
+/// How well held-out records are classified.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClassificationFigures {
+    /// Labels to choose from: the short responses that several training records have.
+    pub labels: usize,
+    /// Held-out records that were classified.
+    pub records: usize,
+    /// Held-out records whose response is none of the labels.
+    pub other_records: usize,
+    /// Held-out records that are too long for the base with at least one of the labels.
+    pub too_long: usize,
+    /// Of the label that is likeliest as the response.
+    pub scores: EvaluationFigures<Scores<ClassScore>>,
+    /// Of TF-IDF and logistic regression on each member's own training records.
+    pub tf_idf_alone: Scores<ClassScore>,
+    /// Of TF-IDF and logistic regression on all training records in one place.
+    pub tf_idf_centralised: Scores<ClassScore>,
+}
+
+/// How well some records are classified.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ClassScore {
+    /// Records.
+    pub records: usize,
+    /// Share of them classified right, 0 to 1.
+    pub accuracy: f64,
+    /// Mean F1, 0 to 1, over the labels that stand in them or were predicted.
+    pub macro_f1: f64,
+}
+
+/// How well held-out records are answered in free text.
+#[derive(Debug, Clone, Serialize)]
+pub struct GenerationFigures {
+    /// Held-out records that were answered.
+    pub records: usize,
+    /// Held-out records whose response is a label.
+    pub label_records: usize,
+    /// Held-out records whose prompts are too long for the base.
+    pub too_long: usize,
+    /// Tokens after which a response is cut.
+    pub max_tokens: usize,
+    /// Mean F-measures of ROUGE-L, 0 to 1.
+    pub rouge_l: EvaluationFigures<Scores>,
 }

@@ -30,6 +30,7 @@ use super::poison::Poison;
 use super::progress::Bars;
 use super::report::{Document, EvaluationFigures, MemberFigures, PoisonFigures};
 use super::scene::Scene;
+use super::tasks::Tasks;
 
 /// The peak learning rate for the embedded base: a small model takes a high one.
 const EMBEDDED_RATE: f64 = 4e-3;
@@ -82,6 +83,8 @@ pub(super) async fn run_on(
         .map(|one| one.name.clone())
         .collect();
     let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
+    // Records that a task cannot use end the run before it begins.
+    let tasks = Tasks::prepare(options, &data, base).map_err(SimulationError::Data)?;
     let faults = faults(options, &plan, &names)?;
     let poison = poisons(options, &names)?;
 
@@ -131,6 +134,11 @@ pub(super) async fn run_on(
     let comparison =
         tokio::task::block_in_place(|| scene.compare(&federation.adapter, options.baselines))?;
 
+    let scored = tokio::task::block_in_place(|| {
+        tasks.scores(&scene, &comparison.adapters(&federation.adapter))
+    });
+    let (classification, generation) = scored.context("the tasks")?;
+
     let document = Document {
         label: options.variant.label.clone(),
         base: base_name,
@@ -173,6 +181,8 @@ pub(super) async fn run_on(
             centralised: comparison.centralised,
             centralised_then_local: comparison.centralised_then_local,
         },
+        classification,
+        generation,
         adapter_dir,
         wall_seconds: begun.elapsed().as_secs_f64(),
     };

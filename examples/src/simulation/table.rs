@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use fedlora_client::personal::{Choice, percent_below};
 
 use super::page::{better_off, own_data};
-use super::report::{Document, RoundFigures, Scores};
+use super::report::{ClassificationFigures, Document, EvaluationFigures, RoundFigures, Scores};
 
 /// Renders the evaluation and the rounds.
 pub fn render(document: &Document) -> String {
@@ -14,6 +14,21 @@ pub fn render(document: &Document) -> String {
     if !document.newcomers.is_empty() {
         text += "\n\nJoined after the run\n";
         text += &newcomers(document);
+    }
+    if let Some(figures) = &document.classification {
+        text += &format!(
+            "\n\nMacro-F1 of {} held-out records with one of {} labels, in percent\n",
+            figures.records, figures.labels
+        );
+        text += &classification(document, figures);
+    }
+    if let Some(figures) = &document.generation {
+        text += &format!(
+            "\n\nROUGE-L of {} greedy responses in free text, in percent\n",
+            figures.records
+        );
+        let columns = columns(&figures.rouge_l);
+        text += &finish(task_table(document, &columns, |score| hundredths(*score)));
     }
     text += "\n\nRounds\n";
     text += &rounds(document);
@@ -27,20 +42,8 @@ pub fn render(document: &Document) -> String {
 
 fn evaluation(document: &Document) -> String {
     let eval = &document.eval;
-    let columns: Vec<(&str, Option<&Scores>)> = vec![
-        ("base", Some(&eval.base)),
-        ("local-only", eval.local_only.as_ref()),
-        ("federated", Some(&eval.federated)),
-        ("kept", eval.personalised.as_ref()),
-        ("centralised", eval.centralised.as_ref()),
-        ("then at home", eval.centralised_then_local.as_ref()),
-    ];
-    let columns: Vec<(&str, &Scores)> = columns
-        .into_iter()
-        .filter_map(|(name, scores)| Some((name, scores?)))
-        .collect();
-    let mut header = vec!["member".to_owned()];
-    header.extend(columns.iter().map(|(name, _)| (*name).to_owned()));
+    let columns = columns(eval);
+    let mut header = header(&columns);
     header.extend(["keeps".into(), "gain on own data".into()]);
     let mut table = new_table(header);
     for member in &document.members {
@@ -101,6 +104,64 @@ fn newcomers(document: &Document) -> String {
         ]);
     }
     finish(table)
+}
+
+/// Macro-F1 of the adapters and of the baseline; below it the accuracy.
+fn classification(document: &Document, figures: &ClassificationFigures) -> String {
+    let mut columns = columns(&figures.scores);
+    columns.push(("TF-IDF alone", &figures.tf_idf_alone));
+    columns.push(("TF-IDF", &figures.tf_idf_centralised));
+    let mut table = task_table(document, &columns, |score| hundredths(score.macro_f1));
+    let accuracies = columns
+        .iter()
+        .map(|(_, scores)| hundredths(scores.pooled.accuracy));
+    table.add_row(std::iter::once("accuracy, pooled".to_owned()).chain(accuracies));
+    format!(
+        "{}\nTF-IDF: with logistic regression, of each member's records alone and of all.",
+        finish(table)
+    )
+}
+
+/// Each member's score in each way, and that of all records together.
+fn task_table<T>(
+    document: &Document,
+    columns: &[(&str, &Scores<T>)],
+    show: impl Fn(&T) -> String,
+) -> Table {
+    let mut table = new_table(header(columns));
+    for member in &document.members {
+        let cells = columns.iter().map(|(_, scores)| {
+            let score = scores.by_member.get(&member.name);
+            score.map_or("-".to_owned(), &show)
+        });
+        table.add_row(std::iter::once(member.name.clone()).chain(cells));
+    }
+    let cells = columns.iter().map(|(_, scores)| show(&scores.pooled));
+    table.add_row(std::iter::once("pooled".to_owned()).chain(cells));
+    table
+}
+
+/// What was scored, and under which name.
+fn columns<T>(eval: &EvaluationFigures<T>) -> Vec<(&'static str, &T)> {
+    const NAMES: [&str; 6] = [
+        "base",
+        "local-only",
+        "federated",
+        "kept",
+        "centralised",
+        "then at home",
+    ];
+    let each = NAMES.into_iter().zip(eval.each());
+    each.filter_map(|(name, scores)| Some((name, scores?)))
+        .collect()
+}
+
+fn header<T>(columns: &[(&str, T)]) -> Vec<String> {
+    let names = columns.iter().map(|(name, _)| *name);
+    std::iter::once("member")
+        .chain(names)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn rounds(document: &Document) -> String {
@@ -215,6 +276,11 @@ fn finish(mut table: Table) -> String {
 
 fn number(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
+}
+
+/// A share of 1, in percent.
+fn hundredths(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
 }
 
 fn gain(before: Option<f64>, after: Option<f64>) -> String {

@@ -10,6 +10,7 @@ use crate::decode::score::score;
 pub(crate) trait Decode: Send {
     fn extend(&mut self, tokens: &[u32]) -> Vec<f32>;
     fn log_likelihoods(&mut self, tokens: &[u32]) -> Vec<f64>;
+    fn next(&self) -> Option<Vec<f64>>;
     fn fork(&self) -> Box<dyn Decode>;
     fn len(&self) -> usize;
 }
@@ -60,6 +61,15 @@ impl Decoder {
             return Err(DecodeError::Empty);
         }
         Ok(self.inner.log_likelihoods(tokens))
+    }
+
+    /// For each token of the vocabulary the natural logarithm of the probability that it is the
+    /// next, `[vocab]`. Nothing is appended.
+    ///
+    /// # Errors
+    /// [`DecodeError::Empty`] where no token is there to predict from.
+    pub fn next_log_likelihoods(&self) -> Result<Vec<f64>, DecodeError> {
+        self.inner.next().ok_or(DecodeError::Empty)
     }
 
     /// A copy that grows on its own; what the two share is not computed again.
@@ -155,6 +165,15 @@ impl<B: FusedOps> Decode for Sequence<B> {
             .iter()
             .map(|token| -f64::from(token.loss))
             .collect()
+    }
+
+    fn next(&self) -> Option<Vec<f64>> {
+        let logits = self.model.logits(self.last.as_ref()?).into_data();
+        let logits: Vec<f64> = logits.iter::<f32>().map(f64::from).collect();
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+        let normaliser = largest + sum.ln();
+        Some(logits.iter().map(|logit| logit - normaliser).collect())
     }
 
     fn fork(&self) -> Box<dyn Decode> {

@@ -6,6 +6,7 @@
 pub mod classify;
 pub(crate) mod error;
 pub(crate) mod held_out;
+pub mod label_tree;
 pub mod labels;
 pub mod metrics;
 pub mod question;
@@ -14,6 +15,7 @@ pub mod respond;
 pub use classify::{Classification, classify};
 pub use error::EvaluationError;
 pub use held_out::Evaluation;
+pub use label_tree::LabelTree;
 pub use labels::{LabelError, LabelSet};
 pub use question::{Question, QuestionError};
 pub use respond::{Responses, respond};

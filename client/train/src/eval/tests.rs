@@ -74,6 +74,35 @@ fn the_label_of_the_highest_likelihood_is_chosen() {
     assert!(decoder.is_empty());
 }
 
+/// Labels as the embedded data has them: they branch at every digit, and one begins another.
+#[test]
+fn the_search_finds_what_scoring_every_label_finds() {
+    let names: Vec<String> = (0..24)
+        .map(|index| {
+            format!(
+                "CWE-{}: Improper Handling of Case {index}",
+                7 * index * index
+            )
+        })
+        .chain(["CWE-7".to_owned(), "none".to_owned()])
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let questions = questions(&names);
+    let labels = LabelSet::of_responses(&questions).unwrap();
+    let decoder = BASE.0.decoder(None).unwrap();
+    for question in &questions[..4] {
+        let tree = LabelTree::new(&BASE.1, question, &labels, 4096).unwrap();
+        let found = tree.unwrap().likeliest(&decoder).unwrap();
+        let scores: Vec<f64> = labels
+            .labels()
+            .iter()
+            .map(|label| likelihood(question, label))
+            .collect();
+        let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert!(scores[found] > best - 1e-3, "{} of {best}", scores[found]);
+    }
+}
+
 #[test]
 fn records_that_are_too_long_are_counted_and_not_scored() {
     let questions = questions(&["yes", "no", "yes", "no"]);

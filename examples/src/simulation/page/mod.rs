@@ -12,6 +12,7 @@ mod scale;
 mod sections;
 mod summary;
 mod table;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod text;

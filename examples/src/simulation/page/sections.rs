@@ -7,6 +7,7 @@ use super::gains::{self, Against, Gain};
 use super::plot::{Members, Plot};
 use super::summary::{own_data, sentences, verdict};
 use super::table::cell;
+use super::tasks;
 use super::text::{Text, bytes, counted, listed, percent, perplexity, seconds};
 use crate::simulation::report::Document;
 
@@ -37,6 +38,7 @@ pub(super) fn run(out: &mut String, document: &Document, id: &str) {
     );
     gains::render(out, &gains, &format!("{id}-gain"));
     out.push_str("</section>\n");
+    tasks::render(out, document);
     section(
         out,
         "What it costs",
@@ -50,7 +52,8 @@ pub(super) fn run(out: &mut String, document: &Document, id: &str) {
     plan(out, document);
 }
 
-fn section(out: &mut String, title: &str, note: &str) {
+/// Begins a section.
+pub(super) fn section(out: &mut String, title: &str, note: &str) {
     let _ = write!(
         out,
         "<section><h2>{}</h2><p class=\"note\">{}</p>",
@@ -195,7 +198,7 @@ fn rounds(out: &mut String, document: &Document) {
     out.push_str("</tbody></table></div></details></section>\n");
 }
 
-/// Every figure of every member.
+/// Who joined after the run.
 fn newcomers(out: &mut String, document: &Document) {
     if document.newcomers.is_empty() {
         return;
@@ -224,20 +227,9 @@ fn newcomers(out: &mut String, document: &Document) {
     out.push_str("</tbody></table></div></section>\n");
 }
 
+/// Every figure of every member.
 fn members(out: &mut String, document: &Document) {
-    let eval = &document.eval;
-    let ways = [
-        ("base", Some(&eval.base)),
-        ("alone", eval.local_only.as_ref()),
-        ("federated", Some(&eval.federated)),
-        ("personalised", eval.personalised.as_ref()),
-        ("centralised", eval.centralised.as_ref()),
-        ("central + local", eval.centralised_then_local.as_ref()),
-    ];
-    let ways = ways
-        .into_iter()
-        .filter_map(|(name, scores)| Some((name, scores?)));
-    let ways: Vec<_> = ways.collect();
+    let ways = tasks::ways(&document.eval);
     section(
         out,
         "Members",

@@ -9,8 +9,8 @@ use super::gains::Gain;
 use super::page;
 use super::summary::{sentences, verdict};
 use crate::simulation::report::{
-    Choice, CurveFigures, Document, EvaluationFigures, MemberFigures, PoisonFigures, RoundFigures,
-    Scores,
+    Choice, ClassScore, ClassificationFigures, CurveFigures, Document, EvaluationFigures,
+    GenerationFigures, MemberFigures, PoisonFigures, RoundFigures, Scores,
 };
 
 mod browser;
@@ -129,9 +129,77 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
             personalised: full.then(|| scores(13.3)),
             centralised_then_local: full.then(|| scores(13.0)),
         },
+        classification: full.then(|| classified(&names)),
+        generation: full.then(|| answered(&names)),
         adapter_dir: "out/adapter".into(),
         wall_seconds: 85.8,
     }
+}
+
+/// Each way's score, higher from one to the next; the last member has none.
+fn shares<T>(names: &[String], of: impl Fn(f64) -> T) -> EvaluationFigures<Scores<T>> {
+    let scores = |share: f64| Scores {
+        pooled: of(share),
+        by_member: names[1..]
+            .iter()
+            .map(|name| (name.clone(), of(share / 2.0)))
+            .collect(),
+    };
+    EvaluationFigures {
+        base: scores(0.1),
+        local_only: Some(scores(0.2)),
+        federated: scores(0.3),
+        personalised: Some(scores(0.4)),
+        centralised: Some(scores(0.5)),
+        centralised_then_local: Some(scores(0.6)),
+    }
+}
+
+fn classified(names: &[String]) -> ClassificationFigures {
+    let scores = shares(names, |share| ClassScore {
+        records: 184,
+        accuracy: share + 0.015,
+        macro_f1: share,
+    });
+    ClassificationFigures {
+        labels: 292,
+        records: 184,
+        other_records: 1,
+        too_long: 0,
+        tf_idf_alone: scores.base.clone(),
+        tf_idf_centralised: scores.federated.clone(),
+        scores,
+    }
+}
+
+fn answered(names: &[String]) -> GenerationFigures {
+    GenerationFigures {
+        records: 120,
+        label_records: 184,
+        too_long: 0,
+        max_tokens: 128,
+        rouge_l: shares(names, |share| share),
+    }
+}
+
+#[test]
+fn tasks_have_a_table_with_all_ways_and_members() {
+    let text = page(&document(6, 4, true));
+    for shown in [
+        "184 held-out records with one of 292 labels were classified; 1 has another response",
+        "<th scope=\"row\">all: accuracy</th><td>11.5\u{a0}%</td><td>21.5\u{a0}%</td>",
+        "ROUGE-L of 120 greedy responses",
+    ] {
+        assert!(text.contains(shown), "{shown}");
+    }
+    let (_, labels) = text.split_once("<h2>Labels</h2>").unwrap();
+    let (labels, _) = labels.split_once("</section>").unwrap();
+    // A head and a row for each of 6 members, for all, and for the accuracy; 8 ways.
+    assert_eq!(labels.matches("<tr>").count(), 9);
+    assert_eq!(labels.matches("<td>").count(), 64);
+    assert_eq!(labels.matches("\u{2013}</td>").count(), 8);
+    let text = page(&document(6, 4, false));
+    assert!(!text.contains("<h2>Labels</h2>") && !text.contains("<h2>Free text</h2>"));
 }
 
 #[test]
