@@ -6,13 +6,13 @@ use super::run_plan::PlanError;
 use crate::fixed::MIN_SURVIVORS_FOR_LOSSES;
 
 /// When a run ends before its last round. By default it does not.
+// What counts as an improvement is said at `LossCurve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoppingPlan {
     /// Rounds in a row without an improvement of the pooled validation loss after which the run
     /// ends: from 1 to two fewer than `rounds`; without it no round is left out. Only rounds with a
-    /// published loss count, so the plan must be for five members or more. See
-    /// [`LossCurve`](super::LossCurve).
+    /// published loss count, so the plan must be for five members or more.
     pub patience: Option<u32>,
 }
 
