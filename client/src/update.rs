@@ -28,10 +28,18 @@ use fedlora_train::{
 use crate::examples::MemberExamples;
 use crate::local_training::{KeptStates, RoundTraining};
 
-/// How many validation examples a member tells its loss on in a round, or of its training examples
-/// where it has none. The loss is told in coarse steps, and scoring should not cost more than
-/// training.
-const SCORED_EXAMPLES: usize = 32;
+/// The most validation examples that a member tells its loss on in a round, or training examples
+/// where it has none: the loss is told in coarse steps.
+const MOST_SCORED: usize = 32;
+/// The fewest, where it has as many.
+const FEWEST_SCORED: usize = 8;
+
+/// How many of `examples` tell the loss in a round of this plan: half as many as are trained on, so
+/// that scoring costs a sixth of training.
+fn scored<'a>(plan: &RunPlan, examples: &'a [Example]) -> &'a [Example] {
+    let half = usize::try_from(plan.examples_a_round() / 2).unwrap_or(MOST_SCORED);
+    &examples[..examples.len().min(half.clamp(FEWEST_SCORED, MOST_SCORED))]
+}
 
 /// What a member trains: a model, on private examples.
 #[derive(Debug)]
@@ -159,14 +167,14 @@ impl LocalWork {
         task: &RoundTask,
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
-        let validation_loss = self.validation_loss(&task.adapter)?;
+        let validation_loss = self.validation_loss(plan, &task.adapter)?;
         // Whether a member has validation examples shows nowhere: one without tells its loss on
         // some that it trains on.
         let training = &self.examples.training;
         let told_loss = match validation_loss {
             Some(loss) => loss,
             None => {
-                let some = &training[..training.len().min(SCORED_EXAMPLES)];
+                let some = scored(plan, training);
                 self.engine.evaluate(Some(&task.adapter), some)?.loss
             }
         };
@@ -219,12 +227,16 @@ impl LocalWork {
     }
 
     /// The loss of an adapter on the first of this member's validation examples, if it has any.
-    fn validation_loss(&self, adapter: &Adapter) -> Result<Option<f64>, UpdateError> {
+    fn validation_loss(
+        &self,
+        plan: &RunPlan,
+        adapter: &Adapter,
+    ) -> Result<Option<f64>, UpdateError> {
         let validation = &self.examples.validation;
         if validation.is_empty() {
             return Ok(None);
         }
-        let some = &validation[..validation.len().min(SCORED_EXAMPLES)];
+        let some = scored(plan, validation);
         Ok(Some(self.engine.evaluate(Some(adapter), some)?.loss))
     }
 
