@@ -82,15 +82,16 @@ pub fn train_at_home(
         Ok(engine.evaluate(Some(adapter), validation)?.loss)
     };
     let options = work.options_at(plan, plan.home_learning_rate())?;
-    let (home, steps) = match NonZeroUsize::new(plan.home_steps()) {
+    let (home, scored, steps) = match NonZeroUsize::new(plan.home_steps()) {
         // One length: the last steps of a run, at a rate that falls to nothing.
         Some(steps) => {
             let best = search(work, global, (steps, steps), &options, keep_going)?.swap_remove(0);
-            (best.adapter, best.step)
+            (best.adapter, best.loss, best.step)
         }
-        None => (global.clone(), 0),
+        None => (global.clone(), None, 0),
     };
-    let (mut lowest, mut average, mut parts) = (loss(&home)?, home, 1_u32);
+    let scored = scored.map_or_else(|| loss(&home), Ok)?;
+    let (mut lowest, mut average, mut parts) = (scored, home, 1_u32);
     let others: Vec<_> = match alone {
         [] => vec![global],
         some => some.iter().map(|best| &best.adapter).collect(),

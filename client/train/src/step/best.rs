@@ -70,27 +70,22 @@ impl Engine {
             }]);
         }
         let start = self.evaluate(Some(adapter), search.validation)?.loss;
-        let mut found = vec![Best {
-            adapter: adapter.clone(),
-            loss: Some(start),
-            step: 0,
-            length: 0,
-        }];
+        let mut found: Vec<Best> = Vec::new();
+        let mut lowest = start;
         for length in lengths(search.shortest.get(), longest) {
             let options = with_length(options, length)?;
             let mut trainer = self.trainer(adapter, Factors::Both, search.training, &options)?;
             let every = length.div_ceil(SCORES);
             let mut best: Option<Best> = None;
-            while trainer.done() < length {
+            let (mut of_length, mut stopped) = (start, false);
+            while trainer.done() < length && !stopped {
                 let done = trainer.step()?;
-                let stop = progress(done).is_break();
-                if stop || done.step % every == 0 || done.step == length {
+                stopped = progress(done).is_break();
+                if stopped || done.step % every == 0 || done.step == length {
                     let candidate = trainer.adapter()?;
                     let loss = self.evaluate(Some(&candidate), search.validation)?.loss;
-                    let before = best
-                        .as_ref()
-                        .map_or(start, |best| best.loss.unwrap_or(start));
-                    if loss < before {
+                    if loss < of_length {
+                        of_length = loss;
                         best = Some(Best {
                             adapter: candidate,
                             loss: Some(loss),
@@ -99,24 +94,21 @@ impl Engine {
                         });
                     }
                 }
-                if stop {
-                    break;
-                }
             }
-            let stopped = trainer.done() < length;
-            let lowest = found
-                .iter()
-                .filter_map(|best| best.loss)
-                .fold(start, f64::min);
-            let improved = best.as_ref().is_some_and(|best| best.loss < Some(lowest));
+            let improved = of_length < lowest;
+            lowest = lowest.min(of_length);
             found.extend(best);
             if stopped || !improved {
                 break;
             }
         }
-        if found.len() > 1 {
-            // What training began with is no result of it.
-            found.remove(0);
+        if found.is_empty() {
+            found.push(Best {
+                adapter: adapter.clone(),
+                loss: Some(start),
+                step: 0,
+                length: 0,
+            });
         }
         let loss = |best: &Best| best.loss.unwrap_or(f64::INFINITY);
         found.sort_by(|one, other| loss(one).total_cmp(&loss(other)));
