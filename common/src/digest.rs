@@ -95,6 +95,12 @@ impl DigestWriter {
         self
     }
 
+    /// Adds bytes as [`raw`](Self::raw) does, on several threads: worth it from a megabyte on.
+    pub fn raw_in_parallel(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update_rayon(bytes);
+        self
+    }
+
     /// Adds a length-prefixed byte string.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(bytes.len() as u64);

@@ -6,6 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use fedlora_adapter::Target;
 use half::bf16;
+use rayon::prelude::*;
 
 use super::batch::Batch;
 use super::config::LlamaConfig;
@@ -114,7 +115,8 @@ impl<B: Backend> Llama<B> {
                     let data = TensorData::new(tensor.values, shape);
                     Weight::Dense(Tensor::from_data(data, device))
                 } else if kind == WeightKind::Bf16 && float == FloatDType::BF16 {
-                    let values: Vec<_> = tensor.values.into_iter().map(bf16::from_f32).collect();
+                    let values = tensor.values.into_par_iter().map(bf16::from_f32);
+                    let values: Vec<_> = values.collect();
                     let data = TensorData::new(values, shape);
                     Weight::Dense(Tensor::from_data(data, (device, DType::BF16)))
                 } else {

@@ -85,4 +85,6 @@ impl Passes for Flex {
 impl Passes for burn_cuda::Cuda {}
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod tests;

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use fedlora_adapter::Target;
 use fedlora_adapter::tensors::{self, FloatTensor, FloatType};
 use fedlora_common::digest::{Digest, DigestWriter};
+use rayon::prelude::*;
 
 use super::checkpoint::{Checkpoint, SINGLE_FILE};
 use super::config::{Architecture, LlamaConfig};
 use super::source::{TensorSource, WeightsError};
+
+/// Values that are digested at a time: enough for several threads.
+const DIGESTED: usize = 1 << 20;
 
 /// Tensors that were made in memory.
 struct InMemory(Vec<FloatTensor>);
@@ -157,7 +161,7 @@ impl BaseWeights {
         writer.number(config.rms_norm_eps.to_bits());
         writer.number(config.rope_theta.to_bits());
         write_variant(&mut writer, config);
-        let mut buffer = Vec::with_capacity(1 << 16);
+        let mut buffer = vec![0; 4 * DIGESTED];
         for (index, (name, shape)) in config.tensors().iter().enumerate() {
             let tensor = self.read(index)?;
             writer.bytes(name.as_bytes());
@@ -165,10 +169,11 @@ impl BaseWeights {
             for &dim in shape {
                 writer.number(dim as u64);
             }
-            for values in tensor.values.chunks(1 << 14) {
-                buffer.clear();
-                buffer.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                writer.raw(&buffer);
+            for values in tensor.values.chunks(DIGESTED) {
+                let bytes = &mut buffer[..4 * values.len()];
+                let words = bytes.as_chunks_mut().0.par_iter_mut().zip(values);
+                words.for_each(|(word, value)| *word = value.to_le_bytes());
+                writer.raw_in_parallel(bytes);
             }
         }
         Ok(writer.finish())

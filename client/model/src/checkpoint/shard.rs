@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fedlora_adapter::tensors::{FloatTensor, TensorFileError};
 use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
@@ -20,8 +21,8 @@ pub(super) const MAX_HEADER_BYTES: u64 = 8 << 20;
 const LENGTH_BYTES: u64 = 8;
 /// More than any tensor of a checkpoint has.
 const MAX_DIMENSIONS: usize = 8;
-/// Bytes of a tensor that are converted at a time.
-const PIECE_BYTES: usize = 1 << 20;
+/// Values of a tensor that are read and converted at a time.
+const PIECE: usize = 1 << 19;
 
 /// An element type that we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,16 @@ enum Float {
     Bf16,
 }
 
+impl Float {
+    /// Bytes of a value.
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
 /// A tensor's place in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -38,7 +49,6 @@ pub(super) struct Entry {
     dtype: Dtype,
     /// Offset of the first byte from the start of the file.
     offset: u64,
-    bytes: u64,
 }
 
 /// A file that is held open, with what its header lists.
@@ -90,12 +100,11 @@ impl Shard {
             .tensors()
             .into_iter()
             .map(|(name, info)| {
-                let (from, to) = info.data_offsets;
+                let (from, _) = info.data_offsets;
                 let entry = Entry {
                     shape: info.shape.clone(),
                     dtype: info.dtype,
                     offset: start + from as u64,
-                    bytes: (to - from) as u64,
                 };
                 (name, entry)
             })
@@ -134,19 +143,24 @@ impl Shard {
         }
     }
 
-    /// Reads a whole tensor.
+    /// Reads a whole tensor, several pieces at a time.
     pub(super) fn read(&self, name: &str, entry: &Entry) -> Result<FloatTensor, WeightsError> {
+        let float = self.float(name, entry)?;
         // No more than the file has: the header was checked against its length.
-        let count = entry.shape.iter().product();
-        let mut values = Vec::with_capacity(count);
-        self.pieces(name, entry, |_, piece| {
-            values.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(FloatTensor {
-            shape: entry.shape.clone(),
-            values,
-        })
+        let mut values = vec![0.0; entry.shape.iter().product()];
+        let failed = values
+            .par_chunks_mut(PIECE)
+            .enumerate()
+            .find_map_first(|(number, piece)| {
+                self.piece(name, entry, float, number * PIECE, piece).err()
+            });
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(FloatTensor {
+                shape: entry.shape.clone(),
+                values,
+            }),
+        }
     }
 
     /// Passes a tensor's values, piece by piece with the index of the first, to `each`.
@@ -157,60 +171,57 @@ impl Shard {
         mut each: impl FnMut(usize, &[f32]) -> Result<(), WeightsError>,
     ) -> Result<(), WeightsError> {
         let float = self.float(name, entry)?;
-        let mut bytes = vec![0; PIECE_BYTES.min(entry.bytes as usize)];
-        let mut values = Vec::new();
-        let (mut read, mut index) = (0, 0);
-        while read < entry.bytes {
-            let piece = PIECE_BYTES.min((entry.bytes - read) as usize);
-            let piece = &mut bytes[..piece];
-            self.file
-                .read_exact_at(piece, entry.offset + read)
-                .map_err(|source| WeightsError::Read {
-                    path: self.path.clone(),
-                    name: name.to_owned(),
-                    source,
-                })?;
-            decode(float, piece, &mut values);
-            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                return Err(TensorFileError::NotFinite {
-                    path: self.path.clone(),
-                    name: name.to_owned(),
-                    index: index + at,
-                }
-                .into());
-            }
-            each(index, &values)?;
-            read += piece.len() as u64;
-            index += values.len();
+        let count: usize = entry.shape.iter().product();
+        let mut values = vec![0.0; PIECE.min(count)];
+        for first in (0..count).step_by(PIECE) {
+            let piece = &mut values[..PIECE.min(count - first)];
+            self.piece(name, entry, float, first, piece)?;
+            each(first, piece)?;
         }
         Ok(())
     }
+
+    /// Reads the values from index `first` on into `values`.
+    fn piece(
+        &self,
+        name: &str,
+        entry: &Entry,
+        float: Float,
+        first: usize,
+        values: &mut [f32],
+    ) -> Result<(), WeightsError> {
+        let width = float.bytes();
+        let mut bytes = vec![0; values.len() * width];
+        self.file
+            .read_exact_at(&mut bytes, entry.offset + (first * width) as u64)
+            .map_err(|source| WeightsError::Read {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                source,
+            })?;
+        decode(float, &bytes, values);
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(TensorFileError::NotFinite {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                index: first + at,
+            }
+            .into()),
+        }
+    }
 }
 
-fn decode(float: Float, bytes: &[u8], values: &mut Vec<f32>) {
-    values.clear();
+fn decode(float: Float, bytes: &[u8], values: &mut [f32]) {
+    fn each<const N: usize>(bytes: &[u8], values: &mut [f32], of: impl Fn([u8; N]) -> f32) {
+        for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+            *value = of(bytes);
+        }
+    }
     match float {
-        Float::F32 => values.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&bytes| f32::from_le_bytes(bytes)),
-        ),
-        Float::F16 => values.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&bytes| f16::from_le_bytes(bytes).to_f32()),
-        ),
-        Float::Bf16 => values.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&bytes| bf16::from_le_bytes(bytes).to_f32()),
-        ),
+        Float::F32 => each(bytes, values, f32::from_le_bytes),
+        Float::F16 => each(bytes, values, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        Float::Bf16 => each(bytes, values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
     }
 }
 

@@ -19,8 +19,14 @@ fn wide(dtype: DType) -> FloatDType {
     }
 }
 
-/// Queries whose scores are held at a time.
-pub const QUERIES: usize = 256;
+/// Scores held at a time, of all heads: few launches for short sequences, and no more memory for
+/// long ones. Tests have several chunks with fewer.
+const SCORES: usize = if cfg!(test) { 1 << 14 } else { 1 << 26 };
+
+/// Queries whose scores are held at a time, where `heads` heads see `rows` rows.
+pub fn queries_at_a_time(heads: usize, rows: usize) -> usize {
+    (SCORES / (heads * rows).max(1)).max(64)
+}
 
 /// Rows of logits held at a time.
 pub const CHUNK: usize = 512;
@@ -187,9 +193,14 @@ struct QueryChunk {
 }
 
 impl QueryChunk {
-    fn of(length: usize, window: Option<usize>) -> impl Iterator<Item = Self> {
-        (0..length).step_by(QUERIES).map(move |start| {
-            let end = (start + QUERIES).min(length);
+    fn of(
+        (_, count, length): (usize, usize, usize),
+        shape: &AttentionShape,
+    ) -> impl Iterator<Item = Self> {
+        let at_a_time = queries_at_a_time(shape.heads, count * length);
+        let window = shape.window;
+        (0..length).step_by(at_a_time).map(move |start| {
+            let end = (start + at_a_time).min(length);
             let first = (start + 1).saturating_sub(window.unwrap_or(usize::MAX));
             Self {
                 queries: start..end,
@@ -264,7 +275,7 @@ pub(super) fn causal_attention<B: Backend>(
         );
         let [heads, group, _, dim] = q.dims();
         let (mut parts, mut sums) = (Vec::new(), Vec::new());
-        for chunk in QueryChunk::of(length, shape.window) {
+        for chunk in QueryChunk::of(run, shape) {
             let (scores, _, _) = chunk.scores(&q, &k, shape);
             let most = scores.clone().max_dim(3);
             let exponentials = (scores - most.clone()).exp();
@@ -317,7 +328,7 @@ pub(super) fn causal_attention_backward<B: Backend>(
         let mut by_k =
             Tensor::<B, 4>::zeros([heads, 1, length, dim], &q.device()).cast(wide(dtype));
         let mut by_v = by_k.clone();
-        for chunk in QueryChunk::of(length, shape.window) {
+        for chunk in QueryChunk::of(run, shape) {
             let (scores, q, k) = chunk.scores(&q, &k, shape);
             let width = chunk.keys.len();
             let part = |x: &Tensor<B, 4>| {

@@ -14,7 +14,7 @@ pub(crate) mod flex;
 use std::sync::Arc;
 
 pub use arguments::{AttentionOutput, AttentionShape, HeadLoss, Rotation, Turn};
-pub use composed::{CHUNK, QUERIES};
+pub use composed::{CHUNK, queries_at_a_time};
 
 use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;

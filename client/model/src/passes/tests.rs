@@ -9,7 +9,7 @@ use crate::testing::fresh_seed;
 use crate::testing::random_weights;
 use crate::{Llama3Scaling, LlamaConfig, SplitMix, WeightKind};
 
-fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
+pub(super) fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
     LlamaConfig {
         architecture: crate::Architecture::Llama,
         vocab_size: 40,
@@ -46,16 +46,19 @@ fn lora(model: &Llama<Flex>, targets: &[Target]) -> Lora<Flex> {
 }
 
 fn lora_of(model: &Llama<Flex>, targets: &[Target], seed: u64) -> Lora<Flex> {
+    let adapter = lora_adapter(model.config(), targets, seed);
+    Lora::from_adapter(&adapter, model.config(), &Default::default()).unwrap()
+}
+
+pub(super) fn lora_adapter(config: &LlamaConfig, targets: &[Target], seed: u64) -> Adapter {
     let lora = LoraConfig::new(3, 6.0, 0.0, targets.iter().copied()).unwrap();
-    let layers = model.config().num_hidden_layers;
-    let layout =
-        Adapter::layout_for(&lora, layers, |_, target| model.config().projection(target)).unwrap();
+    let layers = config.num_hidden_layers;
+    let layout = Adapter::layout_for(&lora, layers, |_, target| config.projection(target)).unwrap();
     let mut random = SplitMix::new(seed, 0);
     let values = (0..layout.len())
         .map(|_| (0.3 * random.normal()) as f32)
         .collect();
-    let adapter = Adapter::new(lora, layout, values).unwrap();
-    Lora::from_adapter(&adapter, model.config(), &Default::default()).unwrap()
+    Adapter::new(lora, layout, values).unwrap()
 }
 
 fn batch(lengths: &[usize]) -> Batch {
@@ -66,7 +69,7 @@ fn examples(lengths: &[usize]) -> Vec<Example> {
     examples_of(lengths, 9)
 }
 
-fn examples_of(lengths: &[usize], seed: u64) -> Vec<Example> {
+pub(super) fn examples_of(lengths: &[usize], seed: u64) -> Vec<Example> {
     let mut random = SplitMix::new(seed, 0);
     lengths
         .iter()
@@ -318,7 +321,7 @@ fn an_example_is_not_touched_by_its_neighbours_in_the_batch() {
 }
 
 /// How much two lists of numbers point the same way: 1 where one is a multiple of the other.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
         products.sum()

@@ -136,7 +136,7 @@ pub fn free_memory(device: &Device) -> Result<Option<u64>, DeviceError> {
 /// backend panics where they are missing.
 #[cfg(feature = "cuda")]
 fn open_cuda(device: Device) -> Result<u64, DeviceError> {
-    use crate::device::machine::{CUDA_LIBRARIES, library};
+    use crate::device::machine::{CUDA_HEADER, CUDA_LIBRARIES, library};
     use cudarc::driver::CudaContext;
 
     let Device::Cuda(index) = device else {
@@ -152,8 +152,19 @@ fn open_cuda(device: Device) -> Result<u64, DeviceError> {
             });
         }
     }
+    let headers = cubecl::cuda::install::cuda_path().map(|path| path.join("include"));
+    if !headers.is_some_and(|path| path.join(CUDA_HEADER).is_file()) {
+        return Err(DeviceError::NoLibrary {
+            device,
+            library: CUDA_HEADER,
+            part: "headers, in CUDA_PATH or /usr/local/cuda",
+        });
+    }
     CudaContext::new(index)
-        .and_then(|context| context.mem_get_info())
+        .and_then(|context| {
+            super::kernels::keep_compiled(context.compute_capability()?);
+            context.mem_get_info()
+        })
         .map(|(free, _)| free as u64)
         .map_err(|error| DeviceError::Driver {
             device,

@@ -12,6 +12,10 @@ pub(crate) const CUDA_LIBRARIES: [(&str, &str); 2] = [
     ("libnvrtc.so", "runtime compiler (NVRTC)"),
 ];
 
+/// A header that every kernel is compiled with.
+#[cfg(feature = "cuda")]
+pub(crate) const CUDA_HEADER: &str = "cuda_runtime.h";
+
 /// The hardware of this machine. Field names are those of JSON output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {

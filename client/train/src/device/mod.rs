@@ -1,6 +1,8 @@
 //! The device that a training runs on, what the machine has, and how fast it multiplies.
 
 pub(crate) mod choice;
+#[cfg(feature = "cuda")]
+mod kernels;
 pub(crate) mod machine;
 mod speed;
 

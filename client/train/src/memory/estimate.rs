@@ -6,7 +6,7 @@
 //! logits of a part of the rows. Attention's scores are held for a chunk of queries at most.
 
 use fedlora_adapter::Target;
-use fedlora_model::ops::{CHUNK, QUERIES};
+use fedlora_model::ops::{CHUNK, queries_at_a_time};
 use fedlora_model::{ActivationCheckpointing, LlamaConfig, UNPACKED_AT_A_TIME, WeightKind};
 use serde::Serialize;
 
@@ -135,7 +135,8 @@ impl Estimate {
         let logits_of = |rows: u64| {
             if workload.autodiff {
                 // Logits of a chunk, their logarithms, and the gradient, beside a chunk of scores.
-                let scores = 4 * heads * rows * (QUERIES as u64).min(rows);
+                let queries = queries_at_a_time(config.num_attention_heads, rows as usize);
+                let scores = 4 * heads * rows * (queries as u64).min(rows);
                 4 * 3 * vocab * (CHUNK as u64).min(rows) + 4 * scores
             } else {
                 let a_thread = (LOGITS / vocab).clamp(32, 256) * vocab;
