@@ -311,6 +311,12 @@ impl LocalUpdate {
         self.report
     }
 
+    /// The clipped change of the adapter, of the factors that the round trains. It is private: what
+    /// leaves the machine is [`encode`](Self::encode)d and masked.
+    pub fn delta(&self) -> &Delta {
+        &self.delta
+    }
+
     /// The update as ring integers, rounded with fresh randomness.
     ///
     /// # Errors

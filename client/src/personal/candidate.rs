@@ -39,7 +39,7 @@ pub struct Candidate {
     pub validation: Option<f64>,
     /// Optimizer steps at home, or alone; 0 for the global adapter.
     pub steps: usize,
-    /// The share of the adapter trained at home in a personal one; the rest are those trained alone,
+    /// The share of the adapters trained at home in a personal one; the rest are those trained alone,
     /// or without one the global adapter.
     pub mix: Option<f64>,
 }

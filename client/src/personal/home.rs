@@ -12,6 +12,8 @@ use crate::update::{LocalWork, UpdateError};
 
 /// The shortest training alone, as a part of the longest; the others double.
 const SHORTEST: usize = 4;
+/// Trainings at home, each with another order of examples.
+const AT_HOME: u64 = 2;
 
 /// What a member does after the last round.
 #[derive(Debug, Clone, Copy)]
@@ -58,12 +60,17 @@ pub fn personalise(
     Ok(Personalised::new(candidate, personal, alone))
 }
 
-/// Trains `global` further on one member's examples, for at most the plan's share of steps. Then
-/// averages that with the adapters that the member trained `alone`, the best first, or with
-/// `global` where there are none: each as long as it improves the loss on the validation examples.
-/// Adapters that were trained apart err in different places, so that their average is often better
-/// than any of them: the greedy soup of Wortsman et al. (ICML 2022). `None` where nothing improves
-/// `global`, or nothing tells.
+/// Steps of all trainings at home.
+pub fn steps_at_home(plan: &RunPlan) -> usize {
+    plan.home_steps() * AT_HOME as usize
+}
+
+/// Trains `global` further on one member's examples, for at most the plan's share of steps, twice
+/// with different orders. Then averages the better of the two with the other and with the adapters
+/// that the member trained `alone`, the best first, or with `global` where there are none: each as
+/// long as it improves the loss on the validation examples. Adapters that were trained apart err in
+/// different places, so that their average is often better than any of them: the greedy soup of
+/// Wortsman et al. (ICML 2022). `None` where nothing improves `global`, or nothing tells.
 ///
 /// # Errors
 /// As [`personalise`].
@@ -81,39 +88,52 @@ pub fn train_at_home(
     let loss = |adapter: &Adapter| -> Result<f64, TrainError> {
         Ok(engine.evaluate(Some(adapter), validation)?.loss)
     };
-    let options = work.options_at(plan, plan.home_learning_rate())?;
-    let (home, scored, steps) = match NonZeroUsize::new(plan.home_steps()) {
-        // One length: the last steps of a run, at a rate that falls to nothing.
-        Some(steps) => {
+    let mut homes = Vec::new();
+    // One length: the last steps of a run, at a rate that falls to nothing.
+    if let Some(steps) = NonZeroUsize::new(plan.home_steps()) {
+        for number in 0..AT_HOME {
+            let mut options = work.options_at(plan, plan.home_learning_rate())?;
+            options.seed = options.seed.wrapping_add(number);
             let best = search(work, global, (steps, steps), &options, keep_going)?.swap_remove(0);
-            (best.adapter, best.loss, best.step)
+            let loss = best.loss.map_or_else(|| loss(&best.adapter), Ok)?;
+            homes.push((best.adapter, loss, best.step));
         }
-        None => (global.clone(), None, 0),
+    }
+    homes.sort_by(|(_, a, _), (_, b, _)| a.total_cmp(b));
+    let steps = homes.iter().map(|(_, _, steps)| steps).sum();
+    let mut homes = homes.into_iter();
+    let (mut average, mut lowest) = match homes.next() {
+        Some((best, loss, _)) => (best, loss),
+        None => (global.clone(), loss(global)?),
     };
-    let scored = scored.map_or_else(|| loss(&home), Ok)?;
-    let (mut lowest, mut average, mut parts) = (scored, home, 1_u32);
+    let mut parts: Vec<bool> = vec![true];
+    let homes = homes.map(|(home, _, _)| (home, true));
     let others: Vec<_> = match alone {
-        [] => vec![global],
-        some => some.iter().map(|best| &best.adapter).collect(),
+        [] => homes.chain([(global.clone(), false)]).collect(),
+        some => homes
+            .chain(some.iter().map(|best| (best.adapter.clone(), false)))
+            .collect(),
     };
-    for other in others {
-        let share = f64::from(parts + 1).recip();
-        let Ok(with_other) = average.average(other, share) else {
+    for (other, at_home) in others {
+        let share = ((parts.len() + 1) as f64).recip();
+        let Ok(with_other) = average.average(&other, share) else {
             // The rank of both together is more than an adapter has.
             break;
         };
         let found = loss(&with_other)?;
         if found < lowest {
-            (lowest, average, parts) = (found, with_other, parts + 1);
+            (lowest, average) = (found, with_other);
+            parts.push(at_home);
         }
     }
     // The global adapter itself is a candidate of its own.
-    Ok((steps > 0 || parts > 1).then(|| Candidate {
+    let at_home = parts.iter().filter(|&&at_home| at_home).count();
+    Ok((steps > 0 || parts.len() > 1).then(|| Candidate {
         choice: Choice::Personal,
         adapter: average,
         validation: Some(lowest),
         steps,
-        mix: Some(f64::from(parts).recip()),
+        mix: Some(at_home as f64 / parts.len() as f64),
     }))
 }
 

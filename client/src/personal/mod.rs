@@ -13,5 +13,5 @@ mod home;
 mod outcome;
 
 pub use candidate::{Candidate, Choice, Personalised};
-pub use home::{HomeProgress, personalise, train_alone, train_at_home};
+pub use home::{HomeProgress, personalise, steps_at_home, train_alone, train_at_home};
 pub use outcome::{CandidateScore, OutcomeError, ScoreTable, percent_below, save};

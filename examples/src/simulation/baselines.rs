@@ -5,7 +5,8 @@
 use fedlora_adapter::Adapter;
 use fedlora_client::examples::MemberExamples;
 use fedlora_client::personal::{
-    self, Candidate, Choice, HomeProgress, Personalised, percent_below, train_alone, train_at_home,
+    self, Candidate, Choice, HomeProgress, Personalised, percent_below, steps_at_home, train_alone,
+    train_at_home,
 };
 use fedlora_client::update::{LocalWork, UpdateError};
 use fedlora_protocol::ids::MemberIndex;
@@ -202,7 +203,7 @@ impl Scene<'_> {
 
     /// The steps that all members take at home.
     fn home(&self) -> u64 {
-        (self.plan.home_steps() * self.data.institutions.len()) as u64
+        (steps_at_home(self.plan) * self.data.institutions.len()) as u64
     }
 
     /// The most that all members take alone, and as many that all records in one place get: of

@@ -48,7 +48,9 @@ fn print_json(document: &Document, options: &Options, printer: &Printer) {
 
 fn failure(error: SimulationError) -> Failure {
     let exit = match &error {
-        SimulationError::Usage(_) | SimulationError::Occupied { .. } => Exit::Usage,
+        SimulationError::Usage(_)
+        | SimulationError::Occupied { .. }
+        | SimulationError::Busy { .. } => Exit::Usage,
         SimulationError::Data(_)
         | SimulationError::Model(_)
         | SimulationError::Train(_)

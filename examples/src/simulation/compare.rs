@@ -9,11 +9,12 @@ use fedlora_protocol::plan::{PlanError, RunPlan};
 use toml::{Table, Value};
 
 use super::base::OpenBase;
+use super::folder::OutFolder;
 use super::options::Options;
 use super::page::comparison;
 use super::progress::Bars;
 use super::report::Document;
-use super::run::{PAGE, SimulationError, prepare_folder, run_on};
+use super::run::{PAGE, SimulationError, run_on};
 
 /// The documents of all runs, one a line.
 pub(super) const LINES: &str = "report.jsonl";
@@ -251,8 +252,9 @@ pub(super) async fn run_all(
         0 => vec![options.seed],
         _ => options.seeds.clone(),
     };
-    let out = prepare_folder(&options.out)?;
-    let base = OpenBase::open(options, &out)?;
+    let held = OutFolder::prepare(&options.out)?;
+    let out = held.path();
+    let base = OpenBase::open(options, out)?;
     let mut runs = Vec::new();
     for variant in &variants {
         for seed in &seeds {

@@ -25,6 +25,7 @@ use fedlora_shell::now;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::drift::Drift;
 use super::faults::{Cuts, FaultyConnector};
 use super::poison::Poison;
 use super::progress::Bars;
@@ -50,6 +51,7 @@ struct Sight {
     done: Option<(RoundResult, Option<bool>, f64)>,
     reports: Vec<RoundReport>,
     attempts: u32,
+    drift: Option<f64>,
 }
 
 /// How a federation is run.
@@ -102,6 +104,7 @@ pub(super) async fn run(
         .collect();
     let gate = Arc::new(Semaphore::new(jobs));
     let lanes = verify_sum.then(EncodedLanes::default);
+    let drift = Drift::default();
     let reconnect = Duration::from_secs(plan.timeouts.reconnect);
     let (events, mut watch) = mpsc::unbounded_channel();
     let mut members = JoinSet::new();
@@ -126,7 +129,15 @@ pub(super) async fn run(
             MemberDirectory::open(home).with_context(|| format!("{}'s directory", one.name))?;
         let member = MemberIndex(index as u16);
         let poison = poison.get(&one.name).copied();
-        let work = WatchedWork::new(engine, one, member, plan.seed(), poison, lanes.clone());
+        let work = WatchedWork::new(
+            engine,
+            one,
+            member,
+            plan.seed(),
+            poison,
+            lanes.clone(),
+            drift.clone(),
+        );
         membership.config.weight_class = Some(work.weight_class());
         // A simulation may be as short as one likes: its members have nothing to protect.
         membership.config.floors.examples = 1;
@@ -160,7 +171,13 @@ pub(super) async fn run(
     while watching.0 || watching.1 || watching.2 {
         tokio::select! {
             event = run_watch.recv(), if watching.0 => match event {
-                Some(event) => on_run_event(event, &mut sights, plan, &names, lanes.as_ref(), bars),
+                Some(event) => {
+                    if let RunEvent::RoundDone { result, .. } = &event {
+                        let sight = sights.entry(result.round).or_default();
+                        sight.drift = drift.take(result.round);
+                    }
+                    on_run_event(event, &mut sights, plan, &names, lanes.as_ref(), bars);
+                }
                 None => watching.0 = false,
             },
             event = watch.recv(), if watching.1 => match event {
@@ -319,7 +336,7 @@ fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {
         bytes_up: sight.reports.iter().map(|one| one.traffic.sent).sum(),
         bytes_down: sight.reports.iter().map(|one| one.traffic.received).sum(),
         sum_exact,
-        drift: None,
+        drift: sight.drift,
         seconds,
     })
 }

@@ -1,7 +1,7 @@
 //! The simulation from start to end.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
@@ -19,11 +19,11 @@ use fedlora_protocol::plan::{
 use fedlora_train::{Engine, ModelError, TrainError};
 
 use super::base::OpenBase;
-use super::compare::LINES;
 use super::data::SimulationData;
 use super::evaluate;
 use super::faults::{CutPoint, Cuts};
 use super::federation;
+use super::folder::OutFolder;
 use super::options::{DropSpec, Options};
 use super::page::page;
 use super::poison::Poison;
@@ -41,7 +41,7 @@ const MAX_TOKENS: usize = 256;
 /// Seconds that a broken connection may take to come back.
 const RECONNECT: u64 = 3;
 /// The file by which a folder is known as a simulation's.
-const MARKER: &str = "report.json";
+pub(super) const MARKER: &str = "report.json";
 /// The report for people.
 pub(super) const PAGE: &str = "report.html";
 
@@ -51,8 +51,8 @@ pub(super) const PAGE: &str = "report.html";
 /// [`SimulationError`], with the exit code that goes with it.
 pub async fn run(options: &Options) -> Result<Document, SimulationError> {
     let bars = Bars::new(options.global.quiet, 1);
-    let out = prepare_folder(&options.out)?;
-    let base = OpenBase::open(options, &out)?;
+    let out = OutFolder::prepare(&options.out)?;
+    let base = OpenBase::open(options, out.path())?;
     let document = run_on(options, &base, &bars).await?;
     bars.finish();
     Ok(document)
@@ -208,34 +208,6 @@ fn jobs(asked: Option<u16>) -> usize {
     )
 }
 
-/// Empties the folder of an earlier simulation; anything else in the way is left alone.
-pub(super) fn prepare_folder(out: &Path) -> Result<PathBuf, SimulationError> {
-    let occupied = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied {
-        let earlier = ["operator", "runs"]
-            .iter()
-            .any(|name| out.join(name).is_dir())
-            || out.join(MARKER).is_file();
-        if !earlier {
-            return Err(SimulationError::Occupied {
-                path: out.to_owned(),
-            });
-        }
-        for name in ["operator", "members", "adapter", "base", "runs"] {
-            let folder = out.join(name);
-            if folder.exists() {
-                std::fs::remove_dir_all(&folder)
-                    .with_context(|| format!("{} cannot be removed", folder.display()))?;
-            }
-        }
-        for name in [MARKER, LINES, PAGE] {
-            let _ = std::fs::remove_file(out.join(name));
-        }
-    }
-    std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
-    Ok(out.to_owned())
-}
-
 fn plan(
     options: &Options,
     data: &SimulationData,
@@ -386,6 +358,12 @@ pub enum SimulationError {
     /// The folder holds something else.
     #[error("{} is not empty and not an earlier simulation's: name another --out", path.display())]
     Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder is another simulation's, which is running.
+    #[error("another simulation is writing to {}: name another --out", path.display())]
+    Busy {
         /// The folder.
         path: PathBuf,
     },

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fedlora_adapter::Adapter;
+use fedlora_adapter::{Adapter, Factors};
 use fedlora_client::federation::RoundWork;
 use fedlora_client::update::{LocalUpdate, LocalWork, UpdateError};
 use fedlora_common::digest::{Digest, DigestWriter};
@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::{CryptoRng, SeedableRng};
 
 use super::data::{Institution, member_work};
+use super::drift::Drift;
 use super::poison::Poison;
 
 /// The lanes that each member encoded, by round, attempt and member.
@@ -39,7 +40,7 @@ impl EncodedLanes {
 }
 
 /// A member's work: rounded with randomness that follows from the seed, poisoned where the user
-/// says so, with its encoded lanes noted where sums are checked.
+/// says so, with its encoded lanes noted where sums are checked, and its change of both factors.
 #[derive(Debug)]
 pub(super) struct WatchedWork {
     inner: LocalWork,
@@ -47,6 +48,7 @@ pub(super) struct WatchedWork {
     seed: u64,
     poison: Option<Poison>,
     lanes: Option<EncodedLanes>,
+    drift: Drift,
     /// The clip of the round that was trained last.
     clip: Mutex<f64>,
 }
@@ -60,6 +62,7 @@ impl WatchedWork {
         seed: u64,
         poison: Option<Poison>,
         lanes: Option<EncodedLanes>,
+        drift: Drift,
     ) -> Self {
         let mut rng = rng(seed, member, RoundNumber(0), Attempt(0));
         let mut examples = one.examples.clone();
@@ -74,6 +77,7 @@ impl WatchedWork {
             seed,
             poison,
             lanes,
+            drift,
             clip: Mutex::new(0.0),
         }
     }
@@ -115,7 +119,13 @@ impl RoundWork for WatchedWork {
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
         *self.clip.lock().unwrap_or_else(PoisonError::into_inner) = f64::from(task.clip);
-        self.inner.update(plan, task, keep_going)
+        let update = self.inner.update(plan, task, keep_going)?;
+        if task.factors == Factors::Both {
+            let weight = self.inner.weight_class().weight() as f64;
+            let delta = update.delta().values();
+            self.drift.add(task.round, weight, &task.adapter, delta);
+        }
+        Ok(update)
     }
 
     fn encode(
