@@ -15,6 +15,7 @@ use fedlora_protocol::round::member::{
 };
 use fedlora_protocol::wire::messages::{RoundMessage, ToAggregator, ToMember};
 use fedlora_transport::Traffic;
+use fedlora_transport::bulk::{BulkError, Refusal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -59,6 +60,9 @@ pub(super) struct Shell {
 
 /// How many times the aggregator is told of progress in the time in which it must hear of some.
 const SIGNS_OF_PROGRESS: u32 = 5;
+
+/// How long a member waits before it uploads again what could not be stored: at first, and at most.
+const UPLOAD_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// The outcome, where the run is over.
 type Ended = Option<RunOutcome>;
@@ -292,12 +296,12 @@ impl Shell {
         effects
     }
 
-    /// Uploads beside the control messages.
+    /// Uploads beside the control messages, again where the aggregator could not store it.
     fn upload(&self, carrier: impl BulkCarrier, upload: Upload) {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
-            let outcome = carrier.upload(&upload).await;
+            let outcome = until_stored(UPLOAD_AGAIN, || carrier.upload(&upload)).await;
             let _ = reports.send(Report::Uploaded {
                 open: upload.open,
                 took: begun.elapsed(),
@@ -314,7 +318,7 @@ impl Shell {
             Ok(()) => clock.uploaded(took),
             // Taken before, or too late: the survivor list will tell.
             Err(LinkError::Refused { reason }) => warn!(%reason, "the update was not taken"),
-            // The session ends too; the upload resumes in the next.
+            // Where the session ended, the upload resumes in the next.
             Err(error) => warn!(%error, "the upload broke off"),
         }
     }
@@ -390,6 +394,65 @@ impl Shell {
         Traffic {
             sent: self.traffic.sent + traffic.sent,
             received: self.traffic.received + traffic.received,
+        }
+    }
+}
+
+/// Uploads until the aggregator has stored it or gives another reason. A full disk there is no end
+/// of the session, and the operator may make room. Once the round is over, the aggregator refuses.
+async fn until_stored<F>(
+    (mut pause, longest): (Duration, Duration),
+    mut upload: impl FnMut() -> F,
+) -> Result<(), LinkError>
+where
+    F: Future<Output = Result<(), LinkError>>,
+{
+    loop {
+        match upload().await {
+            Err(LinkError::Bulk(BulkError::Refused(refusal @ Refusal::Storage(_)))) => {
+                warn!(%refusal, seconds = pause.as_secs(), "the upload is tried again");
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(longest);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(4));
+
+    #[tokio::test]
+    async fn what_could_not_be_stored_is_uploaded_again() {
+        let begun = Instant::now();
+        let mut tries = 0;
+        let full = || Err(BulkError::Refused(Refusal::Storage(7)).into());
+        let outcome = until_stored(SHORT, || {
+            tries += 1;
+            std::future::ready(if tries < 6 { full() } else { Ok(()) })
+        });
+        outcome.await.unwrap();
+        assert_eq!(tries, 6);
+        // 1, 2, 4, 4 and 4 milliseconds.
+        assert!(begun.elapsed() >= Duration::from_millis(15));
+    }
+
+    #[tokio::test]
+    async fn another_reason_is_the_end() {
+        for error in [
+            LinkError::Refused {
+                reason: "the round is over".into(),
+            },
+            BulkError::Refused(Refusal::Digest).into(),
+        ] {
+            let told = error.to_string();
+            let mut once = Some(error);
+            let upload = || std::future::ready(Err(once.take().unwrap()));
+            let outcome = until_stored(SHORT, upload).await;
+            assert_eq!(outcome.unwrap_err().to_string(), told);
         }
     }
 }
