@@ -3,6 +3,7 @@
 
 mod federation;
 mod programs;
+pub mod simulated;
 
 pub use federation::{Federation, INSTITUTIONS, repository};
 pub use programs::{Finished, Running, program};
