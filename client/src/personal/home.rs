@@ -88,52 +88,54 @@ pub fn train_at_home(
     let loss = |adapter: &Adapter| -> Result<f64, TrainError> {
         Ok(engine.evaluate(Some(adapter), validation)?.loss)
     };
+    let options = work.options_at(plan, plan.home_learning_rate())?;
     let mut homes = Vec::new();
     // One length: the last steps of a run, at a rate that falls to nothing.
     if let Some(steps) = NonZeroUsize::new(plan.home_steps()) {
         for number in 0..AT_HOME {
-            let mut options = work.options_at(plan, plan.home_learning_rate())?;
-            options.seed = options.seed.wrapping_add(number);
-            let best = search(work, global, (steps, steps), &options, keep_going)?.swap_remove(0);
-            let loss = best.loss.map_or_else(|| loss(&best.adapter), Ok)?;
-            homes.push((best.adapter, loss, best.step));
+            let options = TrainOptions {
+                seed: options.seed.wrapping_add(number),
+                ..options.clone()
+            };
+            homes.extend(search(work, global, (steps, steps), &options, keep_going)?);
         }
     }
-    homes.sort_by(|(_, a, _), (_, b, _)| a.total_cmp(b));
-    let steps = homes.iter().map(|(_, _, steps)| steps).sum();
-    let mut homes = homes.into_iter();
-    let (mut average, mut lowest) = match homes.next() {
-        Some((best, loss, _)) => (best, loss),
+    let scored = |best: &Best| best.loss.unwrap_or(f64::INFINITY);
+    homes.sort_by(|one, other| scored(one).total_cmp(&scored(other)));
+    let steps = homes.iter().map(|best| best.step).sum();
+    let (mut average, mut lowest) = match homes.first() {
+        Some(best) => (best.adapter.clone(), scored(best)),
         None => (global.clone(), loss(global)?),
     };
-    let mut parts: Vec<bool> = vec![true];
-    let homes = homes.map(|(home, _, _)| (home, true));
-    let others: Vec<_> = match alone {
-        [] => homes.chain([(global.clone(), false)]).collect(),
-        some => homes
-            .chain(some.iter().map(|best| (best.adapter.clone(), false)))
-            .collect(),
-    };
-    for (other, at_home) in others {
-        let share = ((parts.len() + 1) as f64).recip();
-        let Ok(with_other) = average.average(&other, share) else {
+    let mut others: Vec<_> = homes
+        .iter()
+        .skip(1)
+        .map(|best| (&best.adapter, 1))
+        .collect();
+    match alone {
+        [] => others.push((global, 0)),
+        some => others.extend(some.iter().map(|best| (&best.adapter, 0))),
+    }
+    let (mut parts, mut at_home) = (1_u32, 1_u32);
+    for (other, of_home) in others {
+        let share = f64::from(parts + 1).recip();
+        let Ok(with_other) = average.average(other, share) else {
             // The rank of both together is more than an adapter has.
             break;
         };
         let found = loss(&with_other)?;
         if found < lowest {
             (lowest, average) = (found, with_other);
-            parts.push(at_home);
+            (parts, at_home) = (parts + 1, at_home + of_home);
         }
     }
     // The global adapter itself is a candidate of its own.
-    let at_home = parts.iter().filter(|&&at_home| at_home).count();
-    Ok((steps > 0 || parts.len() > 1).then(|| Candidate {
+    Ok((steps > 0 || parts > 1).then(|| Candidate {
         choice: Choice::Personal,
         adapter: average,
         validation: Some(lowest),
         steps,
-        mix: Some(at_home as f64 / parts.len() as f64),
+        mix: Some(f64::from(at_home) / f64::from(parts)),
     }))
 }
 

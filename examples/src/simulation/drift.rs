@@ -104,11 +104,11 @@ impl Sums {
         self.weight += weight;
         for pair in &mut self.pairs {
             let (a, b) = pair.of(delta);
-            let narrow = pair.narrow(a);
-            let products = pair.wide(b.clone(), &narrow);
+            let narrow = pair.narrow(&a);
+            let products = pair.wide(&b, &narrow);
             add(&mut pair.narrow, weight, &narrow);
             add(&mut pair.products, weight, &products);
-            add(&mut pair.wide, weight, &b.collect::<Vec<_>>());
+            add(&mut pair.wide, weight, &b);
         }
     }
 
@@ -119,9 +119,9 @@ impl Sums {
             let (narrow, wide) = (mean(&pair.narrow), mean(&pair.wide));
             let products = mean(&pair.products);
             let (a, b) = pair.of(self.adapter.values());
-            let of_means = pair.wide(wide.iter().copied(), &narrow);
-            let by_a = pair.wide(b, &narrow);
-            let by_b = pair.wide(wide.iter().copied(), &pair.narrow(a));
+            let of_means = pair.wide(&wide, &narrow);
+            let by_a = pair.wide(&b, &narrow);
+            let by_b = pair.wide(&wide, &pair.narrow(&a));
             for (at, product) in products.iter().enumerate() {
                 difference += (product - of_means[at]).powi(2);
                 change += (product + by_a[at] + by_b[at]).powi(2);
@@ -139,38 +139,33 @@ fn add(sum: &mut [f64], weight: f64, values: &[f64]) {
 
 impl Pair {
     /// The values of A and B among those of all tensors.
-    fn of<'v>(
-        &self,
-        values: &'v [f32],
-    ) -> (
-        impl Iterator<Item = f64> + use<'v>,
-        impl Iterator<Item = f64> + Clone + use<'v>,
-    ) {
+    fn of(&self, values: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let [rank, inputs, outputs] = self.size;
         let [a, b] = self.places;
-        let wide = |values: &'v [f32]| values.iter().map(|&value| f64::from(value));
-        (
-            wide(&values[a..a + rank * inputs]),
-            wide(&values[b..b + outputs * rank]),
-        )
+        let part = |from: usize, count: usize| {
+            let values = values[from..from + count].iter();
+            values.map(|&value| f64::from(value)).collect()
+        };
+        (part(a, rank * inputs), part(b, outputs * rank))
     }
 
     /// `a z` for each random vector, `[probes, rank]`.
-    fn narrow(&self, a: impl Iterator<Item = f64>) -> Vec<f64> {
-        let [_, inputs, _] = self.size;
-        let a: Vec<f64> = a.collect();
-        let of_probe =
-            |probe: &[f64]| -> Vec<f64> { a.chunks(inputs).map(|row| dot(row, probe)).collect() };
-        self.probes.chunks(inputs).flat_map(of_probe).collect()
+    fn narrow(&self, a: &[f64]) -> Vec<f64> {
+        times(a, &self.probes, self.size[1])
     }
 
     /// `b v` for each `v` of `[probes, rank]`, `[probes, outputs]`.
-    fn wide(&self, b: impl Iterator<Item = f64>, narrow: &[f64]) -> Vec<f64> {
-        let [rank, _, _] = self.size;
-        let b: Vec<f64> = b.collect();
-        let of_probe = |v: &[f64]| -> Vec<f64> { b.chunks(rank).map(|row| dot(row, v)).collect() };
-        narrow.chunks(rank).flat_map(of_probe).collect()
+    fn wide(&self, b: &[f64], narrow: &[f64]) -> Vec<f64> {
+        times(b, narrow, self.size[0])
     }
+}
+
+/// `matrix v` for each `v` of `vectors`, all in rows of `width`.
+fn times(matrix: &[f64], vectors: &[f64], width: usize) -> Vec<f64> {
+    let products = vectors
+        .chunks(width)
+        .flat_map(|vector| matrix.chunks(width).map(move |row| dot(row, vector)));
+    products.collect()
 }
 
 fn dot(one: &[f64], other: &[f64]) -> f64 {

@@ -172,11 +172,7 @@ pub(super) async fn run(
         tokio::select! {
             event = run_watch.recv(), if watching.0 => match event {
                 Some(event) => {
-                    if let RunEvent::RoundDone { result, .. } = &event {
-                        let sight = sights.entry(result.round).or_default();
-                        sight.drift = drift.take(result.round);
-                    }
-                    on_run_event(event, &mut sights, plan, &names, lanes.as_ref(), bars);
+                    on_run_event(event, &mut sights, plan, &names, lanes.as_ref(), &drift, bars);
                 }
                 None => watching.0 = false,
             },
@@ -229,6 +225,7 @@ fn on_run_event(
     plan: &RunPlan,
     names: &[MemberName],
     lanes: Option<&EncodedLanes>,
+    drift: &Drift,
     bars: &Bars,
 ) {
     match event {
@@ -254,6 +251,7 @@ fn on_run_event(
                 result.survivors.len(),
                 result.dropped.len()
             ));
+            sight.drift = drift.take(result.round);
             sight.done = Some((result, exact, took));
         }
         RunEvent::RoundFailed {

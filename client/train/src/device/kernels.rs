@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 use cubecl::config::cache::CacheConfig;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 
-use super::machine::Machine;
+use super::machine::CudaInfo;
 
 /// Tells the backend, before its first use, where to keep kernels: `fedlora/kernels` in the user's
 /// cache, one folder for a driver and a kind of GPU, since kernels are made for both. Without a
@@ -36,7 +36,7 @@ fn folder((major, minor): (i32, i32)) -> Option<PathBuf> {
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| Some(Path::new(&set("HOME")?).join(".cache")))?;
-    let driver = Machine::look().cuda.driver.unwrap_or_default();
+    let driver = CudaInfo::look().driver.unwrap_or_default();
     let folder = cache
         .join("fedlora/kernels")
         .join(format!("sm_{major}{minor}-{driver}"));

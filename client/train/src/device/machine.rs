@@ -88,7 +88,7 @@ impl CpuInfo {
 }
 
 impl CudaInfo {
-    fn look() -> Self {
+    pub(crate) fn look() -> Self {
         let version = fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
         let [libcuda, libnvrtc] = CUDA_LIBRARIES.map(|(name, _)| library(name));
         Self {
