@@ -211,7 +211,7 @@ impl Hostile {
     }
 
     fn message(&self, message: RoundMessage) -> ToAggregator {
-        let open = self.open.as_ref().expect("the round is open").digest();
+        let open = self.open.as_ref().expect("the round is open").digest().into();
         ToAggregator::Round { open, message }
     }
 

@@ -135,7 +135,7 @@ impl Shell {
         }
         self.shown = Some(Instant::now());
         let message = RoundMessage::Working;
-        let open = clock.open;
+        let open = clock.open.into();
         link.send(&ToAggregator::Round { open, message }).await?;
         Ok(())
     }

@@ -14,8 +14,8 @@ use fedlora_protocol::ids::{Attempt, MemberIndex, MemberSet, RoundNumber};
 use fedlora_protocol::plan::SignedPlan;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::messages::{
-    ClaimedVector, Commitments, Confirmation, Confirmations, RoundMessage, SurvivorList,
-    ToAggregator, ToMember, UpdateClaim, dealers_digest,
+    ClaimedVector, Commitments, Confirmation, Confirmations, OpenTag, RoundMessage,
+    SurvivorList, ToAggregator, ToMember, UpdateClaim, dealers_digest,
 };
 use fedlora_protocol::wire::{Signable, Unverified, Verified, codec};
 
@@ -51,8 +51,8 @@ struct Attack<'a> {
 struct Shown {
     /// The digest of M0.
     open: Digest,
-    /// The adapter of each M0, by its digest.
-    adapters: BTreeMap<Digest, Digest>,
+    /// The adapter of each M0.
+    adapters: BTreeMap<OpenTag, Digest>,
     commitments: Commitments,
     transcript: Option<Digest>,
     dealers: MemberSet,
@@ -63,9 +63,9 @@ struct Shown {
 #[derive(Default)]
 struct SaidSoFar {
     uploads: BTreeMap<Digest, Digest>,
-    confirmed: BTreeMap<Digest, Vec<u8>>,
-    revealed: BTreeMap<Digest, Vec<u8>>,
-    revealed_on: BTreeMap<Digest, Digest>,
+    confirmed: BTreeMap<OpenTag, Vec<u8>>,
+    revealed: BTreeMap<OpenTag, Vec<u8>>,
+    revealed_on: BTreeMap<Digest, OpenTag>,
 }
 
 impl<'a> Attack<'a> {
@@ -233,7 +233,7 @@ impl Shown {
         match message {
             ToMember::Open(open) => {
                 self.open = open.digest();
-                self.adapters.insert(self.open, open.adapter);
+                self.adapters.insert(self.open.into(), open.adapter);
             }
             ToMember::Commitments(commitments) => self.commitments = commitments.clone(),
             ToMember::PeerKeys(keys) => {
@@ -264,7 +264,7 @@ impl SaidSoFar {
         }
     }
 
-    fn note_round(&mut self, shown: &Shown, open: Digest, message: &RoundMessage) {
+    fn note_round(&mut self, shown: &Shown, open: OpenTag, message: &RoundMessage) {
         let bytes = codec::encode(message).expect("the member sends it");
         match message {
             RoundMessage::Confirm(_) => {

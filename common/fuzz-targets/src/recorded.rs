@@ -63,7 +63,7 @@ impl Sent {
         match self.what {
             What::Message(message) => Input::Message {
                 from,
-                open,
+                open: open.into(),
                 message,
             },
             What::Uploaded(claim) => Input::Uploaded { from, open, claim },

@@ -83,7 +83,7 @@ fn weights() -> Vec<u8> {
 
 /// The recorded round's messages and events.
 fn round(recorded: &Recorded) -> Vec<(&'static str, Vec<u8>)> {
-    let open = recorded.federation.open.digest();
+    let open = recorded.federation.open.digest().into();
     let shown = recorded.shown.iter().map(encoded);
     let sent = recorded.sent.iter().filter_map(|sent| match &sent.what {
         What::Message(message) => {

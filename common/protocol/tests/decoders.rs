@@ -116,7 +116,7 @@ fn messages() -> Vec<Vec<u8>> {
     };
     let signature = Signature::from_bytes([4; 64]);
     let round = |message| ToAggregator::Round {
-        open: digest,
+        open: digest.into(),
         message,
     };
     let ready = Ready {

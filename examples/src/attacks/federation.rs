@@ -21,7 +21,9 @@ use fedlora_protocol::plan::{
 use fedlora_protocol::round::member::MemberSettings;
 use fedlora_protocol::round::participant::{MemoryLedger, RoundLedger};
 use fedlora_protocol::secagg::CohortPolicy;
-use fedlora_protocol::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
+use fedlora_protocol::wire::messages::{
+    Open, OpenTag, RoundMessage, RoundResult, ToAggregator, ToMember,
+};
 use fedlora_protocol::wire::{Unverified, Verified};
 
 use super::member::{Sent, TargetMember};
@@ -311,7 +313,7 @@ impl TargetFederation {
 }
 
 /// The members' messages within a round, by the M0 that they answer.
-pub(super) fn round_message(message: ToAggregator) -> Option<(Digest, RoundMessage)> {
+pub(super) fn round_message(message: ToAggregator) -> Option<(OpenTag, RoundMessage)> {
     match message {
         ToAggregator::Round { open, message } => Some((open, message)),
         _ => None,

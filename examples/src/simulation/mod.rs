@@ -19,6 +19,7 @@ mod partition;
 mod poison;
 mod progress;
 mod report;
+mod roles;
 mod run;
 mod scene;
 mod table;

@@ -35,8 +35,9 @@ pub struct Options {
     /// The folder for the adapter, the report and the members' directories.
     #[arg(long, default_value = "fedlora-sim-out", env = "FEDLORA_SIM_OUT")]
     pub out: PathBuf,
-    /// Cut a member (name, or number from 1) off, or none [default: the last, in round 2].
-    #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]")]
+    /// Cut a member (name, or number from 1) off in a round, a share of the members in each round,
+    /// drawn from the seed, as their uploads begin, or none [default: the last, in round 2].
+    #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]|SHARE%|none")]
     pub drop: Vec<DropSpec>,
     /// Poison a member (name, or number from 1): it trains on other examples' targets, sends its
     /// update times minus FACTOR (10 by default), or noise of FACTOR (1 by default) of the clip's
@@ -192,6 +193,8 @@ pub enum DropSpec {
     None,
     /// One member is cut off.
     One(PlannedDrop),
+    /// So many of a hundred members, others in each round.
+    Percent(u8),
 }
 
 /// The member that is cut off, and the point in the round.
@@ -253,6 +256,12 @@ impl FromStr for DropSpec {
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "none" {
             return Ok(Self::None);
+        }
+        if let Some(share) = text.strip_suffix('%') {
+            return match share.parse() {
+                Ok(percent @ 1..=99) => Ok(Self::Percent(percent)),
+                _ => Err(format!("'{text}' is not a share from 1% to 99%")),
+            };
         }
         let form = || format!("'{text}' is not MEMBER@ROUND[:keys|upload|confirm]");
         let (member, rest) = text.split_once('@').ok_or_else(form)?;
@@ -318,7 +327,22 @@ mod tests {
         let DropSpec::One(drop) = drop else { panic!() };
         assert_eq!(drop.point, CutPoint::Upload);
         assert_eq!("none".parse(), Ok(DropSpec::None));
-        for bad in ["", "a", "@2", "a@", "a@0", "a@x", "a@2:", "a@2:later"] {
+        assert_eq!("10%".parse(), Ok(DropSpec::Percent(10)));
+        for bad in [
+            "0%",
+            "100%",
+            "%",
+            "-5%",
+            "1.5%",
+            "",
+            "a",
+            "@2",
+            "a@",
+            "a@0",
+            "a@x",
+            "a@2:",
+            "a@2:later",
+        ] {
             assert!(bad.parse::<DropSpec>().is_err(), "{bad:?} was taken");
         }
     }

@@ -1,6 +1,5 @@
 //! The simulation from start to end.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use fedlora_client::base::BaseError;
 use fedlora_client::federation::ParticipantError;
 use fedlora_client::update::UpdateError;
 use fedlora_protocol::fixed::WeightClass;
-use fedlora_protocol::ids::{MemberName, RoundNumber};
+use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, PersonalisationPlan, PlanError, RobustPlan, RunPlan,
     ServerPlan, StoppingPlan, Timeouts, TrainingPlan, Weighting,
@@ -21,14 +20,13 @@ use fedlora_train::{Engine, ModelError, TrainError};
 use super::base::OpenBase;
 use super::data::SimulationData;
 use super::evaluate;
-use super::faults::{CutPoint, Cuts};
 use super::federation;
 use super::folder::OutFolder;
 use super::options::{DropSpec, Options};
 use super::page::page;
-use super::poison::Poison;
 use super::progress::Bars;
 use super::report::{Document, EvaluationFigures, MemberFigures, PoisonFigures};
+use super::roles;
 use super::scene::Scene;
 use super::tasks::Tasks;
 
@@ -85,8 +83,8 @@ pub(super) async fn run_on(
     let plan = plan(options, &data, &engine, &base_name, max_tokens)?;
     // Records that a task cannot use end the run before it begins.
     let tasks = Tasks::prepare(options, &data, base).map_err(SimulationError::Data)?;
-    let faults = faults(options, &plan, &names)?;
-    let poison = poisons(options, &names)?;
+    let faults = roles::faults(options, &plan, &names)?;
+    let poison = roles::poisons(options, &names)?;
 
     let federated = u64::from(plan.rounds) * u64::from(plan.training.steps) * plan.members as u64;
     let scene = Scene {
@@ -208,6 +206,15 @@ fn jobs(asked: Option<u16>) -> usize {
     )
 }
 
+/// The share of members that the options cut off in each round.
+fn dropping(drops: &[DropSpec]) -> f64 {
+    let shares = drops.iter().map(|drop| match drop {
+        DropSpec::Percent(percent) => f64::from(*percent) / 100.0,
+        DropSpec::None | DropSpec::One(_) => 0.0,
+    });
+    shares.fold(0.0, f64::max)
+}
+
 fn plan(
     options: &Options,
     data: &SimulationData,
@@ -254,7 +261,7 @@ fn plan(
                 minimum: 3,
             }),
             // It is the user that cuts members off here.
-            dropping: 0.0,
+            dropping: dropping(&options.drop),
             server_learning_rate: options.server_rate,
             ..AggregationPlan::default()
         },
@@ -279,74 +286,6 @@ fn plan(
         )));
     }
     Ok(plan)
-}
-
-/// Who is cut off where; by default the last member in round 2, where a quorum remains, and of a
-/// robust plan enough groups.
-fn faults(
-    options: &Options,
-    plan: &RunPlan,
-    names: &[MemberName],
-) -> Result<BTreeMap<MemberName, Cuts>, SimulationError> {
-    let mut faults: BTreeMap<MemberName, Cuts> = BTreeMap::new();
-    let mut cut = |name: &MemberName, round, point| {
-        let own = faults.entry(name.clone()).or_default();
-        own.push((round, point));
-    };
-    if options.drop.is_empty() {
-        let policy = plan.policy()?;
-        let robust = plan.aggregation.robust.as_ref();
-        let groups_bear_it = robust.is_none_or(|robust| robust.groups(&policy, 1).is_ok());
-        if plan.rounds >= 2 && policy.quorum() < names.len() && groups_bear_it {
-            cut(&names[names.len() - 1], RoundNumber(2), CutPoint::Upload);
-        }
-    }
-    for spec in &options.drop {
-        let DropSpec::One(drop) = spec else { continue };
-        let name = member(names, &drop.member, "--drop")?;
-        if drop.round.0 > plan.rounds {
-            return Err(SimulationError::Usage(anyhow!(
-                "--drop names round {}, and there are {}",
-                drop.round,
-                plan.rounds
-            )));
-        }
-        cut(name, drop.round, drop.point);
-    }
-    Ok(faults)
-}
-
-/// Who is poisoned, and how.
-fn poisons(
-    options: &Options,
-    names: &[MemberName],
-) -> Result<BTreeMap<MemberName, Poison>, SimulationError> {
-    let poisons = options.poison.iter().map(|spec| {
-        let name = member(names, &spec.member, "--poison")?;
-        Ok((name.clone(), spec.poison))
-    });
-    poisons.collect()
-}
-
-/// The member that an option names, or whose number from 1 it gives.
-fn member<'a>(
-    names: &'a [MemberName],
-    asked: &str,
-    option: &str,
-) -> Result<&'a MemberName, SimulationError> {
-    names
-        .iter()
-        .enumerate()
-        .find(|(index, name)| name.as_str() == asked || asked == (index + 1).to_string())
-        .map(|(_, name)| name)
-        .ok_or_else(|| {
-            let known: Vec<_> = names.iter().map(MemberName::as_str).collect();
-            SimulationError::Usage(anyhow!(
-                "{option} names '{asked}', who is no member: use one of {}, or 1 to {}",
-                known.join(", "),
-                names.len()
-            ))
-        })
 }
 
 /// Why a simulation ended early.

@@ -8,7 +8,7 @@ use crate::ids::{GroupIndex, MemberIndex, MemberSet};
 use crate::secagg::{RunningSums, Unmasking};
 use crate::wire::Unverified;
 use crate::wire::messages::{
-    BeaconOpening, Deal, Keys, Reveal, RoundFailure, RoundMessage, ToMember, UpdateClaim,
+    BeaconOpening, Deal, Keys, OpenTag, Reveal, RoundFailure, RoundMessage, ToMember, UpdateClaim,
 };
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
@@ -22,8 +22,8 @@ pub enum Input {
     Message {
         /// The sender, known from its certificate.
         from: MemberIndex,
-        /// The digest of the M0 that it answers.
-        open: Digest,
+        /// The M0 that it answers.
+        open: OpenTag,
         /// The member's message.
         message: RoundMessage,
     },

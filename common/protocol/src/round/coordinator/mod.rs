@@ -109,11 +109,11 @@ impl Coordinator {
                 open,
                 message,
             } => {
-                self.check_context(from, &open)?;
+                self.check_context(from, open == self.setup.digest.into())?;
                 self.decide_message(from, message).map(event)
             }
             Input::Uploaded { from, open, claim } => {
-                self.check_context(from, &open)?;
+                self.check_context(from, open == self.setup.digest)?;
                 match &self.phase {
                     CoordinatorPhase::Updates(phase) => phase.decide(&self.setup, from, claim),
                     phase => Err(phase.unexpected("masked update")),
@@ -298,8 +298,8 @@ impl Coordinator {
         }
     }
 
-    fn check_context(&self, from: MemberIndex, open: &Digest) -> Result<(), Reject> {
-        if *open != self.setup.digest {
+    fn check_context(&self, from: MemberIndex, answers_this: bool) -> Result<(), Reject> {
+        if !answers_this {
             return Err(Reject::OtherRound {
                 round: self.setup.open.round,
                 attempt: self.setup.open.attempt,

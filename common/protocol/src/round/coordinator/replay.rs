@@ -11,7 +11,7 @@ impl Coordinator {
     pub fn input_of(&self, event: &Event) -> Input {
         let message = |from, message| Input::Message {
             from,
-            open: self.setup.digest,
+            open: self.setup.digest.into(),
             message,
         };
         match event.kind.clone() {

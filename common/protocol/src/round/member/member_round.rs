@@ -242,7 +242,7 @@ impl MemberRound {
 
     fn wrap(&self, message: RoundMessage) -> ToAggregator {
         ToAggregator::Round {
-            open: self.digest,
+            open: self.digest.into(),
             message,
         }
     }

@@ -467,7 +467,7 @@ impl PinnedRun {
 }
 
 fn leave(round: RoundNumber, open: Digest, reason: LeaveReason) -> Vec<MemberEffect> {
-    let message = RoundMessage::Abstain;
+    let (open, message) = (open.into(), RoundMessage::Abstain);
     vec![
         MemberEffect::Left { round, reason },
         MemberEffect::Send(ToAggregator::Round { open, message }),

@@ -14,7 +14,7 @@ use super::super::verified::Unverified;
 use super::beacon::{BeaconOpening, Commitments};
 use super::failure::RoundFailure;
 use super::keys::{Keys, PeerKeys};
-use super::open::Open;
+use super::open::{Open, OpenTag};
 use super::result::RoundResult;
 use super::reveal::RevealedShare;
 use super::shares::{Deal, DealtShares};
@@ -77,8 +77,8 @@ pub enum ToAggregator {
     Ready(Ready),
     /// A message within a round.
     Round {
-        /// The digest of the M0 that it answers.
-        open: Digest,
+        /// The M0 that it answers.
+        open: OpenTag,
         /// The member's message.
         message: RoundMessage,
     },

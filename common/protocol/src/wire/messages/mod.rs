@@ -15,7 +15,7 @@ pub use beacon::{BeaconOpening, Commitments, NONCE_LEN, OpenedCommitment, commit
 pub use envelope::{Ready, RoundMessage, ToAggregator, ToMember};
 pub use failure::{PhaseName, RoundFailure};
 pub use keys::{Cohort, Keys, PeerKeys, keys_context};
-pub use open::Open;
+pub use open::{Open, OpenTag};
 pub use result::RoundResult;
 pub use reveal::{Reveal, RevealedShare};
 pub use shares::{Deal, DealtShares, HeldShares, SealedShares, ShareCommitments, ShareKind};

@@ -73,3 +73,15 @@ impl Open {
             .finish()
     }
 }
+
+/// Which M0 a member's message answers: the first four bytes of its digest. It tells a message that
+/// is late from one of the open attempt; that none is valid for another is the signatures' part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OpenTag([u8; 4]);
+
+impl From<Digest> for OpenTag {
+    fn from(open: Digest) -> Self {
+        let [a, b, c, d, ..] = *open.as_bytes();
+        Self([a, b, c, d])
+    }
+}

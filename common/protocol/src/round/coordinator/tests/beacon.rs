@@ -49,7 +49,7 @@ fn commitments_of_strangers_and_second_ones() {
     };
     let input = Input::Message {
         from: MemberIndex(1),
-        open: other.digest(),
+        open: other.digest().into(),
         message: commitment,
     };
     let (round, attempt) = (federation.open.round, federation.open.attempt);

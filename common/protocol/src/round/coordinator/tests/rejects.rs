@@ -21,7 +21,7 @@ use fedlora_common::digest::Digest;
 pub(super) fn message(world: &World<'_>, from: u16, message: RoundMessage) -> Input {
     Input::Message {
         from: MemberIndex(from),
-        open: world.federation.open.digest(),
+        open: world.federation.open.digest().into(),
         message,
     }
 }
@@ -120,7 +120,7 @@ fn an_answer_to_another_opening() {
     let world = World::new(&federation);
     let input = Input::Message {
         from: MemberIndex(0),
-        open: other.digest(),
+        open: other.digest().into(),
         message: keys_message(signed(&federation, fresh_keys(0))),
     };
     let reason = Reject::OtherRound {

@@ -72,7 +72,7 @@ fn left(world: &mut World<'_>, effects: &[MemberEffect], open: &Open) -> LeaveRe
     };
     assert_eq!(*round, open.round);
     let expected = ToAggregator::Round {
-        open: open.digest(),
+        open: open.digest().into(),
         message: RoundMessage::Abstain,
     };
     assert_eq!(*abstain, expected);

@@ -35,7 +35,7 @@ fn a_round_asks_for_exactly_these_things() {
     else {
         unreachable!("as shown");
     };
-    assert_eq!((*open, own.claimed().member), (digest, ME));
+    assert_eq!((*open, own.claimed().member), (digest.into(), ME));
     world.pass_on(ME, vec![keys]);
 
     // M1 of all.
