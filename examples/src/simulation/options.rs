@@ -39,9 +39,9 @@ pub struct Options {
     /// drawn from the seed, as their uploads begin, or none [default: the last, in round 2].
     #[arg(long, value_name = "MEMBER@ROUND[:keys|upload|confirm]|SHARE%|none")]
     pub drop: Vec<DropSpec>,
-    /// Poison a member (name, or number from 1): it trains on other examples' targets, sends its
-    /// update times minus FACTOR (10 by default), or noise of FACTOR (1 by default) of the clip's
-    /// norm.
+    /// Poison a member (name, or number from 1): it trains on other examples' targets and sends
+    /// its update times FACTOR (1 by default), sends its update times minus FACTOR (10 by default),
+    /// or noise of FACTOR (1 by default) of the clip's norm.
     #[arg(long, value_name = "MEMBER:label-flip|scale|noise[:FACTOR]")]
     pub poison: Vec<PoisonSpec>,
     /// Keep an institution out of the rounds: it joins when the run is over, with this many records

@@ -15,8 +15,9 @@ use super::partition::normal;
 /// What is done to a member.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Poison {
-    /// It trains on examples whose targets are those of other examples.
-    LabelFlip,
+    /// It trains on examples whose targets are those of other examples, and sends its delta times
+    /// this factor, 1 or more, clipped as the plan says.
+    LabelFlip(f64),
     /// It sends its delta times minus this factor, 1 or more, clipped as the plan says.
     Scale(f64),
     /// It sends a random vector whose norm is this part, above 0 and at most 1, of the clip's.
@@ -43,19 +44,21 @@ impl FromStr for PoisonSpec {
             None => (rest, None),
         };
         let poison = match (kind, factor) {
-            ("label-flip", None) => Poison::LabelFlip,
+            ("label-flip", factor) => Poison::LabelFlip(factor.unwrap_or(1.0)),
             ("scale", factor) => Poison::Scale(factor.unwrap_or(DEFAULT_BOOST)),
             ("noise", factor) => Poison::Noise(factor.unwrap_or(1.0)),
             _ => return Err(form()),
         };
         let fits = match poison {
-            Poison::LabelFlip => true,
-            Poison::Scale(factor) => factor.is_finite() && factor >= 1.0,
+            Poison::LabelFlip(factor) | Poison::Scale(factor) => {
+                factor.is_finite() && factor >= 1.0
+            }
             Poison::Noise(part) => part > 0.0 && part <= 1.0,
         };
         if member.is_empty() || !fits {
             return Err(format!(
-                "{}; the factor of scale is 1 or more, that of noise above 0 and at most 1",
+                "{}; the factor of label-flip and scale is 1 or more, that of noise above 0 and at \
+                 most 1",
                 form()
             ));
         }
@@ -72,7 +75,8 @@ const DEFAULT_BOOST: f64 = 10.0;
 impl fmt::Display for Poison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LabelFlip => f.write_str("label-flip"),
+            Self::LabelFlip(1.0) => f.write_str("label-flip"),
+            Self::LabelFlip(factor) => write!(f, "label-flip:{factor}"),
             Self::Scale(factor) => write!(f, "scale:{factor}"),
             Self::Noise(part) => write!(f, "noise:{part}"),
         }
@@ -83,7 +87,7 @@ impl Poison {
     /// What the member trains on.
     pub(super) fn examples(self, honest: &[Example], rng: &mut StdRng) -> Vec<Example> {
         match self {
-            Self::LabelFlip => with_others_targets(honest, rng),
+            Self::LabelFlip(_) => with_others_targets(honest, rng),
             Self::Scale(_) | Self::Noise(_) => honest.to_vec(),
         }
     }
@@ -98,13 +102,14 @@ impl Poison {
     ) -> EncodedUpdate {
         // Encoding is linear: norms of lanes are to each other as norms of deltas are.
         let sent = report.delta_norm.min(clip);
+        let boosted = |factor: f64| {
+            let boosted = (report.delta_norm * factor).min(clip);
+            if sent > 0.0 { boosted / sent } else { 0.0 }
+        };
         match self {
-            Self::LabelFlip => honest,
-            Self::Scale(factor) => {
-                let boosted = (report.delta_norm * factor).min(clip);
-                let factor = if sent > 0.0 { -boosted / sent } else { 0.0 };
-                exchanged(&honest, |lane| factor * lane)
-            }
+            Self::LabelFlip(1.0) => honest,
+            Self::LabelFlip(factor) => exchanged(&honest, |lane| boosted(factor) * lane),
+            Self::Scale(factor) => exchanged(&honest, |lane| -boosted(factor) * lane),
             Self::Noise(part) => {
                 let norm = lanes_norm(&honest) * if sent > 0.0 { part * clip / sent } else { 0.0 };
                 let count = honest.lanes().len() - AUXILIARY_LANES;
@@ -169,7 +174,12 @@ mod tests {
         let parse = |text: &str| text.parse::<PoisonSpec>();
         assert_eq!(
             parse("web-soc:label-flip").unwrap().poison,
-            Poison::LabelFlip
+            Poison::LabelFlip(1.0)
+        );
+        let flip = parse("1:label-flip:5").unwrap().poison;
+        assert_eq!(
+            (flip, &*flip.to_string()),
+            (Poison::LabelFlip(5.0), "label-flip:5")
         );
         assert_eq!(parse("1:scale").unwrap().poison, Poison::Scale(10.0));
         assert_eq!(parse("1:scale:3").unwrap().poison.to_string(), "scale:3");
@@ -179,7 +189,7 @@ mod tests {
             "a",
             "a:",
             ":scale",
-            "a:label-flip:2",
+            "a:label-flip:0",
             "a:scale:0.5",
             "a:scale:x",
             "a:scale:inf",
@@ -204,7 +214,7 @@ mod tests {
     fn every_flipped_example_has_its_own_prompt_and_anothers_target() {
         let honest: Vec<Example> = (0..9).map(|one| example(one, 100 + one)).collect();
         let mut rng = StdRng::seed_from_u64(1);
-        let flipped = Poison::LabelFlip.examples(&honest, &mut rng);
+        let flipped = Poison::LabelFlip(1.0).examples(&honest, &mut rng);
         let mut targets = Vec::new();
         for (one, example) in flipped.iter().enumerate() {
             assert_eq!(example.tokens()[0], one as u32);
@@ -241,16 +251,22 @@ mod tests {
     #[test]
     fn a_scaled_update_is_turned_round_boosted_and_clipped() {
         let mut rng = StdRng::seed_from_u64(1);
-        let mut sent = |norm, clip| {
+        let mut poisoned = |poison: Poison, norm, clip| {
             let honest = update(&[3000, -4000]);
-            values(&Poison::Scale(4.0).update(honest, report(norm), clip, &mut rng))
+            values(&poison.update(honest, report(norm), clip, &mut rng))
         };
+        let mut sent = |norm, clip| poisoned(Poison::Scale(4.0), norm, clip);
         // Below the clip all of the boost is left, and the losses as they were.
         assert_eq!(sent(0.1, 1.0), [-12_000, 16_000, 7, 8, 9]);
         // Half of the clip: only a factor of two is.
         assert_eq!(sent(0.5, 1.0), [-6000, 8000, 7, 8, 9]);
         // What was clipped has the clip's norm already.
         assert_eq!(sent(5.0, 1.0), [-3000, 4000, 7, 8, 9]);
+        // One of flipped labels keeps its direction.
+        let flip = poisoned(Poison::LabelFlip(4.0), 0.1, 1.0);
+        assert_eq!(flip, [12_000, -16_000, 7, 8, 9]);
+        let flip = poisoned(Poison::LabelFlip(1.0), 0.1, 1.0);
+        assert_eq!(flip, [3000, -4000, 7, 8, 9]);
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub struct NewcomerFigures {
 pub struct PoisonFigures {
     /// Its name.
     pub member: String,
-    /// What was done: `label-flip`, `scale:FACTOR` or `noise:FACTOR`.
+    /// What was done: `label-flip`, `label-flip:FACTOR`, `scale:FACTOR` or `noise:FACTOR`.
     pub how: String,
 }
 

@@ -11,7 +11,7 @@ use super::elementwise::{rms_norm, rms_norm_backward, swiglu, swiglu_backward};
 use super::pool::Pool;
 use super::projection::{PairGradient, Projection};
 use super::rope::{Tables, rotate};
-use super::rows::{Store, split};
+use super::rows::{Selected, Store, split};
 use super::simd::add;
 use crate::ops::arguments::{AttentionShape, Turn};
 use crate::sequences::Sequences;
@@ -45,6 +45,8 @@ pub(crate) struct Kept {
     v: Vec<f32>,
     context: Vec<f32>,
     sums: Vec<f32>,
+    /// The rows of `context` that the feed-forward layers see, where those are not all.
+    seen: Option<Vec<f32>>,
     /// The residual stream after attention.
     middle: Vec<f32>,
     gate: Vec<f32>,
@@ -68,6 +70,7 @@ impl Kept {
         ]
         .into_iter()
         .chain(self.inner)
+        .chain(self.seen)
         {
             pool.give(buffer);
         }
@@ -99,9 +102,22 @@ impl TransformerBlock<'_> {
         self.first_norm.len()
     }
 
-    /// The block's output for `x`, and what its backward pass needs.
-    pub(crate) fn forward(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Kept) {
+    /// Whether what follows attention may be computed for some rows alone: dropout counts all.
+    pub(crate) fn may_select(&self) -> bool {
+        let mut pairs = self.projections[O..].iter().filter_map(|one| one.pair);
+        pairs.all(|pair| pair.dropout.is_none())
+    }
+
+    /// The block's output for `x`, and what its backward pass needs. Where `only` is given, the
+    /// output has these rows alone.
+    pub(crate) fn forward(
+        &self,
+        x: Vec<f32>,
+        rows: &Rows<'_>,
+        only: Option<&Selected<'_>>,
+    ) -> (Vec<f32>, Kept) {
         let count = rows.positions.len();
+        let after = only.map_or(count, Selected::count);
         let pool = rows.pool;
         let [q, k, v, _, gate, up, _] = &self.projections;
         let mut kept = Kept {
@@ -111,10 +127,14 @@ impl TransformerBlock<'_> {
             v: pool.take(count * v.output),
             context: pool.take(count * q.output),
             sums: pool.take(count * self.shape.heads),
-            middle: pool.take(count * self.hidden()),
-            gate: pool.take(count * gate.output),
-            up: pool.take(count * up.output),
-            inner: std::array::from_fn(|at| pool.take(count * self.projections[at].rank())),
+            seen: None,
+            middle: pool.take(after * self.hidden()),
+            gate: pool.take(after * gate.output),
+            up: pool.take(after * up.output),
+            inner: std::array::from_fn(|at| {
+                let count = if at < O { count } else { after };
+                pool.take(count * self.projections[at].rank())
+            }),
         };
         self.before_attention(&mut kept, rows);
         attention::forward(
@@ -124,14 +144,31 @@ impl TransformerBlock<'_> {
             &mut kept.context,
             &mut kept.sums,
         );
-        let mut y = pool.take(count * self.hidden());
-        self.after_attention(&mut kept, &mut y, rows);
+        let mut y = pool.take(after * self.hidden());
+        match only {
+            None => {
+                let x = std::mem::take(&mut kept.x);
+                self.after_attention(&x, &mut kept, &mut y, rows.ranges, pool);
+                kept.x = x;
+            }
+            Some(only) => {
+                let x = only.gather(&kept.x, self.hidden(), pool);
+                kept.seen = Some(only.gather(&kept.context, q.output, pool));
+                self.after_attention(&x, &mut kept, &mut y, &only.ranges, pool);
+                pool.give(x);
+            }
+        }
         (y, kept)
     }
 
     /// The block's output, and its input.
-    pub(crate) fn output(&self, x: Vec<f32>, rows: &Rows<'_>) -> (Vec<f32>, Vec<f32>) {
-        let (y, kept) = self.forward(x, rows);
+    pub(crate) fn output(
+        &self,
+        x: Vec<f32>,
+        rows: &Rows<'_>,
+        only: Option<&Selected<'_>>,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let (y, kept) = self.forward(x, rows, only);
         (y, kept.release(rows.pool))
     }
 
@@ -187,7 +224,14 @@ impl TransformerBlock<'_> {
         );
     }
 
-    fn after_attention(&self, kept: &mut Kept, y: &mut [f32], rows: &Rows<'_>) {
+    fn after_attention(
+        &self,
+        x: &[f32],
+        kept: &mut Kept,
+        y: &mut [f32],
+        ranges: &[Range<usize>],
+        pool: &Pool,
+    ) {
         struct FeedForwardTask<'a> {
             range: Range<usize>,
             middle: &'a mut [f32],
@@ -197,7 +241,6 @@ impl TransformerBlock<'_> {
             inner: Vec<&'a mut [f32]>,
         }
         let hidden = self.hidden();
-        let ranges = rows.ranges;
         let wide = self.projections[GATE].output;
         let mut middle = split(&mut kept.middle, hidden, ranges).into_iter();
         let mut gate = split(&mut kept.gate, wide, ranges).into_iter();
@@ -221,9 +264,9 @@ impl TransformerBlock<'_> {
                 })
             })
             .collect();
-        let (x, context) = (&kept.x, &kept.context);
+        let context = kept.seen.as_ref().unwrap_or(&kept.context);
         tasks.into_par_iter().with_max_len(1).for_each_init(
-            || rows.pool.scratch(),
+            || pool.scratch(),
             |held, mut task| {
                 let scratch = &mut held.scratch;
                 let first = task.range.start;
@@ -239,26 +282,27 @@ impl TransformerBlock<'_> {
                     };
                 project(o, O, context, task.middle);
                 add(task.middle, &x[of(x, hidden)]);
-                let mut normed = rows.pool.take(task.middle.len());
+                let mut normed = pool.take(task.middle.len());
                 rms_norm(task.middle, self.second_norm, self.eps, &mut normed);
                 project(gate, GATE, &normed, task.gate);
                 project(up, UP, &normed, task.up);
-                rows.pool.give(normed);
-                let mut inner = rows.pool.take(task.gate.len());
+                pool.give(normed);
+                let mut inner = pool.take(task.gate.len());
                 swiglu(task.gate, task.up, &mut inner);
                 project(down, DOWN, &inner, task.y);
-                rows.pool.give(inner);
+                pool.give(inner);
                 add(task.y, task.middle);
             },
         );
     }
 
-    /// The gradient by the block's input, if wanted, with those of its pairs.
+    /// The gradient by the block's input, if wanted, with those of its pairs. `only` is that of the
+    /// forward pass.
     pub(crate) fn backward(
         &self,
         mut kept: Kept,
         by_y: Vec<f32>,
-        rows: &Rows<'_>,
+        (rows, only): (&Rows<'_>, Option<&Selected<'_>>),
         wanted: Wanted,
         by_input: bool,
     ) -> (Option<Vec<f32>>, PairGradients) {
@@ -267,9 +311,14 @@ impl TransformerBlock<'_> {
         let [q, k, v, ..] = &self.projections;
         // From here on `by_y` becomes the gradient by the residual stream after attention.
         let mut by_middle = by_y;
-        let mut by_context = pool.take(count * q.output);
-        let mut gradients =
-            self.backward_after(&mut kept, &mut by_middle, &mut by_context, rows, wanted);
+        let mut by_context = pool.take(only.map_or(count, Selected::count) * q.output);
+        let ranges = only.map_or(rows.ranges, |only| &only.ranges);
+        let by = [&mut by_middle[..], &mut by_context[..]];
+        let mut gradients = self.backward_after(&mut kept, by, ranges, pool, wanted);
+        if let Some(only) = only {
+            by_middle = only.scatter(by_middle, self.hidden(), count, pool);
+            by_context = only.scatter(by_context, q.output, count, pool);
+        }
         let mut by_q = pool.take(count * q.output);
         let mut by_k = pool.take(count * k.output);
         let mut by_v = pool.take(count * v.output);
@@ -315,9 +364,9 @@ impl TransformerBlock<'_> {
     fn backward_after(
         &self,
         kept: &mut Kept,
-        by_middle: &mut [f32],
-        by_context: &mut [f32],
-        rows: &Rows<'_>,
+        [by_middle, by_context]: [&mut [f32]; 2],
+        ranges: &[Range<usize>],
+        pool: &Pool,
         wanted: Wanted,
     ) -> PairGradients {
         struct FeedForwardGradientTask<'a> {
@@ -329,7 +378,6 @@ impl TransformerBlock<'_> {
         }
         let hidden = self.hidden();
         let [_, _, _, o, gate, up, down] = &self.projections;
-        let ranges = rows.ranges;
         let tasks: Vec<_> = ranges
             .iter()
             .zip(split(&mut kept.gate, gate.output, ranges))
@@ -346,20 +394,20 @@ impl TransformerBlock<'_> {
                 },
             )
             .collect();
-        let (middle, context, inner) = (&kept.middle, &kept.context, &kept.inner);
+        let context = kept.seen.as_ref().unwrap_or(&kept.context);
+        let (middle, inner) = (&kept.middle, &kept.inner);
         let parts: Vec<PairGradients> = tasks
             .into_par_iter()
             .with_max_len(1)
             .map_init(
-                || rows.pool.scratch(),
+                || pool.scratch(),
                 |held, task| {
                     let scratch = &mut held.scratch;
-                    let mut gradients = self.zeros(&[O, GATE, UP, DOWN], wanted, rows.pool);
+                    let mut gradients = self.zeros(&[O, GATE, UP, DOWN], wanted, pool);
                     let first = task.range.start;
                     let of = |width: usize| task.range.start * width..task.range.end * width;
                     let inner = |at: usize| &inner[at][of(self.projections[at].rank())];
                     let middle = &middle[of(hidden)];
-                    let pool = rows.pool;
 
                     let mut product = pool.take(task.gate.len());
                     swiglu(task.gate, task.up, &mut product);
@@ -418,7 +466,7 @@ impl TransformerBlock<'_> {
                 },
             )
             .collect();
-        sum(parts, rows.pool)
+        sum(parts, pool)
     }
 
     /// The backward pass from queries, keys and values to the input. Adds the gradient by the

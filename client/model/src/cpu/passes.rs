@@ -14,7 +14,7 @@ use super::host::{HostWeight, flat, tensor, values};
 use super::pool::Pool;
 use super::projection::{Pair, Projection};
 use super::rope::Tables;
-use super::rows::divide;
+use super::rows::{Selected, divide};
 use crate::batch::Batch;
 use crate::dropout::{Dropout, DropoutMask};
 use crate::gradients::{ActivationCheckpointing, Gradients, Score};
@@ -183,11 +183,27 @@ impl BatchRows {
     }
 }
 
-/// The residual stream after the last block.
-fn forward(host: &Host<'_>, batch: &Batch, rows: &Rows<'_>) -> Vec<f32> {
+/// The rows that the last block computes after attention, where those are not all: those of
+/// targets, since nothing reads the others.
+fn selected<'a>(host: &Host<'_>, batch: &'a Batch) -> Option<Selected<'a>> {
+    let last = host.blocks.len().checked_sub(1)?;
+    let some = batch.target_rows().len() < batch.positions();
+    (some && host.block(last).may_select())
+        .then(|| Selected::new(batch.target_rows(), rayon::current_num_threads()))
+}
+
+/// The residual stream after the last block; of the `only` rows, where they are given.
+fn forward(
+    host: &Host<'_>,
+    batch: &Batch,
+    rows: &Rows<'_>,
+    only: Option<&Selected<'_>>,
+) -> Vec<f32> {
     let mut x = host.embed(batch.tokens());
+    let last = host.blocks.len().saturating_sub(1);
     for layer in 0..host.blocks.len() {
-        let (y, used) = host.block(layer).output(x, rows);
+        let only = only.filter(|_| layer == last);
+        let (y, used) = host.block(layer).output(x, rows, only);
         rows.pool.give(used);
         x = y;
     }
@@ -202,7 +218,7 @@ pub(crate) fn hidden(
     let host = Host::new(model, lora, &mut None, batch.sequences().longest());
     let batch_rows = BatchRows::of(batch);
     let rows = batch_rows.rows(&host, batch);
-    let x = forward(&host, batch, &rows);
+    let x = forward(&host, batch, &rows, None);
     let width = model.config().hidden_size;
     let mut normed = vec![0.0; x.len()];
     let (norm, eps) = (values(&host.last_norm), model.config().rms_norm_eps as f32);
@@ -216,38 +232,38 @@ pub(crate) fn score(model: &Llama<Flex>, lora: Option<&Lora<Flex>>, batch: &Batc
     let host = Host::new(model, lora, &mut None, batch.sequences().longest());
     let batch_rows = BatchRows::of(batch);
     let rows = batch_rows.rows(&host, batch);
-    let x = forward(&host, batch, &rows);
-    let (score, x) = score_targets(&host, x, batch, false);
+    let only = selected(&host, batch);
+    let x = forward(&host, batch, &rows, only.as_ref());
+    let (score, x) = score_targets(&host, x, batch, only.is_some(), false);
     rows.pool.give(x);
     score
 }
 
-/// Scores the target rows of the residual stream; with `gradient`, the second value is the
-/// gradient by all rows.
+/// Scores the target rows of the residual stream, which has those alone where `selected`; with
+/// `gradient`, the second value is the gradient by all rows that it has.
 fn score_targets(
     host: &Host<'_>,
     mut x: Vec<f32>,
     batch: &Batch,
+    selected: bool,
     gradient: bool,
 ) -> (Score, Vec<f32>) {
     let pool = &host.pool;
     let head = host.head();
-    if batch.target_rows().len() == batch.positions() {
+    if selected || batch.target_rows().len() == batch.positions() {
         let score = head.score(&mut x, batch.targets(), gradient, pool);
         return (score, x);
     }
     let width = host.model.config().hidden_size;
-    let row = |target: usize| target * width..(target + 1) * width;
-    let mut chosen = pool.take(batch.target_rows().len() * width);
-    for (to, &target) in chosen.chunks_exact_mut(width).zip(batch.target_rows()) {
-        to.copy_from_slice(&x[row(target)]);
-    }
+    let targets = Selected::new(batch.target_rows(), 1);
+    let mut chosen = targets.gather(&x, width, pool);
     let score = head.score(&mut chosen, batch.targets(), gradient, pool);
     if gradient {
-        x.fill(0.0);
-        for (from, &target) in chosen.chunks_exact(width).zip(batch.target_rows()) {
-            x[row(target)].copy_from_slice(from);
-        }
+        pool.give(x);
+        return (
+            score,
+            targets.scatter(chosen, width, batch.positions(), pool),
+        );
     }
     pool.give(chosen);
     (score, x)
@@ -270,24 +286,27 @@ pub(crate) fn loss_and_gradients(
     let host = Host::new(model, Some(lora), dropout, batch.sequences().longest());
     let batch_rows = BatchRows::of(batch);
     let rows = batch_rows.rows(&host, batch);
+    let only = selected(&host, batch);
+    // Whose output nothing but the head reads.
+    let only_of = |layer: usize| only.as_ref().filter(|_| layer + 1 == host.blocks.len());
     let mut held = Vec::with_capacity(host.blocks.len());
     let mut x = host.embed(batch.tokens());
     for layer in 0..host.blocks.len() {
         let block = host.block(layer);
         x = match checkpointing {
             ActivationCheckpointing::Off => {
-                let (y, kept) = block.forward(x, &rows);
+                let (y, kept) = block.forward(x, &rows, only_of(layer));
                 held.push(HeldBlock::All(Box::new(kept)));
                 y
             }
             ActivationCheckpointing::PerBlock => {
-                let (y, input) = block.output(x, &rows);
+                let (y, input) = block.output(x, &rows, only_of(layer));
                 held.push(HeldBlock::Input(input));
                 y
             }
         };
     }
-    let (score, mut by_y) = score_targets(&host, x, batch, true);
+    let (score, mut by_y) = score_targets(&host, x, batch, only.is_some(), true);
     let wanted = Wanted {
         a: factors.contains(Factor::A),
         b: factors.contains(Factor::B),
@@ -299,12 +318,13 @@ pub(crate) fn loss_and_gradients(
         let kept = match held_block {
             HeldBlock::All(kept) => *kept,
             HeldBlock::Input(x) => {
-                let (y, kept) = block.forward(x, &rows);
+                let (y, kept) = block.forward(x, &rows, only_of(layer));
                 rows.pool.give(y);
                 kept
             }
         };
-        let (by_x, gradients) = block.backward(kept, by_y, &rows, wanted, layer > 0);
+        let (by_x, gradients) =
+            block.backward(kept, by_y, (&rows, only_of(layer)), wanted, layer > 0);
         found.push(gradients);
         by_y = by_x.unwrap_or_default();
     }

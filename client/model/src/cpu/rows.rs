@@ -5,6 +5,8 @@ use std::ops::Range;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
+use super::pool::Pool;
+
 /// Fewest rows of a task of their own: with fewer, packing the weights costs more than a second
 /// core gains.
 const MIN_ROWS: usize = 32;
@@ -85,9 +87,67 @@ pub(crate) fn split<'a>(
         .collect()
 }
 
+/// Some rows of a batch, in ascending order, and how they are divided among tasks.
+#[derive(Debug)]
+pub(crate) struct Selected<'a> {
+    rows: &'a [usize],
+    pub(crate) ranges: Vec<Range<usize>>,
+}
+
+impl<'a> Selected<'a> {
+    /// These rows, for so many threads.
+    pub(crate) fn new(rows: &'a [usize], threads: usize) -> Self {
+        Self {
+            rows,
+            ranges: divide(rows.len(), threads),
+        }
+    }
+
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// These rows of `values`.
+    pub(crate) fn gather(&self, values: &[f32], width: usize, pool: &Pool) -> Vec<f32> {
+        let mut chosen = pool.take(self.rows.len() * width);
+        for (to, &row) in chosen.chunks_exact_mut(width).zip(self.rows) {
+            to.copy_from_slice(&values[row * width..(row + 1) * width]);
+        }
+        chosen
+    }
+
+    /// The reverse: `count` rows, of which all others are zero. Gives `chosen` back to the pool.
+    pub(crate) fn scatter(
+        &self,
+        chosen: Vec<f32>,
+        width: usize,
+        count: usize,
+        pool: &Pool,
+    ) -> Vec<f32> {
+        let mut values = pool.zeros(count * width);
+        for (from, &row) in chosen.chunks_exact(width).zip(self.rows) {
+            values[row * width..(row + 1) * width].copy_from_slice(from);
+        }
+        pool.give(chosen);
+        values
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn selected_rows_are_gathered_and_scattered() {
+        let pool = Pool::default();
+        let selected = Selected::new(&[1, 3], 2);
+        let values = [0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 30.0, 31.0];
+        let chosen = selected.gather(&values, 2, &pool);
+        assert_eq!(chosen, [10.0, 11.0, 30.0, 31.0]);
+        let spread = selected.scatter(chosen, 2, 4, &pool);
+        assert_eq!(spread, [0.0, 0.0, 10.0, 11.0, 0.0, 0.0, 30.0, 31.0]);
+    }
 
     #[test]
     fn ranges_cover_all_rows_once() {

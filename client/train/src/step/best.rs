@@ -14,6 +14,13 @@ use crate::step::report::Progress;
 
 /// How often a training is scored within its length.
 const SCORES: usize = 8;
+/// The first of these scores in a schedule that is twice as long as one before: what is best
+/// earlier, the shorter one does better, since its rate has fallen by then.
+const FIRST_OF_LONGER: usize = 3;
+/// A longer schedule ends in its second half where it is so many nats a token above the lowest loss
+/// of the shorter ones. The falling rate of a second half brought 0.04 at most on the embedded
+/// data.
+const OUT_OF_REACH: f64 = 0.1;
 
 /// A training's best adapter, by its loss on validation examples.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +52,9 @@ impl Engine {
     /// Trains both factors of `adapter` with schedules of several lengths, scores each training on
     /// the way, and gives of each length the adapter with the lowest loss on the validation
     /// examples, the lowest of all first; `adapter` itself where no training improves it. A schedule
-    /// twice as long is tried as long as the one before improved. Without validation examples it is
-    /// one training of the longest length. `options` gives all but the length.
+    /// twice as long is tried as long as the one before improved, and given up half-way where it is
+    /// far behind. Without validation examples it is one training of the longest length. `options`
+    /// gives all but the length.
     ///
     /// # Errors
     /// As [`Engine::train`].
@@ -72,16 +80,22 @@ impl Engine {
         let start = self.evaluate(Some(adapter), search.validation)?.loss;
         let mut found: Vec<Best> = Vec::new();
         let mut lowest = start;
-        for length in lengths(search.shortest.get(), longest) {
+        for (place, length) in lengths(search.shortest.get(), longest).enumerate() {
             let options = with_length(options, length)?;
             let mut trainer = self.trainer(adapter, Factors::Both, search.training, &options)?;
             let every = length.div_ceil(SCORES);
+            let first = if place == 0 {
+                every
+            } else {
+                FIRST_OF_LONGER * every
+            };
             let mut best: Option<Best> = None;
             let (mut of_length, mut stopped) = (start, false);
             while trainer.done() < length && !stopped {
                 let done = trainer.step()?;
                 stopped = progress(done).is_break();
-                if stopped || done.step % every == 0 || done.step == length {
+                let scored = done.step % every == 0 && done.step >= first;
+                if stopped || scored || done.step == length {
                     let candidate = trainer.adapter()?;
                     let loss = self.evaluate(Some(&candidate), search.validation)?.loss;
                     if loss < of_length {
@@ -92,6 +106,10 @@ impl Engine {
                             step: done.step,
                             length,
                         });
+                    }
+                    let half_way = place > 0 && 2 * done.step >= length;
+                    if half_way && loss > lowest + OUT_OF_REACH {
+                        break;
                     }
                 }
             }
@@ -117,11 +135,10 @@ impl Engine {
 }
 
 /// Lengths from `shortest`, twice as long each, and `longest`.
-fn lengths(shortest: usize, longest: usize) -> Vec<usize> {
+fn lengths(shortest: usize, longest: usize) -> impl Iterator<Item = usize> {
     let doubled = std::iter::successors(Some(shortest), |length| length.checked_mul(2));
-    let mut lengths: Vec<_> = doubled.take_while(|length| *length < longest).collect();
-    lengths.push(longest);
-    lengths
+    let shorter = doubled.take_while(move |length| *length < longest);
+    shorter.chain(std::iter::once(longest))
 }
 
 /// The options with a schedule of `length` steps, at most a tenth of them warm-up.
@@ -175,6 +192,7 @@ mod tests {
 
     #[test]
     fn lengths_double_up_to_the_longest() {
+        let lengths = |shortest, longest| lengths(shortest, longest).collect::<Vec<_>>();
         assert_eq!(lengths(40, 320), [40, 80, 160, 320]);
         assert_eq!(lengths(40, 300), [40, 80, 160, 300]);
         assert_eq!(lengths(40, 40), [40]);

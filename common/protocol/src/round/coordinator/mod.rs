@@ -34,7 +34,6 @@ use std::sync::Arc;
 use crate::ids::MemberIndex;
 use crate::wire::messages::{PhaseName, RoundMessage, ToMember};
 use fedlora_common::clock::Timestamp;
-use fedlora_common::digest::Digest;
 
 use transition::{Transition, View};
 

@@ -163,12 +163,12 @@ fn an_inconsistent_deal_of_a_survivor_ends_the_round_and_names_its_dealer() {
 #[test]
 fn an_inconsistent_deal_of_a_member_that_drops_out_names_its_dealer_too() {
     let federation = Federation::new(5);
-    let (me, open) = (MemberIndex(1), federation.open.digest().into());
+    let (me, open) = (MemberIndex(1), federation.open.digest());
     let mut world = World::holding(&federation, me);
     let say = |world: &mut World<'_>, message| {
         world.inbox.push_back(Input::Message {
             from: me,
-            open,
+            open: open.into(),
             message,
         });
     };

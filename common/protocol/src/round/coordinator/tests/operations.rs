@@ -267,7 +267,7 @@ fn carry_out<'a>(
             }),
             Operation::Abstain(who) => Some(Input::Message {
                 from: MemberIndex(who),
-                open: federation.open.digest(),
+                open: federation.open.digest().into(),
                 message: RoundMessage::Abstain,
             }),
             Operation::Tick(by) => {
