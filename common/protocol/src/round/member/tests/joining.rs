@@ -59,6 +59,12 @@ fn roster(federation: &Federation) -> ToMember {
 }
 
 #[test]
+fn debug_shows_the_members_name_and_no_key() {
+    let member = Member::new(Federation::new(4).settings(0));
+    assert_eq!(format!("{member:?}"), "Member(member-000)");
+}
+
+#[test]
 fn plan_and_roster_lead_to_a_pinned_run() {
     let federation = Federation::new(4);
     let mut joining = Joining::new(federation.settings(0));
