@@ -259,6 +259,23 @@ mod tests {
         ));
     }
 
+    /// Three members' losses are 3 * 161 steps at most, and three updates were clipped at most.
+    #[test]
+    fn auxiliary_lanes_are_as_large_as_all_members_make_them() {
+        let (format, parts) = format(LaneBits::B24, &[0; 3]);
+        let most = [483, 483, 3];
+        assert!(format.decode(&RingSum(most.to_vec()), parts).is_ok());
+        for place in 0..AUXILIARY_LANES {
+            let mut lanes = most.to_vec();
+            lanes[place] += 1;
+            let refused = format.decode(&RingSum(lanes), parts).unwrap_err();
+            assert!(matches!(
+                refused,
+                SumError::Auxiliary { most: bound, .. } if bound == i64::from(most[place])
+            ));
+        }
+    }
+
     #[test]
     fn losses_of_few_are_not_published() {
         let shift = LossShift::random(&mut os_rng());

@@ -298,6 +298,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn debug_shows_no_loss_and_no_lane() {
+        let own = contribution();
+        let encoded = format().encode(&[0.5], WeightClass::ONE, own, &mut os_rng());
+        assert_eq!(
+            format!("{own:?} {:?}", encoded.unwrap()),
+            "Contribution(..) EncodedUpdate(4 lanes)"
+        );
+    }
+
     /// In place and on vectors against one coordinate after the other, over two segments and blocks
     /// down to one coordinate; the clamp is reached.
     #[test]

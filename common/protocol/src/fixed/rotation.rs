@@ -261,26 +261,33 @@ mod tests {
         }
     }
 
-    /// Stages by stage on few values against the whole at once: the same sums in the same order.
+    /// One stage after the other: the same sums in the same order as all at once, of every size and
+    /// on vectors of every width.
     #[test]
-    fn the_cut_into_near_parts_changes_no_bit() {
-        let input: Vec<f32> = (0..4 * NEAR)
-            .map(|k| ((k * 37 % 1009) as f32).sqrt())
-            .collect();
-        let mut cut = input.clone();
-        hadamard_blocks(&mut cut);
-        let mut whole = input;
-        let mut half = 1;
-        while half < whole.len() {
-            for pair in whole.chunks_exact_mut(2 * half) {
-                let (low, high) = pair.split_at_mut(half);
-                for (a, b) in low.iter_mut().zip(high) {
-                    (*a, *b) = (*a + *b, *a - *b);
+    fn the_cut_into_parts_and_vectors_changes_no_bit() {
+        for len in (0..=14).map(|k| 1 << k) {
+            let input: Vec<f32> = (0..len).map(|k| ((k * 37 % 1009) as f32).sqrt()).collect();
+            let mut expected = input.clone();
+            for half in (0..14).map(|k| 1 << k).take_while(|half| *half < len) {
+                for pair in expected.chunks_exact_mut(2 * half) {
+                    let (low, high) = pair.split_at_mut(half);
+                    for (a, b) in low.iter_mut().zip(high) {
+                        (*a, *b) = (*a + *b, *a - *b);
+                    }
                 }
             }
-            half *= 2;
+            let widths: [fn(&mut [f32]); 4] = [
+                hadamard_blocks,
+                |values| hadamard(pulp::Scalar128b, values),
+                |values| hadamard(pulp::Scalar256b, values),
+                |values| hadamard(pulp::Scalar512b, values),
+            ];
+            for (width, transform) in widths.into_iter().enumerate() {
+                let mut values = input.clone();
+                transform(&mut values);
+                assert_eq!(values, expected, "{len} values, width {width}");
+            }
         }
-        assert_eq!(cut, whole);
     }
 
     /// Bit by bit, over several parts, from the vector's start and from another segment.

@@ -320,6 +320,7 @@ mod tests {
         let sum = RoundSum::new(groups, Some(MEDIAN));
         let (mean, _) = sum.decode(BITS, CLIP, &open()).unwrap();
         assert!((mean.train_loss.unwrap() - 2.0).abs() < 0.2);
+        assert!((mean.eval_loss.unwrap() - 3.0).abs() < 0.2);
         assert_eq!(mean.clipped, Some(3));
         let parts = sum.parts();
         assert_eq!((parts.survivors, parts.weight), (9, 18));

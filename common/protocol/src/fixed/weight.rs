@@ -73,6 +73,7 @@ mod tests {
             [0, 1, 1, 8, 9, 20].map(Some)
         );
         assert_eq!(WeightClass::try_from(9).unwrap().weight(), 512);
+        assert_eq!(WeightClass::try_from(20), Ok(WeightClass::MAX));
         assert!(WeightClass::try_from(21).is_err());
     }
 }

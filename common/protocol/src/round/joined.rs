@@ -60,3 +60,21 @@ impl Joined {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_beacon_all_are_neighbours_as_far_as_coordinates_go() {
+        let joined = Joined {
+            cohort: Cohort::new(&Default::default()),
+            beacon: None,
+        };
+        assert_eq!(joined.graph(255, 10), Ok(NeighbourGraph::complete(255)));
+        assert_eq!(
+            joined.graph(256, 10),
+            Err(GraphError::Holders { neighbours: 255 })
+        );
+    }
+}

@@ -288,9 +288,9 @@ mod tests {
         Digest::of("test beacon", &number.to_le_bytes())
     }
 
-    /// What must hold of any graph in which each member has `degree` neighbours.
-    fn check(graph: &NeighbourGraph, degree: usize) {
-        assert_eq!(graph.degree(), degree);
+    /// What must hold of any graph of `members` in which each has `degree` neighbours.
+    fn check(graph: &NeighbourGraph, members: usize, degree: usize) {
+        assert_eq!((graph.members(), graph.degree()), (members, degree));
         for a in indices(graph.members()) {
             let neighbours: BTreeSet<_> = graph.neighbours(a).into_iter().collect();
             assert_eq!(neighbours.len(), degree);
@@ -307,11 +307,9 @@ mod tests {
 
     #[test]
     fn in_a_complete_graph_all_are_neighbours() {
-        for members in [0, 1, 2, 64] {
-            check(
-                &NeighbourGraph::complete(members),
-                members.saturating_sub(1),
-            );
+        for members in [0_usize, 1, 2, 64] {
+            let degree = members.saturating_sub(1);
+            check(&NeighbourGraph::complete(members), members, degree);
         }
         let graph = NeighbourGraph::complete(5);
         assert_eq!(graph.holder_place(MemberIndex(1), MemberIndex(4)), Some(4));
@@ -427,7 +425,7 @@ mod tests {
             number: u64,
         ) {
             let graph = NeighbourGraph::regular(members, 2 * half, &beacon(number)).unwrap();
-            check(&graph, (2 * half).min(members - 1));
+            check(&graph, members, (2 * half).min(members - 1));
         }
     }
 }

@@ -273,6 +273,28 @@ mod tests {
         assert!((0.0..1e-4).contains(&(exposure - counted)), "{exposure}");
     }
 
+    /// Of 15 members 4 collude, and all must be in the sum: a group of 5 stays whole, and shows a
+    /// member where all 4 are in it, with probability 3 * 11 / 3003.
+    #[test]
+    fn a_quorum_of_all_leaves_no_member_out() {
+        let policy = CohortPolicy::lowest(15).unwrap().raised(11, 15).unwrap();
+        assert_eq!((policy.colluders(), policy.quorum()), (4, 15));
+        let groups = GroupPolicy::new(&policy, MEDIAN, 3, 3, 0).unwrap();
+        assert_eq!(groups.exposure(&policy), 0.011);
+    }
+
+    #[test]
+    fn as_many_spoilt_groups_as_the_rule_bears_do_not_steer() {
+        let policy = CohortPolicy::lowest(21).unwrap();
+        let withstands = |rule| {
+            let groups = GroupPolicy::new(&policy, rule, 7, 3, 0);
+            groups.unwrap().withstands()
+        };
+        assert_eq!(withstands(MEDIAN), 3);
+        assert_eq!(withstands(RobustRule::TrimmedMean { trim: 2 }), 2);
+        assert_eq!(GroupPolicy::ONE.withstands(), 0);
+    }
+
     #[test]
     fn more_members_in_each_sum_expose_fewer() {
         let policy = CohortPolicy::lowest(63).unwrap();

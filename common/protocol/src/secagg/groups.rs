@@ -94,7 +94,7 @@ mod tests {
             let groups = Groups::draw(members, count, &beacon(1));
             let all: MemberSet = (0..members as u16).map(MemberIndex).collect();
             let split = groups.split(&all);
-            assert_eq!(split.len(), usize::from(count));
+            assert_eq!((groups.count(), split.len()), (count, count.into()));
             let sizes = split.iter().map(|(_, members)| members.len());
             let sizes: Vec<_> = sizes.collect();
             assert_eq!(sizes.iter().sum::<usize>(), members);
@@ -103,6 +103,8 @@ mod tests {
         }
         assert_eq!(Groups::draw(9, 3, &beacon(1)).of(MemberIndex(9)), None);
         assert_eq!(Groups::draw(9, 1, &beacon(1)), Groups::one(9));
+        let shown = format!("{:?}", Groups::draw(9, 3, &beacon(1)));
+        assert_eq!(shown, "Groups(3 of 9 members)");
     }
 
     #[test]

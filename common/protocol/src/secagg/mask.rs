@@ -176,14 +176,17 @@ mod tests {
                     }
                 }
                 assert_eq!(masked.as_bytes(), pack::pack(bits, &expected));
+                assert_eq!(masked.clone().into_bytes(), masked.as_bytes());
             }
         }
     }
 
     #[test]
-    fn debug_shows_how_many_pairs_and_no_seed() {
+    fn debug_shows_how_much_there_is_and_no_seed() {
         let seed = Seed::from_bytes([7; 32]);
         let masker = Masker::new(MemberIndex(0), seed.clone(), [(MemberIndex(1), seed)]);
         assert_eq!(format!("{masker:?}"), "Masker(1 pairs)");
+        let masked = masker.mask(EncodedUpdate::forge(LaneBits::B24, vec![0; 5]));
+        assert_eq!(format!("{masked:?}"), "MaskedUpdate(15 bytes)");
     }
 }

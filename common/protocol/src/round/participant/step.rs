@@ -96,6 +96,22 @@ mod tests {
         step.check(&held, &both).unwrap();
     }
 
+    /// At 1e5 two f32 are 0.0078 apart: a step of 0.1 comes to 13 of that.
+    #[test]
+    fn a_step_between_large_values_is_as_long_as_their_rounding_makes_it() {
+        let large = |step: f32| adapter(|values| values.fill(1e5 + step));
+        let alone = adapter(|values| {
+            values.fill(1e5);
+            values[7] += 0.1;
+        });
+        let mut step = AllowedStep::default();
+        step.add(Factors::B, 0.1);
+        step.check(&large(0.0), &alone).unwrap();
+        step.add(Factors::A, 0.0);
+        let long = step.check(&large(0.0), &large(0.1));
+        assert!(matches!(long, Err(Refusal::Step { .. })));
+    }
+
     #[test]
     fn frozen_factors_and_long_steps_are_refused() {
         let held = adapter(|_| ());
@@ -108,6 +124,9 @@ mod tests {
         // Without a result nothing may change.
         let other = adapter(|values| values[7] += 1e-3);
         assert!(AllowedStep::default().check(&held, &other).is_err());
+        // However many rounds train the same factors, the others stay frozen.
+        step.add(Factors::B, 0.1);
+        assert_eq!(step.check(&held, &frozen), Err(Refusal::FrozenFactors));
         // A zero of the other sign is another value.
         let (plus, minus) = (adapter(|v| v[0] = 0.0), adapter(|v| v[0] = -0.0));
         assert_eq!(step.check(&plus, &minus), Err(Refusal::FrozenFactors));

@@ -22,6 +22,29 @@ fn denies(holder: u16, dealers: impl IntoIterator<Item = u16>) -> Fault {
 }
 
 #[test]
+fn a_holder_that_denies_more_than_may_collude_is_at_fault() {
+    for (dealers, certain) in [(2, false), (3, false), (4, true)] {
+        assert_eq!(denies(9, 0..dealers).is_certain(3), certain);
+    }
+}
+
+#[test]
+fn faults_name_all_that_are_in_them() {
+    for (fault, message) in [
+        (
+            unheld(0, [1, 2]),
+            "member #0 is left out: its shares did not open at #1, #2",
+        ),
+        (
+            denies(3, [4, 5]),
+            "member #3 is left out: it says that the shares of #4, #5 did not open",
+        ),
+    ] {
+        assert_eq!(fault.to_string(), message);
+    }
+}
+
+#[test]
 fn a_dealer_of_garbage_is_left_out_before_it_costs_the_round() {
     let federation = Federation::new(10);
     let colluders = federation.policy.colluders();

@@ -70,6 +70,15 @@ fn forged_shares_are_told_alone_and_named_with_evidence() {
     }
 }
 
+/// Seven reveal, as many as confirm a list and as recover a secret; one of them forges.
+#[test]
+fn enough_reveals_with_too_few_good_shares_do_not_recover() {
+    let federation = Federation::new(10);
+    let world = World::new(&federation).silence(&[7, 8, 9], PhaseName::Reveal);
+    let world = run(world, forging(|place| place == 0));
+    assert_eq!(failure(&world), RoundFailure::Recovery);
+}
+
 /// What an honest holder said and revealed is no evidence, whoever claims it.
 #[test]
 fn there_is_no_evidence_of_an_honest_holder() {

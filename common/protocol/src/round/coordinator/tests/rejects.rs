@@ -376,6 +376,11 @@ fn keys_that_every_member_would_refuse() {
         let input = message(&world, 1, keys_message(signed(&federation, keys)));
         rejected(world, input, &reject);
     }
+    let mut heaviest = fresh_keys(1);
+    heaviest.weight = WeightClass::try_from(highest).unwrap();
+    let mut world = World::new(&federation);
+    let input = message(&world, 1, keys_message(signed(&federation, heaviest)));
+    assert_eq!(world.take(input), Ok(()));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! An event that was kept is judged again: what nobody sent does not pass for an event.
 
+use super::rejects::until;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Event, EventKind};
 use crate::round::harness::{Federation, World};
@@ -47,6 +48,18 @@ fn no_byte_of_a_kept_event_can_be_changed() {
     let reveals = federation.policy.threshold();
     assert_eq!(signatures, 4 * federation.len() + 4 + reveals);
     assert!(tried > 500, "{tried}");
+}
+
+/// A commitment has no signature of its own: the keys have one, and the opening another.
+#[test]
+fn an_opening_is_signed_beside_the_keys() {
+    let federation = Federation::new(70);
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Shares);
+    let events = world.journal.iter();
+    let signatures = events.map(|bytes| codec::decode::<Event>(bytes).unwrap().kind.signatures());
+    let contributors = federation.policy.colluders() + 1;
+    assert_eq!(signatures.sum::<usize>(), 70 + contributors);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Whole rounds among honest members, with and without dropouts in every phase.
 
+use super::rejects::until;
 use super::replay::is_genuine;
 use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
-use crate::round::coordinator::{Coordinator, Event};
+use crate::round::coordinator::{Coordinator, Event, Input};
 use crate::round::harness::{Federation, RoundOutcome, World, class_of};
 use crate::round::member::{MemberEffect, MemberError};
 use crate::wire::codec;
@@ -195,6 +196,68 @@ fn below_the_quorum_each_phase_fails_and_says_so() {
             assert_eq!(effects.last(), Some(&format!("Fail({failure:?})")));
             assert_eq!(coordinator.may_have_revealed(), phase == PhaseName::Reveal);
         }
+    }
+}
+
+#[test]
+fn a_list_has_enough_signatures_once_it_is_confirmed() {
+    let federation = Federation::new(6);
+    let needed = federation.policy.confirmations();
+    let mut world = World::new(&federation);
+    assert!(!world.coordinator().has_enough());
+    until(&mut world, PhaseName::Confirm);
+    for signed in 0..6 {
+        assert_eq!(world.coordinator().has_enough(), signed >= needed);
+        let signature = world.inbox.pop_front().expect("all sign");
+        world.take(signature).unwrap();
+    }
+    assert_eq!(world.coordinator().phase(), Some(PhaseName::Reveal));
+    assert!(!world.coordinator().has_enough());
+}
+
+/// What the coordinator sends to a member that is to reveal: whose signatures, and whose claims.
+fn confirmations(world: &World<'_>, member: MemberIndex) -> [Vec<u16>; 2] {
+    let outstanding = world.coordinator().outstanding(member);
+    let [ToMember::Survivors { .. }, ToMember::Confirmations(sent)] = &outstanding[..] else {
+        panic!("the member is to reveal: {outstanding:?}");
+    };
+    let signatures = sent.signatures.keys().map(|one| one.0).collect();
+    [signatures, sent.claims.keys().map(|one| one.0).collect()]
+}
+
+/// Of its neighbours that signed, each member gets the signatures, and of the others the claims.
+#[test]
+fn who_did_not_sign_is_claimed_for_and_nobody_else() {
+    let federation = Federation::new(10);
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Confirm);
+    for _ in 0..8 {
+        let signature = world.inbox.pop_front().expect("all sign");
+        world.take(signature).unwrap();
+    }
+    world.now = world.coordinator().deadline();
+    world.take(Input::Tick).unwrap();
+    for member in 0..10 {
+        let others = |places: std::ops::Range<u16>| -> Vec<u16> {
+            places.filter(|one| *one != member).collect()
+        };
+        let expected = [others(0..8), others(8..10)];
+        assert_eq!(confirmations(&world, MemberIndex(member)), expected);
+    }
+}
+
+/// Over a sparse graph: as many as confirm the list with the member's own, its neighbours' first.
+#[test]
+fn each_member_gets_as_many_signatures_as_confirm_the_list() {
+    let federation = Federation::new(70);
+    let mut world = World::new(&federation);
+    until(&mut world, PhaseName::Reveal);
+    for member in federation.roster.indices() {
+        let [signatures, claims] = confirmations(&world, member);
+        assert_eq!(signatures.len() + 1, federation.policy.confirmations());
+        let mut neighbours = world.neighbours_of(member).into_iter();
+        assert!(neighbours.all(|one| signatures.contains(&one)));
+        assert!(claims.is_empty());
     }
 }
 

@@ -59,6 +59,12 @@ fn roster(federation: &Federation) -> ToMember {
 }
 
 #[test]
+fn debug_shows_the_members_name_and_no_key() {
+    let member = Member::new(Federation::new(4).settings(0));
+    assert_eq!(format!("{member:?}"), "Member(member-000)");
+}
+
+#[test]
 fn plan_and_roster_lead_to_a_pinned_run() {
     let federation = Federation::new(4);
     let mut joining = Joining::new(federation.settings(0));
@@ -116,13 +122,26 @@ fn a_plan_below_the_members_floors_is_refused() {
     };
     let mut joining = Joining::new(settings);
     let error = joining.ends(ToMember::Plan(federation.signed_plan()));
-    let MemberError::Floor(breach) = error else {
+    let MemberError::Floor(breach) = &error else {
         panic!("ended for another reason: {error}");
     };
+    assert_eq!(error.remedy(), Some(breach.remedy()));
     assert_eq!(
         (breach.floor, breach.got, breach.own),
         ("members", FloorValue::Number(4.0), FloorValue::Number(5.0))
     );
+}
+
+/// A class of its number of examples, which the plan's weights would show to all.
+#[test]
+fn a_weight_that_the_member_has_not_agreed_to_show() {
+    let federation = Federation::new(4);
+    let mut settings = federation.settings(3);
+    settings.agreed_class = None;
+    let mut joining = Joining::new(settings);
+    let error = joining.ends(ToMember::Plan(federation.signed_plan()));
+    assert!(matches!(error, MemberError::WeightClass { own: 3 }));
+    assert_eq!(error.remedy(), None);
 }
 
 #[test]
@@ -231,6 +250,10 @@ fn the_first_roster_is_asked_about_and_no_round_opens_before_it_is_accepted() {
 fn a_declined_roster_ends_the_run_and_is_not_pinned() {
     let federation = Federation::new(4);
     let mut joining = asked(&federation);
+    // An answer about another roster.
+    let other = Digest::of("test", b"another roster");
+    let effects = joining.member.decline_roster(&other, &mut joining.pin);
+    assert_effects(&effects, &[]);
     let digest = federation.roster.digest();
     let effects = joining.member.decline_roster(&digest, &mut joining.pin);
     let [MemberEffect::End(Err(MemberError::Pin(error)))] = &effects[..] else {

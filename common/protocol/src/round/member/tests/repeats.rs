@@ -90,6 +90,31 @@ fn every_answer_is_repeated_as_it_was() {
     reconnect(&mut world);
 }
 
+/// Where neighbours are drawn: the same commitment, and no second training; then the same keys and
+/// the same opening.
+#[test]
+fn commitment_and_opening_are_repeated_as_they_were() {
+    let federation = Federation::new(70);
+    let mut world = World::holding(&federation, ME);
+    let message = receive(&mut world);
+    let mut first = world.hand(ME, message.clone());
+    assert_effects(&first, &["opened 1/1", "train 1", "send commitment"]);
+    let commitment = first.pop().unwrap();
+    let again = world.hand(ME, message);
+    assert_eq!(sent(&again), sent(std::slice::from_ref(&commitment)));
+    world.pass_on(ME, vec![commitment]);
+
+    let (_, keys) = twice(&mut world);
+    let ToAggregator::Round {
+        message: RoundMessage::Keys { opening, .. },
+        ..
+    } = sent(&keys)
+    else {
+        panic!("commitments are answered by keys: {keys:?}");
+    };
+    assert!(opening.is_some());
+}
+
 #[test]
 fn the_plan_again_asks_for_the_work_again() {
     let federation = Federation::new(4);

@@ -232,6 +232,18 @@ fn made_up_step(federation: &Federation, length: f32) -> Result<(), MemberError>
     Ok(())
 }
 
+#[track_caller]
+fn largest_step_is(federation: &Federation, most: f32) {
+    let server = &federation.plan.server;
+    made_up_step(federation, most).unwrap_or_else(|error| panic!("{server:?}: {error}"));
+    match made_up_step(federation, 1.02 * most).unwrap_err() {
+        MemberError::Refusal(Refusal::Step { most: named, .. }) => {
+            assert_eq!(named, f64::from(most), "{server:?}");
+        }
+        other => panic!("ended for another reason: {other}"),
+    }
+}
+
 #[test]
 fn a_step_that_plan_and_clip_do_not_allow_ends_the_run() {
     let server = |optimizer, momentum, max_step| ServerPlan {
@@ -254,12 +266,8 @@ fn a_step_that_plan_and_clip_do_not_allow_ends_the_run() {
         (1.0, server(Fedadam, None, Some(3.0)), 3.0),
     ] {
         let federation = Federation::with_server(4, rate, server.clone());
-        made_up_step(&federation, most).unwrap_or_else(|error| panic!("{server:?}: {error}"));
-        match made_up_step(&federation, 1.02 * most).unwrap_err() {
-            MemberError::Refusal(Refusal::Step { most: named, .. }) => {
-                assert_eq!(named, f64::from(most), "{server:?}");
-            }
-            other => panic!("ended for another reason: {other}"),
-        }
+        largest_step_is(&federation, most);
     }
+    // Plain averaging steps as far as the clip.
+    largest_step_is(&Federation::with_clip(4, 0.5), 0.5);
 }

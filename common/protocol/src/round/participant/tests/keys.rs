@@ -26,11 +26,20 @@ fn refused_message(
     federation: &Federation,
     change: impl FnOnce(&Federation, &mut PeerKeys),
 ) -> Refusal {
+    refused_by(federation, 0, change)
+}
+
+/// Likewise, of the member at `place`.
+fn refused_by(
+    federation: &Federation,
+    place: u16,
+    change: impl FnOnce(&Federation, &mut PeerKeys),
+) -> Refusal {
     let mut opened = federation.opened();
-    let mut message = opened.for_member(0);
+    let mut message = opened.for_member(place);
     change(federation, &mut message);
-    let first = opened.members.remove(0);
-    first
+    let member = opened.members.remove(place.into());
+    member
         .peer_keys(message, &mut os_rng())
         .map(|_| ())
         .unwrap_err()
@@ -236,6 +245,12 @@ fn a_key_that_adds_no_secret_or_is_of_another_suite() {
                 keys[3] = resigned(federation, &keys[3], |body| change(body, weak.clone()));
             });
             let member = MemberIndex(4);
+            assert_eq!(refusal, Refusal::WeakKey { member });
+            // The last member makes no mask with the first one's key, and refuses it all the same.
+            let refusal = refused_by(&federation, 4, |federation, PeerKeys { keys, .. }| {
+                keys[0] = resigned(federation, &keys[0], |body| change(body, weak.clone()));
+            });
+            let member = MemberIndex(0);
             assert_eq!(refusal, Refusal::WeakKey { member });
         }
     }
