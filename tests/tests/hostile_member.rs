@@ -211,8 +211,11 @@ impl Hostile {
     }
 
     fn message(&self, message: RoundMessage) -> ToAggregator {
-        let open = self.open.as_ref().expect("the round is open").digest().into();
-        ToAggregator::Round { open, message }
+        let open = self.open.as_ref().expect("the round is open").digest();
+        ToAggregator::Round {
+            open: open.into(),
+            message,
+        }
     }
 
     fn open(&mut self, open: Open, work: &LocalWork, how: Hostility) -> ToAggregator {

@@ -14,8 +14,8 @@ use fedlora_protocol::ids::{Attempt, MemberIndex, MemberSet, RoundNumber};
 use fedlora_protocol::plan::SignedPlan;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::messages::{
-    ClaimedVector, Commitments, Confirmation, Confirmations, OpenTag, RoundMessage,
-    SurvivorList, ToAggregator, ToMember, UpdateClaim, dealers_digest,
+    ClaimedVector, Commitments, Confirmation, Confirmations, OpenTag, RoundMessage, SurvivorList,
+    ToAggregator, ToMember, UpdateClaim, dealers_digest,
 };
 use fedlora_protocol::wire::{Signable, Unverified, Verified, codec};
 

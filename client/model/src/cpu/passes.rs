@@ -187,7 +187,7 @@ impl BatchRows {
 /// targets, since nothing reads the others.
 fn selected<'a>(host: &Host<'_>, batch: &'a Batch) -> Option<Selected<'a>> {
     let last = host.blocks.len().checked_sub(1)?;
-    let some = batch.target_rows().len() < batch.positions();
+    let some = (1..batch.positions()).contains(&batch.target_rows().len());
     (some && host.block(last).may_select())
         .then(|| Selected::new(batch.target_rows(), rayon::current_num_threads()))
 }

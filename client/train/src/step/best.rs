@@ -218,6 +218,47 @@ mod tests {
         );
     }
 
+    /// One example learnt by heart: few steps help with the others, many harm.
+    #[test]
+    fn a_longer_schedule_that_is_far_behind_is_given_up() {
+        let engine = engine();
+        let lora = LoraConfig::new(4, 8.0, 0.0, Target::ALL).unwrap();
+        let first = engine.init_adapter(&lora, 3).unwrap();
+        let examples = examples();
+        let options = TrainOptions {
+            learning_rate: crate::step::options::LearningRate::new(0.05).unwrap(),
+            ..TrainOptions::default()
+        };
+        let search = Search {
+            training: &examples[..1],
+            validation: &examples[1..],
+            longest: count(256),
+            shortest: count(4),
+        };
+        let mut taken = Vec::new();
+        let mut watch = |progress: Progress| {
+            if progress.step == 1 {
+                taken.push(0);
+            }
+            *taken.last_mut().unwrap() += 1;
+            ControlFlow::Continue(())
+        };
+        let found = engine
+            .best_lengths(&first, search, &options, &mut watch)
+            .unwrap();
+        let whole = lengths(4, 256)
+            .zip(&taken)
+            .take_while(|(length, taken)| length == *taken);
+        let tried = whole.count() + 1;
+        assert_eq!(tried, taken.len(), "{taken:?}");
+        let (length, last) = (4 << (tried - 1), taken[tried - 1]);
+        assert!(
+            tried > 1 && (length / 2..length).contains(&last),
+            "{taken:?}"
+        );
+        assert!(found[0].length < length);
+    }
+
     /// Examples whose targets are the reverse of what is trained: each step makes them worse.
     #[test]
     fn a_training_that_only_harms_is_left_out() {
