@@ -259,7 +259,7 @@ fn carry_out<'a>(
             Operation::Malign(..) => None,
             Operation::Invent(who) => Some(Input::Uploaded {
                 from: MemberIndex(who),
-                open: federation.open.digest().into(),
+                open: federation.open.digest(),
                 claim: world.claim(MemberIndex(who), (who + 1) % federation.len() as u16),
             }),
             Operation::Absent(who) => Some(Input::Absent {
