@@ -108,8 +108,14 @@ impl Poison {
         };
         match self {
             Self::LabelFlip(1.0) => honest,
-            Self::LabelFlip(factor) => exchanged(&honest, |lane| boosted(factor) * lane),
-            Self::Scale(factor) => exchanged(&honest, |lane| -boosted(factor) * lane),
+            Self::LabelFlip(factor) => {
+                let factor = boosted(factor);
+                exchanged(&honest, |lane| factor * lane)
+            }
+            Self::Scale(factor) => {
+                let factor = -boosted(factor);
+                exchanged(&honest, |lane| factor * lane)
+            }
             Self::Noise(part) => {
                 let norm = lanes_norm(&honest) * if sent > 0.0 { part * clip / sent } else { 0.0 };
                 let count = honest.lanes().len() - AUXILIARY_LANES;

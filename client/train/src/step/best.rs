@@ -169,23 +169,29 @@ mod tests {
     }
 
     fn search(validation: &[Example]) -> (Adapter, Vec<Best>) {
-        let engine = engine();
-        let lora = LoraConfig::new(4, 8.0, 0.0, Target::ALL).unwrap();
-        let first = engine.init_adapter(&lora, 3).unwrap();
-        let examples = examples();
-        let options = TrainOptions {
-            learning_rate: crate::step::options::LearningRate::new(0.05).unwrap(),
-            ..TrainOptions::default()
-        };
         let search = Search {
-            training: &examples[..9],
+            training: &examples()[..9],
             validation,
             longest: count(12),
             shortest: count(4),
         };
-        let mut watch = |_| ControlFlow::Continue(());
+        watched(search, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// The first adapter, and what a search from it finds.
+    fn watched(
+        search: Search<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> (Adapter, Vec<Best>) {
+        let engine = engine();
+        let lora = LoraConfig::new(4, 8.0, 0.0, Target::ALL).unwrap();
+        let first = engine.init_adapter(&lora, 3).unwrap();
+        let options = TrainOptions {
+            learning_rate: crate::step::options::LearningRate::new(0.05).unwrap(),
+            ..TrainOptions::default()
+        };
         let found = engine
-            .best_lengths(&first, search, &options, &mut watch)
+            .best_lengths(&first, search, &options, watch)
             .unwrap();
         (first, found)
     }
@@ -221,14 +227,7 @@ mod tests {
     /// One example learnt by heart: few steps help with the others, many harm.
     #[test]
     fn a_longer_schedule_that_is_far_behind_is_given_up() {
-        let engine = engine();
-        let lora = LoraConfig::new(4, 8.0, 0.0, Target::ALL).unwrap();
-        let first = engine.init_adapter(&lora, 3).unwrap();
         let examples = examples();
-        let options = TrainOptions {
-            learning_rate: crate::step::options::LearningRate::new(0.05).unwrap(),
-            ..TrainOptions::default()
-        };
         let search = Search {
             training: &examples[..1],
             validation: &examples[1..],
@@ -243,9 +242,7 @@ mod tests {
             *taken.last_mut().unwrap() += 1;
             ControlFlow::Continue(())
         };
-        let found = engine
-            .best_lengths(&first, search, &options, &mut watch)
-            .unwrap();
+        let (_, found) = watched(search, &mut watch);
         let whole = lengths(4, 256)
             .zip(&taken)
             .take_while(|(length, taken)| length == *taken);
