@@ -86,7 +86,7 @@ fn messages() -> Vec<Vec<u8>> {
     let (seal, _) = ours.initiate(theirs.public(), "test", &digest).unwrap();
     let commitments = ShareCommitments::new(&digest, pair, &share, &share);
     let dealt = DealtShares {
-        sealed: SealedShares(vec![5; 80]),
+        sealed: SealedShares([[5; 16]; 5]),
         commitments,
         mask: Encapsulation::default(),
         seal,

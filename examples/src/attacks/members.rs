@@ -125,7 +125,7 @@ pub(super) fn garbage_seal() -> anyhow::Result<Attempt> {
             if let (MALICIOUS, RoundMessage::Shares(deal)) = (from, message) {
                 let mut body = deal.claimed().clone();
                 for one in body.shares.values_mut() {
-                    one.sealed = SealedShares(vec![0x5a; one.sealed.0.len()]);
+                    one.sealed = SealedShares([[0x5a; 16]; 5]);
                 }
                 let identity = &federation.identities[usize::from(from.0)];
                 let signed = Verified::sign(body, identity, &seen.transcript(federation));

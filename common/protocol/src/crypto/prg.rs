@@ -6,6 +6,7 @@ use aes::cipher::{
     Block, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser,
     KeyInit, ParBlocks, consts::U16,
 };
+use fedlora_vaes::{Aes256Ctr, Combine};
 use zeroize::{Zeroize, optimization_barrier};
 
 use super::keys::Seed;
@@ -20,16 +21,30 @@ const WORDS: usize = 4;
 /// An endless stream of uniform 32-bit words grown from one seed, little-endian in each cipher
 /// block. Any part of it can be made by itself, from a multiple of 4 words on.
 #[derive(Clone)]
-pub struct Prg {
-    cipher: Aes256,
+pub struct Prg(Cipher);
+
+/// Which code makes the stream.
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and none moves")]
+enum Cipher {
+    Vaes(Aes256Ctr),
+    Any(Aes256),
 }
 
 impl Prg {
     /// The stream of `seed`.
     pub fn new(seed: &Seed) -> Self {
-        Self {
-            cipher: Aes256::new(seed.expose().into()),
-        }
+        let key = seed.expose();
+        // The library's code is the fastest with AVX-512, and half as fast as this without.
+        let vaes = if has_avx512() {
+            None
+        } else {
+            Aes256Ctr::new(key)
+        };
+        Self(match vaes {
+            Some(stream) => Cipher::Vaes(stream),
+            None => Cipher::Any(Aes256::new(key.into())),
+        })
     }
 
     /// Sets each lane to the stream's word, from the one at `first` on, a multiple of 4.
@@ -66,20 +81,23 @@ impl Prg {
     #[inline(never)]
     fn combine(&self, first: usize, lanes: &mut [u32], combine: Combine) {
         debug_assert!(first.is_multiple_of(WORDS));
-        self.cipher.encrypt_with_backend(Stream {
-            counter: (first / WORDS) as u64,
-            lanes,
-            combine,
-        });
+        let counter = (first / WORDS) as u64;
+        match &self.0 {
+            Cipher::Vaes(stream) => stream.combine(counter, lanes, combine),
+            Cipher::Any(cipher) => cipher.encrypt_with_backend(Stream {
+                counter,
+                lanes,
+                combine,
+            }),
+        }
     }
 }
 
-/// What becomes of a lane and the stream's word.
-#[derive(Debug, Clone, Copy)]
-enum Combine {
-    Set,
-    Add,
-    Subtract,
+fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// A part of the stream on its way to the lanes. Its code becomes part of the cipher's, compiled

@@ -204,7 +204,7 @@ fn every_message_of_a_round() {
         shares: BTreeMap::from([(
             peer,
             DealtShares {
-                sealed: SealedShares(sealed),
+                sealed: SealedShares::new(&sealed).unwrap(),
                 commitments: commit(peer),
                 seal,
                 mask,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::crypto::seal;
 use crate::ids::MemberIndex;
 use crate::wire::Unverified;
 use crate::wire::messages::{BeaconOpening, Deal, PeerKeys, PhaseName, ToMember};
@@ -13,9 +12,6 @@ use super::held::CollectHeld;
 use super::reject::Reject;
 use super::setup::RoundSetup;
 use super::transition::{Transition, View, missing};
-
-/// Two 32-byte shares, sealed.
-const SEALED_LEN: usize = 64 + seal::OVERHEAD;
 
 /// The deals taken so far.
 #[derive(Debug)]
@@ -78,7 +74,7 @@ impl CollectShares {
             } else {
                 dealt.mask.is_empty()
             };
-            mask && dealt.sealed.0.len() == SEALED_LEN && dealt.seal.fits(setup.suite)
+            mask && dealt.seal.fits(setup.suite)
         });
         if !fits || !self.cohort.neighbours(from).eq(shares.keys().copied()) {
             return Err(Reject::Shares { member: from });

@@ -93,7 +93,8 @@ impl ExpectPeerKeys {
             plain[32..].copy_from_slice(root_share.expose());
             let bound = pair.sent(&commitments.beside(&mask));
             let dealt = DealtShares {
-                sealed: SealedShares(key.seal(plain.as_slice(), bound.as_bytes())),
+                sealed: SealedShares::new(&key.seal(plain.as_slice(), bound.as_bytes()))
+                    .expect("two shares and a tag"),
                 commitments,
                 seal,
                 mask,

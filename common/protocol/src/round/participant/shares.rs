@@ -113,7 +113,7 @@ impl Neighbour {
             .respond_seal(&secrets.sealing, &self.keys.sealing, &dealt.seal, mask)
             .ok()?;
         let bound = self.pair.received(&dealt.commitments.beside(&dealt.mask));
-        let plain = key.open(&dealt.sealed.0, bound.as_bytes()).ok()?;
+        let plain = key.open(dealt.sealed.as_bytes(), bound.as_bytes()).ok()?;
         let plain = <&[u8; 64]>::try_from(plain.as_slice()).ok()?;
         let (seed, root) = plain.split_at(32);
         Some((

@@ -7,19 +7,34 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::agreement::Encapsulation;
+use crate::crypto::seal;
 use crate::crypto::shamir::Share;
 use crate::ids::MemberIndex;
 use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::super::verified::Signable;
 
-/// Two shares, sealed for their holder.
+/// Two shares, sealed for their holder: 64 bytes and a tag of 16, in parts of 16.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SealedShares(pub Vec<u8>);
+pub struct SealedShares(pub [[u8; seal::OVERHEAD]; 5]);
+
+impl SealedShares {
+    /// What sealing two shares gave. `None` for another length.
+    pub fn new(sealed: &[u8]) -> Option<Self> {
+        let (parts, rest) = sealed.as_chunks();
+        let parts = parts.try_into().ok()?;
+        rest.is_empty().then_some(Self(parts))
+    }
+
+    /// The bytes, as sealing gave them.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_flattened()
+    }
+}
 
 impl fmt::Debug for SealedShares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealedShares({} bytes)", self.0.len())
+        write!(f, "SealedShares({} bytes)", self.as_bytes().len())
     }
 }
 
@@ -122,7 +137,7 @@ pub struct DealtShares {
 impl DealtShares {
     /// Adds all fields to a digest.
     pub fn write_to(&self, writer: &mut DigestWriter) {
-        writer.bytes(&self.sealed.0);
+        writer.bytes(self.sealed.as_bytes());
         self.commitments.write_to(writer);
         self.seal.write_to(writer);
         self.mask.write_to(writer);

@@ -233,7 +233,7 @@ fn an_inconsistent_deal_of_a_member_that_drops_out_names_its_dealer_too() {
         let plain = [*seeds[place].expose(), *roots[place].expose()].concat();
         let bound = pair.sent(&commitments.beside(&mask));
         let dealt = DealtShares {
-            sealed: SealedShares(key.seal(&plain, bound.as_bytes())),
+            sealed: SealedShares::new(&key.seal(&plain, bound.as_bytes())).unwrap(),
             commitments,
             seal,
             mask,

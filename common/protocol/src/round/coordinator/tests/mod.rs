@@ -61,7 +61,7 @@ fn garbage<'a>(
 fn spoil(mut deal: Deal, spoilt: impl Fn(u16) -> bool) -> Deal {
     for (holder, dealt) in &mut deal.shares {
         if spoilt(holder.0) {
-            dealt.sealed.0[3] ^= 1;
+            dealt.sealed.0[0][3] ^= 1;
         }
     }
     deal

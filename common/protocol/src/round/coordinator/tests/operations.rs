@@ -131,7 +131,7 @@ fn malign(world: &World<'_>, from: MemberIndex, message: &RoundMessage, how: u8)
             }
             for (holder, dealt) in &mut deal.shares {
                 if chosen(*holder) {
-                    dealt.sealed.0[7] ^= 1;
+                    dealt.sealed.0[0][7] ^= 1;
                 }
             }
             world.sign_deal(deal)

@@ -103,7 +103,7 @@ impl Attempted {
         };
         let given = shares.keys().filter(|holder| **holder != DEALER);
         let dealt = |holder: &MemberIndex| DealtShares {
-            sealed: SealedShares(Vec::new()),
+            sealed: SealedShares(Default::default()),
             commitments: committed(*holder),
             seal: Default::default(),
             mask: Default::default(),

@@ -260,11 +260,8 @@ fn of_a_deal() {
                 let (_, dealt) = deal.shares.pop_last().unwrap();
                 deal.shares.insert(NINE, dealt);
             },
-            |deal| dealt(deal).sealed.0[0] ^= 1,
-            |deal| {
-                dealt(deal).sealed.0.pop();
-            },
-            |deal| dealt(deal).sealed.0.push(0),
+            |deal| dealt(deal).sealed.0[0][0] ^= 1,
+            |deal| dealt(deal).sealed.0[4][15] ^= 1,
             |deal| dealt(deal).commitments = commitments(1, 2),
             |deal| dealt(deal).commitments = commitments(1, 3),
             |deal| dealt(deal).commitments = commitments(3, 2),
