@@ -354,11 +354,11 @@ mod tests {
         assert!(report.control_bytes_per_member > 1000);
     }
 
-    /// The promise: 10 KiB of control messages at 100 members in the classical suite, 150 KiB in the
+    /// The promise: 10 KB of control messages at 100 members in the classical suite, 150 KB in the
     /// hybrid one.
     #[test]
     fn a_sparse_round_is_exact_and_its_control_messages_are_few() {
-        for (suite, most) in [(Suite::Classical, 10 << 10), (Suite::Hybrid, 150 << 10)] {
+        for (suite, most) in [(Suite::Classical, 10_000), (Suite::Hybrid, 150_000)] {
             let args = SecaggArgs {
                 elements: 100,
                 suite,
