@@ -1,5 +1,7 @@
 //! Examples as rows of tokens, one after another, with the rows whose next token is a target.
 
+use std::borrow::Cow;
+
 use super::sequences::Sequences;
 use crate::Example;
 
@@ -49,6 +51,40 @@ impl Batch {
             target_rows: Vec::new(),
             targets: Vec::new(),
         }
+    }
+
+    /// The same with sequences lengthened to a multiple of `alignment` rows, where that is at most
+    /// `longest`. What is added comes after a sequence's own rows, which do not see it, and nothing
+    /// is predicted from it.
+    pub(crate) fn aligned(&self, alignment: usize, longest: usize) -> Cow<'_, Self> {
+        let wanted = |length: usize| {
+            let aligned = length.next_multiple_of(alignment);
+            if aligned <= longest { aligned } else { length }
+        };
+        if self
+            .sequences
+            .iter()
+            .all(|rows| wanted(rows.len()) == rows.len())
+        {
+            return Cow::Borrowed(self);
+        }
+        let mut tokens = Vec::with_capacity(self.tokens.len());
+        // Where each row comes to lie.
+        let mut places = Vec::with_capacity(self.tokens.len());
+        let mut lengths = Vec::with_capacity(self.sequences.len());
+        for rows in self.sequences.iter() {
+            let (start, length) = (tokens.len(), wanted(rows.len()));
+            places.extend(start..start + rows.len());
+            tokens.extend_from_slice(&self.tokens[rows]);
+            tokens.resize(start + length, 0);
+            lengths.push(length);
+        }
+        Cow::Owned(Self {
+            tokens,
+            sequences: Sequences::of_lengths(lengths),
+            target_rows: self.target_rows.iter().map(|&row| places[row]).collect(),
+            targets: self.targets.clone(),
+        })
     }
 
     /// The token id of each row.
@@ -102,5 +138,27 @@ mod tests {
         assert_eq!(batch.target_rows(), [1, 2, 3]);
         assert_eq!(batch.targets(), [7, 9, 10]);
         assert!(!format!("{batch:?}").contains('8'));
+    }
+
+    #[test]
+    fn aligned_sequences_keep_their_rows_and_targets() {
+        let first = Example::new(vec![5, 6, 7], vec![false, false, true]);
+        let second = Example::new(vec![8, 9, 10, 11, 12], vec![true; 5]);
+        let third = Example::new(
+            vec![13, 14, 15, 16, 17, 18],
+            vec![false, true, false, false, true, true],
+        );
+        let batch = Batch::new([&first, &second, &third], 10);
+        let aligned = batch.aligned(4, 7);
+        assert_eq!(
+            aligned.tokens(),
+            [5, 6, 0, 0, 8, 9, 10, 11, 13, 14, 15, 16, 17]
+        );
+        // The third would be longer than seven.
+        assert_eq!(aligned.sequences(), &Sequences::of_lengths([4, 4, 5]));
+        assert_eq!(aligned.target_rows(), [1, 4, 5, 6, 7, 8, 11, 12]);
+        assert_eq!(aligned.targets(), batch.targets());
+        assert!(matches!(batch.aligned(1, 7), Cow::Borrowed(_)));
+        assert!(matches!(aligned.aligned(4, 7), Cow::Borrowed(_)));
     }
 }

@@ -15,7 +15,7 @@ use super::lora::Lora;
 use super::ops::FusedOps;
 use super::ops::arguments::{AttentionShape, Rotation, Turn};
 use super::packed::{Packed, WeightKind};
-use super::primitive::{ids, raw, wrap};
+use super::primitive::{ids, product, raw, wrap};
 use super::reuse::Reuse;
 use super::rope::Rope;
 use super::source::WeightsError;
@@ -368,9 +368,9 @@ impl<B: FusedOps> Llama<B> {
     /// `x weight^T`.
     fn product(&self, x: &Tensor<B, 2>, weight: &Weight<B>) -> Tensor<B, 2> {
         match weight {
-            Weight::Dense(tensor) => x
-                .clone()
-                .matmul(tensor.clone().cast(self.float).transpose()),
+            Weight::Dense(tensor) => {
+                product(x.clone(), tensor.clone().cast(self.float).transpose())
+            }
             Weight::Packed(packed) => wrap(B::packed_product(raw(x.clone()), packed)),
         }
     }

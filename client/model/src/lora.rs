@@ -8,7 +8,7 @@ use fedlora_adapter::{Adapter, Factor, ProjectionTensor, Target};
 use super::config::LlamaConfig;
 use super::dropout::Dropout;
 use super::ops::FusedOps;
-use super::primitive::wrap;
+use super::primitive::{product, wrap};
 
 /// The factors of one projection: `a` `[rank, in]`, `b` `[out, rank]`.
 #[derive(Debug, Clone)]
@@ -115,7 +115,8 @@ impl<B: FusedOps> Lora<B> {
         };
         let factor = |tensor: &Tensor<B, 2>| tensor.clone().cast(x.dtype()).transpose();
         let (a, b) = (factor(&pair.a), factor(&pair.b));
-        Some(x.matmul(a).mul_scalar(self.scale).matmul(b))
+        let inner = product(x, a).mul_scalar(self.scale);
+        Some(product(inner, b))
     }
 }
 

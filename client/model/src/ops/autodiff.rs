@@ -18,6 +18,27 @@ use crate::dropout::DropoutMask;
 use crate::sequences::Sequences;
 
 #[derive(Debug)]
+struct Product;
+
+impl<B: FusedOps> Backward<B, 2> for Product {
+    /// What the gradients need: `y` for the one by `x`, `x` for the one by `y`.
+    type State = [Option<FloatTensor<B>>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let ([y, x], [x_node, y_node]) = (ops.state, ops.parents);
+        if let (Some(node), Some(y)) = (x_node, y) {
+            let by_x = B::product(gradient.clone(), B::float_transpose(y));
+            grads.register::<B>(node.id, by_x);
+        }
+        if let (Some(node), Some(x)) = (y_node, x) {
+            let by_y = B::transposed_product(x, gradient);
+            grads.register::<B>(node.id, by_y);
+        }
+    }
+}
+
+#[derive(Debug)]
 struct RmsNorm;
 
 impl<B: FusedOps> Backward<B, 2> for RmsNorm {
@@ -116,6 +137,21 @@ impl<B: FusedOps> Backward<B, 2> for HeadLossOp {
 }
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn product(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        let needed = [
+            x.is_tracked().then(|| y.primitive.clone()),
+            y.is_tracked().then(|| x.primitive.clone()),
+        ];
+        let output = B::product(x.primitive, y.primitive);
+        match Backward::<B, 2>::prepare::<C>(Product, [x.node, y.node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish(needed, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         let nodes = [x.node.clone(), weight.node.clone()];
         let output = B::rms_norm(x.primitive.clone(), weight.primitive.clone(), eps);

@@ -1,13 +1,14 @@
 //! The operations, composed of burn's own: right on every backend, fast on none.
 
-use burn::tensor::activation::{log_softmax, sigmoid};
+use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorMetadata};
 
+use super::FusedOps;
 use super::arguments::{AttentionOutput, AttentionShape, HeadLoss, Rotation, Turn};
 use crate::packed::Packed;
-use crate::primitive::{raw, wrap};
+use crate::primitive::{product, raw, transposed_product, wrap};
 use crate::sequences::Sequences;
 
 /// What sums of products are held in: `f32`, or `f64` where the inputs are.
@@ -43,10 +44,27 @@ fn narrowed<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> FloatT
     raw(x.cast(dtype))
 }
 
+/// Each row reduced to one value, `[rows, 1]`, in two goes where the width allows: a GPU goes through
+/// a row with few threads, and rows are long.
+fn by_row<B: Backend>(
+    x: Tensor<B, 2>,
+    reduce: impl Fn(Tensor<B, 3>, usize) -> Tensor<B, 3>,
+) -> Tensor<B, 2> {
+    let [rows, width] = x.dims();
+    // Half of the bits of a width that is a power of two.
+    let each = 1 << width.trailing_zeros().min(width.max(2).ilog2().div_ceil(2));
+    let parts = reduce(x.reshape([rows, width / each, each]), 2).reshape([rows, width / each, 1]);
+    reduce(parts, 1).reshape([rows, 1])
+}
+
+/// The mean of each row, `[rows, 1]`.
+fn mean_by_row<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let width = x.dims()[1];
+    by_row(x, Tensor::sum_dim).div_scalar(width as f64)
+}
+
 fn inverse_rms<B: Backend>(x: &Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
-    x.clone()
-        .powi_scalar(2)
-        .mean_dim(1)
+    mean_by_row(x.clone().powi_scalar(2))
         .add_scalar(eps)
         .sqrt()
         .recip()
@@ -81,7 +99,7 @@ pub(super) fn rms_norm_backward<B: Backend>(
         by_weight.then(|| narrowed((gradient.clone() * normed.clone()).sum_dim(0), weight_dtype));
     // With n = x / rms: dx = (g w - n mean(g w n)) / rms.
     let scaled = gradient * weight;
-    let mean = (scaled.clone() * normed.clone()).mean_dim(1);
+    let mean = mean_by_row(scaled.clone() * normed.clone());
     (
         narrowed((scaled - normed * mean) * inverse, dtype),
         by_weight,
@@ -225,38 +243,56 @@ impl QueryChunk {
         }
     }
 
-    /// `scale q k^T` with what is not seen at negative infinity, in `f32`:
-    /// `[heads, group, queries, keys]`.
-    fn scores<B: Backend>(
-        &self,
-        q: &Tensor<B, 4>,
-        k: &Tensor<B, 4>,
-        shape: &AttentionShape,
-    ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
-        let [heads, group, _, dim] = q.dims();
-        let (count, width) = (self.queries.len(), self.keys.len());
-        let q = q
-            .clone()
-            .slice([0..heads, 0..group, self.queries.clone(), 0..dim]);
-        let k = k
-            .clone()
+    /// The queries of a group of heads, which share their keys, below each other:
+    /// `[heads, group * queries, dim]`.
+    fn rows<B: Backend>(&self, x: &Tensor<B, 4>) -> Tensor<B, 3> {
+        let [heads, group, _, dim] = x.dims();
+        let count = self.queries.len();
+        x.clone()
+            .slice([0..heads, 0..group, self.queries.clone(), 0..dim])
+            .reshape([heads, group * count, dim])
+    }
+
+    /// The inverse of [`rows`](Self::rows).
+    fn queries<B: Backend>(&self, x: Tensor<B, 3>) -> Tensor<B, 4> {
+        let [heads, rows, dim] = x.dims();
+        let count = self.queries.len();
+        x.reshape([heads, rows / count, count, dim])
+    }
+
+    /// Keys or values that the queries see, `[heads, keys, dim]`.
+    fn seen<B: Backend>(&self, x: &Tensor<B, 4>) -> Tensor<B, 3> {
+        let [heads, _, _, dim] = x.dims();
+        x.clone()
             .slice([0..heads, 0..1, self.keys.clone(), 0..dim])
-            .expand([heads, group, width, dim]);
+            .reshape([heads, self.keys.len(), dim])
+    }
+
+    /// `scale q k^T` of [`rows`](Self::rows) and what they see, with what is not seen at negative
+    /// infinity, in `f32`: `[heads, group * queries, keys]`.
+    fn scores<B: FusedOps>(
+        &self,
+        q: &Tensor<B, 3>,
+        k: &Tensor<B, 3>,
+        shape: &AttentionShape,
+    ) -> Tensor<B, 3> {
+        let [heads, rows, _] = q.dims();
+        let (count, width) = (self.queries.len(), self.keys.len());
+        let apart = [heads, rows / count, count, width];
         let hidden = self
             .hidden::<B>(shape.window, &q.device())
             .reshape([1, 1, count, width])
-            .expand([heads, group, count, width]);
-        let scores = q
-            .clone()
-            .matmul(k.clone().swap_dims(2, 3))
+            .expand(apart);
+        product(q.clone(), k.clone().swap_dims(1, 2))
+            .reshape(apart)
             .cast(wide(q.dtype()))
             .mul_scalar(shape.scale())
-            .mask_fill(hidden, f32::NEG_INFINITY);
-        (scores, q, k)
+            .mask_fill(hidden, f32::NEG_INFINITY)
+            .reshape([heads, rows, width])
     }
 }
 
-pub(super) fn causal_attention<B: Backend>(
+pub(super) fn causal_attention<B: FusedOps>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
@@ -273,26 +309,21 @@ pub(super) fn causal_attention<B: Backend>(
             heads_of(&k, run, shape),
             heads_of(&v, run, shape),
         );
-        let [heads, group, _, dim] = q.dims();
         let (mut parts, mut sums) = (Vec::new(), Vec::new());
         for chunk in QueryChunk::of(run, shape) {
-            let (scores, _, _) = chunk.scores(&q, &k, shape);
-            let most = scores.clone().max_dim(3);
+            let scores = chunk.scores(&chunk.rows(&q), &chunk.seen(&k), shape);
+            let most = scores.clone().max_dim(2);
             let exponentials = (scores - most.clone()).exp();
-            let sum = exponentials.clone().sum_dim(3);
-            let v = v
-                .clone()
-                .slice([0..heads, 0..1, chunk.keys.clone(), 0..dim])
-                .expand([heads, group, chunk.keys.len(), dim]);
-            let p = exponentials.div(sum.clone());
-            parts.push(p.cast(dtype).matmul(v));
-            sums.push(most + sum.log());
+            let sum = exponentials.clone().sum_dim(2);
+            let p = exponentials.div(sum.clone()).cast(dtype);
+            parts.push(chunk.queries(product(p, chunk.seen(&v))));
+            sums.push(chunk.queries(most + sum.log()));
         }
         contexts.push(rows_of(Tensor::cat(parts, 2), run, shape));
         let sums = Tensor::cat(sums, 2)
-            .reshape([count, shape.kv_heads * group, length])
+            .reshape([count, shape.heads, length])
             .permute([1, 0, 2])
-            .reshape([shape.kv_heads * group, count * length]);
+            .reshape([shape.heads, count * length]);
         all_sums.push(sums);
     }
     AttentionOutput {
@@ -301,7 +332,7 @@ pub(super) fn causal_attention<B: Backend>(
     }
 }
 
-pub(super) fn causal_attention_backward<B: Backend>(
+pub(super) fn causal_attention_backward<B: FusedOps>(
     [q, k, v]: [FloatTensor<B>; 3],
     attended: AttentionOutput<FloatTensor<B>>,
     gradient: FloatTensor<B>,
@@ -325,39 +356,31 @@ pub(super) fn causal_attention_backward<B: Backend>(
             .permute([2, 0, 1, 3])
             .reshape([heads, group, length, 1]);
         let mut by_q = Vec::new();
-        let mut by_k =
-            Tensor::<B, 4>::zeros([heads, 1, length, dim], &q.device()).cast(wide(dtype));
+        let mut by_k = Tensor::<B, 3>::zeros([heads, length, dim], &q.device()).cast(wide(dtype));
         let mut by_v = by_k.clone();
         for chunk in QueryChunk::of(run, shape) {
-            let (scores, q, k) = chunk.scores(&q, &k, shape);
-            let width = chunk.keys.len();
-            let part = |x: &Tensor<B, 4>| {
-                let last = x.dims()[3];
-                x.clone()
-                    .slice([0..heads, 0..group, chunk.queries.clone(), 0..last])
-            };
-            let (gradient, context) = (part(&gradient), part(&context));
-            let p = (scores - part(&sums)).exp();
-            let v = v
-                .clone()
-                .slice([0..heads, 0..1, chunk.keys.clone(), 0..dim])
-                .expand([heads, group, width, dim]);
-            let by_p = gradient.clone().matmul(v.swap_dims(2, 3)).cast(wide(dtype));
-            let dots = (gradient.clone() * context).cast(wide(dtype)).sum_dim(3);
+            let (q, gradient) = (chunk.rows(&q), chunk.rows(&gradient));
+            let (k, v) = (chunk.seen(&k), chunk.seen(&v));
+            let p = (chunk.scores(&q, &k, shape) - chunk.rows(&sums)).exp();
+            let by_p = product(gradient.clone(), v.swap_dims(1, 2)).cast(wide(dtype));
+            let dots = (gradient.clone() * chunk.rows(&context))
+                .cast(wide(dtype))
+                .sum_dim(2);
             let slopes = (p.clone() * (by_p - dots))
                 .mul_scalar(shape.scale())
                 .cast(dtype);
-            by_q.push(slopes.clone().matmul(k));
-            // Query heads of a group share their keys: their gradients add up.
-            let keys = [0..heads, 0..1, chunk.keys.clone(), 0..dim];
-            let add = |sum: Tensor<B, 4>, part: Tensor<B, 4>| {
-                let part = part.cast(wide(dtype)).sum_dim(1) + sum.clone().slice(keys.clone());
+            by_q.push(chunk.queries(product(slopes.clone(), k)));
+            // Query heads of a group share their keys: the product adds their gradients up.
+            let keys = [0..heads, chunk.keys.clone(), 0..dim];
+            let add = |sum: Tensor<B, 3>, part: Tensor<B, 3>| {
+                let part = part.cast(wide(dtype)) + sum.clone().slice(keys.clone());
                 sum.slice_assign(keys.clone(), part)
             };
-            by_v = add(by_v, p.cast(dtype).swap_dims(2, 3).matmul(gradient));
-            by_k = add(by_k, slopes.swap_dims(2, 3).matmul(q));
+            by_v = add(by_v, transposed_product(p.cast(dtype), gradient));
+            by_k = add(by_k, transposed_product(slopes, q));
         }
-        let parts = [Tensor::cat(by_q, 2), by_k.cast(dtype), by_v.cast(dtype)];
+        let [by_k, by_v] = [by_k, by_v].map(|sum| sum.cast(dtype).reshape([heads, 1, length, dim]));
+        let parts = [Tensor::cat(by_q, 2), by_k, by_v];
         for (found, part) in found.iter_mut().zip(parts) {
             found.push(rows_of(part, run, shape));
         }
@@ -375,7 +398,8 @@ pub(super) fn cross_entropy<B: Backend>(
     let ids: Tensor<B, 2, Int> =
         Tensor::from_data(TensorData::new(ids, [targets.len(), 1]), &device);
     let dtype = logits.dtype();
-    let log_probabilities = log_softmax(logits, 1);
+    let shifted = logits.clone() - by_row(logits, Tensor::max_dim);
+    let log_probabilities = shifted.clone() - by_row(shifted.exp(), Tensor::sum_dim).log();
     let loss = log_probabilities.clone().gather(1, ids.clone()).sum().neg();
     let minus_one = Tensor::<B, 2>::ones([targets.len(), 1], &device)
         .cast(dtype)
@@ -387,7 +411,7 @@ pub(super) fn cross_entropy<B: Backend>(
     (raw(loss), raw(gradient))
 }
 
-pub(super) fn head_loss<B: Backend>(
+pub(super) fn head_loss<B: FusedOps>(
     rows: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: &[u32],
@@ -404,7 +428,7 @@ pub(super) fn head_loss<B: Backend>(
     for (index, targets) in targets.chunks(CHUNK).enumerate() {
         let start = index * CHUNK;
         let part = rows.clone().slice([start..start + targets.len(), 0..width]);
-        let logits = part.clone().matmul(weight.clone().transpose());
+        let logits = product(part.clone(), weight.clone().transpose());
         let (chunk_loss, gradient) = cross_entropy(raw(logits), targets);
         let chunk_loss = wrap::<B, 1>(chunk_loss);
         loss = Some(match loss {
@@ -413,10 +437,10 @@ pub(super) fn head_loss<B: Backend>(
         });
         let gradient = wrap::<B, 2>(gradient).cast(part.dtype());
         if by_rows {
-            rows_gradient.push(gradient.clone().matmul(weight.clone()));
+            rows_gradient.push(product(gradient.clone(), weight.clone()));
         }
         if by_weight {
-            let chunk = gradient.transpose().matmul(part);
+            let chunk = transposed_product(gradient, part);
             weight_gradient = Some(match weight_gradient {
                 Some(sum) => sum + chunk,
                 None => chunk,
@@ -432,7 +456,7 @@ pub(super) fn head_loss<B: Backend>(
     }
 }
 
-pub(super) fn packed_product<B: Backend>(x: FloatTensor<B>, weight: &Packed<B>) -> FloatTensor<B> {
+pub(super) fn packed_product<B: FusedOps>(x: FloatTensor<B>, weight: &Packed<B>) -> FloatTensor<B> {
     let weight = weight.unpack_as(x.dtype().into());
-    raw(wrap::<B, 2>(x).matmul(weight.transpose()))
+    raw(product(wrap::<B, 2>(x), weight.transpose()))
 }

@@ -7,6 +7,8 @@ pub(crate) mod arguments;
 mod autodiff;
 mod composed;
 // The CPU makes its masks on the way, by rows.
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(any(feature = "cuda", test))]
 mod dropout;
 pub(crate) mod flex;
@@ -27,6 +29,22 @@ use super::sequences::Sequences;
 
 /// Operations that the model needs beyond burn's own. The defaults run on any backend.
 pub trait FusedOps: Backend {
+    /// Lengths of sequences that are a multiple of it are computed faster, by more than rows
+    /// without meaning at a sequence's end cost.
+    const ALIGNMENT: usize = 1;
+
+    /// `x y` for each of a batch, `[.., rows, inner]` and `[.., inner, columns]` to
+    /// `[.., rows, columns]`.
+    fn product(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(x, y)
+    }
+
+    /// `x^T y` for each of a batch, `[.., inner, rows]` and `[.., inner, columns]` to
+    /// `[.., rows, columns]`.
+    fn transposed_product(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::product(Self::float_transpose(x), y)
+    }
+
     /// Root-mean-square norm of each row (Zhang and Sennrich, 2019, eq. 4):
     /// `x / sqrt(mean(x^2) + eps) * weight`, with `x` `[rows, width]`, `weight` `[1, width]`.
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
@@ -140,17 +158,6 @@ pub trait FusedOps: Backend {
         let mut factors = vec![1.0_f32; shape[0] * shape[1]];
         mask.scale(&mut factors, 0);
         Self::float_from_data(TensorData::new(factors, shape), device)
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl FusedOps for burn_cuda::Cuda {
-    fn dropout_factors(
-        mask: &DropoutMask,
-        shape: [usize; 2],
-        device: &Self::Device,
-    ) -> FloatTensor<Self> {
-        dropout::factors::<Self>(mask, shape, device)
     }
 }
 

@@ -13,12 +13,13 @@ use crate::lora::Lora;
 use crate::loss::{loss_sum, target_rows};
 use crate::ops::FusedOps;
 use crate::ops::arguments::Rotation;
-use crate::primitive::{raw, wrap};
+use crate::primitive::{product, raw, wrap};
 
 /// Rows whose logits are held at a time.
 const ROWS: usize = 256;
 
 pub(crate) fn score<B: FusedOps>(model: &Llama<B>, lora: Option<&Lora<B>>, batch: &Batch) -> Score {
+    let batch = &*batch.aligned(B::ALIGNMENT, model.config().max_position_embeddings);
     let hidden = target_rows(model.hidden(batch, lora, &mut None), batch);
     let weight = model.output_weight().transpose();
     let width = hidden.dims()[1];
@@ -28,7 +29,7 @@ pub(crate) fn score<B: FusedOps>(model: &Llama<B>, lora: Option<&Lora<B>>, batch
         let rows = hidden
             .clone()
             .slice([start..start + targets.len(), 0..width]);
-        let logits = rows.matmul(weight.clone());
+        let logits = product(rows, weight.clone());
         let best = logits.clone().argmax(1).into_data();
         score.correct += best
             .iter::<i64>()
@@ -49,6 +50,7 @@ pub(crate) fn loss_and_gradients<B: FusedOps>(
     batch: &Batch,
     checkpointing: ActivationCheckpointing,
 ) -> Gradients<B> {
+    let batch = &*batch.aligned(B::ALIGNMENT, model.config().max_position_embeddings);
     let packed = matches!(model.embedding(), Weight::Packed(_));
     // Autodiff would hold every unpacked weight until the end.
     match checkpointing {

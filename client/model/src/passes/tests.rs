@@ -247,6 +247,37 @@ fn a_batch_is_the_sum_of_its_examples() {
     }
 }
 
+/// What is added to a sequence is seen by nothing that counts, in both passes.
+#[test]
+fn lengthened_sequences_change_nothing() {
+    let model = model(config(Some(5), true), WeightKind::F32);
+    let lora = lora(&model, &Target::ALL);
+    let batch = batch(&[40, 2, 17]);
+    let longer = batch.aligned(8, 200);
+    assert_eq!(longer.positions(), 40 + 8 + 16);
+    let run = |batch: &Batch, checkpointing| {
+        generic::loss_and_gradients(
+            &model,
+            &lora,
+            Factors::Both,
+            &mut None,
+            batch,
+            checkpointing,
+        )
+    };
+    for way in [
+        ActivationCheckpointing::Off,
+        ActivationCheckpointing::PerBlock,
+    ] {
+        same(&run(&longer, way), &run(&batch, way), "lengthened");
+    }
+    let (found, expected) = [&*longer, &batch]
+        .map(|batch| generic::score(&model, Some(&lora), batch))
+        .into();
+    assert!((found.loss - expected.loss).abs() < 1e-4 * expected.loss);
+    assert_eq!(found.correct, expected.correct);
+}
+
 #[test]
 fn dropout_is_the_same_in_every_pass() {
     let model = model(config(None, false), WeightKind::F32);
