@@ -18,6 +18,7 @@ mod page;
 mod partition;
 mod poison;
 mod progress;
+mod race;
 mod report;
 mod roles;
 mod run;

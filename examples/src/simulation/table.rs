@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use fedlora_client::personal::{Choice, percent_below};
 
 use super::page::{better_off, own_data};
+use super::race::{Interval, Plan};
 use super::report::{ClassificationFigures, Document, EvaluationFigures, RoundFigures, Scores};
 
 /// Renders the evaluation and the rounds.
@@ -253,10 +254,34 @@ pub fn render_comparison(documents: &[Document]) -> String {
             format!("{:.1}", document.wall_seconds),
         ]);
     }
-    format!(
+    let mut text = format!(
         "{}\nPerplexities: geometric means over the members, each on its own held-out data.",
         finish(table)
-    )
+    );
+    text += &over_seeds(documents).unwrap_or_default();
+    text
+}
+
+/// What plans that ran with several seeds came to, with intervals; nothing where none did.
+fn over_seeds(documents: &[Document]) -> Option<String> {
+    let plans = Plan::all(documents);
+    let first = plans.first().filter(|_| documents.len() > plans.len())?;
+    let header = ["run", "seeds", "below local-only", "below the first run"];
+    let mut table = new_table(header.map(str::to_owned).to_vec());
+    for plan in &plans {
+        let shown = |found: Option<Interval>| found.map_or("-".into(), |found| found.to_string());
+        let other = plan.label != first.label;
+        table.add_row(vec![
+            plan.label.to_owned(),
+            plan.runs.len().to_string(),
+            shown(plan.below_alone()),
+            shown(other.then(|| plan.below(first)).flatten()),
+        ]);
+    }
+    Some(format!(
+        "\n\nPersonalised, over the seeds, with 95 % confidence intervals (Student's t)\n{}",
+        finish(table)
+    ))
 }
 
 fn new_table(header: Vec<String>) -> Table {

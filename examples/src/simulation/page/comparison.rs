@@ -10,43 +10,15 @@ use super::sections;
 use super::summary::own_data;
 use super::table::cell;
 use super::text::{Text, Unit, bytes, counted, perplexity, seconds};
+use crate::simulation::race::{Plan, best};
 use crate::simulation::report::{Document, Scores};
 
 /// Plans that have lines of their own in the plots.
 const MAX_LINES: usize = 8;
 
-/// The runs of one plan, with several seeds.
-struct Plan<'a> {
-    label: &'a str,
-    runs: Vec<&'a Document>,
-}
-
-impl Plan<'_> {
-    /// The perplexity on own data that the plan's members reach, for each seed.
-    fn reached(&self) -> Vec<f64> {
-        self.runs.iter().map(|run| own_data(best(run))).collect()
-    }
-}
-
-/// What members have in the end.
-fn best(document: &Document) -> &Scores {
-    let eval = &document.eval;
-    eval.personalised.as_ref().unwrap_or(&eval.federated)
-}
-
 /// All of the page between its beginning and its end.
 pub(super) fn render(out: &mut String, documents: &[Document]) {
-    let mut plans: Vec<Plan<'_>> = Vec::new();
-    for run in documents {
-        let label = run.label.as_deref().unwrap_or("plan");
-        match plans.iter_mut().find(|plan| plan.label == label) {
-            Some(plan) => plan.runs.push(run),
-            None => plans.push(Plan {
-                label,
-                runs: vec![run],
-            }),
-        }
-    }
+    let plans = Plan::all(documents);
     head(out, &plans, documents.len());
     table(out, &plans);
     plots(out, &plans);
@@ -106,8 +78,9 @@ fn head(out: &mut String, plans: &[Plan<'_>], runs: usize) {
 
 fn table(out: &mut String, plans: &[Plan<'_>]) {
     out.push_str(
-        "<section><h2>The plans</h2><p class=\"note\">Means over the seeds; the range where there \
-         are several. Perplexities on own data.</p><div class=\"scroll\" tabindex=\"0\"><table>\
+        "<section><h2>The plans</h2><p class=\"note\">Means over the seeds, and where there are \
+         several what they reach below alone and below the first plan, with the interval that holds \
+         it with 95 % confidence (Student\u{2019}s t). Perplexities on own data.</p><div class=\"scroll\" tabindex=\"0\"><table>\
          <thead><tr>",
     );
     for head in [
@@ -117,7 +90,8 @@ fn table(out: &mut String, plans: &[Plan<'_>]) {
         "alone",
         "federated",
         "reached",
-        "lowest to highest",
+        "below alone",
+        "below the first plan",
         "better off",
         "a round up",
         "down",
@@ -141,11 +115,10 @@ fn table(out: &mut String, plans: &[Plan<'_>]) {
         );
         cell(out, score(&|run| Some(own_data(&run.eval.federated))));
         cell(out, score(&|run| Some(own_data(best(run)))));
-        let reached = plan.reached();
-        let low = reached.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = reached.iter().copied().fold(0.0, f64::max);
-        let range = format!("{} to {}", perplexity(low), perplexity(high));
-        cell(out, (reached.len() > 1).then_some(range));
+        cell(out, plan.below_alone().map(|found| found.to_string()));
+        let first = plans.first().filter(|first| first.label != plan.label);
+        let below = first.and_then(|first| plan.below(first));
+        cell(out, below.map(|found| found.to_string()));
         let counts: Vec<_> = plan.runs.iter().map(|run| better_off(run)).collect();
         let better: usize = counts.iter().map(|(better, _)| better).sum();
         let of: usize = counts.iter().map(|(_, of)| of).sum();
