@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::crypto::os_rng;
@@ -25,7 +25,10 @@ use super::cohort::{CLIP, Cohort, update};
 use super::error::SecaggError;
 use super::report::SecaggReport;
 
-/// Measures `args.repeats` rounds.
+/// No further round is begun after it: large cohorts take more than a minute for one.
+const ENOUGH: Duration = Duration::from_secs(60);
+
+/// Measures `args.repeats` rounds, or as many as are begun within a minute.
 ///
 /// # Errors
 /// [`SecaggError`] for a round that the protocol refuses.
@@ -36,9 +39,13 @@ pub(crate) fn measure(args: &SecaggArgs) -> Result<SecaggReport, SecaggError> {
         .build()?;
     pool.install(|| {
         let cohort = Cohort::new(args)?;
-        let rounds = (0..args.repeats)
-            .map(|_| round(args, &cohort))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (begun, mut rounds) = (Instant::now(), Vec::new());
+        for _ in 0..args.repeats {
+            rounds.push(round(args, &cohort)?);
+            if begun.elapsed() >= ENOUGH {
+                break;
+            }
+        }
         let median = |of: fn(&Figures) -> f64| {
             let mut values: Vec<f64> = rounds.iter().map(of).collect();
             values.sort_by(f64::total_cmp);

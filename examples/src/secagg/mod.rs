@@ -48,7 +48,8 @@ pub(crate) struct SecaggArgs {
     /// Above 64 members, the share of them that may drop out.
     #[arg(long, default_value_t = 0.05, value_parser = small_share)]
     pub(crate) dropping: f64,
-    /// Rounds that are measured; figures are their medians.
+    /// Rounds that are measured, or as many as are begun within a minute; figures are their
+    /// medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) repeats: u16,
 }
