@@ -51,11 +51,12 @@ impl<'a> Plan<'a> {
         Interval::of(pairs.collect::<Option<Vec<_>>>()?)
     }
 
-    /// How far what members reach lies below what they reach with another plan, on the seeds that
-    /// both ran with.
-    pub(super) fn below(&self, other: &Self) -> Option<Interval> {
+    /// How far what members reach lies below what they reach with the first of these plans, on the
+    /// seeds that both ran with; nothing for the first itself.
+    pub(super) fn below_first(&self, plans: &[Self]) -> Option<Interval> {
+        let first = plans.first().filter(|first| first.label != self.label)?;
         let pairs = self.runs.iter().filter_map(|run| {
-            let same = other.runs.iter().find(|other| other.seed == run.seed)?;
+            let same = first.runs.iter().find(|other| other.seed == run.seed)?;
             Some((own_data(best(same)), own_data(best(run))))
         });
         Interval::of(pairs.collect())

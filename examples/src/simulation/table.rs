@@ -265,17 +265,18 @@ pub fn render_comparison(documents: &[Document]) -> String {
 /// What plans that ran with several seeds came to, with intervals; nothing where none did.
 fn over_seeds(documents: &[Document]) -> Option<String> {
     let plans = Plan::all(documents);
-    let first = plans.first().filter(|_| documents.len() > plans.len())?;
+    if documents.len() == plans.len() {
+        return None;
+    }
     let header = ["run", "seeds", "below local-only", "below the first run"];
     let mut table = new_table(header.map(str::to_owned).to_vec());
     for plan in &plans {
         let shown = |found: Option<Interval>| found.map_or("-".into(), |found| found.to_string());
-        let other = plan.label != first.label;
         table.add_row(vec![
             plan.label.to_owned(),
             plan.runs.len().to_string(),
             shown(plan.below_alone()),
-            shown(other.then(|| plan.below(first)).flatten()),
+            shown(plan.below_first(&plans)),
         ]);
     }
     Some(format!(

@@ -12,7 +12,7 @@ use burn_cuda::Cuda;
 use burn_fusion::FusionRuntime;
 use burn_fusion::stream::{Operation, OperationStreams};
 use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
-use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems, MatmulSetupError};
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::{Strategy, launch_ref};
 use cubek::matmul::routines::BlueprintStrategy::Inferred;
 use cubek::std::InputBinding;
@@ -158,15 +158,6 @@ fn specialised(
 ) -> Option<CubeTensor<CudaRuntime>> {
     let out = init_matmul_output(x, y, x.dtype);
     let strategy = Strategy::SpecializedTmaMma(Inferred(().into()));
-    launch(&strategy, x, y, &out).ok().map(|()| out)
-}
-
-fn launch(
-    strategy: &Strategy,
-    x: &CubeTensor<CudaRuntime>,
-    y: &CubeTensor<CudaRuntime>,
-    out: &CubeTensor<CudaRuntime>,
-) -> Result<(), MatmulSetupError> {
     let input = |tensor: &CubeTensor<CudaRuntime>| {
         InputBinding::new(tensor.clone().binding(), tensor.dtype.into())
     };
@@ -176,7 +167,8 @@ fn launch(
         out: out.dtype.into(),
     });
     let (x, y, client) = (input(x), input(y), &out.client);
-    launch_ref(strategy, client, x, y, out.clone().binding(), &mut types)
+    let launched = launch_ref(&strategy, client, x, y, out.clone().binding(), &mut types);
+    launched.ok().map(|()| out)
 }
 
 #[cfg(test)]

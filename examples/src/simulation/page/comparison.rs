@@ -80,8 +80,8 @@ fn table(out: &mut String, plans: &[Plan<'_>]) {
     out.push_str(
         "<section><h2>The plans</h2><p class=\"note\">Means over the seeds, and where there are \
          several what they reach below alone and below the first plan, with the interval that holds \
-         it with 95 % confidence (Student\u{2019}s t). Perplexities on own data.</p><div class=\"scroll\" tabindex=\"0\"><table>\
-         <thead><tr>",
+         it with 95 % confidence (Student\u{2019}s t). Perplexities on own data.</p>\
+         <div class=\"scroll\" tabindex=\"0\"><table><thead><tr>",
     );
     for head in [
         "plan",
@@ -116,9 +116,7 @@ fn table(out: &mut String, plans: &[Plan<'_>]) {
         cell(out, score(&|run| Some(own_data(&run.eval.federated))));
         cell(out, score(&|run| Some(own_data(best(run)))));
         cell(out, plan.below_alone().map(|found| found.to_string()));
-        let first = plans.first().filter(|first| first.label != plan.label);
-        let below = first.and_then(|first| plan.below(first));
-        cell(out, below.map(|found| found.to_string()));
+        cell(out, plan.below_first(plans).map(|found| found.to_string()));
         let counts: Vec<_> = plan.runs.iter().map(|run| better_off(run)).collect();
         let better: usize = counts.iter().map(|(better, _)| better).sum();
         let of: usize = counts.iter().map(|(_, of)| of).sum();
