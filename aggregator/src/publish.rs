@@ -10,7 +10,7 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{RoundSum, RoundSumError, SpoiltGroup, WeightedMean};
 use fedlora_protocol::ids::{MemberIndex, RoundNumber};
-use fedlora_protocol::plan::{Roster, RunPlan};
+use fedlora_protocol::plan::{RollbackPlan, Roster, RunPlan};
 use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
@@ -18,13 +18,22 @@ use fedlora_protocol::wire::{Unverified, Verified};
 use crate::optimizer::{ScaledStep, ServerOptimizer, ServerStep, StateOf};
 use crate::run_directory::{RunDirectory, write_json};
 
+/// What the rounds of a run advance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GlobalState {
+    /// The global adapter.
+    pub adapter: Adapter,
+    /// The server's optimizer.
+    pub optimizer: ServerOptimizer,
+}
+
 /// A round's step, applied.
 #[derive(Debug)]
 pub struct Applied {
-    /// The new global adapter.
-    pub adapter: Adapter,
-    /// The server's optimizer after the round.
-    pub optimizer: ServerOptimizer,
+    /// Adapter and optimizer after the round.
+    pub state: GlobalState,
+    /// Whether the members' votes took the step before back, in place of the mean's.
+    pub taken_back: bool,
     /// Where the step was longer than the plan allows.
     pub scaled: Option<ScaledStep>,
     /// The mean that the step is made of, with what is told of losses and clipping.
@@ -33,31 +42,55 @@ pub struct Applied {
     pub spoilt: Vec<SpoiltGroup>,
 }
 
-/// Decodes the unmasked sums into the round's mean, and adds the step that `optimizer` makes of it
-/// to `part` of the global adapter, the layout of the factors that the round trained. In a robust
+/// Decodes the unmasked sums into the round's mean, and adds the step that the optimizer makes of
+/// it to `part` of the global adapter, the layout of the factors that the round trained. In a robust
 /// round the mean is the groups' means, combined.
+///
+/// Where enough members vote for that by `rollback`, the mean is left out: the adapter goes most of
+/// the way back to the one of `former`, the state before the newest step, and the optimizer becomes
+/// that one's.
 ///
 /// # Errors
 /// [`PublishError::Sum`] for sums that give no mean, [`PublishError::Adapter`] for values that are
 /// no longer finite.
 pub fn apply(
-    global: &Adapter,
-    optimizer: &ServerOptimizer,
+    state: &GlobalState,
+    former: Option<&GlobalState>,
+    rollback: &RollbackPlan,
     part: &Layout,
     open: &Open,
     sum: &RoundSum,
 ) -> Result<Applied, PublishError> {
     let (mean, spoilt) = sum.decode(open.bits, open.clip, &open.digest())?;
-    let ServerStep {
-        values,
-        after,
-        scaled,
-    } = optimizer.step(open.factors, &mean.delta, open.clip);
-    let mut adapter = global.clone();
-    adapter.add(part, &values)?;
+    let survivors = sum.parts().survivors;
+    let taken_back = rollback.takes_back(open.round, survivors, mean.votes);
+    let (state, scaled) = match former {
+        Some(former) if taken_back => {
+            let adapter = &state.adapter;
+            let back = GlobalState {
+                adapter: adapter.moved_towards(&former.adapter, RollbackPlan::PART)?,
+                optimizer: former.optimizer.clone(),
+            };
+            (back, None)
+        }
+        _ => {
+            let ServerStep {
+                values,
+                after,
+                scaled,
+            } = (state.optimizer).step(open.factors, &mean.delta, open.clip);
+            let mut adapter = state.adapter.clone();
+            adapter.add(part, &values)?;
+            let next = GlobalState {
+                adapter,
+                optimizer: after,
+            };
+            (next, scaled)
+        }
+    };
     Ok(Applied {
-        adapter,
-        optimizer: after,
+        state,
+        taken_back: taken_back && former.is_some(),
         scaled,
         mean,
         spoilt,
@@ -100,6 +133,7 @@ pub fn sign_result(
         train_loss: mean.train_loss,
         eval_loss: mean.eval_loss,
         clipped: mean.clipped,
+        votes: mean.votes,
     };
     Verified::sign(result, key, &previous)
 }
@@ -118,10 +152,10 @@ pub fn store(
 ) -> Result<PathBuf, PublishError> {
     let body = result.claimed();
     let folder = directory.adapter(body.round.0);
-    peft::save(&folder, &applied.adapter, &plan.base.name)?;
+    peft::save(&folder, &applied.state.adapter, &plan.base.name)?;
     let path = directory.server_state(body.round.0);
     let of = StateOf::after(body, plan.digest());
-    let saved = applied.optimizer.save(&path, &of);
+    let saved = applied.state.optimizer.save(&path, &of);
     saved.map_err(|source| PublishError::Io { path, source })?;
     let path = directory.results();
     append_line(&path, result).map_err(|source| PublishError::Io { path, source })?;
@@ -143,15 +177,13 @@ pub fn store_first(
     Ok(folder)
 }
 
-/// Removes the server optimizer's state before `round`, whose own is stored.
+/// Removes the server optimizer's state that no step needs any more, once the one after `round` is
+/// stored: the one before that may come back by the members' votes, earlier ones do not.
 ///
 /// # Errors
 /// [`PublishError::Io`] naming the file.
-pub fn forget_state_before(
-    directory: &RunDirectory,
-    round: RoundNumber,
-) -> Result<(), PublishError> {
-    let path = directory.server_state(round.0.saturating_sub(1));
+pub fn forget_old_state(directory: &RunDirectory, round: RoundNumber) -> Result<(), PublishError> {
+    let path = directory.server_state(round.0.saturating_sub(2));
     match fs::remove_file(&path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(PublishError::Io { path, source })

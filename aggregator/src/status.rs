@@ -30,6 +30,9 @@ pub struct Status {
     /// Rounds whose step was longer than the plan's largest, and was scaled down to it.
     #[serde(default)]
     pub rounds_scaled: u32,
+    /// Rounds that took the step before back, because most members found it harmful.
+    #[serde(default)]
+    pub rounds_taken_back: u32,
     /// The current round's phase; nothing between rounds. Of a run that failed within a round, the
     /// phase that was open last.
     pub phase: Option<String>,

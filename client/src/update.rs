@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use fedlora_adapter::{Adapter, AdapterError, Delta, DeltaError};
 use fedlora_common::digest::{Digest, DigestWriter};
@@ -27,6 +28,8 @@ use fedlora_train::{
 
 use crate::examples::MemberExamples;
 use crate::local_training::{KeptStates, RoundTraining};
+use crate::own_factor::OwnFactor;
+use crate::vote::Scores;
 
 /// The most validation examples that a member tells its loss on in a round, or training examples
 /// where it has none: the loss is told in coarse steps.
@@ -50,6 +53,8 @@ pub struct LocalWork {
     states: KeptStates,
     /// Where the steps of the told losses lie, the same for a run.
     loss_shift: LossShift,
+    scores: Scores,
+    own_factor: Arc<OwnFactor>,
     checkpointing: ActivationCheckpointing,
     ignore_memory: bool,
 }
@@ -72,6 +77,9 @@ pub struct LocalReport {
     pub delta_norm: f64,
     /// Whether the delta was scaled down to the plan's clipping norm.
     pub clipped: bool,
+    /// Whether this member votes to take the newest step back: the global adapter is worse for it
+    /// than the one before.
+    pub worse: bool,
     /// Tokens of the round's batches, prompts included.
     pub tokens: usize,
 }
@@ -86,6 +94,8 @@ impl LocalWork {
             seed,
             states: KeptStates::default(),
             loss_shift: LossShift::random(&mut os_rng()),
+            scores: Scores::default(),
+            own_factor: Arc::default(),
             checkpointing: ActivationCheckpointing::Off,
             ignore_memory: false,
         }
@@ -99,6 +109,12 @@ impl LocalWork {
             ignore_memory: ignore,
             ..self
         }
+    }
+
+    /// Sets the factor that this member keeps to itself: for a simulation, whose members have another
+    /// work for each stage of a run.
+    pub fn with_own_factor(self, own_factor: Arc<OwnFactor>) -> Self {
+        Self { own_factor, ..self }
     }
 
     /// Sets where the steps of the told losses lie: for a simulation that repeats with its seed.
@@ -167,7 +183,8 @@ impl LocalWork {
         task: &RoundTask,
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
-        let validation_loss = self.validation_loss(plan, &task.adapter)?;
+        let held = self.held(plan, &task.adapter)?;
+        let validation_loss = self.validation_loss(plan, &held)?;
         // Whether a member has validation examples shows nowhere: one without tells its loss on
         // some that it trains on.
         let training = &self.examples.training;
@@ -175,16 +192,17 @@ impl LocalWork {
             Some(loss) => loss,
             None => {
                 let some = scored(plan, training);
-                self.engine.evaluate(Some(&task.adapter), some)?.loss
+                self.engine.evaluate(Some(&held), some)?.loss
             }
         };
+        let worse = (self.scores).is_worse(&plan.rollback, task.round, told_loss);
         let round = RoundTraining {
             engine: &self.engine,
             examples: training,
-            adapter: &task.adapter,
-            factors: task.factors,
+            adapter: &held,
+            factors: plan.adapter.factors.trained_in(task.round),
             options: &self.options(plan, task.round)?,
-            steps: plan.training.steps as usize,
+            steps: plan.training.steps_with(training.len()) as usize,
         };
         let mut progress = |progress| {
             if keep_going(progress) {
@@ -200,7 +218,8 @@ impl LocalWork {
         if trained.stopped {
             return Err(UpdateError::Stopped);
         }
-        let mut delta = trained.adapter.difference(&task.adapter, &task.part)?;
+        self.own_factor.keep(&trained.adapter, plan);
+        let mut delta = trained.adapter.difference(&held, &task.part)?;
         let clip = f64::from(task.clip);
         let delta_norm = delta.clip(clip)?;
         let steps = |loss| self.loss_shift.steps(loss);
@@ -210,15 +229,26 @@ impl LocalWork {
                 train_loss: steps(trained.mean_loss)?,
                 eval_loss: steps(told_loss)?,
                 clipped: delta_norm > clip,
+                worse,
             },
             report: LocalReport {
                 train_loss: trained.mean_loss,
                 validation_loss,
                 delta_norm,
                 clipped: delta_norm > clip,
+                worse,
                 tokens: trained.tokens,
             },
         })
+    }
+
+    /// What this member trains on and scores in place of the global adapter: where the plan shares A
+    /// alone, the same with the member's own B.
+    ///
+    /// # Errors
+    /// An adapter of another shape than the one before.
+    pub fn held(&self, plan: &RunPlan, global: &Adapter) -> Result<Adapter, UpdateError> {
+        Ok(self.own_factor.in_place_of(global, plan)?)
     }
 
     /// The weight class of this member's number of training examples.
@@ -269,7 +299,7 @@ impl LocalWork {
     /// [`TrainError::Options`] for a parameter out of range.
     pub fn options(&self, plan: &RunPlan, round: RoundNumber) -> Result<TrainOptions, TrainError> {
         let training = &plan.training;
-        let steps = training.steps as usize;
+        let steps = training.steps_with(self.examples.training.len()) as usize;
         let mut order = DigestWriter::new("fedlora 2 local training order");
         // Where the state is kept, one order goes on over all rounds.
         let part = match training.optimizer_state {

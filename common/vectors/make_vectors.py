@@ -200,7 +200,7 @@ def loss_steps(loss, shift):
     return min(steps, MAX_STEPS)
 
 
-def encode(bits, clip, weights, open_digest, delta, weight, losses, shift, clipped, rounding):
+def encode(bits, clip, weights, open_digest, delta, weight, losses, shift, told, rounding):
     rotated = transform(flip_signs(open_digest, delta))
     stream = words(rounding, len(delta))
     share = weight * unit(bits, weights)
@@ -210,7 +210,7 @@ def encode(bits, clip, weights, open_digest, delta, weight, losses, shift, clipp
         for place in range(start, start + size):
             value = max(-share, min(share, rotated[place] * scale))
             lanes.append(math.floor(value + stream[place] / 4294967296.0) % (1 << bits))
-    return lanes + [loss_steps(loss, shift) for loss in losses] + [int(clipped)]
+    return lanes + [loss_steps(loss, shift) for loss in losses] + [int(one) for one in told]
 
 
 def lift(bits, lane):
@@ -219,7 +219,7 @@ def lift(bits, lane):
 
 def decode(bits, clip, weights, open_digest, lanes):
     """The mean where all members survive."""
-    coordinates, auxiliary = lanes[:-3], [lift(bits, lane) for lane in lanes[-3:]]
+    coordinates, auxiliary = lanes[:-4], [lift(bits, lane) for lane in lanes[-4:]]
     values = []
     for start, size in blocks(len(coordinates)):
         scale = 1.0 / (lane_scale(bits, clip, weights, size, sum(weights)) * size)
@@ -232,6 +232,7 @@ def decode(bits, clip, weights, open_digest, lanes):
         "train_loss": loss[0] if told else None,
         "eval_loss": loss[1] if told else None,
         "clipped": auxiliary[2] if told else None,
+        "votes": auxiliary[3] if told else None,
     }
 
 
@@ -371,7 +372,7 @@ def masking():
         open_digest = fixed_bytes(f"masking open {bits}")
         delta = [(k * 5 % 11) / 11 - 0.45 for k in range(length)]
         norm = math.sqrt(sum(x * x for x in delta))
-        total = [0] * (length + 3)
+        total = [0] * (length + 4)
         uploads = []
         for me in range(members):
             losses = [f32(1.25 + me), f32(2.5 - me / 8)]
@@ -381,7 +382,7 @@ def masking():
             values = [f32(x / norm * clip * 0.99 / (me + 1)) for x in delta]
             lanes = encode(
                 bits, clip, weights, open_digest, values, weights[me], losses,
-                struct.unpack("<I", shift)[0], me == 1, rounding,
+                struct.unpack("<I", shift)[0], (me == 1, me % 2 == 0), rounding,
             )
             total = [(a + b) % (1 << bits) for a, b in zip(total, lanes)]
             masked = add_mask(lanes, own, 1, bits)
@@ -399,6 +400,7 @@ def masking():
                 "eval_loss": f32_bits(losses[1]),
                 "loss_shift": shift.hex(),
                 "clipped": me == 1,
+                "worse": me % 2 == 0,
                 "rounding_seed": rounding.hex(),
                 "lanes": lanes,
                 "self_mask": own.hex(),
@@ -560,10 +562,10 @@ def round_messages():
     )
     adapter, total = fixed_bytes("next adapter"), (1 << 9) + (1 << 3)
     round_transcript = derive("fedlora 1 round transcript", transcript + list_digest)
-    losses = {"train_loss": f32_bits(1.5), "eval_loss": f32_bits(2.25), "clipped": 1}
+    losses = {"train_loss": f32_bits(1.5), "eval_loss": f32_bits(2.25), "clipped": 1, "votes": 2}
     members = b"".join(struct.pack("<H", member) for member in (me, peer))
     result = derive(
-        "fedlora 2 M6 result",
+        "fedlora 3 M6 result",
         run + number(opening["round"]) + number(opening["attempt"]) + adapter + ring_sum
         + number(total) + round_transcript + digests["previous"] + framed(members)
         + framed(struct.pack("<H", dropped))

@@ -276,6 +276,7 @@ impl Hostile {
             train_loss: shift.steps(1.0).expect("a loss"),
             eval_loss: shift.steps(2.0).expect("a loss"),
             clipped: false,
+            worse: false,
         };
         let delta = vec![0.001; part.len()];
         let encoded = ready.encoding().encode(&delta, contribution, &mut os_rng());

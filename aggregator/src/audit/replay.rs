@@ -18,7 +18,7 @@ use super::run::KeptRun;
 use super::uploads::KeptUploads;
 use super::{AuditError, read_json, unreadable};
 use crate::optimizer::{ServerOptimizer, StateOf};
-use crate::publish;
+use crate::publish::{self, GlobalState};
 use crate::run_directory::RunDirectory;
 
 /// Replays a round from its record, and compares it with the round's signed result. Without the
@@ -233,30 +233,49 @@ impl Outcome<'_> {
     }
 
     fn compare_adapter(&self, sum: &RoundSum, report: &mut ReplayReport) -> Result<(), AuditError> {
-        let Some(before) = self
-            .kept
-            .adapter_before(self.directory, self.result.round)?
-        else {
-            report.adapter = Comparison::AdapterNotKept;
-            return Ok(());
+        let result = self.result;
+        let rollback = &self.kept.plan.rollback;
+        let taken_back = rollback.takes_back(result.round, result.survivors.len(), result.votes);
+        let former = match taken_back {
+            true => {
+                let before = RoundNumber(result.round.0.saturating_sub(1));
+                self.state_before(before)?.map(Some)
+            }
+            false => Ok(None),
         };
-        if before.digest() != self.open.adapter {
+        let (state, former) = match (self.state_before(result.round)?, former) {
+            (Ok(state), Ok(former)) => (state, former),
+            (Err(missing), _) | (_, Err(missing)) => {
+                report.adapter = missing;
+                return Ok(());
+            }
+        };
+        if state.adapter.digest() != self.open.adapter {
             report.findings.push(Finding::AdapterBefore);
         }
-        let round = self.result.round;
-        let Some(optimizer) = self.kept.optimizer_before(self.directory, round)? else {
-            report.adapter = Comparison::StateNotKept;
-            return Ok(());
-        };
-        match publish::apply(&before, &optimizer, self.part, self.open, sum) {
+        match publish::apply(&state, former.as_ref(), rollback, self.part, self.open, sum) {
             Ok(applied) => {
-                let next = applied.adapter.digest();
-                report.adapter = Comparison::of(next == self.result.adapter);
-                self.compare_state(&applied.optimizer, report)?;
+                let next = applied.state.adapter.digest();
+                report.adapter = Comparison::of(next == result.adapter);
+                self.compare_state(&applied.state.optimizer, report)?;
             }
             Err(error) => report.findings.push(Finding::Sum(error)),
         }
         Ok(())
+    }
+
+    /// Adapter and optimizer before `round`, or which of the two is not kept.
+    fn state_before(
+        &self,
+        round: RoundNumber,
+    ) -> Result<Result<GlobalState, Comparison>, AuditError> {
+        let Some(adapter) = self.kept.adapter_before(self.directory, round)? else {
+            return Ok(Err(Comparison::AdapterNotKept));
+        };
+        let optimizer = self.kept.optimizer_before(self.directory, round)?;
+        Ok(optimizer
+            .map(|optimizer| GlobalState { adapter, optimizer })
+            .ok_or(Comparison::StateNotKept))
     }
 
     /// The state after the round, from which the next one's replay starts. Once all rounds up to
@@ -278,13 +297,10 @@ impl Outcome<'_> {
     }
 }
 
-/// Whether a mean says the same of losses and clips as the result, bit for bit.
+/// Whether a mean says the same of losses, clips and votes as the result, bit for bit.
 fn same_losses(mean: &WeightedMean, result: &RoundResult) -> bool {
     let bits = |loss: Option<f32>| loss.map(f32::to_bits);
-    (bits(mean.train_loss), bits(mean.eval_loss), mean.clipped)
-        == (
-            bits(result.train_loss),
-            bits(result.eval_loss),
-            result.clipped,
-        )
+    (bits(mean.train_loss), bits(mean.eval_loss))
+        == (bits(result.train_loss), bits(result.eval_loss))
+        && (mean.clipped, mean.votes) == (result.clipped, result.votes)
 }

@@ -78,6 +78,12 @@ fn text(status: &Status) -> String {
             status.rounds_scaled
         ));
     }
+    if status.rounds_taken_back > 0 {
+        lines.push(format!(
+            "taken back   {} steps, by the votes of most members",
+            status.rounds_taken_back
+        ));
+    }
     lines.extend(status.members.iter().map(|member| {
         let link = match member.connected {
             true => "connected",

@@ -17,20 +17,23 @@ use super::links::Links;
 use super::opening::Standing;
 use super::progress::Progress;
 use crate::optimizer::ServerOptimizer;
-use crate::publish::Applied;
+use crate::publish::{Applied, GlobalState};
 use crate::status::RunState;
 
 /// How far the run's rounds have come.
 #[derive(Debug)]
 pub(super) struct AdapterChain {
     pub(super) roster: Arc<Roster>,
-    adapter: Adapter,
-    /// The adapter's f32 values, little-endian.
+    /// The newest adapter, and the server's optimizer after the newest result.
+    state: GlobalState,
+    /// The same before the newest result: members may vote to go back there.
+    former: Option<GlobalState>,
+    /// The newest adapter's f32 values, little-endian.
     adapter_bytes: Arc<Vec<u8>>,
-    /// The server's optimizer after the newest result.
-    optimizer: ServerOptimizer,
     /// Rounds whose step was scaled down to the plan's largest.
     rounds_scaled: u32,
+    /// Rounds that took the step before back.
+    rounds_taken_back: u32,
     /// The digest of the newest result, which the next is chained to.
     head: Digest,
     results: Vec<Unverified<RoundResult>>,
@@ -71,9 +74,13 @@ impl AdapterChain {
             ),
             roster: Arc::new(roster),
             adapter_bytes: Arc::new(f32_to_le(adapter.values())),
-            optimizer: ServerOptimizer::new(context.server, adapter.layout().clone()),
+            state: GlobalState {
+                optimizer: ServerOptimizer::new(context.server, adapter.layout().clone()),
+                adapter,
+            },
+            former: None,
             rounds_scaled: 0,
-            adapter,
+            rounds_taken_back: 0,
             results: Vec::new(),
             losses: LossCurve::new(&context.setup.plan.stopping),
             best: None,
@@ -92,7 +99,7 @@ impl AdapterChain {
         // The result tells of the adapter before it.
         if self.losses.best_told() == Some(before.0) {
             self.best = Some(BestAdapter {
-                adapter: self.adapter.clone(),
+                adapter: self.state.adapter.clone(),
                 digest: before.1,
             });
         }
@@ -107,10 +114,10 @@ impl AdapterChain {
                 *self.rounds_by_member.entry(entry.name.clone()).or_default() += 1;
             }
         }
-        self.adapter_bytes = Arc::new(f32_to_le(applied.adapter.values()));
-        self.adapter = applied.adapter;
-        self.optimizer = applied.optimizer;
+        self.adapter_bytes = Arc::new(f32_to_le(applied.state.adapter.values()));
+        self.former = Some(std::mem::replace(&mut self.state, applied.state));
         self.rounds_scaled += u32::from(applied.scaled.is_some());
+        self.rounds_taken_back += u32::from(applied.taken_back);
         self.results.push(result);
     }
 
@@ -143,12 +150,17 @@ impl AdapterChain {
 
     /// The newest global adapter.
     pub(super) fn adapter(&self) -> &Adapter {
-        &self.adapter
+        &self.state.adapter
     }
 
-    /// The server's optimizer after the newest result.
-    pub(super) fn optimizer(&self) -> &ServerOptimizer {
-        &self.optimizer
+    /// Adapter and optimizer after the newest result.
+    pub(super) fn state(&self) -> &GlobalState {
+        &self.state
+    }
+
+    /// Adapter and optimizer before the newest result, if there is one.
+    pub(super) fn former(&self) -> Option<&GlobalState> {
+        self.former.as_ref()
     }
 
     /// The digest of the newest adapter. A result names it: it is not computed again at each fetch
@@ -156,7 +168,7 @@ impl AdapterChain {
     fn digest(&self) -> Digest {
         match self.results.last() {
             Some(result) => result.claimed().adapter,
-            None => self.adapter.digest(),
+            None => self.adapter().digest(),
         }
     }
 
@@ -167,7 +179,7 @@ impl AdapterChain {
             plan: context.plan_digest,
             roster: self.roster.digest(),
             previous: self.head,
-            adapter: self.adapter.digest(),
+            adapter: self.adapter().digest(),
             clip: self.clips.clip(factors),
         }
     }
@@ -234,6 +246,7 @@ impl AdapterChain {
             phase,
             rounds_done: self.results.len() as u32,
             rounds_scaled: self.rounds_scaled,
+            rounds_taken_back: self.rounds_taken_back,
             members: self
                 .roster
                 .entries()

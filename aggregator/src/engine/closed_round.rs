@@ -89,7 +89,8 @@ impl ClosedRound {
         last_phase: Option<PhaseName>,
     ) -> Result<Self, Box<Farewell>> {
         let plan = &context.setup.plan;
-        let applied = publish::apply(chain.adapter(), chain.optimizer(), part, open, &sum);
+        let (state, former) = (chain.state(), chain.former());
+        let applied = publish::apply(state, former, &plan.rollback, part, open, &sum);
         let applied = match applied {
             Ok(applied) => applied,
             Err(error) => {
@@ -110,11 +111,18 @@ impl ClosedRound {
                 to, "the step is longer than the plan's largest: it is scaled down"
             );
         }
+        if applied.taken_back {
+            warn!(
+                round = %open.round, votes = applied.mean.votes,
+                "the members found the newest adapter worse than the one before: that step is \
+                 taken back"
+            );
+        }
         let identity = &context.setup.operator.identity;
         let verified = publish::sign_result(
             open,
             participation,
-            &applied.adapter,
+            &applied.state.adapter,
             &sum,
             &applied.mean,
             chain.head(),
@@ -126,7 +134,7 @@ impl ClosedRound {
             let folder = publish::store(directory, &applied, plan, &signed)?;
             // Only a replay needs it.
             if !context.setup.keep_for_audit
-                && let Err(error) = publish::forget_state_before(directory, open.round)
+                && let Err(error) = publish::forget_old_state(directory, open.round)
             {
                 warn!(%error, "an old state of the server optimizer stays");
             }

@@ -86,6 +86,7 @@ impl ReadyMembers {
             phase: None,
             rounds_done: 0,
             rounds_scaled: 0,
+            rounds_taken_back: 0,
             members: self.names().map(|name| (name, 0)).collect(),
             adapter: None,
             result: None,

@@ -19,6 +19,8 @@ pub(super) struct Progress<'a> {
     pub(super) rounds_done: u32,
     /// Rounds whose step was scaled down to the plan's largest.
     pub(super) rounds_scaled: u32,
+    /// Rounds that took the step before back.
+    pub(super) rounds_taken_back: u32,
     /// The run's members, or those that are ready, each with the rounds whose sum it is in.
     pub(super) members: Vec<(&'a MemberName, u32)>,
     /// The newest global adapter.
@@ -48,6 +50,7 @@ impl Progress<'_> {
             rounds_planned,
             rounds_done: self.rounds_done,
             rounds_scaled: self.rounds_scaled,
+            rounds_taken_back: self.rounds_taken_back,
             phase: self.phase.map(|phase| phase.to_string()),
             members: self
                 .members

@@ -122,7 +122,7 @@ mod tests {
     use crate::engine::EngineSetup;
     use crate::engine::chain::RunResult;
     use crate::engine::messages::ToEngine;
-    use crate::publish::Applied;
+    use crate::publish::{Applied, GlobalState};
     use crate::registry::Registry;
     use crate::status::{RunState, Status};
 
@@ -221,18 +221,23 @@ mod tests {
             train_loss: Some(loss),
             eval_loss: Some(loss),
             clipped: Some(0),
+            votes: Some(0),
         };
         let previous = chain.head();
         let signed = Verified::sign(result, &IdentityKey::from_bytes(&[9; 32]), &previous);
         let applied = Applied {
-            adapter: adapter.clone(),
-            optimizer: chain.optimizer().clone(),
+            state: GlobalState {
+                adapter: adapter.clone(),
+                optimizer: chain.state().optimizer.clone(),
+            },
+            taken_back: false,
             scaled: None,
             mean: WeightedMean {
                 delta: Vec::new(),
                 train_loss: None,
                 eval_loss: None,
                 clipped: None,
+                votes: None,
             },
             spoilt: Vec::new(),
         };

@@ -7,6 +7,8 @@ use fedlora_protocol::ids::{Attempt, GroupIndex, RunId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use fedlora_adapter::Factors;
+
 use super::*;
 
 const ROUNDS: u32 = 6;
@@ -58,6 +60,9 @@ fn open(plan: &RunPlan, round: u32, adapter: &Adapter, part: &Layout) -> Open {
     }
 }
 
+/// The round whose sum has the votes of most members.
+const VOTED: u32 = 4;
+
 /// The sums of a round: of all nine members, or of three groups of three.
 fn sum(round: u32, lanes: usize, rule: Option<RobustRule>) -> RoundSum {
     let mut rng = StdRng::seed_from_u64(round.into());
@@ -66,7 +71,12 @@ fn sum(round: u32, lanes: usize, rule: Option<RobustRule>) -> RoundSum {
     let group = |number: u16| {
         let mut lane = || (rng.next_u32() % 400_000).wrapping_sub(200_000) & LaneBits::B24.mask();
         let mut sum: Vec<_> = (0..lanes).map(|_| lane()).collect();
-        sum.extend([0; AUXILIARY_LANES]);
+        sum.extend([0; AUXILIARY_LANES - 1]);
+        sum.push(if round == VOTED {
+            members as u32 - 1
+        } else {
+            0
+        });
         GroupSum {
             group: GroupIndex(number),
             sum: RingSum(sum),
@@ -82,27 +92,43 @@ fn sum(round: u32, lanes: usize, rule: Option<RobustRule>) -> RoundSum {
 
 /// What an aggregator has of a run between two rounds.
 struct Between {
-    adapter: Adapter,
-    optimizer: ServerOptimizer,
+    state: GlobalState,
+    former: Option<GlobalState>,
     head: Digest,
+}
+
+fn first_state(plan: &RunPlan) -> GlobalState {
+    let adapter = first_adapter(plan);
+    let layout = adapter.layout().clone();
+    GlobalState {
+        optimizer: ServerOptimizer::new(plan.server_settings().unwrap(), layout),
+        adapter,
+    }
 }
 
 /// What a fresh process makes of the run's folder.
 fn from_files(plan: &RunPlan, directory: &RunDirectory) -> Between {
     let text = fs::read_to_string(directory.results()).unwrap();
-    let newest: Unverified<RoundResult> =
-        serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    let result = newest.claimed();
-    let adapter = peft::load(&directory.adapter(result.round.0)).unwrap();
-    assert_eq!(adapter.digest(), result.adapter);
-    let layout = adapter.layout().clone();
-    let first = ServerOptimizer::new(plan.server_settings().unwrap(), layout);
-    let path = directory.server_state(result.round.0);
-    let of = StateOf::after(result, plan.digest());
+    let mut results = text.lines().rev().map(|line| {
+        let signed: Unverified<RoundResult> = serde_json::from_str(line).unwrap();
+        signed.claimed().clone()
+    });
+    let state = |result: Option<&RoundResult>| {
+        let Some(result) = result else {
+            return first_state(plan);
+        };
+        let adapter = peft::load(&directory.adapter(result.round.0)).unwrap();
+        assert_eq!(adapter.digest(), result.adapter);
+        let path = directory.server_state(result.round.0);
+        let of = StateOf::after(result, plan.digest());
+        let optimizer = first_state(plan).optimizer.restored(&path, &of).unwrap();
+        GlobalState { adapter, optimizer }
+    };
+    let newest = results.next().unwrap();
     Between {
-        optimizer: first.restored(&path, &of).unwrap(),
-        adapter,
-        head: result.digest(),
+        state: state(Some(&newest)),
+        former: Some(state(results.next().as_ref())),
+        head: newest.digest(),
     }
 }
 
@@ -111,26 +137,26 @@ fn run(plan: &RunPlan, rule: Option<RobustRule>, killed: bool) -> (Adapter, u32)
     let folder = tempfile::tempdir().unwrap();
     let directory = RunDirectory::create(folder.path(), RUN).unwrap();
     let key = IdentityKey::from_bytes(&[5; 32]);
-    let first = first_adapter(plan);
-    let layout = first.layout().clone();
+    let layout = first_adapter(plan).layout().clone();
     let mut now = Between {
-        optimizer: ServerOptimizer::new(plan.server_settings().unwrap(), layout.clone()),
-        adapter: first,
+        state: first_state(plan),
+        former: None,
         head: Digest::from_bytes([6; 32]),
     };
     let mut scaled = 0;
     for round in 1..=ROUNDS {
         let factors = plan.adapter.factors.factors_in(RoundNumber(round));
         let part = layout.subset(factors).unwrap();
-        let open = open(plan, round, &now.adapter, &part);
-        let apply = |sum: &RoundSum| apply(&now.adapter, &now.optimizer, &part, &open, sum);
+        let open = open(plan, round, &now.state.adapter, &part);
+        let (state, former, rollback) = (&now.state, now.former.as_ref(), &plan.rollback);
+        let apply = |sum: &RoundSum| apply(state, former, rollback, &part, &open, sum);
         let sign = |sum: &RoundSum, applied: &Applied| {
             let participation = Participation {
                 survivors: (0..9).map(MemberIndex).collect(),
                 dropped: Vec::new(),
                 transcript: Digest::from_bytes([7; 32]),
             };
-            let (adapter, mean) = (&applied.adapter, &applied.mean);
+            let (adapter, mean) = (&applied.state.adapter, &applied.mean);
             sign_result(&open, participation, adapter, sum, mean, now.head, &key)
         };
         if killed && round > 1 {
@@ -138,27 +164,28 @@ fn run(plan: &RunPlan, rule: Option<RobustRule>, killed: bool) -> (Adapter, u32)
             let other = sum(100 + round, part.len(), rule);
             let applied = apply(&other).unwrap();
             let result = sign(&other, &applied);
-            peft::save(&directory.adapter(round), &applied.adapter, "base").unwrap();
+            peft::save(&directory.adapter(round), &applied.state.adapter, "base").unwrap();
             let of = StateOf::after(result.unverified().claimed(), plan.digest());
             let path = directory.server_state(round);
-            applied.optimizer.save(&path, &of).unwrap();
+            applied.state.optimizer.save(&path, &of).unwrap();
             let found = from_files(plan, &directory);
-            assert_eq!(found.optimizer, now.optimizer);
-            assert_eq!(found.adapter.digest(), now.adapter.digest());
+            assert_eq!(found.state, now.state);
+            assert_eq!(found.former, now.former);
         }
         let sum = sum(round, part.len(), rule);
         let applied = apply(&sum).unwrap();
         scaled += u32::from(applied.scaled.is_some());
+        assert_eq!(applied.taken_back, round == VOTED);
         let verified = sign(&sum, &applied);
         let signed = verified.unverified().clone();
         store(&directory, &applied, plan, &signed).unwrap();
-        forget_state_before(&directory, RoundNumber(round)).unwrap();
+        forget_old_state(&directory, RoundNumber(round)).unwrap();
         now = if killed {
             from_files(plan, &directory)
         } else {
             Between {
-                adapter: applied.adapter,
-                optimizer: applied.optimizer,
+                state: applied.state,
+                former: Some(now.state),
                 head: signed.claimed().digest(),
             }
         };
@@ -166,9 +193,13 @@ fn run(plan: &RunPlan, rule: Option<RobustRule>, killed: bool) -> (Adapter, u32)
     let states: Vec<_> = (1..=ROUNDS)
         .filter(|&round| directory.server_state(round).exists())
         .collect();
-    let expected = now.optimizer.has_state().then_some(ROUNDS);
-    assert_eq!(states, Vec::from_iter(expected), "only the newest state");
-    (now.adapter, scaled)
+    let newest = if now.state.optimizer.has_state() {
+        vec![ROUNDS - 1, ROUNDS]
+    } else {
+        Vec::new()
+    };
+    assert_eq!(states, newest, "only the newest states");
+    (now.state.adapter, scaled)
 }
 
 #[test]
@@ -208,12 +239,51 @@ fn a_robust_plan_combines_the_means_before_the_optimizer_steps() {
     let open = open(&plan, 1, &first, &part);
     let sum = sum(1, part.len(), rule);
     let (median, _) = sum.decode(open.bits, open.clip, &open.digest()).unwrap();
-    let settings = plan.server_settings().unwrap();
-    let optimizer = ServerOptimizer::new(settings, first.layout().clone());
-    let applied = apply(&first, &optimizer, &part, &open, &sum).unwrap();
+    let state = first_state(&plan);
+    let applied = apply(&state, None, &plan.rollback, &part, &open, &sum).unwrap();
     let mut stepped = first.clone();
-    let step = optimizer.step(factors, &median.delta, open.clip);
+    let step = state.optimizer.step(factors, &median.delta, open.clip);
     stepped.add(&part, &step.values).unwrap();
-    assert_eq!(applied.adapter, stepped);
-    assert_eq!(applied.optimizer, step.after);
+    assert_eq!(applied.state.adapter, stepped);
+    assert_eq!(applied.state.optimizer, step.after);
+}
+
+/// Whatever the mean is, the votes of most take the step before back; those of a half do not.
+#[test]
+fn votes_take_the_step_before_back() {
+    let plan = plan(OPTIMIZERS[1], "");
+    let former = first_state(&plan);
+    let layout = former.adapter.layout().clone();
+    let part = layout.subset(Factors::B).unwrap();
+    let mut state = former.clone();
+    let step = state
+        .optimizer
+        .step(Factors::B, &vec![0.01; part.len()], 1.0);
+    state.adapter.add(&part, &step.values).unwrap();
+    state.optimizer = step.after;
+    // The round trains A; the step that is taken back was of B.
+    let trained = layout.subset(Factors::A).unwrap();
+    let mut open = open(&plan, VOTED, &state.adapter, &trained);
+    open.factors = Factors::A;
+    let voted = sum(VOTED, trained.len(), None);
+    let apply = |plan: &RunPlan, former: Option<&GlobalState>| {
+        apply(&state, former, &plan.rollback, &trained, &open, &voted).unwrap()
+    };
+    let back = apply(&plan, Some(&former));
+    assert!(back.taken_back);
+    assert_eq!(back.state.optimizer, former.optimizer);
+    let adapters = [&former, &state, &back.state].map(|one| one.adapter.values());
+    for ((before, after), back) in adapters[0].iter().zip(adapters[1]).zip(adapters[2]) {
+        let expected = f64::from(*after) + 0.9375 * (f64::from(*before) - f64::from(*after));
+        assert_eq!(*back, expected as f32);
+    }
+    let digests = [&former, &state, &back.state].map(|one| one.adapter.digest());
+    assert!(digests[0] != digests[2] && digests[1] != digests[2]);
+
+    let mut unheard = plan.clone();
+    unheard.rollback.votes = 1.0;
+    for kept in [apply(&unheard, Some(&former)), apply(&plan, None)] {
+        assert!(!kept.taken_back);
+        assert_ne!(kept.state.adapter.digest(), digests[2]);
+    }
 }

@@ -83,6 +83,8 @@ pub struct RoundReport {
     pub survivors: usize,
     /// Whether this member is one of them.
     pub took_part: bool,
+    /// Whether the members' votes took the step before back.
+    pub taken_back: bool,
     /// Bytes that this member sent and received in the round, all included.
     pub traffic: Traffic,
     /// How long each stage took.

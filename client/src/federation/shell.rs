@@ -11,7 +11,8 @@ use fedlora_protocol::fixed::RoundEncoding;
 use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
 use fedlora_protocol::plan::{Roster, RunPlan};
 use fedlora_protocol::round::member::{
-    Member, MemberEffect as Effect, Prepared, RosterQuestion, RoundTask, RunOutcome, Stores, Upload,
+    DoneRound, Member, MemberEffect as Effect, Prepared, RosterQuestion, RoundTask, RunOutcome,
+    Stores, Upload,
 };
 use fedlora_protocol::wire::messages::{RoundMessage, ToAggregator, ToMember};
 use fedlora_transport::Traffic;
@@ -205,11 +206,7 @@ impl Shell {
                     warn!(%round, %attempt, %reason, "the round failed");
                     self.clock = None;
                 }
-                Effect::RoundDone {
-                    round,
-                    survivors,
-                    took_part,
-                } => self.on_done(link, round, survivors, took_part),
+                Effect::RoundDone(done) => self.on_done(link, done),
                 Effect::End(Ok(outcome)) => return Ok(Some(*outcome)),
                 Effect::End(Err(error)) => return Err(error.into()),
             }
@@ -367,14 +364,14 @@ impl Shell {
         self.watch(MemberEvent::Roster { members, digest });
     }
 
-    fn on_done(
-        &mut self,
-        link: &impl MemberLink,
-        round: RoundNumber,
-        survivors: usize,
-        took_part: bool,
-    ) {
-        info!(%round, survivors, took_part, "the round is done");
+    fn on_done(&mut self, link: &impl MemberLink, done: DoneRound) {
+        let DoneRound {
+            round,
+            survivors,
+            took_part,
+            taken_back,
+        } = done;
+        info!(%round, survivors, took_part, taken_back, "the round is done");
         self.training = None;
         let (seconds, traffic) = match self.clock.take() {
             Some(clock) => clock.finish(self.total_traffic(link)),
@@ -384,6 +381,7 @@ impl Shell {
             round,
             survivors,
             took_part,
+            taken_back,
             traffic,
             seconds,
         }));

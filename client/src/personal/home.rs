@@ -47,6 +47,7 @@ pub fn personalise(
         return Ok(Personalised::new(candidate, None, Vec::new()));
     }
     candidate.validation = Some(work.engine().evaluate(Some(global), validation)?.loss);
+    let held = work.held(plan, global)?;
     let mut alone = Vec::new();
     if plan.personalisation.shadow {
         let mut watch = |progress| keep_going(HomeProgress::Alone(progress));
@@ -55,7 +56,20 @@ pub fn personalise(
     let mut personal = None;
     if plan.personalisation.method != PersonalisationMethod::None {
         let mut watch = |progress| keep_going(HomeProgress::AtHome(progress));
-        personal = train_at_home(work, plan, global, &alone, &mut watch)?;
+        personal = train_at_home(work, plan, &held, &alone, &mut watch)?;
+    }
+    if plan.adapter.factors.shares_a() {
+        // The member's own B makes it a personal adapter as it is.
+        let loss = work.engine().evaluate(Some(&held), validation)?.loss;
+        let better = |one: &Candidate| one.validation.is_some_and(|other| other <= loss);
+        if !personal.as_ref().is_some_and(better) {
+            personal = Some(Candidate {
+                choice: Choice::Personal,
+                adapter: held,
+                validation: Some(loss),
+                ..candidate.clone()
+            });
+        }
     }
     Ok(Personalised::new(candidate, personal, alone))
 }
@@ -91,7 +105,8 @@ pub fn train_at_home(
     let options = work.options_at(plan, plan.home_learning_rate())?;
     let mut homes = Vec::new();
     // One length: the last steps of a run, at a rate that falls to nothing.
-    if let Some(steps) = NonZeroUsize::new(plan.home_steps()) {
+    let own = work.examples().training.len();
+    if let Some(steps) = NonZeroUsize::new(plan.home_steps_with(own)) {
         for number in 0..AT_HOME {
             let options = TrainOptions {
                 seed: options.seed.wrapping_add(number),
@@ -151,7 +166,8 @@ pub fn train_alone(
     members: usize,
     keep_going: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Vec<Best>, UpdateError> {
-    let longest = (plan.steps() + plan.home_steps()) * members;
+    let own = work.examples().training.len().div_ceil(members.max(1));
+    let longest = (plan.steps_with(own) + plan.home_steps_with(own)) * members;
     let at_least_one = |steps| NonZeroUsize::new(steps).unwrap_or(NonZeroUsize::MIN);
     let lengths = (
         at_least_one(longest.div_ceil(SHORTEST)),

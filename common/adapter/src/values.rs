@@ -122,6 +122,24 @@ impl Adapter {
         Ok(Delta::new(part, values)?)
     }
 
+    /// This adapter, moved by a `part` of the way to `other`: `x + part (y - x)` in `f64` for each
+    /// value, rounded once. Values that both have stay to the bit.
+    pub fn moved_towards(&self, other: &Adapter, part: f64) -> Result<Self, AdapterError> {
+        if self.layout != other.layout || self.config != other.config {
+            return Err(AdapterError::OtherAdapter);
+        }
+        let pairs = self.values.iter().zip(&other.values);
+        let moved = pairs.map(|(&own, &other)| {
+            if own.to_bits() == other.to_bits() {
+                return own;
+            }
+            let (own, other) = (f64::from(own), f64::from(other));
+            (own + part * (other - own)) as f32
+        });
+        let (config, layout) = (self.config.clone(), self.layout.clone());
+        Self::new(config, layout, moved.collect())
+    }
+
     /// A digest of configuration, layout and values (as little-endian `f32`).
     pub fn digest(&self) -> Digest {
         let mut writer = DigestWriter::new("fedlora adapter v1");
@@ -371,6 +389,23 @@ mod tests {
             assert_eq!(again, other);
             assert_ne!(again.digest(), adapter().digest());
         }
+    }
+
+    #[test]
+    fn part_of_the_way_to_another_is_between_and_what_is_equal_stays() {
+        let (one, mut other) = (adapter(), adapter());
+        other.values[1] = one.values[1] + 1.0;
+        other.values[2] = -0.0;
+        let mut begin = one.clone();
+        begin.values[2] = -0.0;
+        let moved = begin.moved_towards(&other, 0.25).unwrap();
+        assert_eq!(moved.values[0], one.values[0]);
+        assert_eq!(moved.values[1], one.values[1] + 0.25);
+        assert_eq!(moved.values[2].to_bits(), (-0.0_f32).to_bits());
+        let dropout = LoraConfig::new(2, 4.0, 0.5, [Target::V, Target::Q]).unwrap();
+        let strange = Adapter::new(dropout, one.layout.clone(), one.values.clone()).unwrap();
+        let refused = one.moved_towards(&strange, 0.25);
+        assert_eq!(refused, Err(AdapterError::OtherAdapter));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, PersonalisationPlan, Roster,
-    RosterEntry, RunPlan, ServerPlan, SignedPlan, StoppingPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, PersonalisationPlan,
+    RollbackPlan, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan, StoppingPlan, Timeouts,
+    TrainingPlan, Weighting,
 };
 use fedlora_protocol::round::coordinator::RoundSetup;
 use fedlora_protocol::round::member::{MemberSettings, Prepared};
@@ -147,6 +148,7 @@ fn plan_for(members: usize, adapter: &Adapter) -> RunPlan {
         },
         server: ServerPlan::default(),
         stopping: StoppingPlan::default(),
+        rollback: RollbackPlan::default(),
         personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     }

@@ -91,7 +91,7 @@ impl<'a> Party<'a> {
                 | MemberEffect::Opened { .. }
                 | MemberEffect::Left { .. }
                 | MemberEffect::Abandoned { .. }
-                | MemberEffect::RoundDone { .. }
+                | MemberEffect::RoundDone(_)
                 | MemberEffect::End(_) => Vec::new(),
             };
             queue.extend(more);
@@ -113,6 +113,7 @@ impl<'a> Party<'a> {
             train_loss: shift.steps(1.0)?,
             eval_loss: shift.steps(2.0)?,
             clipped: self.place.is_multiple_of(4),
+            worse: self.place.is_multiple_of(3),
         };
         encoding.encode(&delta, contribution, &mut self.rng)
     }

@@ -258,6 +258,7 @@ impl<'a> Recorder<'a> {
             train_loss: mean.train_loss,
             eval_loss: mean.eval_loss,
             clipped: mean.clipped,
+            votes: mean.votes,
         };
         let signed = Verified::sign(result, &federation.aggregator, &open.previous);
         (signed.unverified().clone(), adapter.values().to_vec())

@@ -15,8 +15,8 @@ use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber, RunId};
 use fedlora_protocol::plan::{
     AdapterPlan, AggregationPlan, BasePlan, ClipSchedule, FactorSchedule, Floors,
-    PersonalisationPlan, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan, StoppingPlan,
-    Timeouts, TrainingPlan, Weighting,
+    PersonalisationPlan, RollbackPlan, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan,
+    StoppingPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_protocol::round::member::MemberSettings;
 use fedlora_protocol::round::participant::{MemoryLedger, RoundLedger};
@@ -346,6 +346,7 @@ fn plan(lora: LoraConfig) -> anyhow::Result<RunPlan> {
         },
         server: ServerPlan::default(),
         stopping: StoppingPlan::default(),
+        rollback: RollbackPlan::default(),
         personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     })

@@ -166,7 +166,7 @@ impl TargetMember {
             MemberEffect::End(Ok(_))
             | MemberEffect::Pinned(_)
             | MemberEffect::Opened { .. }
-            | MemberEffect::RoundDone { .. } => {}
+            | MemberEffect::RoundDone(_) => {}
         }
         Vec::new()
     }
@@ -189,6 +189,7 @@ impl TargetMember {
             train_loss: self.shift.steps(self.losses.train)?,
             eval_loss: self.shift.steps(self.losses.eval)?,
             clipped: false,
+            worse: false,
         };
         let update = encoding.encode(&self.delta(self.trained), contribution, rng)?;
         Ok(match self.exchange {

@@ -343,6 +343,7 @@ impl AttackedRound {
             train_loss: sum.mean.train_loss,
             eval_loss: sum.mean.eval_loss,
             clipped: sum.mean.clipped,
+            votes: sum.mean.votes,
         }
     }
 

@@ -256,6 +256,7 @@ impl<'a> Bench<'a> {
             train_loss: shift.steps(1.0)?,
             eval_loss: shift.steps(2.0)?,
             clipped: false,
+            worse: false,
         };
         let encoded = self
             .encode

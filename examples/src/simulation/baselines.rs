@@ -2,6 +2,8 @@
 //! trained further at each member's home. All are taken at the length that does best on validation
 //! records, and train both factors, as anyone would.
 
+use std::sync::Arc;
+
 use fedlora_adapter::Adapter;
 use fedlora_client::examples::MemberExamples;
 use fedlora_client::personal::{
@@ -241,7 +243,8 @@ impl Scene<'_> {
             let one = &institutions[index];
             let member = MemberIndex((first + index) as u16);
             let (examples, seed) = (one.examples.clone(), self.plan.seed());
-            let work = member_work(self.engine, examples, member, seed);
+            let work = member_work(self.engine, examples, member, seed)
+                .with_own_factor(Arc::clone(&one.own_factor));
             job(index, &work, one.name.as_str())
         })
     }

@@ -52,6 +52,7 @@ struct Sight {
     reports: Vec<RoundReport>,
     attempts: u32,
     drift: Option<f64>,
+    taken_back: bool,
 }
 
 /// How a federation is run.
@@ -245,8 +246,15 @@ fn on_run_event(
                 Some(false) => ", SUM NOT EXACT",
                 None => "",
             };
+            sight.taken_back =
+                plan.rollback
+                    .takes_back(result.round, result.survivors.len(), result.votes);
+            let back = match sight.taken_back {
+                true => "; most members found the step before harmful: it is taken back",
+                false => "",
+            };
             bars.line(&format!(
-                "round {} done in {took:.1} s: {} in the sum, {} dropped{verified}",
+                "round {} done in {took:.1} s: {} in the sum, {} dropped{verified}{back}",
                 result.round,
                 result.survivors.len(),
                 result.dropped.len()
@@ -330,6 +338,8 @@ fn figures(sight: Sight, names: &[MemberName]) -> Option<RoundFigures> {
         dropped: named(&result.dropped),
         train_loss: result.train_loss,
         eval_loss: result.eval_loss,
+        votes: result.votes,
+        taken_back: sight.taken_back,
         total_weight: result.total_weight,
         bytes_up: sight.reports.iter().map(|one| one.traffic.sent).sum(),
         bytes_down: sight.reports.iter().map(|one| one.traffic.received).sum(),

@@ -235,7 +235,7 @@ mod tests {
 
     fn update(values: &[i64]) -> EncodedUpdate {
         let bits = LaneBits::B24;
-        let lanes = values.iter().copied().chain([7, 8, 9]);
+        let lanes = values.iter().copied().chain([7, 8, 9, 1]);
         EncodedUpdate::forge(bits, lanes.map(|value| bits.wrap(value)).collect())
     }
 
@@ -250,6 +250,7 @@ mod tests {
             validation_loss: None,
             delta_norm,
             clipped: false,
+            worse: false,
             tokens: 1,
         }
     }
@@ -263,16 +264,16 @@ mod tests {
         };
         let mut sent = |norm, clip| poisoned(Poison::Scale(4.0), norm, clip);
         // Below the clip all of the boost is left, and the losses as they were.
-        assert_eq!(sent(0.1, 1.0), [-12_000, 16_000, 7, 8, 9]);
+        assert_eq!(sent(0.1, 1.0), [-12_000, 16_000, 7, 8, 9, 1]);
         // Half of the clip: only a factor of two is.
-        assert_eq!(sent(0.5, 1.0), [-6000, 8000, 7, 8, 9]);
+        assert_eq!(sent(0.5, 1.0), [-6000, 8000, 7, 8, 9, 1]);
         // What was clipped has the clip's norm already.
-        assert_eq!(sent(5.0, 1.0), [-3000, 4000, 7, 8, 9]);
+        assert_eq!(sent(5.0, 1.0), [-3000, 4000, 7, 8, 9, 1]);
         // One of flipped labels keeps its direction.
         let flip = poisoned(Poison::LabelFlip(4.0), 0.1, 1.0);
-        assert_eq!(flip, [12_000, -16_000, 7, 8, 9]);
+        assert_eq!(flip, [12_000, -16_000, 7, 8, 9, 1]);
         let flip = poisoned(Poison::LabelFlip(1.0), 0.1, 1.0);
-        assert_eq!(flip, [3000, -4000, 7, 8, 9]);
+        assert_eq!(flip, [3000, -4000, 7, 8, 9, 1]);
     }
 
     #[test]
@@ -285,6 +286,6 @@ mod tests {
         let values = values(&sent);
         let along: i64 = values[..400].iter().sum();
         assert!((along as f64).abs() < 4.0 * 20.0 * 5000.0, "{along}");
-        assert_eq!(values[400..], [7, 8, 9]);
+        assert_eq!(values[400..], [7, 8, 9, 1]);
     }
 }

@@ -162,6 +162,10 @@ pub struct RoundFigures {
     /// Weighted mean validation loss of the adapter that the round began with, from the masked
     /// sum.
     pub eval_loss: Option<f32>,
+    /// Members that found this adapter worse than the one before; from five survivors on.
+    pub votes: Option<u16>,
+    /// Whether they were enough to take the step before back, in place of a step of this round's.
+    pub taken_back: bool,
     /// The sum of the members' example counts, from the masked sum.
     pub total_weight: u64,
     /// Bytes that all members sent.

@@ -12,8 +12,8 @@ use fedlora_client::update::UpdateError;
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::{
-    AdapterPlan, AggregationPlan, BasePlan, PersonalisationPlan, PlanError, RobustPlan, RunPlan,
-    ServerPlan, StoppingPlan, Timeouts, TrainingPlan, Weighting,
+    AdapterPlan, AggregationPlan, BasePlan, PersonalisationPlan, PlanError, RobustPlan,
+    RollbackPlan, RunPlan, ServerPlan, StoppingPlan, Timeouts, TrainingPlan, Weighting,
 };
 use fedlora_train::{Engine, ModelError, TrainError};
 
@@ -271,6 +271,7 @@ fn plan(
             ..ServerPlan::default()
         },
         stopping: StoppingPlan::default(),
+        rollback: RollbackPlan::default(),
         personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts {
             reconnect: RECONNECT,

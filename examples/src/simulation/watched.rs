@@ -70,7 +70,8 @@ impl WatchedWork {
             examples.training = poison.examples(&examples.training, &mut rng);
         }
         let inner = member_work(engine, examples, member, seed)
-            .with_loss_shift(LossShift::random(&mut rng));
+            .with_loss_shift(LossShift::random(&mut rng))
+            .with_own_factor(Arc::clone(&one.own_factor));
         Self {
             inner,
             member,

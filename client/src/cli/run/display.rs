@@ -68,12 +68,16 @@ impl Display {
             }
             MemberEvent::Trained { round, report } => {
                 let clipped = if report.clipped { ", clipped" } else { "" };
+                let vote = match report.worse {
+                    true => "; votes to take the last step back",
+                    false => "",
+                };
                 let validation = report
                     .validation_loss
                     .map(|loss| format!(", validation loss before {loss:.4}"))
                     .unwrap_or_default();
                 self.line(&format!(
-                    "round {round}: trained, loss {:.4}{validation}, delta norm {:.3}{clipped}",
+                    "round {round}: trained, loss {:.4}{validation}, delta norm {:.3}{clipped}{vote}",
                     report.train_loss, report.delta_norm
                 ));
             }
@@ -86,8 +90,12 @@ impl Display {
                 } else {
                     ", this member not among them"
                 };
+                let back = match report.taken_back {
+                    true => "; most found the last step harmful: it is taken back",
+                    false => "",
+                };
                 self.line(&format!(
-                    "round {} done: {} members in the sum{part}, {} sent, {} received",
+                    "round {} done: {} members in the sum{part}, {} sent, {} received{back}",
                     report.round,
                     report.survivors,
                     HumanBytes(report.traffic.sent),

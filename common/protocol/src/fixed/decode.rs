@@ -32,6 +32,8 @@ pub struct WeightedMean {
     pub eval_loss: Option<f32>,
     /// How many survivors' deltas were clipped, likewise.
     pub clipped: Option<u16>,
+    /// How many survivors vote to take the step before back, likewise.
+    pub votes: Option<u16>,
 }
 
 /// What a sum's auxiliary lanes come to.
@@ -40,6 +42,7 @@ pub(super) struct AuxiliarySums {
     train: i64,
     eval: i64,
     clipped: i64,
+    votes: i64,
 }
 
 impl AuxiliarySums {
@@ -49,6 +52,7 @@ impl AuxiliarySums {
             train: self.train + other.train,
             eval: self.eval + other.eval,
             clipped: self.clipped + other.clipped,
+            votes: self.votes + other.votes,
         }
     }
 
@@ -61,6 +65,7 @@ impl AuxiliarySums {
             train_loss: loss(self.train),
             eval_loss: loss(self.eval),
             clipped: published.then_some(self.clipped as u16),
+            votes: published.then_some(self.votes as u16),
         }
     }
 }
@@ -101,6 +106,7 @@ impl FixedPoint {
             train: whole(0, "training loss", MAX_STEPS.into())?,
             eval: whole(1, "evaluation loss", MAX_STEPS.into())?,
             clipped: whole(2, "number of clipped updates", 1)?,
+            votes: whole(3, "number of votes", 1)?,
         };
 
         let mut delta = vec![0.0; coordinates.len()];
@@ -211,6 +217,7 @@ mod tests {
             train_loss: shift.steps(2.5).unwrap(),
             eval_loss: shift.steps(3.0).unwrap(),
             clipped,
+            worse: !clipped,
         }
     }
 
@@ -239,6 +246,7 @@ mod tests {
             "training loss",
             "evaluation loss",
             "number of clipped updates",
+            "number of votes",
         ]
         .into_iter()
         .enumerate()
@@ -254,16 +262,17 @@ mod tests {
         }
         let most = LaneBits::B24.max();
         assert!(matches!(
-            refused(&[most, most, 0, 0, 0]),
+            refused(&[most, most, 0, 0, 0, 0]),
             SumError::Norm { .. }
         ));
     }
 
-    /// Three members' losses are 3 * 161 steps at most, and three updates were clipped at most.
+    /// Three members' losses are 3 * 161 steps at most, and at most three updates were clipped, and as
+    /// many members vote.
     #[test]
     fn auxiliary_lanes_are_as_large_as_all_members_make_them() {
         let (format, parts) = format(LaneBits::B24, &[0; 3]);
-        let most = [483, 483, 3];
+        let most = [483, 483, 3, 3];
         assert!(format.decode(&RingSum(most.to_vec()), parts).is_ok());
         for place in 0..AUXILIARY_LANES {
             let mut lanes = most.to_vec();
@@ -293,6 +302,7 @@ mod tests {
             assert_eq!(mean.train_loss.is_some(), published);
             assert_eq!(mean.eval_loss.is_some(), published);
             assert_eq!(mean.clipped, published.then_some(2));
+            assert_eq!(mean.votes, published.then_some(3));
         }
     }
 

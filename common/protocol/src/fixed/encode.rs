@@ -26,6 +26,8 @@ pub struct Contribution {
     pub eval_loss: LossSteps,
     /// Whether the delta's norm exceeded the clip.
     pub clipped: bool,
+    /// Whether the round's starting adapter is worse on the member's own records than the one before.
+    pub worse: bool,
 }
 
 impl fmt::Debug for Contribution {
@@ -107,10 +109,11 @@ impl FixedPoint {
             train_loss,
             eval_loss,
             clipped,
+            worse,
         } = contribution;
         encoded
             .lanes
-            .extend([train_loss.0, eval_loss.0, u32::from(clipped)]);
+            .extend([train_loss.0, eval_loss.0, clipped.into(), worse.into()]);
         Ok(encoded)
     }
 
@@ -272,6 +275,7 @@ mod tests {
             train_loss: shift.steps(2.5).unwrap(),
             eval_loss: shift.steps(3.0).unwrap(),
             clipped: false,
+            worse: true,
         }
     }
 
@@ -304,7 +308,7 @@ mod tests {
         let encoded = format().encode(&[0.5], WeightClass::ONE, own, &mut os_rng());
         assert_eq!(
             format!("{own:?} {:?}", encoded.unwrap()),
-            "Contribution(..) EncodedUpdate(4 lanes)"
+            "Contribution(..) EncodedUpdate(5 lanes)"
         );
     }
 
@@ -351,6 +355,7 @@ mod tests {
                 .unwrap();
             assert!(encoded.lanes[..len] == expected, "{bits:?}");
             assert_eq!(encoded.lanes[len], contribution.train_loss.0);
+            assert_eq!(encoded.lanes[len + 2..], [0, 1]);
             assert_eq!(encoded.lanes.len(), len + AUXILIARY_LANES);
         }
     }

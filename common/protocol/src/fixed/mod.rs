@@ -6,8 +6,9 @@
 //! probability 3e-12. With b-bit lanes, n members in the round and their total weight W, a
 //! rotated coordinate y of a member with weight w becomes the stochastic rounding of
 //! `y / r * w * unit`, with `unit = (2^(b-1) - 1 - n) / W`: its expectation is exact, and a sum of
-//! n of them cannot wrap. Behind the coordinates stand three auxiliary lanes of whole numbers: the
-//! two losses in steps (`loss.rs`), and whether the delta was clipped.
+//! n of them cannot wrap. Behind the coordinates stand four auxiliary lanes of whole numbers: the
+//! two losses in steps (`loss.rs`), whether the delta was clipped, and whether the member votes to
+//! take the step before back.
 //!
 //! The relative root mean square error of a mean of norm m * clip, where nobody drops out, is about
 //! `7 sqrt(blocks) sqrt(n / 6) / (m 2^(b-1))`.
@@ -34,8 +35,9 @@ pub use weight::{WeightClass, WeightClassError};
 use fedlora_common::digest::Digest;
 use rotation::{MAX_BLOCK, Rotation};
 
-/// Lanes behind the delta's: training loss, evaluation loss, whether it was clipped.
-pub const AUXILIARY_LANES: usize = 3;
+/// Lanes behind the delta's: training loss, evaluation loss, whether it was clipped, whether the
+/// member votes against the step before.
+pub const AUXILIARY_LANES: usize = 4;
 
 /// How far above the clip the norm of a mean may be: fixed-point errors, which a plan keeps far
 /// below.

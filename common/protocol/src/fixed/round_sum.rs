@@ -200,6 +200,7 @@ mod tests {
             train_loss: shift.steps(2.0).unwrap(),
             eval_loss: shift.steps(3.0).unwrap(),
             clipped: number == 0,
+            worse: number == 2,
         };
         let mut sum = vec![0_u32; LENGTH + AUXILIARY_LANES];
         for _ in 0..3 {
@@ -321,7 +322,7 @@ mod tests {
         let (mean, _) = sum.decode(BITS, CLIP, &open()).unwrap();
         assert!((mean.train_loss.unwrap() - 2.0).abs() < 0.2);
         assert!((mean.eval_loss.unwrap() - 3.0).abs() < 0.2);
-        assert_eq!(mean.clipped, Some(3));
+        assert_eq!((mean.clipped, mean.votes), (Some(3), Some(3)));
         let parts = sum.parts();
         assert_eq!((parts.survivors, parts.weight), (9, 18));
     }

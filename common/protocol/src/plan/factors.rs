@@ -17,16 +17,33 @@ pub enum FactorSchedule {
     FreezeA,
     /// Always both: classic FedAvg, biased.
     Both,
+    /// A alone travels, exact. Each member trains both and keeps its B to itself (FedSA-LoRA, arXiv
+    /// 2410.01463), so that the run's adapter is the beginning of one.
+    ShareA,
 }
 
 impl FactorSchedule {
-    /// The factors that `round` (counted from 1) trains.
+    /// The factors that `round` (counted from 1) sums.
     pub const fn factors_in(self, round: RoundNumber) -> Factors {
         match self {
             FactorSchedule::Alternating if round.0.is_multiple_of(2) => Factors::A,
+            FactorSchedule::ShareA => Factors::A,
             FactorSchedule::Alternating | FactorSchedule::FreezeA => Factors::B,
             FactorSchedule::Both => Factors::Both,
         }
+    }
+
+    /// The factors that a member trains in `round`.
+    pub const fn trained_in(self, round: RoundNumber) -> Factors {
+        match self {
+            FactorSchedule::ShareA => Factors::Both,
+            other => other.factors_in(round),
+        }
+    }
+
+    /// Whether each member keeps a B of its own.
+    pub const fn shares_a(self) -> bool {
+        matches!(self, FactorSchedule::ShareA)
     }
 }
 
@@ -43,6 +60,15 @@ mod tests {
         );
         assert_eq!(
             FactorSchedule::FreezeA.factors_in(RoundNumber(2)),
+            Factors::B
+        );
+        let both_of = |round| {
+            let schedule = FactorSchedule::ShareA;
+            (schedule.factors_in(round), schedule.trained_in(round))
+        };
+        assert_eq!(both_of(RoundNumber(1)), (Factors::A, Factors::Both));
+        assert_eq!(
+            FactorSchedule::FreezeA.trained_in(RoundNumber(1)),
             Factors::B
         );
         let text = serde_json::to_string(&FactorSchedule::FreezeA).unwrap();

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::aggregation::AggregationPlan;
 use super::factors::FactorSchedule;
 use super::personalisation::PersonalisationPlan;
+use super::rollback::RollbackPlan;
 use super::server::{ServerPlan, ServerSettings};
 use super::stopping::StoppingPlan;
+use super::training::TrainingPlan;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
 use crate::fixed::{CohortWeight, FixedError, FixedPoint, MAX_RELATIVE_ERROR, expected_error};
 use crate::ids::RunId;
@@ -47,6 +49,9 @@ pub struct RunPlan {
     /// When the run ends before its last round.
     #[serde(default)]
     pub stopping: StoppingPlan,
+    /// When members' votes take a step back.
+    #[serde(default)]
+    pub rollback: RollbackPlan,
     /// What each member makes of the run's adapter for itself.
     #[serde(default)]
     pub personalisation: PersonalisationPlan,
@@ -78,78 +83,6 @@ pub struct AdapterPlan {
 
 fn alternating() -> FactorSchedule {
     FactorSchedule::Alternating
-}
-
-/// The learning rate over the run, after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LearningRateSchedule {
-    /// Half a cosine, from the peak to zero at the run's last step.
-    #[default]
-    Cosine,
-    /// A straight line from the peak to zero at the run's last step.
-    Linear,
-    /// The peak rate from the end of the warm-up to the end of the run.
-    Constant,
-}
-
-/// What becomes of a member's optimizer state at the end of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OptimizerState {
-    /// It lives on in the member's memory, and is lost where the member restarts.
-    #[default]
-    Kept,
-    /// Each round begins without.
-    Fresh,
-}
-
-/// Local training, the same for every member.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainingPlan {
-    /// Optimizer steps in each round.
-    pub steps: u32,
-    /// Examples in each forward pass.
-    pub batch_size: u32,
-    /// Forward passes whose gradients each optimizer step accumulates.
-    pub accumulation: u32,
-    /// The most tokens of an example; longer ones are truncated to this.
-    pub max_tokens: u32,
-    /// The peak learning rate, reached at the end of the warm-up.
-    pub learning_rate: f64,
-    /// How the learning rate falls after the warm-up, over all rounds.
-    pub schedule: LearningRateSchedule,
-    /// Steps of linear warm-up at the start of the run.
-    pub warmup_steps: u32,
-    /// AdamW's decoupled weight decay, 0 or more.
-    pub weight_decay: f64,
-    /// The largest global L2 norm of a gradient; larger ones are scaled down to it.
-    pub clip_norm: f64,
-    /// FedProx's mu, from 0 to 10: a member's objective gains half of it times the squared L2
-    /// distance between the trained factors and the global adapter. That gradient is a part of what
-    /// `clip_norm` bounds. 0 leaves the objective as it is; 0.001 to 1 are usual.
-    pub proximal: f64,
-    /// Whether AdamW's moments live on from round to round. They stay at the member.
-    pub optimizer_state: OptimizerState,
-}
-
-impl Default for TrainingPlan {
-    fn default() -> Self {
-        Self {
-            steps: 50,
-            batch_size: 8,
-            accumulation: 1,
-            max_tokens: 256,
-            learning_rate: 1e-4,
-            schedule: LearningRateSchedule::Cosine,
-            warmup_steps: 10,
-            weight_decay: 0.01,
-            clip_norm: 1.0,
-            proximal: 0.0,
-            optimizer_state: OptimizerState::Kept,
-        }
-    }
 }
 
 /// How long the aggregator waits, in seconds.
@@ -214,61 +147,18 @@ impl RunPlan {
     /// # Errors
     /// As [`RunPlan::from_toml`].
     pub fn checked(self) -> Result<Self, PlanError> {
-        let positive = |key: &'static str, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(())
-            } else {
-                Err(PlanError::Range {
-                    key,
-                    got: value.to_string(),
-                    expected: "a finite number above 0",
-                })
-            }
-        };
-        let at_least_one = |key: &'static str, value: u64| {
-            if value > 0 {
-                Ok(())
-            } else {
-                Err(PlanError::Range {
-                    key,
-                    got: value.to_string(),
-                    expected: "1 or more",
-                })
-            }
-        };
-        at_least_one("rounds", self.rounds.into())?;
-        at_least_one("training.steps", self.training.steps.into())?;
-        at_least_one("training.batch_size", self.training.batch_size.into())?;
-        at_least_one("training.accumulation", self.training.accumulation.into())?;
-        if self.training.max_tokens < 2 {
-            return Err(PlanError::Range {
-                key: "training.max_tokens",
-                got: self.training.max_tokens.to_string(),
-                expected: "2 or more",
-            });
+        if self.rounds == 0 {
+            return Err(PlanError::range("rounds", 0, "1 or more"));
         }
-        positive("training.learning_rate", self.training.learning_rate)?;
-        positive("training.clip_norm", self.training.clip_norm)?;
-        positive(
-            "aggregation.server_learning_rate",
-            self.aggregation.server_learning_rate.into(),
-        )?;
-        if !self.training.weight_decay.is_finite() || self.training.weight_decay < 0.0 {
-            return Err(PlanError::Range {
-                key: "training.weight_decay",
-                got: self.training.weight_decay.to_string(),
-                expected: "a finite number, 0 or more",
-            });
-        }
-        if !(0.0..=10.0).contains(&self.training.proximal) {
-            return Err(PlanError::Range {
-                key: "training.proximal",
-                got: self.training.proximal.to_string(),
-                expected: "a number from 0 to 10",
-            });
+        self.training.check()?;
+        let rate = self.aggregation.server_learning_rate;
+        if !(rate.is_finite() && rate > 0.0) {
+            let key = "aggregation.server_learning_rate";
+            return Err(PlanError::range(key, rate, "a finite number above 0"));
         }
         self.server_settings()?;
         self.stopping.check(self.rounds, self.members)?;
+        self.rollback.check()?;
         self.personalisation.check()?;
         self.policy()?;
         self.check_encoding()?;
@@ -359,14 +249,24 @@ impl RunPlan {
         self.seed.unwrap_or(0)
     }
 
-    /// Optimizer steps that a member takes in all rounds.
+    /// Optimizer steps that a member takes in all rounds; with epochs the most.
     pub fn steps(&self) -> usize {
         self.training.steps as usize * self.rounds as usize
+    }
+
+    /// Optimizer steps that a member with as many training examples takes in all rounds.
+    pub fn steps_with(&self, examples: usize) -> usize {
+        self.training.steps_with(examples) as usize * self.rounds as usize
     }
 
     /// The most optimizer steps that a member takes at home after the last round.
     pub fn home_steps(&self) -> usize {
         self.personalisation.home_steps(self.steps())
+    }
+
+    /// Likewise of a member with as many training examples.
+    pub fn home_steps_with(&self, examples: usize) -> usize {
+        self.personalisation.home_steps(self.steps_with(examples))
     }
 
     /// How many times higher the learning rate of the rounds is to be than that of one site: the
@@ -389,7 +289,7 @@ impl RunPlan {
         self.personalisation.learning_rate.unwrap_or(half)
     }
 
-    /// Examples that a member trains on in a round.
+    /// Examples that a member trains on in a round; with epochs the most.
     pub fn examples_a_round(&self) -> u64 {
         let training = &self.training;
         u64::from(training.steps)
@@ -441,6 +341,13 @@ impl SignedPlan {
             .raw(&run.0)
             .digest(&plan.digest())
             .finish()
+    }
+}
+
+impl PlanError {
+    pub(super) fn range(key: &'static str, got: impl ToString, expected: &'static str) -> Self {
+        let got = got.to_string();
+        Self::Range { key, got, expected }
     }
 }
 

@@ -61,6 +61,7 @@ struct Upload {
     eval_loss: u32,
     loss_shift: Hex,
     clipped: bool,
+    worse: bool,
     rounding_seed: Hex,
     lanes: Vec<u32>,
     self_mask: Hex,
@@ -77,6 +78,7 @@ struct Decoded {
     train_loss: Option<u32>,
     eval_loss: Option<u32>,
     clipped: Option<u16>,
+    votes: Option<u16>,
 }
 
 impl Upload {
@@ -173,6 +175,7 @@ fn encoding_masking_and_packing() {
                 train_loss: steps(upload.train_loss),
                 eval_loss: steps(upload.eval_loss),
                 clipped: upload.clipped,
+                worse: upload.worse,
             };
             let mut rounding = Given(upload.rounding_seed.0.clone());
             let encoded = vector
@@ -216,6 +219,7 @@ fn unmasking_and_decoding() {
             train_loss: mean.train_loss.map(f32::to_bits),
             eval_loss: mean.eval_loss.map(f32::to_bits),
             clipped: mean.clipped,
+            votes: mean.votes,
         };
         assert_eq!(decoded, vector.decoded);
     }

@@ -72,6 +72,7 @@ struct WholeRound {
     train_loss: u32,
     eval_loss: u32,
     clipped: u16,
+    votes: u16,
     result_digest: Hex,
     result_signed: Hex,
 }
@@ -269,6 +270,7 @@ fn every_message_of_a_round() {
         train_loss: Some(f32::from_bits(vector.train_loss)),
         eval_loss: Some(f32::from_bits(vector.eval_loss)),
         clipped: Some(vector.clipped),
+        votes: Some(vector.votes),
     };
     assert_eq!(result.digest(), vector.result_digest.digest());
     let signed = result.signed_digest(&open.previous);

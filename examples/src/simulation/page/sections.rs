@@ -154,11 +154,19 @@ fn rounds(out: &mut String, document: &Document) {
         .iter()
         .filter(|one| !one.dropped.is_empty() || one.attempts > 1)
         .count();
+    let back = rounds.iter().filter(|one| one.taken_back).count();
     let note = match odd {
         0 => "Every round took one attempt, with every member in its sum.".to_owned(),
         odd => format!(
             "{} with members missing or more than one attempt.",
             counted(odd, "round")
+        ),
+    };
+    let note = match back {
+        0 => note,
+        back => format!(
+            "{note} {} took the step before back: most members found it harmful.",
+            counted(back, "round")
         ),
     };
     section(out, "Rounds", &note);
@@ -172,6 +180,7 @@ fn rounds(out: &mut String, document: &Document) {
         (" class=\"number\"", "round"),
         (" class=\"number\"", "attempts"),
         (" class=\"number\"", "in the sum"),
+        (" class=\"number\"", "votes"),
         ("", "sum exact"),
         ("", "missing"),
     ] {
@@ -185,10 +194,16 @@ fn rounds(out: &mut String, document: &Document) {
             Some(false) => "NO",
             None => "not checked",
         };
+        let votes = match (round.votes, round.taken_back) {
+            (None, _) => "-".to_owned(),
+            (Some(votes), false) => votes.to_string(),
+            (Some(votes), true) => format!("{votes}, taken back"),
+        };
         let _ = write!(
             out,
             "<tr><th scope=\"row\" class=\"number\">{}</th><td class=\"number\">{}</td>\
-             <td class=\"number\">{}</td><td>{exact}</td><td>{}</td></tr>",
+             <td class=\"number\">{}</td><td class=\"number\">{votes}</td><td>{exact}</td>\
+             <td>{}</td></tr>",
             round.round,
             round.attempts,
             round.survivors.len(),

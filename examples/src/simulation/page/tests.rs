@@ -93,6 +93,8 @@ fn document(members: usize, rounds: u32, full: bool) -> Document {
                 dropped: dropped(round),
                 train_loss: Some(at(round).ln() as f32 - 0.1),
                 eval_loss: Some(at(round - 1).ln() as f32),
+                votes: Some(0),
+                taken_back: false,
                 total_weight: 900,
                 bytes_up: 260_000 * members as u64,
                 bytes_down: 660_000 * members as u64 + 3000 * u64::from(round),

@@ -455,6 +455,7 @@ impl Adversary {
             train_loss: None,
             eval_loss: None,
             clipped: None,
+            votes: None,
         };
         self.values.insert(adapter.digest(), values);
         told.results.push(sign_result(&told.federation, result));

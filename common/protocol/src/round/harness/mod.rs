@@ -26,8 +26,8 @@ use crate::fixed::{
 use crate::ids::{Attempt, MemberIndex, MemberSet, RoundNumber, RunId};
 use crate::plan::{
     AdapterPlan, AggregationPlan, BasePlan, FactorSchedule, Floors, PersonalisationPlan,
-    RobustPlan, RobustRuleName, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan, StoppingPlan,
-    Timeouts, TrainingPlan, Weighting,
+    RobustPlan, RobustRuleName, RollbackPlan, Roster, RosterEntry, RunPlan, ServerPlan, SignedPlan,
+    StoppingPlan, Timeouts, TrainingPlan, Weighting,
 };
 use crate::secagg::CohortPolicy;
 use crate::wire::messages::{Open, RevealedShare, RoundMessage, RoundResult};
@@ -90,6 +90,15 @@ impl Federation {
         let mut plan = plan_for(5, LaneBits::B24);
         plan.rounds = rounds;
         plan.stopping = StoppingPlan { patience };
+        plan.aggregation.suite = Suite::Classical;
+        Self::of_plan(plan.checked().unwrap(), RunId([7; 16]))
+    }
+
+    /// Five members in a run of three rounds, B, A and B, in the suite that is quicker.
+    pub(crate) fn alternating() -> Self {
+        let mut plan = plan_for(5, LaneBits::B24);
+        plan.rounds = 3;
+        plan.adapter.factors = FactorSchedule::Alternating;
         plan.aggregation.suite = Suite::Classical;
         Self::of_plan(plan.checked().unwrap(), RunId([7; 16]))
     }
@@ -276,6 +285,7 @@ impl Federation {
             train_loss: shift.steps(1.0).unwrap(),
             eval_loss: shift.steps(2.0).unwrap(),
             clipped: place.is_multiple_of(4),
+            worse: place.is_multiple_of(3),
         };
         format
             .encode(&delta, class_of(place), contribution, &mut rng)
@@ -347,6 +357,7 @@ fn plan_for(members: usize, bits: LaneBits) -> RunPlan {
         },
         server: ServerPlan::default(),
         stopping: StoppingPlan::default(),
+        rollback: RollbackPlan::default(),
         personalisation: PersonalisationPlan::default(),
         timeouts: Timeouts::default(),
     }

@@ -339,6 +339,7 @@ impl Signed {
             train_loss: mean.train_loss,
             eval_loss: mean.eval_loss,
             clipped: mean.clipped,
+            votes: mean.votes,
         };
         AllRevealed {
             members,

@@ -349,7 +349,7 @@ impl<'a> World<'a> {
                 | MemberEffect::Pinned(_)
                 | MemberEffect::Opened { .. }
                 | MemberEffect::Abandoned { .. }
-                | MemberEffect::RoundDone { .. } => Vec::new(),
+                | MemberEffect::RoundDone(_) => Vec::new(),
                 MemberEffect::AskConsent(_) => panic!("the roster was accepted beforehand"),
             };
             queue.extend(more);
@@ -434,6 +434,7 @@ impl<'a> World<'a> {
             train_loss: mean.train_loss,
             eval_loss: mean.eval_loss,
             clipped: mean.clipped,
+            votes: mean.votes,
         };
         sign_result(self.federation, result)
     }

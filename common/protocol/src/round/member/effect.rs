@@ -83,16 +83,22 @@ pub enum MemberEffect {
         reason: RoundFailure,
     },
     /// A round has a checked result, and its adapter is fetched or superseded.
-    RoundDone {
-        /// The round's number, from 1.
-        round: RoundNumber,
-        /// How many members are in the sum.
-        survivors: usize,
-        /// Whether this member is one of them.
-        took_part: bool,
-    },
+    RoundDone(DoneRound),
     /// The run is over for this member.
     End(Result<Box<RunOutcome>, MemberError>),
+}
+
+/// What a round came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoneRound {
+    /// The round's number, from 1.
+    pub round: RoundNumber,
+    /// How many members are in the sum.
+    pub survivors: usize,
+    /// Whether this member is one of them.
+    pub took_part: bool,
+    /// Whether the members' votes took the step before back.
+    pub taken_back: bool,
 }
 
 /// A roster that the member has not accepted.

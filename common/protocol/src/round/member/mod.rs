@@ -41,7 +41,7 @@ use phases::{AwaitConsent, AwaitPlan, AwaitRoster, AwaitWork, ShownRoster};
 use pinned::PinnedRun;
 
 pub use effect::{
-    LeaveReason, MemberEffect, Prepared, RosterQuestion, RoundTask, RunOutcome, Upload,
+    DoneRound, LeaveReason, MemberEffect, Prepared, RosterQuestion, RoundTask, RunOutcome, Upload,
 };
 pub use error::MemberError;
 pub use member_round::{MemberRound, RoundAnswer};

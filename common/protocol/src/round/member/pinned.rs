@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rand::CryptoRng;
 
-use fedlora_adapter::{Adapter, AdapterError};
+use fedlora_adapter::{Adapter, AdapterError, Factors};
 use fedlora_common::digest::Digest;
 
 use crate::fixed::{EncodedUpdate, FixedError};
@@ -17,7 +17,7 @@ use crate::round::participant::{
 use crate::wire::Unverified;
 use crate::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
 
-use super::effect::{LeaveReason, MemberEffect, RoundTask, RunOutcome};
+use super::effect::{DoneRound, LeaveReason, MemberEffect, RoundTask, RunOutcome};
 use super::error::MemberError;
 use super::member_round::{MemberRound, RoundAnswer};
 use super::pin::RosterPin;
@@ -39,6 +39,9 @@ pub(super) struct PinnedRun {
     held: RoundNumber,
     /// What the results since the held adapter may have changed.
     allowed: AllowedStep,
+    /// The factors that the newest result may have changed, and the largest norm of that step. None
+    /// before the first.
+    step: Option<(Factors, f64)>,
     /// The newest round with a checked result; 0 before the first.
     last_round: RoundNumber,
     result: RunResult,
@@ -77,6 +80,7 @@ impl PinnedRun {
         Self {
             clips: ClipSchedule::new(&run.plan.aggregation),
             allowed: AllowedStep::default(),
+            step: None,
             result: RunResult::new(&run.plan.stopping, &run.adapter),
             held: RoundNumber(0),
             run,
@@ -249,11 +253,12 @@ impl PinnedRun {
                 adapter: result.adapter,
             }));
         }
-        effects.push(MemberEffect::RoundDone {
+        effects.push(MemberEffect::RoundDone(DoneRound {
             round: result.round,
             survivors: result.survivors.len(),
             took_part: result.survivors.contains(&self.context.me),
-        });
+            taken_back: self.takes_back(&result),
+        }));
         Ok((self, effects))
     }
 
@@ -444,18 +449,30 @@ impl PinnedRun {
         }
         let plan = &self.run.plan;
         let factors = plan.adapter.factors.factors_in(result.round);
-        let step = f64::from(plan.largest_step()) * f64::from(self.clips.clip(factors));
-        self.allowed.add(factors, step);
+        let largest = f64::from(plan.largest_step()) * f64::from(self.clips.clip(factors));
+        let survivors = result.survivors.len();
+        let step = match self.step.filter(|_| self.takes_back(&result)) {
+            // A part of the step before, in the factors that it changed.
+            Some(before) => before,
+            None => (factors, largest),
+        };
+        self.step = Some(step);
+        self.allowed.add(step.0, step.1);
         let before = (self.held == self.last_round).then_some(&self.run.adapter);
-        self.result.advance(&result, before, (factors, step));
-        self.clips
-            .advance(factors, result.survivors.len(), result.clipped);
+        self.result.advance(&result, before, step);
+        self.clips.advance(factors, survivors, result.clipped);
         self.chain = result.digest();
         self.last_round = result.round;
         self.took_part += u32::from(result.survivors.contains(&self.context.me));
         let effects = vec![self.fetch(&result)];
         self.activity = Activity::Fetch(Box::new(result));
         Ok(effects)
+    }
+
+    /// Whether a result takes the step before back.
+    fn takes_back(&self, result: &RoundResult) -> bool {
+        let rollback = &self.run.plan.rollback;
+        rollback.takes_back(result.round, result.survivors.len(), result.votes)
     }
 
     fn fetch(&self, result: &RoundResult) -> MemberEffect {

@@ -47,7 +47,7 @@ impl RunResult {
     }
 
     /// Takes a checked result, which tells the loss of the adapter before it: `before`, where this
-    /// member holds that one. The round trained `factors`, and its step is at most `norm` long.
+    /// member holds that one. The result's step is in `factors`, and at most `norm` long.
     pub(super) fn advance(
         &mut self,
         result: &RoundResult,

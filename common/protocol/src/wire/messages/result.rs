@@ -38,6 +38,9 @@ pub struct RoundResult {
     pub eval_loss: Option<f32>,
     /// How many survivors' deltas exceeded the clip, likewise.
     pub clipped: Option<u16>,
+    /// How many survivors found the round's starting adapter worse than the one before, likewise.
+    /// Where they are enough by the plan, the step before is taken back in place of a new one.
+    pub votes: Option<u16>,
 }
 
 impl RoundResult {
@@ -49,7 +52,8 @@ impl RoundResult {
                 .collect::<Vec<_>>()
         };
         let loss = |loss: Option<f32>| loss.map_or(u64::MAX, |value| value.to_bits().into());
-        DigestWriter::new("fedlora 2 M6 result")
+        let count = |count: Option<u16>| count.map_or(u64::MAX, u64::from);
+        DigestWriter::new("fedlora 3 M6 result")
             .raw(&self.run.0)
             .number(self.round.0.into())
             .number(self.attempt.0.into())
@@ -62,7 +66,8 @@ impl RoundResult {
             .bytes(&members(&self.dropped))
             .number(loss(self.train_loss))
             .number(loss(self.eval_loss))
-            .number(self.clipped.map_or(u64::MAX, u64::from))
+            .number(count(self.clipped))
+            .number(count(self.votes))
             .finish()
     }
 

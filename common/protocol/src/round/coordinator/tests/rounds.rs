@@ -6,7 +6,7 @@ use crate::fixed::LaneBits;
 use crate::ids::MemberIndex;
 use crate::round::coordinator::{Coordinator, Event, Input};
 use crate::round::harness::{Federation, RoundOutcome, World, class_of};
-use crate::round::member::{MemberEffect, MemberError};
+use crate::round::member::{DoneRound, MemberEffect, MemberError};
 use crate::wire::codec;
 use crate::wire::messages::{PhaseName, RoundFailure, ToAggregator, ToMember};
 
@@ -76,18 +76,19 @@ fn check_members(mut world: World<'_>, survivors: &[MemberIndex]) {
         let effects = party.machine.fetched(Some(next.values().to_vec()));
         let [
             MemberEffect::Send(ToAggregator::Fetched { adapter }),
-            MemberEffect::RoundDone {
-                round,
-                survivors: summed,
-                took_part,
-            },
+            MemberEffect::RoundDone(done),
         ] = effects[..]
         else {
             panic!("member {me} did not take the adapter: {effects:?}");
         };
         assert_eq!(adapter, next.digest());
-        assert_eq!((round, summed), (federation.open.round, survivors.len()));
-        assert_eq!(took_part, survivors.contains(&me));
+        let expected = DoneRound {
+            round: federation.open.round,
+            survivors: survivors.len(),
+            took_part: survivors.contains(&me),
+            taken_back: false,
+        };
+        assert_eq!(done, expected);
         let effects = world.hand(me, ToMember::Finished { failure: None });
         let [MemberEffect::End(Err(MemberError::EndedEarly { done, planned }))] = effects[..]
         else {

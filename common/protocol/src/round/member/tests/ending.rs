@@ -11,16 +11,16 @@ use fedlora_adapter::Adapter;
 use fedlora_common::digest::Digest;
 
 /// A member that takes part in no round, and is told results alone.
-struct Told<'a> {
-    world: World<'a>,
+pub(super) struct Told<'a> {
+    pub(super) world: World<'a>,
     /// The digest of the newest result.
     previous: Digest,
     /// The adapter of each round, the first one included.
-    adapters: Vec<Adapter>,
+    pub(super) adapters: Vec<Adapter>,
 }
 
 impl<'a> Told<'a> {
-    fn new(federation: &'a Federation) -> Self {
+    pub(super) fn new(federation: &'a Federation) -> Self {
         Self {
             world: World::holding(federation, ME),
             previous: federation.previous,
@@ -31,9 +31,20 @@ impl<'a> Told<'a> {
     /// The next round's result, which tells this loss of the adapter before. The round moves one
     /// value by `step`.
     fn result(&mut self, loss: f32, step: f32) -> RoundResult {
+        let place = self.adapters.len();
+        self.result_of(loss, (place, step), 0)
+    }
+
+    /// Likewise with these votes; the round moves the value at a place by a step.
+    pub(super) fn result_of(
+        &mut self,
+        loss: f32,
+        (place, step): (usize, f32),
+        votes: u16,
+    ) -> RoundResult {
         let before = &self.adapters[self.adapters.len() - 1];
         let mut values = before.values().to_vec();
-        values[self.adapters.len()] += step;
+        values[place] += step;
         let (config, layout) = (before.config().clone(), before.layout().clone());
         let adapter = Adapter::new(config, layout, values).unwrap();
         let result = RoundResult {
@@ -50,13 +61,14 @@ impl<'a> Told<'a> {
             train_loss: Some(loss),
             eval_loss: Some(loss),
             clipped: Some(0),
+            votes: Some(votes),
         };
         self.previous = result.digest();
         self.adapters.push(adapter);
         result
     }
 
-    fn hand(&mut self, result: RoundResult) -> Vec<MemberEffect> {
+    pub(super) fn hand(&mut self, result: RoundResult) -> Vec<MemberEffect> {
         let result = sign_result(self.world.federation, result);
         self.world.hand(ME, ToMember::Result(result))
     }
@@ -88,7 +100,7 @@ fn outcome(effects: Vec<MemberEffect>) -> RunOutcome {
 }
 
 #[track_caller]
-fn error(effects: Vec<MemberEffect>) -> MemberError {
+pub(super) fn error(effects: Vec<MemberEffect>) -> MemberError {
     let Some(MemberEffect::End(Err(error))) = effects.into_iter().last() else {
         panic!("the run does not end early");
     };

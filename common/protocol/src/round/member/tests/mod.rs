@@ -7,6 +7,7 @@ mod joining;
 mod refusals;
 mod repeats;
 mod results;
+mod rollback;
 mod walk;
 
 use crate::fixed::EncodedUpdate;
@@ -53,7 +54,7 @@ fn show(effect: &MemberEffect) -> String {
         MemberEffect::Opened { round, attempt, .. } => format!("opened {round}/{attempt}"),
         MemberEffect::Left { round, .. } => format!("left {round}"),
         MemberEffect::Abandoned { round, attempt, .. } => format!("abandoned {round}/{attempt}"),
-        MemberEffect::RoundDone { round, .. } => format!("done {round}"),
+        MemberEffect::RoundDone(done) => format!("done {}", done.round),
         MemberEffect::End(Ok(_)) => "end".to_owned(),
         MemberEffect::End(Err(_)) => "end early".to_owned(),
     }

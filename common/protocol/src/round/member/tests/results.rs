@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::{ServerOptimizerName, ServerPlan};
 use crate::round::harness::{RoundOutcome, sign_result};
-use crate::round::member::MemberError;
+use crate::round::member::{DoneRound, MemberError};
 use crate::round::participant::Refusal;
 use crate::wire::messages::RoundResult;
 use crate::wire::{Unverified, Verified};
@@ -164,10 +164,10 @@ fn a_superseded_adapter_is_not_fetched() {
     assert_effects(&effects, &["done 1"]);
     assert!(matches!(
         effects[..],
-        [MemberEffect::RoundDone {
+        [MemberEffect::RoundDone(DoneRound {
             took_part: true,
             ..
-        }]
+        })]
     ));
 
     let values = world.next_adapter().values().to_vec();

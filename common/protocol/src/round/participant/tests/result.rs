@@ -125,7 +125,7 @@ fn every_field_of_a_result_is_in_its_digest() {
     let federation = Federation::new(5);
     let result = revealed(&federation).result.claimed().clone();
     let other = Digest::of("test", b"other");
-    let changes: [ResultChange; 14] = [
+    let changes: [ResultChange; 15] = [
         |result, _| result.run = RunId([1; 16]),
         |result, _| result.round = RoundNumber(2),
         |result, _| result.attempt = Attempt(2),
@@ -146,6 +146,7 @@ fn every_field_of_a_result_is_in_its_digest() {
         |result, _| result.train_loss = None,
         |result, _| result.eval_loss = Some(0.0),
         |result, _| result.clipped = None,
+        |result, _| result.votes = None,
     ];
     let mut digests = vec![result.digest()];
     for change in changes {
