@@ -80,7 +80,7 @@ fn text(status: &Status) -> String {
     }
     if status.rounds_taken_back > 0 {
         lines.push(format!(
-            "taken back   {} steps, by the votes of most members",
+            "taken back   {} of the steps, by the votes of most members",
             status.rounds_taken_back
         ));
     }

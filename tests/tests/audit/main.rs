@@ -1,14 +1,12 @@
 //! A round that was kept can be recomputed by anyone, and nothing of its record can be changed
 //! without it being seen: whole runs with real processes, then the replay of changed copies.
 
+mod steps;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fedlora_adapter::peft;
-use fedlora_aggregator::audit::{
-    self, AuditError, Comparison, KeptOpening, KeptPlan, ReplayReport,
-};
-use fedlora_aggregator::optimizer::{ServerOptimizer, StateOf};
+use fedlora_aggregator::audit::{self, AuditError, Comparison, KeptOpening, ReplayReport};
 use fedlora_aggregator::run_directory::RunDirectory;
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::crypto::sign::IdentityKey;
@@ -491,75 +489,4 @@ fn a_run_that_was_not_kept_has_its_roster_and_nothing_else() {
     assert!(!kept.path("audit").exists());
     kept.command(&["--round", "1"])
         .failed(1, &["plan.json is not there", "--keep-for-audit"]);
-}
-
-/// The plan with an adaptive optimizer, whose steps are far above the largest: members take them
-/// scaled down.
-fn adaptive_plan() -> String {
-    let plan = PLAN.replace(
-        "[adapter]\n",
-        "[server]\noptimizer = \"fedadam\"\nmax_step = 0.001\n\
-         [adapter]\nfactors = \"both\"\n",
-    );
-    assert_ne!(plan, PLAN);
-    plan
-}
-
-#[test]
-fn a_kept_round_is_recomputed_with_the_server_optimizer_that_it_had() {
-    let federation = served(&adaptive_plan(), &["--keep-for-audit"]);
-    let status = federation.status();
-    assert_eq!(status["rounds_scaled"], 2);
-    let mut command = federation.operate("status");
-    let shown = Finished::of("status", &mut command).done().stdout;
-    assert!(shown.contains("the steps of 2 rounds"), "{shown}");
-
-    let kept = Copy::of(&federation);
-    // Either round by itself.
-    for round in [2, 1] {
-        let report = kept.try_replay(round).expect("a record to replay");
-        assert!(report.matches() && report.is_whole(), "{report:?}");
-    }
-
-    let state = "adapters/round-0001.state";
-    let kept = Copy::of(&federation);
-    fs::remove_file(kept.path(state)).expect("a state");
-    let report = kept.try_replay(2).expect("a record to replay");
-    assert!(report.matches() && !report.is_whole());
-    assert_eq!(report.adapter, Comparison::StateNotKept);
-    kept.command(&["--round", "2", "--partial"]).done();
-
-    let kept = Copy::of(&federation);
-    kept.edit(state, |bytes| bytes[0] ^= 1);
-    kept.command(&["--round", "2"]).failed(
-        9,
-        &["round-0001.state is damaged", "hint: put", "from a copy"],
-    );
-    kept.edit(state, |bytes| bytes.truncate(bytes.len() - 4));
-    let error = kept.try_replay(2).expect_err("a state that is cut");
-    assert!(matches!(error, AuditError::State(_)), "{error}");
-    kept.refused(1, "the kept state of the server optimizer is not what");
-
-    another_state(&federation);
-}
-
-/// A state that is whole, but not what round 1 gives: that of an optimizer before its first round.
-fn another_state(federation: &Federation) {
-    let kept = Copy::of(federation);
-    let text = fs::read(kept.path("audit/plan.json")).expect("the plan is kept");
-    let plan: KeptPlan = serde_json::from_slice(&text).expect("the plan in JSON");
-    let (_, plan) = plan.plan.verify(&plan.aggregator).expect("a signed plan");
-    let first = peft::load(&kept.path("audit/first-adapter")).expect("an adapter");
-    let settings = plan.server_settings().expect("a checked plan");
-    let optimizer = ServerOptimizer::new(settings, first.layout().clone());
-    let text = fs::read_to_string(kept.path("results.jsonl")).expect("results");
-    let result: Unverified<RoundResult> =
-        serde_json::from_str(text.lines().next().expect("a result")).expect("a result in JSON");
-    let of = StateOf::after(result.claimed(), plan.digest());
-    let path = kept.path("adapters/round-0001.state");
-    optimizer.save(&path, &of).expect("a state can be written");
-    let report = kept.try_replay(2).expect("a record to replay");
-    assert_eq!(report.adapter, Comparison::Differs);
-    assert_eq!(report.sum, Comparison::Matches);
-    kept.refused(1, "the kept state of the server optimizer is not what");
 }
