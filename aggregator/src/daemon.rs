@@ -9,12 +9,13 @@ use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{
-    Credentials, JoinServer, Limits, ServerEndpoint, TlsKeyPair, TransportError,
+    Credentials, JoinServer, Limits, RestartSecret, ServerEndpoint, TlsKeyPair, TransportError,
 };
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
+use crate::audit::{self, AuditError, OpenRun, RecordFolder};
 use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
@@ -58,6 +59,7 @@ impl Aggregator {
             authority.certificate(),
             Vec::new(),
             limits,
+            &RestartSecret::derive(&opened.identity.expose()),
         )?;
         let joining = JoinServer::bind(
             opened.config.join_listen,
@@ -109,7 +111,8 @@ impl Aggregator {
         self.opened.authority.fingerprint()
     }
 
-    /// Runs a plan, from gathering the members to the last round. `events` gets what happens.
+    /// Runs a plan, from gathering the members to the last round; or goes on with its run, where one
+    /// is there that is not over. `events` gets what happens.
     ///
     /// # Errors
     /// [`ServeError`]; members that are connected have been told.
@@ -118,10 +121,25 @@ impl Aggregator {
         mut plan: RunPlan,
         events: mpsc::UnboundedSender<RunEvent>,
     ) -> Result<RunSummary, ServeError> {
-        let mut id = [0; 16];
-        os_rng().fill_bytes(&mut id);
-        let run = RunId(id);
-        plan.seed.get_or_insert_with(|| os_rng().next_u64() >> 1);
+        let open = audit::open_run(self.directory.root(), &plan)?;
+        let (run, directory, record, kept) = match open {
+            Some(OpenRun {
+                directory,
+                record,
+                run,
+            }) => {
+                plan = run.plan.clone();
+                (run.run, directory, record, Some(run))
+            }
+            None => {
+                let mut id = [0; 16];
+                os_rng().fill_bytes(&mut id);
+                plan.seed.get_or_insert_with(|| os_rng().next_u64() >> 1);
+                let directory = self.directory.create_run(RunId(id))?;
+                let record = RecordFolder::new(&directory, self.keep_for_audit);
+                (RunId(id), directory, record, None)
+            }
+        };
         let registry = self.registry();
         let (inbox, messages) = mpsc::channel(INBOX);
         let engine = Engine::new(
@@ -131,14 +149,18 @@ impl Aggregator {
                 federation: self.opened.config.federation.clone(),
                 operator: Arc::clone(&self.opened),
                 registry: registry.clone(),
-                directory: self.directory.create_run(run)?,
-                keep_for_audit: self.keep_for_audit,
+                directory,
+                record,
                 status: self.directory.status_path(),
                 events,
                 clock: Arc::clone(&self.clock),
             },
             messages,
         )?;
+        let engine = match kept {
+            Some(kept) => engine.taking_up(kept),
+            None => engine,
+        };
         info!(
             %run, listen = %self.address()?, join = %self.join_address()?,
             "waiting for members"
@@ -180,6 +202,9 @@ pub enum ServeError {
     /// The plan cannot be protected or encoded.
     #[error("the plan: {0}")]
     Plan(#[from] PlanError),
+    /// A run that is not over cannot be read.
+    #[error("a run that is not over: {0}")]
+    OpenRun(#[from] AuditError),
     /// The run ended before its plan did.
     #[error(transparent)]
     Run(#[from] RunFailure),
@@ -190,6 +215,7 @@ impl ServeError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Directory(error) => error.remedy(),
+            Self::OpenRun(error) => error.remedy(),
             Self::Pki(_) | Self::Transport(_) | Self::Plan(_) | Self::Run(_) => None,
         }
     }

@@ -27,6 +27,23 @@ impl RunDirectory {
         Ok(Self { root })
     }
 
+    /// The folders of all runs in the operator's directory, by their ids.
+    ///
+    /// # Errors
+    /// The folder of runs, where it is there and cannot be read.
+    pub(crate) fn all(operator: &Path) -> Result<Vec<Self>, (PathBuf, io::Error)> {
+        let folder = runs(operator);
+        let names = match fs::read_dir(&folder) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err((folder, error)),
+        };
+        let mut paths: Vec<_> = names.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        let folders = paths.into_iter().filter(|path| path.is_dir());
+        Ok(folders.map(|root| Self { root }).collect())
+    }
+
     /// The folder of the run with this id in hex; without an id, that of the only run. Needs no
     /// keys of the operator's: a copy of `runs` will do.
     ///
@@ -88,6 +105,12 @@ impl RunDirectory {
     /// What proves that members broke the protocol, one file a member and attempt.
     pub fn evidence(&self) -> PathBuf {
         self.root.join("evidence")
+    }
+
+    /// What a run is taken up by after a crash; missing once the run is over, and where that lies in
+    /// [`audit`](Self::audit).
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal")
     }
 
     /// What is kept so that rounds can be replayed; missing where the operator did not ask for it.

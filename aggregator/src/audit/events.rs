@@ -2,13 +2,13 @@
 //! protocol's codec.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use fedlora_protocol::round::coordinator::Event;
 use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
 
-/// Appends events to a new file.
+/// Appends events to a file.
 #[derive(Debug)]
 pub(super) struct EventWriter(File);
 
@@ -17,11 +17,20 @@ impl EventWriter {
         File::create_new(path).map(Self)
     }
 
+    /// Goes on after the first `length` bytes; what stands behind them goes.
+    pub(super) fn append_at(path: &Path, length: u64) -> io::Result<Self> {
+        let mut file = File::options().write(true).open(path)?;
+        file.set_len(length)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self(file))
+    }
+
     pub(super) fn append(&mut self, event: &Event) -> io::Result<()> {
         let bytes = codec::encode(event).map_err(io::Error::other)?;
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         self.0
-            .write_all(&[&length.to_le_bytes(), &bytes[..]].concat())
+            .write_all(&[&length.to_le_bytes(), &bytes[..]].concat())?;
+        self.0.sync_data()
     }
 
     /// Makes the events durable.
@@ -32,7 +41,10 @@ impl EventWriter {
 
 /// Reads events one after another. After an error there are no more.
 #[derive(Debug)]
-pub(super) struct EventReader<R>(Option<R>);
+pub(super) struct EventReader<R> {
+    source: Option<R>,
+    length: u64,
+}
 
 impl EventReader<BufReader<File>> {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
@@ -42,10 +54,18 @@ impl EventReader<BufReader<File>> {
 
 impl<R: Read> EventReader<R> {
     pub(super) fn new(source: R) -> Self {
-        Self(Some(source))
+        Self {
+            source: Some(source),
+            length: 0,
+        }
     }
 
-    fn read(source: &mut R) -> Result<Option<Event>, EventFileError> {
+    /// How many bytes the events so far take.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(source: &mut R) -> Result<Option<(Event, u64)>, EventFileError> {
         let mut head = Vec::new();
         source.take(4).read_to_end(&mut head)?;
         if head.is_empty() {
@@ -61,7 +81,7 @@ impl<R: Read> EventReader<R> {
         if bytes.len() != length as usize {
             return Err(EventFileError::Cut);
         }
-        Ok(Some(codec::decode(&bytes)?))
+        Ok(Some((codec::decode(&bytes)?, 4 + u64::from(length))))
     }
 }
 
@@ -69,11 +89,16 @@ impl<R: Read> Iterator for EventReader<R> {
     type Item = Result<Event, EventFileError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let event = Self::read(self.0.as_mut()?).transpose();
-        if !matches!(event, Some(Ok(_))) {
-            self.0 = None;
+        match Self::read(self.source.as_mut()?) {
+            Ok(Some((event, length))) => {
+                self.length += length;
+                Some(Ok(event))
+            }
+            end => {
+                self.source = None;
+                end.err().map(Err)
+            }
         }
-        event
     }
 }
 

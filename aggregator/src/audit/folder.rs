@@ -1,25 +1,141 @@
-//! Where the record of a run lies.
+//! Where the record of a run lies: in `audit` for good, where the operator asks for that, otherwise
+//! in `journal` as long as the run is not over.
 //!
 //! ```text
 //! runs/ID/audit/plan.json                      the aggregator's public key and its signed plan
 //! runs/ID/audit/first-adapter/                 the adapter that the first round starts from
+//! runs/ID/audit/open                           there while the run is not over
 //! runs/ID/audit/round-0001-attempt-1/open.json M0, with what else the attempt began with
 //! .../events.bin                               what the coordinator took, event by event
 //! .../member-N.masked                          the masked updates in the sum
 //! ```
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use fedlora_common::files::{Access, sync_parent, write_atomic};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
 
 use crate::run_directory::RunDirectory;
 
-pub(super) fn plan(directory: &RunDirectory) -> PathBuf {
-    directory.audit().join("plan.json")
+/// The folder of a run's record.
+#[derive(Debug, Clone)]
+pub struct RecordFolder {
+    root: PathBuf,
+    kept: bool,
 }
 
-pub(super) fn first_adapter(directory: &RunDirectory) -> PathBuf {
-    directory.audit().join("first-adapter")
+impl RecordFolder {
+    /// Of a run whose record is kept for an audit, or only until the run is over.
+    pub fn new(directory: &RunDirectory, kept: bool) -> Self {
+        let root = match kept {
+            true => directory.audit(),
+            false => directory.journal(),
+        };
+        Self { root, kept }
+    }
+
+    /// That of a run that is not over, if it is one.
+    pub fn of_open_run(directory: &RunDirectory) -> Option<Self> {
+        let both = [true, false].map(|kept| Self::new(directory, kept));
+        both.into_iter().find(|one| one.marker().exists())
+    }
+
+    /// Whether the record outlives the run.
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// Notes that the run is not over; the record of what it is about is there.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        let marker = self.marker();
+        write_atomic(&marker, b"", Access::Everyone)?;
+        sync_parent(&marker)
+    }
+
+    /// Notes that the run is over: a record that is not kept goes.
+    ///
+    /// # Errors
+    /// What cannot be removed.
+    pub fn end(&self) -> io::Result<()> {
+        let gone = match fs::remove_file(self.marker()) {
+            Ok(()) if !self.kept => fs::remove_dir_all(&self.root),
+            other => other,
+        };
+        match gone {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The newest attempt at a round of which there is a record.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub(super) fn newest_attempt(&self, round: RoundNumber) -> io::Result<Option<Attempt>> {
+        let mut newest = None;
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            let prefix = format!("round-{:04}-attempt-", round.0);
+            let number = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+            let attempt = number.and_then(|number| number.parse().ok()).map(Attempt);
+            newest = newest.max(attempt);
+        }
+        Ok(newest)
+    }
+
+    /// Removes what is not kept of all attempts, once their round is done.
+    ///
+    /// # Errors
+    /// What cannot be removed.
+    pub fn forget_attempts(&self) -> io::Result<()> {
+        if self.kept {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("round-") {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the masked updates of an attempt that failed, where they are not kept.
+    ///
+    /// # Errors
+    /// What cannot be removed.
+    pub fn forget_uploads(&self, round: RoundNumber, attempt: Attempt) -> io::Result<()> {
+        if self.kept {
+            return Ok(());
+        }
+        let folder = AttemptFolder::new(self, round, attempt);
+        for entry in fs::read_dir(folder.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "masked") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record's own folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn plan(&self) -> PathBuf {
+        self.root.join("plan.json")
+    }
+
+    pub(super) fn first_adapter(&self) -> PathBuf {
+        self.root.join("first-adapter")
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.root.join("open")
+    }
 }
 
 /// The folder of one attempt at a round.
@@ -27,9 +143,9 @@ pub(super) fn first_adapter(directory: &RunDirectory) -> PathBuf {
 pub(super) struct AttemptFolder(PathBuf);
 
 impl AttemptFolder {
-    pub(super) fn new(directory: &RunDirectory, round: RoundNumber, attempt: Attempt) -> Self {
+    pub(super) fn new(record: &RecordFolder, round: RoundNumber, attempt: Attempt) -> Self {
         let name = format!("round-{:04}-attempt-{}", round.0, attempt.0);
-        Self(directory.audit().join(name))
+        Self(record.root.join(name))
     }
 
     pub(super) fn path(&self) -> &PathBuf {

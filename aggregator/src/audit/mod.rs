@@ -13,6 +13,7 @@
 //! | `uploads` | the running sum of the kept updates |
 //! | `report` | what a replay found |
 //! | `verdict` | whether evidence against a member proves something |
+//! | `take_up` | a run that is not over, and the attempt that it was at |
 
 mod events;
 mod folder;
@@ -20,6 +21,7 @@ mod record;
 mod replay;
 mod report;
 mod run;
+mod take_up;
 mod uploads;
 mod verdict;
 
@@ -38,9 +40,12 @@ use crate::remedy::Remedy;
 use crate::run_directory::RunSearchError;
 
 pub use events::EventFileError;
+pub use folder::RecordFolder;
 pub use record::{AttemptRecord, KeptOpening, KeptPlan, RecordError, keep_run};
 pub use replay::replay;
 pub use report::{Comparison, Finding, ReplayReport};
+pub(crate) use run::KeptRun;
+pub(crate) use take_up::{BegunAttempt, OpenRun, begun_attempt, is_genuine, open_run};
 pub use verdict::{EvidenceVerdict, check_evidence};
 
 /// Why a round cannot be replayed, or evidence not be checked.
@@ -81,6 +86,29 @@ pub enum AuditError {
         found: usize,
         /// Members of the plan.
         planned: usize,
+    },
+    /// A file of events that cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Events {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: EventFileError,
+    },
+    /// A record that cannot be gone on with.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An event in the record that the coordinator does not make of its message.
+    #[error("event {number} of the attempt that the run was at is not genuine")]
+    Event {
+        /// Its number, from 1.
+        number: usize,
+    },
+    /// An adapter that is not the one that its round's result names.
+    #[error("{} is not the adapter that the round's result names", path.display())]
+    OtherAdapter {
+        /// The adapter's folder.
+        path: PathBuf,
     },
     /// A round without a result.
     #[error("the run has no result of round {round}")]

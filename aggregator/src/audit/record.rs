@@ -15,8 +15,8 @@ use fedlora_protocol::wire::messages::Open;
 use serde::{Deserialize, Serialize};
 
 use super::events::EventWriter;
-use super::folder::{self, AttemptFolder};
-use crate::run_directory::{RunDirectory, write_json};
+use super::folder::{AttemptFolder, RecordFolder};
+use crate::run_directory::write_json;
 
 /// What a run is about: `plan.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,22 +38,22 @@ pub struct KeptOpening {
     pub open: Open,
 }
 
-/// Keeps what a run is about, and its first adapter.
+/// Keeps what a run is about, and its first adapter: from here on the run is not over.
 ///
 /// # Errors
 /// [`RecordError`] naming the file.
 pub fn keep_run(
-    directory: &RunDirectory,
+    record: &RecordFolder,
     plan: &KeptPlan,
     first: &Adapter,
     base_name: &str,
 ) -> Result<(), RecordError> {
-    let audit = directory.audit();
-    fs::create_dir_all(&audit).map_err(|error| unwritten(&audit, error))?;
-    let path = folder::plan(directory);
+    let root = record.path();
+    fs::create_dir_all(root).map_err(|error| unwritten(root, error))?;
+    let path = record.plan();
     write_json(&path, plan).map_err(|error| unwritten(&path, error))?;
-    peft::save(&folder::first_adapter(directory), first, base_name)?;
-    Ok(())
+    peft::save(&record.first_adapter(), first, base_name)?;
+    record.begin().map_err(|error| unwritten(root, error))
 }
 
 /// What is kept of one attempt, while it goes on.
@@ -68,18 +68,32 @@ impl AttemptRecord {
     ///
     /// # Errors
     /// [`RecordError`] naming the file, also where the attempt has a record already.
-    pub fn begin(directory: &RunDirectory, opening: &KeptOpening) -> Result<Self, RecordError> {
+    pub fn begin(record: &RecordFolder, opening: &KeptOpening) -> Result<Self, RecordError> {
         let Open { round, attempt, .. } = opening.open;
-        let folder = AttemptFolder::new(directory, round, attempt);
+        let folder = AttemptFolder::new(record, round, attempt);
         fs::create_dir_all(folder.path()).map_err(|error| unwritten(folder.path(), error))?;
         let path = folder.events();
         let events = EventWriter::create(&path).map_err(|error| unwritten(&path, error))?;
         let path = folder.open();
         write_json(&path, opening).map_err(|error| unwritten(&path, error))?;
+        sync_parent(&folder.events())
+            .and_then(|()| sync_parent(folder.path()))
+            .map_err(|error| unwritten(folder.path(), error))?;
         Ok(Self { folder, events })
     }
 
-    /// Keeps an event that is about to be applied.
+    /// Goes on with the record of an attempt after its first events, which are so many bytes.
+    ///
+    /// # Errors
+    /// [`RecordError`] naming the file.
+    pub(super) fn go_on(folder: AttemptFolder, length: u64) -> Result<Self, RecordError> {
+        let path = folder.events();
+        let events =
+            EventWriter::append_at(&path, length).map_err(|error| unwritten(&path, error))?;
+        Ok(Self { folder, events })
+    }
+
+    /// Keeps an event that is about to be applied, durably.
     ///
     /// # Errors
     /// [`RecordError`] naming the file.
@@ -95,6 +109,10 @@ impl AttemptRecord {
     /// [`RecordError`] naming the file, which then lies where it lay.
     pub fn take_upload(&self, member: MemberIndex, from: &Path) -> Result<PathBuf, RecordError> {
         let to = self.folder.upload(member);
+        // It was moved before a crash.
+        if !from.exists() && to.exists() {
+            return Ok(to);
+        }
         fs::rename(from, &to).map_err(|error| unwritten(&to, error))?;
         Ok(to)
     }
@@ -143,6 +161,8 @@ mod tests {
     use fedlora_protocol::fixed::LaneBits;
     use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
     use fedlora_protocol::plan::RunPlan;
+
+    use crate::run_directory::RunDirectory;
 
     use super::*;
 
@@ -199,14 +219,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = opening().open.run;
         let directory = RunDirectory::create(folder.path(), run).unwrap();
-        let record = AttemptRecord::begin(&directory, &opening()).unwrap();
+        let kept = RecordFolder::new(&directory, true);
+        let record = AttemptRecord::begin(&kept, &opening()).unwrap();
         let sent = directory.uploads().join("sent");
         fs::write(&sent, "first").unwrap();
-        let kept = record.take_upload(MemberIndex(3), &sent).unwrap();
-        assert!(kept.ends_with("audit/round-0001-attempt-2/member-3.masked"));
+        let taken = record.take_upload(MemberIndex(3), &sent).unwrap();
+        assert!(taken.ends_with("audit/round-0001-attempt-2/member-3.masked"));
         // The member's other transfer ends.
         fs::write(&sent, "second").unwrap();
-        assert_eq!(fs::read_to_string(&kept).unwrap(), "first");
+        assert_eq!(fs::read_to_string(&taken).unwrap(), "first");
+        // Taken before a crash, and again after it.
+        let gone = folder.path().join("gone");
+        assert_eq!(record.take_upload(MemberIndex(3), &gone).unwrap(), taken);
         assert!(
             record
                 .take_upload(MemberIndex(4), &folder.path().join("none"))
@@ -214,6 +238,6 @@ mod tests {
         );
         record.finish().unwrap();
         // An attempt is kept once.
-        assert!(AttemptRecord::begin(&directory, &opening()).is_err());
+        assert!(AttemptRecord::begin(&kept, &opening()).is_err());
     }
 }

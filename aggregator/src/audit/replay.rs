@@ -11,7 +11,7 @@ use fedlora_protocol::round::coordinator::{
 use fedlora_protocol::wire::messages::{Open, RoundFailure, RoundResult};
 
 use super::events::EventReader;
-use super::folder::AttemptFolder;
+use super::folder::{AttemptFolder, RecordFolder};
 use super::record::KeptOpening;
 use super::report::{Comparison, Finding, ReplayReport};
 use super::run::KeptRun;
@@ -28,11 +28,12 @@ use crate::run_directory::RunDirectory;
 /// [`AuditError`] where the record is too incomplete for a replay. What it finds wrong with a record
 /// that can be replayed is in the report.
 pub fn replay(directory: &RunDirectory, round: RoundNumber) -> Result<ReplayReport, AuditError> {
-    let kept = KeptRun::read(directory)?;
+    let record = RecordFolder::new(directory, true);
+    let kept = KeptRun::read(directory, &record)?;
     let result = kept.result(round)?;
     let mut findings = Vec::new();
     let standing = kept.standing_before(round, &mut findings)?;
-    let folder = AttemptFolder::new(directory, round, result.attempt);
+    let folder = AttemptFolder::new(&record, round, result.attempt);
     let opening: KeptOpening = read_json(&folder.open())?;
 
     let factors = kept.plan.adapter.factors.factors_in(round);
@@ -173,7 +174,11 @@ impl Walk {
 }
 
 /// The event, where the coordinator makes the same of its message again.
-fn judge(coordinator: &Coordinator, event: Event, number: usize) -> Result<Event, Finding> {
+pub(super) fn judge(
+    coordinator: &Coordinator,
+    event: Event,
+    number: usize,
+) -> Result<Event, Finding> {
     match coordinator.decide(event.at, coordinator.input_of(&event)) {
         Ok(again) if again == event => Ok(event),
         Ok(_) => Err(Finding::Altered { number }),

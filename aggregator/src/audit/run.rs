@@ -12,31 +12,35 @@ use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::RoundResult;
 
-use super::folder;
+use super::folder::RecordFolder;
 use super::record::KeptPlan;
 use super::report::Finding;
 use super::{AuditError, read, read_json};
 use crate::engine::Standing;
 use crate::optimizer::{ServerOptimizer, StateError, StateOf};
+use crate::publish::GlobalState;
 use crate::run_directory::RunDirectory;
 
 /// A run as its record has it. The signature of its plan is verified.
 #[derive(Debug)]
-pub(super) struct KeptRun {
-    pub(super) run: RunId,
-    pub(super) plan: RunPlan,
-    pub(super) policy: CohortPolicy,
+pub(crate) struct KeptRun {
+    pub(crate) run: RunId,
+    pub(crate) plan: RunPlan,
+    pub(crate) policy: CohortPolicy,
     server: ServerSettings,
-    pub(super) aggregator: IdentityPublic,
-    pub(super) roster: Arc<Roster>,
+    pub(crate) aggregator: IdentityPublic,
+    pub(crate) roster: Arc<Roster>,
     /// The adapter that the first round starts from.
-    pub(super) first: Adapter,
+    pub(crate) first: Adapter,
     results: Vec<Unverified<RoundResult>>,
 }
 
 impl KeptRun {
-    pub(super) fn read(directory: &RunDirectory) -> Result<Self, AuditError> {
-        let KeptPlan { aggregator, plan } = read_json(&folder::plan(directory))?;
+    pub(crate) fn read(
+        directory: &RunDirectory,
+        record: &RecordFolder,
+    ) -> Result<Self, AuditError> {
+        let KeptPlan { aggregator, plan } = read_json(&record.plan())?;
         let (run, plan) = plan.verify(&aggregator)?;
         let roster: Roster = read_json(&directory.roster())?;
         if roster.len() != plan.members {
@@ -45,12 +49,15 @@ impl KeptRun {
                 planned: plan.members,
             });
         }
-        let path = folder::first_adapter(directory);
-        if !path.exists() {
-            return Err(AuditError::NotKept { path });
+        let first = record.first_adapter();
+        if !first.exists() {
+            return Err(AuditError::NotKept { path: first });
         }
         let path = directory.results();
-        let text = read(&path)?;
+        let text = match read(&path) {
+            Err(AuditError::NotKept { .. }) => Vec::new(),
+            text => text?,
+        };
         let lines = text
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty());
@@ -61,7 +68,7 @@ impl KeptRun {
             server: plan.server_settings()?,
             aggregator,
             roster: Arc::new(roster),
-            first: peft::load(&folder::first_adapter(directory))?,
+            first: peft::load(&first)?,
             results: results.map_err(|source| AuditError::Json { path, source })?,
             plan,
         })
@@ -106,6 +113,41 @@ impl KeptRun {
             Err(StateError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// All results, in order, as they are claimed.
+    pub(crate) fn results(&self) -> &[Unverified<RoundResult>] {
+        &self.results
+    }
+
+    /// The global adapter after `round`, which is the one that the round's result names; 0 for the
+    /// first adapter.
+    pub(crate) fn adapter_after(
+        &self,
+        directory: &RunDirectory,
+        round: RoundNumber,
+    ) -> Result<Adapter, AuditError> {
+        let found = self.adapter_before(directory, RoundNumber(round.0 + 1))?;
+        let path = directory.adapter(round.0);
+        let adapter = found.ok_or_else(|| AuditError::NotKept { path: path.clone() })?;
+        if round.0 > 0 && adapter.digest() != self.result(round)?.adapter {
+            return Err(AuditError::OtherAdapter { path });
+        }
+        Ok(adapter)
+    }
+
+    /// Adapter and optimizer after `round`.
+    pub(crate) fn state_after(
+        &self,
+        directory: &RunDirectory,
+        round: RoundNumber,
+    ) -> Result<GlobalState, AuditError> {
+        let optimizer = self.optimizer_before(directory, RoundNumber(round.0 + 1))?;
+        let path = directory.server_state(round.0);
+        Ok(GlobalState {
+            adapter: self.adapter_after(directory, round)?,
+            optimizer: optimizer.ok_or(AuditError::NotKept { path })?,
+        })
     }
 
     /// How far the run had come before `round`, by the results up to its own, each of which is

@@ -42,21 +42,28 @@ pub(super) fn registry(error: RegistryError) -> Failure {
 
 /// A round that cannot be replayed, or evidence that cannot be checked.
 pub(super) fn audit(error: AuditError) -> Failure {
-    let exit = match &error {
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(audit_exit(&error), error).with_hint_if(hint)
+}
+
+fn audit_exit(error: &AuditError) -> Exit {
+    match error {
         AuditError::Run(_)
         | AuditError::NotKept { .. }
         | AuditError::Io { .. }
         | AuditError::State(StateError::Io { .. })
+        | AuditError::Record(_)
         | AuditError::NoResult { .. } => Exit::Failed,
         AuditError::Json { .. }
         | AuditError::Plan(_)
         | AuditError::Members { .. }
         | AuditError::Peft(_)
         | AuditError::State(_)
+        | AuditError::Events { .. }
+        | AuditError::Event { .. }
+        | AuditError::OtherAdapter { .. }
         | AuditError::Adapter(_) => Exit::Integrity,
-    };
-    let hint = error.remedy().map(|remedy| hints::of(&remedy));
-    Failure::new(exit, error).with_hint_if(hint)
+    }
 }
 
 /// A run that ended early.
@@ -75,6 +82,7 @@ pub fn serve_exit(error: &ServeError) -> Exit {
         | ServeError::Pki(_) => Exit::Identity,
         ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,
         ServeError::Transport(_) => Exit::Network,
+        ServeError::OpenRun(error) => audit_exit(error),
         ServeError::Run(failure) => run_exit(failure),
     }
 }
@@ -95,6 +103,7 @@ fn run_exit(failure: &RunFailure) -> Exit {
             RoundFailure::Storage => Exit::Failed,
         },
         RunFailure::Publish(_) | RunFailure::Audit(_) | RunFailure::Registry(_) => Exit::Failed,
+        RunFailure::TakeUp(error) => audit_exit(error),
         RunFailure::Stopped => Exit::Interrupted,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fedlora_adapter::{Adapter, Factors};
+use fedlora_adapter::{Adapter, Factors, Layout};
 use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
@@ -16,6 +16,7 @@ use super::context::RunContext;
 use super::links::Links;
 use super::opening::Standing;
 use super::progress::Progress;
+use crate::audit::{AuditError, KeptRun};
 use crate::optimizer::ServerOptimizer;
 use crate::publish::{Applied, GlobalState};
 use crate::status::RunState;
@@ -90,12 +91,39 @@ impl AdapterChain {
         }
     }
 
+    /// The chain of a run that is not over, as its record and its adapters have it.
+    ///
+    /// # Errors
+    /// What cannot be read, or is not what the results name.
+    pub(super) fn restored(context: &RunContext, kept: KeptRun) -> Result<Self, AuditError> {
+        let directory = &context.setup.directory;
+        let roster = kept.roster.as_ref().clone();
+        let mut chain = Self::begin(context, roster, kept.first.clone());
+        let rollback = context.setup.plan.rollback;
+        for result in kept.results() {
+            let body = result.claimed();
+            chain.advance(body);
+            let taken_back = rollback.takes_back(body.round, body.survivors.len(), body.votes);
+            chain.rounds_taken_back += u32::from(taken_back);
+            chain.results.push(result.clone());
+        }
+        if let Some(best) = chain.losses.best_told() {
+            let adapter = kept.adapter_after(directory, best)?;
+            let digest = adapter.digest();
+            chain.best = Some(BestAdapter { adapter, digest });
+        }
+        if let Some(before) = chain.newest().0.checked_sub(1) {
+            chain.former = Some(kept.state_after(directory, RoundNumber(before))?);
+            chain.state = kept.state_after(directory, chain.newest())?;
+            chain.adapter_bytes = Arc::new(f32_to_le(chain.adapter().values()));
+        }
+        Ok(chain)
+    }
+
     /// Appends a round's result with the adapter that it names and the optimizer after it.
     pub(super) fn extend(&mut self, applied: Applied, result: Unverified<RoundResult>) {
-        let body = result.claimed();
         let before = (self.newest(), self.digest());
-        self.losses
-            .advance(body.round, &body.survivors, body.eval_loss);
+        self.advance(result.claimed());
         // The result tells of the adapter before it.
         if self.losses.best_told() == Some(before.0) {
             self.best = Some(BestAdapter {
@@ -103,6 +131,17 @@ impl AdapterChain {
                 digest: before.1,
             });
         }
+        self.adapter_bytes = Arc::new(f32_to_le(applied.state.adapter.values()));
+        self.former = Some(std::mem::replace(&mut self.state, applied.state));
+        self.rounds_scaled += u32::from(applied.scaled.is_some());
+        self.rounds_taken_back += u32::from(applied.taken_back);
+        self.results.push(result);
+    }
+
+    /// Moves on by a result: losses, chain, clips, who took part.
+    fn advance(&mut self, body: &RoundResult) {
+        self.losses
+            .advance(body.round, &body.survivors, body.eval_loss);
         self.head = body.digest();
         self.clips.advance(
             self.factors.factors_in(body.round),
@@ -114,11 +153,6 @@ impl AdapterChain {
                 *self.rounds_by_member.entry(entry.name.clone()).or_default() += 1;
             }
         }
-        self.adapter_bytes = Arc::new(f32_to_le(applied.state.adapter.values()));
-        self.former = Some(std::mem::replace(&mut self.state, applied.state));
-        self.rounds_scaled += u32::from(applied.scaled.is_some());
-        self.rounds_taken_back += u32::from(applied.taken_back);
-        self.results.push(result);
     }
 
     /// The newest round with a result; 0 before the first.
@@ -151,6 +185,12 @@ impl AdapterChain {
     /// The newest global adapter.
     pub(super) fn adapter(&self) -> &Adapter {
         &self.state.adapter
+    }
+
+    /// The part of the adapter that a round trains and sums.
+    pub(super) fn part(&self, factors: Factors) -> Layout {
+        let part = self.adapter().layout().subset(factors);
+        part.expect("an adapter's layout holds both factors")
     }
 
     /// Adapter and optimizer after the newest result.

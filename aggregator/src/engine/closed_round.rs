@@ -55,6 +55,9 @@ impl ClosedRound {
         let reason = failure.reason;
         clear_uploads(&context.setup.directory);
         let (round, attempt) = (open.round, open.attempt);
+        if let Err(error) = block_in_place(|| context.setup.record.forget_uploads(round, attempt)) {
+            warn!(%error, "masked updates of the round stay");
+        }
         warn!(%round, %attempt, %reason, "the round failed");
         context.watch(RunEvent::RoundFailed {
             round,
@@ -133,7 +136,7 @@ impl ClosedRound {
             let directory = &context.setup.directory;
             let folder = publish::store(directory, &applied, plan, &signed)?;
             // Only a replay needs it.
-            if !context.setup.keep_for_audit
+            if !context.setup.record.is_kept()
                 && let Err(error) = publish::forget_old_state(directory, open.round)
             {
                 warn!(%error, "an old state of the server optimizer stays");
@@ -159,6 +162,9 @@ impl ClosedRound {
         });
         context.write_status(chain.progress(RunState::Running, None, None));
         clear_uploads(&context.setup.directory);
+        if let Err(error) = block_in_place(|| context.setup.record.forget_attempts()) {
+            warn!(%error, "the record of the round stays");
+        }
         Ok(Self {
             context,
             chain,

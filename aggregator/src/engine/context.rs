@@ -21,12 +21,16 @@ use super::links::Links;
 use super::messages::{RunEvent, SessionId, ToEngine};
 use super::patience::Offenders;
 use super::progress::Progress;
-use crate::audit::{self, KeptPlan};
+use crate::audit::{self, KeptPlan, RecordFolder};
 use crate::clock::Clock;
 use crate::directory::Opened;
 use crate::publish;
 use crate::registry::Registry;
 use crate::run_directory::RunDirectory;
+
+/// How long a member may take to come back beyond the plan's own patience: the longest pause between
+/// a member's tries.
+pub(super) const RETURN: Duration = Duration::from_secs(10);
 
 /// How often deadlines are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -46,8 +50,8 @@ pub struct EngineSetup {
     pub registry: Registry,
     /// The run's folder: adapters, results and uploads.
     pub directory: RunDirectory,
-    /// Whether everything is kept by which a round can be replayed.
-    pub keep_for_audit: bool,
+    /// Where everything is recorded by which a run is taken up after a crash, or a round replayed.
+    pub record: RecordFolder,
     /// The file that holds the status.
     pub status: PathBuf,
     /// Gets what happens; may be closed.
@@ -68,6 +72,9 @@ pub(super) struct RunContext {
     /// The members that no phase waits for.
     pub(super) offenders: Offenders,
     pub(super) inbox: mpsc::Receiver<ToEngine>,
+    /// How far the rounds' time is behind the clock: a time in which no aggregator was there does
+    /// not count.
+    behind: Duration,
 }
 
 impl RunContext {
@@ -87,11 +94,23 @@ impl RunContext {
             links: Links::default(),
             offenders: Offenders::default(),
             inbox,
+            behind: Duration::ZERO,
             setup,
         })
     }
 
-    /// Keeps what the run is about: its roster, and for an audit the plan and the first adapter.
+    /// The rounds' time goes on from `last`, when the aggregator was last there; and members get a
+    /// while to come back first.
+    pub(super) fn go_on_from(&mut self, last: Timestamp, roster: &Roster) {
+        let clock = self.setup.clock.now();
+        self.behind = last.until(clock.after(RETURN));
+        let back = self.now().after(RETURN);
+        for entry in roster.entries() {
+            self.links.await_return(&entry.name, back);
+        }
+    }
+
+    /// Keeps what the run is about: its roster, the plan and the first adapter.
     ///
     /// # Errors
     /// What cannot be written.
@@ -101,19 +120,18 @@ impl RunContext {
         } = &self.setup;
         block_in_place(|| {
             publish::store_roster(directory, roster)?;
-            if self.setup.keep_for_audit {
-                let kept = KeptPlan {
-                    aggregator: self.setup.operator.identity.public(),
-                    plan: self.signed_plan.clone(),
-                };
-                audit::keep_run(directory, &kept, first, &plan.base.name)?;
-            }
+            let kept = KeptPlan {
+                aggregator: self.setup.operator.identity.public(),
+                plan: self.signed_plan.clone(),
+            };
+            audit::keep_run(&self.setup.record, &kept, first, &plan.base.name)?;
             Ok(())
         })
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.setup.clock.now()
+        let clock = self.setup.clock.now();
+        Timestamp(clock.0.saturating_sub(self.behind.as_millis() as u64))
     }
 
     /// Takes up a member's connection and sends it the plan.
@@ -130,8 +148,8 @@ impl RunContext {
 
     /// Notes that a member's connection broke.
     pub(super) fn disconnect(&mut self, member: &MemberName, session: SessionId) {
-        self.links
-            .disconnect(member, session, self.setup.clock.now());
+        let now = self.now();
+        self.links.disconnect(member, session, now);
     }
 
     /// Tells whoever watches.
@@ -147,7 +165,7 @@ impl RunContext {
             &self.setup.federation,
             self.setup.plan.rounds,
             &self.links,
-            self.now(),
+            self.setup.clock.now(),
         );
         // The run matters more than its status.
         if let Err(error) = status.write(&self.setup.status) {

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::chain::AdapterChain;
 use super::closed_round::{AttemptFailure, ClosedRound, end_run};
-use super::context::{RunContext, TICK};
+use super::context::{RETURN, RunContext, TICK};
 use super::failure::RunFailure;
 use super::farewell::Farewell;
 use super::keeping::Keeping;
@@ -27,7 +27,7 @@ use super::messages::{RunEvent, ToEngine};
 use super::patience::Progress;
 use super::refusal::{MemberRefusal, UploadRefusal};
 use super::tally::Tally;
-use crate::audit::KeptOpening;
+use crate::audit::{self, AuditError, BegunAttempt, KeptOpening};
 use crate::publish::{self, Participation};
 use crate::status::RunState;
 
@@ -42,7 +42,24 @@ pub(super) async fn run_round(
     attempt: Attempt,
 ) -> Result<ClosedRound, Box<Farewell>> {
     let (current, effects) = CurrentRound::open(context, chain, round, attempt);
-    let mut step = current.carry_out(effects).await?;
+    let step = current.carry_out(effects).await?;
+    go_on(step).await
+}
+
+/// Goes on with an attempt that an aggregator had begun and left.
+///
+/// # Errors
+/// What ends the run with it.
+pub(super) async fn take_up_round(
+    context: RunContext,
+    chain: AdapterChain,
+    begun: BegunAttempt,
+) -> Result<ClosedRound, Box<Farewell>> {
+    let step = CurrentRound::take_up(context, chain, begun).await?;
+    go_on(step).await
+}
+
+async fn go_on(mut step: Step) -> Result<ClosedRound, Box<Farewell>> {
     let mut tick = tokio::time::interval(TICK);
     loop {
         let mut current = match step {
@@ -103,11 +120,7 @@ impl CurrentRound {
     ) -> (Self, Vec<Effect>) {
         let plan = &context.setup.plan;
         let factors = plan.adapter.factors.factors_in(round);
-        let part = chain
-            .adapter()
-            .layout()
-            .subset(factors)
-            .expect("the adapter's layout holds both factors");
+        let part = chain.part(factors);
         let open = chain.standing(&context, factors).open(
             plan,
             &context.policy,
@@ -146,6 +159,68 @@ impl CurrentRound {
             .watch(RunEvent::RoundOpened { round, attempt });
         current.write_status();
         (current, effects)
+    }
+
+    /// An attempt as its record has it: each event is judged and applied again. Members that come back
+    /// are told what is outstanding.
+    async fn take_up(
+        mut context: RunContext,
+        chain: AdapterChain,
+        begun: BegunAttempt,
+    ) -> Result<Step, Box<Farewell>> {
+        let open = begun.opening.open.clone();
+        let (round, attempt) = (open.round, open.attempt);
+        let offenders = begun.opening.offenders.clone();
+        let begun_at = begun.opening.opened;
+        let (events, record) = begun.into_parts();
+        for member in offenders.iter() {
+            context.offenders.add(member);
+        }
+        let part = chain.part(open.factors);
+        let groups = context.policy.groups().count();
+        let tally = Tally::new(&context.setup.directory, &open, &part, groups);
+        let roster = Arc::clone(&chain.roster);
+        let setup = RoundSetup::new(open, roster, context.policy, &context.setup.plan);
+        let (coordinator, _) =
+            Coordinator::open(Arc::new(setup.not_waiting_for(offenders)), begun_at);
+        let opened = context.now().after(RETURN);
+        let silence = Duration::from_secs(context.setup.plan.timeouts.progress);
+        let mut current = Self {
+            tally,
+            context,
+            chain,
+            last_phase: coordinator.phase(),
+            coordinator,
+            part,
+            opened,
+            working: Progress::begin(opened, silence),
+            keeping: Keeping::go_on(record),
+        };
+        info!(%round, %attempt, events = events.len(), "the round is taken up");
+        for (place, event) in events.into_iter().enumerate() {
+            if !audit::is_genuine(&current.coordinator, &event) {
+                let number = place + 1;
+                let Self {
+                    context,
+                    chain,
+                    last_phase,
+                    ..
+                } = current;
+                let failure = AuditError::Event { number }.into();
+                return Err(end_run(context, chain, last_phase, failure));
+            }
+            let (coordinator, mut effects) = current.coordinator.apply(event);
+            current.last_phase = coordinator.phase().or(current.last_phase);
+            current.coordinator = coordinator;
+            // Members hear what is outstanding once they are back, and evidence is kept.
+            effects.retain(|effect| !matches!(effect, Effect::Send(..) | Effect::Blame(_)));
+            current = match current.carry_out(effects).await? {
+                Step::Open(current) => current,
+                closed => return Ok(closed),
+            };
+        }
+        current.write_status();
+        Ok(Step::Open(current))
     }
 
     /// Deals with one message from a session.

@@ -5,7 +5,7 @@ use fedlora_protocol::plan::RosterError;
 use fedlora_protocol::wire::messages::RoundFailure;
 
 use super::cohort::Shortfall;
-use crate::audit::RecordError;
+use crate::audit::{AuditError, RecordError};
 use crate::publish::PublishError;
 use crate::registry::RegistryError;
 
@@ -49,7 +49,20 @@ pub enum RunFailure {
     /// A member's record could not be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A run that is not over cannot be taken up.
+    #[error("the run cannot be taken up: {0}")]
+    TakeUp(#[from] AuditError),
     /// The endpoint was closed.
     #[error("the aggregator was stopped")]
     Stopped,
+}
+
+impl RunFailure {
+    /// Whether the run is over. What this machine could not do it may do once it is started again.
+    pub(super) fn is_final(&self) -> bool {
+        !matches!(
+            self,
+            Self::Publish(_) | Self::Audit(_) | Self::Registry(_) | Self::TakeUp(_) | Self::Stopped
+        )
+    }
 }

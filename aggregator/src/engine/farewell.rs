@@ -9,11 +9,12 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::RunEnd;
 use fedlora_protocol::wire::messages::{PhaseName, ToAggregator, ToMember};
-use tracing::debug;
+use tokio::task::block_in_place;
+use tracing::{debug, warn};
 
 use super::chain::{AdapterChain, RunResult};
 use super::cohort::ReadyMembers;
-use super::context::{RunContext, TICK};
+use super::context::{RETURN, RunContext, TICK};
 use super::failure::RunFailure;
 use super::messages::ToEngine;
 use super::progress::Progress;
@@ -22,9 +23,6 @@ use crate::status::RunState;
 
 /// How long members may take to fetch the last adapter.
 const MAX_FAREWELL: Duration = Duration::from_secs(60);
-/// How long beyond the plan's own patience a member that is away at the end may take to come
-/// back: the longest pause between a member's tries.
-const RETURN: Duration = Duration::from_secs(10);
 
 /// How far the run had come when it ended.
 #[derive(Debug)]
@@ -105,8 +103,14 @@ impl Farewell {
     /// The failure that ended the run.
     pub(super) async fn see_off(mut self) -> Result<RunSummary, RunFailure> {
         self.write_status();
+        if matches!(&self.outcome, Err(failure) if failure.is_final()) {
+            self.end_record();
+        }
         self.context.links.broadcast(&self.finished_message());
         self.wait_for_members().await;
+        if self.outcome.is_ok() {
+            self.end_record();
+        }
         let Self {
             context,
             reached,
@@ -116,6 +120,13 @@ impl Farewell {
             (Err(failure), _) => Err(failure),
             (Ok(()), Reached::Gathering(_)) => Err(RunFailure::Stopped),
             (Ok(()), Reached::Rounds { chain, .. }) => Ok(RunSummary::of(&context, &chain)),
+        }
+    }
+
+    /// The run is over: nobody takes it up again.
+    fn end_record(&self) {
+        if let Err(error) = block_in_place(|| self.context.setup.record.end()) {
+            warn!(%error, "the record of the run cannot be closed");
         }
     }
 

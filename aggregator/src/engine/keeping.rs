@@ -1,5 +1,5 @@
-//! What is kept of the current attempt, where the operator asked for it. What cannot be written
-//! ends the record, not the round: a replay then says that the record is not whole.
+//! The record of the current attempt. What cannot be written ends the record, not the round: the
+//! attempt cannot be taken up then, and a replay says that the record is not whole.
 
 use std::path::PathBuf;
 
@@ -11,22 +11,20 @@ use tracing::warn;
 use super::context::EngineSetup;
 use crate::audit::{AttemptRecord, KeptOpening, RecordError};
 
-/// The record of the current attempt; none where nothing is kept, or no longer.
+/// The record of the current attempt; none where it could not be written.
 #[derive(Debug)]
 pub(super) struct Keeping(Option<AttemptRecord>);
 
 impl Keeping {
     /// Begins the record of an attempt.
     pub(super) fn begin(setup: &EngineSetup, opening: &KeptOpening) -> Self {
-        Self(
-            setup
-                .keep_for_audit
-                .then(|| {
-                    let begun = block_in_place(|| AttemptRecord::begin(&setup.directory, opening));
-                    begun.map_err(|error| tell(&error)).ok()
-                })
-                .flatten(),
-        )
+        let begun = block_in_place(|| AttemptRecord::begin(&setup.record, opening));
+        Self(begun.map_err(|error| tell(&error)).ok())
+    }
+
+    /// Goes on with the record of an attempt that was taken up.
+    pub(super) fn go_on(record: AttemptRecord) -> Self {
+        Self(Some(record))
     }
 
     /// Keeps an event that is about to be applied.
@@ -66,5 +64,5 @@ impl Keeping {
 }
 
 fn tell(error: &RecordError) {
-    warn!(%error, "the round cannot be kept for an audit");
+    warn!(%error, "the round cannot be recorded");
 }

@@ -35,6 +35,11 @@ impl Links {
         }
     }
 
+    /// A member is to come back, as if its connection had broken at `since`.
+    pub(super) fn await_return(&mut self, member: &MemberName, since: Timestamp) {
+        self.broken.insert(member.clone(), since);
+    }
+
     pub(super) fn send(&self, member: &MemberName, message: ToMember) {
         if let Some((_, outbox)) = self.open.get(member) {
             // A closed outbox is a connection that is about to be reported as broken.

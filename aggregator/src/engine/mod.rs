@@ -31,11 +31,17 @@ mod running;
 
 mod tally;
 
+use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::PlanError;
 use tokio::sync::mpsc;
+use tracing::info;
 
+use crate::audit::{self, AuditError, BegunAttempt, KeptRun};
+use chain::AdapterChain;
+use consent::Consent;
 use context::RunContext;
 use gathering::Gathering;
+use running::Running;
 
 pub use cohort::Shortfall;
 pub use context::EngineSetup;
@@ -47,7 +53,11 @@ pub use refusal::{MemberRefusal, UploadRefusal};
 
 /// A run that has not begun: its plan was checked, nobody has been told of it.
 #[derive(Debug)]
-pub struct Engine(RunContext);
+pub struct Engine {
+    context: RunContext,
+    /// A run that is taken up.
+    kept: Option<KeptRun>,
+}
 
 impl Engine {
     /// Prepares a run that takes its messages from `inbox`.
@@ -55,7 +65,18 @@ impl Engine {
     /// # Errors
     /// A plan that cannot be protected or encoded.
     pub fn new(setup: EngineSetup, inbox: mpsc::Receiver<ToEngine>) -> Result<Self, PlanError> {
-        Ok(Self(RunContext::new(setup, inbox)?))
+        Ok(Self {
+            context: RunContext::new(setup, inbox)?,
+            kept: None,
+        })
+    }
+
+    /// The same run, where it has begun already and an aggregator has left it.
+    pub(crate) fn taking_up(self, kept: KeptRun) -> Self {
+        Self {
+            kept: Some(kept),
+            ..self
+        }
     }
 
     /// Gathers the cohort, runs the rounds, and lets the members go.
@@ -63,13 +84,45 @@ impl Engine {
     /// # Errors
     /// [`RunFailure`] where the run ends before its plan does. The members are told.
     pub async fn run(self) -> Result<RunSummary, RunFailure> {
-        let farewell = match Gathering::begin(self.0).complete().await {
-            Ok(consent) => match consent.complete().await {
-                Ok(running) => running.run_rounds().await,
-                Err(farewell) => *farewell,
+        let running = match self.kept {
+            None => match Gathering::begin(self.context).complete().await {
+                Ok(consent) => consent.complete().await,
+                Err(farewell) => Err(farewell),
             },
+            Some(kept) => match take_up(self.context, kept)? {
+                TakenUp::Consent(consent) => consent.complete().await,
+                TakenUp::Running(running) => Ok(*running),
+            },
+        };
+        let farewell = match running {
+            Ok(running) => running.run_rounds().await,
             Err(farewell) => *farewell,
         };
         farewell.see_off().await
     }
+}
+
+/// The phase in which a run is taken up.
+enum TakenUp {
+    /// No round was opened: the members accept the roster once more.
+    Consent(Consent),
+    Running(Box<Running>),
+}
+
+/// Goes on with a run from its record.
+fn take_up(mut context: RunContext, kept: KeptRun) -> Result<TakenUp, AuditError> {
+    let chain = AdapterChain::restored(&context, kept)?;
+    let next = RoundNumber(chain.newest().0 + 1);
+    let begun = audit::begun_attempt(&context.setup.record, next)?;
+    let last = begun.as_ref().map(BegunAttempt::last_seen);
+    let last = last.unwrap_or_else(|| context.now());
+    context.go_on_from(last, &chain.roster);
+    info!(rounds = chain.newest().0, "the run is taken up");
+    Ok(match begun {
+        Some(begun) => TakenUp::Running(Box::new(Running::at(context, chain, begun))),
+        None if chain.newest() == RoundNumber(0) => {
+            TakenUp::Consent(Consent::begin(context, chain))
+        }
+        None => TakenUp::Running(Box::new(Running::new(context, chain))),
+    })
 }

@@ -7,9 +7,10 @@ use tokio::task::block_in_place;
 use super::chain::AdapterChain;
 use super::closed_round::{AttemptFailure, RoundOutcome, end_run};
 use super::context::RunContext;
-use super::current_round::run_round;
+use super::current_round::{run_round, take_up_round};
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
+use crate::audit::BegunAttempt;
 use crate::publish;
 
 /// Attempts at one round before the run is given up.
@@ -20,12 +21,27 @@ const MAX_ATTEMPTS: u32 = 3;
 pub(super) struct Running {
     context: RunContext,
     chain: AdapterChain,
+    /// The attempt that the run was at, where it was taken up.
+    begun: Option<BegunAttempt>,
 }
 
 impl Running {
-    /// The run before its first round.
+    /// The run before its next round.
     pub(super) fn new(context: RunContext, chain: AdapterChain) -> Self {
-        Self { context, chain }
+        Self {
+            context,
+            chain,
+            begun: None,
+        }
+    }
+
+    /// The run that an aggregator left, at this attempt.
+    pub(super) fn at(context: RunContext, chain: AdapterChain, begun: BegunAttempt) -> Self {
+        Self {
+            context,
+            chain,
+            begun: Some(begun),
+        }
     }
 
     /// Runs all rounds of the plan, or as many as its patience allows.
@@ -33,12 +49,17 @@ impl Running {
         let Self {
             mut context,
             mut chain,
+            mut begun,
         } = self;
         let last = RoundNumber(context.setup.plan.rounds);
-        let mut round = RoundNumber(1);
-        let mut attempt = Attempt(1);
+        let mut round = RoundNumber(chain.newest().0 + 1);
+        let mut attempt = begun.as_ref().map_or(Attempt(1), BegunAttempt::attempt);
         while round <= last && !chain.has_stopped() {
-            let closed = match run_round(context, chain, round, attempt).await {
+            let closed = match begun.take() {
+                Some(begun) => take_up_round(context, chain, begun).await,
+                None => run_round(context, chain, round, attempt).await,
+            };
+            let closed = match closed {
                 Ok(closed) => closed,
                 Err(farewell) => return *farewell,
             };
@@ -116,6 +137,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::audit::RecordFolder;
     use crate::clock::Clock;
     use crate::config::AggregatorConfig;
     use crate::directory::Directory;
@@ -183,14 +205,15 @@ mod tests {
             certificate_key: Digest::from_bytes([number; 32]),
         };
         let roster = Roster::new((1..=3).map(entry).collect()).unwrap();
+        let run_directory = directory.create_run(run).unwrap();
         let setup = EngineSetup {
             run,
             plan,
             federation: config.federation,
             operator: Arc::new(opened),
             registry: Registry::new(directory.clone()),
-            directory: directory.create_run(run).unwrap(),
-            keep_for_audit: false,
+            record: RecordFolder::new(&run_directory, false),
+            directory: run_directory,
             status: directory.status_path(),
             events: mpsc::unbounded_channel().0,
             clock,

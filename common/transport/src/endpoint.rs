@@ -4,11 +4,11 @@
 //! it, does a bounded number of handshakes at a time, each with a time limit and none in another's
 //! way, and keeps a bounded number of connections.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, VarInt};
+use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
@@ -20,6 +20,7 @@ use super::limits::Limits;
 use super::pki::{
     CaFingerprint, Certificate, Credentials, Peer, PkiError, RevocationList, SERVER_NAME,
 };
+use super::restart::RestartSecret;
 use super::tls::{
     self, ALPN_FEDERATION, ALPN_JOIN, ServerVerifier, TlsError, client_config, join_client_config,
 };
@@ -42,7 +43,8 @@ pub struct ServerEndpoint {
 }
 
 impl ServerEndpoint {
-    /// Listens on `address` (port 0 takes a free one). Must be called within a tokio runtime.
+    /// Listens on `address` (port 0 takes a free one). Must be called within a tokio runtime. With the
+    /// `restart` secret that it had before, it ends the connections of its former life.
     ///
     /// # Errors
     /// [`TransportError::Bind`] or [`TransportError::Tls`].
@@ -52,9 +54,10 @@ impl ServerEndpoint {
         authority: &Certificate,
         revocations: Vec<RevocationList>,
         limits: Limits,
+        restart: &RestartSecret,
     ) -> Result<Self, TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
-        let endpoint = listen(address, config, &limits)?;
+        let endpoint = listen(address, config, &limits, restart.endpoint_config())?;
         let accepted =
             Accepted::spawn(
                 &endpoint,
@@ -133,7 +136,7 @@ impl JoinServer {
         limits: Limits,
     ) -> Result<Self, TransportError> {
         let config = tls::join_server_config(credentials, authority)?;
-        let endpoint = listen(address, config, &limits)?;
+        let endpoint = listen(address, config, &limits, EndpointConfig::default())?;
         let accepted = Accepted::spawn(&endpoint, limits, ALPN_JOIN, Ok);
         Ok(Self { endpoint, accepted })
     }
@@ -260,8 +263,11 @@ fn listen(
     address: SocketAddr,
     config: rustls::ServerConfig,
     limits: &Limits,
+    endpoint: EndpointConfig,
 ) -> Result<Endpoint, TransportError> {
-    Endpoint::server(quic_server(config, limits)?, address)
+    let server = Some(quic_server(config, limits)?);
+    UdpSocket::bind(address)
+        .and_then(|socket| Endpoint::new(endpoint, server, socket, Arc::new(TokioRuntime)))
         .map_err(|source| TransportError::Bind { address, source })
 }
 

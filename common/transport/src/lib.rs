@@ -26,6 +26,7 @@ pub mod frame;
 pub mod hello;
 mod limits;
 pub mod pki;
+mod restart;
 mod server_certificate;
 mod stream;
 mod tls;
@@ -38,6 +39,7 @@ pub use endpoint::{JoinServer, MemberConnection, ServerEndpoint, connect, join_c
 pub use error::TransportError;
 pub use limits::Limits;
 pub use pki::{CaFingerprint, Certificate, CertificateAuthority, Credentials, Peer, TlsKeyPair};
+pub use restart::RestartSecret;
 pub use server_certificate::ServerCertificateProblem;
 pub use stream::{RecvStream, SendStream, StreamClosed};
 pub use tls::TlsError;

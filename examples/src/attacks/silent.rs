@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use fedlora_adapter::Adapter;
 use fedlora_aggregator::Clock;
+use fedlora_aggregator::audit::RecordFolder;
 use fedlora_aggregator::config::AggregatorConfig;
 use fedlora_aggregator::directory::Directory;
 use fedlora_aggregator::engine::{Engine, EngineSetup, RunEvent, SessionId, ToEngine};
@@ -129,14 +130,15 @@ impl EngineRun {
             std::fs::write(path, serde_json::to_vec(&record)?)?;
         }
         let (watcher, events) = mpsc::unbounded_channel();
+        let run_directory = directory.create_run(federation.run)?;
         let setup = EngineSetup {
             run: federation.run,
             plan: federation.plan.clone(),
             federation: config.federation,
             operator: Arc::new(operator),
             registry: Registry::new(directory.clone()),
-            directory: directory.create_run(federation.run)?,
-            keep_for_audit: false,
+            record: RecordFolder::new(&run_directory, false),
+            directory: run_directory,
             status: directory.status_path(),
             events: watcher,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -33,6 +33,7 @@ async fn ipv6_works_as_ipv4_does() {
         federation.authority.certificate(),
         Vec::new(),
         limits(),
+        &RestartSecret::derive(&[1; 32]),
     ) else {
         // No IPv6 on this machine: nothing to test.
         return;

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::hello::{hello, receive_hello};
 use super::pki::{CertificateAuthority, Credentials, Issued, RevocationList, TlsKeyPair};
-use super::{Limits, MemberConnection, ServerEndpoint, TransportError, connect};
+use super::{Limits, MemberConnection, RestartSecret, ServerEndpoint, TransportError, connect};
 use fedlora_protocol::ids::MemberName;
 
 /// Generous: these tests wait for events, and fail by what happens, not by when.
@@ -98,6 +98,7 @@ impl Federation {
             self.authority.certificate(),
             revocations,
             limits,
+            &RestartSecret::derive(&[1; 32]),
         )
         .unwrap()
     }

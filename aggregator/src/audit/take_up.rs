@@ -1,0 +1,161 @@
+//! A run that is not over: found again by its record after the aggregator was stopped, with the
+//! attempt at a round that it was at.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::ids::{Attempt, RoundNumber};
+use fedlora_protocol::plan::RunPlan;
+use fedlora_protocol::round::coordinator::{Coordinator, Event};
+
+use super::events::{EventFileError, EventReader};
+use super::folder::{AttemptFolder, RecordFolder};
+use super::record::{AttemptRecord, KeptOpening};
+use super::replay::judge;
+use super::run::KeptRun;
+use super::{AuditError, read_json, unreadable};
+use crate::run_directory::RunDirectory;
+
+/// A run that is not over.
+#[derive(Debug)]
+pub(crate) struct OpenRun {
+    pub(crate) directory: RunDirectory,
+    pub(crate) record: RecordFolder,
+    pub(crate) run: KeptRun,
+}
+
+/// An attempt at a round that a run was at.
+#[derive(Debug)]
+pub(crate) struct BegunAttempt {
+    pub(crate) opening: KeptOpening,
+    events: Vec<Event>,
+    record: AttemptRecord,
+}
+
+/// The run of `plan` in the operator's directory that is not over, if there is one. The plan is the
+/// run's where it says the same, and names its seed or none.
+///
+/// # Errors
+/// A record that cannot be read.
+pub(crate) fn open_run(operator: &Path, plan: &RunPlan) -> Result<Option<OpenRun>, AuditError> {
+    let all = RunDirectory::all(operator);
+    let all = all.map_err(|(path, source)| AuditError::Io { path, source })?;
+    for directory in all {
+        let Some(record) = RecordFolder::of_open_run(&directory) else {
+            continue;
+        };
+        let path = directory.results();
+        drop_torn_line(&path).map_err(|error| unreadable(&path, error))?;
+        let run = KeptRun::read(&directory, &record)?;
+        let asked = RunPlan {
+            seed: plan.seed.or(run.plan.seed),
+            ..plan.clone()
+        };
+        if asked == run.plan {
+            return Ok(Some(OpenRun {
+                directory,
+                record,
+                run,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// The attempt at `round` that the record ends with, if any was opened. What was being written when
+/// the aggregator stopped goes.
+///
+/// # Errors
+/// A record that cannot be read.
+pub(crate) fn begun_attempt(
+    record: &RecordFolder,
+    round: RoundNumber,
+) -> Result<Option<BegunAttempt>, AuditError> {
+    let newest = record.newest_attempt(round);
+    let newest = newest.map_err(|error| unreadable(record.path(), error))?;
+    let Some(attempt) = newest else {
+        return Ok(None);
+    };
+    let folder = AttemptFolder::new(record, round, attempt);
+    let path = folder.open();
+    if !path.exists() {
+        // No member has seen it.
+        fs::remove_dir_all(folder.path()).map_err(|error| unreadable(folder.path(), error))?;
+        return begun_attempt(record, round);
+    }
+    let opening = read_json(&path)?;
+    let path = folder.events();
+    let mut reader = EventReader::open(&path).map_err(|error| unreadable(&path, error))?;
+    let mut events = Vec::new();
+    for event in reader.by_ref() {
+        match event {
+            Ok(event) => events.push(event),
+            Err(EventFileError::Cut) => break,
+            Err(reason) => return Err(AuditError::Events { path, reason }),
+        }
+    }
+    let length = reader.length();
+    Ok(Some(BegunAttempt {
+        opening,
+        events,
+        record: AttemptRecord::go_on(folder, length)?,
+    }))
+}
+
+impl BegunAttempt {
+    /// Its number.
+    pub(crate) fn attempt(&self) -> Attempt {
+        self.opening.open.attempt
+    }
+
+    /// When the last event was taken; where there is none, when the attempt was opened.
+    pub(crate) fn last_seen(&self) -> Timestamp {
+        let last = self.events.last();
+        last.map_or(self.opening.opened, |event| event.at)
+    }
+
+    /// Its events, and the record to go on with.
+    pub(crate) fn into_parts(self) -> (Vec<Event>, AttemptRecord) {
+        (self.events, self.record)
+    }
+}
+
+/// Whether `event` is what the coordinator makes of its message.
+pub(crate) fn is_genuine(coordinator: &Coordinator, event: &Event) -> bool {
+    judge(coordinator, event.clone(), 0).is_ok()
+}
+
+/// Removes a last line that was being written.
+fn drop_torn_line(path: &Path) -> io::Result<()> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text?,
+    };
+    let whole = text.iter().rposition(|byte| *byte == b'\n');
+    let length = whole.map_or(0, |at| at + 1);
+    if length < text.len() {
+        let file = File::options().write(true).open(path)?;
+        file.set_len(length as u64)?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_being_written_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.jsonl");
+        drop_torn_line(&path).unwrap();
+        for (text, left) in [("", ""), ("a\nb\n", "a\nb\n"), ("a\nb", "a\n"), ("a", "")] {
+            fs::write(&path, text).unwrap();
+            drop_torn_line(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), left);
+        }
+    }
+}
