@@ -1,5 +1,6 @@
 //! The aggregator as a whole: endpoints, enrolment, and the engine, from start to end of a run.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct Aggregator {
     joining: JoinServer,
     clock: Arc<dyn Clock>,
     keep_for_audit: bool,
+    /// No other process serves the directory meanwhile.
+    _lock: File,
 }
 
 impl Aggregator {
@@ -47,6 +50,7 @@ impl Aggregator {
     /// [`ServeError`] naming the file or address.
     pub fn bind(root: &Path, clock: Arc<dyn Clock>) -> Result<Self, ServeError> {
         let (directory, opened) = Directory::open(root)?;
+        let lock = directory.lock()?;
         let key = TlsKeyPair::generate()?;
         let authority = &opened.authority;
         let issued =
@@ -74,6 +78,7 @@ impl Aggregator {
             joining,
             clock,
             keep_for_audit: false,
+            _lock: lock,
         })
     }
 

@@ -9,13 +9,15 @@
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
 //!                      evidence/, audit/ (where the operator asks for it)
 //! status.json          what `status` prints
+//! serve.lock           locked by the process that serves the directory
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use fedlora_common::files::{Access, write_atomic};
+use fedlora_common::files::{Access, is_locked, try_lock, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::RunId;
@@ -30,6 +32,10 @@ use crate::run_directory::RunDirectory;
 
 /// How long the certificate authority is valid.
 const AUTHORITY_DAYS: u32 = 3650;
+
+/// How often, and after which pause, a lock is tried.
+const LOCK_TRIES: usize = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// An operator's directory that has been initialised.
 #[derive(Debug, Clone)]
@@ -144,6 +150,37 @@ impl Directory {
         self.root.join("status.json")
     }
 
+    /// Locks the directory for the process that serves it.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Served`] where another process does.
+    pub fn lock(&self) -> Result<File, DirectoryError> {
+        let path = self.lock_path();
+        for _ in 0..LOCK_TRIES {
+            match try_lock(&path).map_err(|error| io_error(&path, error))? {
+                Some(lock) => return Ok(lock),
+                // `status` may look at it just now.
+                None => std::thread::sleep(LOCK_PAUSE),
+            }
+        }
+        Err(DirectoryError::Served {
+            path: self.root.clone(),
+        })
+    }
+
+    /// Whether a process serves the directory.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`] naming the file.
+    pub fn is_served(&self) -> Result<bool, DirectoryError> {
+        let path = self.lock_path();
+        is_locked(&path).map_err(|error| io_error(&path, error))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.root.join("serve.lock")
+    }
+
     /// Makes the folders of a run.
     ///
     /// # Errors
@@ -189,6 +226,12 @@ pub enum DirectoryError {
         /// The directory that was named.
         path: PathBuf,
     },
+    /// Another process serves it.
+    #[error("another process serves {} already", path.display())]
+    Served {
+        /// The directory that was named.
+        path: PathBuf,
+    },
     /// A malformed configuration.
     #[error("{}: {source}", path.display())]
     Config {
@@ -226,7 +269,11 @@ impl DirectoryError {
             Self::NotInitialised { path } => {
                 Some(Remedy::InitialiseDirectory { path: path.clone() })
             }
-            Self::Config { .. } | Self::IdentityKey { .. } | Self::Pki(_) | Self::Io { .. } => None,
+            Self::Served { .. }
+            | Self::Config { .. }
+            | Self::IdentityKey { .. }
+            | Self::Pki(_)
+            | Self::Io { .. } => None,
         }
     }
 }

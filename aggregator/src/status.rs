@@ -19,7 +19,7 @@ pub struct Status {
     pub federation: String,
     /// The run's identifier, in hexadecimal.
     pub run: String,
-    /// `gathering`, `running`, `finished` or `failed`.
+    /// `gathering`, `running`, `finished`, `failed` or `stopped`.
     pub state: RunState,
     /// Why the run failed, where it did.
     pub failure: Option<String>,
@@ -76,9 +76,25 @@ pub enum RunState {
     Finished,
     /// Ended early.
     Failed,
+    /// Not over, but no process serves it: the same command goes on with it. Only the command `status`
+    /// says so; no file does.
+    Stopped,
 }
 
 impl Status {
+    /// What the file says of a run that no process serves: nobody is connected, and what is not over
+    /// stands still.
+    #[must_use]
+    pub fn unserved(mut self) -> Self {
+        if matches!(self.state, RunState::Gathering | RunState::Running) {
+            self.state = RunState::Stopped;
+        }
+        for member in &mut self.members {
+            member.connected = false;
+        }
+        self
+    }
+
     /// Writes the status whole.
     ///
     /// # Errors

@@ -11,14 +11,15 @@
 //! adapter/         the adapter that the member keeps, in PEFT's form
 //! global/          the federation's newest adapter, in PEFT's form
 //! scores.json      how the adapters that it chose from scored
+//! run.lock         locked by the process that takes part
 //! ```
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, write_atomic};
+use fedlora_common::files::{Access, try_lock, write_atomic};
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::MemberName;
@@ -88,6 +89,19 @@ impl MemberDirectory {
         }
         fs::create_dir_all(root).map_err(|error| io_error(root, error))?;
         Ok(directory)
+    }
+
+    /// Locks the directory for the process that takes part in runs: two with one name would evict each
+    /// other.
+    ///
+    /// # Errors
+    /// [`DirectoryError::InUse`] where another process does.
+    pub fn lock(&self) -> Result<File, DirectoryError> {
+        let path = self.path("run.lock");
+        let lock = try_lock(&path).map_err(|error| io_error(&path, error))?;
+        lock.ok_or_else(|| DirectoryError::InUse {
+            path: self.root.clone(),
+        })
     }
 
     /// Stores a new membership. The configuration comes last: a directory with one is whole.
@@ -199,7 +213,11 @@ impl DirectoryError {
         match self {
             Self::Joined { path } => Some(Remedy::OtherDirectory { path: path.clone() }),
             Self::NotJoined { path } => Some(Remedy::JoinFirst { path: path.clone() }),
-            Self::Config { .. } | Self::IdentityKey { .. } | Self::Pki(_) | Self::Io { .. } => None,
+            Self::InUse { .. }
+            | Self::Config { .. }
+            | Self::IdentityKey { .. }
+            | Self::Pki(_)
+            | Self::Io { .. } => None,
         }
     }
 }
@@ -216,6 +234,12 @@ pub enum DirectoryError {
     /// Nobody has joined into the directory.
     #[error("{} holds no membership", path.display())]
     NotJoined {
+        /// The directory that was named.
+        path: PathBuf,
+    },
+    /// Another process takes part with it.
+    #[error("another process takes part with {} already", path.display())]
+    InUse {
         /// The directory that was named.
         path: PathBuf,
     },

@@ -1,6 +1,6 @@
 //! Files written whole or not at all, and private where they hold keys.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +62,41 @@ pub fn replace(
     sync_parent(path)
 }
 
+/// Locks the file at `path`, made where it is missing, for this process until the handle is dropped.
+/// `None` where another process holds it. The system frees it where a process ends in whatever way.
+///
+/// # Errors
+/// Any I/O error.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether another process holds the lock on the file at `path`; not where there is no such file.
+///
+/// # Errors
+/// Any other I/O error.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Makes a rename or a new name in `path`'s directory durable.
 ///
 /// # Errors
@@ -105,6 +140,19 @@ fn with_path(path: &Path, source: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_held_by_one_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert!(!is_locked(&path).unwrap());
+        let held = try_lock(&path).unwrap();
+        assert!(held.is_some() && is_locked(&path).unwrap());
+        assert!(try_lock(&path).unwrap().is_none());
+        drop(held);
+        assert!(!is_locked(&path).unwrap());
+        assert!(try_lock(&path).unwrap().is_some());
+    }
 
     #[test]
     fn replaces_whole_and_leaves_nothing_beside() {

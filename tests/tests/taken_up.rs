@@ -90,6 +90,7 @@ fn an_aggregator_that_is_killed_in_each_phase_goes_on_with_the_round() {
             aggregator.wait_for("the round opens");
         }
         aggregator.kill();
+        assert_eq!(federation.status()["state"], "stopped");
         aggregator = federation.serve(&plan);
         aggregator.wait_for("the run is taken up");
     }
@@ -114,9 +115,13 @@ fn an_aggregator_that_is_killed_in_each_phase_goes_on_with_the_round() {
         || again.stderr(),
         || (runs() == 2).then_some(()),
     );
+    // Two cannot serve one directory.
+    let both = Running::start("the second", &mut federation.serving(&plan)).finish();
+    both.failed(1, &["another process serves"]);
 }
 
-/// Interrupted by its operator between two rounds and in one; with everything kept for an audit.
+/// Interrupted by its operator before the first round, after it and in another; with everything kept
+/// for an audit.
 #[test]
 fn an_interrupted_run_goes_on_and_can_be_replayed() {
     let plan = plan(3, "");
@@ -129,7 +134,11 @@ fn an_interrupted_run_goes_on_and_can_be_replayed() {
     };
     let mut aggregator = serve();
     let members = join_and_start(&federation);
-    for text in ["the round is done", "round=2 phase=confirm"] {
+    for text in [
+        "the cohort is complete",
+        "the round is done",
+        "round=2 phase=confirm",
+    ] {
         aggregator.wait_for(text);
         aggregator.interrupt();
         let ended = aggregator.finish();

@@ -9,10 +9,11 @@ use fedlora_common::clock::Timestamp;
 use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::{Coordinator, Event};
+use tracing::warn;
 
 use super::events::{EventFileError, EventReader};
 use super::folder::{AttemptFolder, RecordFolder};
-use super::record::{AttemptRecord, KeptOpening};
+use super::record::{AttemptRecord, KeptOpening, KeptPlan};
 use super::replay::judge;
 use super::run::KeptRun;
 use super::{AuditError, read_json, unreadable};
@@ -46,20 +47,30 @@ pub(crate) fn open_run(operator: &Path, plan: &RunPlan) -> Result<Option<OpenRun
         let Some(record) = RecordFolder::of_open_run(&directory) else {
             continue;
         };
+        let path = record.plan();
+        let own = match read_json::<KeptPlan>(&path) {
+            Ok(KeptPlan { aggregator, plan }) => plan.verify(&aggregator)?.1,
+            // Of another version, or damaged: no reason not to serve another plan.
+            Err(error) => {
+                warn!(%error, "a run that is not over cannot be read: it is left as it is");
+                continue;
+            }
+        };
+        let asked = RunPlan {
+            seed: plan.seed.or(own.seed),
+            ..plan.clone()
+        };
+        if asked != own {
+            continue;
+        }
         let path = directory.results();
         drop_torn_line(&path).map_err(|error| unreadable(&path, error))?;
         let run = KeptRun::read(&directory, &record)?;
-        let asked = RunPlan {
-            seed: plan.seed.or(run.plan.seed),
-            ..plan.clone()
-        };
-        if asked == run.plan {
-            return Ok(Some(OpenRun {
-                directory,
-                record,
-                run,
-            }));
-        }
+        return Ok(Some(OpenRun {
+            directory,
+            record,
+            run,
+        }));
     }
     Ok(None)
 }

@@ -75,9 +75,11 @@ pub(super) fn serve(error: ServeError) -> Failure {
 /// The exit code of a run that ended early.
 pub fn serve_exit(error: &ServeError) -> Exit {
     match error {
-        ServeError::Directory(DirectoryError::Io { .. } | DirectoryError::Exists { .. }) => {
-            Exit::Failed
-        }
+        ServeError::Directory(
+            DirectoryError::Io { .. }
+            | DirectoryError::Exists { .. }
+            | DirectoryError::Served { .. },
+        ) => Exit::Failed,
         ServeError::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
         | ServeError::Pki(_) => Exit::Identity,
         ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,

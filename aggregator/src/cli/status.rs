@@ -26,6 +26,8 @@ pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
     let status = Status::read(&path)
         .with_context(|| path.display().to_string())
         .map_err(|error| Failure::new(Exit::Failed, error))?;
+    let served = directory.is_served().map_err(exits::directory)?;
+    let status = status.map(|status| if served { status } else { status.unserved() });
     let federation = &opened.config.federation;
     match (printer.format(), status) {
         // Read from a file, with the version of its form.
@@ -44,6 +46,13 @@ fn text(status: &Status) -> String {
         RunState::Running => match &status.phase {
             Some(phase) => format!("round {}, {phase}", status.rounds_done + 1),
             None => "between rounds".to_owned(),
+        },
+        RunState::Stopped => match &status.phase {
+            Some(phase) => format!(
+                "stopped in round {}, {phase}: the same `serve` goes on with it",
+                status.rounds_done + 1
+            ),
+            None => "stopped: no process serves it".to_owned(),
         },
         RunState::Finished if status.stopped_early => {
             "finished early: the pooled validation loss no longer improved".to_owned()

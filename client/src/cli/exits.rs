@@ -204,7 +204,7 @@ fn directory_exit(error: &DirectoryError) -> Exit {
         | DirectoryError::NotJoined { .. }
         | DirectoryError::Config { .. } => Exit::Configuration,
         DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_) => Exit::Identity,
-        DirectoryError::Io { .. } => Exit::Failed,
+        DirectoryError::Io { .. } | DirectoryError::InUse { .. } => Exit::Failed,
     }
 }
 

@@ -67,6 +67,7 @@ pub(super) struct RunArgs {
 /// Runs the command.
 pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure> {
     let (directory, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
+    let _lock = directory.lock().map_err(exits::directory)?;
     let model = args.model.resolve()?;
     let base_name = model.base.clone();
     let records = args.data.resolve(HeldOutSpec::Share {
