@@ -105,7 +105,7 @@ impl Engine {
 /// The phase in which a run is taken up.
 enum TakenUp {
     /// No round was opened: the members accept the roster once more.
-    Consent(Consent),
+    Consent(Box<Consent>),
     Running(Box<Running>),
 }
 
@@ -121,7 +121,7 @@ fn take_up(mut context: RunContext, kept: KeptRun) -> Result<TakenUp, AuditError
     Ok(match begun {
         Some(begun) => TakenUp::Running(Box::new(Running::at(context, chain, begun))),
         None if chain.newest() == RoundNumber(0) => {
-            TakenUp::Consent(Consent::begin(context, chain))
+            TakenUp::Consent(Box::new(Consent::begin(context, chain)))
         }
         None => TakenUp::Running(Box::new(Running::new(context, chain))),
     })
