@@ -6,14 +6,17 @@ use std::time::Duration;
 use fedlora_common::clock::Timestamp;
 use time::OffsetDateTime;
 
+/// How far another machine's clock may be behind.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
+
 /// Tells the time: the system's, or a test's.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The present, in milliseconds since the Unix epoch.
     fn now(&self) -> Timestamp;
 
-    /// The present, as certificates state it.
-    fn date(&self) -> OffsetDateTime {
-        OffsetDateTime::UNIX_EPOCH + Duration::from_millis(self.now().0)
+    /// When certificates that are made now begin to be valid: an hour ago, for clocks that are behind.
+    fn valid_from(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::from_millis(self.now().0) - CLOCKS_DIFFER
     }
 }
 
@@ -41,9 +44,9 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_dated_by_the_same_clock() {
-        let date = Stopped(1_700_000_000_500).date();
-        assert_eq!(date.unix_timestamp(), 1_700_000_000);
+    fn a_certificate_begins_an_hour_ago_by_the_same_clock() {
+        let date = Stopped(1_700_000_000_500).valid_from();
+        assert_eq!(date.unix_timestamp(), 1_700_000_000 - 3600);
         assert_eq!(date.millisecond(), 500);
     }
 }

@@ -14,7 +14,7 @@ use fedlora_transport::{
 };
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::audit::{self, AuditError, OpenRun, RecordFolder};
 use crate::clock::Clock;
@@ -38,6 +38,7 @@ pub struct Aggregator {
     joining: JoinServer,
     clock: Arc<dyn Clock>,
     keep_for_audit: bool,
+    anew: bool,
     /// No other process serves the directory meanwhile.
     _lock: File,
 }
@@ -53,8 +54,12 @@ impl Aggregator {
         let lock = directory.lock()?;
         let key = TlsKeyPair::generate()?;
         let authority = &opened.authority;
-        let issued =
-            authority.issue_server_certificate(&key, clock.date(), SERVER_DAYS, &mut os_rng())?;
+        let issued = authority.issue_server_certificate(
+            &key,
+            clock.valid_from(),
+            SERVER_DAYS,
+            &mut os_rng(),
+        )?;
         let credentials = Credentials::new(issued.certificate, &key)?;
         let limits = Limits::default();
         let members = ServerEndpoint::bind(
@@ -78,6 +83,7 @@ impl Aggregator {
             joining,
             clock,
             keep_for_audit: false,
+            anew: false,
             _lock: lock,
         })
     }
@@ -87,6 +93,13 @@ impl Aggregator {
     #[must_use]
     pub fn keeping_for_audit(mut self) -> Self {
         self.keep_for_audit = true;
+        self
+    }
+
+    /// The same aggregator, which gives up a run of its plan that is not over, and begins another.
+    #[must_use]
+    pub fn beginning_anew(mut self) -> Self {
+        self.anew = true;
         self
     }
 
@@ -126,7 +139,13 @@ impl Aggregator {
         mut plan: RunPlan,
         events: mpsc::UnboundedSender<RunEvent>,
     ) -> Result<RunSummary, ServeError> {
-        let open = audit::open_run(self.directory.root(), &plan)?;
+        let mut open = audit::open_run(self.directory.root(), &plan)?;
+        if self.anew
+            && let Some(given_up) = open.take()
+        {
+            warn!(run = %given_up.run.run, "the run is given up");
+            given_up.give_up()?;
+        }
         let (run, directory, record, kept) = match open {
             Some(OpenRun {
                 directory,

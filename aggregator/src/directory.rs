@@ -55,14 +55,14 @@ pub struct Opened {
 }
 
 impl Directory {
-    /// Makes a new directory with fresh keys.
+    /// Makes a new directory with fresh keys, whose authority is valid from then on.
     ///
     /// # Errors
     /// [`DirectoryError::Exists`] where one was initialised before: keys are never overwritten.
     pub fn init(
         root: &Path,
         config: &AggregatorConfig,
-        now: OffsetDateTime,
+        valid_from: OffsetDateTime,
     ) -> Result<Self, DirectoryError> {
         let directory = Self {
             root: root.to_owned(),
@@ -79,8 +79,12 @@ impl Directory {
         ] {
             fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
         }
-        let authority =
-            CertificateAuthority::create(&config.federation, now, AUTHORITY_DAYS, &mut os_rng())?;
+        let authority = CertificateAuthority::create(
+            &config.federation,
+            valid_from,
+            AUTHORITY_DAYS,
+            &mut os_rng(),
+        )?;
         directory.write("ca.key", authority.key_pem().as_bytes(), Access::Owner)?;
         directory.write(
             "ca.pem",

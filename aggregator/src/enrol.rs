@@ -97,7 +97,7 @@ fn enrol(
     let issued = opened.authority.issue_member_certificate(
         &request.certificate_request,
         &request.name,
-        clock.date(),
+        clock.valid_from(),
         MEMBER_DAYS,
         &mut os_rng(),
     )?;

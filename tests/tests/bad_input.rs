@@ -77,8 +77,21 @@ fn tokens_that_are_damaged_used_expired_or_of_another_federation() {
     let mut damaged = token.clone();
     let last = damaged.pop().expect("a token has characters");
     damaged.push(if last == 'A' { 'B' } else { 'A' });
-    join(&damaged, "damaged").failed(2, &["damaged", "copy it whole"]);
+    let refused = join(&damaged, "damaged").failed(2, &["damaged", "copy it whole"]);
+    assert!(!refused.stderr.contains(&token[..40]), "a secret is shown");
     join("letmein", "none").failed(2, &["not an invitation token", "fedlora1."]);
+    let join_with = |arguments: &[&str]| {
+        let mut command = program("fedlora");
+        command.arg("join").args(arguments).arg("--dir");
+        finished("join", {
+            command.arg(federation.home("first"));
+            command
+        })
+    };
+    join_with(&[]).failed(2, &["--token-file"]);
+    join_with(&["--token-file", "nowhere.txt"]).failed(1, &["nowhere.txt"]);
+    // Standard input is empty.
+    join_with(&["-"]).failed(2, &["not an invitation token"]);
 
     let mut expired: InviteToken = token.parse().expect("the operator's token is whole");
     expired.expires = Timestamp(1);
@@ -89,7 +102,11 @@ fn tokens_that_are_damaged_used_expired_or_of_another_federation() {
     foreign.address = federation.join_listen().to_string();
     join(&foreign.expose(), "foreign").failed(4, &["certificate is refused", "fingerprint"]);
 
-    join(&token, "first").done();
+    // As a mail breaks it.
+    let file = federation.folder().join("token.txt");
+    let (head, tail) = token.split_at(40);
+    fs::write(&file, format!("\"{head}\r\n  {tail}\"\n")).expect("a token can be written");
+    join_with(&["--token-file", file.to_str().expect("a plain path")]).done();
     join(&token, "second").failed(4, &["refused", "hospital-a"]);
     // Neither failure left a membership behind; nor is the first overwritten.
     assert!(!federation.home("second").join("fedlora.toml").exists());

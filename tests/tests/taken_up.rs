@@ -120,6 +120,32 @@ fn an_aggregator_that_is_killed_in_each_phase_goes_on_with_the_round() {
     both.failed(1, &["another process serves"]);
 }
 
+/// A run that is not over is given up where its operator says so.
+#[test]
+fn a_new_run_gives_the_one_before_up() {
+    let plan = plan(1, "");
+    let federation = Federation::new();
+    let mut aggregator = federation.serve(&plan);
+    let members = join_and_start(&federation);
+    aggregator.wait_for("the round opens");
+    let first = federation.run().expect("a run");
+    aggregator.kill();
+    assert!(first.join("journal/open").exists());
+    let mut command = federation.serving(&plan);
+    let mut anew = Running::start("the aggregator", command.arg("--new-run"));
+    anew.wait_for("the run is given up");
+    wait_for(
+        "end of the journal",
+        || anew.stderr(),
+        || (!first.join("journal").exists()).then_some(()),
+    );
+    // Members of the one do not take part in the other.
+    for member in members {
+        let ended = member.finish();
+        assert_ne!(ended.code, Some(0), "{}", ended.stderr);
+    }
+}
+
 /// Interrupted by its operator before the first round, after it and in another; with everything kept
 /// for an audit.
 #[test]

@@ -29,11 +29,15 @@ impl EventWriter {
         let bytes = codec::encode(event).map_err(io::Error::other)?;
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         self.0
-            .write_all(&[&length.to_le_bytes(), &bytes[..]].concat())?;
+            .write_all(&[&length.to_le_bytes(), &bytes[..]].concat())
+    }
+
+    /// Makes the events so far durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
     }
 
-    /// Makes the events durable.
+    /// Makes the file durable.
     pub(super) fn finish(self) -> io::Result<()> {
         self.0.sync_all()
     }

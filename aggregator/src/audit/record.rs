@@ -93,13 +93,22 @@ impl AttemptRecord {
         Ok(Self { folder, events })
     }
 
-    /// Keeps an event that is about to be applied, durably.
+    /// Keeps an event that is about to be applied; durably from the next [`sync`](Self::sync) on.
     ///
     /// # Errors
     /// [`RecordError`] naming the file.
     pub fn append(&mut self, event: &Event) -> Result<(), RecordError> {
         let written = self.events.append(event);
         written.map_err(|error| unwritten(&self.folder.events(), error))
+    }
+
+    /// Makes the events so far durable.
+    ///
+    /// # Errors
+    /// [`RecordError`] naming the file.
+    pub fn sync(&self) -> Result<(), RecordError> {
+        let synced = self.events.sync();
+        synced.map_err(|error| unwritten(&self.folder.events(), error))
     }
 
     /// Moves a masked update here that is about to be added to the sum: its member, which may have

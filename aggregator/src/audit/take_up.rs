@@ -30,9 +30,21 @@ pub(crate) struct OpenRun {
 /// An attempt at a round that a run was at.
 #[derive(Debug)]
 pub(crate) struct BegunAttempt {
-    pub(crate) opening: KeptOpening,
+    opening: KeptOpening,
     events: Vec<Event>,
     record: AttemptRecord,
+}
+
+impl OpenRun {
+    /// Nobody takes the run up again. Its results stay.
+    ///
+    /// # Errors
+    /// [`AuditError::Io`] naming the folder.
+    pub(crate) fn give_up(self) -> Result<(), AuditError> {
+        let path = self.record.path().to_owned();
+        let ended = self.record.end();
+        ended.map_err(|source| AuditError::Io { path, source })
+    }
 }
 
 /// The run of `plan` in the operator's directory that is not over, if there is one. The plan is the
@@ -127,9 +139,9 @@ impl BegunAttempt {
         last.map_or(self.opening.opened, |event| event.at)
     }
 
-    /// Its events, and the record to go on with.
-    pub(crate) fn into_parts(self) -> (Vec<Event>, AttemptRecord) {
-        (self.events, self.record)
+    /// What it began with, its events, and the record to go on with.
+    pub(crate) fn into_parts(self) -> (KeptOpening, Vec<Event>, AttemptRecord) {
+        (self.opening, self.events, self.record)
     }
 }
 

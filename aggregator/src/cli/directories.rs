@@ -54,7 +54,7 @@ pub(super) struct InviteArgs {
 pub(super) fn init(args: InitArgs, printer: &Printer) -> Result<(), Failure> {
     let dir = args.dir.clone();
     let config = config(args)?;
-    Directory::init(&dir, &config, SystemClock.date()).map_err(exits::directory)?;
+    Directory::init(&dir, &config, SystemClock.valid_from()).map_err(exits::directory)?;
     let (_, opened) = Directory::open(&dir).map_err(exits::directory)?;
     let authority = opened.authority.fingerprint();
     let identity = opened.identity.public().fingerprint();

@@ -28,6 +28,10 @@ pub(super) struct ServeArgs {
     /// recompute the rounds. Takes the disk space of all uploads of the run.
     #[arg(long)]
     keep_for_audit: bool,
+    /// Begin another run, even where one of this plan is not over: that one is given up. By default it
+    /// goes on.
+    #[arg(long)]
+    new_run: bool,
 }
 
 /// Runs the command.
@@ -48,6 +52,9 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failu
         Aggregator::bind(&args.dir, Arc::new(SystemClock)).map_err(exits::serve)?;
     if args.keep_for_audit {
         aggregator = aggregator.keeping_for_audit();
+    }
+    if args.new_run {
+        aggregator = aggregator.beginning_anew();
     }
     // Nobody watches.
     let (events, _) = mpsc::unbounded_channel();

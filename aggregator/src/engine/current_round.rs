@@ -120,28 +120,45 @@ impl CurrentRound {
     ) -> (Self, Vec<Effect>) {
         let plan = &context.setup.plan;
         let factors = plan.adapter.factors.factors_in(round);
-        let part = chain.part(factors);
-        let open = chain.standing(&context, factors).open(
-            plan,
-            &context.policy,
-            part.digest(),
-            (round, attempt),
-        );
+        let standing = chain.standing(&context, factors);
+        let layout = chain.part(factors).digest();
+        let opening = KeptOpening {
+            opened: context.now(),
+            offenders: context.offenders.members(),
+            open: standing.open(plan, &context.policy, layout, (round, attempt)),
+        };
+        info!(run = %context.setup.run, %round, %attempt, "the round opens");
+        let keeping = Keeping::begin(&context.setup, &opening);
+        let opened = opening.opened;
+        let (current, effects) = Self::begin(context, chain, opening, keeping, opened);
+        current
+            .context
+            .watch(RunEvent::RoundOpened { round, attempt });
+        current.write_status();
+        (current, effects)
+    }
+
+    /// An attempt before its first event, which waits for members from `waiting_from` on.
+    fn begin(
+        context: RunContext,
+        chain: AdapterChain,
+        opening: KeptOpening,
+        keeping: Keeping,
+        waiting_from: Timestamp,
+    ) -> (Self, Vec<Effect>) {
+        let KeptOpening {
+            opened,
+            offenders,
+            open,
+        } = opening;
+        let plan = &context.setup.plan;
+        let part = chain.part(open.factors);
         let groups = context.policy.groups().count();
         let tally = Tally::new(&context.setup.directory, &open, &part, groups);
         let roster = Arc::clone(&chain.roster);
         let setup = RoundSetup::new(open, roster, context.policy, plan);
-        let offenders = context.offenders.members();
-        let setup = Arc::new(setup.not_waiting_for(offenders.clone()));
-        info!(run = %context.setup.run, %round, %attempt, "the round opens");
-        let opened = context.now();
-        let kept = KeptOpening {
-            opened,
-            offenders,
-            open: setup.open().clone(),
-        };
         let silence = Duration::from_secs(plan.timeouts.progress);
-        let keeping = Keeping::begin(&context.setup, &kept);
+        let setup = Arc::new(setup.not_waiting_for(offenders));
         let (coordinator, effects) = Coordinator::open(setup, opened);
         let current = Self {
             tally,
@@ -150,14 +167,10 @@ impl CurrentRound {
             last_phase: coordinator.phase(),
             coordinator,
             part,
-            opened,
-            working: Progress::begin(opened, silence),
+            opened: waiting_from,
+            working: Progress::begin(waiting_from, silence),
             keeping,
         };
-        current
-            .context
-            .watch(RunEvent::RoundOpened { round, attempt });
-        current.write_status();
         (current, effects)
     }
 
@@ -168,34 +181,14 @@ impl CurrentRound {
         chain: AdapterChain,
         begun: BegunAttempt,
     ) -> Result<Step, Box<Farewell>> {
-        let open = begun.opening.open.clone();
-        let (round, attempt) = (open.round, open.attempt);
-        let offenders = begun.opening.offenders.clone();
-        let begun_at = begun.opening.opened;
-        let (events, record) = begun.into_parts();
-        for member in offenders.iter() {
+        let (opening, events, record) = begun.into_parts();
+        let (round, attempt) = (opening.open.round, opening.open.attempt);
+        for member in opening.offenders.iter() {
             context.offenders.add(member);
         }
-        let part = chain.part(open.factors);
-        let groups = context.policy.groups().count();
-        let tally = Tally::new(&context.setup.directory, &open, &part, groups);
-        let roster = Arc::clone(&chain.roster);
-        let setup = RoundSetup::new(open, roster, context.policy, &context.setup.plan);
-        let (coordinator, _) =
-            Coordinator::open(Arc::new(setup.not_waiting_for(offenders)), begun_at);
-        let opened = context.now().after(RETURN);
-        let silence = Duration::from_secs(context.setup.plan.timeouts.progress);
-        let mut current = Self {
-            tally,
-            context,
-            chain,
-            last_phase: coordinator.phase(),
-            coordinator,
-            part,
-            opened,
-            working: Progress::begin(opened, silence),
-            keeping: Keeping::go_on(record),
-        };
+        let keeping = Keeping::go_on(record);
+        let back = context.now().after(RETURN);
+        let (mut current, _) = Self::begin(context, chain, opening, keeping, back);
         info!(%round, %attempt, events = events.len(), "the round is taken up");
         for (place, event) in events.into_iter().enumerate() {
             if !audit::is_genuine(&current.coordinator, &event) {
@@ -429,6 +422,10 @@ impl CurrentRound {
         self.remember_late(&event);
         self.keeping.note(&event);
         let (coordinator, effects) = self.coordinator.apply(event);
+        // Members repeat what nothing has followed from yet.
+        if !effects.is_empty() {
+            self.keeping.sync();
+        }
         let after = coordinator.phase();
         self.coordinator = coordinator;
         if let Some(phase) = after.filter(|_| before != after) {

@@ -38,6 +38,17 @@ impl Keeping {
         }
     }
 
+    /// Makes the events so far durable, before what they lead to is seen.
+    pub(super) fn sync(&mut self) {
+        let Some(record) = &self.0 else {
+            return;
+        };
+        if let Err(error) = block_in_place(|| record.sync()) {
+            tell(&error);
+            self.0 = None;
+        }
+    }
+
     /// Keeps a masked update that is about to be added to the sum; gives where it lies from here on.
     pub(super) fn take_upload(&mut self, member: MemberIndex, from: PathBuf) -> PathBuf {
         let Some(record) = &self.0 else {

@@ -173,7 +173,7 @@ mod tests {
             step,
         });
         let config = AggregatorConfig::new("test", "127.0.0.1:4433".parse().unwrap()).unwrap();
-        Directory::init(root, &config, clock.date()).unwrap();
+        Directory::init(root, &config, clock.valid_from()).unwrap();
         let (directory, opened) = Directory::open(root).unwrap();
         let run = RunId([1; 16]);
         let mut plan = RunPlan::from_toml(
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!((status.best_round, status.stopped_early), (Some(0), true));
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn the_status_of_a_failed_run_keeps_the_phase_in_which_it_failed() {
         const HOUR: u64 = 3_600_000;
         // The endpoint closes; then no member sends its keys in time.

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use fedlora_protocol::wire::token::InviteToken;
+use anyhow::Context;
+use fedlora_common::exit::Exit;
+use fedlora_protocol::wire::token::{InviteToken, TokenError};
 use fedlora_shell::{Failure, Printer, now};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::exits;
 use crate::directory::MemberDirectory;
@@ -13,16 +16,38 @@ use crate::enrol;
 /// Options of `fedlora join`.
 #[derive(Debug, clap::Args)]
 pub(super) struct JoinArgs {
-    /// The invitation, as the operator printed it.
-    token: InviteToken,
+    /// The invitation, as the operator printed it; `-` reads it from standard input.
+    // Text: a value that does not parse would be repeated, with its secret.
+    #[arg(required_unless_present = "token_file")]
+    token: Option<String>,
+    /// A file that holds the invitation: on the command line other users of the machine see it.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     /// The member's directory, which must not hold a membership yet.
     #[arg(long, env = "FEDLORA_DIR")]
     dir: PathBuf,
 }
 
+/// The invitation, from where the user has it.
+fn token(args: &JoinArgs) -> Result<InviteToken, Failure> {
+    let text = match (&args.token_file, args.token.as_deref()) {
+        (Some(path), _) => std::fs::read_to_string(path)
+            .with_context(|| path.display().to_string())
+            .map_err(|error| Failure::new(Exit::Failed, error))?,
+        (None, Some("-")) => std::io::read_to_string(std::io::stdin())
+            .context("standard input")
+            .map_err(|error| Failure::new(Exit::Failed, error))?,
+        (None, token) => token.unwrap_or_default().to_owned(),
+    };
+    let text = Zeroizing::new(text);
+    text.parse()
+        .map_err(|error: TokenError| Failure::new(Exit::Usage, error))
+}
+
 /// Runs the command.
 pub(super) async fn run(args: &JoinArgs, printer: &Printer) -> Result<(), Failure> {
-    let joined = enrol::join(&args.token, &args.dir, now()).await;
+    let token = token(args)?;
+    let joined = enrol::join(&token, &args.dir, now()).await;
     let config = joined.map_err(exits::join)?;
     let (_, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
     let fingerprint = membership.identity.public().fingerprint();

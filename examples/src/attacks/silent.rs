@@ -115,7 +115,7 @@ impl EngineRun {
         let clock = Arc::new(WoundClock::default());
         let folder = tempfile::tempdir()?;
         let config = AggregatorConfig::new("attacked", "127.0.0.1:1".parse()?)?;
-        Directory::init(folder.path(), &config, clock.date())?;
+        Directory::init(folder.path(), &config, clock.valid_from())?;
         let (directory, mut operator) = Directory::open(folder.path())?;
         operator.identity = IdentityKey::from_bytes(&federation.aggregator.expose());
         for entry in federation.roster.entries() {

@@ -88,7 +88,8 @@ pub(super) async fn run(
     // Port 0: the system picks free ones.
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let config = AggregatorConfig::new("simulation", any).context("the configuration")?;
-    Directory::init(&operator, &config, SystemClock.date()).context("the operator's directory")?;
+    Directory::init(&operator, &config, SystemClock.valid_from())
+        .context("the operator's directory")?;
     let aggregator = Aggregator::bind(&operator, Arc::new(SystemClock))?;
     let (registry, fingerprint) = (aggregator.registry(), aggregator.fingerprint());
     let join_address = aggregator

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::ids::MemberName;
 use fedlora_common::clock::Timestamp;
@@ -45,7 +46,10 @@ impl FromStr for InviteToken {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let encoded = text.trim().strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
+        // Mails and terminals break lines, and add quotes.
+        let kept = |letter: &char| !letter.is_whitespace() && !matches!(letter, '"' | '\'' | '`');
+        let text = Zeroizing::new(text.chars().filter(kept).collect::<String>());
+        let encoded = text.strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
         let bytes = BASE64URL_NOPAD
             .decode(encoded.as_bytes())
             .map_err(|_| TokenError::Damaged)?;
@@ -107,10 +111,14 @@ mod tests {
     fn tokens_round_trip_and_hide_their_secret() {
         let text = token().expose();
         assert_eq!(text.parse::<InviteToken>().unwrap(), token());
-        assert_eq!(
-            format!(" {text}\n").parse::<InviteToken>().unwrap(),
-            token()
-        );
+        let (head, tail) = text.split_at(40);
+        for pasted in [
+            format!(" {text}\n"),
+            format!("'{text}'"),
+            format!("\"{head}\r\n  {tail}\"\n"),
+        ] {
+            assert_eq!(pasted.parse::<InviteToken>().unwrap(), token());
+        }
         assert!(!format!("{:?} {}", token(), token()).contains("171"));
     }
 
