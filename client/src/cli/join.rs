@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use fedlora_common::exit::Exit;
 use fedlora_protocol::wire::token::{InviteToken, TokenError};
 use fedlora_shell::{Failure, Printer, now};
@@ -18,7 +18,6 @@ use crate::enrol;
 pub(super) struct JoinArgs {
     /// The invitation, as the operator printed it; `-` reads it from standard input.
     // Text: a value that does not parse would be repeated, with its secret.
-    #[arg(required_unless_present = "token_file")]
     token: Option<String>,
     /// A file that holds the invitation: on the command line other users of the machine see it.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
@@ -37,7 +36,12 @@ fn token(args: &JoinArgs) -> Result<InviteToken, Failure> {
         (None, Some("-")) => std::io::read_to_string(std::io::stdin())
             .context("standard input")
             .map_err(|error| Failure::new(Exit::Failed, error))?,
-        (None, token) => token.unwrap_or_default().to_owned(),
+        (None, Some(token)) => token.to_owned(),
+        (None, None) => {
+            let error = anyhow!("no invitation is given");
+            let hint = "name the file that holds it with --token-file, or `-` for standard input";
+            return Err(Failure::new(Exit::Usage, error).with_hint_if(Some(hint.to_owned())));
+        }
     };
     let text = Zeroizing::new(text);
     text.parse()
