@@ -16,7 +16,7 @@ use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::audit::{self, AuditError, OpenRun, RecordFolder};
+use crate::audit::{self, AuditError, RecordFolder};
 use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
@@ -143,17 +143,14 @@ impl Aggregator {
         if self.anew
             && let Some(given_up) = open.take()
         {
-            warn!(run = %given_up.run.run, "the run is given up");
+            warn!(run = %given_up.run, "the run is given up");
             given_up.give_up()?;
         }
         let (run, directory, record, kept) = match open {
-            Some(OpenRun {
-                directory,
-                record,
-                run,
-            }) => {
-                plan = run.plan.clone();
-                (run.run, directory, record, Some(run))
+            Some(open) => {
+                let kept = open.read()?;
+                plan = open.plan;
+                (open.run, open.directory, open.record, Some(kept))
             }
             None => {
                 let mut id = [0; 16];
@@ -239,7 +236,7 @@ impl ServeError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Directory(error) => error.remedy(),
-            Self::OpenRun(error) => error.remedy(),
+            Self::OpenRun(_) | Self::Run(RunFailure::TakeUp(_)) => Some(Remedy::RestoreOrGiveUp),
             Self::Pki(_) | Self::Transport(_) | Self::Plan(_) | Self::Run(_) => None,
         }
     }

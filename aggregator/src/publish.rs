@@ -183,13 +183,17 @@ pub fn store_first(
 /// # Errors
 /// [`PublishError::Io`] naming the file.
 pub fn forget_old_state(directory: &RunDirectory, round: RoundNumber) -> Result<(), PublishError> {
-    let path = directory.server_state(round.0.saturating_sub(2));
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(PublishError::Io { path, source })
+    // One that a crash left goes with the next.
+    for old in [3, 2].map(|back| round.0.saturating_sub(back)) {
+        let path = directory.server_state(old);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(PublishError::Io { path, source });
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Keeps the run's roster, by which anybody can check evidence.

@@ -24,6 +24,8 @@ pub enum Remedy {
         /// The file that is missing or damaged.
         path: PathBuf,
     },
+    /// Put the record of the run that is not over back from a copy, or give the run up.
+    RestoreOrGiveUp,
     /// Serve the next run so that its rounds can be replayed.
     KeepForAudit,
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::ids::RunId;
 use serde::Serialize;
+use tracing::warn;
 
 /// The folder of one run.
 #[derive(Debug, Clone)]
@@ -126,6 +127,19 @@ impl RunDirectory {
 pub(crate) fn write_json(path: &Path, document: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(document)?;
     write_atomic(path, &text, Access::Everyone)
+}
+
+/// Deletes all masked updates: single ones are not needed once their round has ended.
+pub(crate) fn clear_uploads(directory: &RunDirectory) {
+    let files = fs::read_dir(directory.uploads())
+        .into_iter()
+        .flatten()
+        .flatten();
+    for file in files {
+        if let Err(error) = fs::remove_file(file.path()) {
+            warn!(%error, "a masked update that is no longer needed cannot be removed");
+        }
+    }
 }
 
 fn runs(operator: &Path) -> PathBuf {

@@ -321,7 +321,10 @@ impl LocalWork {
                 LearningRateSchedule::Linear => Decay::Linear,
                 LearningRateSchedule::Constant => Decay::Constant,
             },
-            warmup: Warmup::Steps(training.warmup_steps as usize),
+            // As large a part of the member's own steps as of the plan's.
+            warmup: Warmup::Steps(
+                training.warmup_steps as usize * steps / training.steps.max(1) as usize,
+            ),
             span: Some(Span {
                 first: steps * (round.0.saturating_sub(1)) as usize,
                 total: TrainOption::ScheduleSteps.count(steps * plan.rounds as usize)?,

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use fedlora_common::files::{Access, sync_parent, write_atomic};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
 
+use tracing::warn;
+
 use crate::run_directory::RunDirectory;
 
 /// The folder of a run's record.
@@ -42,6 +44,17 @@ impl RecordFolder {
         both.into_iter().find(|one| one.marker().exists())
     }
 
+    /// Removes a record that is not kept and whose run is over: one that broke off while it was being
+    /// removed.
+    pub(super) fn remove_leftover(directory: &RunDirectory) {
+        let path = directory.journal();
+        if path.exists()
+            && let Err(error) = fs::remove_dir_all(&path)
+        {
+            warn!(path = %path.display(), %error, "the record of a run that is over stays");
+        }
+    }
+
     /// Whether the record outlives the run.
     pub fn is_kept(&self) -> bool {
         self.kept
@@ -59,7 +72,9 @@ impl RecordFolder {
     /// # Errors
     /// What cannot be removed.
     pub fn end(&self) -> io::Result<()> {
-        let gone = match fs::remove_file(self.marker()) {
+        let marker = self.marker();
+        let gone = fs::remove_file(&marker).and_then(|()| sync_parent(&marker));
+        let gone = match gone {
             Ok(()) if !self.kept => fs::remove_dir_all(&self.root),
             other => other,
         };
@@ -102,19 +117,21 @@ impl RecordFolder {
         Ok(())
     }
 
-    /// Removes the masked updates of an attempt that failed, where they are not kept.
+    /// Removes the masked updates of the attempts at a round before this one, where they are not kept.
     ///
     /// # Errors
     /// What cannot be removed.
-    pub fn forget_uploads(&self, round: RoundNumber, attempt: Attempt) -> io::Result<()> {
+    pub fn forget_uploads_before(&self, round: RoundNumber, attempt: Attempt) -> io::Result<()> {
         if self.kept {
             return Ok(());
         }
-        let folder = AttemptFolder::new(self, round, attempt);
-        for entry in fs::read_dir(folder.path())? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|end| end == "masked") {
-                fs::remove_file(path)?;
+        for before in (1..attempt.0).map(Attempt) {
+            let folder = AttemptFolder::new(self, round, before);
+            for entry in fs::read_dir(folder.path()).into_iter().flatten() {
+                let path = entry?.path();
+                if path.extension().is_some_and(|end| end == "masked") {
+                    fs::remove_file(path)?;
+                }
             }
         }
         Ok(())

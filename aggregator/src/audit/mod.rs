@@ -45,7 +45,7 @@ pub use record::{AttemptRecord, KeptOpening, KeptPlan, RecordError, keep_run};
 pub use replay::replay;
 pub use report::{Comparison, Finding, ReplayReport};
 pub(crate) use run::KeptRun;
-pub(crate) use take_up::{BegunAttempt, OpenRun, begun_attempt, is_genuine, open_run};
+pub(crate) use take_up::{BegunAttempt, begun_attempt, is_genuine, open_run};
 pub use verdict::{EvidenceVerdict, check_evidence};
 
 /// Why a round cannot be replayed, or evidence not be checked.

@@ -119,7 +119,7 @@ impl AttemptRecord {
     pub fn take_upload(&self, member: MemberIndex, from: &Path) -> Result<PathBuf, RecordError> {
         let to = self.folder.upload(member);
         // It was moved before a crash.
-        if !from.exists() && to.exists() {
+        if to.exists() {
             return Ok(to);
         }
         fs::rename(from, &to).map_err(|error| unwritten(&to, error))?;

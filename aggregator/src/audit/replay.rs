@@ -258,6 +258,13 @@ impl Outcome<'_> {
         if state.adapter.digest() != self.open.adapter {
             report.findings.push(Finding::AdapterBefore);
         }
+        // The first adapter is checked by the plan's seed.
+        if let (Some(former), Some(round)) = (&former, result.round.0.checked_sub(2))
+            && round > 0
+            && former.adapter.digest() != self.kept.result(RoundNumber(round))?.adapter
+        {
+            report.findings.push(Finding::AdapterBefore);
+        }
         match publish::apply(&state, former.as_ref(), rollback, self.part, self.open, sum) {
             Ok(applied) => {
                 let next = applied.state.adapter.digest();

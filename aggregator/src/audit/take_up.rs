@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use fedlora_common::clock::Timestamp;
-use fedlora_protocol::ids::{Attempt, RoundNumber};
+use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::{Coordinator, Event};
 use tracing::warn;
@@ -17,14 +17,15 @@ use super::record::{AttemptRecord, KeptOpening, KeptPlan};
 use super::replay::judge;
 use super::run::KeptRun;
 use super::{AuditError, read_json, unreadable};
-use crate::run_directory::RunDirectory;
+use crate::run_directory::{RunDirectory, clear_uploads};
 
 /// A run that is not over.
 #[derive(Debug)]
 pub(crate) struct OpenRun {
+    pub(crate) run: RunId,
+    pub(crate) plan: RunPlan,
     pub(crate) directory: RunDirectory,
     pub(crate) record: RecordFolder,
-    pub(crate) run: KeptRun,
 }
 
 /// An attempt at a round that a run was at.
@@ -36,11 +37,22 @@ pub(crate) struct BegunAttempt {
 }
 
 impl OpenRun {
+    /// What the record says of the run.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub(crate) fn read(&self) -> Result<KeptRun, AuditError> {
+        let path = self.directory.results();
+        drop_torn_line(&path).map_err(|error| unreadable(&path, error))?;
+        KeptRun::read(&self.directory, &self.record)
+    }
+
     /// Nobody takes the run up again. Its results stay.
     ///
     /// # Errors
     /// [`AuditError::Io`] naming the folder.
     pub(crate) fn give_up(self) -> Result<(), AuditError> {
+        clear_uploads(&self.directory);
         let path = self.record.path().to_owned();
         let ended = self.record.end();
         ended.map_err(|source| AuditError::Io { path, source })
@@ -57,14 +69,18 @@ pub(crate) fn open_run(operator: &Path, plan: &RunPlan) -> Result<Option<OpenRun
     let all = all.map_err(|(path, source)| AuditError::Io { path, source })?;
     for directory in all {
         let Some(record) = RecordFolder::of_open_run(&directory) else {
+            RecordFolder::remove_leftover(&directory);
             continue;
         };
         let path = record.plan();
-        let own = match read_json::<KeptPlan>(&path) {
-            Ok(KeptPlan { aggregator, plan }) => plan.verify(&aggregator)?.1,
+        let read = read_json::<KeptPlan>(&path)
+            .and_then(|KeptPlan { aggregator, plan }| Ok(plan.verify(&aggregator)?));
+        let (run, own) = match read {
+            Ok(read) => read,
             // Of another version, or damaged: no reason not to serve another plan.
             Err(error) => {
-                warn!(%error, "a run that is not over cannot be read: it is left as it is");
+                let path = path.display();
+                warn!(%path, %error, "a run that is not over cannot be read: it is left as it is");
                 continue;
             }
         };
@@ -73,15 +89,14 @@ pub(crate) fn open_run(operator: &Path, plan: &RunPlan) -> Result<Option<OpenRun
             ..plan.clone()
         };
         if asked != own {
+            warn!(%run, "a run of another plan is not over: serve that plan to go on with it");
             continue;
         }
-        let path = directory.results();
-        drop_torn_line(&path).map_err(|error| unreadable(&path, error))?;
-        let run = KeptRun::read(&directory, &record)?;
         return Ok(Some(OpenRun {
+            run,
+            plan: own,
             directory,
             record,
-            run,
         }));
     }
     Ok(None)

@@ -91,7 +91,8 @@ pub fn serve_exit(error: &ServeError) -> Exit {
 
 fn run_exit(failure: &RunFailure) -> Exit {
     match failure {
-        RunFailure::Members(_)
+        RunFailure::Away { .. }
+        | RunFailure::Members(_)
         | RunFailure::Consent { .. }
         | RunFailure::NotRecorded { .. }
         | RunFailure::Roster(_) => Exit::Quorum,

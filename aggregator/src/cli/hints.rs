@@ -21,6 +21,9 @@ pub(super) fn of(remedy: &Remedy) -> String {
             "put {} back from a copy of the operator's directory",
             path.display()
         ),
+        Remedy::RestoreOrGiveUp => {
+            "put the file back from a copy, or give the run up with `serve --new-run`".to_owned()
+        }
         Remedy::KeepForAudit => {
             "a run can be replayed if it is served with `serve --keep-for-audit`".to_owned()
         }

@@ -8,7 +8,7 @@ use fedlora_adapter::{Adapter, Factors, Layout};
 use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
-use fedlora_protocol::plan::{ClipSchedule, FactorSchedule, LossCurve, Roster};
+use fedlora_protocol::plan::{ClipSchedule, FactorSchedule, LossCurve, RollbackPlan, Roster};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
 
@@ -42,6 +42,7 @@ pub(super) struct AdapterChain {
     /// The adapter that is the run's result where the newest is not; `None` before a loss is told.
     best: Option<BestAdapter>,
     factors: FactorSchedule,
+    rollback: RollbackPlan,
     clips: ClipSchedule,
     /// The number of rounds whose sum each member is in.
     rounds_by_member: BTreeMap<MemberName, u32>,
@@ -86,6 +87,7 @@ impl AdapterChain {
             losses: LossCurve::new(&context.setup.plan.stopping),
             best: None,
             factors: context.setup.plan.adapter.factors,
+            rollback: context.setup.plan.rollback,
             clips: ClipSchedule::new(&context.setup.plan.aggregation),
             rounds_by_member: BTreeMap::new(),
         }
@@ -99,12 +101,9 @@ impl AdapterChain {
         let directory = &context.setup.directory;
         let roster = kept.roster.as_ref().clone();
         let mut chain = Self::begin(context, roster, kept.first.clone());
-        let rollback = context.setup.plan.rollback;
         for result in kept.results() {
             let body = result.claimed();
             chain.advance(body);
-            let taken_back = rollback.takes_back(body.round, body.survivors.len(), body.votes);
-            chain.rounds_taken_back += u32::from(taken_back);
             chain.results.push(result.clone());
         }
         if let Some(best) = chain.losses.best_told() {
@@ -134,20 +133,19 @@ impl AdapterChain {
         self.adapter_bytes = Arc::new(f32_to_le(applied.state.adapter.values()));
         self.former = Some(std::mem::replace(&mut self.state, applied.state));
         self.rounds_scaled += u32::from(applied.scaled.is_some());
-        self.rounds_taken_back += u32::from(applied.taken_back);
         self.results.push(result);
     }
 
     /// Moves on by a result: losses, chain, clips, who took part.
     fn advance(&mut self, body: &RoundResult) {
-        self.losses
-            .advance(body.round, &body.survivors, body.eval_loss);
+        let survivors = body.survivors.len();
+        let taken_back = (self.rollback).takes_back(body.round, survivors, body.votes);
+        let told = (&body.survivors[..], body.eval_loss);
+        self.losses.advance(body.round, told, taken_back);
+        self.rounds_taken_back += u32::from(taken_back);
         self.head = body.digest();
-        self.clips.advance(
-            self.factors.factors_in(body.round),
-            body.survivors.len(),
-            body.clipped,
-        );
+        self.clips
+            .advance(self.factors.factors_in(body.round), survivors, body.clipped);
         for member in &body.survivors {
             if let Some(entry) = self.roster.get(*member) {
                 *self.rounds_by_member.entry(entry.name.clone()).or_default() += 1;

@@ -14,9 +14,9 @@ use super::context::RunContext;
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::messages::RunEvent;
-use super::tally::clear_uploads;
 use crate::optimizer::ScaledStep;
 use crate::publish::{self, Participation, PublishError};
+use crate::run_directory::clear_uploads;
 use crate::status::RunState;
 
 /// What an attempt leaves to the run.
@@ -55,9 +55,6 @@ impl ClosedRound {
         let reason = failure.reason;
         clear_uploads(&context.setup.directory);
         let (round, attempt) = (open.round, open.attempt);
-        if let Err(error) = block_in_place(|| context.setup.record.forget_uploads(round, attempt)) {
-            warn!(%error, "masked updates of the round stay");
-        }
         warn!(%round, %attempt, %reason, "the round failed");
         context.watch(RunEvent::RoundFailed {
             round,

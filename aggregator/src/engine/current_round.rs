@@ -1,6 +1,7 @@
 //! One attempt at a round: inputs in, effects carried out, until it is done or has failed. Steps 8
 //! and 9 of the round.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,14 @@ use std::time::Duration;
 use fedlora_adapter::Layout;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::round::coordinator::{
     Completed, Coordinator, CoordinatorEffect as Effect, Event, EventKind, Fault, Input, Reject,
     RoundSetup,
 };
-use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, RoundMessage, ToAggregator};
+use fedlora_protocol::wire::messages::{
+    PhaseName, RoundFailure, RoundMessage, ToAggregator, vector_digest,
+};
 use tokio::task::block_in_place;
 use tracing::{debug, info, warn};
 
@@ -41,7 +44,7 @@ pub(super) async fn run_round(
     round: RoundNumber,
     attempt: Attempt,
 ) -> Result<ClosedRound, Box<Farewell>> {
-    let (current, effects) = CurrentRound::open(context, chain, round, attempt);
+    let (current, effects) = CurrentRound::open(context, chain, round, attempt)?;
     let step = current.carry_out(effects).await?;
     go_on(step).await
 }
@@ -117,7 +120,7 @@ impl CurrentRound {
         chain: AdapterChain,
         round: RoundNumber,
         attempt: Attempt,
-    ) -> (Self, Vec<Effect>) {
+    ) -> Result<(Self, Vec<Effect>), Box<Farewell>> {
         let plan = &context.setup.plan;
         let factors = plan.adapter.factors.factors_in(round);
         let standing = chain.standing(&context, factors);
@@ -128,14 +131,17 @@ impl CurrentRound {
             open: standing.open(plan, &context.policy, layout, (round, attempt)),
         };
         info!(run = %context.setup.run, %round, %attempt, "the round opens");
-        let keeping = Keeping::begin(&context.setup, &opening);
+        let keeping = match Keeping::begin(&context.setup, &opening) {
+            Ok(keeping) => keeping,
+            Err(error) => return Err(end_run(context, chain, None, error.into())),
+        };
         let opened = opening.opened;
         let (current, effects) = Self::begin(context, chain, opening, keeping, opened);
         current
             .context
             .watch(RunEvent::RoundOpened { round, attempt });
         current.write_status();
-        (current, effects)
+        Ok((current, effects))
     }
 
     /// An attempt before its first event, which waits for members from `waiting_from` on.
@@ -174,46 +180,105 @@ impl CurrentRound {
         (current, effects)
     }
 
-    /// An attempt as its record has it: each event is judged and applied again. Members that come back
-    /// are told what is outstanding.
+    /// An attempt as its record has it: each event is judged and applied again. Then the members that
+    /// are back are told what is outstanding; the others are once they are.
     async fn take_up(
         mut context: RunContext,
         chain: AdapterChain,
         begun: BegunAttempt,
     ) -> Result<Step, Box<Farewell>> {
+        let last_seen = begun.last_seen();
         let (opening, events, record) = begun.into_parts();
         let (round, attempt) = (opening.open.round, opening.open.attempt);
         for member in opening.offenders.iter() {
             context.offenders.add(member);
         }
         let keeping = Keeping::go_on(record);
-        let back = context.now().after(RETURN);
-        let (mut current, _) = Self::begin(context, chain, opening, keeping, back);
+        let opened = opening.opened;
+        let (mut current, _) = Self::begin(context, chain, opening, keeping, opened);
         info!(%round, %attempt, events = events.len(), "the round is taken up");
         for (place, event) in events.into_iter().enumerate() {
             if !audit::is_genuine(&current.coordinator, &event) {
-                let number = place + 1;
-                let Self {
-                    context,
-                    chain,
-                    last_phase,
-                    ..
-                } = current;
-                let failure = AuditError::Event { number }.into();
-                return Err(end_run(context, chain, last_phase, failure));
+                return Err(current.stop(AuditError::Event { number: place + 1 }));
             }
-            let (coordinator, mut effects) = current.coordinator.apply(event);
+            let claimed = match &event.kind {
+                EventKind::UpdateTaken(claim) => Some(claim.claimed().vector),
+                _ => None,
+            };
+            let (coordinator, effects) = current.coordinator.apply(event);
             current.last_phase = coordinator.phase().or(current.last_phase);
             current.coordinator = coordinator;
-            // Members hear what is outstanding once they are back, and evidence is kept.
-            effects.retain(|effect| !matches!(effect, Effect::Send(..) | Effect::Blame(_)));
-            current = match current.carry_out(effects).await? {
-                Step::Open(current) => current,
-                closed => return Ok(closed),
-            };
+            for effect in effects {
+                let again = match effect {
+                    Effect::Send(..) => continue,
+                    Effect::Accumulate(member, group) => {
+                        match current.add_again(member, group, claimed).await {
+                            Ok(()) => continue,
+                            Err(error) => return Err(current.stop(error)),
+                        }
+                    }
+                    again => vec![again],
+                };
+                current = match current.carry_out(again).await? {
+                    Step::Open(current) => current,
+                    closed => return Ok(closed),
+                };
+            }
+        }
+        // The replay's own time does not count either.
+        let roster = Arc::clone(&current.chain.roster);
+        current.context.go_on_from(last_seen, &roster);
+        current.opened = current.context.now().after(RETURN);
+        let silence = Duration::from_secs(current.context.setup.plan.timeouts.progress);
+        current.working = Progress::begin(current.opened, silence);
+        for entry in roster.entries() {
+            current.bring_back(&entry.name);
         }
         current.write_status();
         Ok(Step::Open(current))
+    }
+
+    /// Adds an update that was taken before, once it is sure that it is the one.
+    async fn add_again(
+        &mut self,
+        member: MemberIndex,
+        group: GroupIndex,
+        claimed: Option<Digest>,
+    ) -> Result<(), AuditError> {
+        let path = self.keeping.take_upload(member, self.tally.path(member))?;
+        let unusable = |path: &PathBuf, source| AuditError::Io {
+            path: path.clone(),
+            source,
+        };
+        let packed = tokio::fs::read(&path).await;
+        let packed = packed.map_err(|error| unusable(&path, error))?;
+        if claimed != Some(vector_digest(&packed)) {
+            let other = io::Error::other("not the masked update that its member signed for");
+            return Err(unusable(&path, other));
+        }
+        let added = self.tally.add(&path, group).await;
+        added.map_err(|error| unusable(&path, error))
+    }
+
+    /// Ends the process's part in the run, which another can take up.
+    fn stop(self, failure: impl Into<RunFailure>) -> Box<Farewell> {
+        end_run(self.context, self.chain, self.last_phase, failure.into())
+    }
+
+    /// Tells a member that is connected where the run stands, and what it is waited for with.
+    fn bring_back(&self, member: &MemberName) {
+        let links = &self.context.links;
+        let Some(from) = self
+            .chain
+            .index_of(member)
+            .filter(|_| links.is_connected(member))
+        else {
+            return;
+        };
+        self.chain.show_results(links, member);
+        for message in self.coordinator.outstanding(from) {
+            links.send(member, message);
+        }
     }
 
     /// Deals with one message from a session.
@@ -285,12 +350,7 @@ impl CurrentRound {
             (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
             (Some(_), ToAggregator::Ready(_)) => self.chain.show_roster(links, &member),
             // It takes part from here on: it may have asked its user, or come back.
-            (Some(from), ToAggregator::Accepted { .. }) => {
-                self.chain.show_results(links, &member);
-                for message in self.coordinator.outstanding(from) {
-                    links.send(&member, message);
-                }
-            }
+            (Some(_), ToAggregator::Accepted { .. }) => self.bring_back(&member),
             (
                 Some(from),
                 ToAggregator::Round {
@@ -420,11 +480,17 @@ impl CurrentRound {
     async fn advance(mut self, event: Event) -> Result<Step, Box<Farewell>> {
         let before = self.coordinator.phase();
         self.remember_late(&event);
-        self.keeping.note(&event);
+        if let Err(error) = self.keeping.note(&event) {
+            return Err(self.stop(error));
+        }
         let (coordinator, effects) = self.coordinator.apply(event);
         // Members repeat what nothing has followed from yet.
-        if !effects.is_empty() {
-            self.keeping.sync();
+        if !effects.is_empty()
+            && let Err(error) = self.keeping.sync()
+        {
+            // The coordinator went with the event: what it became is not needed.
+            self.coordinator = coordinator;
+            return Err(self.stop(error));
         }
         let after = coordinator.phase();
         self.coordinator = coordinator;
@@ -451,7 +517,10 @@ impl CurrentRound {
                     }
                 }
                 Effect::Accumulate(member, group) => {
-                    let path = self.keeping.take_upload(member, self.tally.path(member));
+                    let path = match self.keeping.take_upload(member, self.tally.path(member)) {
+                        Ok(path) => path,
+                        Err(error) => return Err(self.stop(error)),
+                    };
                     if let Err(error) = self.tally.add(&path, group).await {
                         warn!(%member, %error, "a stored update cannot be added");
                         return Ok(self.fail(RoundFailure::Storage));

@@ -49,6 +49,14 @@ pub enum RunFailure {
     /// A member's record could not be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Too few members came back to a run that was taken up.
+    #[error("{back} members came back in time; a round needs {quorum}")]
+    Away {
+        /// Members that came back.
+        back: usize,
+        /// The fewest that a round needs.
+        quorum: usize,
+    },
     /// A run that is not over cannot be taken up.
     #[error("the run cannot be taken up: {0}")]
     TakeUp(#[from] AuditError),
@@ -62,7 +70,12 @@ impl RunFailure {
     pub(super) fn is_final(&self) -> bool {
         !matches!(
             self,
-            Self::Publish(_) | Self::Audit(_) | Self::Registry(_) | Self::TakeUp(_) | Self::Stopped
+            Self::Publish(_)
+                | Self::Audit(_)
+                | Self::Registry(_)
+                | Self::Away { .. }
+                | Self::TakeUp(_)
+                | Self::Stopped
         )
     }
 }

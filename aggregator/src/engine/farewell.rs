@@ -102,8 +102,23 @@ impl Farewell {
     /// # Errors
     /// The failure that ended the run.
     pub(super) async fn see_off(mut self) -> Result<RunSummary, RunFailure> {
+        if self.goes_on() {
+            // Members see the connection end, and try again until the run is taken up.
+            let Self {
+                context,
+                reached,
+                outcome,
+            } = self;
+            if let Reached::Rounds { chain, phase } = &reached {
+                context.write_status(chain.progress(RunState::Running, None, *phase));
+            }
+            return match outcome {
+                Err(failure) => Err(failure),
+                Ok(()) => Err(RunFailure::Stopped),
+            };
+        }
         self.write_status();
-        if matches!(&self.outcome, Err(failure) if failure.is_final()) {
+        if self.outcome.is_err() {
             self.end_record();
         }
         self.context.links.broadcast(&self.finished_message());
@@ -121,6 +136,12 @@ impl Farewell {
             (Ok(()), Reached::Gathering(_)) => Err(RunFailure::Stopped),
             (Ok(()), Reached::Rounds { chain, .. }) => Ok(RunSummary::of(&context, &chain)),
         }
+    }
+
+    /// Whether the run is not over, and the same command takes it up.
+    fn goes_on(&self) -> bool {
+        let kept = matches!(self.reached, Reached::Rounds { .. });
+        kept && matches!(&self.outcome, Err(failure) if !failure.is_final())
     }
 
     /// The run is over: nobody takes it up again.

@@ -1,5 +1,6 @@
-//! The record of the current attempt. What cannot be written ends the record, not the round: the
-//! attempt cannot be taken up then, and a replay says that the record is not whole.
+//! The record of the current attempt. An attempt that cannot be recorded cannot be taken up: where
+//! something cannot be written, the aggregator stops before anything follows from it, and goes on
+//! once it is started again.
 
 use std::path::PathBuf;
 
@@ -11,69 +12,51 @@ use tracing::warn;
 use super::context::EngineSetup;
 use crate::audit::{AttemptRecord, KeptOpening, RecordError};
 
-/// The record of the current attempt; none where it could not be written.
+/// The record of the current attempt.
 #[derive(Debug)]
-pub(super) struct Keeping(Option<AttemptRecord>);
+pub(super) struct Keeping(AttemptRecord);
 
 impl Keeping {
-    /// Begins the record of an attempt.
-    pub(super) fn begin(setup: &EngineSetup, opening: &KeptOpening) -> Self {
-        let begun = block_in_place(|| AttemptRecord::begin(&setup.record, opening));
-        Self(begun.map_err(|error| tell(&error)).ok())
+    /// Begins the record of an attempt. The masked updates of the one before, which failed, go.
+    pub(super) fn begin(setup: &EngineSetup, opening: &KeptOpening) -> Result<Self, RecordError> {
+        block_in_place(|| {
+            let record = AttemptRecord::begin(&setup.record, opening)?;
+            let (round, attempt) = (opening.open.round, opening.open.attempt);
+            if let Err(error) = setup.record.forget_uploads_before(round, attempt) {
+                warn!(%error, "masked updates of an attempt that failed stay");
+            }
+            Ok(Self(record))
+        })
     }
 
     /// Goes on with the record of an attempt that was taken up.
     pub(super) fn go_on(record: AttemptRecord) -> Self {
-        Self(Some(record))
+        Self(record)
     }
 
     /// Keeps an event that is about to be applied.
-    pub(super) fn note(&mut self, event: &Event) {
-        let Some(record) = &mut self.0 else {
-            return;
-        };
-        if let Err(error) = block_in_place(|| record.append(event)) {
-            tell(&error);
-            self.0 = None;
-        }
+    pub(super) fn note(&mut self, event: &Event) -> Result<(), RecordError> {
+        block_in_place(|| self.0.append(event))
     }
 
     /// Makes the events so far durable, before what they lead to is seen.
-    pub(super) fn sync(&mut self) {
-        let Some(record) = &self.0 else {
-            return;
-        };
-        if let Err(error) = block_in_place(|| record.sync()) {
-            tell(&error);
-            self.0 = None;
-        }
+    pub(super) fn sync(&self) -> Result<(), RecordError> {
+        block_in_place(|| self.0.sync())
     }
 
     /// Keeps a masked update that is about to be added to the sum; gives where it lies from here on.
-    pub(super) fn take_upload(&mut self, member: MemberIndex, from: PathBuf) -> PathBuf {
-        let Some(record) = &self.0 else {
-            return from;
-        };
-        match block_in_place(|| record.take_upload(member, &from)) {
-            Ok(path) => path,
-            Err(error) => {
-                tell(&error);
-                self.0 = None;
-                from
-            }
-        }
+    pub(super) fn take_upload(
+        &self,
+        member: MemberIndex,
+        from: PathBuf,
+    ) -> Result<PathBuf, RecordError> {
+        block_in_place(|| self.0.take_upload(member, &from))
     }
 
     /// Ends the record.
     pub(super) fn end(self) {
-        if let Some(record) = self.0
-            && let Err(error) = block_in_place(|| record.finish())
-        {
-            tell(&error);
+        if let Err(error) = block_in_place(|| self.0.finish()) {
+            warn!(%error, "the round's record may be cut");
         }
     }
-}
-
-fn tell(error: &RecordError) {
-    warn!(%error, "the round cannot be recorded");
 }

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `gathering` | the members that are ready | a complete cohort |
 //! | `consent` | the closed roster, and who has accepted it | every acceptance, or the time for it |
+//! | `returning` | a run that was taken up, until enough members are back | a quorum, or the time for it |
 //! | `running` | the chain of adapters and results | the last round, the end of the patience, or a failure |
 //! | `current_round` | one attempt: coordinator, running sum | a `closed_round`: done or failed |
 //! | `farewell` | how far the run came | every member gone |
@@ -27,6 +28,7 @@ mod opening;
 mod patience;
 mod progress;
 mod refusal;
+mod returning;
 mod running;
 
 mod tally;
@@ -34,12 +36,14 @@ mod tally;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::PlanError;
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::audit::{self, AuditError, BegunAttempt, KeptRun};
+use crate::run_directory::clear_uploads;
 use chain::AdapterChain;
 use consent::Consent;
 use context::RunContext;
+use farewell::Farewell;
 use gathering::Gathering;
 use running::Running;
 
@@ -89,10 +93,7 @@ impl Engine {
                 Ok(consent) => consent.complete().await,
                 Err(farewell) => Err(farewell),
             },
-            Some(kept) => match take_up(self.context, kept)? {
-                TakenUp::Consent(consent) => consent.complete().await,
-                TakenUp::Running(running) => Ok(*running),
-            },
+            Some(kept) => take_up(self.context, kept).await?,
         };
         let farewell = match running {
             Ok(running) => running.run_rounds().await,
@@ -102,27 +103,35 @@ impl Engine {
     }
 }
 
-/// The phase in which a run is taken up.
-enum TakenUp {
-    /// No round was opened: the members accept the roster once more.
-    Consent(Box<Consent>),
-    Running(Box<Running>),
-}
-
-/// Goes on with a run from its record.
-fn take_up(mut context: RunContext, kept: KeptRun) -> Result<TakenUp, AuditError> {
-    let chain = AdapterChain::restored(&context, kept)?;
+/// Goes on with a run from its record, once enough members for a round are back.
+async fn take_up(
+    mut context: RunContext,
+    kept: KeptRun,
+) -> Result<Result<Running, Box<Farewell>>, AuditError> {
+    let mut chain = AdapterChain::restored(&context, kept)?;
     let next = RoundNumber(chain.newest().0 + 1);
     let begun = audit::begun_attempt(&context.setup.record, next)?;
-    let last = begun.as_ref().map(BegunAttempt::last_seen);
-    let last = last.unwrap_or_else(|| context.now());
-    context.go_on_from(last, &chain.roster);
     info!(rounds = chain.newest().0, "the run is taken up");
-    Ok(match begun {
-        Some(begun) => TakenUp::Running(Box::new(Running::at(context, chain, begun))),
-        None if chain.newest() == RoundNumber(0) => {
-            TakenUp::Consent(Box::new(Consent::begin(context, chain)))
+    if begun.is_none() {
+        // What a round left that was done.
+        clear_uploads(&context.setup.directory);
+        if let Err(error) = context.setup.record.forget_attempts() {
+            warn!(%error, "the record of a round that is done stays");
         }
-        None => TakenUp::Running(Box::new(Running::new(context, chain))),
-    })
+        if chain.newest() == RoundNumber(0) {
+            return Ok(Consent::begin(context, chain).complete().await);
+        }
+    }
+    let last = begun.as_ref().map(BegunAttempt::last_seen);
+    if next.0 <= context.setup.plan.rounds && !chain.has_stopped() {
+        (context, chain) = match returning::wait(context, chain).await {
+            Ok(back) => back,
+            Err(farewell) => return Ok(Err(farewell)),
+        };
+    }
+    context.go_on_from(last.unwrap_or_else(|| context.now()), &chain.roster);
+    Ok(Ok(match begun {
+        Some(begun) => Running::at(context, chain, begun),
+        None => Running::new(context, chain),
+    }))
 }

@@ -2,7 +2,6 @@
 //! that go into them. Step 8 of the round: memory does not grow with the members, only with the
 //! groups.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,6 @@ use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, RoundNumber};
 use fedlora_protocol::secagg::{RunningSums, pack};
 use fedlora_protocol::wire::messages::Open;
 use tokio::task::block_in_place;
-use tracing::warn;
 
 use crate::run_directory::RunDirectory;
 
@@ -74,18 +72,5 @@ impl Tally {
     /// The sums, still masked.
     pub(super) fn into_sums(self) -> RunningSums {
         self.sums
-    }
-}
-
-/// Deletes all masked updates: single ones are not needed once their round has ended.
-pub(super) fn clear_uploads(directory: &RunDirectory) {
-    let files = fs::read_dir(directory.uploads())
-        .into_iter()
-        .flatten()
-        .flatten();
-    for file in files {
-        if let Err(error) = fs::remove_file(file.path()) {
-            warn!(%error, "a masked update that is no longer needed cannot be removed");
-        }
     }
 }

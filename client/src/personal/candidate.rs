@@ -91,11 +91,13 @@ impl Personalised {
     }
 
     /// The candidate with the lowest validation loss. Of equal ones the global adapter comes first,
-    /// then the personal one; without validation examples it is the global one.
+    /// then the personal one; without validation examples it is the personal one, which is there only
+    /// where the global one is none by itself, or else the global one.
     pub fn chosen(&self) -> &Candidate {
         self.others.iter().fold(&self.global, |best, one| {
             match (one.validation, best.validation) {
                 (Some(loss), Some(lowest)) if loss < lowest => one,
+                (None, None) if one.choice == Choice::Personal => one,
                 _ => best,
             }
         })
@@ -151,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_compare_keeps_the_global_one() {
-        assert_eq!(chosen(None, None, None), Choice::Global);
+    fn who_cannot_compare_keeps_the_global_one_or_its_own() {
+        assert_eq!(chosen(None, None, None), Choice::Personal);
         assert_eq!(chosen(None, Some(0.1), Some(0.1)), Choice::Global);
     }
 }

@@ -25,7 +25,8 @@ pub enum HomeProgress {
 }
 
 /// Makes the candidates of one member from the run's result, and compares them on its
-/// validation examples. Without such examples there is the global adapter alone.
+/// validation examples. Without such examples there is the global adapter alone, or with the member's
+/// own B where the plan shares A alone.
 ///
 /// # Errors
 /// A training that failed, or [`UpdateError::Stopped`] where `keep_going` said so.
@@ -43,11 +44,17 @@ pub fn personalise(
         mix: None,
     };
     let validation = &work.examples().validation;
+    let held = work.held(plan, global)?;
     if validation.is_empty() {
-        return Ok(Personalised::new(candidate, None, Vec::new()));
+        // The global adapter is none where A alone is shared.
+        let personal = plan.adapter.factors.shares_a().then(|| Candidate {
+            choice: Choice::Personal,
+            adapter: held,
+            ..candidate.clone()
+        });
+        return Ok(Personalised::new(candidate, personal, Vec::new()));
     }
     candidate.validation = Some(work.engine().evaluate(Some(global), validation)?.loss);
-    let held = work.held(plan, global)?;
     let mut alone = Vec::new();
     if plan.personalisation.shadow {
         let mut watch = |progress| keep_going(HomeProgress::Alone(progress));

@@ -87,7 +87,7 @@ impl Floors {
             ("contributors", minimum as f64, self.contributors as f64),
             (
                 "examples",
-                plan.examples_a_round() as f64,
+                plan.fewest_examples_a_round() as f64,
                 self.examples as f64,
             ),
             ("colluding", colluding, self.colluding),

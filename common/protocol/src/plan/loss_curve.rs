@@ -42,6 +42,9 @@ pub struct LossCurve {
     improved: Option<ToldLoss>,
     /// Rounds with a loss since then.
     without: u32,
+    /// Results that do not count for the patience: one that takes a step back, and the next one, which
+    /// tells the loss of what it went back to.
+    excused: u8,
 }
 
 /// The loss that a result tells.
@@ -64,13 +67,24 @@ impl LossCurve {
             best: None,
             improved: None,
             without: 0,
+            excused: 0,
         }
     }
 
     /// Moves on by the result of `round`: the loss that it tells in nats a token, and over whom. A
-    /// loss that is not finite counts as none.
-    pub fn advance(&mut self, round: RoundNumber, survivors: &[MemberIndex], loss: Option<f32>) {
+    /// loss that is not finite counts as none. Whether the result takes the step before back.
+    pub fn advance(
+        &mut self,
+        round: RoundNumber,
+        (survivors, loss): (&[MemberIndex], Option<f32>),
+        taken_back: bool,
+    ) {
         self.newest = round;
+        if taken_back {
+            self.excused = 2;
+        }
+        let excused = self.excused > 0;
+        self.excused = self.excused.saturating_sub(1);
         let finite = loss.map(f64::from).filter(|loss| loss.is_finite());
         let Some(loss) = finite.filter(|_| !survivors.is_empty()) else {
             return;
@@ -89,7 +103,7 @@ impl LossCurve {
             }
         }
         match &self.improved {
-            Some(improved) if !told.is_below(improved) => self.without += 1,
+            Some(improved) if !told.is_below(improved) => self.without += u32::from(!excused),
             _ => {
                 self.improved = Some(told);
                 self.without = 0;
@@ -156,7 +170,7 @@ mod tests {
     fn curve(patience: Option<u32>, losses: &[Option<f32>]) -> LossCurve {
         let mut curve = LossCurve::new(&StoppingPlan { patience });
         for (round, loss) in (1..).zip(losses) {
-            curve.advance(RoundNumber(round), &everybody(), *loss);
+            curve.advance(RoundNumber(round), (&everybody(), *loss), false);
         }
         curve
     }
@@ -211,7 +225,7 @@ mod tests {
             assert!(!told.has_stopped());
         }
         let mut empty = LossCurve::new(&StoppingPlan::default());
-        empty.advance(RoundNumber(1), &[], Some(1.0));
+        empty.advance(RoundNumber(1), (&[], Some(1.0)), false);
         assert_eq!(empty.best_told(), None);
     }
 
@@ -221,7 +235,7 @@ mod tests {
         let second = |loss, survivors: &[u16]| {
             let mut curve = curve(None, &[Some(2.0)]);
             let survivors: Vec<_> = survivors.iter().copied().map(MemberIndex).collect();
-            curve.advance(RoundNumber(2), &survivors, Some(loss));
+            curve.advance(RoundNumber(2), (&survivors, Some(loss)), false);
             curve.best().0
         };
         assert_eq!(second(2.1, &[0, 1, 2, 3, 4]), 0);
@@ -231,6 +245,19 @@ mod tests {
         // Another member: sqrt((0.01 * 10 + 2) / 25) = 0.29.
         assert_eq!(second(2.28, &[0, 1, 2, 3, 9]), 2);
         assert_eq!(second(2.3, &[0, 1, 2, 3, 9]), 0);
+    }
+
+    /// A step that harms is told of once, and what it is taken back to once more.
+    #[test]
+    fn a_step_that_is_taken_back_costs_no_patience() {
+        let mut curve = curve(Some(1), &[Some(2.0)]);
+        let mut told = |round, loss, back| {
+            curve.advance(RoundNumber(round), (&everybody(), Some(loss)), back);
+            curve.has_stopped()
+        };
+        assert!(!told(2, 3.0, true));
+        assert!(!told(3, 2.05, false));
+        assert!(told(4, 2.0, false));
     }
 
     #[test]

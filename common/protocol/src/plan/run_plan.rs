@@ -151,6 +151,15 @@ impl RunPlan {
             return Err(PlanError::range("rounds", 0, "1 or more"));
         }
         self.training.check()?;
+        if self.adapter.factors.shares_a() && self.training.steps < 2 {
+            // B begins at zero, where A has no gradient.
+            let expected = "2 or more with factors = \"share-a\"";
+            return Err(PlanError::range(
+                "training.steps",
+                self.training.steps,
+                expected,
+            ));
+        }
         let rate = self.aggregation.server_learning_rate;
         if !(rate.is_finite() && rate > 0.0) {
             let key = "aggregation.server_learning_rate";
@@ -287,6 +296,14 @@ impl RunPlan {
     pub fn home_learning_rate(&self) -> f64 {
         let half = self.alone_learning_rate() / 2.0;
         self.personalisation.learning_rate.unwrap_or(half)
+    }
+
+    /// The fewest examples that a member trains on in a round: with epochs those of one step.
+    pub fn fewest_examples_a_round(&self) -> u64 {
+        match self.training.epochs {
+            None => self.examples_a_round(),
+            Some(_) => self.examples_a_round() / u64::from(self.training.steps).max(1),
+        }
     }
 
     /// Examples that a member trains on in a round; with epochs the most.
@@ -484,6 +501,11 @@ mod tests {
                 "[adapter]",
                 "[stopping]\npatience = 1\n[adapter]",
                 "stopping.patience",
+            ),
+            (
+                "[adapter]",
+                "[training]\nsteps = 1\n[adapter]\nfactors = \"share-a\"",
+                "share-a",
             ),
             ("[adapter]", "[aggregation]\nbits = 16\n[adapter]", "bits"),
             (

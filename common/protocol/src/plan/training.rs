@@ -69,8 +69,10 @@ impl TrainingPlan {
             return self.steps;
         };
         let a_step = (u64::from(self.batch_size) * u64::from(self.accumulation)).max(1);
-        let passes = (examples as u64).div_ceil(a_step).max(1) * u64::from(epochs);
-        u32::try_from(passes).unwrap_or(u32::MAX).min(self.steps)
+        let trained = (examples as u64).saturating_mul(epochs.into());
+        u32::try_from(trained.div_ceil(a_step).max(1))
+            .unwrap_or(u32::MAX)
+            .min(self.steps)
     }
 
     pub(super) fn check(&self) -> Result<(), PlanError> {
@@ -146,7 +148,7 @@ mod tests {
         assert_eq!([steps(1, 0), steps(1, 8), steps(1, 9)], [1, 1, 2]);
         assert_eq!(
             [steps(3, 9), steps(3, 100), steps(u32::MAX, 9)],
-            [6, 10, 10]
+            [4, 10, 10]
         );
         assert!(
             plan(Some(0))

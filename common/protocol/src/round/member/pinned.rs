@@ -10,7 +10,7 @@ use fedlora_common::digest::Digest;
 
 use crate::fixed::{EncodedUpdate, FixedError};
 use crate::ids::{Attempt, RoundNumber};
-use crate::plan::{ClipSchedule, Roster, RunEnd, SignedPlan};
+use crate::plan::{ClipSchedule, RollbackPlan, Roster, RunEnd, SignedPlan};
 use crate::round::participant::{
     AllowedStep, Expectation, LedgerError, Refusal, RoundContext, RoundLedger, check_result,
 };
@@ -37,6 +37,8 @@ pub(super) struct PinnedRun {
     clips: ClipSchedule,
     /// The round whose adapter this member holds; 0 for the first adapter.
     held: RoundNumber,
+    /// The adapter of the round before the held one, where this member held it.
+    former: Option<Adapter>,
     /// What the results since the held adapter may have changed.
     allowed: AllowedStep,
     /// The factors that the newest result may have changed, and the largest norm of that step. None
@@ -79,6 +81,7 @@ impl PinnedRun {
         );
         Self {
             clips: ClipSchedule::new(&run.plan.aggregation),
+            former: None,
             allowed: AllowedStep::default(),
             step: None,
             result: RunResult::new(&run.plan.stopping, &run.adapter),
@@ -245,9 +248,11 @@ impl PinnedRun {
         self.training = None;
         let mut effects = Vec::new();
         if let Some(values) = values {
+            self.check_step_back(&result)?;
             let adapter = self.check_fetched(values, &result.adapter, &self.allowed)?;
             self.allowed = AllowedStep::default();
-            self.run.adapter = adapter;
+            let before = std::mem::replace(&mut self.run.adapter, adapter);
+            self.former = self.is_next(&result).then_some(before);
             self.held = result.round;
             effects.push(MemberEffect::Send(ToAggregator::Fetched {
                 adapter: result.adapter,
@@ -260,6 +265,25 @@ impl PinnedRun {
             taken_back: self.takes_back(&result),
         }));
         Ok((self, effects))
+    }
+
+    /// Whether a result is of the round after the held adapter's.
+    fn is_next(&self, result: &RoundResult) -> bool {
+        result.round.0 == self.held.0 + 1
+    }
+
+    /// Checks that a result which takes the step before back names the adapter which that leads to,
+    /// where this member held both adapters.
+    fn check_step_back(&self, result: &RoundResult) -> Result<(), MemberError> {
+        let former = self.former.as_ref().filter(|_| self.is_next(result));
+        let Some(former) = former.filter(|_| self.takes_back(result)) else {
+            return Ok(());
+        };
+        let back = self.run.adapter.moved_towards(former, RollbackPlan::PART)?;
+        if back.digest() != result.adapter {
+            return Err(MemberError::Refusal(Refusal::StepBack));
+        }
+        Ok(())
     }
 
     /// The shell has fetched the run's result, or the aggregator does not hold it.
@@ -451,7 +475,8 @@ impl PinnedRun {
         let factors = plan.adapter.factors.factors_in(result.round);
         let largest = f64::from(plan.largest_step()) * f64::from(self.clips.clip(factors));
         let survivors = result.survivors.len();
-        let step = match self.step.filter(|_| self.takes_back(&result)) {
+        let taken_back = self.takes_back(&result);
+        let step = match self.step.filter(|_| taken_back) {
             // A part of the step before, in the factors that it changed.
             Some(before) => before,
             None => (factors, largest),
@@ -459,7 +484,7 @@ impl PinnedRun {
         self.step = Some(step);
         self.allowed.add(step.0, step.1);
         let before = (self.held == self.last_round).then_some(&self.run.adapter);
-        self.result.advance(&result, before, step);
+        self.result.advance(&result, before, step, taken_back);
         self.clips.advance(factors, survivors, result.clipped);
         self.chain = result.digest();
         self.last_round = result.round;

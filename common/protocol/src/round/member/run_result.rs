@@ -47,15 +47,17 @@ impl RunResult {
     }
 
     /// Takes a checked result, which tells the loss of the adapter before it: `before`, where this
-    /// member holds that one. The result's step is in `factors`, and at most `norm` long.
+    /// member holds that one. The result's step is in `factors`, and at most `norm` long; or it takes
+    /// the step before back.
     pub(super) fn advance(
         &mut self,
         result: &RoundResult,
         before: Option<&Adapter>,
         (factors, norm): (Factors, f64),
+        taken_back: bool,
     ) {
-        self.losses
-            .advance(result.round, &result.survivors, result.eval_loss);
+        let told = (&result.survivors[..], result.eval_loss);
+        self.losses.advance(result.round, told, taken_back);
         if self.losses.best_told() == Some(self.last) && self.best.round != self.last {
             self.best = BestAdapter {
                 round: self.last,

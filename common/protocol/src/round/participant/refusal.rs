@@ -323,6 +323,12 @@ pub enum Refusal {
          not train"
     )]
     FrozenFactors,
+    /// A step back that does not lead where the step before came from.
+    #[error(
+        "chosen-model attack: the members' votes take the last step back, and the new adapter is \
+         another than that leads to"
+    )]
+    StepBack,
     /// A result that is further from the adapter before than the plan allows.
     #[error(
         "chosen-model attack: the new adapter is {got} from the old in L2 norm, and the clip and \
