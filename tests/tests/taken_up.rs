@@ -120,6 +120,37 @@ fn an_aggregator_that_is_killed_in_each_phase_goes_on_with_the_round() {
     both.failed(1, &["another process serves"]);
 }
 
+/// The whole federation goes down in a round, and every program is started again.
+#[test]
+fn a_run_goes_on_where_its_members_were_killed_as_well() {
+    let plan = plan(3, "");
+    let federation = Federation::new();
+    let mut aggregator = federation.serve(&plan);
+    let members = join_and_start(&federation);
+    aggregator.wait_for("round=2 phase=updates");
+    aggregator.kill();
+    for member in members {
+        member.kill();
+    }
+    let mut aggregator = federation.serve(&plan);
+    aggregator.wait_for("the run is taken up");
+    let members: Vec<_> = INSTITUTIONS
+        .iter()
+        .map(|member| federation.start(member))
+        .collect();
+    aggregator.wait_for("enough members are back");
+    for member in members {
+        assert_eq!(member.finish().done().document()["rounds"], 3);
+    }
+    aggregator.finish().done();
+    let results = federation.results();
+    assert_eq!(results.len(), 3);
+    for member in INSTITUTIONS {
+        let adapter = json!(federation.adapter(member).digest().to_string());
+        assert_eq!(results[2]["adapter"], adapter);
+    }
+}
+
 /// A run that is not over is given up where its operator says so.
 #[test]
 fn a_new_run_gives_the_one_before_up() {

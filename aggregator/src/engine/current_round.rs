@@ -29,6 +29,7 @@ use super::keeping::Keeping;
 use super::messages::{RunEvent, ToEngine};
 use super::patience::Progress;
 use super::refusal::{MemberRefusal, UploadRefusal};
+use super::returning;
 use super::tally::Tally;
 use crate::audit::{self, AuditError, BegunAttempt, KeptOpening};
 use crate::publish::{self, Participation};
@@ -97,8 +98,18 @@ struct CurrentRound {
     opened: Timestamp,
     /// Who shows that it trains or uploads.
     working: Progress,
-    /// What is kept of the attempt for an audit.
+    /// The attempt's record.
     keeping: Keeping,
+    /// The digest of the update that the current event takes.
+    claimed: Option<Digest>,
+}
+
+/// The digest of the masked update that an event takes, as its member signed it.
+fn claimed(event: &Event) -> Option<Digest> {
+    match &event.kind {
+        EventKind::UpdateTaken(claim) => Some(claim.claimed().vector),
+        _ => None,
+    }
 }
 
 /// What carrying out an event leads to.
@@ -176,6 +187,7 @@ impl CurrentRound {
             opened: waiting_from,
             working: Progress::begin(waiting_from, silence),
             keeping,
+            claimed: None,
         };
         (current, effects)
     }
@@ -201,29 +213,18 @@ impl CurrentRound {
             if !audit::is_genuine(&current.coordinator, &event) {
                 return Err(current.stop(AuditError::Event { number: place + 1 }));
             }
-            let claimed = match &event.kind {
-                EventKind::UpdateTaken(claim) => Some(claim.claimed().vector),
-                _ => None,
-            };
-            let (coordinator, effects) = current.coordinator.apply(event);
+            current.claimed = claimed(&event);
+            let (coordinator, mut effects) = current.coordinator.apply(event);
             current.last_phase = coordinator.phase().or(current.last_phase);
             current.coordinator = coordinator;
-            for effect in effects {
-                let again = match effect {
-                    Effect::Send(..) => continue,
-                    Effect::Accumulate(member, group) => {
-                        match current.add_again(member, group, claimed).await {
-                            Ok(()) => continue,
-                            Err(error) => return Err(current.stop(error)),
-                        }
-                    }
-                    again => vec![again],
-                };
-                current = match current.carry_out(again).await? {
-                    Step::Open(current) => current,
-                    closed => return Ok(closed),
-                };
-            }
+            effects.retain(|effect| !matches!(effect, Effect::Send(..)));
+            current = match current.carry_out(effects).await? {
+                Step::Open(current) => current,
+                closed => return Ok(closed),
+            };
+        }
+        if let Err(failure) = returning::wait(&mut current.context, &current.chain).await {
+            return Err(current.stop(failure));
         }
         // The replay's own time does not count either.
         let roster = Arc::clone(&current.chain.roster);
@@ -238,26 +239,24 @@ impl CurrentRound {
         Ok(Step::Open(current))
     }
 
-    /// Adds an update that was taken before, once it is sure that it is the one.
-    async fn add_again(
+    /// Adds the update that the current event takes to the sum of its group, once it is sure that it
+    /// is the one that its member signed for: another transfer may have replaced it.
+    ///
+    /// # Errors
+    /// A file that cannot be read or moved; within, what is wrong with the update.
+    async fn add(
         &mut self,
         member: MemberIndex,
         group: GroupIndex,
-        claimed: Option<Digest>,
-    ) -> Result<(), AuditError> {
+    ) -> Result<io::Result<()>, RunFailure> {
         let path = self.keeping.take_upload(member, self.tally.path(member))?;
-        let unusable = |path: &PathBuf, source| AuditError::Io {
-            path: path.clone(),
-            source,
-        };
         let packed = tokio::fs::read(&path).await;
-        let packed = packed.map_err(|error| unusable(&path, error))?;
-        if claimed != Some(vector_digest(&packed)) {
-            let other = io::Error::other("not the masked update that its member signed for");
-            return Err(unusable(&path, other));
-        }
-        let added = self.tally.add(&path, group).await;
-        added.map_err(|error| unusable(&path, error))
+        let packed = packed.map_err(|source| AuditError::Io { path, source })?;
+        let signed = block_in_place(|| Some(vector_digest(&packed))) == self.claimed;
+        Ok(match signed {
+            true => self.tally.add(&packed, group),
+            false => Err(io::Error::other("it is not what its member signed for")),
+        })
     }
 
     /// Ends the process's part in the run, which another can take up.
@@ -480,6 +479,7 @@ impl CurrentRound {
     async fn advance(mut self, event: Event) -> Result<Step, Box<Farewell>> {
         let before = self.coordinator.phase();
         self.remember_late(&event);
+        self.claimed = claimed(&event);
         if let Err(error) = self.keeping.note(&event) {
             return Err(self.stop(error));
         }
@@ -516,16 +516,14 @@ impl CurrentRound {
                         self.context.links.send(name, message);
                     }
                 }
-                Effect::Accumulate(member, group) => {
-                    let path = match self.keeping.take_upload(member, self.tally.path(member)) {
-                        Ok(path) => path,
-                        Err(error) => return Err(self.stop(error)),
-                    };
-                    if let Err(error) = self.tally.add(&path, group).await {
+                Effect::Accumulate(member, group) => match self.add(member, group).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
                         warn!(%member, %error, "a stored update cannot be added");
                         return Ok(self.fail(RoundFailure::Storage));
                     }
-                }
+                    Err(failure) => return Err(self.stop(failure)),
+                },
                 Effect::Blame(fault) => self.blame(fault),
                 Effect::Unmask(completed) => return self.complete(*completed),
                 Effect::Fail(reason) => return Ok(self.fail(reason)),

@@ -38,12 +38,10 @@ use fedlora_protocol::plan::PlanError;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::audit::{self, AuditError, BegunAttempt, KeptRun};
+use crate::audit::{self, AuditError, KeptRun};
 use crate::run_directory::clear_uploads;
 use chain::AdapterChain;
-use consent::Consent;
 use context::RunContext;
-use farewell::Farewell;
 use gathering::Gathering;
 use running::Running;
 
@@ -93,7 +91,7 @@ impl Engine {
                 Ok(consent) => consent.complete().await,
                 Err(farewell) => Err(farewell),
             },
-            Some(kept) => take_up(self.context, kept).await?,
+            Some(kept) => Ok(take_up(self.context, kept)?),
         };
         let farewell = match running {
             Ok(running) => running.run_rounds().await,
@@ -103,12 +101,9 @@ impl Engine {
     }
 }
 
-/// Goes on with a run from its record, once enough members for a round are back.
-async fn take_up(
-    mut context: RunContext,
-    kept: KeptRun,
-) -> Result<Result<Running, Box<Farewell>>, AuditError> {
-    let mut chain = AdapterChain::restored(&context, kept)?;
+/// Goes on with a run from its record.
+fn take_up(context: RunContext, kept: KeptRun) -> Result<Running, AuditError> {
+    let chain = AdapterChain::restored(&context, kept)?;
     let next = RoundNumber(chain.newest().0 + 1);
     let begun = audit::begun_attempt(&context.setup.record, next)?;
     info!(rounds = chain.newest().0, "the run is taken up");
@@ -118,20 +113,6 @@ async fn take_up(
         if let Err(error) = context.setup.record.forget_attempts() {
             warn!(%error, "the record of a round that is done stays");
         }
-        if chain.newest() == RoundNumber(0) {
-            return Ok(Consent::begin(context, chain).complete().await);
-        }
     }
-    let last = begun.as_ref().map(BegunAttempt::last_seen);
-    if next.0 <= context.setup.plan.rounds && !chain.has_stopped() {
-        (context, chain) = match returning::wait(context, chain).await {
-            Ok(back) => back,
-            Err(farewell) => return Ok(Err(farewell)),
-        };
-    }
-    context.go_on_from(last.unwrap_or_else(|| context.now()), &chain.roster);
-    Ok(Ok(match begun {
-        Some(begun) => Running::at(context, chain, begun),
-        None => Running::new(context, chain),
-    }))
+    Ok(Running::taken_up(context, chain, begun))
 }

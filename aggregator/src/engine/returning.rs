@@ -4,54 +4,48 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::wire::messages::ToAggregator;
 use tracing::{debug, info};
 
 use super::chain::AdapterChain;
-use super::closed_round::end_run;
 use super::context::RunContext;
 use super::failure::RunFailure;
-use super::farewell::Farewell;
 use super::messages::ToEngine;
 use super::refusal::{MemberRefusal, UploadRefusal};
 use crate::status::RunState;
 
-/// Waits for the members of a quorum.
+/// Waits until the members of a quorum are back.
 ///
 /// # Errors
 /// Too few came back in time, or the endpoint was closed. The run can be taken up again.
-pub(super) async fn wait(
-    mut context: RunContext,
-    chain: AdapterChain,
-) -> Result<(RunContext, AdapterChain), Box<Farewell>> {
+pub(super) async fn wait(context: &mut RunContext, chain: &AdapterChain) -> Result<(), RunFailure> {
     let join = Duration::from_secs(context.setup.plan.timeouts.join);
     let deadline = context.now().after(join);
     let quorum = context.policy.quorum();
-    let mut back = BTreeSet::new();
-    context.write_status(chain.progress(RunState::Running, None, None));
+    let roster = chain.roster.entries().iter().zip(chain.roster.indices());
+    let connected = roster.filter(|(entry, _)| context.links.is_connected(&entry.name));
+    let mut back: BTreeSet<_> = connected.map(|(_, index)| index).collect();
     while back.len() < quorum {
+        context.write_status(chain.progress(RunState::Running, None, None));
         let left = context.now().until(deadline);
-        let failure = match tokio::time::timeout(left, context.inbox.recv()).await {
-            Ok(Some(message)) => {
-                handle(&mut context, &chain, &mut back, message);
-                continue;
+        match tokio::time::timeout(left, context.inbox.recv()).await {
+            Ok(Some(message)) => handle(context, chain, &mut back, message),
+            Ok(None) => return Err(RunFailure::Stopped),
+            Err(_) => {
+                let back = back.len();
+                return Err(RunFailure::Away { back, quorum });
             }
-            Ok(None) => RunFailure::Stopped,
-            Err(_) => RunFailure::Away {
-                back: back.len(),
-                quorum,
-            },
-        };
-        return Err(end_run(context, chain, None, failure));
+        }
     }
     info!(members = back.len(), "enough members are back");
-    Ok((context, chain))
+    Ok(())
 }
 
 fn handle(
     context: &mut RunContext,
     chain: &AdapterChain,
-    back: &mut BTreeSet<fedlora_protocol::ids::MemberIndex>,
+    back: &mut BTreeSet<MemberIndex>,
     message: ToEngine,
 ) {
     match message {
@@ -62,7 +56,9 @@ fn handle(
         } => context.connect(member, session, outbox),
         ToEngine::Disconnected { member, session } => {
             context.disconnect(&member, session);
-            if let Some(index) = chain.index_of(&member) {
+            // The end of a connection that was replaced changes nothing.
+            let gone = !context.links.is_connected(&member);
+            if let Some(index) = chain.index_of(&member).filter(|_| gone) {
                 back.remove(&index);
             }
         }

@@ -10,6 +10,7 @@ use super::context::RunContext;
 use super::current_round::{run_round, take_up_round};
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
+use super::returning;
 use crate::audit::BegunAttempt;
 use crate::publish;
 
@@ -21,26 +22,34 @@ const MAX_ATTEMPTS: u32 = 3;
 pub(super) struct Running {
     context: RunContext,
     chain: AdapterChain,
-    /// The attempt that the run was at, where it was taken up.
+    /// The attempt that the run was at, where it was taken up in one.
     begun: Option<BegunAttempt>,
+    /// Whether an aggregator had left it.
+    taken_up: bool,
 }
 
 impl Running {
-    /// The run before its next round.
+    /// The run before its first round.
     pub(super) fn new(context: RunContext, chain: AdapterChain) -> Self {
         Self {
             context,
             chain,
             begun: None,
+            taken_up: false,
         }
     }
 
-    /// The run that an aggregator left, at this attempt.
-    pub(super) fn at(context: RunContext, chain: AdapterChain, begun: BegunAttempt) -> Self {
+    /// The run that an aggregator left, at this attempt or between two rounds.
+    pub(super) fn taken_up(
+        context: RunContext,
+        chain: AdapterChain,
+        begun: Option<BegunAttempt>,
+    ) -> Self {
         Self {
             context,
             chain,
-            begun: Some(begun),
+            begun,
+            taken_up: true,
         }
     }
 
@@ -50,11 +59,24 @@ impl Running {
             mut context,
             mut chain,
             mut begun,
+            taken_up,
         } = self;
         let last = RoundNumber(context.setup.plan.rounds);
         let mut round = RoundNumber(chain.newest().0 + 1);
         let mut attempt = begun.as_ref().map_or(Attempt(1), BegunAttempt::attempt);
+        // Members that have a while to come back are waited for at the end as well.
+        if taken_up {
+            let now = context.now();
+            context.go_on_from(now, &chain.roster);
+        }
         while round <= last && !chain.has_stopped() {
+            // An attempt that was left is replayed first: it may need nobody.
+            if taken_up
+                && begun.is_none()
+                && let Err(failure) = returning::wait(&mut context, &chain).await
+            {
+                return *end_run(context, chain, None, failure);
+            }
             let closed = match begun.take() {
                 Some(begun) => take_up_round(context, chain, begun).await,
                 None => run_round(context, chain, round, attempt).await,

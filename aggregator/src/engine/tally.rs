@@ -3,7 +3,7 @@
 //! groups.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fedlora_adapter::Layout;
 use fedlora_protocol::fixed::AUXILIARY_LANES;
@@ -60,13 +60,12 @@ impl Tally {
         block_in_place(|| self.sums.check(&packed)).map_err(io::Error::other)
     }
 
-    /// Adds the stored update at `path` to the sum of its member's group.
+    /// Adds a packed update to the sum of its member's group.
     ///
     /// # Errors
-    /// As [`Tally::check`]; the sum is as it was.
-    pub(super) async fn add(&mut self, path: &Path, group: GroupIndex) -> io::Result<()> {
-        let packed = tokio::fs::read(path).await?;
-        block_in_place(|| self.sums.add(group, &packed)).map_err(io::Error::other)
+    /// It is no packed vector of this round; the sum is as it was.
+    pub(super) fn add(&mut self, packed: &[u8], group: GroupIndex) -> io::Result<()> {
+        block_in_place(|| self.sums.add(group, packed)).map_err(io::Error::other)
     }
 
     /// The sums, still masked.
