@@ -138,7 +138,7 @@ impl CurrentRound {
         let layout = chain.part(factors).digest();
         let opening = KeptOpening {
             opened: context.now(),
-            offenders: context.offenders.members(),
+            offenders: (context.offenders).of_round(chain.roster.len(), context.policy.quorum()),
             open: standing.open(plan, &context.policy, layout, (round, attempt)),
         };
         info!(run = %context.setup.run, %round, %attempt, "the round opens");

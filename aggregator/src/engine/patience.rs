@@ -23,9 +23,13 @@ impl Offenders {
         self.0 = kept.collect();
     }
 
-    /// The members.
-    pub(super) fn members(&self) -> MemberSet {
-        self.0.clone()
+    /// Those that a round of `members` members does not wait for: none, where too few others are left
+    /// for a `quorum`.
+    pub(super) fn of_round(&self, members: usize, quorum: usize) -> MemberSet {
+        match members.saturating_sub(self.0.len()) < quorum {
+            true => MemberSet::default(),
+            false => self.0.clone(),
+        }
     }
 }
 
@@ -88,6 +92,7 @@ mod tests {
         assert!(!offenders.add(ONE));
         assert!(offenders.add(TWO));
         offenders.forgive(&[MemberIndex(0), ONE]);
-        assert_eq!(offenders.members().iter().collect::<Vec<_>>(), [TWO]);
+        assert_eq!(offenders.of_round(5, 4).iter().collect::<Vec<_>>(), [TWO]);
+        assert_eq!(offenders.of_round(5, 5).len(), 0, "all are needed");
     }
 }
