@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 
 use fedlora_common::files::{Access, sync_parent, write_atomic};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
-
 use tracing::warn;
 
 use crate::run_directory::RunDirectory;
@@ -62,9 +61,7 @@ impl RecordFolder {
 
     /// Notes that the run is not over; the record of what it is about is there.
     pub(super) fn begin(&self) -> io::Result<()> {
-        let marker = self.marker();
-        write_atomic(&marker, b"", Access::Everyone)?;
-        sync_parent(&marker)
+        write_atomic(&self.marker(), b"", Access::Everyone)
     }
 
     /// Notes that the run is over: a record that is not kept goes.

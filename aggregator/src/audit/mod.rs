@@ -90,12 +90,12 @@ pub enum AuditError {
     /// A file of events that cannot be read.
     #[error("{}: {reason}", path.display())]
     Events {
-        /// The file.
+        /// The file that cannot be read.
         path: PathBuf,
         /// What is wrong with it.
         reason: EventFileError,
     },
-    /// A record that cannot be gone on with.
+    /// A record that cannot be continued.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// An event in the record that the coordinator does not make of its message.

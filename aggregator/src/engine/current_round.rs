@@ -73,10 +73,7 @@ async fn go_on(mut step: Step) -> Result<ClosedRound, Box<Farewell>> {
         step = tokio::select! {
             message = current.context.inbox.recv() => match message {
                 Some(message) => current.handle(message).await?,
-                None => {
-                    let CurrentRound { context, chain, last_phase, .. } = current;
-                    return Err(end_run(context, chain, last_phase, RunFailure::Stopped));
-                }
+                None => return Err(current.stop(RunFailure::Stopped)),
             },
             _ = tick.tick() => current.pass_time().await?,
         };
@@ -146,8 +143,7 @@ impl CurrentRound {
             Ok(keeping) => keeping,
             Err(error) => return Err(end_run(context, chain, None, error.into())),
         };
-        let opened = opening.opened;
-        let (current, effects) = Self::begin(context, chain, opening, keeping, opened);
+        let (current, effects) = Self::begin(context, chain, opening, keeping);
         current
             .context
             .watch(RunEvent::RoundOpened { round, attempt });
@@ -155,13 +151,12 @@ impl CurrentRound {
         Ok((current, effects))
     }
 
-    /// An attempt before its first event, which waits for members from `waiting_from` on.
+    /// An attempt before its first event.
     fn begin(
         context: RunContext,
         chain: AdapterChain,
         opening: KeptOpening,
         keeping: Keeping,
-        waiting_from: Timestamp,
     ) -> (Self, Vec<Effect>) {
         let KeptOpening {
             opened,
@@ -184,8 +179,8 @@ impl CurrentRound {
             last_phase: coordinator.phase(),
             coordinator,
             part,
-            opened: waiting_from,
-            working: Progress::begin(waiting_from, silence),
+            opened,
+            working: Progress::begin(opened, silence),
             keeping,
             claimed: None,
         };
@@ -206,8 +201,7 @@ impl CurrentRound {
             context.offenders.add(member);
         }
         let keeping = Keeping::go_on(record);
-        let opened = opening.opened;
-        let (mut current, _) = Self::begin(context, chain, opening, keeping, opened);
+        let (mut current, _) = Self::begin(context, chain, opening, keeping);
         info!(%round, %attempt, events = events.len(), "the round is taken up");
         for (place, event) in events.into_iter().enumerate() {
             if !audit::is_genuine(&current.coordinator, &event) {

@@ -59,10 +59,7 @@ impl PersonalisationPlan {
     }
 
     pub(super) fn check(&self) -> Result<(), PlanError> {
-        let refuse = |key, got: f64, expected| {
-            let got = got.to_string();
-            Err(PlanError::Range { key, got, expected })
-        };
+        let refuse = |key, got: f64, expected| Err(PlanError::range(key, got, expected));
         if !(0.0..1.0).contains(&self.share_of_steps) {
             let key = "personalisation.share_of_steps";
             return refuse(key, self.share_of_steps, "a number from 0 to below 1");

@@ -49,11 +49,8 @@ impl RobustPlan {
     /// # Errors
     /// [`PlanError::Range`] for a `trim` that does not go with the rule, or is 0.
     pub fn rule(&self) -> Result<RobustRule, PlanError> {
-        let refused = |got: usize, expected| PlanError::Range {
-            key: "aggregation.robust.trim",
-            got: got.to_string(),
-            expected,
-        };
+        let refused =
+            |got: usize, expected| PlanError::range("aggregation.robust.trim", got, expected);
         match (self.rule, self.trim) {
             (RobustRuleName::Median, None) => Ok(RobustRule::Median),
             (RobustRuleName::Median, Some(got)) => {

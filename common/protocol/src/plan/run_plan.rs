@@ -226,18 +226,12 @@ impl RunPlan {
         FixedPoint::new(bits, clip, CohortWeight::of(all), &open).map_err(PlanError::Fixed)?;
         let max_clip = self.aggregation.max_clip();
         if !max_clip.is_finite() || max_clip < clip {
-            return Err(PlanError::Range {
-                key: "aggregation.max_clip",
-                got: max_clip.to_string(),
-                expected: "a finite number, at least aggregation.clip",
-            });
+            let expected = "a finite number, at least aggregation.clip";
+            return Err(PlanError::range("aggregation.max_clip", max_clip, expected));
         }
         if !(clip_quantile > 0.0 && clip_quantile < 1.0) {
-            return Err(PlanError::Range {
-                key: "aggregation.clip_quantile",
-                got: clip_quantile.to_string(),
-                expected: "a number above 0 and below 1",
-            });
+            let (key, got) = ("aggregation.clip_quantile", clip_quantile);
+            return Err(PlanError::range(key, got, "a number above 0 and below 1"));
         }
         // Each group's sum is in the format of a round of that group alone.
         let groups = self.aggregation.robust.as_ref().map_or(1, |one| one.groups);
@@ -361,13 +355,6 @@ impl SignedPlan {
     }
 }
 
-impl PlanError {
-    pub(super) fn range(key: &'static str, got: impl ToString, expected: &'static str) -> Self {
-        let got = got.to_string();
-        Self::Range { key, got, expected }
-    }
-}
-
 /// Why a plan is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlanError {
@@ -412,6 +399,13 @@ pub enum PlanError {
     /// Not signed by the aggregator this member joined.
     #[error("the plan is not signed by the aggregator that this member joined: {0}")]
     Signature(BadSignature),
+}
+
+impl PlanError {
+    pub(super) fn range(key: &'static str, got: impl ToString, expected: &'static str) -> Self {
+        let got = got.to_string();
+        Self::Range { key, got, expected }
+    }
 }
 
 #[cfg(test)]

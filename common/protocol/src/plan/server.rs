@@ -178,11 +178,11 @@ impl ServerPlan {
 fn unused(key: &'static str, value: Option<f64>) -> Result<(), PlanError> {
     match value {
         None => Ok(()),
-        Some(got) => Err(PlanError::Range {
+        Some(got) => Err(PlanError::range(
             key,
-            got: got.to_string(),
-            expected: "no value with this server.optimizer",
-        }),
+            got,
+            "no value with this server.optimizer",
+        )),
     }
 }
 
@@ -195,11 +195,7 @@ fn ranged(
     if within(got) {
         return Ok(());
     }
-    Err(PlanError::Range {
-        key,
-        got: got.to_string(),
-        expected,
-    })
+    Err(PlanError::range(key, got, expected))
 }
 
 #[cfg(test)]

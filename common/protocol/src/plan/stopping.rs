@@ -22,13 +22,7 @@ impl StoppingPlan {
         let Some(patience) = self.patience else {
             return Ok(());
         };
-        let refuse = |expected| {
-            Err(PlanError::Range {
-                key: "stopping.patience",
-                got: patience.to_string(),
-                expected,
-            })
-        };
+        let refuse = |expected| Err(PlanError::range("stopping.patience", patience, expected));
         if members < MIN_SURVIVORS_FOR_LOSSES {
             return refuse("no patience with fewer than five members: no loss is published");
         }
