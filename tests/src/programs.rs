@@ -127,11 +127,25 @@ impl Running {
 
     /// Asks the program to end, as ctrl-c does.
     pub fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    /// Stops the program until it is to go on.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a frozen program go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let kill = Command::new("kill")
-            .args(["-INT", &self.child.id().to_string()])
+            .args([signal, &self.child.id().to_string()])
             .status()
             .expect("kill can be started");
-        assert!(kill.success(), "{} cannot be interrupted", self.name);
+        assert!(kill.success(), "{} does not take {signal}", self.name);
     }
 
     /// Waits until the program ends.

@@ -147,6 +147,7 @@ impl Hostile {
                 ToMember::Roster(roster) => {
                     answer = Some(ToAggregator::Accepted {
                         roster: roster.digest(),
+                        round: None,
                     });
                     let (run, plan) = state.plan.as_ref().expect("the plan comes first");
                     state.context = Some(Arc::new(RoundContext {

@@ -166,22 +166,31 @@ fn killed_during_upload() -> bool {
 }
 
 #[test]
-fn a_member_that_was_killed_and_started_again_takes_part_in_a_later_round() {
+fn a_member_that_is_killed_and_back_at_once_holds_up_nobody() {
     let federation = Federation::new();
-    let aggregator = federation.serve(&plan(3, 5, SMALL, ""));
+    let plan = plan(2, 5, SMALL, "")
+        .replace("steps = 1", "steps = 10")
+        .replace("reconnect = 3", "reconnect = 60");
+    let mut aggregator = federation.serve(&plan);
     let mut running = join_and_start(&federation, &INSTITUTIONS);
-    let mut victim = running.pop().expect("five members");
-    victim.wait_for("round 1 done");
+    let victim = running.pop().expect("five members");
+    aggregator.wait_for("phase=updates");
+    // The round cannot end before the victim is back, however long that takes.
+    running[0].freeze();
     victim.kill();
     running.push(federation.start(INSTITUTIONS[4]));
+    aggregator.wait_for("was started again and has lost this round's keys");
+    running[0].thaw();
     for member in running {
         let done = member.finish().done();
-        assert_eq!(done.document()["rounds"], 3, "{}", done.stderr);
+        assert_eq!(done.document()["rounds"], 2, "{}", done.stderr);
     }
     aggregator.finish().done();
     let results = federation.results();
-    assert_eq!(results.len(), 3);
-    assert_eq!(results[2]["survivors"], json!([0, 1, 2, 3, 4]));
+    let attempts: Vec<_> = results.iter().map(|result| &result["attempt"]).collect();
+    assert_eq!(attempts, [&json!(1), &json!(1)]);
+    assert_eq!(results[0]["survivors"], json!([0, 1, 2, 3]));
+    assert_eq!(results[1]["survivors"], json!([0, 1, 2, 3, 4]));
     assert_one_adapter(&federation, &INSTITUTIONS);
 }
 

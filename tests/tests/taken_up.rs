@@ -123,8 +123,8 @@ fn an_aggregator_that_is_killed_in_each_phase_goes_on_with_the_round() {
 /// The whole federation goes down in a round, and every program is started again.
 #[test]
 fn a_run_goes_on_where_its_members_were_killed_as_well() {
-    // None of them has the round's secrets any more: the next attempt begins once its time is over.
-    let plan = plan(3, "").replace("update = 100", "update = 8");
+    // None of them has the round's keys any more: the next attempt begins.
+    let plan = plan(3, "");
     let federation = Federation::new();
     let mut aggregator = federation.serve(&plan);
     let members = join_and_start(&federation);

@@ -114,7 +114,7 @@ impl Consent {
         };
         match message {
             ToAggregator::Ready(_) => self.chain.show_roster(links, member),
-            ToAggregator::Accepted { roster } if *roster == self.roster() => {
+            ToAggregator::Accepted { roster, .. } if *roster == self.roster() => {
                 self.accepted.insert(index);
                 let (accepted, members) = (self.accepted.len(), self.chain.roster.len());
                 info!(%member, accepted, members, "the member has accepted the roster");

@@ -274,6 +274,15 @@ impl CurrentRound {
         }
     }
 
+    /// Whether a member that is back has lost the round: it gave a part of it and was started again,
+    /// so that its keys are gone, and it cannot go on.
+    fn has_lost_round(&self, member: MemberIndex) -> bool {
+        let tag = (*self.coordinator.setup().digest()).into();
+        let name = self.chain.name_of(member);
+        name.is_some_and(|name| self.context.links.is_elsewhere(name, tag))
+            && !self.coordinator.can_begin(member)
+    }
+
     /// Deals with one message from a session.
     async fn handle(mut self, message: ToEngine) -> Result<Step, Box<Farewell>> {
         match message {
@@ -334,7 +343,10 @@ impl CurrentRound {
         member: MemberName,
         message: ToAggregator,
     ) -> Result<Step, Box<Farewell>> {
-        let links = &self.context.links;
+        if let ToAggregator::Round { open, .. } = &message {
+            self.context.links.is_in(&member, Some(*open));
+        }
+        let links = &mut self.context.links;
         match (self.chain.index_of(&member), message) {
             // It closes its connection next, or waits for a round.
             (_, ToAggregator::Fetched { adapter }) => {
@@ -343,7 +355,10 @@ impl CurrentRound {
             (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
             (Some(_), ToAggregator::Ready(_)) => self.chain.show_roster(links, &member),
             // It takes part from here on: it may have asked its user, or come back.
-            (Some(_), ToAggregator::Accepted { .. }) => self.bring_back(&member),
+            (Some(_), ToAggregator::Accepted { round, .. }) => {
+                links.is_in(&member, round);
+                self.bring_back(&member);
+            }
             (
                 Some(from),
                 ToAggregator::Round {
@@ -386,7 +401,8 @@ impl CurrentRound {
         Ok(Step::Open(current))
     }
 
-    /// The awaited members that have been away for longer than the plan's patience, or do nothing.
+    /// The awaited members that have been away for longer than the plan's patience, cannot go on, or
+    /// do nothing.
     fn absent(&mut self) -> Vec<(MemberIndex, &'static str)> {
         let patience = Duration::from_secs(self.context.setup.plan.timeouts.reconnect);
         let now = self.context.now();
@@ -399,6 +415,9 @@ impl CurrentRound {
                 .is_some_and(|since| since.max(self.opened).after(patience) <= now)
         };
         let (away, present): (Vec<_>, Vec<_>) = awaited.into_iter().partition(away);
+        let (lost, present): (Vec<_>, Vec<_>) = present
+            .into_iter()
+            .partition(|member| self.has_lost_round(*member));
         let silent = if self.coordinator.phase() == Some(PhaseName::Updates) {
             self.working.silent(&present, now)
         } else {
@@ -407,11 +426,14 @@ impl CurrentRound {
         for member in &silent {
             self.context.offenders.add(*member);
         }
-        let away = away.into_iter().map(|member| (member, "stays away"));
-        let silent = silent
-            .into_iter()
-            .map(|member| (member, "makes no progress"));
-        away.chain(silent).collect()
+        let told = |members: Vec<_>, why| members.into_iter().map(move |member| (member, why));
+        told(away, "stays away")
+            .chain(told(
+                lost,
+                "was started again and has lost this round's keys",
+            ))
+            .chain(told(silent, "makes no progress"))
+            .collect()
     }
 
     /// Remembers the connected members that a phase has waited for in vain.

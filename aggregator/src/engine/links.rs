@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::ids::MemberName;
-use fedlora_protocol::wire::messages::ToMember;
+use fedlora_protocol::wire::messages::{OpenTag, ToMember};
 use tokio::sync::mpsc;
 
 use super::messages::SessionId;
@@ -12,8 +12,17 @@ use super::messages::SessionId;
 /// The members' connections.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    open: BTreeMap<MemberName, (SessionId, mpsc::UnboundedSender<ToMember>)>,
+    open: BTreeMap<MemberName, Link>,
     broken: BTreeMap<MemberName, Timestamp>,
+}
+
+/// One member's connection.
+#[derive(Debug)]
+struct Link {
+    session: SessionId,
+    outbox: mpsc::UnboundedSender<ToMember>,
+    /// The round that the member is in, once it has said so on this connection.
+    round: Option<Option<OpenTag>>,
 }
 
 impl Links {
@@ -24,12 +33,21 @@ impl Links {
         outbox: mpsc::UnboundedSender<ToMember>,
     ) {
         self.broken.remove(&member);
-        self.open.insert(member, (session, outbox));
+        let link = Link {
+            session,
+            outbox,
+            round: None,
+        };
+        self.open.insert(member, link);
     }
 
     /// Notes that a connection broke; the end of one that was replaced changes nothing.
     pub(super) fn disconnect(&mut self, member: &MemberName, session: SessionId, now: Timestamp) {
-        if self.open.get(member).is_some_and(|(id, _)| *id == session) {
+        if self
+            .open
+            .get(member)
+            .is_some_and(|link| link.session == session)
+        {
             self.open.remove(member);
             self.broken.insert(member.clone(), now);
         }
@@ -41,15 +59,15 @@ impl Links {
     }
 
     pub(super) fn send(&self, member: &MemberName, message: ToMember) {
-        if let Some((_, outbox)) = self.open.get(member) {
+        if let Some(link) = self.open.get(member) {
             // A closed outbox is a connection that is about to be reported as broken.
-            let _ = outbox.send(message);
+            let _ = link.outbox.send(message);
         }
     }
 
     pub(super) fn broadcast(&self, message: &ToMember) {
-        for (_, outbox) in self.open.values() {
-            let _ = outbox.send(message.clone());
+        for link in self.open.values() {
+            let _ = link.outbox.send(message.clone());
         }
     }
 
@@ -59,6 +77,19 @@ impl Links {
 
     pub(super) fn count(&self) -> usize {
         self.open.len()
+    }
+
+    /// Notes which round a member is in, as it says.
+    pub(super) fn is_in(&mut self, member: &MemberName, round: Option<OpenTag>) {
+        if let Some(link) = self.open.get_mut(member) {
+            link.round = Some(round);
+        }
+    }
+
+    /// Whether a connected member has said that it is in no round, or in another one.
+    pub(super) fn is_elsewhere(&self, member: &MemberName, round: OpenTag) -> bool {
+        let said = self.open.get(member).and_then(|link| link.round);
+        said.is_some_and(|said| said != Some(round))
     }
 
     /// When a member's connection broke: the Unix epoch where it never had one, nothing while it

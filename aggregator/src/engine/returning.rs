@@ -63,11 +63,12 @@ fn handle(
             }
         }
         ToEngine::Message { member, message } => {
-            let links = &context.links;
+            let links = &mut context.links;
             match (chain.index_of(&member), *message) {
                 (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
                 (Some(_), ToAggregator::Ready(_)) => chain.show_roster(links, &member),
-                (Some(index), ToAggregator::Accepted { .. }) => {
+                (Some(index), ToAggregator::Accepted { round, .. }) => {
+                    links.is_in(&member, round);
                     chain.show_results(links, &member);
                     back.insert(index);
                 }

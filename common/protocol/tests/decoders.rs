@@ -154,7 +154,11 @@ fn messages() -> Vec<Vec<u8>> {
         .unwrap(),
         codec::encode(&join).unwrap(),
         codec::encode(&welcome).unwrap(),
-        codec::encode(&ToAggregator::Accepted { roster: digest }).unwrap(),
+        codec::encode(&ToAggregator::Accepted {
+            roster: digest,
+            round: Some(digest.into()),
+        })
+        .unwrap(),
         codec::encode(&ToMember::PeerKeys(peers)).unwrap(),
         codec::encode(&ToMember::Dealers(members.clone())).unwrap(),
         codec::encode(&ToMember::Commitments(Commitments(

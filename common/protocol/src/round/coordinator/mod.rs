@@ -251,6 +251,12 @@ impl Coordinator {
         }
     }
 
+    /// Whether a member can be in the round though it has nothing of it: all that is awaited from it
+    /// is the answer to M0.
+    pub fn can_begin(&self, member: MemberIndex) -> bool {
+        matches!(self.outstanding(member)[..], [ToMember::Open(_)])
+    }
+
     fn decide_message(
         &self,
         from: MemberIndex,

@@ -182,7 +182,7 @@ impl AwaitConsent {
         let Self { run, context } = self;
         let effects = vec![
             MemberEffect::Pinned(Box::new(context.roster.clone())),
-            accepted(&context.roster),
+            accepted(&context.roster, None),
         ];
         (PinnedRun::new(run, Arc::new(context)), effects)
     }

@@ -106,7 +106,11 @@ impl PinnedRun {
     pub(super) fn roster(self, roster: &Roster, pin: &mut dyn RosterPin) -> PinnedStep {
         self.run.check_size(roster)?;
         pin.pin(roster)?;
-        Ok((self, vec![accepted(roster)]))
+        let round = match &self.activity {
+            Activity::Round(round) => Some(round.digest().into()),
+            Activity::Idle | Activity::Fetch(_) | Activity::FetchBest => None,
+        };
+        Ok((self, vec![accepted(roster, round)]))
     }
 
     /// The aggregator says that all rounds are done. The run ends with its outcome, once this member

@@ -4,7 +4,7 @@ use fedlora_adapter::Adapter;
 
 use crate::ids::RunId;
 use crate::plan::{Roster, RunPlan, SignedPlan};
-use crate::wire::messages::{Ready, ToAggregator};
+use crate::wire::messages::{OpenTag, Ready, ToAggregator};
 
 use super::effect::{MemberEffect, Prepared};
 use super::error::MemberError;
@@ -62,10 +62,10 @@ impl PlannedRun {
     }
 }
 
-/// Tells the aggregator that this member has accepted the roster.
-pub(super) fn accepted(roster: &Roster) -> MemberEffect {
+/// Tells the aggregator that this member has accepted the roster, and the round that it is in.
+pub(super) fn accepted(roster: &Roster, round: Option<OpenTag>) -> MemberEffect {
     let roster = roster.digest();
-    MemberEffect::Send(ToAggregator::Accepted { roster })
+    MemberEffect::Send(ToAggregator::Accepted { roster, round })
 }
 
 /// Refuses the plan of another run than the accepted one.

@@ -91,6 +91,9 @@ pub enum ToAggregator {
     Accepted {
         /// The roster's digest.
         roster: Digest,
+        /// The M0 of the round that the member is in. One that was started again is in none: its
+        /// keys went with the process.
+        round: Option<OpenTag>,
     },
 }
 

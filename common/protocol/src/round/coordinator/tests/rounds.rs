@@ -283,7 +283,13 @@ fn a_member_that_comes_back_is_sent_what_is_awaited_of_it() {
             federation.open.clone()
         )]
     );
+    assert!(world.coordinator().can_begin(one));
     assert_eq!(world.coordinator().outstanding(MemberIndex(9)), []);
+    assert!(!world.coordinator().can_begin(MemberIndex(9)));
+    let mut world = world;
+    until(&mut world, PhaseName::Updates);
+    assert!(world.coordinator().awaited().contains(&one));
+    assert!(!world.coordinator().can_begin(one), "it needs its keys");
     let world = world.run();
     assert_eq!(world.coordinator().outstanding(one), []);
     assert!(world.coordinator().awaited().is_empty());

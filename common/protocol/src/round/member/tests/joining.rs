@@ -91,7 +91,10 @@ fn plan_and_roster_lead_to_a_pinned_run() {
     let effects = joining.hand(roster(&federation));
     let [
         MemberEffect::Pinned(pinned),
-        MemberEffect::Send(ToAggregator::Accepted { roster }),
+        MemberEffect::Send(ToAggregator::Accepted {
+            roster,
+            round: None,
+        }),
     ] = &effects[..]
     else {
         panic!("the roster is pinned: {effects:?}");

@@ -2,6 +2,7 @@
 //! the same bytes, in every phase.
 
 use super::*;
+use crate::wire::messages::OpenTag;
 
 /// Hands a message over twice: the second answer is the first.
 #[track_caller]
@@ -13,17 +14,26 @@ fn twice(world: &mut World<'_>) -> (ToMember, Vec<MemberEffect>) {
     (message, first)
 }
 
-/// Plan and roster come again with every new session: ready with the first adapter, and no
-/// other effect.
+/// Plan and roster come again with every new session: ready with the first adapter, the round that
+/// the member is in, and no other effect.
 #[track_caller]
 fn reconnect(world: &mut World<'_>) {
+    let open = world.federation.open.digest().into();
+    reconnect_in(world, Some(open));
+}
+
+#[track_caller]
+fn reconnect_in(world: &mut World<'_>, expected: Option<OpenTag>) {
     let plan = ToMember::Plan(world.federation.signed_plan());
     let ToAggregator::Ready(ready) = sent(&world.hand(ME, plan)) else {
         panic!("a plan is answered by ready");
     };
     assert_eq!(ready.adapter, world.federation.adapter.digest());
     let roster = ToMember::Roster(world.federation.roster.as_ref().clone());
-    assert_effects(&world.hand(ME, roster), &["send accepted"]);
+    let ToAggregator::Accepted { round, .. } = sent(&world.hand(ME, roster)) else {
+        panic!("a roster is answered by its acceptance");
+    };
+    assert_eq!(round, expected);
 }
 
 #[test]
@@ -82,12 +92,12 @@ fn every_answer_is_repeated_as_it_was() {
     let values = world.next_adapter().values().to_vec();
     assert_effects(&world.hand(ME, result.clone()), &["fetch"]);
     assert_effects(&world.hand(ME, result.clone()), &["fetch"]);
-    reconnect(&mut world);
+    reconnect_in(&mut world, None);
     let effects = machine(&mut world).fetched(Some(values.clone()));
     assert_effects(&effects, &["send fetched", "done 1"]);
     assert_effects(&machine(&mut world).fetched(Some(values)), &[]);
     assert_effects(&world.hand(ME, result), &[]);
-    reconnect(&mut world);
+    reconnect_in(&mut world, None);
 }
 
 /// Where neighbours are drawn: the same commitment, and no second training; then the same keys and
