@@ -9,7 +9,7 @@ pub mod examples;
 pub mod federation;
 pub mod ledger;
 mod local_training;
-pub mod own_factor;
+pub mod own;
 pub mod personal;
 pub mod remedy;
 mod repeats;

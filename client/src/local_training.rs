@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use fedlora_adapter::{Adapter, Factors};
 use fedlora_model::Example;
-use fedlora_train::{Engine, Progress, Span, TrainError, TrainOption, TrainOptions, TrainerState};
+use fedlora_train::{
+    Beside, Engine, Progress, Span, TrainError, TrainOption, TrainOptions, TrainerState,
+};
 use zeroize::Zeroize;
 
 /// The optimizer state of a run's rounds, by the factors that they train. Never leaves the member:
@@ -43,8 +45,10 @@ impl fmt::Debug for KeptStates {
 pub(crate) struct RoundTraining<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) examples: &'a [Example],
-    /// The global adapter.
+    /// The adapter that is trained.
     pub(crate) adapter: &'a Adapter,
+    /// The frozen adapter that it stands beside.
+    pub(crate) beside: Option<&'a Beside>,
     pub(crate) factors: Factors,
     /// This round's options: its span begins after the steps of the rounds before.
     pub(crate) options: &'a TrainOptions,
@@ -56,6 +60,8 @@ pub(crate) struct RoundTraining<'a> {
 #[derive(Debug)]
 pub(crate) struct TrainedRound {
     pub(crate) adapter: Adapter,
+    /// The weights of the frozen adapter beside it.
+    pub(crate) weights: Vec<f32>,
     /// Mean loss of the steps, in nats a target token.
     pub(crate) mean_loss: f64,
     /// Target tokens of all steps.
@@ -77,16 +83,18 @@ impl KeptStates {
         let updates = before.map_or(0, |KeptState(state)| state.step);
         let options = round.options_after(updates)?;
         let engine = round.engine;
-        let mut trainer = engine.trainer(round.adapter, round.factors, round.examples, &options)?;
+        let from = (round.adapter, round.factors, round.beside);
+        let mut trainer = engine.trainer_beside(from, round.examples, &options)?;
         if let Some(KeptState(before)) = before {
             // The moments of the last round, with the values of the new adapter.
             trainer.restore(&TrainerState {
-                values: trainer.values(),
+                values: trainer.state().values,
                 ..before.clone()
             })?;
         }
         let mut trained = TrainedRound {
             adapter: round.adapter.clone(),
+            weights: Vec::new(),
             mean_loss: 0.0,
             tokens: 0,
             stopped: false,
@@ -110,6 +118,7 @@ impl KeptStates {
         }
         trained.mean_loss = loss / (trained.tokens as f64).max(1.0);
         trained.adapter = trainer.adapter()?;
+        trained.weights = trainer.weights();
         kept.insert(round.factors, KeptState(trainer.state()));
         Ok(trained)
     }
@@ -186,6 +195,7 @@ mod tests {
             engine: &engine(),
             examples: &examples(),
             adapter,
+            beside: None,
             factors: Factors::Both,
             options: &options(STEPS * round),
             steps: STEPS,

@@ -28,7 +28,7 @@ use fedlora_train::{
 
 use crate::examples::MemberExamples;
 use crate::local_training::{KeptStates, RoundTraining};
-use crate::own_factor::OwnFactor;
+use crate::own::{Own, Start, Trained};
 use crate::vote::Scores;
 
 /// The most validation examples that a member tells its loss on in a round, or training examples
@@ -54,7 +54,7 @@ pub struct LocalWork {
     /// Where the steps of the told losses lie, the same for a run.
     loss_shift: LossShift,
     scores: Scores,
-    own_factor: Arc<OwnFactor>,
+    own: Arc<Own>,
     checkpointing: ActivationCheckpointing,
     ignore_memory: bool,
 }
@@ -95,7 +95,7 @@ impl LocalWork {
             states: KeptStates::default(),
             loss_shift: LossShift::random(&mut os_rng()),
             scores: Scores::default(),
-            own_factor: Arc::default(),
+            own: Arc::default(),
             checkpointing: ActivationCheckpointing::Off,
             ignore_memory: false,
         }
@@ -111,10 +111,10 @@ impl LocalWork {
         }
     }
 
-    /// Sets the factor that this member keeps to itself: for a simulation, whose members have another
-    /// work for each stage of a run.
-    pub fn with_own_factor(self, own_factor: Arc<OwnFactor>) -> Self {
-        Self { own_factor, ..self }
+    /// Sets what this member keeps to itself: for a simulation, whose members have another work for
+    /// each stage of a run.
+    pub fn with_own(self, own: Arc<Own>) -> Self {
+        Self { own, ..self }
     }
 
     /// Sets where the steps of the told losses lie: for a simulation that repeats with its seed.
@@ -136,7 +136,7 @@ impl LocalWork {
         }
         let training = &plan.training;
         let max_tokens = training.max_tokens as usize;
-        let workload = Workload::of(&plan.adapter.lora, device, kind)
+        let workload = Workload::of(&plan.trained_lora(), device, kind)
             .with_examples(
                 &self.examples.training,
                 training.batch_size as usize,
@@ -183,7 +183,8 @@ impl LocalWork {
         task: &RoundTask,
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
-        let held = self.held(plan, &task.adapter)?;
+        let start = self.own.start(plan, task)?;
+        let held = start.whole()?;
         let validation_loss = self.validation_loss(plan, &held)?;
         // Whether a member has validation examples shows nowhere: one without tells its loss on
         // some that it trains on.
@@ -199,7 +200,8 @@ impl LocalWork {
         let round = RoundTraining {
             engine: &self.engine,
             examples: training,
-            adapter: &held,
+            adapter: &start.adapter,
+            beside: start.beside.as_ref(),
             factors: plan.adapter.factors.trained_in(task.round),
             options: &self.options(plan, task.round)?,
             steps: plan.training.steps_with(training.len()) as usize,
@@ -218,10 +220,16 @@ impl LocalWork {
         if trained.stopped {
             return Err(UpdateError::Stopped);
         }
-        self.own_factor.keep(&trained.adapter, plan);
-        let mut delta = trained.adapter.difference(&held, &task.part)?;
+        let mut delta = trained.adapter.difference(&start.sent, &task.part)?;
         let clip = f64::from(task.clip);
         let delta_norm = delta.clip(clip)?;
+        let kept = Trained {
+            round: task.round,
+            adapter: &trained.adapter,
+            weights: &trained.weights,
+            delta: &delta,
+        };
+        self.own.keep(plan, kept);
         let steps = |loss| self.loss_shift.steps(loss);
         Ok(LocalUpdate {
             delta,
@@ -242,13 +250,17 @@ impl LocalWork {
         })
     }
 
-    /// What this member trains on and scores in place of the global adapter: where the plan shares A
-    /// alone, the same with the member's own B.
+    /// What this member's training at home begins with: the global adapter, with what the member keeps
+    /// to itself.
     ///
     /// # Errors
     /// An adapter of another shape than the one before.
-    pub fn held(&self, plan: &RunPlan, global: &Adapter) -> Result<Adapter, UpdateError> {
-        Ok(self.own_factor.in_place_of(global, plan)?)
+    pub(crate) fn start_at_home(
+        &self,
+        plan: &RunPlan,
+        global: &Adapter,
+    ) -> Result<Start, UpdateError> {
+        Ok(self.own.start_at(plan, global)?)
     }
 
     /// The weight class of this member's number of training examples.

@@ -8,6 +8,7 @@ use fedlora_protocol::plan::{PersonalisationMethod, RunPlan};
 use fedlora_train::{Best, Progress, Search, TrainError, TrainOptions};
 
 use super::candidate::{Candidate, Choice, Personalised};
+use crate::own::Start;
 use crate::update::{LocalWork, UpdateError};
 
 /// The shortest training alone, as a part of the longest; the others double.
@@ -25,8 +26,8 @@ pub enum HomeProgress {
 }
 
 /// Makes the candidates of one member from the run's result, and compares them on its
-/// validation examples. Without such examples there is the global adapter alone, or with the member's
-/// own B where the plan shares A alone.
+/// validation examples. Without such examples there is the global adapter alone, and that with the
+/// member's own part where the plan gives it one.
 ///
 /// # Errors
 /// A training that failed, or [`UpdateError::Stopped`] where `keep_going` said so.
@@ -44,10 +45,12 @@ pub fn personalise(
         mix: None,
     };
     let validation = &work.examples().validation;
-    let held = work.held(plan, global)?;
+    let start = work.start_at_home(plan, global)?;
+    let held = start.whole()?;
+    // The global adapter is none by itself where each member has an own part.
+    let own_part = held != *global;
     if validation.is_empty() {
-        // The global adapter is none where A alone is shared.
-        let personal = plan.adapter.factors.shares_a().then(|| Candidate {
+        let personal = own_part.then(|| Candidate {
             choice: Choice::Personal,
             adapter: held,
             ..candidate.clone()
@@ -63,10 +66,10 @@ pub fn personalise(
     let mut personal = None;
     if plan.personalisation.method != PersonalisationMethod::None {
         let mut watch = |progress| keep_going(HomeProgress::AtHome(progress));
-        personal = train_at_home(work, plan, &held, &alone, &mut watch)?;
+        personal = train_on(work, plan, &start, &alone, &mut watch)?;
     }
-    if plan.adapter.factors.shares_a() {
-        // The member's own B makes it a personal adapter as it is.
+    if own_part {
+        // It is a personal adapter as it is.
         let loss = work.engine().evaluate(Some(&held), validation)?.loss;
         let better = |one: &Candidate| one.validation.is_some_and(|other| other <= loss);
         if !personal.as_ref().is_some_and(better) {
@@ -102,6 +105,16 @@ pub fn train_at_home(
     alone: &[Best],
     keep_going: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Option<Candidate>, UpdateError> {
+    train_on(work, plan, &Start::of(global.clone()), alone, keep_going)
+}
+
+fn train_on(
+    work: &LocalWork,
+    plan: &RunPlan,
+    start: &Start,
+    alone: &[Best],
+    keep_going: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Option<Candidate>, UpdateError> {
     let (engine, validation) = (work.engine(), &work.examples().validation);
     if validation.is_empty() {
         return Ok(None);
@@ -109,6 +122,7 @@ pub fn train_at_home(
     let loss = |adapter: &Adapter| -> Result<f64, TrainError> {
         Ok(engine.evaluate(Some(adapter), validation)?.loss)
     };
+    let whole = start.whole()?;
     let options = work.options_at(plan, plan.home_learning_rate())?;
     let mut homes = Vec::new();
     // One length: the last steps of a run, at a rate that falls to nothing.
@@ -119,7 +133,7 @@ pub fn train_at_home(
                 seed: options.seed.wrapping_add(number),
                 ..options.clone()
             };
-            homes.extend(search(work, global, (steps, steps), &options, keep_going)?);
+            homes.extend(search(work, start, (steps, steps), &options, keep_going)?);
         }
     }
     let scored = |best: &Best| best.loss.unwrap_or(f64::INFINITY);
@@ -127,7 +141,7 @@ pub fn train_at_home(
     let steps = homes.iter().map(|best| best.step).sum();
     let (mut average, mut lowest) = match homes.first() {
         Some(best) => (best.adapter.clone(), scored(best)),
-        None => (global.clone(), loss(global)?),
+        None => (whole.clone(), loss(&whole)?),
     };
     let mut others: Vec<_> = homes
         .iter()
@@ -135,7 +149,7 @@ pub fn train_at_home(
         .map(|best| (&best.adapter, 1))
         .collect();
     match alone {
-        [] => others.push((global, 0)),
+        [] => others.push((&whole, 0)),
         some => others.extend(some.iter().map(|best| (&best.adapter, 0))),
     }
     let (mut parts, mut at_home) = (1_u32, 1_u32);
@@ -181,18 +195,19 @@ pub fn train_alone(
         at_least_one(longest),
     );
     let options = work.options_at(plan, plan.alone_learning_rate())?;
-    let first = work.first_adapter(plan)?;
+    let first = Start::of(work.first_adapter(plan)?);
     search(work, &first, lengths, &options, keep_going)
 }
 
 fn search(
     work: &LocalWork,
-    from: &Adapter,
+    start: &Start,
     (shortest, longest): (NonZeroUsize, NonZeroUsize),
     options: &TrainOptions,
     keep_going: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Vec<Best>, UpdateError> {
     let search = Search {
+        beside: start.beside.as_ref(),
         training: &work.examples().training,
         validation: &work.examples().validation,
         longest,
@@ -201,7 +216,7 @@ fn search(
     let mut stopped = false;
     let found = work
         .engine()
-        .best_lengths(from, search, options, &mut |progress| {
+        .best_lengths(&start.adapter, search, options, &mut |progress| {
             if keep_going(progress) {
                 ControlFlow::Continue(())
             } else {

@@ -19,6 +19,7 @@ use crate::eval::held_out::Evaluation;
 use crate::memory::fit::MemoryPlan;
 use crate::memory::workload::Workload;
 use crate::remedy::Remedy;
+use crate::step::beside::Beside;
 use crate::step::error::TrainError;
 use crate::step::model_trainer::ModelTrainer;
 use crate::step::options::TrainOptions;
@@ -45,8 +46,7 @@ pub struct Engine {
 trait LocalModel: Send + Sync {
     fn trainer<'a>(
         &'a self,
-        adapter: &Adapter,
-        factors: Factors,
+        adapter: (&Adapter, Factors, Option<&Beside>),
         examples: &'a [Example],
         options: &TrainOptions,
     ) -> Result<Box<dyn StepBackend + 'a>, TrainError>;
@@ -66,12 +66,11 @@ trait LocalModel: Send + Sync {
 impl<B: Passes> LocalModel for Llama<B> {
     fn trainer<'a>(
         &'a self,
-        adapter: &Adapter,
-        factors: Factors,
+        adapter: (&Adapter, Factors, Option<&Beside>),
         examples: &'a [Example],
         options: &TrainOptions,
     ) -> Result<Box<dyn StepBackend + 'a>, TrainError> {
-        let trainer = ModelTrainer::new(self, adapter, factors, examples, options)?;
+        let trainer = ModelTrainer::new(self, adapter, examples, options)?;
         Ok(Box::new(trainer))
     }
 
@@ -270,8 +269,8 @@ impl Engine {
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
-        let trainer = self.trainer(adapter, factors, examples, options)?;
-        trainer::train(trainer, progress)
+        let mut trainer = self.trainer(adapter, factors, examples, options)?;
+        trainer::train(&mut trainer, progress)
     }
 
     /// A training whose caller takes each step; [`train`](Self::train) takes all of them.
@@ -285,7 +284,22 @@ impl Engine {
         examples: &'a [Example],
         options: &TrainOptions,
     ) -> Result<Trainer<'a>, TrainError> {
-        let steps = self.model.trainer(adapter, factors, examples, options)?;
+        self.trainer_beside((adapter, factors, None), examples, options)
+    }
+
+    /// The same beside a frozen adapter, where there is one: of the trained one's configuration, and
+    /// beside both factors. The weights that it has on each projection are trained with them, without
+    /// weight decay.
+    ///
+    /// # Errors
+    /// As [`trainer`](Self::trainer), and a frozen adapter that does not fit.
+    pub fn trainer_beside<'a>(
+        &'a self,
+        adapter: (&Adapter, Factors, Option<&Beside>),
+        examples: &'a [Example],
+        options: &TrainOptions,
+    ) -> Result<Trainer<'a>, TrainError> {
+        let steps = self.model.trainer(adapter, examples, options)?;
         Ok(Trainer(steps))
     }
 

@@ -106,7 +106,7 @@ pub use run::{
     Summary, peak_memory, run,
 };
 pub use step::{
-    AdamW, AdamWConfig, Batches, Best, ClipNorm, Decay, DecayError, LearningRate, Length,
+    AdamW, AdamWConfig, Batches, Beside, Best, ClipNorm, Decay, DecayError, LearningRate, Length,
     MaxTokens, Position, Progress, Proximal, Schedule, Search, Span, TrainError, TrainOption,
     TrainOptions, TrainOptionsError, TrainReport, Trained, Trainer, TrainerState, Warmup,
     WarmupShare, WeightDecay, clip_global_norm,

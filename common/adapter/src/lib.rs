@@ -4,10 +4,10 @@
 //! Steps 3, 4 and 10 of the round work on these types. Nothing here knows a model or a
 //! tensor library, so that the aggregator can depend on it.
 
-mod average;
 mod config;
 mod delta;
 mod init;
+mod joined;
 mod layout;
 pub mod peft;
 pub mod tensors;

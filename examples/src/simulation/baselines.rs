@@ -243,8 +243,8 @@ impl Scene<'_> {
             let one = &institutions[index];
             let member = MemberIndex((first + index) as u16);
             let (examples, seed) = (one.examples.clone(), self.plan.seed());
-            let work = member_work(self.engine, examples, member, seed)
-                .with_own_factor(Arc::clone(&one.own_factor));
+            let work =
+                member_work(self.engine, examples, member, seed).with_own(Arc::clone(&one.own));
             job(index, &work, one.name.as_str())
         })
     }

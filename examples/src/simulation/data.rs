@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use fedlora_client::examples::MemberExamples;
-use fedlora_client::own_factor::OwnFactor;
+use fedlora_client::own::Own;
 use fedlora_client::update::LocalWork;
 use fedlora_data::{Dataset, HeldOut, PrepareOptions, TextPipeline};
 use fedlora_model::Example;
@@ -33,8 +33,8 @@ pub struct Institution {
     pub examples: MemberExamples,
     /// The records that the examples were made of.
     pub records: MemberRecords,
-    /// The factor that it keeps to itself, from the rounds to what it ends with.
-    pub own_factor: Arc<OwnFactor>,
+    /// What it keeps to itself, from the rounds to what it ends with.
+    pub own: Arc<Own>,
 }
 
 /// One institution's records.
@@ -157,7 +157,7 @@ impl Institution {
             name,
             examples: MemberExamples::new(training, held_out),
             records,
-            own_factor: Arc::default(),
+            own: Arc::default(),
         })
     }
 }

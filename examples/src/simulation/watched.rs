@@ -71,7 +71,7 @@ impl WatchedWork {
         }
         let inner = member_work(engine, examples, member, seed)
             .with_loss_shift(LossShift::random(&mut rng))
-            .with_own_factor(Arc::clone(&one.own_factor));
+            .with_own(Arc::clone(&one.own));
         Self {
             inner,
             member,

@@ -8,9 +8,11 @@ use fedlora_adapter::{Adapter, Factors};
 use fedlora_model::Example;
 
 use crate::engine::Engine;
+use crate::step::beside::Beside;
 use crate::step::error::TrainError;
 use crate::step::options::{Span, TrainOption, TrainOptions, Warmup};
 use crate::step::report::Progress;
+use crate::step::trainer::{self, Trainer};
 
 /// How often a training is scored within its length.
 const SCORES: usize = 8;
@@ -25,7 +27,7 @@ const OUT_OF_REACH: f64 = 0.1;
 /// A training's best adapter, by its loss on validation examples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Best {
-    /// The adapter.
+    /// The adapter: where it was trained beside a frozen one, both as one.
     pub adapter: Adapter,
     /// Its loss on the validation examples, in nats a token; without such examples none.
     pub loss: Option<f64>,
@@ -38,6 +40,8 @@ pub struct Best {
 /// What a search for the best adapter trains and scores.
 #[derive(Debug, Clone, Copy)]
 pub struct Search<'a> {
+    /// The frozen adapter that the trained one stands beside, if any.
+    pub beside: Option<&'a Beside>,
     /// Examples to train on.
     pub training: &'a [Example],
     /// Examples that choose; none of those that the result is judged by.
@@ -66,23 +70,28 @@ impl Engine {
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Best>, TrainError> {
         let longest = search.longest.get();
+        let from = (adapter, Factors::Both, search.beside);
         if search.validation.is_empty() {
             let options = with_length(options, longest)?;
-            let factors = Factors::Both;
-            let trained = self.train(adapter, factors, search.training, &options, progress)?;
+            let mut trainer = self.trainer_beside(from, search.training, &options)?;
+            let trained = trainer::train(&mut trainer, progress)?;
             return Ok(vec![Best {
-                adapter: trained.adapter,
+                adapter: search.whole(&trainer)?,
                 loss: None,
                 step: trained.report.steps,
                 length: longest,
             }]);
         }
-        let start = self.evaluate(Some(adapter), search.validation)?.loss;
+        let whole = match search.beside {
+            Some(beside) => beside.whole(adapter, &beside.weights)?,
+            None => adapter.clone(),
+        };
+        let start = self.evaluate(Some(&whole), search.validation)?.loss;
         let mut found: Vec<Best> = Vec::new();
         let mut lowest = start;
         for (place, length) in lengths(search.shortest.get(), longest).enumerate() {
             let options = with_length(options, length)?;
-            let mut trainer = self.trainer(adapter, Factors::Both, search.training, &options)?;
+            let mut trainer = self.trainer_beside(from, search.training, &options)?;
             let every = length.div_ceil(SCORES);
             let first = if place == 0 {
                 every
@@ -96,7 +105,7 @@ impl Engine {
                 stopped = progress(done).is_break();
                 let scored = done.step % every == 0 && done.step >= first;
                 if stopped || scored || done.step == length {
-                    let candidate = trainer.adapter()?;
+                    let candidate = search.whole(&trainer)?;
                     let loss = self.evaluate(Some(&candidate), search.validation)?.loss;
                     if loss < of_length {
                         of_length = loss;
@@ -122,7 +131,7 @@ impl Engine {
         }
         if found.is_empty() {
             found.push(Best {
-                adapter: adapter.clone(),
+                adapter: whole,
                 loss: Some(start),
                 step: 0,
                 length: 0,
@@ -131,6 +140,17 @@ impl Engine {
         let loss = |best: &Best| best.loss.unwrap_or(f64::INFINITY);
         found.sort_by(|one, other| loss(one).total_cmp(&loss(other)));
         Ok(found)
+    }
+}
+
+impl Search<'_> {
+    /// The adapter of a training so far, with the frozen one beside it.
+    fn whole(&self, trainer: &Trainer<'_>) -> Result<Adapter, TrainError> {
+        let trained = trainer.adapter()?;
+        match self.beside {
+            Some(beside) => beside.whole(&trained, &trainer.weights()),
+            None => Ok(trained),
+        }
     }
 }
 
@@ -170,6 +190,7 @@ mod tests {
 
     fn search(validation: &[Example]) -> (Adapter, Vec<Best>) {
         let search = Search {
+            beside: None,
             training: &examples()[..9],
             validation,
             longest: count(12),
@@ -229,6 +250,7 @@ mod tests {
     fn a_longer_schedule_that_is_far_behind_is_given_up() {
         let examples = examples();
         let search = Search {
+            beside: None,
             training: &examples[..1],
             validation: &examples[1..],
             longest: count(256),

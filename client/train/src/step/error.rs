@@ -43,6 +43,12 @@ pub enum TrainError {
     /// The adapter was made for another model.
     #[error(transparent)]
     Lora(#[from] LoraError),
+    /// A frozen adapter that cannot stand beside the trained one.
+    #[error(
+        "the frozen adapter has another configuration than the trained one, or their ranks together \
+         are more than an adapter has"
+    )]
+    Beside,
     /// A saved state that belongs to another training, or that no training reaches.
     #[error("the training cannot resume from this state: {what}")]
     State {

@@ -1,6 +1,7 @@
 //! One optimizer step at a time: batches in order, gradients, clipping, AdamW, learning rate.
 //! All that the next step depends on can be saved and restored.
 
+pub(crate) mod beside;
 pub(crate) mod best;
 pub(crate) mod decay;
 pub(crate) mod error;
@@ -14,6 +15,7 @@ pub(crate) mod report;
 pub(crate) mod schedule;
 pub(crate) mod trainer;
 
+pub use beside::Beside;
 pub use best::{Best, Search};
 pub use decay::{Decay, DecayError};
 pub use error::TrainError;

@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use fedlora_adapter::{Adapter, Factors, Layout};
 use fedlora_model::{Batch, Dropout, Example, Llama, Lora, Passes, SplitMix, loss_and_gradients};
 
+use crate::step::beside::{Beside, Frozen};
 use crate::step::error::TrainError;
 use crate::step::examples::usable;
 use crate::step::optimizer::{AdamW, clip_on_device};
@@ -26,7 +27,9 @@ pub(crate) struct ModelTrainer<'a, B: Passes> {
     part: Layout,
     /// The factors that are not selected; empty tensors in place of the others.
     start: Lora<B>,
-    /// The selected factors, in layout order.
+    /// The frozen adapter beside the trained one.
+    frozen: Option<Frozen<B>>,
+    /// The selected factors, in layout order; then the weights of the frozen adapter.
     parameters: Vec<Tensor<B, 2>>,
     /// Where training is held; none without a proximal term.
     anchor: Option<Anchor<B>>,
@@ -41,14 +44,14 @@ pub(crate) struct ModelTrainer<'a, B: Passes> {
 }
 
 impl<'a, B: Passes> ModelTrainer<'a, B> {
-    /// Places an adapter on the model's device.
+    /// Places an adapter on the model's device, beside a frozen one where there is one.
     ///
     /// # Errors
-    /// No usable example, or an adapter made for another model or without the selected factors.
+    /// No usable example, an adapter made for another model or without the selected factors, or a
+    /// frozen adapter of another configuration or beside a single factor.
     pub(crate) fn new(
         model: &'a Llama<B>,
-        adapter: &Adapter,
-        factors: Factors,
+        (adapter, factors, beside): (&Adapter, Factors, Option<&Beside>),
         examples: &'a [Example],
         options: &TrainOptions,
     ) -> Result<Self, TrainError> {
@@ -72,6 +75,18 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
             .map_err(|_| TrainError::State {
                 what: "the adapter has none of the factors to train",
             })?;
+        let mut frozen = None;
+        if let Some(beside) = beside {
+            let alike = beside.adapter.config() == adapter.config()
+                && beside.adapter.layout() == adapter.layout()
+                && beside.weights.len() == adapter.projections();
+            if !alike || factors != Factors::Both {
+                return Err(TrainError::Beside);
+            }
+            let (placed, weights) = Frozen::place(beside, model)?;
+            frozen = Some(placed);
+            parameters.extend(weights);
+        }
         let lengths: Vec<_> = examples
             .iter()
             .map(|example| example.tokens().len().min(max_tokens))
@@ -95,6 +110,7 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
             factors,
             part,
             start,
+            frozen,
             anchor: Anchor::at(&parameters, options.proximal),
             optimizer: AdamW::new(options.adamw(), parameters.len()),
             parameters,
@@ -108,9 +124,19 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
         })
     }
 
+    /// How many numbers are trained.
+    fn count(&self) -> usize {
+        self.part.len() + self.frozen.as_ref().map_or(0, Frozen::len)
+    }
+
+    /// How many of the parameters are factors.
+    fn factor_count(&self) -> usize {
+        self.part.tensors().len()
+    }
+
     /// The values of `tensors`, concatenated.
     fn flat<'t>(&self, tensors: impl Iterator<Item = &'t Tensor<B, 2>>) -> Vec<f32> {
-        let mut values = Vec::with_capacity(self.part.len());
+        let mut values = Vec::with_capacity(self.count());
         for tensor in tensors {
             values.extend(tensor.clone().into_data().iter::<f32>());
         }
@@ -120,12 +146,13 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
     /// The reverse of [`flat`](Self::flat).
     fn tensors(&self, values: &[f32]) -> Vec<Tensor<B, 2>> {
         let device = self.model.device();
-        self.part
-            .iter()
-            .map(|(spec, range)| {
-                let data = TensorData::new(values[range].to_vec(), spec.shape.clone());
-                Tensor::from_data(data, &device)
-            })
+        let factors = self.part.iter().map(|(spec, range)| {
+            let data = TensorData::new(values[range].to_vec(), spec.shape.clone());
+            Tensor::from_data(data, &device)
+        });
+        let weights = values[self.part.len()..].iter();
+        factors
+            .chain(weights.map(|weight| Tensor::from_floats([[*weight]], &device)))
             .collect()
     }
 }
@@ -162,7 +189,10 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         let scale = 1.0 / targets as f64;
         let mut gradients: Vec<Option<Tensor<B, 2>>> = vec![None; self.parameters.len()];
         let mut loss: Option<Tensor<B, 1>> = None;
-        let lora = place_factors(&self.start, self.factors, &self.parameters);
+        let lora = match &self.frozen {
+            Some(frozen) => frozen.joined(&self.parameters),
+            None => place_factors(&self.start, self.factors, &self.parameters),
+        };
         for batch in &batches {
             let found = loss_and_gradients(
                 self.model,
@@ -177,7 +207,11 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
                 Some(sum) => sum + part,
                 None => part,
             });
-            for (sum, gradient) in gradients.iter_mut().zip(found.factors) {
+            let found = match &self.frozen {
+                Some(frozen) => frozen.split(found.factors),
+                None => found.factors,
+            };
+            for (sum, gradient) in gradients.iter_mut().zip(found) {
                 let gradient = gradient.mul_scalar(scale);
                 *sum = Some(match sum.take() {
                     Some(sum) => sum + gradient,
@@ -196,8 +230,11 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
             .map_or(f64::INFINITY, |norm| norm.get());
         let norm = clip_on_device(&mut gradients, limit);
         let learning_rate = self.schedule.rate(scheduled);
+        let factors = self.factor_count();
         self.optimizer
-            .step(&mut self.parameters, gradients, learning_rate, |_| true);
+            .step(&mut self.parameters, gradients, learning_rate, |place| {
+                place < factors
+            });
         self.step += 1;
 
         // One transfer from the device, after the whole step is queued there.
@@ -260,7 +297,11 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
     }
 
     fn values(&self) -> Vec<f32> {
-        self.flat(self.parameters.iter())
+        self.flat(self.parameters[..self.factor_count()].iter())
+    }
+
+    fn weights(&self) -> Vec<f32> {
+        self.flat(self.parameters[self.factor_count()..].iter())
     }
 
     fn state(&self) -> TrainerState {
@@ -268,7 +309,7 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         let zeros = |values: Vec<f32>| {
             // No moments exist before the first step.
             if values.is_empty() {
-                vec![0.0; self.part.len()]
+                vec![0.0; self.count()]
             } else {
                 values
             }
@@ -276,7 +317,7 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         TrainerState {
             step: self.step,
             position: self.order.position(),
-            values: self.values(),
+            values: self.flat(self.parameters.iter()),
             first: zeros(self.flat(moments.iter().flatten().map(|(first, _)| first))),
             second: zeros(self.flat(moments.iter().flatten().map(|(_, second)| second))),
         }
@@ -284,7 +325,7 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
 
     fn restore(&mut self, state: &TrainerState) -> Result<(), TrainError> {
         let refuse = |what| Err(TrainError::State { what });
-        let count = self.part.len();
+        let count = self.count();
         if [&state.values, &state.first, &state.second]
             .iter()
             .any(|values| values.len() != count)

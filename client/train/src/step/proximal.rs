@@ -86,7 +86,7 @@ mod tests {
     fn trained(factors: Factors, options: &TrainOptions, steps: usize) -> Vec<f32> {
         let (model, examples) = (model(), examples());
         let mut trainer =
-            ModelTrainer::new(&model, &start(&model), factors, &examples, options).unwrap();
+            ModelTrainer::new(&model, (&start(&model), factors, None), &examples, options).unwrap();
         for _ in 0..steps {
             trainer.step().unwrap();
         }
@@ -131,7 +131,8 @@ mod tests {
             weight_decay,
         } = AdamWConfig::default();
         let options = options(0.0, None);
-        let trainer = ModelTrainer::new(&model, &first, factors, &examples, &options).unwrap();
+        let trainer =
+            ModelTrainer::new(&model, (&first, factors, None), &examples, &options).unwrap();
         let mut values = anchor.clone();
         let (mut m, mut v) = (vec![0.0; values.len()], vec![0.0; values.len()]);
         for step in 1..=STEPS as i32 {
@@ -204,7 +205,9 @@ mod tests {
         let (model, examples) = (model(), examples());
         let options = options(1.0, None);
         let first = start(&model);
-        let new = || ModelTrainer::new(&model, &first, Factors::Both, &examples, &options).unwrap();
+        let new = || {
+            ModelTrainer::new(&model, (&first, Factors::Both, None), &examples, &options).unwrap()
+        };
         let mut whole = new();
         whole.step().unwrap();
         whole.step().unwrap();

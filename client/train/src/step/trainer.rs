@@ -20,7 +20,8 @@ pub struct TrainerState {
     pub step: usize,
     /// The position in the order of examples.
     pub position: Position,
-    /// The trained factors' values, in the order of [`Trainer::part`].
+    /// The trained factors' values, in the order of [`Trainer::part`]; then the weights of a frozen
+    /// adapter beside them.
     pub values: Vec<f32>,
     /// AdamW's first moments, as many as `values`.
     pub first: Vec<f32>,
@@ -86,6 +87,12 @@ impl Trainer<'_> {
         self.0.values()
     }
 
+    /// The weights of the frozen adapter beside the trained one, in the layout's order; none without
+    /// one.
+    pub fn weights(&self) -> Vec<f32> {
+        self.0.weights()
+    }
+
     /// What to save in order to resume later.
     pub fn state(&self) -> TrainerState {
         self.0.state()
@@ -115,13 +122,14 @@ pub(crate) trait StepBackend {
     fn part(&self) -> &Layout;
     fn adapter_with(&self, values: &[f32]) -> Result<Adapter, TrainError>;
     fn values(&self) -> Vec<f32>;
+    fn weights(&self) -> Vec<f32>;
     fn state(&self) -> TrainerState;
     fn restore(&mut self, state: &TrainerState) -> Result<(), TrainError>;
 }
 
 /// Takes all steps of `trainer`, or as many as `progress` wants.
 pub(crate) fn train(
-    mut trainer: Trainer<'_>,
+    trainer: &mut Trainer<'_>,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Trained, TrainError> {
     let mut report = TrainReport {

@@ -43,6 +43,11 @@ pub enum PersonalisationMethod {
     /// It trains the global adapter further on its own records, and averages that with the adapters
     /// that it trained alone, or without one with the global adapter.
     FineTune,
+    /// It trains an adapter of its own in all rounds and at home, beside that of the others, which
+    /// follows from the global one (FedALT, arXiv:2503.11880), with a learned weight on each
+    /// projection; and averages as for `fine-tune`. It ends with both as one adapter, of twice the
+    /// rank. For `factors = "both"` and plain FedAvg.
+    RestOfWorld,
 }
 
 impl PersonalisationPlan {
@@ -52,7 +57,7 @@ impl PersonalisationPlan {
         let share = self.share_of_steps;
         match self.method {
             PersonalisationMethod::None => 0,
-            PersonalisationMethod::FineTune => {
+            PersonalisationMethod::FineTune | PersonalisationMethod::RestOfWorld => {
                 (federated as f64 * share / (1.0 - share)).ceil() as usize
             }
         }

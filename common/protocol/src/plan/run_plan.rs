@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregation::AggregationPlan;
 use super::factors::FactorSchedule;
-use super::personalisation::PersonalisationPlan;
+use super::personalisation::{PersonalisationMethod, PersonalisationPlan};
 use super::rollback::RollbackPlan;
-use super::server::{ServerPlan, ServerSettings};
+use super::server::{ServerOptimizerName, ServerPlan, ServerSettings};
 use super::stopping::StoppingPlan;
 use super::training::TrainingPlan;
 use crate::crypto::sign::{BadSignature, IdentityKey, IdentityPublic, Signature};
@@ -169,6 +169,7 @@ impl RunPlan {
         self.stopping.check(self.rounds, self.members)?;
         self.rollback.check()?;
         self.personalisation.check()?;
+        self.check_rest_of_world()?;
         self.policy()?;
         self.check_encoding()?;
         Ok(self)
@@ -212,6 +213,40 @@ impl RunPlan {
     pub fn largest_step(&self) -> f32 {
         self.server
             .largest_step(self.aggregation.server_learning_rate)
+    }
+
+    /// The others' adapter follows from a global one that is the mean of all members' adapters.
+    fn check_rest_of_world(&self) -> Result<(), PlanError> {
+        if self.personalisation.method != PersonalisationMethod::RestOfWorld {
+            return Ok(());
+        }
+        let plain = self.server.optimizer == ServerOptimizerName::Fedavg
+            && self.aggregation.server_learning_rate == 1.0
+            && self.aggregation.robust.is_none();
+        let both = self.adapter.factors == FactorSchedule::Both;
+        if !plain || !both || self.doubled_lora().is_none() {
+            let key = "personalisation.method";
+            let expected = "factors = \"both\" beside it, half of the largest rank at most, plain \
+                            FedAvg at a server_learning_rate of 1, and no robust groups";
+            return Err(PlanError::range(key, "rest-of-world", expected));
+        }
+        Ok(())
+    }
+
+    /// The shape of what each member trains: with `rest-of-world` two adapters, as one of twice the
+    /// rank.
+    pub fn trained_lora(&self) -> LoraConfig {
+        let doubled = match self.personalisation.method {
+            PersonalisationMethod::RestOfWorld => self.doubled_lora(),
+            PersonalisationMethod::None | PersonalisationMethod::FineTune => None,
+        };
+        doubled.unwrap_or_else(|| self.adapter.lora.clone())
+    }
+
+    fn doubled_lora(&self) -> Option<LoraConfig> {
+        let lora = &self.adapter.lora;
+        let targets = lora.targets().iter().copied();
+        LoraConfig::new(2 * lora.rank(), 2.0 * lora.alpha(), lora.dropout(), targets).ok()
     }
 
     fn check_encoding(&self) -> Result<(), PlanError> {
@@ -501,6 +536,11 @@ mod tests {
                 "[training]\nsteps = 1\n[adapter]\nfactors = \"share-a\"",
                 "share-a",
             ),
+            (
+                "[adapter]",
+                "[personalisation]\nmethod = \"rest-of-world\"\n[adapter]",
+                "personalisation.method",
+            ),
             ("[adapter]", "[aggregation]\nbits = 16\n[adapter]", "bits"),
             (
                 "[adapter]",
@@ -523,6 +563,34 @@ mod tests {
             let error = RunPlan::from_toml(&PLAN.replace(from, to)).unwrap_err();
             assert!(error.to_string().contains(named), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn beside_the_rest_of_the_world_twice_the_rank_is_trained() {
+        let with = |more: &str| {
+            let text = PLAN.replace(
+                "[adapter]",
+                &format!("{more}\n[adapter]\nfactors = \"both\""),
+            );
+            RunPlan::from_toml(&text)
+        };
+        let method = "[personalisation]\nmethod = \"rest-of-world\"";
+        let plan = with(method).unwrap();
+        let (trained, lora) = (plan.trained_lora(), &plan.adapter.lora);
+        assert_eq!((trained.rank(), trained.scale()), (8, lora.scale()));
+        assert_eq!(with("").unwrap().trained_lora(), *lora);
+        for refused in [
+            "[server]\noptimizer = \"fedavgm\"",
+            "[aggregation]\nserver_learning_rate = 0.5",
+        ] {
+            let error = with(&format!("{method}\n{refused}")).unwrap_err();
+            assert!(error.to_string().contains("plain FedAvg"), "{error}");
+        }
+        let large = PLAN.replace("rank = 4", "rank = 129").replace(
+            "[adapter]",
+            &format!("{method}\n[adapter]\nfactors = \"both\""),
+        );
+        assert!(RunPlan::from_toml(&large).is_err());
     }
 
     #[test]

@@ -143,6 +143,8 @@ pub struct RoundTask {
     pub part: Layout,
     /// The global adapter that training starts from.
     pub adapter: Adapter,
+    /// This member's part of the weight of the round before, where it is in that round's sum.
+    pub share: Option<f64>,
 }
 
 /// A masked update with its signed claim, until the survivor list shows that it has arrived.

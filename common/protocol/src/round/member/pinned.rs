@@ -48,6 +48,8 @@ pub(super) struct PinnedRun {
     last_round: RoundNumber,
     result: RunResult,
     took_part: u32,
+    /// This member's part of the weight of the newest round's sum, where it is in it.
+    share: Option<f64>,
     training: Option<TrainingTask>,
     activity: Activity,
 }
@@ -91,6 +93,7 @@ impl PinnedRun {
             chain,
             last_round: RoundNumber(0),
             took_part: 0,
+            share: None,
             training: None,
             activity: Activity::Idle,
         }
@@ -367,6 +370,7 @@ impl PinnedRun {
                     clip: expected.clip,
                     part,
                     adapter: adapter.clone(),
+                    share: self.share,
                 };
                 effects.extend(self.train(task, expected.adapter));
                 effects.push(MemberEffect::Send(keys));
@@ -492,7 +496,10 @@ impl PinnedRun {
         self.clips.advance(factors, survivors, result.clipped);
         self.chain = result.digest();
         self.last_round = result.round;
-        self.took_part += u32::from(result.survivors.contains(&self.context.me));
+        let took_part = result.survivors.contains(&self.context.me);
+        self.took_part += u32::from(took_part);
+        let weight = self.context.weight.weight() as f64;
+        self.share = took_part.then(|| weight / result.total_weight.max(1) as f64);
         let effects = vec![self.fetch(&result)];
         self.activity = Activity::Fetch(Box::new(result));
         Ok(effects)

@@ -7,10 +7,9 @@ use fedlora_adapter::{Adapter, AdapterError, Factors};
 use fedlora_protocol::plan::RunPlan;
 use zeroize::Zeroizing;
 
-/// A member's own B, over the rounds of a run. It never leaves the member: wiped when dropped, and
-/// not written to the disk, so that a member that restarts begins it anew.
+/// A member's own B, over the rounds of a run; wiped when dropped.
 #[derive(Default)]
-pub struct OwnFactor(Mutex<Option<Zeroizing<Vec<f32>>>>);
+pub(super) struct OwnFactor(Mutex<Option<Zeroizing<Vec<f32>>>>);
 
 impl OwnFactor {
     /// What this member trains on and scores in place of the global adapter: the same with its own B,
@@ -18,7 +17,11 @@ impl OwnFactor {
     ///
     /// # Errors
     /// An adapter of another shape than the one before.
-    pub fn in_place_of(&self, global: &Adapter, plan: &RunPlan) -> Result<Adapter, AdapterError> {
+    pub(super) fn in_place_of(
+        &self,
+        global: &Adapter,
+        plan: &RunPlan,
+    ) -> Result<Adapter, AdapterError> {
         let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(own) = own.as_ref().filter(|_| plan.adapter.factors.shares_a()) else {
             return Ok(global.clone());
@@ -32,7 +35,7 @@ impl OwnFactor {
     }
 
     /// Keeps the B of what this member has trained, where the plan shares A alone.
-    pub fn keep(&self, trained: &Adapter, plan: &RunPlan) {
+    pub(super) fn keep(&self, trained: &Adapter, plan: &RunPlan) {
         if !plan.adapter.factors.shares_a() {
             return;
         }

@@ -1,4 +1,4 @@
-//! The exact average of two adapters.
+//! Two adapters as one, exactly: its rank is the sum of both.
 
 use super::config::{Factor, LoraConfig, ProjectionTensor};
 use super::layout::Layout;
@@ -14,6 +14,36 @@ impl Adapter {
     /// [`AdapterError::OtherAdapter`] where the two adapt other projections, of another size, or
     /// have too high a rank together; [`AdapterError::NotFinite`].
     pub fn average(&self, other: &Adapter, share: f64) -> Result<Adapter, AdapterError> {
+        self.joined(other, |_| Some((1.0 - share, share)))
+    }
+
+    /// The adapter that changes the model's weights by what this one does and, on each adapted
+    /// projection, by a multiple of what `other` does: `s B A + w s' B' A'`, with one of `weights` for
+    /// each projection in the layout's order. Its rank is the sum of both.
+    ///
+    /// # Errors
+    /// As [`average`](Self::average), also for another number of weights than of projections.
+    pub fn beside(&self, other: &Adapter, weights: &[f32]) -> Result<Adapter, AdapterError> {
+        if weights.len() != self.projections() {
+            return Err(AdapterError::OtherAdapter);
+        }
+        self.joined(other, |projection| {
+            Some((1.0, f64::from(*weights.get(projection)?)))
+        })
+    }
+
+    /// How many projections it adapts.
+    pub fn projections(&self) -> usize {
+        self.layout().tensors().len() / 2
+    }
+
+    /// The adapter that makes the sum of both changes, on each projection in the layout's order
+    /// multiplied by the two weights.
+    fn joined(
+        &self,
+        other: &Adapter,
+        weights: impl Fn(usize) -> Option<(f64, f64)>,
+    ) -> Result<Adapter, AdapterError> {
         let (own, others) = (self.config(), other.config());
         let rank = own.rank() + others.rank();
         // The sum has this one's scale: only the other's B is brought to it.
@@ -24,11 +54,11 @@ impl Adapter {
             own.targets().iter().copied(),
         );
         let config = config.map_err(|_| AdapterError::OtherAdapter)?;
-        let weights = (1.0 - share, share * others.scale() / own.scale());
+        let scale = others.scale() / own.scale();
         let mut specs = Vec::with_capacity(self.layout().tensors().len());
         let mut values = Vec::with_capacity(self.values().len() + other.values().len());
         let pairs = self.layout().iter().zip(other.layout().iter());
-        for ((spec, place), (others_spec, others_place)) in pairs {
+        for (tensor_number, ((spec, place), (others_spec, others_place))) in pairs.enumerate() {
             let same = spec.name == others_spec.name;
             let tensor = ProjectionTensor::parse(&spec.name).filter(|_| same);
             let (tensor, &[rows, columns], &[others_rows, others_columns]) =
@@ -45,6 +75,8 @@ impl Adapter {
                     values.extend_from_slice(theirs);
                 }
                 Some(Factor::B) if rows == others_rows => {
+                    let weights = weights(tensor_number / 2).ok_or(AdapterError::OtherAdapter)?;
+                    let weights = (weights.0, weights.1 * scale);
                     spec.shape = vec![rows, rank];
                     let weighted = |weight| move |value: &f32| (weight * f64::from(*value)) as f32;
                     let rows = ours.chunks(columns).zip(theirs.chunks(others_columns));
@@ -123,6 +155,25 @@ mod tests {
                 let expected = (1.0 - share) * one + share * other;
                 assert!((got - expected).abs() < 1e-6, "{got} for {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn beside_another_each_projection_has_its_weight() {
+        let one = adapter(2, 4.0, 1, &[Target::Q, Target::V]);
+        let other = adapter(2, 4.0, 2, &[Target::Q, Target::V]);
+        let weights = [0.5, -2.0];
+        let both = one.beside(&other, &weights).unwrap();
+        assert_eq!((both.config().rank(), one.projections()), (4, 2));
+        let (ones, others) = (changes(&one), changes(&other));
+        // Q is 5 to 4, V 5 to 3.
+        for (place, got) in changes(&both).into_iter().enumerate() {
+            let weight = f64::from(weights[usize::from(place >= 20)]);
+            let expected = ones[place] + weight * others[place];
+            assert!((got - expected).abs() < 1e-6, "{place}: {got}");
+        }
+        for wrong in [&weights[..1], &[0.0; 3]] {
+            assert_eq!(one.beside(&other, wrong), Err(AdapterError::OtherAdapter));
         }
     }
 
