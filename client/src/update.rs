@@ -170,7 +170,14 @@ impl LocalWork {
     /// A plan that does not fit the model.
     pub fn first_adapter(&self, plan: &RunPlan) -> Result<Adapter, UpdateError> {
         let lora = &plan.adapter.lora;
-        Ok(self.engine.init_adapter(lora, plan.seed())?)
+        let adapter = self.engine.init_adapter(lora, plan.seed())?;
+        // A base can be too small for a core of this rank.
+        let part = plan.adapter.factors.factors_in(RoundNumber(1));
+        adapter
+            .layout()
+            .subset(part)
+            .map_err(AdapterError::Layout)?;
+        Ok(adapter)
     }
 
     /// Evaluates, trains, and clips the delta.

@@ -188,7 +188,7 @@ impl AdapterChain {
     /// The part of the adapter that a round trains and sums.
     pub(super) fn part(&self, factors: Factors) -> Layout {
         let part = self.adapter().layout().subset(factors);
-        part.expect("an adapter's layout holds both factors")
+        part.expect("a layout was checked when its member was ready")
     }
 
     /// Adapter and optimizer after the newest result.

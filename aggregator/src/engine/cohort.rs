@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use fedlora_adapter::Adapter;
+use fedlora_adapter::{Adapter, AdapterError};
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::wire::messages::Ready;
 
@@ -50,6 +50,9 @@ impl ReadyMembers {
         let adapter =
             Adapter::initial(plan.adapter.lora.clone(), ready.layout.clone(), plan.seed())
                 .map_err(MemberRefusal::Layout)?;
+        let part = plan.adapter.factors.factors_in(RoundNumber(1));
+        let part = adapter.layout().subset(part).map_err(AdapterError::Layout);
+        part.map_err(MemberRefusal::Layout)?;
         if adapter.digest() != ready.adapter {
             return Err(MemberRefusal::OtherAdapter);
         }

@@ -119,7 +119,12 @@ impl ServerOptimizer {
     pub fn step(&self, factors: Factors, mean: &[f32], clip: f32) -> ServerStep {
         let mut after = self.clone();
         let mut values = mean.to_vec();
-        let places = self.layout.places_of(factors);
+        // The moments of cores are the first ones: there are no more cores than values of B.
+        let cores = (factors == Factors::Core).then(|| 0..mean.len());
+        let places = cores
+            .into_iter()
+            .flatten()
+            .chain(self.layout.places_of(factors));
         match &mut after.rule {
             Rule::Mean => {
                 for value in &mut values {

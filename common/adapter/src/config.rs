@@ -111,14 +111,16 @@ pub enum Factors {
     A,
     /// B only; A is frozen.
     B,
+    /// The cores: square matrices between A and a fixed basis of B's columns.
+    Core,
 }
 
 impl Factors {
-    /// Whether `factor` is one of them.
+    /// Whether `factor` is one of them, or changes with them: B does with the cores.
     pub const fn contains(self, factor: Factor) -> bool {
         matches!(
             (self, factor),
-            (Factors::Both, _) | (Factors::A, Factor::A) | (Factors::B, Factor::B)
+            (Factors::Both, _) | (Factors::A, Factor::A) | (Factors::B | Factors::Core, Factor::B)
         )
     }
 }

@@ -144,18 +144,22 @@ impl Layout {
         writer.finish()
     }
 
-    /// The tensors of the chosen factors, in the same order. A layout that is not an
-    /// adapter's is refused.
+    /// The tensors of the chosen factors, in the same order; or one core in place of each B. A layout
+    /// that is not an adapter's is refused.
     ///
     /// # Errors
-    /// [`LayoutError::TensorCount`] where no tensor is of those factors.
+    /// [`LayoutError::TensorCount`] where no tensor is of those factors; [`LayoutError::Core`] where a
+    /// projection has no core.
     pub fn subset(&self, factors: Factors) -> Result<Layout, LayoutError> {
+        if factors == Factors::Core {
+            return self.cores();
+        }
         let chosen = self.tensors.iter().filter(|spec| spec.is_of(factors));
         Self::new(chosen.cloned().collect())
     }
 
     /// The places of the chosen factors' elements in the flat vector, in the order that
-    /// [`Layout::subset`] lays them end to end.
+    /// [`Layout::subset`] lays them end to end. With the cores B changes.
     pub fn places_of(&self, factors: Factors) -> impl Iterator<Item = usize> {
         self.iter()
             .filter(move |(spec, _)| spec.is_of(factors))
@@ -209,6 +213,19 @@ pub enum LayoutError {
         name: String,
         /// Its shape, cut after nine dimensions.
         shape: Vec<usize>,
+    },
+    /// A projection with fewer outputs than the rank.
+    #[error(
+        "tensor '{name}' has {outputs} rows, and a core of rank {rank} needs as many as that: use a \
+         lower rank, or other factors"
+    )]
+    Core {
+        /// The name of its B.
+        name: String,
+        /// Its outputs.
+        outputs: usize,
+        /// The adapter's rank.
+        rank: usize,
     },
     /// More elements than a layout may hold.
     #[error("the layout passes {most} elements at tensor '{name}'")]

@@ -5,6 +5,7 @@
 //! tensor library, so that the aggregator can depend on it.
 
 mod config;
+mod cores;
 mod delta;
 mod init;
 mod joined;

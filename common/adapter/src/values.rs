@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::config::{Factor, LoraConfig, ProjectionTensor, Target};
+use super::config::{Factor, Factors, LoraConfig, ProjectionTensor, Target};
 use super::delta::{Delta, DeltaError};
 use super::layout::{Layout, LayoutError, TensorSpec};
 use fedlora_common::bytes::f32_to_le;
@@ -80,6 +80,9 @@ impl Adapter {
 
     /// The values of the tensors in `part`, in its order.
     pub fn select(&self, part: &Layout) -> Result<Vec<f32>, AdapterError> {
+        if self.is_core(part) {
+            return self.cores();
+        }
         let mut selected = Vec::with_capacity(part.len());
         for range in self.places(part)? {
             selected.extend_from_slice(&self.values[range]);
@@ -95,6 +98,12 @@ impl Adapter {
                 got: change.len(),
                 expected: part.len(),
             });
+        }
+        if self.is_core(part) {
+            let values = self.with_cores_moved(change)?;
+            check_finite(&self.layout, &values)?;
+            self.values = values;
+            return Ok(());
         }
         let mut sums = self.select(part)?;
         for (sum, change) in sums.iter_mut().zip(change) {
@@ -156,6 +165,14 @@ impl Adapter {
             writer.raw(&f32_to_le(values));
         }
         writer.finish()
+    }
+
+    /// Whether `part` is this adapter's cores.
+    fn is_core(&self, part: &Layout) -> bool {
+        let first = part.tensors().first();
+        // Told by the name first: a layout is made from all tensors.
+        first.is_some_and(|spec| spec.name.ends_with(".lora_core.weight"))
+            && self.layout.subset(Factors::Core).as_ref() == Ok(part)
     }
 
     /// Where the tensors of `part` lie in `self.values`.
@@ -356,7 +373,6 @@ pub enum AdapterError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Factors;
     use super::*;
 
     fn config() -> LoraConfig {

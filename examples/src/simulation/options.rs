@@ -93,7 +93,8 @@ pub struct Options {
     /// Rank of the adapter.
     #[arg(long, default_value_t = 8)]
     pub rank: usize,
-    /// Which factors travel: alternating, freeze-a, share-a (each member keeps its B) or both.
+    /// Which factors travel: alternating, freeze-a, share-a (each member keeps its B), core (small
+    /// matrices between fixed bases) or both.
     #[arg(long, default_value = "both", value_parser = factors)]
     pub factors: FactorSchedule,
     /// Split each round's members into groups with a sum each, and combine their means: median or
@@ -290,12 +291,13 @@ fn factors(text: &str) -> Result<FactorSchedule, String> {
         "freeze-a" => Ok(FactorSchedule::FreezeA),
         "both" => Ok(FactorSchedule::Both),
         "share-a" => Ok(FactorSchedule::ShareA),
+        "core" => Ok(FactorSchedule::Core),
         "median" | "trimmed-mean" => Err(format!("of the means of groups: use --robust {text}")),
         "krum" | "flora" | "fedex" => Err(format!(
             "{text} needs every member's own update, which secure aggregation hides: use \
-             alternating, freeze-a, share-a or both"
+             alternating, freeze-a, share-a, core or both"
         )),
-        _ => Err("use alternating, freeze-a, share-a or both".into()),
+        _ => Err("use alternating, freeze-a, share-a, core or both".into()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod beside;
 pub(crate) mod best;
+pub(crate) mod cores;
 pub(crate) mod decay;
 pub(crate) mod error;
 pub(crate) mod examples;

@@ -1,10 +1,11 @@
 //! The training of an adapter's factors on one of burn's backends.
 
 use burn::tensor::{Tensor, TensorData};
-use fedlora_adapter::{Adapter, Factors, Layout};
+use fedlora_adapter::{Adapter, AdapterError, Factors, Layout};
 use fedlora_model::{Batch, Dropout, Example, Llama, Lora, Passes, SplitMix, loss_and_gradients};
 
 use crate::step::beside::{Beside, Frozen};
+use crate::step::cores::Cores;
 use crate::step::error::TrainError;
 use crate::step::examples::usable;
 use crate::step::optimizer::{AdamW, clip_on_device};
@@ -18,6 +19,16 @@ use crate::step::trainer::{StepBackend, TrainerState};
 /// The stream of a seed that dropout draws from.
 const DROPOUT: u64 = 2;
 
+/// How an adapter is made of what is trained and what is not.
+enum Made<B: Passes> {
+    /// Of the selected factors and the others.
+    OfFactors,
+    /// Likewise, beside a frozen adapter.
+    Beside(Frozen<B>),
+    /// Of cores.
+    OfCores(Cores<B>),
+}
+
 /// A training on one backend.
 pub(crate) struct ModelTrainer<'a, B: Passes> {
     model: &'a Llama<B>,
@@ -27,8 +38,8 @@ pub(crate) struct ModelTrainer<'a, B: Passes> {
     part: Layout,
     /// The factors that are not selected; empty tensors in place of the others.
     start: Lora<B>,
-    /// The frozen adapter beside the trained one.
-    frozen: Option<Frozen<B>>,
+    /// What makes the adapter of start and parameters.
+    made: Made<B>,
     /// The selected factors, in layout order; then the weights of the frozen adapter.
     parameters: Vec<Tensor<B, 2>>,
     /// Where training is held; none without a proximal term.
@@ -75,7 +86,12 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
             .map_err(|_| TrainError::State {
                 what: "the adapter has none of the factors to train",
             })?;
-        let mut frozen = None;
+        let mut made = Made::OfFactors;
+        if factors == Factors::Core {
+            let (cores, placed) = Cores::place(adapter, parameters, &part, model)
+                .map_err(|_| TrainError::Diverged { step: 0 })?;
+            (made, parameters) = (Made::OfCores(cores), placed);
+        }
         if let Some(beside) = beside {
             let alike = beside.adapter.config() == adapter.config()
                 && beside.adapter.layout() == adapter.layout()
@@ -84,7 +100,7 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
                 return Err(TrainError::Beside);
             }
             let (placed, weights) = Frozen::place(beside, model)?;
-            frozen = Some(placed);
+            made = Made::Beside(placed);
             parameters.extend(weights);
         }
         let lengths: Vec<_> = examples
@@ -110,7 +126,7 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
             factors,
             part,
             start,
-            frozen,
+            made,
             anchor: Anchor::at(&parameters, options.proximal),
             optimizer: AdamW::new(options.adamw(), parameters.len()),
             parameters,
@@ -126,7 +142,11 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
 
     /// How many numbers are trained.
     fn count(&self) -> usize {
-        self.part.len() + self.frozen.as_ref().map_or(0, Frozen::len)
+        let weights = match &self.made {
+            Made::Beside(frozen) => frozen.len(),
+            Made::OfFactors | Made::OfCores(_) => 0,
+        };
+        self.part.len() + weights
     }
 
     /// How many of the parameters are factors.
@@ -141,6 +161,19 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
             values.extend(tensor.clone().into_data().iter::<f32>());
         }
         values
+    }
+
+    /// The adapter with these cores.
+    fn with_cores(&self, cores: &[f32]) -> Result<Adapter, AdapterError> {
+        let mut adapter = self.adapter.clone();
+        let before = adapter.select(&self.part)?;
+        let change: Vec<f32> = cores
+            .iter()
+            .zip(before)
+            .map(|(now, then)| now - then)
+            .collect();
+        adapter.add(&self.part, &change)?;
+        Ok(adapter)
     }
 
     /// The reverse of [`flat`](Self::flat).
@@ -189,9 +222,10 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         let scale = 1.0 / targets as f64;
         let mut gradients: Vec<Option<Tensor<B, 2>>> = vec![None; self.parameters.len()];
         let mut loss: Option<Tensor<B, 1>> = None;
-        let lora = match &self.frozen {
-            Some(frozen) => frozen.joined(&self.parameters),
-            None => place_factors(&self.start, self.factors, &self.parameters),
+        let lora = match &self.made {
+            Made::Beside(frozen) => frozen.joined(&self.parameters),
+            Made::OfCores(cores) => cores.joined(&self.start, &self.parameters),
+            Made::OfFactors => place_factors(&self.start, self.factors, &self.parameters),
         };
         for batch in &batches {
             let found = loss_and_gradients(
@@ -207,11 +241,12 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
                 Some(sum) => sum + part,
                 None => part,
             });
-            let found = match &self.frozen {
-                Some(frozen) => frozen.split(found.factors),
-                None => found.factors,
+            let gradients_of = match &self.made {
+                Made::Beside(frozen) => frozen.split(found.factors),
+                Made::OfCores(cores) => cores.split(found.factors),
+                Made::OfFactors => found.factors,
             };
-            for (sum, gradient) in gradients.iter_mut().zip(found) {
+            for (sum, gradient) in gradients.iter_mut().zip(gradients_of) {
                 let gradient = gradient.mul_scalar(scale);
                 *sum = Some(match sum.take() {
                     Some(sum) => sum + gradient,
@@ -283,6 +318,11 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
             return Err(TrainError::State {
                 what: "it has another number of values",
             });
+        }
+        if self.factors == Factors::Core {
+            return self
+                .with_cores(part)
+                .map_err(|_| TrainError::Diverged { step: self.step });
         }
         let places = self.adapter.layout().ranges();
         let mut values = self.adapter.values().to_vec();

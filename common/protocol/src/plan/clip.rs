@@ -50,7 +50,7 @@ fn place(factors: Factors) -> usize {
     match factors {
         Factors::Both => 0,
         Factors::A => 1,
-        Factors::B => 2,
+        Factors::B | Factors::Core => 2,
     }
 }
 

@@ -17,6 +17,9 @@ pub enum FactorSchedule {
     FreezeA,
     /// Always both: classic FedAvg, biased.
     Both,
+    /// Always the cores, square matrices between A and a fixed basis of B's columns: exact, and rank
+    /// times rank values a projection, whatever the model's size (as Fed-SB, arXiv 2502.15436).
+    Core,
     /// A alone travels, exact. Each member trains both and keeps its B to itself (FedSA-LoRA, arXiv
     /// 2410.01463), so that the run's adapter is the beginning of one.
     ShareA,
@@ -30,6 +33,7 @@ impl FactorSchedule {
             FactorSchedule::ShareA => Factors::A,
             FactorSchedule::Alternating | FactorSchedule::FreezeA => Factors::B,
             FactorSchedule::Both => Factors::Both,
+            FactorSchedule::Core => Factors::Core,
         }
     }
 
@@ -70,6 +74,10 @@ mod tests {
         assert_eq!(
             FactorSchedule::FreezeA.trained_in(RoundNumber(1)),
             Factors::B
+        );
+        assert_eq!(
+            FactorSchedule::Core.trained_in(RoundNumber(2)),
+            Factors::Core
         );
         let text = serde_json::to_string(&FactorSchedule::FreezeA).unwrap();
         assert_eq!(text, "\"freeze-a\"");

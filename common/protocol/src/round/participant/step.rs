@@ -36,7 +36,7 @@ impl AllowedStep {
             None => Some(Factors::Both),
             Some(Factors::Both) => None,
             Some(Factors::A) => Some(Factors::B),
-            Some(Factors::B) => Some(Factors::A),
+            Some(Factors::B | Factors::Core) => Some(Factors::A),
         };
         if let Some(factors) = frozen {
             let part = layout.subset(factors).map_err(AdapterError::from)?;

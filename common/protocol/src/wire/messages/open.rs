@@ -52,6 +52,7 @@ impl Open {
             Factors::Both => 0,
             Factors::A => 1,
             Factors::B => 2,
+            Factors::Core => 3,
         };
         DigestWriter::new("fedlora 2 M0 open")
             .number(self.suite.into())
