@@ -475,6 +475,90 @@ fn members_take_the_steps_of_each_server_optimizer() {
     run(&["--server-rate", "1000"]).failed(3, &["floors.server_step", "1000"]);
 }
 
+/// Cores travel in place of factors, whatever the server makes of their mean.
+#[test]
+fn cores_travel_and_make_an_ordinary_adapter() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..3]);
+    let run = |more: &[&str]| {
+        let common = [
+            "--data",
+            &data,
+            "--split-by",
+            "institution",
+            "--rounds",
+            "2",
+            "--steps",
+            "2",
+            "--drop",
+            "none",
+            "--verify-sum",
+        ];
+        let (finished, _out) = simulate(&[&common, more].concat());
+        let document = finished.done().document();
+        for round in rounds(&document) {
+            assert_eq!(round["attempts"], 1, "{round}");
+            assert_eq!(round["sum_exact"], true, "{round}");
+        }
+        let adapter = document["adapter_dir"].as_str().expect("a folder");
+        let adapter = fedlora_adapter::peft::load(adapter.as_ref()).expect("the adapter loads");
+        assert!(adapter.values().iter().all(|value| value.is_finite()));
+        document
+    };
+    let bytes = |document: &Value| rounds(document)[0]["bytes_up"].as_u64();
+    let core = run(&["--factors", "core", "--lr", "0.05"]);
+    let outer = run(&["--factors", "freeze-a"]);
+    assert!(bytes(&core) < bytes(&outer).map(|bytes| bytes / 2));
+    let pooled = |way: &str| core["eval"][way]["pooled"].as_f64();
+    assert!(pooled("federated") < pooled("base"));
+    run(&[
+        "--factors",
+        "core",
+        "--server-optimizer",
+        "fedadam",
+        "--server-rate",
+        "0.01",
+    ]);
+}
+
+/// Members train adapters of their own beside that of the others: another mean comes of it, and
+/// another adapter for each of them.
+#[test]
+fn members_learn_beside_the_rest_of_the_world() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = few_records(folder.path(), &INSTITUTIONS[..4]);
+    let (finished, _out) = simulate(&[
+        "--data",
+        &data,
+        "--split-by",
+        "institution",
+        "--rounds",
+        "3",
+        "--steps",
+        "2",
+        "--verify-sum",
+        "--sweep",
+        "personalisation.method=fine-tune,rest-of-world",
+    ]);
+    let runs = documents(finished);
+    let [plain, beside] = &runs[..] else {
+        panic!("two runs");
+    };
+    let methods = runs
+        .iter()
+        .map(|run| &run["plan"]["personalisation"]["method"]);
+    assert_eq!(methods.collect::<Vec<_>>(), ["fine-tune", "rest-of-world"]);
+    assert_ne!(plain["eval"]["federated"], beside["eval"]["federated"]);
+    assert_ne!(
+        plain["eval"]["personalised"],
+        beside["eval"]["personalised"]
+    );
+    assert_eq!(plain["eval"]["local_only"], beside["eval"]["local_only"]);
+    for round in rounds(beside) {
+        assert_eq!(round["sum_exact"], true, "{round}");
+    }
+}
+
 #[test]
 fn a_newcomer_joins_after_the_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");
