@@ -334,7 +334,7 @@ impl LocalWork {
             },
             accumulation: TrainOption::Accumulation.count(training.accumulation as usize)?,
             max_tokens: MaxTokens::new(training.max_tokens as usize)?,
-            learning_rate: LearningRate::new(training.learning_rate)?,
+            learning_rate: LearningRate::new(plan.round_learning_rate())?,
             decay: match training.schedule {
                 LearningRateSchedule::Cosine => Decay::Cosine,
                 LearningRateSchedule::Linear => Decay::Linear,

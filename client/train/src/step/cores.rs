@@ -1,5 +1,7 @@
 //! The cores of an adapter as a training's parameters: `B = B' + E R`, with R trained and A, B' and E
-//! frozen. The gradient of R is `E^T dB`.
+//! frozen. The parameter is `R / s`, with `s = sqrt(out / rank)`, and its gradient `s E^T dB`: a step
+//! of AdamW, which moves each number by the learning rate, so moves B as far as a step of B itself
+//! would, and the rates that suit B suit its core.
 
 use burn::tensor::{Tensor, TensorData};
 use fedlora_adapter::{Adapter, AdapterError, Factor, Layout};
@@ -11,6 +13,8 @@ pub(crate) struct Cores<B: Passes> {
     bases: Vec<Tensor<B, 2>>,
     /// B', what no R changes.
     rest: Vec<Tensor<B, 2>>,
+    /// s.
+    scales: Vec<f64>,
 }
 
 impl<B: Passes> Cores<B> {
@@ -24,7 +28,12 @@ impl<B: Passes> Cores<B> {
     ) -> Result<(Self, Vec<Tensor<B, 2>>), AdapterError> {
         let device = model.device();
         let values = adapter.select(part)?;
-        let parameters: Vec<Tensor<B, 2>> = part
+        let scale = |outer: &Tensor<B, 2>| {
+            let [outputs, rank] = outer.dims();
+            (outputs as f64 / rank as f64).sqrt()
+        };
+        let scales: Vec<f64> = outer.iter().map(scale).collect();
+        let cores: Vec<Tensor<B, 2>> = part
             .iter()
             .map(|(spec, range)| {
                 let data = TensorData::new(values[range].to_vec(), spec.shape.clone());
@@ -37,18 +46,35 @@ impl<B: Passes> Cores<B> {
             .zip(&outer)
             .map(|(basis, outer)| Tensor::from_data(TensorData::new(basis, outer.dims()), &device))
             .collect();
-        let moved = bases.iter().zip(&parameters);
+        let moved = bases.iter().zip(&cores);
         let rest = outer
             .into_iter()
             .zip(moved)
             .map(|(outer, (basis, core))| outer - basis.clone().matmul(core.clone()))
             .collect();
-        Ok((Self { bases, rest }, parameters))
+        let parameters = cores.into_iter().zip(&scales);
+        let parameters = parameters.map(|(core, scale)| core.div_scalar(*scale));
+        let parameters = parameters.collect();
+        let placed = Self {
+            bases,
+            rest,
+            scales,
+        };
+        Ok((placed, parameters))
+    }
+
+    /// R of each projection.
+    pub(crate) fn cores(&self, parameters: &[Tensor<B, 2>]) -> Vec<Tensor<B, 2>> {
+        let scaled = parameters.iter().zip(&self.scales);
+        scaled
+            .map(|(parameter, scale)| parameter.clone().mul_scalar(*scale))
+            .collect()
     }
 
     /// The adapter with these cores; `start` has the frozen factors.
     pub(crate) fn joined(&self, start: &Lora<B>, parameters: &[Tensor<B, 2>]) -> Lora<B> {
-        let mut places = self.bases.iter().zip(&self.rest).zip(parameters);
+        let cores = self.cores(parameters);
+        let mut places = self.bases.iter().zip(&self.rest).zip(&cores);
         start.map(|factor, tensor| match factor {
             Factor::A => tensor,
             Factor::B => match places.next() {
@@ -60,11 +86,14 @@ impl<B: Passes> Cores<B> {
 
     /// The gradients of the cores, from those of B.
     pub(crate) fn split(&self, gradients: Vec<Tensor<B, 2>>) -> Vec<Tensor<B, 2>> {
-        let bases = self.bases.iter();
+        let places = self.bases.iter().zip(&self.scales);
         gradients
             .into_iter()
-            .zip(bases)
-            .map(|(gradient, basis)| basis.clone().transpose().matmul(gradient))
+            .zip(places)
+            .map(|(gradient, (basis, scale))| {
+                let gradient = basis.clone().transpose().matmul(gradient);
+                gradient.mul_scalar(*scale)
+            })
             .collect()
     }
 }
@@ -127,6 +156,8 @@ mod tests {
             .map(|value| value / batch.targets().len() as f64)
             .collect();
         assert_eq!(gradients.len(), part.len());
+        // V has 8 outputs, up 24, and a core has 9 numbers.
+        let scale = |place: usize| if place / 9 % 2 == 0 { 8.0_f64 } else { 24.0 };
         let step = 0.05;
         for place in [0, 5, 17, 35] {
             let at = |size: f32| {
@@ -137,7 +168,7 @@ mod tests {
                 loss(&moved)
             };
             let slope = (at(step) - at(-step)) / f64::from(2.0 * step);
-            let got = gradients[place];
+            let got = gradients[place] / (scale(place) / 3.0).sqrt();
             let close = 0.03 * slope.abs() + 1e-5;
             assert!((got - slope).abs() < close, "{place}: {got} for {slope}");
         }

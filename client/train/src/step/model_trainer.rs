@@ -337,11 +337,15 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
     }
 
     fn values(&self) -> Vec<f32> {
-        self.flat(self.parameters[..self.factor_count()].iter())
+        let factors = &self.parameters[..self.factor_count()];
+        match &self.made {
+            Made::OfCores(cores) => self.flat(cores.cores(factors).iter()),
+            Made::OfFactors | Made::Beside(_) => self.flat(factors.iter()),
+        }
     }
 
     fn weights(&self) -> Vec<f32> {
-        self.flat(self.parameters[self.factor_count()..].iter())
+        Frozen::<B>::weights(self.flat(self.parameters[self.factor_count()..].iter()))
     }
 
     fn state(&self) -> TrainerState {

@@ -20,8 +20,8 @@ pub struct TrainerState {
     pub step: usize,
     /// The position in the order of examples.
     pub position: Position,
-    /// The trained factors' values, in the order of [`Trainer::part`]; then the weights of a frozen
-    /// adapter beside them.
+    /// The parameters: the trained factors' values in the order of [`Trainer::part`], cores on a scale
+    /// of their own; then the weights of a frozen adapter beside them, likewise.
     pub values: Vec<f32>,
     /// AdamW's first moments, as many as `values`.
     pub first: Vec<f32>,

@@ -314,6 +314,17 @@ impl RunPlan {
         (members.max(1) as f64).powf(0.75).min(6.0)
     }
 
+    /// The peak learning rate of the rounds: the plan's; with `rest-of-world` that of a member that
+    /// trains alone, since no mean shortens the steps of its own adapter.
+    pub fn round_learning_rate(&self) -> f64 {
+        match self.personalisation.method {
+            PersonalisationMethod::RestOfWorld => self.alone_learning_rate(),
+            PersonalisationMethod::None | PersonalisationMethod::FineTune => {
+                self.training.learning_rate
+            }
+        }
+    }
+
     /// The peak learning rate of a member that trains alone: that of the rounds divided by
     /// [`rate_of_rounds`](Self::rate_of_rounds).
     pub fn alone_learning_rate(&self) -> f64 {
@@ -578,7 +589,10 @@ mod tests {
         let plan = with(method).unwrap();
         let (trained, lora) = (plan.trained_lora(), &plan.adapter.lora);
         assert_eq!((trained.rank(), trained.scale()), (8, lora.scale()));
-        assert_eq!(with("").unwrap().trained_lora(), *lora);
+        assert_eq!(plan.round_learning_rate(), plan.alone_learning_rate());
+        let plain = with("").unwrap();
+        assert_eq!(plain.trained_lora(), *lora);
+        assert_eq!(plain.round_learning_rate(), plain.training.learning_rate);
         for refused in [
             "[server]\noptimizer = \"fedavgm\"",
             "[aggregation]\nserver_learning_rate = 0.5",
