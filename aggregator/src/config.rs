@@ -1,6 +1,6 @@
 //! `aggregator.toml`: what the operator decides once, beside the plans of single runs.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,9 +60,114 @@ impl AggregatorConfig {
     }
 }
 
+impl AggregatorConfig {
+    /// The same, where members reach it by other addresses than it listens on: by the `host` of
+    /// `advertise`, at the port that follows or the one that is listened on. Joining is at the same host,
+    /// unless `join_advertise` names another.
+    ///
+    /// # Errors
+    /// [`ConfigError::Host`] for what is no host and port; [`ConfigError::Unspecified`] where no host is
+    /// named and `listen` stands for all addresses of this machine.
+    pub fn advertised(
+        mut self,
+        advertise: Option<&str>,
+        join_advertise: Option<&str>,
+    ) -> Result<Self, ConfigError> {
+        let members = advertise.map(HostAndPort::parse).transpose()?;
+        let joining = join_advertise.map(HostAndPort::parse).transpose()?;
+        let joining = joining.or_else(|| {
+            let host = members.as_ref()?.host.clone();
+            Some(HostAndPort { host, port: None })
+        });
+        for (named, listen) in [(&members, self.listen), (&joining, self.join_listen)] {
+            if named.is_none() && listen.ip().is_unspecified() {
+                return Err(ConfigError::Unspecified { listen });
+            }
+        }
+        self.advertise = members.map(|named| named.with(self.listen.port()));
+        self.join_advertise = joining.map(|named| named.with(self.join_listen.port()));
+        Ok(self)
+    }
+}
+
+/// A host, and a port where one is named.
+struct HostAndPort {
+    host: String,
+    port: Option<u16>,
+}
+
+impl HostAndPort {
+    fn parse(text: &str) -> Result<Self, ConfigError> {
+        let refused = || ConfigError::Host {
+            got: text.chars().take(80).collect(),
+        };
+        let bare = |host: &str| host.parse::<IpAddr>().is_ok() || is_host_name(host);
+        // An IPv6 address by itself is full of colons.
+        if text.parse::<Ipv6Addr>().is_ok() {
+            let host = format!("[{text}]");
+            return Ok(Self { host, port: None });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().map_err(|_| refused())?)),
+            None => (text, None),
+        };
+        let in_brackets = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let is_host = match in_brackets {
+            Some(address) => address
+                .parse::<Ipv6Addr>()
+                .is_ok_and(|one| !one.is_unspecified()),
+            None => bare(host) && host != "0.0.0.0",
+        };
+        match is_host && port != Some(0) {
+            true => Ok(Self {
+                host: host.to_owned(),
+                port,
+            }),
+            false => Err(refused()),
+        }
+    }
+
+    fn with(self, port: u16) -> String {
+        format!("{}:{}", self.host, self.port.unwrap_or(port))
+    }
+}
+
+/// A name of the domain name system: labels of letters, digits and hyphens (RFC 1123, section 2.1).
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let numeric = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
+    text.len() <= 253 && text.split('.').all(label) && !numeric(text)
+}
+
 /// Why a configuration cannot be made of an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// Not a host, with or without a port.
+    #[error("'{got}' is no host that members could reach: expected HOST or HOST:PORT")]
+    Host {
+        /// What was given, cut at 80 characters.
+        got: String,
+    },
+    /// Members cannot be told an address that stands for all.
+    #[error(
+        "{listen} is no address that members could be told: it stands for all of this machine's"
+    )]
+    Unspecified {
+        /// The address to listen on.
+        listen: SocketAddr,
+    },
     /// The members' port is 65535, so the port for joining cannot be the next.
     #[error("port 65535 has none above it for joining")]
     NoPortAbove,
@@ -73,6 +178,8 @@ impl ConfigError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::NoPortAbove => Some(Remedy::ChooseJoinAddress),
+            Self::Unspecified { .. } => Some(Remedy::NameHost),
+            Self::Host { .. } => None,
         }
     }
 }
@@ -93,5 +200,56 @@ mod tests {
         assert_eq!(error, ConfigError::NoPortAbove);
         assert_eq!(error.remedy(), Some(Remedy::ChooseJoinAddress));
         assert!(!error.to_string().contains("--"), "{error}");
+    }
+
+    #[test]
+    fn members_are_told_a_host_that_they_can_reach() {
+        let config = |listen: &str| AggregatorConfig::new("test", listen.parse().unwrap()).unwrap();
+        let told = |listen: &str, advertise: Option<&str>, join: Option<&str>| {
+            let config = config(listen).advertised(advertise, join)?;
+            Ok::<_, ConfigError>((config.member_address(), config.join_address()))
+        };
+        let pair = |one: &str, other: &str| Ok((one.to_owned(), other.to_owned()));
+        assert_eq!(
+            told("10.0.0.1:4433", None, None),
+            pair("10.0.0.1:4433", "10.0.0.1:4434")
+        );
+        assert_eq!(
+            told("0.0.0.0:4433", Some("fed.example.org"), None),
+            pair("fed.example.org:4433", "fed.example.org:4434")
+        );
+        assert_eq!(
+            told(
+                "0.0.0.0:4433",
+                Some("fed.example.org:443"),
+                Some("join.example.org")
+            ),
+            pair("fed.example.org:443", "join.example.org:4434")
+        );
+        assert_eq!(
+            told("[::]:4433", Some("2001:db8::7"), None),
+            pair("[2001:db8::7]:4433", "[2001:db8::7]:4434")
+        );
+        for (advertise, join) in [(None, None), (None, Some("fed.example.org"))] {
+            let error = told("0.0.0.0:4433", advertise, join).unwrap_err();
+            assert_eq!(error.remedy(), Some(Remedy::NameHost));
+        }
+        for bad in [
+            "",
+            ":4433",
+            "fed example",
+            "fed:x",
+            "fed:0",
+            "fed:70000",
+            "-fed",
+            "1.2.3",
+            "[::]:1",
+            "0.0.0.0",
+            "https://fed.example.org",
+            "fed..org",
+        ] {
+            let error = told("10.0.0.1:4433", Some(bad), None).unwrap_err();
+            assert!(matches!(error, ConfigError::Host { .. }), "{bad}");
+        }
     }
 }

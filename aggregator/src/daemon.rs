@@ -9,14 +9,13 @@ use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
 use fedlora_transport::pki::PkiError;
-use fedlora_transport::{
-    Credentials, JoinServer, Limits, RestartSecret, ServerEndpoint, TlsKeyPair, TransportError,
-};
+use fedlora_transport::{JoinServer, Limits, RestartSecret, ServerEndpoint, TransportError};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::audit::{self, AuditError, RecordFolder};
+use crate::certificates::{Certificates, OwnCertificate};
 use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
@@ -24,8 +23,6 @@ use crate::registry::Registry;
 use crate::remedy::Remedy;
 use crate::{enrol, server};
 
-/// How long the server's certificate is valid; a new one is made at each start.
-const SERVER_DAYS: u32 = 30;
 /// Messages that may wait for the engine before senders have to.
 const INBOX: usize = 256;
 
@@ -34,8 +31,9 @@ const INBOX: usize = 256;
 pub struct Aggregator {
     directory: Directory,
     opened: Arc<Opened>,
-    members: ServerEndpoint,
-    joining: JoinServer,
+    certificates: Certificates,
+    members: (ServerEndpoint, OwnCertificate),
+    joining: (JoinServer, OwnCertificate),
     clock: Arc<dyn Clock>,
     keep_for_audit: bool,
     anew: bool,
@@ -52,15 +50,11 @@ impl Aggregator {
     pub fn bind(root: &Path, clock: Arc<dyn Clock>) -> Result<Self, ServeError> {
         let (directory, opened) = Directory::open(root)?;
         let lock = directory.lock()?;
-        let key = TlsKeyPair::generate()?;
+        let opened = Arc::new(opened);
+        let certificates = Certificates::new(Arc::clone(&opened), Arc::clone(&clock));
+        let (credentials, own) = certificates.for_server()?;
+        let (join_credentials, join_own) = certificates.for_server()?;
         let authority = &opened.authority;
-        let issued = authority.issue_server_certificate(
-            &key,
-            clock.valid_from(),
-            SERVER_DAYS,
-            &mut os_rng(),
-        )?;
-        let credentials = Credentials::new(issued.certificate, &key)?;
         let limits = Limits::default();
         let members = ServerEndpoint::bind(
             opened.config.listen,
@@ -72,15 +66,16 @@ impl Aggregator {
         )?;
         let joining = JoinServer::bind(
             opened.config.join_listen,
-            &credentials,
+            &join_credentials,
             authority.certificate(),
             limits,
         )?;
         Ok(Self {
             directory,
-            opened: Arc::new(opened),
-            members,
-            joining,
+            opened,
+            certificates,
+            members: (members, own),
+            joining: (joining, join_own),
             clock,
             keep_for_audit: false,
             anew: false,
@@ -108,7 +103,7 @@ impl Aggregator {
     /// # Errors
     /// [`TransportError::Broken`] when the socket is gone.
     pub fn address(&self) -> Result<SocketAddr, TransportError> {
-        self.members.local_address()
+        self.members.0.local_address()
     }
 
     /// The UDP address that invited members join at.
@@ -116,7 +111,7 @@ impl Aggregator {
     /// # Errors
     /// [`TransportError::Broken`] when the socket is gone.
     pub fn join_address(&self) -> Result<SocketAddr, TransportError> {
-        self.joining.local_address()
+        self.joining.0.local_address()
     }
 
     /// The members and invitations in the operator's directory.
@@ -199,7 +194,12 @@ impl Aggregator {
             member_address,
             self.clock,
         ));
-        let sessions = tokio::spawn(server::serve(self.members, registry, inbox, stopped));
+        let sessions = tokio::spawn(server::serve(
+            self.members,
+            (self.certificates, registry),
+            inbox,
+            stopped,
+        ));
         let outcome = engine.run().await;
         enrolment.abort();
         let _ = stop.send(());

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fedlora_common::files::{Access, is_locked, try_lock, write_atomic};
+use fedlora_common::files::{Access, create_private_folder, is_locked, try_lock, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::RunId;
@@ -72,11 +72,8 @@ impl Directory {
                 path: root.to_owned(),
             });
         }
-        for folder in [
-            directory.root.clone(),
-            directory.invitations(),
-            directory.members(),
-        ] {
+        create_private_folder(root).map_err(|error| io_error(root, error))?;
+        for folder in [directory.invitations(), directory.members()] {
             fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
         }
         let authority = CertificateAuthority::create(

@@ -12,24 +12,34 @@ use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Connection, JoinServer};
 use tracing::{info, warn};
 
+use crate::certificates::{MEMBER_DAYS, OwnCertificate, RENEWAL_TICK, renew};
 use crate::clock::Clock;
 use crate::directory::Opened;
 use crate::registry::{MemberRecord, Registry, RegistryError};
 
-/// How long a member's certificate is valid.
-const MEMBER_DAYS: u32 = 365;
 /// How long a joining member may take for its request, and for taking the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves the enrolment endpoint until it is closed.
 pub(crate) async fn serve(
-    mut endpoint: JoinServer,
+    (mut endpoint, mut own): (JoinServer, OwnCertificate),
     opened: Arc<Opened>,
     registry: Registry,
     address: String,
     clock: Arc<dyn Clock>,
 ) {
-    while let Some(accepted) = endpoint.accept().await {
+    let mut tick = tokio::time::interval(RENEWAL_TICK);
+    loop {
+        let accepted = tokio::select! {
+            accepted = endpoint.accept() => accepted,
+            _ = tick.tick() => {
+                renew(&mut own, |credentials, authority| {
+                    endpoint.reconfigure(credentials, authority)
+                });
+                continue;
+            }
+        };
+        let Some(accepted) = accepted else { break };
         match accepted {
             Ok(connection) => {
                 let (opened, registry) = (Arc::clone(&opened), registry.clone());

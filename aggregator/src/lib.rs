@@ -3,8 +3,9 @@
 //! record, or a single member's delta.
 
 pub mod audit;
+mod certificates;
 pub mod cli;
-pub mod clock;
+mod clock;
 pub mod config;
 pub mod daemon;
 pub mod directory;

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, write_atomic};
+use fedlora_common::files::{Access, sync_parent, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::MemberName;
@@ -30,6 +30,18 @@ pub struct Invitation {
     pub secret: Digest,
     /// The last moment at which it is taken.
     pub expires: Timestamp,
+    /// Whether it gives a member other keys in place of those that it has.
+    #[serde(default)]
+    pub replaces: bool,
+}
+
+/// What an invitation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvitationFor {
+    /// Somebody new.
+    NewMember,
+    /// A member that has lost its keys, or fears that others have them.
+    OtherKeys,
 }
 
 /// A member that has joined.
@@ -49,6 +61,11 @@ pub struct MemberRecord {
 }
 
 impl MemberRecord {
+    /// Whether it has the same keys as another record.
+    fn has_the_keys_of(&self, other: &Self) -> bool {
+        (self.identity, self.certificate_key) == (other.identity, other.certificate_key)
+    }
+
     /// The member's entry on a roster.
     pub fn roster_entry(self) -> RosterEntry {
         RosterEntry {
@@ -71,20 +88,24 @@ impl Registry {
         Self { directory }
     }
 
-    /// Invites a member; an older open invitation for the name is void from now on.
+    /// Invites a member; an older invitation for the name is void from now on.
     ///
     /// # Errors
-    /// [`RegistryError::Joined`] where a member has that name.
+    /// [`RegistryError::Joined`] where a new member has that name already, or
+    /// [`RegistryError::NotJoined`] where no member has it that could get other keys.
     pub fn invite(
         &self,
-        name: MemberName,
+        (name, what): (MemberName, InvitationFor),
         address: String,
         authority: CaFingerprint,
         expires: Timestamp,
     ) -> Result<InviteToken, RegistryError> {
-        if self.member_path(&name).exists() {
-            return Err(RegistryError::Joined { name });
+        match (what, self.member_path(&name).exists()) {
+            (InvitationFor::NewMember, true) => return Err(RegistryError::Joined { name }),
+            (InvitationFor::OtherKeys, false) => return Err(RegistryError::NotJoined { name }),
+            _ => {}
         }
+        self.discard(&self.used_path(&name))?;
         let mut secret = [0; 32];
         os_rng().fill_bytes(&mut secret);
         let token = InviteToken {
@@ -98,12 +119,14 @@ impl Registry {
             secret: token.secret.digest(),
             name,
             expires,
+            replaces: what == InvitationFor::OtherKeys,
         };
         self.store(self.invitation_path(&invitation.name), &invitation)?;
         Ok(token)
     }
 
-    /// Checks an invitation's secret without using it up.
+    /// Checks an invitation's secret without using it up. One that was used serves as well until it
+    /// expires, for the keys that used it: the answer may have been lost.
     ///
     /// # Errors
     /// [`RegistryError::NotInvited`] or [`RegistryError::Expired`].
@@ -113,15 +136,89 @@ impl Registry {
         secret: &JoinSecret,
         now: Timestamp,
     ) -> Result<(), RegistryError> {
-        let path = self.invitation_path(name);
-        let text = match fs::read_to_string(&path) {
+        match self.invitation(&self.invitation_path(name), name, secret, now) {
+            Err(RegistryError::NotInvited { .. }) => self
+                .invitation(&self.used_path(name), name, secret, now)
+                .map(|_| ()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Uses an invitation up and records the member. Only one of several that race for an
+    /// invitation gets it; the keys that did may use it again.
+    ///
+    /// # Errors
+    /// As [`Registry::check`], and [`RegistryError::Used`] for other keys. The member is recorded or
+    /// nothing has changed.
+    pub fn redeem(
+        &self,
+        record: &MemberRecord,
+        secret: &JoinSecret,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let name = &record.name;
+        let (open, used) = (self.invitation_path(name), self.used_path(name));
+        match self.invitation(&open, name, secret, now) {
+            Ok(invitation) => {
+                if !invitation.replaces && self.member_path(name).exists() {
+                    return Err(RegistryError::Joined { name: name.clone() });
+                }
+                fs::rename(&open, &used)
+                    .map_err(|_| RegistryError::NotInvited { name: name.clone() })?;
+                if let Err(error) = self.store(self.member_path(name), record) {
+                    // The member is not recorded: give the invitation back.
+                    let _ = fs::rename(&used, &open);
+                    return Err(error);
+                }
+                Ok(())
+            }
+            Err(RegistryError::NotInvited { .. }) => {
+                self.invitation(&used, name, secret, now)?;
+                match self.member(name)? {
+                    Some(before) if !before.has_the_keys_of(record) => {
+                        Err(RegistryError::Used { name: name.clone() })
+                    }
+                    // Where there is no record yet, the process ended before it was written.
+                    _ => self.store(self.member_path(name), record),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a member: its connections end, its certificate is worth nothing, and an invitation for
+    /// its name with it. The name can be given again.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotJoined`], and what cannot be read or written.
+    pub fn remove(&self, name: &MemberName) -> Result<MemberRecord, RegistryError> {
+        let record = self.member(name)?;
+        let record = record.ok_or_else(|| RegistryError::NotJoined { name: name.clone() })?;
+        self.discard(&self.invitation_path(name))?;
+        self.discard(&self.used_path(name))?;
+        let path = self.member_path(name);
+        let removed = path.with_extension(format!("removed-{}", record.serial));
+        fs::rename(&path, &removed).map_err(|error| io_error(&path, error))?;
+        sync_parent(&removed).map_err(|error| io_error(&removed, error))?;
+        Ok(record)
+    }
+
+    /// The invitation at `path`, where it has this secret and still serves.
+    fn invitation(
+        &self,
+        path: &Path,
+        name: &MemberName,
+        secret: &JoinSecret,
+        now: Timestamp,
+    ) -> Result<Invitation, RegistryError> {
+        let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(RegistryError::NotInvited { name: name.clone() });
             }
-            Err(error) => return Err(io_error(&path, error).into()),
+            Err(error) => return Err(io_error(path, error).into()),
         };
-        let invitation: Invitation = parse(path, &text)?;
+        let invitation: Invitation = parse(path.to_owned(), &text)?;
         // Digests of high-entropy secrets: comparing them tells nothing of the secret.
         if invitation.secret != secret.digest() {
             return Err(RegistryError::NotInvited { name: name.clone() });
@@ -129,33 +226,14 @@ impl Registry {
         if now > invitation.expires {
             return Err(RegistryError::Expired { name: name.clone() });
         }
-        Ok(())
+        Ok(invitation)
     }
 
-    /// Uses an invitation up and records the member. Only one of several that race for an
-    /// invitation gets it.
-    ///
-    /// # Errors
-    /// As [`Registry::check`]; the invitation is gone and the member recorded, or neither.
-    pub fn redeem(
-        &self,
-        record: &MemberRecord,
-        secret: &JoinSecret,
-        now: Timestamp,
-    ) -> Result<(), RegistryError> {
-        self.check(&record.name, secret, now)?;
-        let path = self.invitation_path(&record.name);
-        let taken = path.with_extension("redeemed");
-        fs::rename(&path, &taken).map_err(|_| RegistryError::NotInvited {
-            name: record.name.clone(),
-        })?;
-        if let Err(error) = self.store(self.member_path(&record.name), record) {
-            // The member is not recorded: give the invitation back.
-            let _ = fs::rename(&taken, &path);
-            return Err(error);
+    fn discard(&self, path: &Path) -> Result<(), RegistryError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(path, error).into()),
+            _ => Ok(()),
         }
-        let _ = fs::remove_file(&taken);
-        Ok(())
     }
 
     /// A member by name; nothing where none has joined by it.
@@ -208,6 +286,12 @@ impl Registry {
         self.directory.invitations().join(format!("{name}.json"))
     }
 
+    fn used_path(&self, name: &MemberName) -> PathBuf {
+        self.directory
+            .invitations()
+            .join(format!("{name}.redeemed"))
+    }
+
     fn member_path(&self, name: &MemberName) -> PathBuf {
         self.directory.members().join(format!("{name}.json"))
     }
@@ -228,6 +312,21 @@ pub enum RegistryError {
     /// A member has joined by that name.
     #[error("{name} has joined already: a member's name is not given twice")]
     Joined {
+        /// The name that was asked for.
+        name: MemberName,
+    },
+    /// No member has that name.
+    #[error("no member has the name {name}")]
+    NotJoined {
+        /// The name that was asked for.
+        name: MemberName,
+    },
+    /// The invitation was used, by other keys.
+    #[error(
+        "the invitation for {name} was used by somebody else's keys: tell the operator, who may \
+         remove that member"
+    )]
+    Used {
         /// The name that was asked for.
         name: MemberName,
     },
@@ -267,7 +366,9 @@ impl RegistryError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Directory(error) => error.remedy(),
-            Self::Joined { .. }
+            Self::Joined { .. } => Some(Remedy::ReplaceMember),
+            Self::NotJoined { .. }
+            | Self::Used { .. }
             | Self::NotInvited { .. }
             | Self::Expired { .. }
             | Self::Record { .. }
@@ -308,7 +409,7 @@ mod tests {
         let name: MemberName = "a".parse().unwrap();
         let fingerprint = CaFingerprint(Digest::from_bytes([3; 32]));
         let token = registry
-            .invite(name.clone(), "x:1".into(), fingerprint, Timestamp(10))
+            .invite(new(&name), "x:1".into(), fingerprint, Timestamp(10))
             .unwrap();
 
         let wrong = JoinSecret([0; 32]);
@@ -323,13 +424,75 @@ mod tests {
         registry
             .redeem(&record(&name), &token.secret, Timestamp(5))
             .unwrap();
-        let again = registry.redeem(&record(&name), &token.secret, Timestamp(5));
-        assert!(matches!(again, Err(RegistryError::NotInvited { .. })));
+        // Again by the same keys, whose answer was lost; not by others, nor once it has expired.
+        let renewed = MemberRecord {
+            serial: "01".into(),
+            ..record(&name)
+        };
+        registry
+            .redeem(&renewed, &token.secret, Timestamp(6))
+            .unwrap();
+        assert_eq!(registry.members().unwrap(), [renewed]);
+        let others = MemberRecord {
+            identity: IdentityPublic::from_bytes([7; 32]),
+            ..record(&name)
+        };
+        let used = registry.redeem(&others, &token.secret, Timestamp(6));
+        assert!(matches!(used, Err(RegistryError::Used { .. })));
+        let late = registry.redeem(&record(&name), &token.secret, Timestamp(11));
+        assert!(matches!(late, Err(RegistryError::Expired { .. })));
+        let invite = |what| {
+            let name = name.clone();
+            registry.invite((name, what), "x:1".into(), fingerprint, Timestamp(20))
+        };
+        let joined = invite(InvitationFor::NewMember).unwrap_err();
+        assert!(matches!(joined, RegistryError::Joined { .. }));
+        assert_eq!(joined.remedy(), Some(Remedy::ReplaceMember));
+
+        // Other keys for the member: its former invitation is void.
+        let token = invite(InvitationFor::OtherKeys).unwrap();
+        registry
+            .redeem(&others, &token.secret, Timestamp(11))
+            .unwrap();
+        assert_eq!(registry.members().unwrap(), [others]);
+
+        // Removed: neither the invitation nor the record serves, and the name is free.
+        registry.remove(&name).unwrap();
+        let gone = registry.redeem(&record(&name), &token.secret, Timestamp(12));
+        assert!(matches!(gone, Err(RegistryError::NotInvited { .. })));
+        assert_eq!(registry.members().unwrap(), []);
+        for error in [
+            registry.remove(&name).unwrap_err(),
+            invite(InvitationFor::OtherKeys).unwrap_err(),
+        ] {
+            assert!(matches!(error, RegistryError::NotJoined { .. }));
+        }
+        let token = invite(InvitationFor::NewMember).unwrap();
+        registry
+            .redeem(&record(&name), &token.secret, Timestamp(12))
+            .unwrap();
+    }
+
+    /// A process that ends between the two writes leaves an invitation that still serves.
+    #[test]
+    fn an_invitation_whose_member_was_not_recorded_serves_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        let name: MemberName = "a".parse().unwrap();
+        let fingerprint = CaFingerprint(Digest::from_bytes([3; 32]));
+        let token = registry
+            .invite(new(&name), "x:1".into(), fingerprint, Timestamp(10))
+            .unwrap();
+        fs::rename(registry.invitation_path(&name), registry.used_path(&name)).unwrap();
+        registry.check(&name, &token.secret, Timestamp(5)).unwrap();
+        registry
+            .redeem(&record(&name), &token.secret, Timestamp(5))
+            .unwrap();
         assert_eq!(registry.members().unwrap(), [record(&name)]);
-        assert!(matches!(
-            registry.invite(name, "x:1".into(), fingerprint, Timestamp(10)),
-            Err(RegistryError::Joined { .. })
-        ));
+    }
+
+    fn new(name: &MemberName) -> (MemberName, InvitationFor) {
+        (name.clone(), InvitationFor::NewMember)
     }
 
     #[test]
@@ -357,7 +520,7 @@ mod tests {
         let name: MemberName = "a".parse().unwrap();
         let token = registry
             .invite(
-                name.clone(),
+                new(&name),
                 "x:1".into(),
                 CaFingerprint(Digest::from_bytes([3; 32])),
                 Timestamp(10),

@@ -17,6 +17,10 @@ pub enum Remedy {
     },
     /// Name the address at which invited members join: none follows from the members' address.
     ChooseJoinAddress,
+    /// Give the member other keys, or remove it, before its name is given again.
+    ReplaceMember,
+    /// Name the host by which members reach an address that stands for all of this machine's.
+    NameHost,
     /// Say which of several runs is meant.
     ChooseRun,
     /// Put this file back from a copy of the operator's directory: nothing else gives it.

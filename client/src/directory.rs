@@ -18,14 +18,18 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, try_lock, write_atomic};
+use fedlora_common::files::{Access, create_private_folder, try_lock, write_atomic};
+use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::fixed::WeightClass;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::Floors;
 use fedlora_transport::pki::PkiError;
-use fedlora_transport::{Certificate, Credentials, TlsKeyPair};
+use fedlora_transport::{
+    Certificate, Credentials, Peer, TlsError, TlsKeyPair, check_member_certificate,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::FileLedger;
@@ -71,6 +75,61 @@ pub struct Membership {
     pub credentials: Credentials,
     /// The pinned certificate authority.
     pub authority: Certificate,
+    /// Takes the certificates that follow.
+    pub renewal: Renewal,
+}
+
+/// Puts another certificate for the same key in the place of a member's.
+#[derive(Debug)]
+pub struct Renewal {
+    directory: MemberDirectory,
+    key: TlsKeyPair,
+}
+
+impl Renewal {
+    /// Checks a certificate that the aggregator gave, keeps it, and gives the credentials with it.
+    ///
+    /// # Errors
+    /// A certificate that is for another name or key, that `authority` did not issue or that is not
+    /// valid at `now`; or one that cannot be written. Nothing has changed then.
+    pub fn take(
+        &self,
+        certificate: Certificate,
+        name: &MemberName,
+        authority: &Certificate,
+        now: Timestamp,
+    ) -> Result<Credentials, RenewalError> {
+        let peer = Peer::from_certificate(&certificate)?;
+        if peer.name != *name {
+            return Err(RenewalError::Name { name: peer.name });
+        }
+        let credentials = Credentials::new(certificate, &self.key)?;
+        let certificate = credentials.certificate();
+        check_member_certificate(certificate, authority, now)?;
+        let directory = &self.directory;
+        directory.write("tls.pem", certificate.to_pem().as_bytes(), Access::Everyone)?;
+        Ok(credentials)
+    }
+}
+
+/// Why another certificate was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewalError {
+    /// For another member.
+    #[error("it is for {name}")]
+    Name {
+        /// The name in it.
+        name: MemberName,
+    },
+    /// For another key, or malformed.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// Not from the federation's authority, or not valid now.
+    #[error(transparent)]
+    Verification(#[from] TlsError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
 }
 
 impl MemberDirectory {
@@ -87,7 +146,7 @@ impl MemberDirectory {
                 path: root.to_owned(),
             });
         }
-        fs::create_dir_all(root).map_err(|error| io_error(root, error))?;
+        create_private_folder(root).map_err(|error| io_error(root, error))?;
         Ok(directory)
     }
 
@@ -104,20 +163,46 @@ impl MemberDirectory {
         })
     }
 
-    /// Stores a new membership. The configuration comes last: a directory with one is whole.
+    /// The keys to join with: those of a join that did not come to its end, or new ones. They are on
+    /// the disk before the aggregator hears of them, so that an invitation that was used up is not lost.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] naming the file.
+    pub fn keys(&self) -> Result<(IdentityKey, TlsKeyPair), DirectoryError> {
+        if self.path("identity.key").exists() && self.path("tls.key").exists() {
+            return Ok((self.identity()?, self.tls_key()?));
+        }
+        let identity = IdentityKey::random(&mut os_rng());
+        let tls = TlsKeyPair::generate()?;
+        self.write("identity.key", identity.expose().as_slice(), Access::Owner)?;
+        self.write("tls.key", tls.to_pem().as_bytes(), Access::Owner)?;
+        Ok((identity, tls))
+    }
+
+    fn identity(&self) -> Result<IdentityKey, DirectoryError> {
+        let path = self.path("identity.key");
+        let seed = Zeroizing::new(fs::read(&path).map_err(|error| io_error(&path, error))?);
+        let seed = <&[u8; 32]>::try_from(seed.as_slice())
+            .map_err(|_| DirectoryError::IdentityKey { path })?;
+        Ok(IdentityKey::from_bytes(seed))
+    }
+
+    fn tls_key(&self) -> Result<TlsKeyPair, DirectoryError> {
+        let text = Zeroizing::new(self.read_text("tls.key")?);
+        Ok(TlsKeyPair::from_pem(&text)?)
+    }
+
+    /// Stores a new membership with these [`keys`](Self::keys). The configuration comes last: a
+    /// directory with one is whole.
     ///
     /// # Errors
     /// [`DirectoryError::Io`] naming the file.
     pub fn store(
         &self,
         config: &MemberConfig,
-        identity: &IdentityKey,
-        tls: &TlsKeyPair,
         certificate: &Certificate,
         authority: &Certificate,
     ) -> Result<(), DirectoryError> {
-        self.write("identity.key", identity.expose().as_slice(), Access::Owner)?;
-        self.write("tls.key", tls.to_pem().as_bytes(), Access::Owner)?;
         self.write("tls.pem", certificate.to_pem().as_bytes(), Access::Everyone)?;
         self.write("ca.pem", authority.to_pem().as_bytes(), Access::Everyone)?;
         let text = toml::to_string_pretty(config).expect("a configuration is a TOML table");
@@ -144,16 +229,16 @@ impl MemberDirectory {
                 message: error.to_string(),
             }
         })?;
-        let path = directory.path("identity.key");
-        let seed = Zeroizing::new(fs::read(&path).map_err(|error| io_error(&path, error))?);
-        let seed = <&[u8; 32]>::try_from(seed.as_slice())
-            .map_err(|_| DirectoryError::IdentityKey { path })?;
-        let tls = TlsKeyPair::from_pem(&Zeroizing::new(directory.read_text("tls.key")?))?;
+        let tls = directory.tls_key()?;
         let certificate = Certificate::from_pem(&directory.read_text("tls.pem")?)?;
         let membership = Membership {
             config,
-            identity: IdentityKey::from_bytes(seed),
+            identity: directory.identity()?,
             credentials: Credentials::new(certificate, &tls)?,
+            renewal: Renewal {
+                directory: directory.clone(),
+                key: tls,
+            },
             authority: Certificate::from_pem(&directory.read_text("ca.pem")?)?,
         };
         Ok((directory, membership))

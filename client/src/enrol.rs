@@ -5,19 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use fedlora_common::clock::Timestamp;
-use fedlora_protocol::crypto::os_rng;
-use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::Floors;
 use fedlora_protocol::wire::codec::{self, CodecError};
 use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
 use fedlora_protocol::wire::token::InviteToken;
-use fedlora_transport::endpoint::resolve;
+use fedlora_transport::endpoint::{reach, resolve};
 use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
-use fedlora_transport::{
-    CaFingerprint, Certificate, Limits, TlsKeyPair, TransportError, join_connect,
-};
+use fedlora_transport::{CaFingerprint, Certificate, Limits, TransportError, join_connect};
 
 use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};
 use crate::remedy::Remedy;
@@ -28,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Joins with an invitation and stores the membership in `root`.
 ///
 /// # Errors
-/// [`JoinError`]; the directory is left without a membership.
+/// [`JoinError`]; the directory is left without a membership, and with the keys: joining again with
+/// the same invitation is safe until it expires.
 pub async fn join(
     token: &InviteToken,
     root: &Path,
@@ -38,8 +35,7 @@ pub async fn join(
         return Err(JoinError::Expired);
     }
     let directory = MemberDirectory::create(root)?;
-    let identity = IdentityKey::random(&mut os_rng());
-    let tls = TlsKeyPair::generate()?;
+    let (identity, tls) = directory.keys()?;
     let certificate_request = tls.signing_request()?;
     let proof = JoinRequest::proof_digest(&token.name, &certificate_request);
     let request = JoinRequest {
@@ -53,8 +49,8 @@ pub async fn join(
 
     let addresses = resolve(&token.address).await?;
     let fingerprint = CaFingerprint(token.authority);
-    let (connection, authority) =
-        join_connect(addresses[0], fingerprint, Limits::default()).await?;
+    let dial = |address| join_connect(address, fingerprint, Limits::default());
+    let (connection, authority) = reach(&addresses, dial).await?;
     let answer = hello(&connection, &codec::encode(&request)?, PATIENCE).await?;
     connection.finish().await;
     let (federation, certificate, address, aggregator) = match codec::decode(&answer)? {
@@ -79,7 +75,7 @@ pub async fn join(
         weight_class: None,
         floors: Floors::default(),
     };
-    directory.store(&config, &identity, &tls, &certificate, &authority)?;
+    directory.store(&config, &certificate, &authority)?;
     Ok(config)
 }
 

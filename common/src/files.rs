@@ -62,6 +62,29 @@ pub fn replace(
     sync_parent(path)
 }
 
+/// Makes a folder, and those above it, where they are missing: a new one at `path` only its owner may
+/// look into (mode 0700), whatever the process's mask says.
+///
+/// # Errors
+/// Any I/O error.
+pub fn create_private_folder(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|_| !path.exists()) {
+        fs::create_dir_all(parent)?;
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt;
+            builder.mode(0o700);
+        }
+        match builder.create(path) {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made,
+        }
+    }
+    fs::create_dir_all(path)
+}
+
 /// Locks the file at `path`, made where it is missing, for this process until the handle is dropped.
 /// `None` where another process holds it. The system frees it where a process ends in whatever way.
 ///
@@ -140,6 +163,23 @@ fn with_path(path: &Path, source: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_folder_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let path = folder.path().join("a/b");
+        create_private_folder(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        // One that is there stays as its owner has it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        create_private_folder(&path).unwrap();
+        assert_eq!(mode(&path), 0o750);
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert!(create_private_folder(&folder.path().join("file")).is_err());
+    }
 
     #[test]
     fn a_lock_is_held_by_one_until_it_is_dropped() {

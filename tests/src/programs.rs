@@ -98,6 +98,11 @@ impl Running {
         }
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Standard error so far.
     pub fn stderr(&self) -> String {
         self.text("err")

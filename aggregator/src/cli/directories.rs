@@ -12,7 +12,7 @@ use super::exits;
 use crate::clock::{Clock, SystemClock};
 use crate::config::AggregatorConfig;
 use crate::directory::Directory;
-use crate::registry::Registry;
+use crate::registry::{InvitationFor, Registry};
 
 /// Options of `fedlora-aggregator init`.
 #[derive(Debug, clap::Args)]
@@ -26,10 +26,10 @@ pub(super) struct InitArgs {
     /// The address where invited members join (UDP) [default: the port above --listen's].
     #[arg(long, env = "FEDLORA_JOIN_LISTEN")]
     join_listen: Option<SocketAddr>,
-    /// Host and port by which members reach --listen, where they differ from it.
+    /// Host by which members reach this machine, with a port where it is not --listen's.
     #[arg(long, env = "FEDLORA_ADVERTISE")]
     advertise: Option<String>,
-    /// Host and port by which members reach --join-listen, where they differ from it.
+    /// The same for joining, where it differs [default: --advertise's host, --join-listen's port].
     #[arg(long, env = "FEDLORA_JOIN_ADVERTISE")]
     join_advertise: Option<String>,
     /// The federation's name.
@@ -77,14 +77,50 @@ pub(super) fn init(args: InitArgs, printer: &Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes an invitation.
-pub(super) fn invite(args: InviteArgs, printer: &Printer) -> Result<(), Failure> {
+/// Options of `fedlora-aggregator remove`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RemoveArgs {
+    /// The operator's directory.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
+    /// The member's name.
+    member: MemberName,
+}
+
+/// Removes a member.
+pub(super) fn remove(args: &RemoveArgs, printer: &Printer) -> Result<(), Failure> {
+    let (directory, _) = Directory::open(&args.dir).map_err(exits::directory)?;
+    let removed = Registry::new(directory).remove(&args.member);
+    let removed = removed.map_err(exits::registry)?;
+    let identity = removed.identity.fingerprint();
+    let document = json!({
+        "member": removed.name,
+        "identity": identity.to_string(),
+        "serial": removed.serial,
+    });
+    printer.result(&document, || {
+        format!("removed      {}\nidentity     {identity}", removed.name)
+    });
+    Ok(())
+}
+
+/// Makes an invitation for a new member, or for other keys of one.
+pub(super) fn invite(
+    args: InviteArgs,
+    what: InvitationFor,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let InviteArgs { dir, member, hours } = args;
     let (directory, opened) = Directory::open(&dir).map_err(exits::directory)?;
     let expires = SystemClock.now().after(Duration::from_secs(hours * 3600));
     let address = opened.config.join_address();
     let token = Registry::new(directory)
-        .invite(member, address, opened.authority.fingerprint(), expires)
+        .invite(
+            (member, what),
+            address,
+            opened.authority.fingerprint(),
+            expires,
+        )
         .map_err(exits::registry)?;
     let document = json!({
         "member": token.name.to_string(),
@@ -126,7 +162,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
     if let Some(join_listen) = join_listen {
         config.join_listen = join_listen;
     }
-    config.advertise = advertise;
-    config.join_advertise = join_advertise;
-    Ok(config)
+    config
+        .advertised(advertise.as_deref(), join_advertise.as_deref())
+        .map_err(exits::address)
 }

@@ -32,7 +32,9 @@ pub(super) fn directory(error: DirectoryError) -> Failure {
 /// A record of a member that cannot be read or written.
 pub(super) fn registry(error: RegistryError) -> Failure {
     let exit = match error {
-        RegistryError::Joined { .. } => Exit::Identity,
+        RegistryError::Joined { .. }
+        | RegistryError::NotJoined { .. }
+        | RegistryError::Used { .. } => Exit::Identity,
         RegistryError::Roster(_) => Exit::Integrity,
         _ => Exit::Failed,
     };

@@ -16,6 +16,12 @@ pub(super) fn of(remedy: &Remedy) -> String {
             path.display()
         ),
         Remedy::ChooseJoinAddress => "name the address for joining with --join-listen".to_owned(),
+        Remedy::ReplaceMember => "to give it other keys use `fedlora-aggregator re-key`; to give \
+                                  its name to another, `remove` it first"
+            .to_owned(),
+        Remedy::NameHost => "name the host by which members reach this machine with --advertise, \
+                             such as --advertise fedlora.example.org"
+            .to_owned(),
         Remedy::ChooseRun => "name the run with --run".to_owned(),
         Remedy::RestoreFile { path } => format!(
             "put {} back from a copy of the operator's directory",

@@ -10,6 +10,7 @@ mod roster;
 mod serve;
 mod status;
 
+use crate::registry::InvitationFor;
 use clap::{Parser, Subcommand};
 use fedlora_shell::{
     DocumentsCommand, Failure, GlobalOptions, Interruption, LogLevels, Program, Shell,
@@ -23,7 +24,7 @@ use fedlora_shell::{
     name = "fedlora-aggregator",
     version,
     propagate_version = true,
-    after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --name consortium"
+    after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 \\\n    --advertise fedlora.example.org --name consortium"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -36,12 +37,18 @@ pub struct Cli {
 enum Command {
     /// Make a new federation: its directory, keys and certificate authority.
     #[command(
-        after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 --name consortium"
+        after_help = "Example:\n  fedlora-aggregator init --dir ~/operator --listen 0.0.0.0:4433 \\\n    --advertise fedlora.example.org --name consortium"
     )]
     Init(directories::InitArgs),
     /// Print one invitation token for a member; hand it over by a private channel.
     #[command(after_help = "Example:\n  fedlora-aggregator invite --dir ~/operator hospital-a")]
     Invite(directories::InviteArgs),
+    /// Print an invitation with which a member replaces its keys; the former ones serve until then.
+    #[command(after_help = "Example:\n  fedlora-aggregator re-key --dir ~/operator hospital-a")]
+    ReKey(directories::InviteArgs),
+    /// Remove a member: its connections end at once, and its certificate is worth nothing.
+    #[command(after_help = "Example:\n  fedlora-aggregator remove --dir ~/operator hospital-a")]
+    Remove(directories::RemoveArgs),
     /// Serve a run: wait for the members, go through the plan's rounds, end.
     #[command(
         after_help = "Example:\n  fedlora-aggregator serve --dir ~/operator --plan plan.toml"
@@ -64,6 +71,7 @@ enum Command {
 }
 
 impl Program for Cli {
+    const HOLDS_KEYS: bool = true;
     const LOG_LEVELS: LogLevels = LogLevels {
         quiet: "error",
         verbosity: &["info", "debug", "trace"],
@@ -93,7 +101,9 @@ impl Program for Cli {
     async fn run(self, Shell { printer, .. }: Shell) -> Result<(), Failure> {
         match self.command {
             Command::Init(args) => directories::init(args, &printer),
-            Command::Invite(args) => directories::invite(args, &printer),
+            Command::Invite(args) => directories::invite(args, InvitationFor::NewMember, &printer),
+            Command::ReKey(args) => directories::invite(args, InvitationFor::OtherKeys, &printer),
+            Command::Remove(args) => directories::remove(&args, &printer),
             Command::Serve(args) => serve::run(&args, &printer).await,
             Command::Roster(args) => roster::run(&args, &printer),
             Command::Status(args) => status::run(&args, &printer),

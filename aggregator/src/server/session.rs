@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
@@ -10,15 +11,19 @@ use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::{
-    Connection, MemberConnection, RecvStream, SendStream, StreamKind, TransportError,
+    Certificate, Connection, MemberConnection, Peer, RecvStream, SendStream, StreamKind,
+    TransportError,
 };
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::streams;
+use crate::certificates::Certificates;
 use crate::engine::{SessionId, ToEngine};
 use crate::registry::{Registry, RegistryError};
 
+/// How soon a member that was removed is cut off.
+const REMOVAL_TICK: Duration = Duration::from_millis(500);
 /// How long a member may take for its hello and its control stream.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,12 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn run(
     member: MemberConnection,
     session: SessionId,
-    registry: &Registry,
+    (certificates, registry): (&Certificates, &Registry),
     engine: mpsc::Sender<ToEngine>,
 ) -> Result<(), SessionError> {
-    let MemberConnection { peer, connection } = member;
-    let name = peer.name;
-    greet(&connection, &name, &peer.key, registry).await?;
+    greet(&member, certificates, registry).await?;
+    let MemberConnection {
+        peer, connection, ..
+    } = member;
+    let Peer { name, key, .. } = peer;
     let (mut send, mut recv) = tokio::time::timeout(PATIENCE, control_stream(&connection))
         .await
         .map_err(|_| SessionError::NoControl)??;
@@ -61,7 +68,11 @@ pub(super) async fn run(
             Ok(())
         } => ended,
         ended = serve_streams(&connection, &name, &engine) => ended,
+        removed = until_removed(&name, &key, registry) => Err(removed.into()),
     };
+    if let Err(SessionError::Refused(refusal)) = &ended {
+        connection.close(CloseCode::NotAMember, &refusal.to_string());
+    }
     if let Err(SessionError::Codec(error)) = &ended {
         connection.close(CloseCode::Protocol, &error.to_string());
     }
@@ -77,13 +88,19 @@ pub(super) async fn run(
     }
 }
 
-/// Checks that the certificate's holder is a recorded member, with the key it joined with.
+/// Checks that the certificate's holder is a recorded member, with the key it joined with; gives it
+/// another certificate, where that is due.
 async fn greet(
-    connection: &Connection,
-    name: &MemberName,
-    key: &fedlora_common::digest::Digest,
+    member: &MemberConnection,
+    certificates: &Certificates,
     registry: &Registry,
 ) -> Result<(), SessionError> {
+    let MemberConnection {
+        peer,
+        certificate,
+        connection,
+    } = member;
+    let Peer { name, key, .. } = peer;
     let (payload, reply) = receive_hello(connection, PATIENCE).await?;
     let refusal = match codec::decode::<MemberHello>(&payload) {
         Err(error) => Some(HelloRefusal::Malformed(error)),
@@ -97,12 +114,44 @@ async fn greet(
         },
     };
     match refusal {
-        None => Ok(reply.accept(&[]).await?),
+        None => Ok(reply
+            .accept(&renewal(peer, certificate, certificates))
+            .await?),
         Some(refusal) => {
             let reason = refusal.to_string();
             reply.refuse(&reason).await?;
             connection.close(CloseCode::NotAMember, &reason);
             Err(refusal.into())
+        }
+    }
+}
+
+/// The answer to a hello: another certificate in DER, or nothing.
+fn renewal(peer: &Peer, shown: &Certificate, certificates: &Certificates) -> Vec<u8> {
+    let member = &peer.name;
+    match certificates.renewed(peer, shown) {
+        Ok(None) => Vec::new(),
+        Ok(Some(issued)) => {
+            info!(%member, until = %issued.not_after.date(), "the member's certificate is renewed");
+            issued.certificate.as_der().to_vec()
+        }
+        Err(error) => {
+            warn!(%member, %error, "the member's certificate cannot be renewed");
+            Vec::new()
+        }
+    }
+}
+
+/// Waits until the member is removed, or has other keys.
+async fn until_removed(name: &MemberName, key: &Digest, registry: &Registry) -> HelloRefusal {
+    let mut tick = tokio::time::interval(REMOVAL_TICK);
+    loop {
+        tick.tick().await;
+        match registry.member(name) {
+            Ok(Some(record)) if record.certificate_key == *key => {}
+            Ok(_) => return HelloRefusal::NotAMember { name: name.clone() },
+            // A connection is not ended by a disk that does not answer just now.
+            Err(error) => warn!(member = %name, %error, "the member's record cannot be read"),
         }
     }
 }

@@ -80,6 +80,7 @@ enum Command {
 }
 
 impl Program for Cli {
+    const HOLDS_KEYS: bool = true;
     const LOG_LEVELS: LogLevels = LogLevels {
         quiet: "error",
         // The progress shows what happens; the log adds what goes wrong.

@@ -64,7 +64,8 @@ impl Participant {
         Self {
             connector: QuicConnector::new(
                 membership.config.address,
-                membership.credentials,
+                membership.config.name.clone(),
+                (membership.credentials, membership.renewal),
                 membership.authority,
             ),
             patience: PATIENCE,

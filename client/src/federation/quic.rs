@@ -1,10 +1,12 @@
 //! The member's connection to the aggregator: control messages both ways, uploads, downloads.
 //! Step 6 of the round, and the fetch of step 11.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fedlora_common::bytes::f32_from_le;
 use fedlora_common::digest::Digest;
+use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
@@ -12,7 +14,7 @@ use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, Strea
 use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
-use fedlora_transport::endpoint::resolve;
+use fedlora_transport::endpoint::{reach, resolve};
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{
@@ -21,6 +23,9 @@ use fedlora_transport::{
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::directory::Renewal;
 
 use super::link::{BulkCarrier, Connector, LinkError, MemberLink};
 
@@ -33,17 +38,50 @@ const REPLY_LIMIT: usize = 4096;
 #[derive(Debug)]
 pub struct QuicConnector {
     address: String,
-    credentials: Credentials,
+    name: MemberName,
     authority: Certificate,
+    credentials: Mutex<Arc<Credentials>>,
+    renewal: Renewal,
 }
 
 impl QuicConnector {
-    /// Connects to `address`, a host and port, whose certificate `authority` must have issued.
-    pub fn new(address: String, credentials: Credentials, authority: Certificate) -> Self {
+    /// Connects `name` to `address`, a host and port, whose certificate `authority` must have issued.
+    /// A certificate that the aggregator gives it takes the place of the one in `credentials`.
+    pub fn new(
+        address: String,
+        name: MemberName,
+        (credentials, renewal): (Credentials, Renewal),
+        authority: Certificate,
+    ) -> Self {
         Self {
             address,
-            credentials,
+            name,
             authority,
+            credentials: Mutex::new(Arc::new(credentials)),
+            renewal,
+        }
+    }
+
+    fn credentials(&self) -> MutexGuard<'_, Arc<Credentials>> {
+        self.credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the certificate in the answer to a hello, if there is one. Without it the former one
+    /// serves on, and the next hello brings another.
+    fn renew(&self, answer: Vec<u8>) {
+        if answer.is_empty() {
+            return;
+        }
+        let certificate = Certificate::from_der(answer);
+        let now = fedlora_shell::now();
+        match (self.renewal).take(certificate, &self.name, &self.authority, now) {
+            Ok(credentials) => {
+                info!("this member's certificate is renewed");
+                *self.credentials() = Arc::new(credentials);
+            }
+            Err(error) => warn!(%error, "a renewed certificate was not taken"),
         }
     }
 }
@@ -56,7 +94,10 @@ impl Connector for QuicConnector {
     }
 
     async fn open(&self) -> Result<QuicLink, LinkError> {
-        QuicLink::open(&self.address, &self.credentials, &self.authority).await
+        let credentials = Arc::clone(&self.credentials());
+        let (link, answer) = QuicLink::open(&self.address, &credentials, &self.authority).await?;
+        self.renew(answer);
+        Ok(link)
     }
 }
 
@@ -70,29 +111,31 @@ pub struct QuicLink {
 }
 
 impl QuicLink {
-    /// Connects, says hello, and opens the control stream.
+    /// Connects, says hello, and opens the control stream. Gives the answer to the hello as well.
     async fn open(
         address: &str,
         credentials: &Credentials,
         authority: &Certificate,
-    ) -> Result<Self, LinkError> {
+    ) -> Result<(Self, Vec<u8>), LinkError> {
         let addresses = resolve(address).await?;
-        let connection = connect(addresses[0], credentials, authority, Limits::default()).await?;
+        let dial = |address| connect(address, credentials, authority, Limits::default());
+        let connection = reach(&addresses, dial).await?;
         let greeting = codec::encode(&MemberHello {
             protocol: PROTOCOL,
             release: env!("CARGO_PKG_VERSION").into(),
         })?;
-        hello(&connection, &greeting, PATIENCE).await?;
+        let answer = hello(&connection, &greeting, PATIENCE).await?;
         let (control, recv) = connection.open(StreamKind::Control).await?;
         let (sender, incoming) = mpsc::channel(16);
         // A task of its own: reading a frame must not be interrupted halfway.
         let reader = tokio::spawn(read_control(connection.clone(), recv, sender));
-        Ok(Self {
+        let link = Self {
             connection,
             control,
             incoming,
             reader,
-        })
+        };
+        Ok((link, answer))
     }
 }
 

@@ -8,6 +8,7 @@ mod clock;
 mod documents;
 mod failure;
 mod logging;
+mod memory;
 mod options;
 mod printer;
 mod program;

@@ -9,6 +9,7 @@ use fedlora_common::exit::Exit;
 use crate::documents::DocumentsCommand;
 use crate::failure::Failure;
 use crate::logging::LogLevels;
+use crate::memory;
 use crate::options::GlobalOptions;
 use crate::printer::{Printer, print_error};
 use crate::stop::{Interrupts, Stop};
@@ -28,6 +29,10 @@ pub trait Program: Parser {
     fn interruption(&self) -> Interruption {
         Interruption::default()
     }
+
+    /// Whether the program holds keys: its memory then goes into no core dump, and no other process of
+    /// the same user reads it.
+    const HOLDS_KEYS: bool = false;
 
     /// Runs the command.
     fn run(self, shell: Shell) -> impl Future<Output = Result<(), Failure>>;
@@ -83,6 +88,9 @@ pub fn run_main<P: Program>() -> ExitCode {
     let (options, documents) = program.shell_options();
     let printer = Printer::new(options);
     P::LOG_LEVELS.start(options);
+    if P::HOLDS_KEYS {
+        memory::keep_to_itself();
+    }
     let outcome = match documents {
         Some(documents) => documents.run(command::<P>(), &printer),
         None => in_runtime(program, printer.clone()),

@@ -30,6 +30,8 @@ use super::tls::{
 pub struct MemberConnection {
     /// The member's name and key, from its verified certificate.
     pub peer: Peer,
+    /// That certificate.
+    pub certificate: Certificate,
     /// The connection, whose handshake is complete.
     pub connection: Connection,
 }
@@ -64,7 +66,11 @@ impl ServerEndpoint {
                 limits,
                 ALPN_FEDERATION,
                 |connection| match peer_of(&connection) {
-                    Ok(peer) => Ok(MemberConnection { peer, connection }),
+                    Ok((peer, certificate)) => Ok(MemberConnection {
+                        peer,
+                        certificate,
+                        connection,
+                    }),
                     Err(error) => {
                         connection.close(CloseCode::NotAMember, "not a member's certificate");
                         Err(error.into())
@@ -120,6 +126,7 @@ impl ServerEndpoint {
 #[derive(Debug)]
 pub struct JoinServer {
     endpoint: Endpoint,
+    limits: Limits,
     accepted: Accepted<Connection>,
 }
 
@@ -138,7 +145,11 @@ impl JoinServer {
         let config = tls::join_server_config(credentials, authority)?;
         let endpoint = listen(address, config, &limits, EndpointConfig::default())?;
         let accepted = Accepted::spawn(&endpoint, limits, ALPN_JOIN, Ok);
-        Ok(Self { endpoint, accepted })
+        Ok(Self {
+            endpoint,
+            limits,
+            accepted,
+        })
     }
 
     /// The address in use, with the port that was taken.
@@ -147,6 +158,21 @@ impl JoinServer {
     /// [`TransportError::Broken`] when the socket is gone.
     pub fn local_address(&self) -> Result<SocketAddr, TransportError> {
         local_address(&self.endpoint)
+    }
+
+    /// Uses another certificate for connections from now on.
+    ///
+    /// # Errors
+    /// [`TransportError::Tls`]; what was in use stays in use.
+    pub fn reconfigure(
+        &self,
+        credentials: &Credentials,
+        authority: &Certificate,
+    ) -> Result<(), TransportError> {
+        let config = tls::join_server_config(credentials, authority)?;
+        self.endpoint
+            .set_server_config(Some(quic_server(config, &self.limits)?));
+        Ok(())
     }
 
     /// The next connection whose handshake is complete, or the next that failed and why. `None`
@@ -216,6 +242,35 @@ pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, TransportError> {
         return Err(unresolved("the name has no address".into()));
     }
     Ok(found)
+}
+
+/// Dials the addresses of one host in turn, until one answers: a name may have one of a kind that the
+/// network does not carry. Where a peer answers, its refusal is the end.
+///
+/// # Errors
+/// Of one address the error as it is; [`TransportError::Unreachable`] with the first otherwise.
+pub async fn reach<T, F>(
+    addresses: &[SocketAddr],
+    dial: impl Fn(SocketAddr) -> F,
+) -> Result<T, TransportError>
+where
+    F: Future<Output = Result<T, TransportError>>,
+{
+    let mut first = None;
+    for address in addresses {
+        let error = match dial(*address).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => error,
+        };
+        if !error.is_of_the_network() {
+            return Err(error);
+        }
+        first.get_or_insert(error);
+    }
+    Err(first.unwrap_or(TransportError::Resolve {
+        address: String::new(),
+        reason: "there is no address".into(),
+    }))
 }
 
 async fn dial(
@@ -300,12 +355,12 @@ async fn close(endpoint: &Endpoint, reason: &str) {
     endpoint.wait_idle().await;
 }
 
-fn peer_of(connection: &Connection) -> Result<Peer, PkiError> {
-    let chain = peer_chain(connection);
-    let certificate = chain.first().ok_or_else(|| PkiError::Certificate {
+fn peer_of(connection: &Connection) -> Result<(Peer, Certificate), PkiError> {
+    let shown = peer_chain(connection).into_iter().next();
+    let certificate = shown.ok_or_else(|| PkiError::Certificate {
         reason: "none was shown".into(),
     })?;
-    Peer::from_certificate(certificate)
+    Ok((Peer::from_certificate(&certificate)?, certificate))
 }
 
 fn peer_chain(connection: &Connection) -> Vec<Certificate> {

@@ -140,6 +140,17 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// Whether the network is the cause, and not a peer that answered.
+    pub(super) fn is_of_the_network(&self) -> bool {
+        matches!(
+            self,
+            Self::Bind { .. }
+                | Self::Unreachable { .. }
+                | Self::Resolve { .. }
+                | Self::Broken { .. }
+        )
+    }
+
     /// Why a connection broke, from quinn's error and what is known of the peer.
     pub(super) fn from_connection(error: ConnectionError, at: &PeerContext) -> Self {
         match error {
@@ -175,6 +186,9 @@ impl TransportError {
                 let code = close.error_code.into_inner();
                 if code == CloseCode::Busy as u64 {
                     Self::Busy
+                } else if code == CloseCode::NotAMember as u64 && !at.server {
+                    let reason = printable(&close.reason);
+                    Self::Refused { reason }
                 } else {
                     Self::Closed {
                         code,

@@ -42,4 +42,4 @@ pub use pki::{CaFingerprint, Certificate, CertificateAuthority, Credentials, Pee
 pub use restart::RestartSecret;
 pub use server_certificate::ServerCertificateProblem;
 pub use stream::{RecvStream, SendStream, StreamClosed};
-pub use tls::TlsError;
+pub use tls::{TlsError, check_member_certificate};

@@ -9,7 +9,9 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use fedlora_common::clock::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
@@ -84,6 +86,26 @@ pub(crate) fn join_server_config(
         .with_no_client_auth()
         .with_single_cert(chain, credentials.key())?;
     Ok(harden_server(config, ALPN_JOIN))
+}
+
+/// Whether `certificate` is one of a member's that `authority` issued and that is valid at `now`.
+///
+/// # Errors
+/// [`TlsError::Verifier`] with what is wrong.
+pub fn check_member_certificate(
+    certificate: &Certificate,
+    authority: &Certificate,
+    now: Timestamp,
+) -> Result<(), TlsError> {
+    let refuse = |error: String| TlsError::Verifier(error);
+    let root = Arc::new(root(authority.der())?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(root, provider()).build();
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
+    verifier
+        .map_err(|error| refuse(error.to_string()))?
+        .verify_client_cert(certificate.der(), &[], now)
+        .map(|_| ())
+        .map_err(|error| refuse(error.to_string()))
 }
 
 /// A member's configuration, with the verifier that can tell afterwards what it refused.

@@ -12,6 +12,7 @@ use fedlora_adapter::Adapter;
 use fedlora_aggregator::config::AggregatorConfig;
 use fedlora_aggregator::directory::Directory;
 use fedlora_aggregator::engine::RunEvent;
+use fedlora_aggregator::registry::InvitationFor;
 use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::MemberDirectory;
 use fedlora_client::enrol;
@@ -118,7 +119,12 @@ pub(super) async fn run(
     for (one, home) in data.institutions.iter().zip(&homes) {
         let expires = now().after(Duration::from_secs(3600));
         let token = registry
-            .invite(one.name.clone(), join_address.clone(), fingerprint, expires)
+            .invite(
+                (one.name.clone(), InvitationFor::NewMember),
+                join_address.clone(),
+                fingerprint,
+                expires,
+            )
             .with_context(|| format!("inviting {}", one.name))?;
         enrol::join(&token, home, now())
             .await

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_aggregator::engine::RunEvent;
+use fedlora_aggregator::registry::InvitationFor;
 use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
@@ -101,9 +102,12 @@ impl Served {
         let address = self.federation.join_listen().to_string();
         let expires = SystemClock.now().after(Duration::from_secs(600));
         let name = member.parse().expect("a name");
-        let token = self
-            .registry
-            .invite(name, address, self.fingerprint, expires);
+        let token = self.registry.invite(
+            (name, InvitationFor::NewMember),
+            address,
+            self.fingerprint,
+            expires,
+        );
         enrol::join(&token.expect("an invitation"), &home, SystemClock.now())
             .await
             .expect("the member joins");

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::certificate::{Certificate, RevocationList, parse_certificate};
 use super::error::PkiError;
-use super::identity::{CaFingerprint, MEMBER_SUFFIX, SERVER_NAME};
+use super::identity::{CaFingerprint, MEMBER_SUFFIX, Peer, SERVER_NAME};
 use super::keys::{TlsKeyPair, key_digest};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
@@ -198,6 +198,39 @@ impl CertificateAuthority {
         )
     }
 
+    /// Issues another certificate to a member, for the name and key of the one that it shows. That one
+    /// must have been verified.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`] unless it is a member's, for a P-256 key; [`PkiError::Validity`] or
+    /// [`PkiError::Generation`].
+    pub fn renew_member_certificate(
+        &self,
+        shown: &Certificate,
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Issued, PkiError> {
+        let name = Peer::from_certificate(shown)?.name;
+        let key = {
+            let parsed = parse_certificate(shown.as_der())?;
+            CertifiedKey(parsed.public_key().subject_public_key.data.to_vec())
+        };
+        let issued = self.issue(
+            &key,
+            &format!("{name}{MEMBER_SUFFIX}"),
+            ExtendedKeyUsagePurpose::ClientAuth,
+            not_before,
+            days,
+            rng,
+        )?;
+        // The key was taken for one on P-256.
+        let same =
+            Peer::from_certificate(&issued.certificate)?.key == Peer::from_certificate(shown)?.key;
+        same.then_some(issued)
+            .ok_or_else(|| PkiError::certificate("its key is not ECDSA on P-256"))
+    }
+
     /// Signs the list of revoked certificates. `number` must grow with each list.
     ///
     /// # Errors
@@ -269,6 +302,19 @@ impl CertificateAuthority {
             key: key_digest(&key.subject_public_key_info()),
             not_after,
         })
+    }
+}
+
+/// The public key of a certificate, a point on P-256.
+struct CertifiedKey(Vec<u8>);
+
+impl PublicKeyData for CertifiedKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
     }
 }
 

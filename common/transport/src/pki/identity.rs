@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,8 @@ pub struct Peer {
     /// Digest of its public key (SubjectPublicKeyInfo, DER): stable when a certificate is renewed
     /// for the same key.
     pub key: Digest,
+    /// The certificate's end.
+    pub not_after: Timestamp,
 }
 
 impl Peer {
@@ -80,6 +83,10 @@ impl Peer {
         Ok(Self {
             name,
             key: key_digest(parsed.public_key().raw),
+            not_after: {
+                let seconds = parsed.validity().not_after.timestamp();
+                Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
+            },
         })
     }
 }

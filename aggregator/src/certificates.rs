@@ -1,0 +1,229 @@
+//! How long certificates are valid, and when others take their place: the aggregator's own while it
+//! serves, and members' when they connect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fedlora_common::clock::Timestamp;
+use fedlora_protocol::crypto::os_rng;
+use fedlora_transport::pki::{Issued, PkiError};
+use fedlora_transport::{Certificate, Credentials, Peer, TlsKeyPair, TransportError};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::directory::Opened;
+
+/// How long a member's certificate is valid. One that connects in the second half gets another.
+pub(crate) const MEMBER_DAYS: u32 = 365;
+/// How long the server's certificate is valid. It is replaced after half of that.
+const SERVER_DAYS: u32 = 30;
+
+/// How often a server looks whether its certificate needs another.
+pub(crate) const RENEWAL_TICK: Duration = Duration::from_secs(10);
+
+/// Shows another certificate on an endpoint where it is time, as `reconfigure` does it. Where that
+/// fails, the one in use stays, and it is tried again.
+pub(crate) fn renew(
+    own: &mut OwnCertificate,
+    reconfigure: impl FnOnce(&Credentials, &Certificate) -> Result<(), TransportError>,
+) {
+    let before = own.due;
+    let renewed = match own.renewed() {
+        Ok(None) => return,
+        Ok(Some(credentials)) => reconfigure(&credentials, own.authority()),
+        Err(error) => Err(error.into()),
+    };
+    match renewed {
+        Ok(()) => info!("the server shows a new certificate"),
+        Err(error) => {
+            own.due = before;
+            warn!(%error, "the server's certificate cannot be renewed");
+        }
+    }
+}
+
+/// The authority, and the time by which it issues.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificates {
+    opened: Arc<Opened>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The certificate that a server shows, and when it needs another.
+#[derive(Debug)]
+pub(crate) struct OwnCertificate {
+    certificates: Certificates,
+    due: Timestamp,
+}
+
+fn half_of(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 86_400 / 2)
+}
+
+impl Certificates {
+    pub(crate) fn new(opened: Arc<Opened>, clock: Arc<dyn Clock>) -> Self {
+        Self { opened, clock }
+    }
+
+    /// The authority's certificate.
+    pub(crate) fn authority(&self) -> &Certificate {
+        self.opened.authority.certificate()
+    }
+
+    /// A new key and certificate for a server.
+    ///
+    /// # Errors
+    /// An authority whose own certificate has ended, or a failure of the cryptographic library.
+    pub(crate) fn for_server(&self) -> Result<(Credentials, OwnCertificate), PkiError> {
+        let mut own = OwnCertificate {
+            certificates: self.clone(),
+            due: Timestamp::default(),
+        };
+        let credentials = own.issue()?;
+        Ok((credentials, own))
+    }
+
+    /// Another certificate for a member whose own, as shown in its verified handshake, is in its second
+    /// half.
+    ///
+    /// # Errors
+    /// As [`for_server`](Self::for_server).
+    pub(crate) fn renewed(
+        &self,
+        peer: &Peer,
+        shown: &Certificate,
+    ) -> Result<Option<Issued>, PkiError> {
+        if self.clock.now().until(peer.not_after) > half_of(MEMBER_DAYS) {
+            return Ok(None);
+        }
+        let from = self.clock.valid_from();
+        let authority = &self.opened.authority;
+        let issued = authority.renew_member_certificate(shown, from, MEMBER_DAYS, &mut os_rng())?;
+        // The authority's own end may leave no more time than there was.
+        let end = u64::try_from(issued.not_after.unix_timestamp()).unwrap_or(0);
+        Ok((end * 1000 > peer.not_after.0).then_some(issued))
+    }
+}
+
+impl OwnCertificate {
+    /// A new key and certificate, where the ones in use are in their second half.
+    ///
+    /// # Errors
+    /// As [`Certificates::for_server`].
+    pub(crate) fn renewed(&mut self) -> Result<Option<Credentials>, PkiError> {
+        match self.certificates.clock.now() < self.due {
+            true => Ok(None),
+            false => self.issue().map(Some),
+        }
+    }
+
+    /// The authority's certificate.
+    pub(crate) fn authority(&self) -> &Certificate {
+        self.certificates.authority()
+    }
+
+    fn issue(&mut self) -> Result<Credentials, PkiError> {
+        let Certificates { opened, clock } = &self.certificates;
+        let key = TlsKeyPair::generate()?;
+        let from = clock.valid_from();
+        let issued =
+            opened
+                .authority
+                .issue_server_certificate(&key, from, SERVER_DAYS, &mut os_rng())?;
+        self.due = clock.now().after(half_of(SERVER_DAYS));
+        Credentials::new(issued.certificate, &key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::config::AggregatorConfig;
+    use crate::directory::Directory;
+    use fedlora_protocol::ids::MemberName;
+
+    const DAY: u64 = 86_400_000;
+
+    #[derive(Debug, Default)]
+    struct Settable(AtomicU64);
+
+    impl Clock for Settable {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    fn certificates(root: &std::path::Path) -> (Certificates, Arc<Settable>) {
+        let clock = Arc::new(Settable::default());
+        clock.0.store(20_000 * DAY, Ordering::Relaxed);
+        let config = AggregatorConfig::new("test", "127.0.0.1:4433".parse().unwrap()).unwrap();
+        Directory::init(root, &config, clock.valid_from()).unwrap();
+        let (_, opened) = Directory::open(root).unwrap();
+        let certificates = Certificates::new(Arc::new(opened), clock.clone());
+        (certificates, clock)
+    }
+
+    #[test]
+    fn the_servers_certificate_is_replaced_in_its_second_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificates, clock) = certificates(folder.path());
+        let (_, mut own) = certificates.for_server().unwrap();
+        let at = |days: u64| clock.0.store((20_000 + days) * DAY, Ordering::Relaxed);
+        at(14);
+        assert!(own.renewed().unwrap().is_none());
+        at(15);
+        assert!(own.renewed().unwrap().is_some());
+        assert!(own.renewed().unwrap().is_none());
+        // For years.
+        for days in (30..3000).step_by(15) {
+            at(days);
+            assert!(own.renewed().unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn a_member_gets_another_certificate_for_its_key_in_the_second_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificates, clock) = certificates(folder.path());
+        let (key, name): (_, MemberName) = (TlsKeyPair::generate().unwrap(), "a".parse().unwrap());
+        let request = key.signing_request().unwrap();
+        let mut shown = certificates
+            .opened
+            .authority
+            .issue_member_certificate(&request, &name, clock.valid_from(), 365, &mut os_rng())
+            .unwrap()
+            .certificate;
+        let (mut ends, mut renewals) = (Timestamp::default(), 0);
+        for day in 0..1500 {
+            clock.0.store((20_000 + day) * DAY, Ordering::Relaxed);
+            let peer = Peer::from_certificate(&shown).unwrap();
+            assert!(peer.not_after > clock.now(), "out on day {day}");
+            if let Some(issued) = certificates.renewed(&peer, &shown).unwrap() {
+                let renewed = Peer::from_certificate(&issued.certificate).unwrap();
+                assert_eq!((&renewed.name, renewed.key), (&name, key.digest()));
+                assert!(renewed.not_after > ends);
+                ends = renewed.not_after;
+                renewals += 1;
+                shown = issued.certificate;
+                fedlora_transport::check_member_certificate(
+                    &shown,
+                    certificates.authority(),
+                    clock.now(),
+                )
+                .unwrap();
+            }
+        }
+        assert_eq!(renewals, 8, "twice a year");
+        // Not one of another authority, nor once it has ended.
+        let other = tempfile::tempdir().unwrap();
+        let (others, _) = self::certificates(other.path());
+        let check = |authority: &Certificate, now| {
+            fedlora_transport::check_member_certificate(&shown, authority, now)
+        };
+        assert!(check(others.authority(), clock.now()).is_err());
+        let late = clock.now().after(Duration::from_secs(86_400 * 400));
+        assert!(check(certificates.authority(), late).is_err());
+    }
+}
