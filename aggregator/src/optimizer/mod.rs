@@ -120,7 +120,7 @@ impl ServerOptimizer {
         let mut after = self.clone();
         let mut values = mean.to_vec();
         // The moments of cores are the first ones: there are no more cores than values of B.
-        let cores = (factors == Factors::Core).then(|| 0..mean.len());
+        let cores = (factors == Factors::Core).then_some(0..mean.len());
         let places = cores
             .into_iter()
             .flatten()

@@ -157,7 +157,13 @@ mod tests {
             .collect();
         assert_eq!(gradients.len(), part.len());
         // V has 8 outputs, up 24, and a core has 9 numbers.
-        let scale = |place: usize| if place / 9 % 2 == 0 { 8.0_f64 } else { 24.0 };
+        let scale = |place: usize| {
+            if (place / 9).is_multiple_of(2) {
+                8.0_f64
+            } else {
+                24.0
+            }
+        };
         let step = 0.05;
         for place in [0, 5, 17, 35] {
             let at = |size: f32| {
