@@ -27,7 +27,7 @@ pub(crate) fn renew(
     own: &mut OwnCertificate,
     reconfigure: impl FnOnce(&Credentials, &Certificate) -> Result<(), TransportError>,
 ) {
-    let before = own.due;
+    let before = (own.issued, own.due);
     let renewed = match own.renewed() {
         Ok(None) => return,
         Ok(Some(credentials)) => reconfigure(&credentials, own.authority()),
@@ -36,7 +36,7 @@ pub(crate) fn renew(
     match renewed {
         Ok(()) => info!("the server shows a new certificate"),
         Err(error) => {
-            own.due = before;
+            (own.issued, own.due) = before;
             warn!(%error, "the server's certificate cannot be renewed");
         }
     }
@@ -53,6 +53,7 @@ pub(crate) struct Certificates {
 #[derive(Debug)]
 pub(crate) struct OwnCertificate {
     certificates: Certificates,
+    issued: Timestamp,
     due: Timestamp,
 }
 
@@ -77,6 +78,7 @@ impl Certificates {
     pub(crate) fn for_server(&self) -> Result<(Credentials, OwnCertificate), PkiError> {
         let mut own = OwnCertificate {
             certificates: self.clone(),
+            issued: Timestamp::default(),
             due: Timestamp::default(),
         };
         let credentials = own.issue()?;
@@ -111,7 +113,8 @@ impl OwnCertificate {
     /// # Errors
     /// As [`Certificates::for_server`].
     pub(crate) fn renewed(&mut self) -> Result<Option<Credentials>, PkiError> {
-        match self.certificates.clock.now() < self.due {
+        // A clock that was ahead, and was set back: nobody would take the certificate for years.
+        match (self.issued..self.due).contains(&self.certificates.clock.now()) {
             true => Ok(None),
             false => self.issue().map(Some),
         }
@@ -130,7 +133,8 @@ impl OwnCertificate {
             opened
                 .authority
                 .issue_server_certificate(&key, from, SERVER_DAYS, &mut os_rng())?;
-        self.due = clock.now().after(half_of(SERVER_DAYS));
+        self.issued = clock.now();
+        self.due = self.issued.after(half_of(SERVER_DAYS));
         Credentials::new(issued.certificate, &key)
     }
 }
@@ -175,6 +179,11 @@ mod tests {
         assert!(own.renewed().unwrap().is_none());
         at(15);
         assert!(own.renewed().unwrap().is_some());
+        assert!(own.renewed().unwrap().is_none());
+        // The clock was ahead.
+        at(14);
+        assert!(own.renewed().unwrap().is_some());
+        at(28);
         assert!(own.renewed().unwrap().is_none());
         // For years.
         for days in (30..3000).step_by(15) {

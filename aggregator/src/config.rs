@@ -84,8 +84,11 @@ impl AggregatorConfig {
                 return Err(ConfigError::Unspecified { listen });
             }
         }
-        self.advertise = members.map(|named| named.with(self.listen.port()));
-        self.join_advertise = joining.map(|named| named.with(self.join_listen.port()));
+        let with = |named: Option<HostAndPort>, listen: SocketAddr| {
+            named.map(|named| named.with(listen.port())).transpose()
+        };
+        self.advertise = with(members, self.listen)?;
+        self.join_advertise = with(joining, self.join_listen)?;
         Ok(self)
     }
 }
@@ -101,36 +104,53 @@ impl HostAndPort {
         let refused = || ConfigError::Host {
             got: text.chars().take(80).collect(),
         };
-        let bare = |host: &str| host.parse::<IpAddr>().is_ok() || is_host_name(host);
+        let port_of = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
         // An IPv6 address by itself is full of colons.
-        if text.parse::<Ipv6Addr>().is_ok() {
-            let host = format!("[{text}]");
-            return Ok(Self { host, port: None });
+        if let Ok(address) = text.parse::<Ipv6Addr>() {
+            let host = format!("[{address}]");
+            return match address.is_unspecified() {
+                true => Err(refused()),
+                false => Ok(Self { host, port: None }),
+            };
         }
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port.parse().map_err(|_| refused())?)),
-            None => (text, None),
+        let (host, port) = match text.split_once(']') {
+            Some((address, rest)) => {
+                let inside = address.strip_prefix('[').unwrap_or_default();
+                let address = inside.parse::<Ipv6Addr>();
+                let address = address.ok().filter(|address| !address.is_unspecified());
+                let host = address.map(|address| format!("[{address}]"));
+                (
+                    host,
+                    rest.strip_prefix(':').or((!rest.is_empty()).then_some("")),
+                )
+            }
+            None => {
+                let (host, port) = match text.rsplit_once(':') {
+                    Some((host, port)) => (host, Some(port)),
+                    None => (text, None),
+                };
+                let address = host.parse::<IpAddr>();
+                let named = address
+                    .map_or_else(|_| is_host_name(host), |address| !address.is_unspecified());
+                (named.then(|| host.to_owned()), port)
+            }
         };
-        let in_brackets = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let is_host = match in_brackets {
-            Some(address) => address
-                .parse::<Ipv6Addr>()
-                .is_ok_and(|one| !one.is_unspecified()),
-            None => bare(host) && host != "0.0.0.0",
-        };
-        match is_host && port != Some(0) {
-            true => Ok(Self {
-                host: host.to_owned(),
-                port,
+        match (host, port, port.map(port_of)) {
+            (Some(host), None, _) => Ok(Self { host, port: None }),
+            (Some(host), _, Some(Some(port))) => Ok(Self {
+                host,
+                port: Some(port),
             }),
-            false => Err(refused()),
+            _ => Err(refused()),
         }
     }
 
-    fn with(self, port: u16) -> String {
-        format!("{}:{}", self.host, self.port.unwrap_or(port))
+    /// The host with its port, or with the one that is listened on.
+    fn with(self, listen: u16) -> Result<String, ConfigError> {
+        match self.port.or((listen != 0).then_some(listen)) {
+            Some(port) => Ok(format!("{}:{port}", self.host)),
+            None => Err(ConfigError::NoPort { host: self.host }),
+        }
     }
 }
 
@@ -160,6 +180,12 @@ pub enum ConfigError {
         /// What was given, cut at 80 characters.
         got: String,
     },
+    /// A host without a port, where the system chooses the one to listen on.
+    #[error("'{host}' needs a port: the one to listen on is not chosen yet")]
+    NoPort {
+        /// The host.
+        host: String,
+    },
     /// Members cannot be told an address that stands for all.
     #[error(
         "{listen} is no address that members could be told: it stands for all of this machine's"
@@ -179,7 +205,7 @@ impl ConfigError {
         match self {
             Self::NoPortAbove => Some(Remedy::ChooseJoinAddress),
             Self::Unspecified { .. } => Some(Remedy::NameHost),
-            Self::Host { .. } => None,
+            Self::Host { .. } | Self::NoPort { .. } => None,
         }
     }
 }
@@ -230,6 +256,12 @@ mod tests {
             told("[::]:4433", Some("2001:db8::7"), None),
             pair("[2001:db8::7]:4433", "[2001:db8::7]:4434")
         );
+        assert_eq!(
+            told("[::]:4433", Some("[2001:db8::7]"), Some("[2001:db8::8]:99")),
+            pair("[2001:db8::7]:4433", "[2001:db8::8]:99")
+        );
+        let chosen = told("0.0.0.0:0", Some("fed.example.org"), None).unwrap_err();
+        assert!(matches!(chosen, ConfigError::NoPort { .. }));
         for (advertise, join) in [(None, None), (None, Some("fed.example.org"))] {
             let error = told("0.0.0.0:4433", advertise, join).unwrap_err();
             assert_eq!(error.remedy(), Some(Remedy::NameHost));
@@ -245,6 +277,11 @@ mod tests {
             "1.2.3",
             "[::]:1",
             "0.0.0.0",
+            "0.0.0.0:1",
+            "::",
+            "[::]",
+            "[fed]:1",
+            "[2001:db8::7]x",
             "https://fed.example.org",
             "fed..org",
         ] {

@@ -4,8 +4,8 @@
 //! aggregator.toml      configuration
 //! ca.pem ca.key        the federation's certificate authority
 //! identity.key         the key that signs plans and results
-//! invitations/NAME     an open invitation; deleted once it is redeemed
-//! members/NAME         a member: certificate serial, keys
+//! invitations/NAME     an open invitation; or who used one, until it expires
+//! members/NAME         a member: certificate serial, keys; members/lock, held while one is changed
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
 //!                      evidence/, audit/ (where the operator asks for it)
 //! status.json          what `status` prints
@@ -67,7 +67,8 @@ impl Directory {
         let directory = Self {
             root: root.to_owned(),
         };
-        if directory.config_path().exists() {
+        let taken = ["fedlora.toml", "identity.key"].map(|name| root.join(name).exists());
+        if directory.config_path().exists() || taken.contains(&true) {
             return Err(DirectoryError::Exists {
                 path: root.to_owned(),
             });
@@ -216,7 +217,7 @@ pub(crate) fn io_error(path: &Path, source: io::Error) -> DirectoryError {
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// An aggregator was made there before.
-    #[error("{} holds an aggregator already", path.display())]
+    #[error("{} holds an aggregator or a member already", path.display())]
     Exists {
         /// The directory that was named.
         path: PathBuf,

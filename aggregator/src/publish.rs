@@ -11,6 +11,7 @@ use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::fixed::{RoundSum, RoundSumError, SpoiltGroup, WeightedMean};
 use fedlora_protocol::ids::{MemberIndex, RoundNumber};
 use fedlora_protocol::plan::{RollbackPlan, Roster, RunPlan};
+use fedlora_protocol::receipt::RunReceipt;
 use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
@@ -203,6 +204,15 @@ pub fn forget_old_state(directory: &RunDirectory, round: RoundNumber) -> Result<
 pub fn store_roster(directory: &RunDirectory, roster: &Roster) -> Result<(), PublishError> {
     let path = directory.roster();
     write_json(&path, roster).map_err(|source| PublishError::Io { path, source })
+}
+
+/// Keeps what the run began with, by which its results are verified.
+///
+/// # Errors
+/// [`PublishError::Io`] where it cannot be written.
+pub fn store_receipt(directory: &RunDirectory, receipt: &RunReceipt) -> Result<(), PublishError> {
+    let path = directory.receipt();
+    write_json(&path, receipt).map_err(|source| PublishError::Io { path, source })
 }
 
 /// Keeps evidence against a member in the run's directory, in JSON; gives the file's path.

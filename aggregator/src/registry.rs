@@ -1,12 +1,12 @@
 //! Invitations and members: one file each, so that `invite` and `serve` may run at once.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, sync_parent, write_atomic};
+use fedlora_common::files::{Access, lock, sync_parent, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::MemberName;
@@ -35,6 +35,31 @@ pub struct Invitation {
     pub replaces: bool,
 }
 
+/// An invitation that was used, until it expires: by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsedInvitation {
+    invitation: Invitation,
+    identity: IdentityPublic,
+    certificate_key: Digest,
+}
+
+impl UsedInvitation {
+    fn is_by(&self, record: &MemberRecord) -> bool {
+        (self.identity, self.certificate_key) == (record.identity, record.certificate_key)
+    }
+}
+
+impl Invitation {
+    fn check_time(&self, now: Timestamp) -> Result<(), RegistryError> {
+        let name = self.name.clone();
+        match now > self.expires {
+            true => Err(RegistryError::Expired { name }),
+            false => Ok(()),
+        }
+    }
+}
+
 /// What an invitation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvitationFor {
@@ -61,11 +86,6 @@ pub struct MemberRecord {
 }
 
 impl MemberRecord {
-    /// Whether it has the same keys as another record.
-    fn has_the_keys_of(&self, other: &Self) -> bool {
-        (self.identity, self.certificate_key) == (other.identity, other.certificate_key)
-    }
-
     /// The member's entry on a roster.
     pub fn roster_entry(self) -> RosterEntry {
         RosterEntry {
@@ -100,6 +120,7 @@ impl Registry {
         authority: CaFingerprint,
         expires: Timestamp,
     ) -> Result<InviteToken, RegistryError> {
+        let _lock = self.lock()?;
         match (what, self.member_path(&name).exists()) {
             (InvitationFor::NewMember, true) => return Err(RegistryError::Joined { name }),
             (InvitationFor::OtherKeys, false) => return Err(RegistryError::NotJoined { name }),
@@ -136,97 +157,140 @@ impl Registry {
         secret: &JoinSecret,
         now: Timestamp,
     ) -> Result<(), RegistryError> {
-        match self.invitation(&self.invitation_path(name), name, secret, now) {
-            Err(RegistryError::NotInvited { .. }) => self
-                .invitation(&self.used_path(name), name, secret, now)
-                .map(|_| ()),
-            other => other.map(|_| ()),
+        match self.used(name, secret, now) {
+            Err(RegistryError::NotInvited { .. }) => self.open(name, secret, now).map(|_| ()),
+            used => used.map(|_| ()),
         }
     }
 
     /// Uses an invitation up and records the member. Only one of several that race for an
-    /// invitation gets it; the keys that did may use it again.
+    /// invitation gets it; the keys that did may use it again until it expires.
     ///
     /// # Errors
-    /// As [`Registry::check`], and [`RegistryError::Used`] for other keys. The member is recorded or
-    /// nothing has changed.
+    /// As [`Registry::check`]; [`RegistryError::Used`] where other keys have used it;
+    /// [`RegistryError::Joined`], and [`RegistryError::SameKeys`] for keys that another member has, or
+    /// that this one is to replace. Where a file cannot be written, trying again goes on from there.
     pub fn redeem(
         &self,
         record: &MemberRecord,
         secret: &JoinSecret,
         now: Timestamp,
     ) -> Result<(), RegistryError> {
+        let _lock = self.lock()?;
         let name = &record.name;
-        let (open, used) = (self.invitation_path(name), self.used_path(name));
-        match self.invitation(&open, name, secret, now) {
-            Ok(invitation) => {
-                if !invitation.replaces && self.member_path(name).exists() {
-                    return Err(RegistryError::Joined { name: name.clone() });
-                }
-                fs::rename(&open, &used)
-                    .map_err(|_| RegistryError::NotInvited { name: name.clone() })?;
-                if let Err(error) = self.store(self.member_path(name), record) {
-                    // The member is not recorded: give the invitation back.
-                    let _ = fs::rename(&used, &open);
-                    return Err(error);
-                }
-                Ok(())
-            }
-            Err(RegistryError::NotInvited { .. }) => {
-                self.invitation(&used, name, secret, now)?;
-                match self.member(name)? {
-                    Some(before) if !before.has_the_keys_of(record) => {
-                        Err(RegistryError::Used { name: name.clone() })
-                    }
-                    // Where there is no record yet, the process ended before it was written.
-                    _ => self.store(self.member_path(name), record),
-                }
-            }
-            Err(error) => Err(error),
+        match self.used(name, secret, now) {
+            Ok(used) if used.is_by(record) => return self.record(record),
+            Ok(_) => return Err(RegistryError::Used { name: name.clone() }),
+            Err(RegistryError::NotInvited { .. }) => {}
+            Err(error) => return Err(error),
         }
+        let invitation = self.open(name, secret, now)?;
+        let others = self.members()?.into_iter();
+        let same = |one: &MemberRecord| {
+            one.identity == record.identity || one.certificate_key == record.certificate_key
+        };
+        for other in others {
+            if other.name == *name && !invitation.replaces {
+                return Err(RegistryError::Joined { name: name.clone() });
+            }
+            if same(&other) {
+                return Err(RegistryError::SameKeys { name: other.name });
+            }
+        }
+        // First of all: who used it is known from here on, whatever happens.
+        let used = UsedInvitation {
+            invitation,
+            identity: record.identity,
+            certificate_key: record.certificate_key,
+        };
+        self.store(self.used_path(name), &used)?;
+        self.record(record)
+    }
+
+    /// Records the holder of a used invitation, and removes the open one.
+    fn record(&self, record: &MemberRecord) -> Result<(), RegistryError> {
+        self.store(self.member_path(&record.name), record)?;
+        self.discard(&self.invitation_path(&record.name))
     }
 
     /// Removes a member: its connections end, its certificate is worth nothing, and an invitation for
-    /// its name with it. The name can be given again.
+    /// its name with it. The name can be given again. Gives nothing where there was an open invitation
+    /// alone, which is withdrawn.
     ///
     /// # Errors
     /// [`RegistryError::NotJoined`], and what cannot be read or written.
-    pub fn remove(&self, name: &MemberName) -> Result<MemberRecord, RegistryError> {
-        let record = self.member(name)?;
-        let record = record.ok_or_else(|| RegistryError::NotJoined { name: name.clone() })?;
+    pub fn remove(&self, name: &MemberName) -> Result<Option<MemberRecord>, RegistryError> {
+        let _lock = self.lock()?;
+        let path = self.member_path(name);
+        let (record, serial) = match self.member(name) {
+            Ok(None) => {
+                if !self.invitation_path(name).exists() {
+                    return Err(RegistryError::NotJoined { name: name.clone() });
+                }
+                self.discard(&self.invitation_path(name))?;
+                return Ok(None);
+            }
+            Ok(Some(record)) => {
+                let serial = record.serial.clone();
+                (Ok(Some(record)), serial)
+            }
+            // One that cannot be read is no reason to keep a member.
+            Err(error @ RegistryError::Record { .. }) => (Err(error), "unreadable".to_owned()),
+            Err(error) => return Err(error),
+        };
         self.discard(&self.invitation_path(name))?;
         self.discard(&self.used_path(name))?;
-        let path = self.member_path(name);
-        let removed = path.with_extension(format!("removed-{}", record.serial));
+        let removed = path.with_extension(format!("removed-{serial}"));
         fs::rename(&path, &removed).map_err(|error| io_error(&path, error))?;
         sync_parent(&removed).map_err(|error| io_error(&removed, error))?;
-        Ok(record)
+        record
     }
 
-    /// The invitation at `path`, where it has this secret and still serves.
-    fn invitation(
+    /// One change at a time, over all processes.
+    fn lock(&self) -> Result<File, RegistryError> {
+        let path = self.directory.members().join("lock");
+        lock(&path).map_err(|error| io_error(&path, error).into())
+    }
+
+    /// The open invitation of that name, where it has this secret and still serves.
+    fn open(
         &self,
-        path: &Path,
         name: &MemberName,
         secret: &JoinSecret,
         now: Timestamp,
     ) -> Result<Invitation, RegistryError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(RegistryError::NotInvited { name: name.clone() });
-            }
-            Err(error) => return Err(io_error(path, error).into()),
-        };
-        let invitation: Invitation = parse(path.to_owned(), &text)?;
-        // Digests of high-entropy secrets: comparing them tells nothing of the secret.
-        if invitation.secret != secret.digest() {
-            return Err(RegistryError::NotInvited { name: name.clone() });
-        }
-        if now > invitation.expires {
-            return Err(RegistryError::Expired { name: name.clone() });
-        }
+        let read = self.read::<Invitation>(self.invitation_path(name))?;
+        let invitation = read.filter(|one| one.secret == secret.digest());
+        let invitation =
+            invitation.ok_or_else(|| RegistryError::NotInvited { name: name.clone() })?;
+        invitation.check_time(now)?;
         Ok(invitation)
+    }
+
+    /// The same of one that was used.
+    fn used(
+        &self,
+        name: &MemberName,
+        secret: &JoinSecret,
+        now: Timestamp,
+    ) -> Result<UsedInvitation, RegistryError> {
+        let read = self.read::<UsedInvitation>(self.used_path(name))?;
+        // Digests of high-entropy secrets: comparing them tells nothing of the secret.
+        let used = read.filter(|one| one.invitation.secret == secret.digest());
+        let used = used.ok_or_else(|| RegistryError::NotInvited { name: name.clone() })?;
+        used.invitation.check_time(now)?;
+        Ok(used)
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        path: PathBuf,
+    ) -> Result<Option<T>, RegistryError> {
+        match fs::read_to_string(&path) {
+            Ok(text) => parse(path, &text).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(&path, error).into()),
+        }
     }
 
     fn discard(&self, path: &Path) -> Result<(), RegistryError> {
@@ -241,12 +305,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Record`] or [`RegistryError::Directory`] for a record that cannot be read.
     pub fn member(&self, name: &MemberName) -> Result<Option<MemberRecord>, RegistryError> {
-        let path = self.member_path(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => parse(path, &text).map(Some),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error(&path, error).into()),
-        }
+        self.read(self.member_path(name))
     }
 
     /// All members, in the order of their names.
@@ -321,6 +380,12 @@ pub enum RegistryError {
         /// The name that was asked for.
         name: MemberName,
     },
+    /// Keys that a member has already.
+    #[error("{name} has these keys already: join into a new folder, so that new ones are made")]
+    SameKeys {
+        /// The member that has them.
+        name: MemberName,
+    },
     /// The invitation was used, by other keys.
     #[error(
         "the invitation for {name} was used by somebody else's keys: tell the operator, who may \
@@ -368,6 +433,7 @@ impl RegistryError {
             Self::Directory(error) => error.remedy(),
             Self::Joined { .. } => Some(Remedy::ReplaceMember),
             Self::NotJoined { .. }
+            | Self::SameKeys { .. }
             | Self::Used { .. }
             | Self::NotInvited { .. }
             | Self::Expired { .. }
@@ -435,6 +501,7 @@ mod tests {
         assert_eq!(registry.members().unwrap(), [renewed]);
         let others = MemberRecord {
             identity: IdentityPublic::from_bytes([7; 32]),
+            certificate_key: Digest::from_bytes([8; 32]),
             ..record(&name)
         };
         let used = registry.redeem(&others, &token.secret, Timestamp(6));
@@ -449,15 +516,17 @@ mod tests {
         assert!(matches!(joined, RegistryError::Joined { .. }));
         assert_eq!(joined.remedy(), Some(Remedy::ReplaceMember));
 
-        // Other keys for the member: its former invitation is void.
+        // Other keys for the member: its former invitation is void, and so are its former keys.
         let token = invite(InvitationFor::OtherKeys).unwrap();
+        let again = registry.redeem(&record(&name), &token.secret, Timestamp(11));
+        assert!(matches!(again, Err(RegistryError::SameKeys { .. })));
         registry
             .redeem(&others, &token.secret, Timestamp(11))
             .unwrap();
         assert_eq!(registry.members().unwrap(), [others]);
 
         // Removed: neither the invitation nor the record serves, and the name is free.
-        registry.remove(&name).unwrap();
+        assert!(registry.remove(&name).unwrap().is_some());
         let gone = registry.redeem(&record(&name), &token.secret, Timestamp(12));
         assert!(matches!(gone, Err(RegistryError::NotInvited { .. })));
         assert_eq!(registry.members().unwrap(), []);
@@ -467,15 +536,80 @@ mod tests {
         ] {
             assert!(matches!(error, RegistryError::NotJoined { .. }));
         }
+        // A token that got into wrong hands is withdrawn.
+        let lost = invite(InvitationFor::NewMember).unwrap();
+        assert_eq!(registry.remove(&name).unwrap(), None);
+        let gone = registry.redeem(&record(&name), &lost.secret, Timestamp(12));
+        assert!(matches!(gone, Err(RegistryError::NotInvited { .. })));
         let token = invite(InvitationFor::NewMember).unwrap();
         registry
             .redeem(&record(&name), &token.secret, Timestamp(12))
             .unwrap();
     }
 
-    /// A process that ends between the two writes leaves an invitation that still serves.
+    /// A process that ends between the writes leaves an invitation that serves the same keys on, and no
+    /// others: of a new member, and of one that replaces its keys.
     #[test]
     fn an_invitation_whose_member_was_not_recorded_serves_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        let name: MemberName = "a".parse().unwrap();
+        let fingerprint = CaFingerprint(Digest::from_bytes([3; 32]));
+        let second = MemberRecord {
+            identity: IdentityPublic::from_bytes([7; 32]),
+            certificate_key: Digest::from_bytes([8; 32]),
+            ..record(&name)
+        };
+        let records = [record(&name), second];
+        for (place, what) in [InvitationFor::NewMember, InvitationFor::OtherKeys]
+            .into_iter()
+            .enumerate()
+        {
+            let (own, other) = (&records[place], &records[1 - place]);
+            let token = registry
+                .invite(
+                    (name.clone(), what),
+                    "x:1".into(),
+                    fingerprint,
+                    Timestamp(10),
+                )
+                .unwrap();
+            let invitation = registry.open(&name, &token.secret, Timestamp(5)).unwrap();
+            let used = UsedInvitation {
+                invitation,
+                identity: own.identity,
+                certificate_key: own.certificate_key,
+            };
+            registry.store(registry.used_path(&name), &used).unwrap();
+            registry.check(&name, &token.secret, Timestamp(5)).unwrap();
+            let others = registry.redeem(other, &token.secret, Timestamp(5));
+            assert!(matches!(others, Err(RegistryError::Used { .. })));
+            registry.redeem(own, &token.secret, Timestamp(5)).unwrap();
+            assert_eq!(registry.members().unwrap(), std::slice::from_ref(own));
+            assert!(!registry.invitation_path(&name).exists());
+        }
+    }
+
+    #[test]
+    fn keys_that_another_member_has_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        let fingerprint = CaFingerprint(Digest::from_bytes([3; 32]));
+        for (name, taken) in [("a", false), ("b", true)] {
+            let name: MemberName = name.parse().unwrap();
+            let token = registry
+                .invite(new(&name), "x:1".into(), fingerprint, Timestamp(10))
+                .unwrap();
+            let redeemed = registry.redeem(&record(&name), &token.secret, Timestamp(5));
+            let refused = matches!(redeemed, Err(RegistryError::SameKeys { .. }));
+            assert_eq!(refused, taken);
+        }
+        registry.roster().unwrap();
+    }
+
+    /// Of many at once one gets the invitation, and a removal is final.
+    #[test]
+    fn redeeming_and_removing_at_once_leave_no_member_behind() {
         let folder = tempfile::tempdir().unwrap();
         let registry = registry(folder.path());
         let name: MemberName = "a".parse().unwrap();
@@ -483,12 +617,36 @@ mod tests {
         let token = registry
             .invite(new(&name), "x:1".into(), fingerprint, Timestamp(10))
             .unwrap();
-        fs::rename(registry.invitation_path(&name), registry.used_path(&name)).unwrap();
-        registry.check(&name, &token.secret, Timestamp(5)).unwrap();
-        registry
-            .redeem(&record(&name), &token.secret, Timestamp(5))
-            .unwrap();
-        assert_eq!(registry.members().unwrap(), [record(&name)]);
+        std::thread::scope(|scope| {
+            let joining: Vec<_> = (1..=4_u8)
+                .map(|number| {
+                    let (registry, secret) = (registry.clone(), &token.secret);
+                    let record = MemberRecord {
+                        identity: IdentityPublic::from_bytes([number; 32]),
+                        certificate_key: Digest::from_bytes([number + 100; 32]),
+                        ..record(&name)
+                    };
+                    scope.spawn(move || {
+                        let won = |_| registry.redeem(&record, secret, Timestamp(5)).is_ok();
+                        (0..20).any(won)
+                    })
+                })
+                .collect();
+            let won = joining.into_iter().map(|one| one.join().unwrap());
+            assert_eq!(won.filter(|won| *won).count(), 1);
+            let own = registry.members().unwrap().remove(0);
+            let again = {
+                let (registry, secret) = (registry.clone(), &token.secret);
+                scope.spawn(
+                    move || {
+                        while registry.redeem(&own, secret, Timestamp(5)).is_ok() {}
+                    },
+                )
+            };
+            registry.remove(&name).unwrap();
+            again.join().unwrap();
+        });
+        assert!(registry.members().unwrap().is_empty());
     }
 
     fn new(name: &MemberName) -> (MemberName, InvitationFor) {

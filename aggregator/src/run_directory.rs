@@ -98,6 +98,11 @@ impl RunDirectory {
         self.root.join("results.jsonl")
     }
 
+    /// What the run began with, by which its results are verified: the same that members keep.
+    pub fn receipt(&self) -> PathBuf {
+        self.root.join("run.json")
+    }
+
     /// The run's roster, in JSON.
     pub fn roster(&self) -> PathBuf {
         self.root.join("roster.json")

@@ -8,6 +8,8 @@
 //! roster.json      the roster that the member has accepted
 //! roster.pending.json  one that was shown and waits for the member's consent
 //! ledger.json      which rounds were opened and revealed
+//! runs/ID/         what proves a run: its plan, roster and results; earlier runs' adapters
+//! outcome.json     which run the adapters below are of
 //! adapter/         the adapter that the member keeps, in PEFT's form
 //! global/          the federation's newest adapter, in PEFT's form
 //! scores.json      how the adapters that it chose from scored
@@ -24,7 +26,7 @@ use fedlora_common::files::{Access, create_private_folder, try_lock, write_atomi
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::fixed::WeightClass;
-use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::Floors;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{
@@ -56,6 +58,13 @@ pub struct MemberConfig {
     /// This member's own limits, which a plan must keep to.
     #[serde(default)]
     pub floors: Floors,
+}
+
+/// `outcome.json`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct OutcomeOf {
+    /// The run that adapters and scores are of.
+    run: RunId,
 }
 
 /// A member's directory.
@@ -141,7 +150,9 @@ impl MemberDirectory {
         let directory = Self {
             root: root.to_owned(),
         };
-        if directory.path("fedlora.toml").exists() {
+        // The aggregator's has an identity key as well.
+        let taken = ["fedlora.toml", "aggregator.toml"];
+        if taken.iter().any(|name| directory.path(name).exists()) {
             return Err(DirectoryError::Joined {
                 path: root.to_owned(),
             });
@@ -169,13 +180,22 @@ impl MemberDirectory {
     /// # Errors
     /// [`DirectoryError`] naming the file.
     pub fn keys(&self) -> Result<(IdentityKey, TlsKeyPair), DirectoryError> {
-        if self.path("identity.key").exists() && self.path("tls.key").exists() {
-            return Ok((self.identity()?, self.tls_key()?));
-        }
-        let identity = IdentityKey::random(&mut os_rng());
-        let tls = TlsKeyPair::generate()?;
-        self.write("identity.key", identity.expose().as_slice(), Access::Owner)?;
-        self.write("tls.key", tls.to_pem().as_bytes(), Access::Owner)?;
+        let identity = match self.path("identity.key").exists() {
+            true => self.identity()?,
+            false => {
+                let identity = IdentityKey::random(&mut os_rng());
+                self.write("identity.key", identity.expose().as_slice(), Access::Owner)?;
+                identity
+            }
+        };
+        let tls = match self.path("tls.key").exists() {
+            true => self.tls_key()?,
+            false => {
+                let tls = TlsKeyPair::generate()?;
+                self.write("tls.key", tls.to_pem().as_bytes(), Access::Owner)?;
+                tls
+            }
+        };
         Ok((identity, tls))
     }
 
@@ -259,6 +279,37 @@ impl MemberDirectory {
         self.path("scores.json")
     }
 
+    /// The folder of what is kept of each run.
+    pub fn runs(&self) -> PathBuf {
+        self.path("runs")
+    }
+
+    /// Puts the adapters and scores of another run than `run` away, into that run's folder, and notes
+    /// that those which follow are of `run`.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`] naming the file.
+    pub fn begin_outcome(&self, run: RunId) -> Result<(), DirectoryError> {
+        let path = self.path("outcome.json");
+        let before = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice::<OutcomeOf>(&text).ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io_error(&path, error)),
+        };
+        if let Some(before) = before.filter(|before| before.run != run) {
+            let folder = self.runs().join(before.run.to_string());
+            create_private_folder(&folder).map_err(|error| io_error(&folder, error))?;
+            for from in [self.adapter(), self.global(), self.scores()] {
+                let to = folder.join(from.file_name().unwrap_or_default());
+                if from.exists() && !to.exists() {
+                    fs::rename(&from, &to).map_err(|error| io_error(&from, error))?;
+                }
+            }
+        }
+        let text = serde_json::to_vec_pretty(&OutcomeOf { run }).expect("text keys");
+        self.write("outcome.json", &text, Access::Owner)
+    }
+
     /// The durable round log.
     pub fn ledger(&self) -> FileLedger {
         FileLedger::new(self.path("ledger.json"))
@@ -311,7 +362,7 @@ impl DirectoryError {
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The directory holds a membership, which is not overwritten.
-    #[error("{} holds a membership already", path.display())]
+    #[error("{} holds a membership already, or an aggregator", path.display())]
     Joined {
         /// The directory that was named.
         path: PathBuf,

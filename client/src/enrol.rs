@@ -35,6 +35,7 @@ pub async fn join(
         return Err(JoinError::Expired);
     }
     let directory = MemberDirectory::create(root)?;
+    let _lock = directory.lock()?;
     let (identity, tls) = directory.keys()?;
     let certificate_request = tls.signing_request()?;
     let proof = JoinRequest::proof_digest(&token.name, &certificate_request);

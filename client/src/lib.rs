@@ -11,6 +11,7 @@ pub mod ledger;
 mod local_training;
 pub mod own;
 pub mod personal;
+pub mod receipts;
 pub mod remedy;
 mod repeats;
 pub mod roster_pin;

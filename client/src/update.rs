@@ -17,7 +17,7 @@ use fedlora_protocol::fixed::{
 };
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::{LearningRateSchedule, OptimizerState, RunPlan};
-use fedlora_protocol::round::member::RoundTask;
+use fedlora_protocol::round::member::{RoundTask, RunOutcome};
 use rand::CryptoRng;
 
 use fedlora_model::{ActivationCheckpointing, Example, WeightsError};
@@ -255,6 +255,16 @@ impl LocalWork {
                 tokens: trained.tokens,
             },
         })
+    }
+
+    /// The run is over: what a member keeps to itself goes on from there at home.
+    ///
+    /// # Errors
+    /// Adapters of another shape than before.
+    pub fn ended(&self, outcome: &RunOutcome) -> Result<(), UpdateError> {
+        Ok(self
+            .own
+            .end(&outcome.plan, &outcome.newest, &outcome.since)?)
     }
 
     /// What this member's training at home begins with: the global adapter, with what the member keeps

@@ -104,6 +104,22 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Locks the file at `path`, made where it is missing, until the handle is dropped. Waits while another
+/// process or handle holds it.
+///
+/// # Errors
+/// Any I/O error.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
 /// Whether another process holds the lock on the file at `path`; not where there is no such file.
 ///
 /// # Errors

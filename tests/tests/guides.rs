@@ -148,7 +148,7 @@ fn paths_that_are_named_exist() {
 #[test]
 fn the_tests_that_the_threat_model_names_exist() {
     let mut sources = String::new();
-    for folder in ["aggregator", "client", "common"] {
+    for folder in ["aggregator", "client", "common", "tests"] {
         add_sources(&repository().join(folder), &mut sources);
     }
     let text = read(&repository().join("docs/THREAT_MODEL.md"));

@@ -128,16 +128,17 @@ fn a_removed_member_is_out_of_the_run_at_once() {
         .iter()
         .map(|member| federation.start(member))
         .collect();
-    aggregator.wait_for("phase=updates");
-    // The round waits for the others meanwhile.
-    running[0].freeze();
+    // The round waits for this one, wherever it is.
+    aggregator.wait_for("the round opens");
     let out = running.pop().expect("five members");
+    out.freeze();
     Finished::of("remove", federation.operate("remove").arg(INSTITUTIONS[4])).done();
+    aggregator.wait_for("is not a member of this federation any more");
+    out.thaw();
     out.finish().failed(
         4,
         &[INSTITUTIONS[4], "not a member of this federation any more"],
     );
-    running[0].thaw();
     for member in running {
         assert_eq!(member.finish().done().document()["rounds"], 2);
     }

@@ -169,7 +169,7 @@ fn killed_during_upload() -> bool {
 fn a_member_that_is_killed_and_back_at_once_holds_up_nobody() {
     let federation = Federation::new();
     let plan = plan(2, 5, SMALL, "")
-        .replace("steps = 1", "steps = 10")
+        .replace("steps = 1", "steps = 40")
         .replace("reconnect = 3", "reconnect = 60");
     let mut aggregator = federation.serve(&plan);
     let mut running = join_and_start(&federation, &INSTITUTIONS);
@@ -189,7 +189,9 @@ fn a_member_that_is_killed_and_back_at_once_holds_up_nobody() {
     let results = federation.results();
     let attempts: Vec<_> = results.iter().map(|result| &result["attempt"]).collect();
     assert_eq!(attempts, [&json!(1), &json!(1)]);
-    assert_eq!(results[0]["survivors"], json!([0, 1, 2, 3]));
+    // Its update may have been there already; it could not have gone on with the round.
+    let first = results[0]["survivors"].as_array().expect("members");
+    assert_eq!(first[..4], [0, 1, 2, 3]);
     assert_eq!(results[1]["survivors"], json!([0, 1, 2, 3, 4]));
     assert_one_adapter(&federation, &INSTITUTIONS);
 }

@@ -13,6 +13,7 @@
 //! | `uploads` | the running sum of the kept updates |
 //! | `report` | what a replay found |
 //! | `verdict` | whether evidence against a member proves something |
+//! | `verify` | a run's signed results: signatures, chain, adapters; every run can be verified |
 //! | `take_up` | a run that is not over, and the attempt that it was at |
 
 mod events;
@@ -24,6 +25,7 @@ mod run;
 mod take_up;
 mod uploads;
 mod verdict;
+mod verify;
 
 use std::fs;
 use std::io;
@@ -33,6 +35,7 @@ use fedlora_adapter::AdapterError;
 use fedlora_adapter::peft::PeftError;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::plan::PlanError;
+use fedlora_protocol::receipt::ReceiptError;
 use serde::de::DeserializeOwned;
 
 use crate::optimizer::StateError;
@@ -47,6 +50,7 @@ pub use report::{Comparison, Finding, ReplayReport};
 pub(crate) use run::KeptRun;
 pub(crate) use take_up::{BegunAttempt, begun_attempt, is_genuine, open_run};
 pub use verdict::{EvidenceVerdict, check_evidence};
+pub use verify::{VerifiedReport, verify};
 
 /// Why a round cannot be replayed, or evidence not be checked.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,14 @@ pub enum AuditError {
         /// The adapter's folder.
         path: PathBuf,
     },
+    /// Results that are not the run's, or do not follow from each other.
+    #[error("{}: {error}", path.display())]
+    Receipt {
+        /// The file of results.
+        path: PathBuf,
+        /// The place, and what is wrong there.
+        error: ReceiptError,
+    },
     /// A round without a result.
     #[error("the run has no result of round {round}")]
     NoResult {
@@ -132,6 +144,8 @@ impl AuditError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Run(RunSearchError::Several { .. }) => Some(Remedy::ChooseRun),
+            // Every run has it that began.
+            Self::NotKept { path } if path.ends_with("run.json") => None,
             Self::NotKept { .. } => Some(Remedy::KeepForAudit),
             Self::State(error) => error.remedy(),
             _ => None,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use fedlora_adapter::AdapterError;
 use fedlora_protocol::fixed::{AUXILIARY_LANES, RoundSum, WeightedMean};
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::coordinator::{
@@ -38,7 +39,7 @@ pub fn replay(directory: &RunDirectory, round: RoundNumber) -> Result<ReplayRepo
 
     let factors = kept.plan.adapter.factors.factors_in(round);
     let part = kept.first.layout().subset(factors);
-    let part = part.expect("an adapter's layout holds both factors");
+    let part = part.map_err(AdapterError::Layout)?;
     let place = (round, result.attempt);
     if opening.open != standing.open(&kept.plan, &kept.policy, part.digest(), place) {
         findings.push(Finding::Opening);

@@ -25,6 +25,14 @@ pub(super) enum AuditCommand {
         after_help = "Example:\n  fedlora-aggregator audit replay --dir ~/operator --round 1 --format json"
     )]
     Replay(ReplayArgs),
+    /// Verify a run's signed results and published adapters; print the words that members compare.
+    ///
+    /// Plan, roster and results are a chain of signatures. Any change, gap or reorder is found and
+    /// named. `fedlora runs` shows a member's own words: they must be the same.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator audit verify --dir ~/operator --format json"
+    )]
+    Verify(VerifyArgs),
     /// Check evidence that a member broke the protocol against the roster of its run.
     #[command(
         after_help = "Example:\n  fedlora-aggregator audit evidence --dir ~/operator ~/operator/runs/ID/evidence/round-0001-attempt-1-member-3.json"
@@ -50,6 +58,17 @@ pub(super) struct ReplayArgs {
     partial: bool,
 }
 
+/// Options of `fedlora-aggregator audit verify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// The operator's directory, or a folder with a copy of its runs.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
+    /// The run [default: the only one].
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
+}
+
 /// Options of `fedlora-aggregator audit evidence`.
 #[derive(Debug, clap::Args)]
 pub(super) struct EvidenceArgs {
@@ -64,6 +83,7 @@ pub(super) struct EvidenceArgs {
 pub(super) fn run(command: &AuditCommand, printer: &Printer) -> Result<(), Failure> {
     match command {
         AuditCommand::Replay(args) => replay(args, printer),
+        AuditCommand::Verify(args) => verify(args, printer),
         AuditCommand::Evidence(args) => evidence(args, printer),
     }
 }
@@ -130,6 +150,19 @@ fn text(report: &ReplayReport) -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+fn verify(args: &VerifyArgs, printer: &Printer) -> Result<(), Failure> {
+    let directory = RunDirectory::find(&args.dir, args.run.as_deref())
+        .map_err(|error| exits::audit(error.into()))?;
+    let report = audit::verify(&directory).map_err(exits::audit)?;
+    printer.result(&report, || {
+        format!(
+            "run        {}\nrounds     {} of {}\nadapters   {}\nhead       {}\nwords      {}",
+            report.run, report.rounds, report.planned, report.adapters, report.head, report.words
+        )
+    });
+    Ok(())
 }
 
 fn evidence(args: &EvidenceArgs, printer: &Printer) -> Result<(), Failure> {

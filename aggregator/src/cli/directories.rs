@@ -92,14 +92,16 @@ pub(super) fn remove(args: &RemoveArgs, printer: &Printer) -> Result<(), Failure
     let (directory, _) = Directory::open(&args.dir).map_err(exits::directory)?;
     let removed = Registry::new(directory).remove(&args.member);
     let removed = removed.map_err(exits::registry)?;
-    let identity = removed.identity.fingerprint();
+    let identity = removed.as_ref().map(|one| one.identity.fingerprint());
     let document = json!({
-        "member": removed.name,
-        "identity": identity.to_string(),
-        "serial": removed.serial,
+        "member": args.member,
+        "identity": identity.map(|identity| identity.to_string()),
+        "serial": removed.map(|one| one.serial),
     });
-    printer.result(&document, || {
-        format!("removed      {}\nidentity     {identity}", removed.name)
+    let member = &args.member;
+    printer.result(&document, || match identity {
+        Some(identity) => format!("removed      {member}\nidentity     {identity}"),
+        None => format!("{member} had not joined: its invitation is withdrawn"),
     });
     Ok(())
 }

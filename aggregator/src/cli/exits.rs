@@ -34,6 +34,7 @@ pub(super) fn registry(error: RegistryError) -> Failure {
     let exit = match error {
         RegistryError::Joined { .. }
         | RegistryError::NotJoined { .. }
+        | RegistryError::SameKeys { .. }
         | RegistryError::Used { .. } => Exit::Identity,
         RegistryError::Roster(_) => Exit::Integrity,
         _ => Exit::Failed,
@@ -63,6 +64,7 @@ fn audit_exit(error: &AuditError) -> Exit {
         | AuditError::State(_)
         | AuditError::Events { .. }
         | AuditError::Event { .. }
+        | AuditError::Receipt { .. }
         | AuditError::OtherAdapter { .. }
         | AuditError::Adapter(_) => Exit::Integrity,
     }

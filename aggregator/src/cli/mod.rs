@@ -46,7 +46,8 @@ enum Command {
     /// Print an invitation with which a member replaces its keys; the former ones serve until then.
     #[command(after_help = "Example:\n  fedlora-aggregator re-key --dir ~/operator hospital-a")]
     ReKey(directories::InviteArgs),
-    /// Remove a member: its connections end at once, and its certificate is worth nothing.
+    /// Remove a member: its connections end at once, and its certificate is worth nothing. Withdraws
+    /// the invitation of one that has not joined.
     #[command(after_help = "Example:\n  fedlora-aggregator remove --dir ~/operator hospital-a")]
     Remove(directories::RemoveArgs),
     /// Serve a run: wait for the members, go through the plan's rounds, end.

@@ -10,6 +10,7 @@ use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::{PlanError, Roster, RunPlan, ServerSettings, SignedPlan};
+use fedlora_protocol::receipt::RunReceipt;
 use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
@@ -120,6 +121,13 @@ impl RunContext {
         } = &self.setup;
         block_in_place(|| {
             publish::store_roster(directory, roster)?;
+            let receipt = RunReceipt {
+                aggregator: self.setup.operator.identity.public(),
+                plan: self.signed_plan.clone(),
+                roster: roster.clone(),
+                first: first.digest(),
+            };
+            publish::store_receipt(directory, &receipt)?;
             let kept = KeptPlan {
                 aggregator: self.setup.operator.identity.public(),
                 plan: self.signed_plan.clone(),

@@ -54,7 +54,9 @@ impl Gathering {
             let left = self.context.now().until(deadline);
             match tokio::time::timeout(left, self.context.inbox.recv()).await {
                 Ok(Some(message)) => {
-                    if let Some(cohort) = self.handle(message) {
+                    if let Some(cohort) = self.handle(message)
+                        && self.are_recorded(&cohort)?
+                    {
                         return Ok(cohort);
                     }
                 }
@@ -65,6 +67,20 @@ impl Gathering {
                 }
             }
         }
+    }
+
+    /// Whether all of a cohort are members still. Those that were removed meanwhile are not ready any
+    /// more.
+    fn are_recorded(&mut self, cohort: &Cohort) -> Result<bool, RunFailure> {
+        let mut all = true;
+        for name in &cohort.members {
+            if self.context.setup.registry.member(name)?.is_none() {
+                warn!(member = %name, "the member was removed");
+                self.ready.forget(name);
+                all = false;
+            }
+        }
+        Ok(all)
     }
 
     fn handle(&mut self, message: ToEngine) -> Option<Cohort> {

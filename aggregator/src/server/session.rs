@@ -15,6 +15,7 @@ use fedlora_transport::{
     TransportError,
 };
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::streams;
@@ -145,13 +146,22 @@ fn renewal(peer: &Peer, shown: &Certificate, certificates: &Certificates) -> Vec
 /// Waits until the member is removed, or has other keys.
 async fn until_removed(name: &MemberName, key: &Digest, registry: &Registry) -> HelloRefusal {
     let mut tick = tokio::time::interval(REMOVAL_TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut warned = false;
     loop {
         tick.tick().await;
-        match registry.member(name) {
-            Ok(Some(record)) if record.certificate_key == *key => {}
-            Ok(_) => return HelloRefusal::NotAMember { name: name.clone() },
-            // A connection is not ended by a disk that does not answer just now.
-            Err(error) => warn!(member = %name, %error, "the member's record cannot be read"),
+        // A disk that does not answer holds up nothing else.
+        let (registry, asked) = (registry.clone(), name.clone());
+        let found = tokio::task::spawn_blocking(move || registry.member(&asked)).await;
+        match found {
+            Ok(Ok(Some(record))) if record.certificate_key == *key => {}
+            Ok(Ok(_)) => return HelloRefusal::NotAMember { name: name.clone() },
+            // A connection is not ended by a record that cannot be read just now.
+            Ok(Err(error)) if !warned => {
+                warn!(member = %name, %error, "the member's record cannot be read");
+                warned = true;
+            }
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::base::BaseError;
 use crate::directory::DirectoryError;
 use crate::enrol::JoinError;
 use crate::federation::{LinkError, ParticipantError};
+use crate::receipts::ReceiptsError;
 use crate::remedy::Remedy;
 use crate::update::UpdateError;
 
@@ -134,6 +135,8 @@ pub fn participant_exit(error: &ParticipantError) -> Exit {
             | TransportError::Refused { .. },
         )) => Exit::Identity,
         E::Link(_) => Exit::Network,
+        E::Receipts(ReceiptsError::Io { .. }) => Exit::Failed,
+        E::Receipts(_) => Exit::Integrity,
     }
 }
 

@@ -16,6 +16,7 @@ mod memory;
 mod open;
 mod roster;
 mod run;
+mod runs;
 mod train;
 
 use background::local;
@@ -55,6 +56,9 @@ enum Command {
     /// Show the federation's members as this member knows them: names, key fingerprints, words.
     #[command(after_help = "Example:\n  fedlora roster --dir ~/fedlora --format json")]
     Roster(roster::RosterArgs),
+    /// Show the runs that this member took part in, verified, with words to compare by telephone.
+    #[command(after_help = "Example:\n  fedlora runs --dir ~/fedlora")]
+    Runs(runs::RunsArgs),
     /// Show what training would use: the records as the model sees them, memory, device.
     #[command(
         after_help = "Example:\n  fedlora check --base ./Llama-3.2-1B --data records.jsonl --show 1"
@@ -105,6 +109,7 @@ impl Program for Cli {
             Command::Join(args) => join::run(&args, &printer).await,
             Command::Run(args) => run::run(args, &printer).await,
             Command::Roster(args) => roster::run(&args, &printer),
+            Command::Runs(args) => runs::run(&args, &printer),
             Command::Check(args) => local(move || check::run(&args, &printer)).await,
             Command::Train(args) => local(move || train::run(&args, &printer, &stop)).await,
             Command::Eval(args) => local(move || eval::run(&args, &printer)).await,

@@ -32,6 +32,7 @@ use fedlora_protocol::round::participant::RoundLedger;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::directory::Membership;
+use crate::receipts::{NoReceipts, Receipts};
 use consent::Nobody;
 use parts::Parts;
 
@@ -78,6 +79,7 @@ impl Participant {
                 work,
                 ledger,
                 pin,
+                receipts: Box::new(NoReceipts),
                 consent: Arc::new(Nobody),
                 events,
                 gate: Arc::new(Semaphore::new(1)),
@@ -87,6 +89,13 @@ impl Participant {
 }
 
 impl<C: Connector> Participant<C> {
+    /// Keeps receipts of the runs.
+    #[must_use]
+    pub fn with_receipts(mut self, receipts: Box<dyn Receipts + Send>) -> Self {
+        self.parts.receipts = receipts;
+        self
+    }
+
     /// Connects in another way, which may build on the present one.
     #[must_use]
     pub fn map_connector<D: Connector>(self, map: impl FnOnce(C) -> D) -> Participant<D> {

@@ -4,6 +4,7 @@ use fedlora_protocol::round::member::{MemberError, PinError};
 use fedlora_transport::TransportError;
 
 use super::link::LinkError;
+use crate::receipts::ReceiptsError;
 use crate::remedy::Remedy;
 use crate::update::UpdateError;
 
@@ -16,6 +17,9 @@ pub enum ParticipantError {
     /// Base model, memory or training.
     #[error(transparent)]
     Update(#[from] UpdateError),
+    /// What the aggregator shows contradicts what it has shown before, or that cannot be told.
+    #[error(transparent)]
+    Receipts(#[from] ReceiptsError),
     /// The connection, where trying again cannot help or took too long.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -39,7 +43,7 @@ impl ParticipantError {
     pub fn plan_remedy(&self) -> Option<fedlora_protocol::Remedy> {
         match self {
             Self::Member(error) => error.remedy(),
-            Self::Update(_) | Self::Link(_) => None,
+            Self::Update(_) | Self::Receipts(_) | Self::Link(_) => None,
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::consent::RosterConsent;
 use super::events::MemberEvent;
 use super::work::RoundWork;
+use crate::receipts::Receipts;
 
 /// Keys, stores, model and data of one member.
 pub(super) struct Parts {
@@ -24,6 +25,7 @@ pub(super) struct Parts {
     pub(super) work: Arc<dyn RoundWork>,
     pub(super) ledger: Box<dyn RoundLedger + Send>,
     pub(super) pin: Box<dyn RosterPin + Send>,
+    pub(super) receipts: Box<dyn Receipts + Send>,
     /// Asked about a roster that is not accepted.
     pub(super) consent: Arc<dyn RosterConsent>,
     pub(super) events: mpsc::UnboundedSender<MemberEvent>,

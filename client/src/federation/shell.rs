@@ -180,6 +180,8 @@ impl Shell {
                 Effect::Fetch { adapter, values } => {
                     queue.extend(self.fetch(link.carrier(), adapter, values).await?);
                 }
+                Effect::KeepRun(receipt) => self.parts.receipts.run(*receipt)?,
+                Effect::KeepResult(result) => self.parts.receipts.result(*result)?,
                 Effect::AskConsent(question) => self.ask(*question),
                 Effect::Pinned(roster) => self.on_pinned(&roster),
                 Effect::Opened {
@@ -207,7 +209,10 @@ impl Shell {
                     self.clock = None;
                 }
                 Effect::RoundDone(done) => self.on_done(link, done),
-                Effect::End(Ok(outcome)) => return Ok(Some(*outcome)),
+                Effect::End(Ok(outcome)) => {
+                    self.parts.work.ended(&outcome)?;
+                    return Ok(Some(*outcome));
+                }
                 Effect::End(Err(error)) => return Err(error.into()),
             }
         }

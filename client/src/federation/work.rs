@@ -10,7 +10,7 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::fixed::{EncodedUpdate, FixedError, RoundEncoding, WeightClass};
 use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
-use fedlora_protocol::round::member::RoundTask;
+use fedlora_protocol::round::member::{RoundTask, RunOutcome};
 use fedlora_train::Progress;
 use rand::CryptoRng;
 use tokio::sync::{Semaphore, mpsc};
@@ -55,6 +55,12 @@ pub trait RoundWork: fmt::Debug + Send + Sync {
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError>;
 
+    /// The run is over for this member.
+    ///
+    /// # Errors
+    /// Adapters of another shape than before.
+    fn ended(&self, outcome: &RunOutcome) -> Result<(), UpdateError>;
+
     /// Encodes an update for one attempt at a round, with fresh randomness.
     ///
     /// # Errors
@@ -97,6 +103,10 @@ impl RoundWork for LocalWork {
         keep_going: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LocalUpdate, UpdateError> {
         Self::update(self, plan, task, keep_going)
+    }
+
+    fn ended(&self, outcome: &RunOutcome) -> Result<(), UpdateError> {
+        Self::ended(self, outcome)
     }
 
     fn encode(

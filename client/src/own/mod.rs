@@ -11,7 +11,7 @@ mod factor;
 
 use fedlora_adapter::{Adapter, AdapterError};
 use fedlora_protocol::plan::RunPlan;
-use fedlora_protocol::round::member::RoundTask;
+use fedlora_protocol::round::member::{RoundShare, RoundTask};
 use fedlora_train::{Beside, TrainError};
 
 use adapter::OwnAdapter;
@@ -58,8 +58,18 @@ impl Start {
 impl Own {
     /// What a round's training begins with.
     pub(crate) fn start(&self, plan: &RunPlan, task: &RoundTask) -> Result<Start, AdapterError> {
-        self.adapter.settle(plan, task)?;
+        self.adapter.settle(plan, &task.adapter, &task.since)?;
         self.start_at(plan, &task.adapter)
+    }
+
+    /// The run is over: its newest global adapter, and what became of the rounds since the last task.
+    pub(crate) fn end(
+        &self,
+        plan: &RunPlan,
+        newest: &Adapter,
+        since: &[RoundShare],
+    ) -> Result<(), AdapterError> {
+        self.adapter.end(plan, newest, since)
     }
 
     /// What training at home begins with, from this global adapter.

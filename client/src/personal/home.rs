@@ -26,8 +26,8 @@ pub enum HomeProgress {
 }
 
 /// Makes the candidates of one member from the run's result, and compares them on its
-/// validation examples. Without such examples there is the global adapter alone, and that with the
-/// member's own part where the plan gives it one.
+/// validation examples. Without such examples there is the global adapter alone, or with the member's
+/// own B where the plan shares A alone.
 ///
 /// # Errors
 /// A training that failed, or [`UpdateError::Stopped`] where `keep_going` said so.
@@ -47,10 +47,10 @@ pub fn personalise(
     let validation = &work.examples().validation;
     let start = work.start_at_home(plan, global)?;
     let held = start.whole()?;
-    // The global adapter is none by itself where each member has an own part.
     let own_part = held != *global;
     if validation.is_empty() {
-        let personal = own_part.then(|| Candidate {
+        // The global adapter is none by itself where A alone is shared.
+        let personal = plan.adapter.factors.shares_a().then(|| Candidate {
             choice: Choice::Personal,
             adapter: held,
             ..candidate.clone()

@@ -145,15 +145,14 @@ fn basis(inner: &[f32], name: &str, outputs: usize, rank: usize) -> Vec<f64> {
         hasher.update(&fedlora_common::bytes::f32_to_le(values));
     }
     let mut stream = hasher.finalize_xof();
-    let mut word = [0; 4];
+    let mut words = vec![0; 4 * outputs];
     let mut columns: Vec<Vec<f64>> = Vec::with_capacity(rank);
     while columns.len() < rank {
-        let mut column: Vec<f64> = (0..outputs)
-            .map(|_| {
-                stream.fill(&mut word);
-                f64::from(u32::from_le_bytes(word)) / f64::from(u32::MAX) - 0.5
-            })
-            .collect();
+        // Whole columns: each call computes a block of the stream anew.
+        stream.fill(&mut words);
+        let uniform =
+            |word: &[u8; 4]| f64::from(u32::from_le_bytes(*word)) / f64::from(u32::MAX) - 0.5;
+        let mut column: Vec<f64> = words.as_chunks().0.iter().map(uniform).collect();
         let before = norm(&column);
         for _ in 0..PASSES {
             for other in &columns {

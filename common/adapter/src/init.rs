@@ -2,7 +2,7 @@
 
 use super::config::{Factor, LoraConfig, ProjectionTensor};
 use super::layout::Layout;
-use super::values::{Adapter, AdapterError};
+use super::values::{Adapter, AdapterError, check_layout};
 
 impl Adapter {
     /// A fresh adapter: A uniform in +-1/sqrt(in), which is PEFT's
@@ -15,6 +15,7 @@ impl Adapter {
     /// # Errors
     /// [`AdapterError`] where `layout` is not one of adapters of `config`.
     pub fn initial(config: LoraConfig, layout: Layout, seed: u64) -> Result<Self, AdapterError> {
+        check_layout(&config, &layout)?;
         let mut values = vec![0.0; layout.len()];
         for (tensor, range) in layout.iter() {
             let is_a = ProjectionTensor::parse(&tensor.name)
@@ -82,5 +83,15 @@ mod tests {
         assert_eq!(adapter.digest(), again.digest());
         let other = Adapter::initial(config, layout(), 8).unwrap();
         assert_ne!(adapter.digest(), other.digest());
+    }
+
+    /// As another member may claim it.
+    #[test]
+    fn a_layout_that_is_no_adapters_is_refused() {
+        let config = LoraConfig::new(2, 4.0, 0.0, [Target::Q]).unwrap();
+        let mut tensors = layout().tensors().to_vec();
+        tensors[0].shape = vec![8];
+        let refused = Adapter::initial(config, Layout::new(tensors).unwrap(), 1);
+        assert!(matches!(refused, Err(AdapterError::NotMatrix { .. })));
     }
 }

@@ -210,7 +210,7 @@ impl fmt::Debug for Adapter {
 }
 
 /// A layout is an adapter's when it is exactly the one that its own dimensions give.
-fn check_layout(config: &LoraConfig, layout: &Layout) -> Result<(), AdapterError> {
+pub(super) fn check_layout(config: &LoraConfig, layout: &Layout) -> Result<(), AdapterError> {
     let mut dims = std::collections::HashMap::new();
     let mut layers = 0;
     for spec in layout.tensors() {

@@ -87,7 +87,9 @@ impl<'a> Party<'a> {
                     self.asked = Some(question);
                     Vec::new()
                 }
-                MemberEffect::Pinned(_)
+                MemberEffect::KeepRun(_)
+                | MemberEffect::KeepResult(_)
+                | MemberEffect::Pinned(_)
                 | MemberEffect::Opened { .. }
                 | MemberEffect::Left { .. }
                 | MemberEffect::Abandoned { .. }

@@ -5,6 +5,7 @@ pub mod crypto;
 pub mod fixed;
 pub mod ids;
 pub mod plan;
+pub mod receipt;
 mod remedy;
 pub mod round;
 pub mod secagg;

@@ -17,3 +17,15 @@ pub(crate) fn keep_to_itself() {
         let _ = setrlimit(Resource::Core, none);
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+
+    #[test]
+    fn neither_dumps_nor_other_processes_see_it() {
+        super::keep_to_itself();
+        assert_eq!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+    }
+}

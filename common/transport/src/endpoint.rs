@@ -248,7 +248,7 @@ pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, TransportError> {
 /// network does not carry. Where a peer answers, its refusal is the end.
 ///
 /// # Errors
-/// Of one address the error as it is; [`TransportError::Unreachable`] with the first otherwise.
+/// Where none answers, that of the first address; otherwise what the peer that answers gives.
 pub async fn reach<T, F>(
     addresses: &[SocketAddr],
     dial: impl Fn(SocketAddr) -> F,

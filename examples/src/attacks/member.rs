@@ -164,6 +164,8 @@ impl TargetMember {
             MemberEffect::Abandoned { reason, .. } => self.say(reason.to_string()),
             MemberEffect::End(Err(error)) => self.say(error.to_string()),
             MemberEffect::End(Ok(_))
+            | MemberEffect::KeepRun(_)
+            | MemberEffect::KeepResult(_)
             | MemberEffect::Pinned(_)
             | MemberEffect::Opened { .. }
             | MemberEffect::RoundDone(_) => {}

@@ -12,7 +12,7 @@ use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_protocol::fixed::{EncodedUpdate, FixedError, LossShift, RoundEncoding, WeightClass};
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
-use fedlora_protocol::round::member::RoundTask;
+use fedlora_protocol::round::member::{RoundTask, RunOutcome};
 use fedlora_train::{Engine, Progress};
 use rand::rngs::StdRng;
 use rand::{CryptoRng, SeedableRng};
@@ -127,6 +127,10 @@ impl RoundWork for WatchedWork {
             self.drift.add(task.round, weight, &task.adapter, delta);
         }
         Ok(update)
+    }
+
+    fn ended(&self, outcome: &RunOutcome) -> Result<(), UpdateError> {
+        self.inner.ended(outcome)
     }
 
     fn encode(

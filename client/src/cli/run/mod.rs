@@ -29,6 +29,7 @@ use crate::directory::MemberDirectory;
 use crate::examples::MemberExamples;
 use crate::federation::{Participant, RoundWork};
 use crate::personal::{self, ScoreTable};
+use crate::receipts::FileReceipts;
 use crate::update::LocalWork;
 use consent::TerminalConsent;
 use display::{Display, HomeBar};
@@ -91,6 +92,7 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
         Box::new(directory.roster_pin(args.accept_roster)),
         events,
     )
+    .with_receipts(Box::new(FileReceipts::new(directory.runs())))
     .with_patience(Duration::from_secs(args.retry_for));
     // Where a roster is named, exactly that one is accepted, and nobody is asked.
     if args.accept_roster.is_none() {
@@ -138,6 +140,8 @@ async fn keep_best(
     printer: &Printer,
 ) -> Result<ScoreTable, Failure> {
     let failed = |error: anyhow::Error| Failure::new(Exit::Failed, error);
+    let begun = directory.begin_outcome(outcome.run);
+    begun.map_err(exits::directory)?;
     for folder in [directory.global(), directory.adapter()] {
         peft::save(&folder, &outcome.adapter, &base_name)
             .context("the final adapter cannot be written")

@@ -63,6 +63,11 @@ impl<B: Passes> Cores<B> {
         Ok((placed, parameters))
     }
 
+    /// s of each projection.
+    pub(crate) fn scales(&self) -> &[f64] {
+        &self.scales
+    }
+
     /// R of each projection.
     pub(crate) fn cores(&self, parameters: &[Tensor<B, 2>]) -> Vec<Tensor<B, 2>> {
         let scaled = parameters.iter().zip(&self.scales);

@@ -29,6 +29,20 @@ enum Made<B: Passes> {
     OfCores(Cores<B>),
 }
 
+impl<B: Passes> Made<B> {
+    /// What each of `count` parameters is multiplied by where it stands in the trained factors; 0 for
+    /// the weights of a frozen adapter.
+    fn scales(&self, count: usize) -> Vec<f64> {
+        match self {
+            Self::OfFactors => vec![1.0; count],
+            Self::Beside(frozen) => (0..count)
+                .map(|place| f64::from(u8::from(place < 2 * frozen.len())))
+                .collect(),
+            Self::OfCores(cores) => cores.scales().to_vec(),
+        }
+    }
+}
+
 /// A training on one backend.
 pub(crate) struct ModelTrainer<'a, B: Passes> {
     model: &'a Llama<B>,
@@ -120,6 +134,8 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
                 .div_ceil(options.accumulation.get()),
         };
         let order = Order::new(lengths, options);
+        let scales = made.scales(parameters.len()).into_iter();
+        let anchor = Anchor::at(&parameters, scales, options.proximal);
         Ok(Self {
             model,
             adapter: adapter.clone(),
@@ -127,7 +143,7 @@ impl<'a, B: Passes> ModelTrainer<'a, B> {
             part,
             start,
             made,
-            anchor: Anchor::at(&parameters, options.proximal),
+            anchor,
             optimizer: AdamW::new(options.adamw(), parameters.len()),
             parameters,
             schedule: options.schedule(steps),

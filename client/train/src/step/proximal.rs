@@ -9,25 +9,33 @@ use crate::step::options::Proximal;
 /// (Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, section 3.2).
 #[derive(Debug)]
 pub(crate) struct Anchor<B: Backend> {
-    mu: f64,
+    /// mu of each parameter, times the square of what it is multiplied by in the adapter: the distance
+    /// is one of factors.
+    mu: Vec<f64>,
     /// w0, one tensor for each parameter.
     start: Vec<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Anchor<B> {
-    /// The term around `parameters`; `None` for a mu of 0, which adds nothing.
-    pub(crate) fn at(parameters: &[Tensor<B, 2>], proximal: Proximal) -> Option<Self> {
+    /// The term around `parameters`, each multiplied by one of `scales` in the adapter; `None` for a mu
+    /// of 0, which adds nothing.
+    pub(crate) fn at(
+        parameters: &[Tensor<B, 2>],
+        scales: impl Iterator<Item = f64>,
+        proximal: Proximal,
+    ) -> Option<Self> {
         let mu = proximal.get();
         (mu > 0.0).then(|| Self {
-            mu,
+            mu: scales.map(|scale| mu * scale * scale).collect(),
             start: parameters.to_vec(),
         })
     }
 
     /// Adds the term's gradient, `mu (w - w0)`, to those of the loss.
     pub(crate) fn pull(&self, gradients: &mut [Option<Tensor<B, 2>>], parameters: &[Tensor<B, 2>]) {
-        for ((slot, now), start) in gradients.iter_mut().zip(parameters).zip(&self.start) {
-            let pull = (now.clone() - start.clone()).mul_scalar(self.mu);
+        let places = gradients.iter_mut().zip(parameters);
+        for (((slot, now), start), mu) in places.zip(&self.start).zip(&self.mu) {
+            let pull = (now.clone() - start.clone()).mul_scalar(*mu);
             *slot = slot.take().map(|gradient| gradient + pull);
         }
     }

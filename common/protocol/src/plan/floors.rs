@@ -99,7 +99,7 @@ impl Floors {
                 f64::from(plan.training.steps),
                 f64::from(self.steps),
             ),
-            ("rank", plan.adapter.lora.rank() as f64, self.rank as f64),
+            ("rank", plan.trained_lora().rank() as f64, self.rank as f64),
             (
                 "clip",
                 f64::from(plan.aggregation.max_clip()),

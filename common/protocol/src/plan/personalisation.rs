@@ -45,8 +45,8 @@ pub enum PersonalisationMethod {
     FineTune,
     /// It trains an adapter of its own in all rounds and at home, beside that of the others, which
     /// follows from the global one (FedALT, arXiv:2503.11880), with a learned weight on each
-    /// projection; and averages as for `fine-tune`. It ends with both as one adapter, of twice the
-    /// rank. For `factors = "both"` and plain FedAvg.
+    /// projection; and averages as for `fine-tune`. Both are one adapter of twice the rank. The
+    /// rounds' rate is then that of a member that trains alone. For `factors = "both"` and plain FedAvg.
     RestOfWorld,
 }
 

@@ -13,7 +13,7 @@ use super::messages::UpdateClaim;
 use super::verified::Unverified;
 
 /// The version of all messages in [`super`], sent in every hello.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 5;
 
 /// The first words of a member on each connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

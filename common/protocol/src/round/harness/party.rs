@@ -50,6 +50,7 @@ impl Party {
         assert!(matches!(
             effects[..],
             [
+                MemberEffect::KeepRun(_),
                 MemberEffect::Pinned(_),
                 MemberEffect::Send(ToAggregator::Accepted { .. })
             ]

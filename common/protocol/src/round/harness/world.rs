@@ -346,6 +346,8 @@ impl<'a> World<'a> {
                 }
                 MemberEffect::Send(_)
                 | MemberEffect::Prepare { .. }
+                | MemberEffect::KeepRun(_)
+                | MemberEffect::KeepResult(_)
                 | MemberEffect::Pinned(_)
                 | MemberEffect::Opened { .. }
                 | MemberEffect::Abandoned { .. }

@@ -8,10 +8,11 @@ use fedlora_common::digest::Digest;
 use crate::fixed::RoundEncoding;
 use crate::ids::{Attempt, RoundNumber, RunId};
 use crate::plan::{Roster, RosterChange, RunEnd, RunPlan};
+use crate::receipt::RunReceipt;
 use crate::round::participant::Refusal;
 use crate::secagg::MaskedUpdate;
 use crate::wire::Unverified;
-use crate::wire::messages::{RoundFailure, ToAggregator, UpdateClaim};
+use crate::wire::messages::{RoundFailure, RoundResult, ToAggregator, UpdateClaim};
 
 use super::error::MemberError;
 
@@ -55,6 +56,11 @@ pub enum MemberEffect {
     /// [`Member::decline_roster`](super::Member::decline_roster). The answer may take as long as
     /// the aggregator waits; messages are handed over meanwhile.
     AskConsent(Box<RosterQuestion>),
+    /// Keep what the run begins with, to show it later. Comes again after each restart.
+    KeepRun(Box<RunReceipt>),
+    /// Keep a round's result, whose signature and place are checked, before anything follows from it.
+    /// All of a run's come again after each restart.
+    KeepResult(Box<Unverified<RoundResult>>),
     /// The roster is pinned, and lists this member.
     Pinned(Box<Roster>),
     /// This member takes part in an attempt at a round.
@@ -143,8 +149,19 @@ pub struct RoundTask {
     pub part: Layout,
     /// The global adapter that training starts from.
     pub adapter: Adapter,
-    /// This member's part of the weight of the round before, where it is in that round's sum.
+    /// What became of the rounds since the last task.
+    pub since: Vec<RoundShare>,
+}
+
+/// What became of one member's change in a round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RoundShare {
+    /// The round's number, from 1.
+    pub round: RoundNumber,
+    /// This member's part of the weight of the round's sum, above 0 and below 1, where it is in it.
     pub share: Option<f64>,
+    /// Whether the step before was taken back in place of one by this sum.
+    pub taken_back: bool,
 }
 
 /// A masked update with its signed claim, until the survivor list shows that it has arrived.
@@ -172,4 +189,8 @@ pub struct RunOutcome {
     pub end: RunEnd,
     /// In how many of the rounds this member is in the sum.
     pub took_part: u32,
+    /// The newest global adapter that this member holds: the result, or one that came after it.
+    pub newest: Adapter,
+    /// What became of the rounds since the last task.
+    pub since: Vec<RoundShare>,
 }

@@ -41,7 +41,8 @@ use phases::{AwaitConsent, AwaitPlan, AwaitRoster, AwaitWork, ShownRoster};
 use pinned::PinnedRun;
 
 pub use effect::{
-    DoneRound, LeaveReason, MemberEffect, Prepared, RosterQuestion, RoundTask, RunOutcome, Upload,
+    DoneRound, LeaveReason, MemberEffect, Prepared, RosterQuestion, RoundShare, RoundTask,
+    RunOutcome, Upload,
 };
 pub use error::MemberError;
 pub use member_round::{MemberRound, RoundAnswer};
@@ -127,8 +128,10 @@ impl Member {
     /// Takes the answer to [`MemberEffect::AskConsent`]: the member accepts the roster with this
     /// digest. An answer about another roster changes nothing.
     pub fn accept_roster(&mut self, roster: &Digest, pin: &mut dyn RosterPin) -> Vec<MemberEffect> {
-        self.step(|_, phase| match phase {
-            RunPhase::Consent(phase) if phase.asks_about(roster) => next(phase.accepted(pin)),
+        self.step(|settings, phase| match phase {
+            RunPhase::Consent(phase) if phase.asks_about(roster) => {
+                next(phase.accepted(settings, pin))
+            }
             other => Ok((other, Vec::new())),
         })
     }

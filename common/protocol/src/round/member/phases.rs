@@ -6,6 +6,7 @@ use fedlora_common::digest::Digest;
 
 use crate::ids::{RoundNumber, RunId};
 use crate::plan::{Roster, RunPlan, SignedPlan};
+use crate::receipt::RunReceipt;
 use crate::round::participant::RoundContext;
 
 use super::effect::{MemberEffect, Prepared, RosterQuestion};
@@ -28,10 +29,10 @@ impl AwaitPlan {
         signed: SignedPlan,
         settings: &MemberSettings,
     ) -> PhaseStep<AwaitWork> {
-        let (id, plan) = signed.verify(&settings.aggregator)?;
+        let (id, plan) = signed.clone().verify(&settings.aggregator)?;
         settings.floors.admit(&plan)?;
         settings.check_weight(&plan)?;
-        let phase = AwaitWork { id, plan };
+        let phase = AwaitWork { id, plan, signed };
         let prepare = phase.prepare();
         Ok((phase, vec![prepare]))
     }
@@ -41,6 +42,7 @@ impl AwaitPlan {
 pub(super) struct AwaitWork {
     id: RunId,
     plan: RunPlan,
+    signed: SignedPlan,
 }
 
 impl AwaitWork {
@@ -53,7 +55,8 @@ impl AwaitWork {
 
     /// Base digest and first adapter are there: the member is ready.
     pub(super) fn prepared(self, prepared: Prepared) -> (AwaitRoster, Vec<MemberEffect>) {
-        let phase = AwaitRoster(PlannedRun::new(self.id, self.plan, prepared));
+        let planned = PlannedRun::new(self.id, self.plan, self.signed, prepared);
+        let phase = AwaitRoster(planned);
         let ready = phase.0.ready();
         (phase, vec![ready])
     }
@@ -108,7 +111,7 @@ impl AwaitRoster {
         let phase = AwaitConsent { run, context };
         match pin.pin(&phase.context.roster) {
             Ok(()) => {
-                let (pinned, effects) = phase.pinned();
+                let (pinned, effects) = phase.pinned(settings);
                 Ok((ShownRoster::Pinned(Box::new(pinned)), effects))
             }
             Err(PinError::Unaccepted { change, .. }) => {
@@ -161,9 +164,13 @@ impl AwaitConsent {
     }
 
     /// The member accepts the roster.
-    pub(super) fn accepted(self, pin: &mut dyn RosterPin) -> PhaseStep<PinnedRun> {
+    pub(super) fn accepted(
+        self,
+        settings: &MemberSettings,
+        pin: &mut dyn RosterPin,
+    ) -> PhaseStep<PinnedRun> {
         pin.accept(&self.context.roster)?;
-        Ok(self.pinned())
+        Ok(self.pinned(settings))
     }
 
     /// The member does not accept the roster.
@@ -178,9 +185,16 @@ impl AwaitConsent {
         }
     }
 
-    fn pinned(self) -> (PinnedRun, Vec<MemberEffect>) {
+    fn pinned(self, settings: &MemberSettings) -> (PinnedRun, Vec<MemberEffect>) {
         let Self { run, context } = self;
+        let receipt = RunReceipt {
+            aggregator: settings.aggregator,
+            plan: run.signed.clone(),
+            roster: context.roster.clone(),
+            first: run.adapter.digest(),
+        };
         let effects = vec![
+            MemberEffect::KeepRun(Box::new(receipt)),
             MemberEffect::Pinned(Box::new(context.roster.clone())),
             accepted(&context.roster, None),
         ];

@@ -17,7 +17,7 @@ use crate::round::participant::{
 use crate::wire::Unverified;
 use crate::wire::messages::{Open, RoundMessage, RoundResult, ToAggregator, ToMember};
 
-use super::effect::{DoneRound, LeaveReason, MemberEffect, RoundTask, RunOutcome};
+use super::effect::{DoneRound, LeaveReason, MemberEffect, RoundShare, RoundTask, RunOutcome};
 use super::error::MemberError;
 use super::member_round::{MemberRound, RoundAnswer};
 use super::pin::RosterPin;
@@ -48,8 +48,8 @@ pub(super) struct PinnedRun {
     last_round: RoundNumber,
     result: RunResult,
     took_part: u32,
-    /// This member's part of the weight of the newest round's sum, where it is in it.
-    share: Option<f64>,
+    /// What became of the rounds since the last task.
+    since: Vec<RoundShare>,
     training: Option<TrainingTask>,
     activity: Activity,
 }
@@ -93,7 +93,7 @@ impl PinnedRun {
             chain,
             last_round: RoundNumber(0),
             took_part: 0,
-            share: None,
+            since: Vec::new(),
             training: None,
             activity: Activity::Idle,
         }
@@ -162,6 +162,8 @@ impl PinnedRun {
                 best: self.result.round(),
             },
             took_part: self.took_part,
+            newest: self.run.adapter.clone(),
+            since: self.since.clone(),
         })))
     }
 
@@ -370,7 +372,7 @@ impl PinnedRun {
                     clip: expected.clip,
                     part,
                     adapter: adapter.clone(),
-                    share: self.share,
+                    since: Vec::new(),
                 };
                 effects.extend(self.train(task, expected.adapter));
                 effects.push(MemberEffect::Send(keys));
@@ -393,7 +395,8 @@ impl PinnedRun {
             adapter,
             done: false,
         });
-        Some(MemberEffect::Train(Box::new(task)))
+        let since = std::mem::take(&mut self.since);
+        Some(MemberEffect::Train(Box::new(RoundTask { since, ..task })))
     }
 
     /// M1 to M5 of the others, for the current round.
@@ -471,6 +474,7 @@ impl PinnedRun {
             return Err(MemberError::Refusal(Refusal::Over { last }));
         }
         let aggregator = &settings.aggregator;
+        let kept = MemberEffect::KeepResult(Box::new(result.clone()));
         let checked = match std::mem::replace(&mut self.activity, Activity::Idle) {
             Activity::Round(round) => round.result(result, aggregator, &self.chain),
             _ => check_result(result, aggregator, &self.chain),
@@ -498,9 +502,17 @@ impl PinnedRun {
         self.last_round = result.round;
         let took_part = result.survivors.contains(&self.context.me);
         self.took_part += u32::from(took_part);
-        let weight = self.context.weight.weight() as f64;
-        self.share = took_part.then(|| weight / result.total_weight.max(1) as f64);
-        let effects = vec![self.fetch(&result)];
+        // All others have a weight of 1 at least, whatever a result says that was not seen through.
+        let weight = self.context.weight.weight();
+        let all = result
+            .total_weight
+            .max(weight + survivors.saturating_sub(1) as u64);
+        self.since.push(RoundShare {
+            round: result.round,
+            share: took_part.then(|| weight as f64 / all as f64),
+            taken_back,
+        });
+        let effects = vec![kept, self.fetch(&result)];
         self.activity = Activity::Fetch(Box::new(result));
         Ok(effects)
     }

@@ -14,6 +14,7 @@ use super::settings::MemberSettings;
 pub(super) struct PlannedRun {
     pub(super) id: RunId,
     pub(super) plan: RunPlan,
+    pub(super) signed: SignedPlan,
     pub(super) adapter: Adapter,
     /// What this member reports when it is ready. It names the first adapter in every round: the
     /// aggregator knows the newest.
@@ -22,7 +23,7 @@ pub(super) struct PlannedRun {
 
 impl PlannedRun {
     /// The run once base digest and first adapter are there.
-    pub(super) fn new(id: RunId, plan: RunPlan, prepared: Prepared) -> Self {
+    pub(super) fn new(id: RunId, plan: RunPlan, signed: SignedPlan, prepared: Prepared) -> Self {
         Self {
             ready: Ready {
                 base: prepared.base,
@@ -31,6 +32,7 @@ impl PlannedRun {
             },
             id,
             plan,
+            signed,
             adapter: prepared.adapter,
         }
     }

@@ -55,6 +55,14 @@ impl AllowedStep {
                 .map(|&x| f64::from(x).powi(2))
                 .sum::<f64>()
                 .sqrt();
+        if self.factors == Some(Factors::Core) {
+            // All of the step is one of cores: their basis keeps norms.
+            let part = layout.subset(Factors::Core).map_err(AdapterError::from)?;
+            let of_cores = next.difference(held, &part)?.norm();
+            if of_cores + rounding + 1e-6 * norm < norm {
+                return Err(Refusal::FrozenFactors);
+            }
+        }
         if !can_be_mean_norm(norm - rounding, self.norm) {
             return Err(Refusal::Step {
                 got: norm,

@@ -90,6 +90,7 @@ fn plan_and_roster_lead_to_a_pinned_run() {
 
     let effects = joining.hand(roster(&federation));
     let [
+        MemberEffect::KeepRun(kept),
         MemberEffect::Pinned(pinned),
         MemberEffect::Send(ToAggregator::Accepted {
             roster,
@@ -100,6 +101,7 @@ fn plan_and_roster_lead_to_a_pinned_run() {
         panic!("the roster is pinned: {effects:?}");
     };
     assert_eq!(**pinned, *federation.roster);
+    assert_eq!(kept.verify([]).unwrap().run, federation.run);
     assert_eq!(*roster, federation.roster.digest());
     assert_effects(&joining.hand(open), &["opened 1/1", "train 1", "send keys"]);
 }

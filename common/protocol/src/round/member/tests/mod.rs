@@ -23,9 +23,15 @@ const ONE: RoundNumber = RoundNumber(1);
 const FIRST: Attempt = Attempt(1);
 const SECOND: Attempt = Attempt(2);
 
-/// Every effect in a few words, so that a list of them can be compared.
+/// Every effect in a few words, so that a list of them can be compared; without what is only kept.
 fn shown(effects: &[MemberEffect]) -> Vec<String> {
-    effects.iter().map(show).collect()
+    let kept = |effect: &&MemberEffect| {
+        !matches!(
+            effect,
+            MemberEffect::KeepRun(_) | MemberEffect::KeepResult(_)
+        )
+    };
+    effects.iter().filter(kept).map(show).collect()
 }
 
 fn show(effect: &MemberEffect) -> String {
@@ -44,6 +50,8 @@ fn show(effect: &MemberEffect) -> String {
             RoundMessage::Abstain => "send abstain",
         }
         .to_owned(),
+        MemberEffect::KeepRun(_) => "keep run".to_owned(),
+        MemberEffect::KeepResult(_) => "keep result".to_owned(),
         MemberEffect::Prepare { .. } => "prepare".to_owned(),
         MemberEffect::Train(task) => format!("train {}", task.round),
         MemberEffect::Encode { round, attempt, .. } => format!("encode {round}/{attempt}"),

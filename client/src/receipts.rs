@@ -1,0 +1,396 @@
+//! What a member keeps of each run to show it later: `runs/ID` in its directory, with the signed plan,
+//! the roster and the signed results ([`fedlora_protocol::receipt`]).
+//!
+//! A member that restarts is shown all results again. Those must be the ones that it has: an aggregator
+//! that tells a member another history than before is caught, with both in hand.
+
+use std::fmt::Debug;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use fedlora_common::files::{Access, beside, create_private_folder, sync_parent, write_atomic};
+use fedlora_protocol::ids::RoundNumber;
+use fedlora_protocol::receipt::{ReceiptError, RunReceipt, VerifiedRun, read_results};
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::messages::RoundResult;
+
+/// Where receipts are kept.
+pub trait Receipts: Debug {
+    /// Takes what a run begins with.
+    ///
+    /// # Errors
+    /// [`ReceiptsError`] where it is not what the run began with before, or cannot be written.
+    fn run(&mut self, receipt: RunReceipt) -> Result<(), ReceiptsError>;
+
+    /// Takes a result of that run, whose signature was checked.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    fn result(&mut self, result: Unverified<RoundResult>) -> Result<(), ReceiptsError>;
+}
+
+/// Keeps nothing: for a simulation.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoReceipts;
+
+impl Receipts for NoReceipts {
+    fn run(&mut self, _: RunReceipt) -> Result<(), ReceiptsError> {
+        Ok(())
+    }
+
+    fn result(&mut self, _: Unverified<RoundResult>) -> Result<(), ReceiptsError> {
+        Ok(())
+    }
+}
+
+/// Keeps them in a folder of runs.
+#[derive(Debug)]
+pub struct FileReceipts {
+    runs: PathBuf,
+    current: Option<Current>,
+}
+
+/// The run that results are taken of.
+#[derive(Debug)]
+struct Current {
+    folder: PathBuf,
+    results: Vec<Unverified<RoundResult>>,
+}
+
+const RUN: &str = "run.json";
+const RESULTS: &str = "results.jsonl";
+
+impl FileReceipts {
+    /// Receipts below the folder `runs`, which need not exist.
+    pub fn new(runs: PathBuf) -> Self {
+        Self {
+            runs,
+            current: None,
+        }
+    }
+}
+
+impl Receipts for FileReceipts {
+    fn run(&mut self, receipt: RunReceipt) -> Result<(), ReceiptsError> {
+        let run = receipt.verify([])?.run;
+        let folder = self.runs.join(run.to_string());
+        let path = folder.join(RUN);
+        match read_if_there(&path)? {
+            Some(text) => {
+                if parse(&path, &text)? != receipt {
+                    return Err(ReceiptsError::OtherRun { path });
+                }
+            }
+            None => {
+                create_private_folder(&folder).map_err(|error| io_error(&folder, error))?;
+                let text = serde_json::to_vec_pretty(&receipt).expect("text keys");
+                write_atomic(&path, &text, Access::Owner)
+                    .map_err(|error| io_error(&path, error))?;
+            }
+        }
+        let path = folder.join(RESULTS);
+        let results = whole_results(&path)?;
+        self.current = Some(Current { folder, results });
+        Ok(())
+    }
+
+    fn result(&mut self, result: Unverified<RoundResult>) -> Result<(), ReceiptsError> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        let path = current.folder.join(RESULTS);
+        let round = result.claimed().round;
+        let place = (round.0 as usize).saturating_sub(1);
+        if let Some(before) = current.results.get(place) {
+            if *before == result {
+                return Ok(());
+            }
+            // Both are signed: kept, it proves that the aggregator told two histories.
+            let proof = beside(&path, ".contradiction").map_err(|error| io_error(&path, error))?;
+            let both = serde_json::to_vec_pretty(&[before, &result]).expect("text keys");
+            write_atomic(&proof, &both, Access::Owner).map_err(|error| io_error(&proof, error))?;
+            return Err(ReceiptsError::OtherResult { round, proof });
+        }
+        append(&path, &result).map_err(|error| io_error(&path, error))?;
+        current.results.push(result);
+        Ok(())
+    }
+}
+
+/// One run of a member, verified.
+#[derive(Debug)]
+pub struct KeptRun {
+    /// What it began with.
+    pub receipt: RunReceipt,
+    /// What is proven of it.
+    pub verified: VerifiedRun,
+}
+
+/// Reads and verifies the receipts in one run's folder.
+///
+/// # Errors
+/// [`ReceiptsError`] naming the file and the place.
+pub fn verify(folder: &Path) -> Result<KeptRun, ReceiptsError> {
+    let path = folder.join(RUN);
+    let text = fs::read(&path).map_err(|error| io_error(&path, error))?;
+    let receipt = parse(&path, &text)?;
+    let path = folder.join(RESULTS);
+    let text = read_if_there(&path)?.unwrap_or_default();
+    let wrong = |error| ReceiptsError::Wrong {
+        path: path.clone(),
+        error,
+    };
+    let results = read_results(&text).map_err(wrong)?;
+    let verified = receipt.verify(results).map_err(wrong)?;
+    Ok(KeptRun { receipt, verified })
+}
+
+/// The folders of a member's runs, the last one that was taken part in at the end.
+///
+/// # Errors
+/// [`ReceiptsError::Io`] where they cannot be read.
+pub fn folders(runs: &Path) -> Result<Vec<PathBuf>, ReceiptsError> {
+    let entries = match fs::read_dir(runs) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| io_error(runs, error))?,
+    };
+    let folders = entries.flatten().map(|entry| entry.path());
+    let mut folders: Vec<_> = folders
+        .filter(|path| path.join(RUN).is_file())
+        .map(|path| {
+            let begun = fs::metadata(path.join(RUN)).and_then(|one| one.modified());
+            (begun.ok(), path)
+        })
+        .collect();
+    folders.sort();
+    Ok(folders.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The results in a file. A line that a crash cut off is removed: the aggregator shows it again.
+fn whole_results(path: &Path) -> Result<Vec<Unverified<RoundResult>>, ReceiptsError> {
+    let text = read_if_there(path)?.unwrap_or_default();
+    let whole = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let wrong = |error| ReceiptsError::Wrong {
+        path: path.to_owned(),
+        error,
+    };
+    let results = read_results(&text[..whole]).map_err(wrong)?;
+    if whole < text.len() {
+        write_atomic(path, &text[..whole], Access::Owner).map_err(|error| io_error(path, error))?;
+    }
+    Ok(results)
+}
+
+fn append(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(result).expect("text keys");
+    line.push(b'\n');
+    if !path.exists() {
+        // With the mode of what is its owner's alone.
+        return write_atomic(path, &line, Access::Owner);
+    }
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(&line)?;
+    file.sync_all()?;
+    sync_parent(path)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ReceiptsError> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(path, error)),
+    }
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<RunReceipt, ReceiptsError> {
+    serde_json::from_slice(text).map_err(|error| ReceiptsError::Json {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+fn io_error(path: &Path, source: io::Error) -> ReceiptsError {
+    ReceiptsError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Why receipts cannot be kept, or prove nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiptsError {
+    /// A run that began otherwise before.
+    #[error(
+        "the aggregator shows another plan, roster or first adapter for this run than before: see {}",
+        path.display()
+    )]
+    OtherRun {
+        /// The receipt of what it showed first.
+        path: PathBuf,
+    },
+    /// A round that had another result before.
+    #[error(
+        "the aggregator signed two results for round {round}: both are in {}",
+        proof.display()
+    )]
+    OtherResult {
+        /// The round.
+        round: RoundNumber,
+        /// The file with both.
+        proof: PathBuf,
+    },
+    /// What a run begins with does not verify.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    /// Receipts that were changed, cut or moved.
+    #[error("{}: {error}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The place and what is wrong there.
+        error: ReceiptError,
+    },
+    /// A receipt that does not parse.
+    #[error("{}: {reason}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use fedlora_common::digest::Digest;
+    use fedlora_protocol::crypto::sign::IdentityKey;
+    use fedlora_protocol::ids::{Attempt, MemberIndex, RunId};
+    use fedlora_protocol::plan::{Roster, RosterEntry, RunPlan, SignedPlan};
+    use fedlora_protocol::wire::Verified;
+
+    use super::*;
+
+    fn key() -> IdentityKey {
+        IdentityKey::from_bytes(&[9; 32])
+    }
+
+    fn begun() -> (RunReceipt, Digest) {
+        let plan = RunPlan::from_toml(
+            "rounds = 9\nmembers = 3\n[adapter]\n\
+             lora = { rank = 2, alpha = 4.0, dropout = 0.0, targets = [\"q\"] }\n",
+        )
+        .unwrap();
+        let run = RunId([1; 16]);
+        let entry = |number: u8| RosterEntry {
+            name: format!("m{number}").parse().unwrap(),
+            identity: IdentityKey::from_bytes(&[number; 32]).public(),
+            certificate_key: Digest::from_bytes([number; 32]),
+        };
+        let roster = Roster::new((1..=3).map(entry).collect()).unwrap();
+        let first = Digest::from_bytes([4; 32]);
+        let start = RoundResult::chain_start(run, &plan.digest(), &roster.digest(), &first);
+        let receipt = RunReceipt {
+            aggregator: key().public(),
+            plan: SignedPlan::sign(run, plan, &key()),
+            roster,
+            first,
+        };
+        (receipt, start)
+    }
+
+    fn result(round: u32, weight: u64, previous: &mut Digest) -> Unverified<RoundResult> {
+        let result = RoundResult {
+            run: RunId([1; 16]),
+            round: RoundNumber(round),
+            attempt: Attempt(1),
+            adapter: Digest::from_bytes([2; 32]),
+            sum: Digest::from_bytes([2; 32]),
+            total_weight: weight,
+            transcript: Digest::from_bytes([3; 32]),
+            previous: *previous,
+            survivors: vec![MemberIndex(0)],
+            dropped: Vec::new(),
+            train_loss: None,
+            eval_loss: None,
+            clipped: None,
+            votes: None,
+        };
+        let signed = Verified::sign(result, &key(), previous);
+        *previous = signed.body().digest();
+        signed.unverified().clone()
+    }
+
+    #[test]
+    fn receipts_are_kept_over_restarts_and_verified() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("runs");
+        assert!(folders(&runs).unwrap().is_empty());
+        let (receipt, mut head) = begun();
+        let results = [1, 2, 3].map(|round| result(round, 1, &mut head));
+        let mut receipts = FileReceipts::new(runs.clone());
+        receipts.run(receipt.clone()).unwrap();
+        for result in &results[..2] {
+            receipts.result(result.clone()).unwrap();
+        }
+        let own = folders(&runs).unwrap().remove(0);
+        // As a crash leaves it: the third is cut off. It and all others are shown again.
+        let path = own.join(RESULTS);
+        let mut text = fs::read(&path).unwrap();
+        text.extend(&serde_json::to_vec(&results[2]).unwrap()[..50]);
+        fs::write(&path, text).unwrap();
+        let mut again = FileReceipts::new(runs.clone());
+        again.run(receipt.clone()).unwrap();
+        for result in &results {
+            again.result(result.clone()).unwrap();
+        }
+        let kept = verify(&own).unwrap();
+        assert_eq!((kept.receipt, kept.verified.head), (receipt, head));
+        assert_eq!(kept.verified.rounds_of(MemberIndex(0)), 3);
+        // Any edit is found where it is.
+        let text = fs::read_to_string(&path).unwrap();
+        let second = text.lines().nth(1).unwrap();
+        fs::write(&path, text.replace(second, "")).unwrap();
+        let error = verify(&own).unwrap_err().to_string();
+        assert!(error.contains("results.jsonl: result 2"), "{error}");
+    }
+
+    #[test]
+    fn another_history_than_before_is_refused_and_proven() {
+        let folder = tempfile::tempdir().unwrap();
+        let (receipt, start) = begun();
+        let mut receipts = FileReceipts::new(folder.path().to_owned());
+        receipts.run(receipt.clone()).unwrap();
+        receipts.result(result(1, 1, &mut start.clone())).unwrap();
+        let mut again = FileReceipts::new(folder.path().to_owned());
+        let other = RunReceipt {
+            first: Digest::from_bytes([5; 32]),
+            ..receipt.clone()
+        };
+        let refused = again.run(other).unwrap_err();
+        assert!(matches!(refused, ReceiptsError::OtherRun { .. }));
+        again.run(receipt).unwrap();
+        let refused = again.result(result(1, 2, &mut start.clone())).unwrap_err();
+        let ReceiptsError::OtherResult { round, proof } = refused else {
+            panic!("two results for a round: {refused}");
+        };
+        assert_eq!(round, RoundNumber(1));
+        let both: Vec<Unverified<RoundResult>> =
+            serde_json::from_slice(&fs::read(proof).unwrap()).unwrap();
+        for one in &both {
+            one.clone().verify(&key().public(), &start).unwrap();
+        }
+        assert_ne!(both[0], both[1]);
+    }
+}
