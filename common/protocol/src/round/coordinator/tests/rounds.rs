@@ -68,7 +68,11 @@ fn check_members(mut world: World<'_>, survivors: &[MemberIndex]) {
         assert_eq!(party.left, None, "an honest member left");
         assert!(party.ended.is_none());
         let effects = world.hand(me, ToMember::Result(result.clone()));
-        let [MemberEffect::Fetch { adapter, values }] = effects[..] else {
+        let [
+            MemberEffect::KeepResult(_),
+            MemberEffect::Fetch { adapter, values },
+        ] = effects[..]
+        else {
             panic!("member {me} did not take the result: {effects:?}");
         };
         assert_eq!((adapter, values), (next.digest(), next.values().len()));

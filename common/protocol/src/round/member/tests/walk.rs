@@ -105,7 +105,11 @@ fn a_round_asks_for_exactly_these_things() {
     settle(&mut world);
     let (result, next) = (world.result(), world.next_adapter());
     let effects = world.hand(ME, ToMember::Result(result));
-    let [MemberEffect::Fetch { adapter, values }] = effects[..] else {
+    let [
+        MemberEffect::KeepResult(_),
+        MemberEffect::Fetch { adapter, values },
+    ] = effects[..]
+    else {
         panic!("a checked result is fetched: {effects:?}");
     };
     assert_eq!((adapter, values), (next.digest(), next.values().len()));
