@@ -67,8 +67,10 @@ impl Directory {
         let directory = Self {
             root: root.to_owned(),
         };
-        let taken = ["fedlora.toml", "identity.key"].map(|name| root.join(name).exists());
-        if directory.config_path().exists() || taken.contains(&true) {
+        let there = |name: &str| root.join(name).exists();
+        // A member's keys; this one's own come after its authority's.
+        let member = there("fedlora.toml") || there("identity.key") && !there("ca.key");
+        if directory.config_path().exists() || member {
             return Err(DirectoryError::Exists {
                 path: root.to_owned(),
             });

@@ -224,10 +224,14 @@ impl Registry {
         let path = self.member_path(name);
         let (record, serial) = match self.member(name) {
             Ok(None) => {
-                if !self.invitation_path(name).exists() {
+                let files = [self.used_path(name), self.invitation_path(name)];
+                if !files.iter().any(|file| file.exists()) {
                     return Err(RegistryError::NotJoined { name: name.clone() });
                 }
-                self.discard(&self.invitation_path(name))?;
+                // A join may have ended between its writes.
+                for file in &files {
+                    self.discard(file)?;
+                }
                 return Ok(None);
             }
             Ok(Some(record)) => {

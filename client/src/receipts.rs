@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use fedlora_common::files::{Access, beside, create_private_folder, sync_parent, write_atomic};
+use fedlora_common::files::{Access, beside, create_private_folder, write_atomic};
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::receipt::{ReceiptError, RunReceipt, VerifiedRun, read_results};
 use fedlora_protocol::wire::Unverified;
@@ -91,6 +91,9 @@ impl Receipts for FileReceipts {
         }
         let path = folder.join(RESULTS);
         let results = whole_results(&path)?;
+        // What is compared with later results was signed, and in this order.
+        let verified = receipt.verify(results.clone());
+        verified.map_err(|error| wrong(&path, error))?;
         self.current = Some(Current { folder, results });
         Ok(())
     }
@@ -137,12 +140,9 @@ pub fn verify(folder: &Path) -> Result<KeptRun, ReceiptsError> {
     let receipt = parse(&path, &text)?;
     let path = folder.join(RESULTS);
     let text = read_if_there(&path)?.unwrap_or_default();
-    let wrong = |error| ReceiptsError::Wrong {
-        path: path.clone(),
-        error,
-    };
-    let results = read_results(&text).map_err(wrong)?;
-    let verified = receipt.verify(results).map_err(wrong)?;
+    let results = read_results(whole_lines(&text)).map_err(|error| wrong(&path, error))?;
+    let verified = receipt.verify(results);
+    let verified = verified.map_err(|error| wrong(&path, error))?;
     Ok(KeptRun { receipt, verified })
 }
 
@@ -170,21 +170,28 @@ pub fn folders(runs: &Path) -> Result<Vec<PathBuf>, ReceiptsError> {
 /// The results in a file. A line that a crash cut off is removed: the aggregator shows it again.
 fn whole_results(path: &Path) -> Result<Vec<Unverified<RoundResult>>, ReceiptsError> {
     let text = read_if_there(path)?.unwrap_or_default();
-    let whole = text
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
-    let wrong = |error| ReceiptsError::Wrong {
-        path: path.to_owned(),
-        error,
-    };
-    let results = read_results(&text[..whole]).map_err(wrong)?;
-    if whole < text.len() {
-        write_atomic(path, &text[..whole], Access::Owner).map_err(|error| io_error(path, error))?;
+    let whole = whole_lines(&text);
+    let results = read_results(whole).map_err(|error| wrong(path, error))?;
+    if whole.len() < text.len() {
+        cut(path, whole.len()).map_err(|error| io_error(path, error))?;
     }
     Ok(results)
 }
 
+/// The lines that have an end: a crash or a full disk may cut the last one off.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte == b'\n');
+    &text[..end.map_or(0, |at| at + 1)]
+}
+
+/// Needs no space.
+fn cut(path: &Path, length: usize) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(length as u64)?;
+    file.sync_all()
+}
+
+/// Appends a result, or leaves the file as it was.
 fn append(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> {
     let mut line = serde_json::to_vec(result).expect("text keys");
     line.push(b'\n');
@@ -193,9 +200,12 @@ fn append(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> {
         return write_atomic(path, &line, Access::Owner);
     }
     let mut file = OpenOptions::new().append(true).open(path)?;
-    file.write_all(&line)?;
-    file.sync_all()?;
-    sync_parent(path)
+    let before = file.metadata()?.len();
+    let written = file.write_all(&line).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = file.set_len(before);
+    }
+    written
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, ReceiptsError> {
@@ -211,6 +221,13 @@ fn parse(path: &Path, text: &[u8]) -> Result<RunReceipt, ReceiptsError> {
         path: path.to_owned(),
         reason: error.to_string(),
     })
+}
+
+fn wrong(path: &Path, error: ReceiptError) -> ReceiptsError {
+    ReceiptsError::Wrong {
+        path: path.to_owned(),
+        error,
+    }
 }
 
 fn io_error(path: &Path, source: io::Error) -> ReceiptsError {

@@ -14,7 +14,8 @@ use fedlora_protocol::round::member::{
     DoneRound, Member, MemberEffect as Effect, Prepared, RosterQuestion, RoundTask, RunOutcome,
     Stores, Upload,
 };
-use fedlora_protocol::wire::messages::{RoundMessage, ToAggregator, ToMember};
+use fedlora_protocol::wire::Unverified;
+use fedlora_protocol::wire::messages::{RoundMessage, RoundResult, ToAggregator, ToMember};
 use fedlora_transport::Traffic;
 use fedlora_transport::bulk::{BulkError, Refusal};
 use tokio::sync::mpsc;
@@ -26,6 +27,7 @@ use super::outcome::ParticipantError;
 use super::parts::Parts;
 use super::round_clock::RoundClock;
 use super::work::{Trained, Training};
+use crate::receipts::ReceiptsError;
 use crate::update::UpdateError;
 
 /// What the shell's own tasks report.
@@ -64,6 +66,10 @@ const SIGNS_OF_PROGRESS: u32 = 5;
 
 /// How long a member waits before it uploads again what could not be stored: at first, and at most.
 const UPLOAD_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long a member waits before it keeps again what could not be kept: at first, and the last time.
+/// In between the connection stands: a minute in all.
+const KEEP_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32));
 
 /// The outcome, where the run is over.
 type Ended = Option<RunOutcome>;
@@ -181,7 +187,7 @@ impl Shell {
                     queue.extend(self.fetch(link.carrier(), adapter, values).await?);
                 }
                 Effect::KeepRun(receipt) => self.parts.receipts.run(*receipt)?,
-                Effect::KeepResult(result) => self.parts.receipts.result(*result)?,
+                Effect::KeepResult(result) => self.keep(*result).await?,
                 Effect::AskConsent(question) => self.ask(*question),
                 Effect::Pinned(roster) => self.on_pinned(&roster),
                 Effect::Opened {
@@ -217,6 +223,23 @@ impl Shell {
             }
         }
         Ok(None)
+    }
+
+    /// Keeps a result. Where there is no room the machine waits here: nothing follows from a result that
+    /// is not kept, and its user may make room.
+    async fn keep(&mut self, result: Unverified<RoundResult>) -> Result<(), ParticipantError> {
+        let (mut pause, longest) = KEEP_AGAIN;
+        loop {
+            match self.parts.receipts.result(result.clone()) {
+                Err(error @ ReceiptsError::Io { .. }) if pause <= longest => {
+                    let seconds = pause.as_secs();
+                    warn!(%error, seconds, "a result cannot be kept; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                kept => return Ok(kept?),
+            }
+        }
     }
 
     fn prepare(&mut self, run: RunId, plan: RunPlan) -> Result<Vec<Effect>, ParticipantError> {

@@ -88,7 +88,11 @@ impl OwnAdapter {
             return Ok(());
         }
         let mut kept = self.kept();
-        let own = kept.get_or_insert_with(|| Kept::begin(global));
+        let Some(own) = kept.as_mut() else {
+            // Rounds before it began, or was started again, are in the global adapter as it is.
+            *kept = Some(Kept::begin(global));
+            return Ok(());
+        };
         if own.values.len() != global.values().len() {
             return Err(AdapterError::OtherAdapter);
         }
@@ -186,23 +190,27 @@ impl Kept {
         let told = self.told.take_if(|(number, _)| *number == round.round);
         let last = self.last.take();
         if round.taken_back {
-            if let Some((share, change)) = last {
-                self.put(-RollbackPlan::PART, share, &change);
+            if let Some((share, mut change)) = last {
+                // What a second one takes back is a part of this.
+                for value in change.iter_mut() {
+                    *value = (-RollbackPlan::PART * f64::from(*value)) as f32;
+                }
+                self.put(share, &change);
+                self.last = Some((share, change));
             }
         } else if let (Some(share), Some((_, change))) = (round.share, told) {
-            self.put(1.0, share, &change);
+            self.shares.0 += share;
+            self.put(share, &change);
             self.last = Some((share, change));
         }
     }
 
-    /// `part` of a change got into the global adapter, at this share.
-    fn put(&mut self, part: f64, share: f64, change: &[f32]) {
-        self.shares.0 += part * share;
+    /// A change got into the global adapter, at this share.
+    fn put(&mut self, share: f64, change: &[f32]) {
         let both = self.sent.iter_mut().zip(self.put_in.iter_mut());
         for ((sent, put_in), change) in both.zip(change) {
-            let change = part * f64::from(*change);
-            *sent += change as f32;
-            *put_in += (share * change) as f32;
+            *sent += change;
+            *put_in += (share * f64::from(*change)) as f32;
         }
     }
 
@@ -381,9 +389,32 @@ mod tests {
         let begun = start(&own, &global);
         close(&begun.sent, [left; 5]);
         close(&begun.adapter, [3.0; 5]);
+        // A second time in a row: a part of what went out comes in again.
+        own.settle(
+            &plan,
+            &global,
+            &[RoundShare {
+                round: RoundNumber(4),
+                ..back
+            }],
+        )
+        .unwrap();
+        let part = RollbackPlan::PART as f32;
+        close(&start(&own, &global).sent, [1.0 - part + part * part; 5]);
+        own.settle(
+            &plan,
+            &global,
+            &[RoundShare {
+                round: RoundNumber(5),
+                ..back
+            }],
+        )
+        .unwrap();
+        let left = 1.0 - part + part * part - part * part * part;
+        close(&start(&own, &global).sent, [left; 5]);
         // An answer about another round than the one that was told is none.
-        train(&own, 4, &global, 0.0, 100.0);
-        own.settle(&plan, &global, &[round(5, Some(0.5))]).unwrap();
+        train(&own, 6, &global, 0.0, 100.0);
+        own.settle(&plan, &global, &[round(7, Some(0.5))]).unwrap();
         close(&start(&own, &global).sent, [left; 5]);
     }
 

@@ -473,6 +473,15 @@ impl PinnedRun {
             let last = self.last_round;
             return Err(MemberError::Refusal(Refusal::Over { last }));
         }
+        // What a receipt could not prove is no result.
+        let claimed = result.claimed();
+        if claimed.run != self.run.id {
+            return Err(MemberError::Refusal(Refusal::Result { what: "run" }));
+        }
+        let losses = [claimed.train_loss, claimed.eval_loss];
+        if losses.into_iter().flatten().any(|loss| !loss.is_finite()) {
+            return Err(MemberError::Refusal(Refusal::Result { what: "loss" }));
+        }
         let aggregator = &settings.aggregator;
         let kept = MemberEffect::KeepResult(Box::new(result.clone()));
         let checked = match std::mem::replace(&mut self.activity, Activity::Idle) {
