@@ -219,7 +219,7 @@ pub(crate) fn io_error(path: &Path, source: io::Error) -> DirectoryError {
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// An aggregator was made there before.
-    #[error("{} holds an aggregator or a member already", path.display())]
+    #[error("{} holds an aggregator already, or a member", path.display())]
     Exists {
         /// The directory that was named.
         path: PathBuf,
