@@ -121,6 +121,7 @@ fn members_and_operator_hold_the_same_chain_and_any_edit_is_found() {
     verify(&federation, &first).failed(9, &["round-0001", "not the adapter"]);
     let path = operators.join("results.jsonl");
     let text = fs::read_to_string(&path).expect("results");
-    fs::write(&path, text.lines().nth(1).expect("two results")).expect("it can be written");
+    let second = text.lines().nth(1).expect("two results").to_owned() + "\n";
+    fs::write(&path, second).expect("it can be written");
     verify(&federation, &first).failed(9, &["result 1 does not follow"]);
 }
