@@ -312,6 +312,15 @@ impl Registry {
         self.read(self.member_path(name))
     }
 
+    /// Whether a member has that name, and this key in its certificate.
+    ///
+    /// # Errors
+    /// As [`Registry::member`].
+    pub fn is_member(&self, name: &MemberName, key: &Digest) -> Result<bool, RegistryError> {
+        let record = self.member(name)?;
+        Ok(record.is_some_and(|record| record.certificate_key == *key))
+    }
+
     /// All members, in the order of their names.
     ///
     /// # Errors

@@ -3,12 +3,12 @@
 //! Two processes on one directory share the log: each call holds a lock on `ledger.lock` from
 //! reading to writing, so that neither overlooks what the other has revealed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, write_atomic};
+use fedlora_common::files::{self, Access, write_atomic};
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::participant::{
     LedgerEntries, LedgerError, LedgerRound, LedgerRun, RoundLedger,
@@ -42,7 +42,7 @@ impl FileLedger {
         change: impl FnOnce(&mut LedgerEntries) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let lock = self.path.with_extension("lock");
-        let held = locked(&lock).map_err(|error| storage(&lock, &error))?;
+        let held = files::lock(&lock).map_err(|error| storage(&lock, &error))?;
         let mut entries = self.read()?;
         let outcome = change(&mut entries)?;
         let text = serde_json::to_vec(&entries).expect("a log entry has text keys");
@@ -93,17 +93,6 @@ impl RoundLedger for FileLedger {
     fn reveal(&mut self, round: &LedgerRound, list: Digest) -> Result<(), LedgerError> {
         self.change(|entries| entries.reveal(round, list))
     }
-}
-
-/// The lock file, held until it is dropped. Waits while another process holds it.
-fn locked(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
-    file.lock()?;
-    Ok(file)
 }
 
 fn storage(path: &Path, error: &io::Error) -> LedgerError {

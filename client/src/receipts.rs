@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fedlora_common::files::{Access, beside, create_private_folder, write_atomic};
 use fedlora_protocol::ids::RoundNumber;
-use fedlora_protocol::receipt::{ReceiptError, RunReceipt, VerifiedRun, read_results};
+use fedlora_protocol::receipt::{ReceiptError, RunReceipt, VerifiedRun, read_results, whole_lines};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::RoundResult;
 
@@ -178,12 +178,6 @@ fn whole_results(path: &Path) -> Result<Vec<Unverified<RoundResult>>, ReceiptsEr
     Ok(results)
 }
 
-/// The lines that have an end: a crash or a full disk may cut the last one off.
-fn whole_lines(text: &[u8]) -> &[u8] {
-    let end = text.iter().rposition(|byte| *byte == b'\n');
-    &text[..end.map_or(0, |at| at + 1)]
-}
-
 /// Needs no space.
 fn cut(path: &Path, length: usize) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
@@ -266,7 +260,7 @@ pub enum ReceiptsError {
     /// Receipts that were changed, cut or moved.
     #[error("{}: {error}", path.display())]
     Wrong {
-        /// The file.
+        /// The file of results.
         path: PathBuf,
         /// The place and what is wrong there.
         error: ReceiptError,
@@ -274,7 +268,7 @@ pub enum ReceiptsError {
     /// A receipt that does not parse.
     #[error("{}: {reason}", path.display())]
     Json {
-        /// The file.
+        /// The receipt that does not parse.
         path: PathBuf,
         /// The parser's words.
         reason: String,
@@ -282,7 +276,7 @@ pub enum ReceiptsError {
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file or folder that cannot be read or written.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

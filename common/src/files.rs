@@ -91,12 +91,7 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Any I/O error.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let mut options = File::options();
-    let file = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
+    let file = lock_file(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -110,14 +105,15 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
 /// # Errors
 /// Any I/O error.
 pub fn lock(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    let file = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
+    let file = lock_file(path)?;
     file.lock()?;
     Ok(file)
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).write(true);
+    options.open(path)
 }
 
 /// Whether another process holds the lock on the file at `path`; not where there is no such file.

@@ -2,7 +2,7 @@
 //! record that was kept for an audit, and no keys.
 
 use fedlora_adapter::peft;
-use fedlora_protocol::receipt::{RunReceipt, read_results};
+use fedlora_protocol::receipt::{RunReceipt, read_results, whole_lines};
 use serde::Serialize;
 
 use super::{AuditError, read, read_json};
@@ -41,9 +41,8 @@ pub fn verify(directory: &RunDirectory) -> Result<VerifiedReport, AuditError> {
         path: path.clone(),
         error,
     };
-    // A crash may have cut the last line off: it is written again when the run goes on.
-    let end = text.iter().rposition(|byte| *byte == b'\n');
-    let results = read_results(&text[..end.map_or(0, |at| at + 1)]).map_err(wrong)?;
+    // A line that a crash cut off is written again when the run goes on.
+    let results = read_results(whole_lines(&text)).map_err(wrong)?;
     let verified = receipt.verify(results).map_err(wrong)?;
     let mut adapters = 0;
     for result in &verified.results {

@@ -109,10 +109,8 @@ async fn greet(
             release: hello.release.chars().take(40).collect(),
             found: hello.protocol,
         }),
-        Ok(_) => match registry.member(name)? {
-            Some(record) if record.certificate_key == *key => None,
-            _ => Some(HelloRefusal::NotAMember { name: name.clone() }),
-        },
+        Ok(_) if registry.is_member(name, key)? => None,
+        Ok(_) => Some(HelloRefusal::NotAMember { name: name.clone() }),
     };
     match refusal {
         None => Ok(reply
@@ -151,11 +149,11 @@ async fn until_removed(name: &MemberName, key: &Digest, registry: &Registry) -> 
     loop {
         tick.tick().await;
         // A disk that does not answer holds up nothing else.
-        let (registry, asked) = (registry.clone(), name.clone());
-        let found = tokio::task::spawn_blocking(move || registry.member(&asked)).await;
+        let (registry, asked, key) = (registry.clone(), name.clone(), *key);
+        let found = tokio::task::spawn_blocking(move || registry.is_member(&asked, &key)).await;
         match found {
-            Ok(Ok(Some(record))) if record.certificate_key == *key => {}
-            Ok(Ok(_)) => return HelloRefusal::NotAMember { name: name.clone() },
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return HelloRefusal::NotAMember { name: name.clone() },
             // A connection is not ended by a record that cannot be read just now.
             Ok(Err(error)) if !warned => {
                 warn!(member = %name, %error, "the member's record cannot be read");

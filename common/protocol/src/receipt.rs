@@ -98,10 +98,16 @@ impl VerifiedRun {
     }
 }
 
+/// The lines of a file that have an end: a crash or a full disk may cut the last one off.
+pub fn whole_lines(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte == b'\n');
+    &text[..end.map_or(0, |at| at + 1)]
+}
+
 /// The signed results in a file, one a line.
 ///
 /// # Errors
-/// The first line that is none, counted from 1.
+/// [`ReceiptError::Line`] with the number of the first line that is no signed result.
 pub fn read_results(text: &[u8]) -> Result<Vec<Unverified<RoundResult>>, ReceiptError> {
     let lines = text.split(|byte| *byte == b'\n');
     let lines = lines.enumerate().filter(|(_, line)| !line.is_empty());

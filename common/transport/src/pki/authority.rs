@@ -211,7 +211,7 @@ impl CertificateAuthority {
         days: u32,
         rng: &mut impl CryptoRng,
     ) -> Result<Issued, PkiError> {
-        let name = Peer::from_certificate(shown)?.name;
+        let Peer { name, key: own, .. } = Peer::from_certificate(shown)?;
         let key = {
             let parsed = parse_certificate(shown.as_der())?;
             CertifiedKey(parsed.public_key().subject_public_key.data.to_vec())
@@ -225,10 +225,10 @@ impl CertificateAuthority {
             rng,
         )?;
         // The key was taken for one on P-256.
-        let same =
-            Peer::from_certificate(&issued.certificate)?.key == Peer::from_certificate(shown)?.key;
-        same.then_some(issued)
-            .ok_or_else(|| PkiError::certificate("its key is not ECDSA on P-256"))
+        match issued.key == own {
+            true => Ok(issued),
+            false => Err(PkiError::certificate("its key is not ECDSA on P-256")),
+        }
     }
 
     /// Signs the list of revoked certificates. `number` must grow with each list.
