@@ -1,8 +1,10 @@
-//! The aggregator as a whole: endpoints, enrolment, and the engine, from start to end of a run.
+//! The aggregator as a whole: its endpoints, and what it serves on them: one run, or all that the
+//! operator submits.
 
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fedlora_protocol::crypto::os_rng;
@@ -14,17 +16,16 @@ use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::audit::{self, AuditError, RecordFolder};
+use crate::audit::{self, AuditError};
 use crate::certificates::{Certificates, OwnCertificate};
 use crate::clock::Clock;
 use crate::directory::{Directory, DirectoryError, Opened};
-use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
+use crate::engine::{RunEvent, RunFailure, RunSummary};
 use crate::registry::Registry;
 use crate::remedy::Remedy;
+use crate::server::front;
+use crate::serving::{BegunRun, Serving};
 use crate::{enrol, server};
-
-/// Messages that may wait for the engine before senders have to.
-const INBOX: usize = 256;
 
 /// An aggregator whose endpoints are open, ready to run a plan.
 #[derive(Debug)]
@@ -139,74 +140,84 @@ impl Aggregator {
             && let Some(given_up) = open.take()
         {
             warn!(run = %given_up.run, "the run is given up");
-            given_up.give_up()?;
+            given_up.give_up("the operator has begun another run", self.clock.now())?;
         }
-        let (run, directory, record, kept) = match open {
-            Some(open) => {
-                let kept = open.read()?;
-                plan = open.plan;
-                (open.run, open.directory, open.record, Some(kept))
-            }
+        let begun = match open {
+            Some(open) => BegunRun::taken_up(open)?,
             None => {
                 let mut id = [0; 16];
                 os_rng().fill_bytes(&mut id);
                 plan.seed.get_or_insert_with(|| os_rng().next_u64() >> 1);
-                let directory = self.directory.create_run(RunId(id))?;
-                let record = RecordFolder::new(&directory, self.keep_for_audit);
-                (RunId(id), directory, record, None)
+                BegunRun::new(&self.directory, RunId(id), plan, self.keep_for_audit)?
             }
         };
-        let registry = self.registry();
-        let (inbox, messages) = mpsc::channel(INBOX);
-        let engine = Engine::new(
-            EngineSetup {
-                run,
-                plan,
-                federation: self.opened.config.federation.clone(),
-                operator: Arc::clone(&self.opened),
-                registry: registry.clone(),
-                directory,
-                record,
-                status: self.directory.status_path(),
-                events,
-                clock: Arc::clone(&self.clock),
-            },
-            messages,
-        )?;
-        let engine = match kept {
-            Some(kept) => engine.taking_up(kept),
-            None => engine,
-        };
-        info!(
-            %run, listen = %self.address()?, join = %self.join_address()?,
-            "waiting for members"
-        );
+        let serving = self.start()?;
+        let outcome = serving.carry_out(begun, events).await;
+        serving.stop(RUN_OVER).await;
+        outcome
+    }
+
+    /// Carries out the plans of the queue, one after the other, and the runs that are not over first.
+    /// Ends once `stop` says so; a run goes on from there the next time.
+    ///
+    /// # Errors
+    /// [`ServeError`] where the endpoints cannot be served. What goes wrong with a run is logged, and
+    /// tried again where that may help.
+    pub async fn serve(
+        self,
+        events: mpsc::UnboundedSender<RunEvent>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let serving = self.start()?;
+        tokio::select! {
+            () = stop => {}
+            never = serving.carry_out_all(events) => match never {},
+        }
+        serving.stop("the aggregator stops").await;
+        Ok(())
+    }
+
+    /// Begins to let members in.
+    fn start(self) -> Result<Serving, ServeError> {
+        let (address, join) = (self.address()?, self.join_address()?);
+        info!(listen = %address, join = %join, "members can connect");
         // A configured port 0 was taken by the system: members are told the real one.
         let member_address = match (&self.opened.config.advertise, self.opened.config.listen) {
-            (None, listen) if listen.port() == 0 => self.address()?.to_string(),
+            (None, listen) if listen.port() == 0 => address.to_string(),
             _ => self.opened.config.member_address(),
         };
+        let registry = self.registry();
+        let (front, control) = front::open();
         let (stop, stopped) = oneshot::channel();
         let enrolment = tokio::spawn(enrol::serve(
             self.joining,
             Arc::clone(&self.opened),
             registry.clone(),
             member_address,
-            self.clock,
+            Arc::clone(&self.clock),
         ));
         let sessions = tokio::spawn(server::serve(
             self.members,
-            (self.certificates, registry),
-            inbox,
+            (self.certificates, registry.clone()),
+            front,
             stopped,
         ));
-        let outcome = engine.run().await;
-        enrolment.abort();
-        let _ = stop.send(());
-        let _ = sessions.await;
-        Ok(outcome?)
+        Ok(Serving {
+            directory: self.directory,
+            operator: self.opened,
+            registry,
+            clock: self.clock,
+            front: control,
+            stop,
+            enrolment,
+            sessions,
+            _lock: self._lock,
+        })
     }
 }
+
+/// What members are told when the connection ends with the run.
+const RUN_OVER: &str = "the run is over";
 
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +237,14 @@ pub enum ServeError {
     /// A run that is not over cannot be read.
     #[error("a run that is not over: {0}")]
     OpenRun(#[from] AuditError),
+    /// The plans that wait cannot be read.
+    #[error("{}: {source}", path.display())]
+    Queue {
+        /// The queue's folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The run ended before its plan did.
     #[error(transparent)]
     Run(#[from] RunFailure),
@@ -237,7 +256,11 @@ impl ServeError {
         match self {
             Self::Directory(error) => error.remedy(),
             Self::OpenRun(_) | Self::Run(RunFailure::TakeUp(_)) => Some(Remedy::RestoreOrGiveUp),
-            Self::Pki(_) | Self::Transport(_) | Self::Plan(_) | Self::Run(_) => None,
+            Self::Pki(_)
+            | Self::Transport(_)
+            | Self::Plan(_)
+            | Self::Queue { .. }
+            | Self::Run(_) => None,
         }
     }
 }

@@ -6,8 +6,9 @@
 //! identity.key         the key that signs plans and results
 //! invitations/NAME     an open invitation; or who used one, until it expires
 //! members/NAME         a member: certificate serial, keys; members/lock, held while one is changed
+//! queue/ID.json        a plan that waits, or is being carried out
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
-//!                      evidence/, audit/ (where the operator asks for it)
+//!                      evidence/, audit/ (where the operator asks for it), end.json (once it is over)
 //! status.json          what `status` prints
 //! serve.lock           locked by the process that serves the directory
 //! ```
@@ -27,6 +28,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::config::AggregatorConfig;
+use crate::queue::Queue;
 use crate::remedy::Remedy;
 use crate::run_directory::RunDirectory;
 
@@ -147,6 +149,11 @@ impl Directory {
     /// The folder of members, one file each.
     pub fn members(&self) -> PathBuf {
         self.root.join("members")
+    }
+
+    /// The plans that wait.
+    pub fn queue(&self) -> Queue {
+        Queue::new(self.root.join("queue"))
     }
 
     /// The file that holds the status of the run.

@@ -13,10 +13,13 @@ pub mod engine;
 mod enrol;
 pub mod optimizer;
 pub mod publish;
+pub mod queue;
 pub mod registry;
 mod remedy;
 pub mod run_directory;
+pub mod run_list;
 mod server;
+mod serving;
 pub mod status;
 
 pub use clock::{Clock, SystemClock};

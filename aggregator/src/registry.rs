@@ -108,6 +108,11 @@ impl Registry {
         Self { directory }
     }
 
+    /// The operator's directory.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Invites a member; an older invitation for the name is void from now on.
     ///
     /// # Errors

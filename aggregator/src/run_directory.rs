@@ -4,9 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fedlora_common::clock::Timestamp;
 use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::ids::RunId;
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 /// The folder of one run.
@@ -43,6 +45,69 @@ impl RunDirectory {
         paths.sort();
         let folders = paths.into_iter().filter(|path| path.is_dir());
         Ok(folders.map(|root| Self { root }).collect())
+    }
+
+    /// The folder of `run`, if there is one.
+    pub fn of(operator: &Path, run: RunId) -> Option<Self> {
+        let root = runs(operator).join(run.to_string());
+        root.is_dir().then_some(Self { root })
+    }
+
+    /// The folder of the run whose members were complete last, if there is one.
+    ///
+    /// # Errors
+    /// The system's error for the folder of runs.
+    pub fn newest(operator: &Path) -> io::Result<Option<Self>> {
+        let all = Self::all(operator).map_err(|(_, error)| error)?;
+        let begun = all.into_iter().filter_map(|one| {
+            let begun = fs::metadata(one.receipt()).and_then(|file| file.modified());
+            Some((begun.ok()?, one))
+        });
+        let newest = begun.max_by(|(one, a), (other, b)| (one, &a.root).cmp(&(other, &b.root)));
+        Ok(newest.map(|(_, one)| one))
+    }
+
+    /// The run, by the folder's name; nothing where that names none.
+    pub fn run(&self) -> Option<RunId> {
+        self.root.file_name()?.to_str()?.parse().ok()
+    }
+
+    /// How the run ended; nothing where it is not over.
+    ///
+    /// # Errors
+    /// The system's error, or [`io::ErrorKind::InvalidData`] for a malformed file.
+    pub fn end(&self) -> io::Result<Option<RunEnding>> {
+        read_json(&self.end_path())
+    }
+
+    /// Keeps how the run ended.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn store_end(&self, end: &RunEnding) -> io::Result<()> {
+        write_json(&self.end_path(), end)
+    }
+
+    fn end_path(&self) -> PathBuf {
+        self.root.join("end.json")
+    }
+
+    /// The reason for which the operator wants the run ended, where that was asked for.
+    pub fn asked_to_end(&self) -> Option<String> {
+        let reason = fs::read_to_string(self.abort_path()).ok()?;
+        Some(reason.trim().to_owned())
+    }
+
+    /// Asks whoever serves the run to end it.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn ask_to_end(&self, reason: &str) -> io::Result<()> {
+        write_atomic(&self.abort_path(), reason.as_bytes(), Access::Everyone)
+    }
+
+    fn abort_path(&self) -> PathBuf {
+        self.root.join("abort")
     }
 
     /// The folder of the run with this id in hex; without an id, that of the only run. Needs no
@@ -122,6 +187,42 @@ impl RunDirectory {
     /// What is kept so that rounds can be replayed; missing where the operator did not ask for it.
     pub fn audit(&self) -> PathBuf {
         self.root.join("audit")
+    }
+}
+
+/// How a run ended: `end.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunEnding {
+    /// What it came to.
+    pub outcome: EndOutcome,
+    /// Why it ended early, where it did.
+    pub failure: Option<String>,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndOutcome {
+    /// All rounds are done, or as many as the plan's patience allows.
+    Finished,
+    /// It cannot go on.
+    Failed,
+    /// The operator ended it.
+    Aborted,
+}
+
+/// Reads a JSON document that may be missing.
+///
+/// # Errors
+/// The system's error, or [`io::ErrorKind::InvalidData`] for a malformed file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

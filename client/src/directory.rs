@@ -8,7 +8,8 @@
 //! roster.json      the roster that the member has accepted
 //! roster.pending.json  one that was shown and waits for the member's consent
 //! ledger.json      which rounds were opened and revealed
-//! runs/ID/         what proves a run: its plan, roster and results; earlier runs' adapters
+//! runs/ID/         what proves a run: its plan, roster and results; earlier runs' adapters; `over`
+//! plan.pending.json, plan.decision.json, agent.json, paused   of the agent (`agent::files`)
 //! outcome.json     which run the adapters below are of
 //! adapter/         the adapter that the member keeps, in PEFT's form
 //! global/          the federation's newest adapter, in PEFT's form
@@ -34,6 +35,7 @@ use fedlora_transport::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{AgentConfig, AgentFiles};
 use crate::ledger::FileLedger;
 use crate::remedy::Remedy;
 use crate::roster_pin::FileRosterPin;
@@ -58,6 +60,9 @@ pub struct MemberConfig {
     /// This member's own limits, which a plan must keep to.
     #[serde(default)]
     pub floors: Floors,
+    /// What its agent does without its user.
+    #[serde(default, skip_serializing_if = "AgentConfig::is_default")]
+    pub agent: AgentConfig,
 }
 
 /// `outcome.json`.
@@ -237,18 +242,7 @@ impl MemberDirectory {
         let directory = Self {
             root: root.to_owned(),
         };
-        let path = directory.path("fedlora.toml");
-        if !path.exists() {
-            return Err(DirectoryError::NotJoined {
-                path: root.to_owned(),
-            });
-        }
-        let config = toml::from_str(&directory.read_text("fedlora.toml")?).map_err(|error| {
-            DirectoryError::Config {
-                path,
-                message: error.to_string(),
-            }
-        })?;
+        let config = directory.read_config()?;
         let tls = directory.tls_key()?;
         let certificate = Certificate::from_pem(&directory.read_text("tls.pem")?)?;
         let membership = Membership {
@@ -262,6 +256,50 @@ impl MemberDirectory {
             authority: Certificate::from_pem(&directory.read_text("ca.pem")?)?,
         };
         Ok((directory, membership))
+    }
+
+    /// Reads `fedlora.toml`, as it stands now.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NotJoined`] or [`DirectoryError::Config`].
+    pub fn read_config(&self) -> Result<MemberConfig, DirectoryError> {
+        let path = self.path("fedlora.toml");
+        if !path.exists() {
+            return Err(DirectoryError::NotJoined {
+                path: self.root.clone(),
+            });
+        }
+        let text = self.read_text("fedlora.toml")?;
+        toml::from_str(&text).map_err(|error| DirectoryError::Config {
+            path,
+            message: error.to_string(),
+        })
+    }
+
+    /// The agent's files.
+    pub fn agent(&self) -> AgentFiles {
+        AgentFiles::new(&self.root)
+    }
+
+    /// Whether a run is over for this member.
+    pub fn is_over(&self, run: RunId) -> bool {
+        self.over_path(run).exists()
+    }
+
+    /// Notes that a run is over for this member, and what it came to.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`] naming the file.
+    pub fn end_run(&self, run: RunId, outcome: &str) -> Result<(), DirectoryError> {
+        let path = self.over_path(run);
+        let folder = self.runs().join(run.to_string());
+        create_private_folder(&folder).map_err(|error| io_error(&folder, error))?;
+        write_atomic(&path, outcome.as_bytes(), Access::Owner)
+            .map_err(|error| io_error(&path, error))
+    }
+
+    fn over_path(&self, run: RunId) -> PathBuf {
+        self.runs().join(run.to_string()).join("over")
     }
 
     /// Where the adapter that the member keeps is written.

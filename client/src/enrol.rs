@@ -15,6 +15,7 @@ use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
 use fedlora_transport::{CaFingerprint, Certificate, Limits, TransportError, join_connect};
 
+use crate::agent::AgentConfig;
 use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};
 use crate::remedy::Remedy;
 
@@ -75,6 +76,7 @@ pub async fn join(
         aggregator,
         weight_class: None,
         floors: Floors::default(),
+        agent: AgentConfig::default(),
     };
     directory.store(&config, &certificate, &authority)?;
     Ok(config)

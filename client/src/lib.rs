@@ -1,12 +1,14 @@
 //! The member's half of fedlora: private data, the model, local training, the masked
 //! update, and taking part in rounds.
 
+pub mod agent;
 pub mod base;
 pub mod cli;
 pub mod directory;
 pub mod enrol;
 pub mod examples;
 pub mod federation;
+pub mod fetch;
 pub mod ledger;
 mod local_training;
 pub mod own;

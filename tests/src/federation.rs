@@ -146,6 +146,65 @@ impl Federation {
         serving
     }
 
+    /// Serves all runs that are submitted; returns once members can connect.
+    pub fn serve_all(&self) -> Running {
+        let mut serving = Running::start("the aggregator", &mut self.operate("serve"));
+        serving.wait_for("members can connect");
+        serving
+    }
+
+    /// Submits a plan; gives the run's id.
+    pub fn submit(&self, plan: &str) -> String {
+        let path = self.folder().join("submitted.toml");
+        fs::write(&path, plan).expect("a plan can be written");
+        let done = Finished::of("submit", self.operate_run("submit").arg(path)).done();
+        done.stdout.trim().to_owned()
+    }
+
+    /// One of the commands of `fedlora-aggregator run`.
+    pub fn operate_run(&self, command: &str) -> Command {
+        let mut operate = program("fedlora-aggregator");
+        operate.args(["run", command, "--dir"]).arg(self.operator());
+        operate
+    }
+
+    /// All runs, as the operator's `run list` prints them.
+    pub fn runs(&self) -> Vec<Value> {
+        let listed = Finished::of("list", self.operate_run("list").args(["--format", "json"]));
+        let mut document = listed.done().document();
+        match document["runs"].take() {
+            Value::Array(runs) => runs,
+            other => panic!("no list: {other}"),
+        }
+    }
+
+    /// A command of a member's, such as `plan approve`.
+    pub fn member(&self, member: &str, command: &[&str]) -> Command {
+        let mut run = program("fedlora");
+        run.args(command).arg("--dir").arg(self.home(member));
+        run
+    }
+
+    /// Writes a member's rules for its agent.
+    pub fn set_rules(&self, member: &str, rules: &str) {
+        let path = self.home(member).join("fedlora.toml");
+        let text = fs::read_to_string(&path).expect("a member's configuration");
+        let before = text.split("\n[agent]").next().unwrap_or_default();
+        fs::write(&path, format!("{before}\n[agent]\n{rules}\n")).expect("it can be written");
+    }
+
+    /// Starts a member's agent.
+    pub fn start_agent(&self, member: &str) -> Running {
+        let base = repository().join("examples/assets/base");
+        let mut command = self.member(member, &["agent", "--format", "json"]);
+        command
+            .arg("--base")
+            .arg(base)
+            .arg("--data")
+            .arg(self.data(member, "train"));
+        Running::start(member, &mut command)
+    }
+
     /// A few of an institution's records.
     pub fn data(&self, member: &str, kind: &str) -> PathBuf {
         let name = format!("{member}.{kind}.jsonl");

@@ -23,7 +23,7 @@ use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{
     Keys, Open, Ready, RoundMessage, ToAggregator, ToMember, UpdateClaim, vector_digest,
 };
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
+use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, Purpose, StreamHeader, StreamReply};
 use fedlora_protocol::wire::{Unverified, Verified};
 use fedlora_tests::PATIENCE;
 use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
@@ -124,6 +124,8 @@ impl Hostile {
     async fn run(membership: Membership, work: Arc<LocalWork>, how: Hostility) {
         let connection = connected(&membership, &membership).await.expect("a member");
         let (mut send, mut recv) = connection.open(StreamKind::Control).await.expect("open");
+        let purpose = codec::encode(&Purpose::TakePart { run: None }).expect("it is short");
+        write_frame(&mut send, &purpose).await.expect("open");
         let identity = Arc::new(membership.identity);
         let mut state = Self::default();
         loop {

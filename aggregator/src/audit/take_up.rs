@@ -17,7 +17,7 @@ use super::record::{AttemptRecord, KeptOpening, KeptPlan};
 use super::replay::judge;
 use super::run::KeptRun;
 use super::{AuditError, read_json, unreadable};
-use crate::run_directory::{RunDirectory, clear_uploads};
+use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, clear_uploads};
 
 /// A run that is not over.
 #[derive(Debug)]
@@ -51,10 +51,16 @@ impl OpenRun {
     ///
     /// # Errors
     /// [`AuditError::Io`] naming the folder.
-    pub(crate) fn give_up(self) -> Result<(), AuditError> {
+    pub(crate) fn give_up(self, reason: &str, now: Timestamp) -> Result<(), AuditError> {
         clear_uploads(&self.directory);
         let path = self.record.path().to_owned();
-        let ended = self.record.end();
+        let end = RunEnding {
+            outcome: EndOutcome::Aborted,
+            failure: Some(reason.to_owned()),
+            at: now,
+        };
+        let ended = self.directory.store_end(&end);
+        let ended = ended.and_then(|()| self.record.end());
         ended.map_err(|source| AuditError::Io { path, source })
     }
 }
@@ -63,43 +69,61 @@ impl OpenRun {
 /// run's where it says the same, and names its seed or none.
 ///
 /// # Errors
-/// A record that cannot be read.
+/// A folder of runs that cannot be read.
 pub(crate) fn open_run(operator: &Path, plan: &RunPlan) -> Result<Option<OpenRun>, AuditError> {
+    for open in open_runs(operator)? {
+        let asked = RunPlan {
+            seed: plan.seed.or(open.plan.seed),
+            ..plan.clone()
+        };
+        if asked == open.plan {
+            return Ok(Some(open));
+        }
+        let run = open.run;
+        warn!(%run, "a run of another plan is not over: serve that plan to go on with it");
+    }
+    Ok(None)
+}
+
+/// The runs in the operator's directory that are not over. One whose record is of another version, or
+/// damaged, is left as it is.
+///
+/// # Errors
+/// A folder of runs that cannot be read.
+pub(crate) fn open_runs(operator: &Path) -> Result<Vec<OpenRun>, AuditError> {
     let all = RunDirectory::all(operator);
     let all = all.map_err(|(path, source)| AuditError::Io { path, source })?;
+    let mut open = Vec::new();
     for directory in all {
         let Some(record) = RecordFolder::of_open_run(&directory) else {
             RecordFolder::remove_leftover(&directory);
             continue;
         };
+        if let Ok(Some(_)) = directory.end() {
+            // The aggregator stopped while it closed the record.
+            if let Err(error) = record.end() {
+                let path = record.path().display();
+                warn!(%path, %error, "the record of a run that is over stays open");
+            }
+            continue;
+        }
         let path = record.plan();
         let read = read_json::<KeptPlan>(&path)
             .and_then(|KeptPlan { aggregator, plan }| Ok(plan.verify(&aggregator)?));
-        let (run, own) = match read {
-            Ok(read) => read,
-            // Of another version, or damaged: no reason not to serve another plan.
+        match read {
+            Ok((run, plan)) => open.push(OpenRun {
+                run,
+                plan,
+                directory,
+                record,
+            }),
             Err(error) => {
                 let path = path.display();
                 warn!(%path, %error, "a run that is not over cannot be read: it is left as it is");
-                continue;
             }
-        };
-        let asked = RunPlan {
-            seed: plan.seed.or(own.seed),
-            ..plan.clone()
-        };
-        if asked != own {
-            warn!(%run, "a run of another plan is not over: serve that plan to go on with it");
-            continue;
         }
-        return Ok(Some(OpenRun {
-            run,
-            plan: own,
-            directory,
-            record,
-        }));
     }
-    Ok(None)
+    Ok(open)
 }
 
 /// The attempt at `round` that the record ends with, if any was opened. What was being written when

@@ -83,7 +83,8 @@ pub fn serve_exit(error: &ServeError) -> Exit {
             DirectoryError::Io { .. }
             | DirectoryError::Exists { .. }
             | DirectoryError::Served { .. },
-        ) => Exit::Failed,
+        )
+        | ServeError::Queue { .. } => Exit::Failed,
         ServeError::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
         | ServeError::Pki(_) => Exit::Identity,
         ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,

@@ -6,7 +6,9 @@ mod audit;
 mod directories;
 pub mod exits;
 mod hints;
+mod plan_notes;
 mod roster;
+mod runs;
 mod serve;
 mod status;
 
@@ -50,11 +52,17 @@ enum Command {
     /// the invitation of one that has not joined.
     #[command(after_help = "Example:\n  fedlora-aggregator remove --dir ~/operator hospital-a")]
     Remove(directories::RemoveArgs),
-    /// Serve a run: wait for the members, go through the plan's rounds, end.
+    /// Serve a federation: wait for the members of each run, go through its plan's rounds.
     #[command(
-        after_help = "Example:\n  fedlora-aggregator serve --dir ~/operator --plan plan.toml"
+        after_help = "Examples:\n  fedlora-aggregator serve --dir ~/operator\n  fedlora-aggregator serve --dir ~/operator --plan plan.toml"
     )]
     Serve(serve::ServeArgs),
+    /// Submit a plan, and look after the runs.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fedlora-aggregator run submit plan.toml --dir ~/operator"
+    )]
+    Run(runs::RunCommand),
     /// Show the members that have joined: names, key fingerprints, digest and words.
     #[command(after_help = "Example:\n  fedlora-aggregator roster --dir ~/operator --format json")]
     Roster(roster::RosterArgs),
@@ -89,7 +97,11 @@ impl Program for Cli {
 
     fn interruption(&self) -> Interruption {
         let interruption = Interruption::default();
-        match self.command {
+        match &self.command {
+            Command::Serve(args) if args.is_for_ever() => Interruption {
+                stopping: "stopping; a run that is not over goes on when `serve` is started again",
+                ..interruption
+            },
             Command::Serve(_) => Interruption {
                 ended: "interrupted: the run is not finished, and its members are told when they \
                     reconnect",
@@ -99,13 +111,14 @@ impl Program for Cli {
         }
     }
 
-    async fn run(self, Shell { printer, .. }: Shell) -> Result<(), Failure> {
+    async fn run(self, Shell { printer, stop }: Shell) -> Result<(), Failure> {
         match self.command {
             Command::Init(args) => directories::init(args, &printer),
             Command::Invite(args) => directories::invite(args, InvitationFor::NewMember, &printer),
             Command::ReKey(args) => directories::invite(args, InvitationFor::OtherKeys, &printer),
             Command::Remove(args) => directories::remove(&args, &printer),
-            Command::Serve(args) => serve::run(&args, &printer).await,
+            Command::Serve(args) => serve::run(&args, &printer, stop).await,
+            Command::Run(command) => runs::run(command, &printer),
             Command::Roster(args) => roster::run(&args, &printer),
             Command::Status(args) => status::run(&args, &printer),
             Command::Audit(command) => audit::run(&command, &printer),

@@ -1,55 +1,103 @@
-//! `fedlora-aggregator serve`: serves a run.
+//! `fedlora-aggregator serve`: serves one run, or all that are submitted.
 
-use std::path::PathBuf;
-
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
-use fedlora_protocol::plan::RunPlan;
-use fedlora_protocol::secagg::CohortPolicy;
-use fedlora_shell::{Failure, Printer};
+use anyhow::anyhow;
+use fedlora_common::exit::Exit;
+use fedlora_shell::{Failure, Printer, Stop};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::exits;
+use super::runs::read_plan;
 use crate::clock::SystemClock;
 use crate::daemon::Aggregator;
+
+/// How often to see whether the program is to stop.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Options of `fedlora-aggregator serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
-    /// The operator's directory.
-    #[arg(long, env = "FEDLORA_DIR")]
-    dir: PathBuf,
-    /// The run plan (TOML).
+    /// The operator's directory. Give it again for each further federation that this process serves.
+    #[arg(long, env = "FEDLORA_DIR", required = true)]
+    dir: Vec<PathBuf>,
+    /// Serve the run of this plan (TOML), and end with it. Without it, serve all plans that
+    /// `run submit` queues, for ever.
     #[arg(long, value_name = "FILE")]
-    plan: PathBuf,
+    plan: Option<PathBuf>,
     /// Keep every event and every masked update that is in a sum, so that `audit replay` can
     /// recompute the rounds. Takes the disk space of all uploads of the run.
-    #[arg(long)]
+    #[arg(long, requires = "plan")]
     keep_for_audit: bool,
     /// Begin another run, even where one of this plan is not over: that one is given up. By default it
     /// goes on.
-    #[arg(long)]
+    #[arg(long, requires = "plan")]
     new_run: bool,
 }
 
+impl ServeArgs {
+    /// Whether the command goes on until it is stopped.
+    pub(super) fn is_for_ever(&self) -> bool {
+        self.plan.is_none()
+    }
+}
+
 /// Runs the command.
-pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failure> {
-    let path = args.plan.display();
-    let text = std::fs::read_to_string(&args.plan)
-        .with_context(|| format!("the plan {path} cannot be read"))
-        .map_err(exits::configuration)?;
-    let plan = RunPlan::from_toml(&text)
-        .with_context(|| path.to_string())
-        .map_err(exits::configuration)?;
-    if let Ok(policy) = plan.policy() {
-        for note in [no_dropout(&policy), groups(&policy)].into_iter().flatten() {
-            printer.note(&note);
+pub(super) async fn run(args: &ServeArgs, printer: &Printer, stop: Stop) -> Result<(), Failure> {
+    match (&args.plan, &args.dir[..]) {
+        (None, directories) => for_ever(directories, stop).await,
+        (Some(plan), [dir]) => one_run(args, dir, plan, printer).await,
+        (Some(_), _) => Err(Failure::new(
+            Exit::Usage,
+            anyhow!("one plan is of one federation: name one directory"),
+        )),
+    }
+}
+
+/// Serves each directory's queue until the program is told to stop.
+async fn for_ever(directories: &[PathBuf], stop: Stop) -> Result<(), Failure> {
+    let mut serving = JoinSet::new();
+    let all = directories
+        .iter()
+        .map(|dir| Aggregator::bind(dir, Arc::new(SystemClock)).map_err(exits::serve))
+        .collect::<Result<Vec<_>, _>>()?;
+    // A run goes on from where it was the next time.
+    stop.heed();
+    for aggregator in all {
+        let stop = stop.clone();
+        serving.spawn(async move {
+            // Nobody watches.
+            let (events, _) = mpsc::unbounded_channel();
+            let stopped = async {
+                while !stop.asked() {
+                    tokio::time::sleep(TICK).await;
+                }
+            };
+            aggregator.serve(events, stopped).await
+        });
+    }
+    while let Some(ended) = serving.join_next().await {
+        match ended {
+            Ok(ended) => ended.map_err(exits::serve)?,
+            Err(error) => return Err(Failure::new(Exit::Failed, error)),
         }
     }
-    let mut aggregator =
-        Aggregator::bind(&args.dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    Ok(())
+}
+
+/// Serves one run until it is over.
+async fn one_run(
+    args: &ServeArgs,
+    dir: &Path,
+    plan: &Path,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let plan = read_plan(plan, printer)?;
+    let mut aggregator = Aggregator::bind(dir, Arc::new(SystemClock)).map_err(exits::serve)?;
     if args.keep_for_audit {
         aggregator = aggregator.keeping_for_audit();
     }
@@ -72,89 +120,4 @@ pub(super) async fn run(args: &ServeArgs, printer: &Printer) -> Result<(), Failu
     });
     printer.result(&document, || done.folder.display());
     Ok(())
-}
-
-/// The warning about a plan whose rounds need every member.
-fn no_dropout(policy: &CohortPolicy) -> Option<String> {
-    let (members, quorum) = (policy.members(), policy.quorum());
-    if quorum < members {
-        return None;
-    }
-    Some(format!(
-        "warning: no member may drop out of a round: {members} members, up to {} of them may \
-         collude, threshold {}, quorum {quorum}, dropouts tolerated 0; a sum hides each member \
-         among {} honest ones at the least",
-        policy.colluders(),
-        policy.threshold(),
-        quorum - policy.colluders(),
-    ))
-}
-
-/// What a plan with groups withstands, and what it costs the members in privacy.
-fn groups(policy: &CohortPolicy) -> Option<String> {
-    let groups = policy.groups();
-    if !groups.is_split() {
-        return None;
-    }
-    Some(format!(
-        "note: each round splits {} members into {} groups with a sum each. Up to {} malicious \
-         members do not steer the step. Where {} collude, they see the update of one member with a \
-         probability of {} a draw at most: members take part whose floors.exposure allows it",
-        policy.members(),
-        groups.count(),
-        groups.withstands(),
-        policy.colluders(),
-        groups.exposure(policy),
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fedlora_protocol::secagg::Assumptions;
-
-    #[test]
-    fn a_plan_with_groups_is_shown_with_its_figures() {
-        let plan = |robust: &str| {
-            RunPlan::from_toml(&format!(
-                "rounds = 1\nmembers = 9\n[adapter]\n\
-                 lora = {{ rank = 1, alpha = 1.0, targets = [\"q\"] }}\n\
-                 [aggregation]\ndropping = 0.0\n{robust}\n"
-            ))
-        };
-        let note = |robust| groups(&plan(robust).unwrap().policy().unwrap());
-        assert_eq!(note(""), None);
-        let note = note("robust = { rule = \"median\", groups = 3 }").unwrap();
-        for figures in [
-            "9 members into 3 groups",
-            "Up to 1 malicious",
-            "Where 2 collude",
-            "probability of 0.25 a draw",
-        ] {
-            assert!(note.contains(figures), "{note}");
-        }
-    }
-
-    #[test]
-    fn a_plan_that_tolerates_no_dropout_is_warned_about_with_its_figures() {
-        let warning = |members| no_dropout(&CohortPolicy::lowest(members).unwrap());
-        for (members, figures) in [
-            (
-                3,
-                "3 members, up to 0 of them may collude, threshold 2, quorum 3",
-            ),
-            (
-                4,
-                "4 members, up to 1 of them may collude, threshold 3, quorum 4",
-            ),
-        ] {
-            let warning = warning(members).unwrap();
-            assert!(warning.contains(figures), "{warning}");
-            assert!(warning.contains("dropouts tolerated 0"), "{warning}");
-            assert!(warning.contains("among 3 honest"), "{warning}");
-        }
-        assert_eq!(warning(5), None);
-        let strict = CohortPolicy::new(6, Some(6), Assumptions::default()).unwrap();
-        assert!(no_dropout(&strict).is_some());
-    }
 }

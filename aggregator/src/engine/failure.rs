@@ -67,7 +67,7 @@ pub enum RunFailure {
 
 impl RunFailure {
     /// Whether the run is over. What this machine could not do it may do once it is started again.
-    pub(super) fn is_final(&self) -> bool {
+    pub fn is_final(&self) -> bool {
         !matches!(
             self,
             Self::Publish(_)

@@ -19,6 +19,7 @@ use super::failure::RunFailure;
 use super::messages::ToEngine;
 use super::progress::Progress;
 use super::refusal::UploadRefusal;
+use crate::run_directory::{EndOutcome, RunEnding};
 use crate::status::RunState;
 
 /// How long members may take to fetch the last adapter.
@@ -118,7 +119,9 @@ impl Farewell {
             };
         }
         self.write_status();
-        if self.outcome.is_err() {
+        // A run whose cohort was not complete when the aggregator stopped begins again.
+        let stopped = matches!(&self.outcome, Err(failure) if !failure.is_final());
+        if self.outcome.is_err() && !stopped {
             self.end_record();
         }
         self.context.links.broadcast(&self.finished_message());
@@ -146,7 +149,20 @@ impl Farewell {
 
     /// The run is over: nobody takes it up again.
     fn end_record(&self) {
-        if let Err(error) = block_in_place(|| self.context.setup.record.end()) {
+        let setup = &self.context.setup;
+        let end = RunEnding {
+            outcome: match self.outcome {
+                Ok(()) => EndOutcome::Finished,
+                Err(_) => EndOutcome::Failed,
+            },
+            failure: self.failure(),
+            at: setup.clock.now(),
+        };
+        // In this order: what has an end is not taken up, whatever its record says.
+        if let Err(error) = block_in_place(|| setup.directory.store_end(&end)) {
+            warn!(%error, "how the run ended cannot be kept");
+        }
+        if let Err(error) = block_in_place(|| setup.record.end()) {
             warn!(%error, "the record of the run cannot be closed");
         }
     }

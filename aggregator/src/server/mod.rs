@@ -1,6 +1,15 @@
 //! Members' connections: one control stream each, and a bulk stream for each upload and
 //! download. Steps 6 and 7 of the round. Sessions hold no state of the run.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `session.rs` | one connection, from its hello to its end |
+//! | `streams.rs` | bulk streams |
+//! | `front.rs` | the way from the sessions to the run that is served |
+//! | `published.rs` | what is published of a run that is over, or of another than the current one |
 
+pub(crate) mod front;
+mod published;
 mod session;
 mod streams;
 
@@ -8,23 +17,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fedlora_transport::ServerEndpoint;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::certificates::{Certificates, OwnCertificate, RENEWAL_TICK, renew};
-use crate::engine::{SessionId, ToEngine};
+use crate::engine::SessionId;
 use crate::registry::Registry;
+use front::Front;
 
 /// Serves members' connections until the endpoint is closed.
 pub(crate) async fn serve(
     (mut endpoint, mut own): (ServerEndpoint, OwnCertificate),
     (certificates, registry): (Certificates, Registry),
-    engine: mpsc::Sender<ToEngine>,
-    mut stop: tokio::sync::oneshot::Receiver<()>,
+    front: Front,
+    mut stop: oneshot::Receiver<&'static str>,
 ) {
     let sessions = Arc::new(AtomicU64::new(0));
     let mut tick = tokio::time::interval(RENEWAL_TICK);
-    loop {
+    let reason = loop {
         let accepted = tokio::select! {
             accepted = endpoint.accept() => accepted,
             _ = tick.tick() => {
@@ -33,25 +43,25 @@ pub(crate) async fn serve(
                 });
                 continue;
             }
-            _ = &mut stop => None,
+            reason = &mut stop => break reason.unwrap_or("the aggregator stops"),
         };
         match accepted {
             Some(Ok(member)) => {
-                let (registry, engine) = (registry.clone(), engine.clone());
+                let (registry, front) = (registry.clone(), front.clone());
                 let certificates = certificates.clone();
                 let id = SessionId(sessions.fetch_add(1, Ordering::Relaxed));
                 tokio::spawn(async move {
                     let name = member.peer.name.clone();
                     if let Err(error) =
-                        session::run(member, id, (&certificates, &registry), engine).await
+                        session::run(member, id, (&certificates, &registry), &front).await
                     {
                         warn!(member = %name, %error, "a session ended");
                     }
                 });
             }
             Some(Err(error)) => warn!(%error, "a connection was refused"),
-            None => break,
+            None => break "the endpoint is closed",
         }
-    }
-    endpoint.close("the run is over").await;
+    };
+    endpoint.close(reason).await;
 }

@@ -1,12 +1,13 @@
 //! One member's connection, from its hello to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL};
+use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, Purpose};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
@@ -14,11 +15,12 @@ use fedlora_transport::{
     Certificate, Connection, MemberConnection, Peer, RecvStream, SendStream, StreamKind,
     TransportError,
 };
-use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use super::streams;
+use super::front::Front;
+use super::published::{PublishedError, PublishedRun};
+use super::streams::{self, Answers};
 use crate::certificates::Certificates;
 use crate::engine::{SessionId, ToEngine};
 use crate::registry::{Registry, RegistryError};
@@ -27,48 +29,35 @@ use crate::registry::{Registry, RegistryError};
 const REMOVAL_TICK: Duration = Duration::from_millis(500);
 /// How long a member may take for its hello and its control stream.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest frame that says what a connection is for.
+const PURPOSE_LIMIT: usize = 64;
 
 /// Serves one connection until it ends.
 pub(super) async fn run(
     member: MemberConnection,
     session: SessionId,
     (certificates, registry): (&Certificates, &Registry),
-    engine: mpsc::Sender<ToEngine>,
+    front: &Front,
 ) -> Result<(), SessionError> {
     greet(&member, certificates, registry).await?;
     let MemberConnection {
         peer, connection, ..
     } = member;
     let Peer { name, key, .. } = peer;
-    let (mut send, mut recv) = tokio::time::timeout(PATIENCE, control_stream(&connection))
+    let (purpose, control) = tokio::time::timeout(PATIENCE, control_stream(&connection))
         .await
         .map_err(|_| SessionError::NoControl)??;
-    info!(member = %name, from = %connection.remote_address(), "the member is connected");
-
-    let (outbox, mut outgoing) = mpsc::unbounded_channel::<ToMember>();
-    let connected = ToEngine::Connected {
+    let from = connection.remote_address();
+    info!(member = %name, %from, ?purpose, "the member is connected");
+    let open = Open {
         member: name.clone(),
-        session,
-        outbox,
+        connection,
+        control,
     };
-    if engine.send(connected).await.is_err() {
-        connection.close(CloseCode::ShuttingDown, "the run is over");
-        return Ok(());
-    }
     // A malformed message ends the session, not the round: the member may come back.
+    let connection = open.connection.clone();
     let ended = tokio::select! {
-        ended = read_control(&mut recv, &name, &engine) => ended,
-        ended = async {
-            while let Some(message) = outgoing.recv().await {
-                write_frame(&mut send, &codec::encode(&message)?)
-                    .await
-                    .map_err(|error| connection.explain(error))?;
-            }
-            // The engine took a newer connection of this member in this one's place.
-            connection.close(CloseCode::Replaced, "a newer connection took over");
-            Ok(())
-        } => ended,
-        ended = serve_streams(&connection, &name, &engine) => ended,
+        ended = open.serve(purpose, session, registry, front) => ended,
         removed = until_removed(&name, &key, registry) => Err(removed.into()),
     };
     if let Err(SessionError::Refused(refusal)) = &ended {
@@ -77,16 +66,153 @@ pub(super) async fn run(
     if let Err(SessionError::Codec(error)) = &ended {
         connection.close(CloseCode::Protocol, &error.to_string());
     }
-    let _ = engine
-        .send(ToEngine::Disconnected {
+    if let Purpose::TakePart { .. } = purpose {
+        let gone = ToEngine::Disconnected {
             member: name,
             session,
-        })
-        .await;
+        };
+        let _ = front.send(gone).await;
+    }
     match ended {
         Err(SessionError::Transport(error)) if is_goodbye(&error) => Ok(()),
         other => other,
     }
+}
+
+/// A connection whose control stream is open.
+struct Open {
+    member: MemberName,
+    connection: Connection,
+    control: (SendStream, RecvStream),
+}
+
+impl Open {
+    async fn serve(
+        self,
+        purpose: Purpose,
+        session: SessionId,
+        registry: &Registry,
+        front: &Front,
+    ) -> Result<(), SessionError> {
+        match purpose {
+            Purpose::TakePart { run } => {
+                let is_current = |run| {
+                    let current = front.current();
+                    let current = current.borrow();
+                    current.as_ref().is_some_and(|current| current.run == run)
+                };
+                let over = match run.filter(|run| !is_current(*run)) {
+                    Some(run) => published(registry, Some(run)).await?,
+                    None => None,
+                };
+                match over.filter(PublishedRun::is_over) {
+                    Some(over) => self.show(over).await,
+                    None => self.take_part(session, front).await,
+                }
+            }
+            Purpose::Watch => self.watch(front).await,
+            Purpose::Fetch { run } => match published(registry, run).await? {
+                Some(run) => self.show(run).await,
+                None => {
+                    let reason = match run {
+                        Some(run) => format!("this aggregator knows of no run {run}"),
+                        None => "no run has begun here yet".to_owned(),
+                    };
+                    self.refuse(reason).await
+                }
+            },
+        }
+    }
+
+    /// Carries messages and transfers between the member and the current run, until either ends.
+    async fn take_part(mut self, session: SessionId, front: &Front) -> Result<(), SessionError> {
+        let member = &self.member;
+        let Some((mut outgoing, over)) = front.opened(member.clone(), session).await else {
+            self.connection.close(CloseCode::ShuttingDown, RUN_OVER);
+            return Ok(());
+        };
+        let answers = Answers::Engine(front.clone());
+        let (send, recv) = &mut self.control;
+        let connection = &self.connection;
+        tokio::select! {
+            ended = read_control(recv, member, front) => ended,
+            ended = async {
+                while let Some(message) = outgoing.recv().await {
+                    write(send, connection, &message).await?;
+                }
+                // A newer connection of this member is in this one's place.
+                connection.close(CloseCode::Replaced, "a newer connection took over");
+                Ok(())
+            } => ended,
+            Ok(()) = over => {
+                connection.close(CloseCode::ShuttingDown, RUN_OVER);
+                Ok(())
+            }
+            ended = serve_streams(connection, member, answers) => ended,
+        }
+    }
+
+    /// Tells the member of each run that is served.
+    async fn watch(mut self, front: &Front) -> Result<(), SessionError> {
+        let mut current = front.current();
+        loop {
+            let plan = current
+                .borrow_and_update()
+                .as_ref()
+                .map(|run| run.plan.clone());
+            if let Some(plan) = plan {
+                write(&mut self.control.0, &self.connection, &ToMember::Plan(plan)).await?;
+            }
+            tokio::select! {
+                changed = current.changed() => if changed.is_err() {
+                    self.connection.close(CloseCode::ShuttingDown, "the aggregator stops");
+                    return Ok(());
+                },
+                reason = self.connection.closed() => return Err(reason.into()),
+            }
+        }
+    }
+
+    /// Shows what is published of a run, and gives its adapters, until the member leaves.
+    async fn show(mut self, run: PublishedRun) -> Result<(), SessionError> {
+        let (send, _) = &mut self.control;
+        for message in run.messages().into_iter().chain(run.finished()) {
+            write(send, &self.connection, &message).await?;
+        }
+        let _ = send.finish();
+        let answers = Answers::Published(Arc::new(run));
+        serve_streams(&self.connection, &self.member, answers).await
+    }
+
+    async fn refuse(mut self, reason: String) -> Result<(), SessionError> {
+        let (send, _) = &mut self.control;
+        write(send, &self.connection, &ToMember::Refused { reason }).await?;
+        let _ = send.finish();
+        Err(self.connection.closed().await.into())
+    }
+}
+
+/// The close reason once a run is over.
+const RUN_OVER: &str = "the run is over";
+
+async fn write(
+    send: &mut SendStream,
+    connection: &Connection,
+    message: &ToMember,
+) -> Result<(), SessionError> {
+    let frame = codec::encode(message)?;
+    let written = write_frame(send, &frame).await;
+    Ok(written.map_err(|error| connection.explain(error))?)
+}
+
+/// Reads a run on a thread that may wait for the disk.
+async fn published(
+    registry: &Registry,
+    run: Option<RunId>,
+) -> Result<Option<PublishedRun>, SessionError> {
+    let root = registry.directory().root().to_owned();
+    let read = tokio::task::spawn_blocking(move || PublishedRun::read(&root, run)).await;
+    Ok(read.map_err(|_| SessionError::Panicked)??)
 }
 
 /// Checks that the certificate's holder is a recorded member, with the key it joined with; gives it
@@ -164,17 +290,22 @@ async fn until_removed(name: &MemberName, key: &Digest, registry: &Registry) -> 
     }
 }
 
-async fn control_stream(connection: &Connection) -> Result<(SendStream, RecvStream), SessionError> {
-    match connection.accept().await? {
-        (StreamKind::Control, send, recv) => Ok((send, recv)),
-        _ => Err(SessionError::NoControl),
-    }
+/// Waits for the control stream, with the frame that says what the connection is for.
+async fn control_stream(
+    connection: &Connection,
+) -> Result<(Purpose, (SendStream, RecvStream)), SessionError> {
+    let (StreamKind::Control, send, mut recv) = connection.accept().await? else {
+        return Err(SessionError::NoControl);
+    };
+    let purpose = read_frame(&mut recv, PURPOSE_LIMIT).await;
+    let purpose = purpose.map_err(|error| connection.explain(error))?;
+    Ok((codec::decode(&purpose)?, (send, recv)))
 }
 
 async fn read_control(
     recv: &mut RecvStream,
     member: &MemberName,
-    engine: &mpsc::Sender<ToEngine>,
+    front: &Front,
 ) -> Result<(), SessionError> {
     loop {
         let bytes = read_frame(recv, MESSAGE_LIMIT)
@@ -185,7 +316,7 @@ async fn read_control(
             member: member.clone(),
             message: Box::new(message),
         };
-        if engine.send(message).await.is_err() {
+        if front.send(message).await.is_err() {
             return Ok(());
         }
     }
@@ -194,14 +325,14 @@ async fn read_control(
 async fn serve_streams(
     connection: &Connection,
     member: &MemberName,
-    engine: &mpsc::Sender<ToEngine>,
+    answers: Answers,
 ) -> Result<(), SessionError> {
     loop {
         match connection.accept().await {
             Ok((StreamKind::Bulk, send, recv)) => {
-                let (member, engine) = (member.clone(), engine.clone());
+                let (member, answers) = (member.clone(), answers.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = streams::serve(send, recv, &member, &engine).await {
+                    if let Err(error) = streams::serve(send, recv, &member, &answers).await {
                         warn!(%member, %error, "a transfer ended early");
                     }
                 });
@@ -237,6 +368,12 @@ pub(crate) enum SessionError {
     /// The member was refused.
     #[error(transparent)]
     Refused(#[from] HelloRefusal),
+    /// What is published of a run cannot be read.
+    #[error("a run's folder: {0}")]
+    Published(#[from] PublishedError),
+    /// A defect: reading it panicked.
+    #[error("reading a run's folder panicked")]
+    Panicked,
     /// The first stream was not a control stream, or there was none.
     #[error("the member opened no control stream")]
     NoControl,

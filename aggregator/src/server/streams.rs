@@ -1,5 +1,6 @@
 //! Bulk streams: masked updates in, adapters out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::digest::Digest;
@@ -13,9 +14,11 @@ use fedlora_transport::bulk::{
 };
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::{RecvStream, SendStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::{debug, info};
 
+use super::front::Front;
+use super::published::{PublishedError, PublishedRun};
 use crate::engine::ToEngine;
 
 /// The largest stream header or reply.
@@ -23,12 +26,21 @@ const HEADER_LIMIT: usize = 4096;
 /// How long a member may take for a stream's header.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What answers a member's bulk streams.
+#[derive(Debug, Clone)]
+pub(super) enum Answers {
+    /// The current run's engine.
+    Engine(Front),
+    /// What is published of a run; it takes no update.
+    Published(Arc<PublishedRun>),
+}
+
 /// Serves one bulk stream.
 pub(super) async fn serve(
     mut send: SendStream,
     mut recv: RecvStream,
     member: &MemberName,
-    engine: &mpsc::Sender<ToEngine>,
+    answers: &Answers,
 ) -> Result<(), StreamError> {
     let header = tokio::time::timeout(PATIENCE, read_frame(&mut recv, HEADER_LIMIT))
         .await
@@ -38,9 +50,27 @@ pub(super) async fn serve(
             open,
             claim,
             length,
-        } => take_update(&mut send, &mut recv, member, engine, open, claim, length).await?,
+        } => match answers {
+            Answers::Engine(front) => {
+                take_update(&mut send, &mut recv, member, front, open, claim, length).await?;
+            }
+            Answers::Published(_) => refuse(&mut send, "the run is over".into()).await?,
+        },
         StreamHeader::FetchAdapter { adapter } => {
-            give_adapter(&mut send, &mut recv, member, engine, adapter).await?;
+            let held = match answers {
+                Answers::Engine(front) => {
+                    ask(front, |reply| ToEngine::FetchAdapter { adapter, reply }).await?
+                }
+                Answers::Published(run) => read(run, move |run| run.adapter(&adapter)).await?,
+            };
+            give(&mut send, &mut recv, member, (adapter, held)).await?;
+        }
+        StreamHeader::FetchWeights { adapter } => {
+            let held = match answers {
+                Answers::Engine(_) => None,
+                Answers::Published(run) => read(run, move |run| run.weights(&adapter)).await?,
+            };
+            give(&mut send, &mut recv, member, (adapter, held)).await?;
         }
     }
     // The member may be gone already; all it needed, it has.
@@ -54,7 +84,7 @@ async fn take_update(
     send: &mut SendStream,
     recv: &mut RecvStream,
     member: &MemberName,
-    engine: &mpsc::Sender<ToEngine>,
+    engine: &Front,
     open: Digest,
     claim: Unverified<UpdateClaim>,
     length: u64,
@@ -100,14 +130,23 @@ async fn take_update(
     }
 }
 
-async fn give_adapter(
+/// Reads something published on a thread that may wait for the disk.
+async fn read(
+    run: &Arc<PublishedRun>,
+    what: impl FnOnce(&PublishedRun) -> Result<Option<Arc<Vec<u8>>>, PublishedError> + Send + 'static,
+) -> Result<Option<Arc<Vec<u8>>>, StreamError> {
+    let run = Arc::clone(run);
+    let read = tokio::task::spawn_blocking(move || what(&run)).await;
+    Ok(read.map_err(|_| StreamError::RunOver)??)
+}
+
+/// Sends what was asked for, where it is held.
+async fn give(
     send: &mut SendStream,
     recv: &mut RecvStream,
     member: &MemberName,
-    engine: &mpsc::Sender<ToEngine>,
-    adapter: Digest,
+    (adapter, held): (Digest, Option<Arc<Vec<u8>>>),
 ) -> Result<(), StreamError> {
-    let held = ask(engine, |reply| ToEngine::FetchAdapter { adapter, reply }).await?;
     let Some(bytes) = held else {
         return refuse(send, "that adapter is not the newest one".into()).await;
     };
@@ -121,7 +160,7 @@ async fn give_adapter(
 
 /// Asks the engine, which answers unless the run is over.
 async fn ask<T>(
-    engine: &mpsc::Sender<ToEngine>,
+    engine: &Front,
     question: impl FnOnce(oneshot::Sender<T>) -> ToEngine,
 ) -> Result<T, StreamError> {
     let (reply, answer) = oneshot::channel();
@@ -155,6 +194,9 @@ pub(crate) enum StreamError {
     /// The member opened a stream and did not say what for.
     #[error("the member sent no stream header in time")]
     NoHeader,
+    /// What is published cannot be read.
+    #[error("a run's folder: {0}")]
+    Published(#[from] PublishedError),
     /// The engine has ended.
     #[error("the run is over")]
     RunOver,

@@ -125,6 +125,7 @@ pub fn participant_exit(error: &ParticipantError) -> Exit {
     use ParticipantError as E;
     match error {
         E::Member(error) => member_exit(error),
+        E::OtherRun { .. } => Exit::Configuration,
         E::Update(UpdateError::Train(TrainError::Options(_))) => Exit::Configuration,
         E::Update(UpdateError::Panicked) => Exit::Failed,
         E::Update(_) => Exit::Data,

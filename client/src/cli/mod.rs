@@ -3,20 +3,24 @@
 //! `args` has the options that commands share, each command a module of its own, `exits` the exit
 //! code of every error, `hints` what would help. Only this module names flags.
 
+mod agent;
 mod args;
 mod background;
 mod check;
 mod data;
 mod eval;
 pub mod exits;
+mod fetch;
 mod generate;
 mod hints;
 mod join;
 mod memory;
 mod open;
+mod plan;
 mod roster;
 mod run;
 mod runs;
+mod status;
 mod train;
 
 use background::local;
@@ -53,6 +57,29 @@ enum Command {
         after_help = "Example:\n  fedlora run --dir ~/fedlora --base ./Llama-3.2-1B --data records.jsonl"
     )]
     Run(run::RunArgs),
+    /// Wait for the federation's runs, for ever, and take part where `[agent]` in fedlora.toml says so.
+    #[command(
+        after_help = "Example:\n  fedlora agent --dir ~/fedlora --base ./Llama-3.2-1B --data records.jsonl"
+    )]
+    Agent(agent::AgentArgs),
+    /// Show or answer the plan that waits for this member's answer.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fedlora plan show --dir ~/fedlora"
+    )]
+    Plan(plan::PlanCommand),
+    /// Fetch an adapter that the aggregator has published, of any run of the federation.
+    #[command(after_help = "Example:\n  fedlora fetch --dir ~/fedlora --out adapter")]
+    Fetch(fetch::FetchArgs),
+    /// Show what this member's agent does.
+    #[command(after_help = "Example:\n  fedlora status --dir ~/fedlora --format json")]
+    Status(status::StatusArgs),
+    /// Begin no run from now on; the agent goes on with the one that it is in.
+    #[command(after_help = "Example:\n  fedlora pause --dir ~/fedlora")]
+    Pause(status::StatusArgs),
+    /// Begin runs again.
+    #[command(after_help = "Example:\n  fedlora resume --dir ~/fedlora")]
+    Resume(status::StatusArgs),
     /// Show the federation's members as this member knows them: names, key fingerprints, words.
     #[command(after_help = "Example:\n  fedlora roster --dir ~/fedlora --format json")]
     Roster(roster::RosterArgs),
@@ -99,6 +126,10 @@ impl Program for Cli {
                 ended: "interrupted: this member is out of the current round",
                 ..interruption
             },
+            Command::Agent(_) => Interruption {
+                stopping: "stopping; a run that is not over goes on when the agent is started again",
+                ..interruption
+            },
             Command::Train(_) => train::INTERRUPTION,
             _ => interruption,
         }
@@ -108,6 +139,12 @@ impl Program for Cli {
         match self.command {
             Command::Join(args) => join::run(&args, &printer).await,
             Command::Run(args) => run::run(args, &printer).await,
+            Command::Agent(args) => agent::run(args, &printer, stop).await,
+            Command::Plan(command) => plan::run(&command, &printer),
+            Command::Fetch(args) => fetch::run(&args, &printer).await,
+            Command::Status(args) => status::run(&args, &printer),
+            Command::Pause(args) => status::set_paused(&args, true, &printer),
+            Command::Resume(args) => status::set_paused(&args, false, &printer),
             Command::Roster(args) => roster::run(&args, &printer),
             Command::Runs(args) => runs::run(&args, &printer),
             Command::Check(args) => local(move || check::run(&args, &printer)).await,

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
+use fedlora_common::digest::Digest;
 use fedlora_common::exit::Exit;
 use fedlora_protocol::plan::{Roster, RosterChange, RosterSheet};
+use fedlora_protocol::round::member::{PinError, RosterPin};
 use fedlora_shell::{Failure, Printer};
 use serde::Serialize;
 
@@ -17,6 +20,9 @@ pub(super) struct RosterArgs {
     /// The member's directory, made by `fedlora join`.
     #[arg(long, env = "FEDLORA_DIR")]
     dir: PathBuf,
+    /// Accept the roster that waits, which has this digest.
+    #[arg(long, value_name = "DIGEST")]
+    accept: Option<Digest>,
 }
 
 /// The document: the roster that waits for consent, or else the accepted one.
@@ -31,8 +37,20 @@ struct Document {
 /// Runs the command.
 pub(super) fn run(args: &RosterArgs, printer: &Printer) -> Result<(), Failure> {
     let (directory, _) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
-    let known = directory.roster_pin(None).known();
-    let known = known.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let failed = |error: PinError| Failure::new(Exit::Failed, error);
+    let mut pin = directory.roster_pin(None);
+    let mut known = pin.known().map_err(failed)?;
+    if let Some(digest) = args.accept {
+        let Some(pending) = known.pending.filter(|roster| roster.digest() == digest) else {
+            return Err(Failure::new(
+                Exit::Failed,
+                anyhow!("no roster with the digest {digest} waits to be accepted"),
+            )
+            .with_hint("`fedlora roster` shows the one that waits, if there is one"));
+        };
+        pin.accept(&pending).map_err(failed)?;
+        known = pin.known().map_err(failed)?;
+    }
     let Some((roster, state)) = shown(&known) else {
         return Err(exits::no_roster());
     };

@@ -7,6 +7,7 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::codec::CodecError;
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
+use fedlora_protocol::wire::session::Purpose;
 use fedlora_transport::bulk::BulkError;
 use fedlora_transport::{Traffic, TransportError};
 
@@ -18,11 +19,11 @@ pub trait Connector: Send + Sync + 'static {
     /// The aggregator's host and port, for display.
     fn address(&self) -> &str;
 
-    /// Connects, and exchanges hellos with the aggregator.
+    /// Connects, exchanges hellos with the aggregator, and says what the connection is for.
     ///
     /// # Errors
     /// [`LinkError`]; a refused certificate shows here.
-    fn open(&self) -> impl Future<Output = Result<Self::Link, LinkError>> + Send;
+    fn open(&self, purpose: Purpose) -> impl Future<Output = Result<Self::Link, LinkError>> + Send;
 }
 
 /// An open session: control messages both ways.

@@ -7,6 +7,7 @@
 //! | `session.rs` | one session after another, pauses and patience |
 //! | `shell.rs` | the machine's effects |
 //! | `consent.rs` | asking the user about a roster |
+//! | `expected.rs` | the run and plan that this member has agreed to |
 //! | `work.rs` | training on a thread of its own, and encoding |
 //! | `link.rs` | what a connection must offer |
 //! | `quic.rs` | the real connection |
@@ -14,6 +15,7 @@
 
 mod consent;
 mod events;
+mod expected;
 mod link;
 mod outcome;
 mod parts;
@@ -38,8 +40,9 @@ use parts::Parts;
 
 pub use consent::RosterConsent;
 pub use events::{MemberEvent, RoundReport, Stage};
+pub use expected::ExpectedRun;
 pub use link::{BulkCarrier, Connector, LinkError, MemberLink};
-pub use outcome::ParticipantError;
+pub use outcome::{ParticipantError, is_hopeless};
 pub use quic::{QuicCarrier, QuicConnector, QuicLink};
 pub use work::RoundWork;
 
@@ -83,6 +86,7 @@ impl Participant {
                 consent: Arc::new(Nobody),
                 events,
                 gate: Arc::new(Semaphore::new(1)),
+                expected: None,
             },
         }
     }
@@ -119,6 +123,13 @@ impl<C: Connector> Participant<C> {
     #[must_use]
     pub fn with_consent(mut self, consent: Arc<dyn RosterConsent>) -> Self {
         self.parts.consent = consent;
+        self
+    }
+
+    /// Takes part in this run only, and by this plan.
+    #[must_use]
+    pub fn in_run(mut self, expected: ExpectedRun) -> Self {
+        self.parts.expected = Some(expected);
         self
     }
 

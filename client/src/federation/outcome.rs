@@ -1,5 +1,6 @@
 //! Why a member stops taking part before the run's end.
 
+use fedlora_protocol::ids::RunId;
 use fedlora_protocol::round::member::{MemberError, PinError};
 use fedlora_transport::TransportError;
 
@@ -14,6 +15,17 @@ pub enum ParticipantError {
     /// The protocol's rules end the run for this member.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// Another run, or another plan of it, than the one that this member agreed to.
+    #[error(
+        "this member agreed to run {expected}; the aggregator serves {} now",
+        if expected == found { "it by another plan".to_owned() } else { format!("run {found}") }
+    )]
+    OtherRun {
+        /// The run that this member agreed to.
+        expected: RunId,
+        /// The run that is served.
+        found: RunId,
+    },
     /// Base model, memory or training.
     #[error(transparent)]
     Update(#[from] UpdateError),
@@ -43,7 +55,7 @@ impl ParticipantError {
     pub fn plan_remedy(&self) -> Option<fedlora_protocol::Remedy> {
         match self {
             Self::Member(error) => error.remedy(),
-            Self::Update(_) | Self::Receipts(_) | Self::Link(_) => None,
+            Self::OtherRun { .. } | Self::Update(_) | Self::Receipts(_) | Self::Link(_) => None,
         }
     }
 
@@ -56,8 +68,13 @@ impl ParticipantError {
     }
 }
 
+/// Whether trying again cannot help.
+pub fn is_hopeless(error: &LinkError) -> bool {
+    matches!(error, LinkError::Transport(error) if is_identity(error))
+}
+
 /// Whether trying again cannot help: one side's certificate is refused by the other.
-pub(super) fn is_identity(error: &TransportError) -> bool {
+fn is_identity(error: &TransportError) -> bool {
     matches!(
         error,
         TransportError::CertificateRefused { .. }

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::consent::RosterConsent;
 use super::events::MemberEvent;
+use super::expected::ExpectedRun;
 use super::work::RoundWork;
 use crate::receipts::Receipts;
 
@@ -31,6 +32,8 @@ pub(super) struct Parts {
     pub(super) events: mpsc::UnboundedSender<MemberEvent>,
     /// Training waits for a permit.
     pub(super) gate: Arc<Semaphore>,
+    /// The only run to take part in.
+    pub(super) expected: Option<ExpectedRun>,
 }
 
 impl Parts {

@@ -10,7 +10,7 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, StreamHeader, StreamReply};
+use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, Purpose, StreamHeader, StreamReply};
 use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::directory::Renewal;
+use crate::directory::{Membership, Renewal};
 
 use super::link::{BulkCarrier, Connector, LinkError, MemberLink};
 
@@ -62,6 +62,23 @@ impl QuicConnector {
         }
     }
 
+    /// Connects a member to the aggregator that it joined.
+    pub fn of(membership: Membership) -> Self {
+        let Membership {
+            config,
+            credentials,
+            authority,
+            renewal,
+            ..
+        } = membership;
+        Self::new(
+            config.address,
+            config.name,
+            (credentials, renewal),
+            authority,
+        )
+    }
+
     fn credentials(&self) -> MutexGuard<'_, Arc<Credentials>> {
         self.credentials
             .lock()
@@ -93,9 +110,11 @@ impl Connector for QuicConnector {
         &self.address
     }
 
-    async fn open(&self) -> Result<QuicLink, LinkError> {
+    async fn open(&self, purpose: Purpose) -> Result<QuicLink, LinkError> {
         let credentials = Arc::clone(&self.credentials());
-        let (link, answer) = QuicLink::open(&self.address, &credentials, &self.authority).await?;
+        let authority = &self.authority;
+        let opened = QuicLink::open(&self.address, &credentials, authority, purpose).await;
+        let (link, answer) = opened?;
         self.renew(answer);
         Ok(link)
     }
@@ -111,11 +130,12 @@ pub struct QuicLink {
 }
 
 impl QuicLink {
-    /// Connects, says hello, and opens the control stream. Gives the answer to the hello as well.
+    /// Connects, says hello, and opens the control stream for a purpose. Gives the answer to the hello as well.
     async fn open(
         address: &str,
         credentials: &Credentials,
         authority: &Certificate,
+        purpose: Purpose,
     ) -> Result<(Self, Vec<u8>), LinkError> {
         let addresses = resolve(address).await?;
         let dial = |address| connect(address, credentials, authority, Limits::default());
@@ -125,7 +145,10 @@ impl QuicLink {
             release: env!("CARGO_PKG_VERSION").into(),
         })?;
         let answer = hello(&connection, &greeting, PATIENCE).await?;
-        let (control, recv) = connection.open(StreamKind::Control).await?;
+        let (mut control, recv) = connection.open(StreamKind::Control).await?;
+        write_frame(&mut control, &codec::encode(&purpose)?)
+            .await
+            .map_err(|error| connection.explain(error))?;
         let (sender, incoming) = mpsc::channel(16);
         // A task of its own: reading a frame must not be interrupted halfway.
         let reader = tokio::spawn(read_control(connection.clone(), recv, sender));
@@ -136,6 +159,19 @@ impl QuicLink {
             reader,
         };
         Ok((link, answer))
+    }
+}
+
+impl QuicLink {
+    /// The next message; nothing once the aggregator has ended the control stream.
+    ///
+    /// # Errors
+    /// The connection has ended, or the aggregator sent something malformed.
+    pub async fn next(&mut self) -> Result<Option<ToMember>, LinkError> {
+        match self.receive().await {
+            Err(LinkError::Transport(TransportError::Frame(FrameError::Ended))) => Ok(None),
+            other => other.map(Some),
+        }
     }
 }
 
@@ -229,6 +265,23 @@ impl BulkCarrier for QuicCarrier {
 }
 
 impl QuicCarrier {
+    /// Fetches the file of weights of a published adapter, of at most `limit` bytes, on a connection that
+    /// was opened for that.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] where the run has no such adapter, or what broke.
+    pub async fn fetch_weights(&self, adapter: Digest, limit: u64) -> Result<Vec<u8>, LinkError> {
+        let (mut send, mut recv) = self.begin(&StreamHeader::FetchWeights { adapter }).await?;
+        let expected = Expected {
+            length: ExpectedLength::AtMost(limit),
+            digest: None,
+        };
+        let mut sink = MemorySink::default();
+        bulk::receive(&mut recv, &mut send, &expected, &mut sink, |_| ()).await?;
+        let _ = send.finish();
+        Ok(sink.into_bytes().expect("receive returns once it is whole"))
+    }
+
     async fn begin(&self, header: &StreamHeader) -> Result<(SendStream, RecvStream), LinkError> {
         let (mut send, mut recv) = self.0.open(StreamKind::Bulk).await?;
         write_frame(&mut send, &codec::encode(header)?)

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use fedlora_protocol::round::member::RunOutcome;
+use fedlora_protocol::wire::session::Purpose;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::info;
 
 use super::Participant;
 use super::events::MemberEvent;
-use super::link::{Connector, LinkError, MemberLink};
-use super::outcome::{ParticipantError, is_identity};
+use super::link::{Connector, MemberLink};
+use super::outcome::{ParticipantError, is_hopeless};
 use super::shell::{Report, Shell};
 
 /// The pause before the first attempt to reconnect; doubled each time.
@@ -35,7 +36,8 @@ pub(super) async fn run<C: Connector>(
     let mut pause = FIRST_PAUSE;
     let mut lost = Instant::now();
     loop {
-        let broken = match connector.open().await {
+        let purpose = Purpose::TakePart { run: shell.run() };
+        let broken = match connector.open(purpose).await {
             Ok(mut link) => {
                 shell.watch(MemberEvent::Connected {
                     address: connector.address().to_owned(),
@@ -56,8 +58,7 @@ pub(super) async fn run<C: Connector>(
             }
             Err(error) => error,
         };
-        let hopeless = matches!(&broken, LinkError::Transport(error) if is_identity(error));
-        if hopeless || lost.elapsed() > patience {
+        if is_hopeless(&broken) || lost.elapsed() > patience {
             return Err(broken.into());
         }
         shell.watch(MemberEvent::Disconnected {

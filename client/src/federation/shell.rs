@@ -51,7 +51,8 @@ pub(super) enum Report {
 pub(super) struct Shell {
     member: Member,
     parts: Parts,
-    plan: Option<RunPlan>,
+    /// The run that this member is in, with its plan.
+    plan: Option<(RunId, RunPlan)>,
     training: Option<Training>,
     clock: Option<RoundClock>,
     /// When the aggregator was last told that this member is at work.
@@ -86,6 +87,12 @@ impl Shell {
             reports,
             traffic: Traffic::default(),
         }
+    }
+
+    /// The run that this member is in, or has agreed to.
+    pub(super) fn run(&self) -> Option<RunId> {
+        let begun = self.plan.as_ref().map(|(run, _)| *run);
+        begun.or(self.parts.expected.map(|expected| expected.run))
     }
 
     pub(super) async fn on_message<L: MemberLink>(
@@ -133,7 +140,7 @@ impl Shell {
         link: &mut L,
     ) -> Result<(), ParticipantError> {
         let at_work = self.clock.as_ref().filter(|clock| !clock.is_uploaded());
-        let (Some(clock), Some(plan)) = (at_work, &self.plan) else {
+        let (Some(clock), Some((_, plan))) = (at_work, &self.plan) else {
             return Ok(());
         };
         let pause = Duration::from_secs(plan.timeouts.progress) / SIGNS_OF_PROGRESS;
@@ -243,6 +250,14 @@ impl Shell {
     }
 
     fn prepare(&mut self, run: RunId, plan: RunPlan) -> Result<Vec<Effect>, ParticipantError> {
+        if let Some(expected) = self.parts.expected
+            && !expected.is(run, &plan)
+        {
+            return Err(ParticipantError::OtherRun {
+                expected: expected.run,
+                found: run,
+            });
+        }
         let work = &self.parts.work;
         let adapter = work.first_adapter(&plan)?;
         work.fits(&plan)?;
@@ -255,12 +270,12 @@ impl Shell {
             cut: work.cut(&plan),
         });
         let base = work.base_digest()?;
-        self.plan = Some(plan);
+        self.plan = Some((run, plan));
         Ok(self.member.prepared(Prepared { base, adapter }))
     }
 
     fn train(&mut self, task: RoundTask) {
-        let Some(plan) = self.plan.clone() else {
+        let Some((_, plan)) = self.plan.clone() else {
             return;
         };
         // The former training stops, if there is one.

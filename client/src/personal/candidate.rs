@@ -1,8 +1,10 @@
 //! The adapters that a member chooses among.
 
 use fedlora_adapter::Adapter;
-use fedlora_train::Best;
+use fedlora_train::{Best, ExampleLoss};
 use serde::{Deserialize, Serialize};
+
+use super::margin::is_clearly_below;
 
 /// Which adapter a member keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,6 +52,7 @@ pub struct Personalised {
     global: Candidate,
     others: Vec<Candidate>,
     alone: Vec<Best>,
+    chosen: Choice,
 }
 
 impl Personalised {
@@ -63,11 +66,34 @@ impl Personalised {
             steps: best.step,
             mix: None,
         });
+        let others: Vec<_> = personal.into_iter().chain(local).collect();
+        let chosen = lowest(&global, &others);
         Self {
             global,
-            others: personal.into_iter().chain(local).collect(),
+            others,
             alone,
+            chosen,
         }
+    }
+
+    /// The same, where the personal candidate is the even mean of what was trained at home and alone,
+    /// whose losses of the validation examples these are: another one is chosen only where its `losses`
+    /// are clearly below them.
+    ///
+    /// # Errors
+    /// What `losses` gives.
+    pub(super) fn preferring_mean<E>(
+        mut self,
+        of_mean: &[ExampleLoss],
+        losses: impl Fn(&Adapter) -> Result<Vec<ExampleLoss>, E>,
+    ) -> Result<Self, E> {
+        let lowest = self.chosen();
+        if lowest.choice != Choice::Personal
+            && !is_clearly_below(&losses(&lowest.adapter)?, of_mean)
+        {
+            self.chosen = Choice::Personal;
+        }
+        Ok(self)
     }
 
     /// What was trained without the federation: the best of each length, the best of all first.
@@ -90,18 +116,24 @@ impl Personalised {
         self.all().find(|one| one.choice == choice)
     }
 
-    /// The candidate with the lowest validation loss. Of equal ones the global adapter comes first,
-    /// then the personal one; without validation examples it is the personal one, which is there only
-    /// where the global one is none by itself, or else the global one.
+    /// The candidate that the member keeps.
     pub fn chosen(&self) -> &Candidate {
-        self.others.iter().fold(&self.global, |best, one| {
-            match (one.validation, best.validation) {
-                (Some(loss), Some(lowest)) if loss < lowest => one,
-                (None, None) if one.choice == Choice::Personal => one,
-                _ => best,
-            }
-        })
+        self.get(self.chosen).unwrap_or(&self.global)
     }
+}
+
+/// The candidate with the lowest validation loss. Of equal ones the global adapter comes first, then the
+/// personal one; without validation examples it is the personal one, which is there only where the
+/// global one is none by itself, or else the global one.
+fn lowest(global: &Candidate, others: &[Candidate]) -> Choice {
+    let best = others.iter().fold(global, |best, one| {
+        match (one.validation, best.validation) {
+            (Some(loss), Some(lowest)) if loss < lowest => one,
+            (None, None) if one.choice == Choice::Personal => one,
+            _ => best,
+        }
+    });
+    best.choice
 }
 
 #[cfg(test)]
@@ -150,6 +182,28 @@ mod tests {
         assert_eq!(chosen(Some(1.5), Some(1.5), Some(1.5)), Choice::Global);
         assert_eq!(chosen(Some(2.0), Some(1.5), Some(1.5)), Choice::Personal);
         assert_eq!(chosen(Some(1.0), Some(1.5), None), Choice::Global);
+    }
+
+    #[test]
+    fn the_mean_of_home_and_alone_is_left_only_for_what_is_clearly_better() {
+        let with_mean = |local: f64, clear: bool| {
+            let global = candidate(Choice::Global, Some(2.0));
+            let alone = Best {
+                adapter: global.adapter.clone(),
+                loss: Some(local),
+                step: 4,
+                length: 4,
+            };
+            let personal = candidate(Choice::Personal, Some(1.5));
+            let all = Personalised::new(global, Some(personal), vec![alone]);
+            let losses = |sums: [f64; 2]| sums.map(|sum| ExampleLoss { sum, tokens: 1 }).to_vec();
+            let of_local = if clear { [1.0, 1.0] } else { [0.0, 2.9] };
+            let found = all.preferring_mean(&losses([1.5, 1.5]), |_| Ok::<_, ()>(losses(of_local)));
+            found.unwrap().chosen().choice
+        };
+        assert_eq!(with_mean(1.45, false), Choice::Personal);
+        assert_eq!(with_mean(1.0, true), Choice::Local);
+        assert_eq!(with_mean(1.6, true), Choice::Personal);
     }
 
     #[test]

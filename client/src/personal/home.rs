@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 
 use fedlora_adapter::Adapter;
 use fedlora_protocol::plan::{PersonalisationMethod, RunPlan};
-use fedlora_train::{Best, Progress, Search, TrainError, TrainOptions};
+use fedlora_train::{Best, ExampleLoss, Progress, Search, TrainError, TrainOptions};
 
 use super::candidate::{Candidate, Choice, Personalised};
+use super::margin::is_clearly_below;
 use crate::own::Start;
 use crate::update::{LocalWork, UpdateError};
 
@@ -63,16 +64,19 @@ pub fn personalise(
         let mut watch = |progress| keep_going(HomeProgress::Alone(progress));
         alone = train_alone(work, plan, 1, &mut watch)?;
     }
-    let mut personal = None;
+    let (mut personal, mut of_mean) = (None, None);
     if plan.personalisation.method != PersonalisationMethod::None {
         let mut watch = |progress| keep_going(HomeProgress::AtHome(progress));
-        personal = train_on(work, plan, &start, &alone, &mut watch)?;
+        if let Some(home) = train_on(work, plan, &start, &alone, &mut watch)? {
+            (personal, of_mean) = (Some(home.candidate), home.of_mean);
+        }
     }
     if own_part {
         // It is a personal adapter as it is.
         let loss = work.engine().evaluate(Some(&held), validation)?.loss;
         let better = |one: &Candidate| one.validation.is_some_and(|other| other <= loss);
         if !personal.as_ref().is_some_and(better) {
+            of_mean = None;
             personal = Some(Candidate {
                 choice: Choice::Personal,
                 adapter: held,
@@ -81,7 +85,13 @@ pub fn personalise(
             });
         }
     }
-    Ok(Personalised::new(candidate, personal, alone))
+    let all = Personalised::new(candidate, personal, alone);
+    match of_mean {
+        None => Ok(all),
+        Some(of_mean) => Ok(all.preferring_mean(&of_mean, |adapter| {
+            work.engine().losses(Some(adapter), validation)
+        })?),
+    }
 }
 
 /// Steps of all trainings at home.
@@ -90,11 +100,16 @@ pub fn steps_at_home(plan: &RunPlan) -> usize {
 }
 
 /// Trains `global` further on one member's examples, for at most the plan's share of steps, twice
-/// with different orders. Then averages the better of the two with the other and with the adapters
-/// that the member trained `alone`, the best first, or with `global` where there are none: each as
-/// long as it improves the loss on the validation examples. Adapters that were trained apart err in
-/// different places, so that their average is often better than any of them: the greedy soup of
-/// Wortsman et al. (ICML 2022). `None` where nothing improves `global`, or nothing tells.
+/// with different orders, and averages. Adapters that were trained apart err in different places, so
+/// that their average is often better than any of them.
+///
+/// Where the member trained `alone`, the adapter is half the mean of the two and half the best of
+/// those: some dozens of validation examples tell too little to search for a better mix, and a mix that
+/// leans on what was trained alone is hardly ever worse than that. It gives way to the greedy soup of
+/// Wortsman et al. (ICML 2022) only where that is clearly better on the validation examples: the
+/// better of the two, averaged with the other and with those trained alone, the best first, or with
+/// `global` where there are none, each as long as it improves the loss. `None` where nothing improves
+/// `global`, or nothing tells.
 ///
 /// # Errors
 /// As [`personalise`].
@@ -105,7 +120,15 @@ pub fn train_at_home(
     alone: &[Best],
     keep_going: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Option<Candidate>, UpdateError> {
-    train_on(work, plan, &Start::of(global.clone()), alone, keep_going)
+    let home = train_on(work, plan, &Start::of(global.clone()), alone, keep_going)?;
+    Ok(home.map(|home| home.candidate))
+}
+
+/// What was made at home.
+struct Home {
+    candidate: Candidate,
+    /// Where it is half of what was trained alone: its losses of the validation examples.
+    of_mean: Option<Vec<ExampleLoss>>,
 }
 
 fn train_on(
@@ -114,7 +137,7 @@ fn train_on(
     start: &Start,
     alone: &[Best],
     keep_going: &mut dyn FnMut(Progress) -> bool,
-) -> Result<Option<Candidate>, UpdateError> {
+) -> Result<Option<Home>, UpdateError> {
     let (engine, validation) = (work.engine(), &work.examples().validation);
     if validation.is_empty() {
         return Ok(None);
@@ -165,14 +188,41 @@ fn train_on(
             (parts, at_home) = (parts + 1, at_home + of_home);
         }
     }
-    // The global adapter itself is a candidate of its own.
-    Ok((steps > 0 || parts > 1).then(|| Candidate {
+    let candidate = |adapter, validation, mix| Candidate {
         choice: Choice::Personal,
-        adapter: average,
-        validation: Some(lowest),
+        adapter,
+        validation: Some(validation),
         steps,
-        mix: Some(f64::from(at_home) / f64::from(parts)),
+        mix: Some(mix),
+    };
+    if let Some(mean) = half_alone(&homes, alone) {
+        let of_mean = engine.losses(Some(&mean), validation)?;
+        let of_soup = engine.losses(Some(&average), validation)?;
+        if !is_clearly_below(&of_soup, &of_mean) {
+            return Ok(Some(Home {
+                candidate: candidate(mean.clone(), loss(&mean)?, 0.5),
+                of_mean: Some(of_mean),
+            }));
+        }
+    }
+    // The global adapter itself is a candidate of its own.
+    Ok((steps > 0 || parts > 1).then(|| Home {
+        candidate: candidate(average, lowest, f64::from(at_home) / f64::from(parts)),
+        of_mean: None,
     }))
+}
+
+/// Half the mean of what was trained at home, half the best of what was trained alone; nothing where one
+/// of them is missing, or the rank of all together is more than an adapter has.
+fn half_alone(homes: &[Best], alone: &[Best]) -> Option<Adapter> {
+    let (first, others) = homes.split_first()?;
+    let mut mean = first.adapter.clone();
+    for (count, other) in (2_u32..).zip(others) {
+        mean = mean
+            .average(&other.adapter, f64::from(count).recip())
+            .ok()?;
+    }
+    mean.average(&alone.first()?.adapter, 0.5).ok()
 }
 
 /// Trains from the first adapter on these examples alone, at the length that suits them best: at

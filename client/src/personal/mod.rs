@@ -6,10 +6,12 @@
 //! |---|---|
 //! | `candidate.rs` | the adapters that are compared, and the choice |
 //! | `home.rs` | training at home, and alone |
+//! | `margin.rs` | whether one does better than another by more than chance |
 //! | `outcome.rs` | the adapters and the table of scores on the disk |
 
 mod candidate;
 mod home;
+mod margin;
 mod outcome;
 
 pub use candidate::{Candidate, Choice, Personalised};

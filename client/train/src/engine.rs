@@ -15,7 +15,7 @@ use fedlora_model::{
 use crate::decode::sequence::{Decode, Decoder, Sequence};
 use crate::device::choice::{Device, DeviceError, check_device, free_memory};
 use crate::eval::held_out;
-use crate::eval::held_out::Evaluation;
+use crate::eval::held_out::{Evaluation, ExampleLoss};
 use crate::memory::fit::MemoryPlan;
 use crate::memory::workload::Workload;
 use crate::remedy::Remedy;
@@ -58,6 +58,12 @@ trait LocalModel: Send + Sync {
         progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Evaluation, TrainError>;
 
+    fn losses(
+        &self,
+        adapter: Option<&Adapter>,
+        examples: &[Example],
+    ) -> Result<Vec<ExampleLoss>, TrainError>;
+
     fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError>;
 
     fn decoder(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Decode>, TrainError>;
@@ -81,6 +87,14 @@ impl<B: Passes> LocalModel for Llama<B> {
         progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Evaluation, TrainError> {
         held_out::evaluate(self, adapter, examples, progress)
+    }
+
+    fn losses(
+        &self,
+        adapter: Option<&Adapter>,
+        examples: &[Example],
+    ) -> Result<Vec<ExampleLoss>, TrainError> {
+        held_out::losses(self, adapter, examples)
     }
 
     fn logits(&self, adapter: Option<&Adapter>, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
@@ -328,6 +342,18 @@ impl Engine {
         progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Evaluation, TrainError> {
         self.model.evaluate(adapter, examples, progress)
+    }
+
+    /// The losses of `examples` one by one, in their order; those without a target token are left out.
+    ///
+    /// # Errors
+    /// As [`evaluate_with`](Self::evaluate_with).
+    pub fn losses(
+        &self,
+        adapter: Option<&Adapter>,
+        examples: &[Example],
+    ) -> Result<Vec<ExampleLoss>, TrainError> {
+        self.model.losses(adapter, examples)
     }
 
     /// An empty sequence on the base, or on the base with an adapter.

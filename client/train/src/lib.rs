@@ -96,7 +96,7 @@ pub use device::{
     CpuInfo, CudaInfo, Device, DeviceError, Machine, check_device, free_memory, product_rate,
 };
 pub use engine::{Engine, ModelError};
-pub use eval::Evaluation;
+pub use eval::{Evaluation, ExampleLoss};
 pub use memory::{DoesNotFit, Estimate, MemoryPlan, WeightBytes, Workload};
 pub use remedy::{MemorySaving, Remedy};
 pub use run::{

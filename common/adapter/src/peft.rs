@@ -77,6 +77,15 @@ pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
     assemble(&path, config, tensors::read(&path, MAX_WEIGHT_BYTES)?)
 }
 
+/// An adapter from a file of weights that is in memory, and a configuration that is known from elsewhere;
+/// `path` is used in errors only.
+///
+/// # Errors
+/// [`PeftError`] with the tensor that is not supported, or does not fit the configuration.
+pub fn from_weights(path: &Path, config: LoraConfig, bytes: &[u8]) -> Result<Adapter, PeftError> {
+    assemble(path, config, tensors::parse(path, bytes)?)
+}
+
 /// Reads an `adapter_config.json` from its content; `path` is used in errors only.
 ///
 /// # Errors

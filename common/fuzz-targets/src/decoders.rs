@@ -11,7 +11,7 @@ use fedlora_protocol::secagg::pack::{pack, unpack};
 use fedlora_protocol::wire::codec;
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use fedlora_protocol::wire::session::{
-    JoinRequest, JoinResponse, MemberHello, StreamHeader, StreamReply,
+    JoinRequest, JoinResponse, MemberHello, Purpose, StreamHeader, StreamReply,
 };
 use fedlora_protocol::wire::token::InviteToken;
 use fedlora_transport::bulk::{Manifest, Reply};
@@ -40,11 +40,12 @@ pub fn messages(bytes: &[u8]) {
     take::<ToAggregator>(bytes);
 }
 
-/// What a bulk stream begins with, the replies on it, and the hello's payload.
+/// What streams begin with, the replies on bulk streams, and the hello's payload.
 pub fn streams(bytes: &[u8]) {
     take::<StreamHeader>(bytes);
     take::<StreamReply>(bytes);
     take::<MemberHello>(bytes);
+    take::<Purpose>(bytes);
 }
 
 /// Joining: requests and responses.

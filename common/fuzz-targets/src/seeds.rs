@@ -11,7 +11,8 @@ use fedlora_protocol::wire::messages::{
     Commitments, HeldShares, Reveal, RevealedShare, ToAggregator, ToMember, UpdateClaim,
 };
 use fedlora_protocol::wire::session::{
-    JoinRequest, JoinResponse, JoinSecret, MemberHello, PROTOCOL, StreamHeader, StreamReply,
+    JoinRequest, JoinResponse, JoinSecret, MemberHello, PROTOCOL, Purpose, StreamHeader,
+    StreamReply,
 };
 use fedlora_protocol::wire::token::InviteToken;
 use fedlora_protocol::wire::{Signable, Unverified, Verified, codec};
@@ -154,6 +155,12 @@ fn session(recorded: &Recorded) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("streams", encoded(&refused)),
         ("streams", encoded(&hello)),
+        (
+            "streams",
+            encoded(&Purpose::TakePart {
+                run: Some(RunId([1; 16])),
+            }),
+        ),
     ]
 }
 

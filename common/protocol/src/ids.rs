@@ -89,13 +89,34 @@ impl fmt::Display for GroupIndex {
 }
 
 /// One run: a plan executed with one roster. Random, so that no two runs share transcripts.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunId(pub [u8; 16]);
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
     }
+}
+
+impl FromStr for RunId {
+    type Err = RunIdError;
+
+    /// Reads 32 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, RunIdError> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(text, &mut id).map_err(|_| RunIdError {
+            found: text.chars().take(40).collect(),
+        })?;
+        Ok(Self(id))
+    }
+}
+
+/// A text that names no run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is no run: 32 hexadecimal digits are expected")]
+pub struct RunIdError {
+    /// The text, cut at 40 characters.
+    pub found: String,
 }
 
 impl fmt::Debug for RunId {

@@ -16,7 +16,9 @@ use fedlora_protocol::wire::messages::{
     Cohort, Commitments, Deal, DealtShares, Keys, PeerKeys, Ready, RevealedShare, RoundMessage,
     SealedShares, ShareCommitments, Survivors, ToAggregator, ToMember,
 };
-use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, JoinSecret, StreamHeader};
+use fedlora_protocol::wire::session::{
+    JoinRequest, JoinResponse, JoinSecret, Purpose, StreamHeader,
+};
 use fedlora_protocol::wire::{Verified, codec};
 use proptest::prelude::*;
 use serde::Serialize;
@@ -66,6 +68,7 @@ fn take_as_everything(bytes: &[u8]) {
     take::<ToMember>(bytes);
     take::<ToAggregator>(bytes);
     take::<StreamHeader>(bytes);
+    take::<Purpose>(bytes);
     take::<JoinRequest>(bytes);
     take::<JoinResponse>(bytes);
 }

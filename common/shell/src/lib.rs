@@ -23,7 +23,7 @@ pub use documents::DocumentsCommand;
 pub use failure::Failure;
 pub use logging::LogLevels;
 pub use options::{Format, GlobalOptions};
-pub use printer::Printer;
+pub use printer::{Printer, print_error};
 pub use program::{Interruption, Program, Shell, command, run_main};
 pub use progress::{Progress, ProgressUnit};
 pub use reference::{exit_codes, reference, without_example};

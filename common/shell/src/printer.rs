@@ -106,7 +106,7 @@ impl Printer {
 }
 
 /// Prints a line on standard error. Nothing can be done where that is closed.
-pub(crate) fn print_error(line: &impl Display) {
+pub fn print_error(line: &impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 

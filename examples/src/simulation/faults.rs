@@ -10,6 +10,7 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::messages::{RoundMessage, ToAggregator, ToMember};
+use fedlora_protocol::wire::session::Purpose;
 use fedlora_transport::Traffic;
 use tokio::sync::Notify;
 
@@ -96,13 +97,13 @@ impl<C: Connector> Connector for FaultyConnector<C> {
         self.inner.address()
     }
 
-    async fn open(&self) -> Result<Self::Link, LinkError> {
+    async fn open(&self, purpose: Purpose) -> Result<Self::Link, LinkError> {
         let away = std::mem::take(&mut self.faults.state().away);
         if away {
             tokio::time::sleep(self.reconnect + MARGIN).await;
         }
         Ok(FaultyLink {
-            inner: self.inner.open().await?,
+            inner: self.inner.open(purpose).await?,
             faults: Arc::clone(&self.faults),
         })
     }

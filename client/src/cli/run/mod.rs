@@ -27,7 +27,7 @@ use super::exits::{self, data};
 use super::open::open_base;
 use crate::directory::MemberDirectory;
 use crate::examples::MemberExamples;
-use crate::federation::{Participant, RoundWork};
+use crate::federation::{ExpectedRun, Participant, ParticipantError, RosterConsent, RoundWork};
 use crate::personal::{self, ScoreTable};
 use crate::receipts::FileReceipts;
 use crate::update::LocalWork;
@@ -37,9 +37,9 @@ use display::{Display, HomeBar};
 /// The share of the records that is held out by default.
 const HELD_OUT: f64 = 0.1;
 
-/// Options of `fedlora run`.
+/// What a member brings to a run.
 #[derive(Debug, clap::Args)]
-pub(super) struct RunArgs {
+pub(super) struct PartArgs {
     /// The member's directory, made by `fedlora join`.
     #[arg(long, env = "FEDLORA_DIR")]
     dir: PathBuf,
@@ -52,6 +52,13 @@ pub(super) struct RunArgs {
     /// Seed of the order of examples; random by default.
     #[arg(long)]
     seed: Option<u64>,
+}
+
+/// Options of `fedlora run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    part: PartArgs,
     /// Accept the roster with this digest, and no other; without it, `run` asks on a terminal.
     #[arg(long, value_name = "DIGEST")]
     accept_roster: Option<Digest>,
@@ -67,16 +74,96 @@ pub(super) struct RunArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure> {
-    let (directory, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
+    let part = args.part.resolve()?;
+    let directory = MemberDirectory::open(&part.dir)
+        .map_err(exits::directory)?
+        .0;
     let _lock = directory.lock().map_err(exits::directory)?;
-    let model = args.model.resolve()?;
-    let base_name = model.base.clone();
-    let records = args.data.resolve(HeldOutSpec::Share {
-        share: HeldOut::share(HELD_OUT).map_err(data)?,
-        required: false,
-    });
-    let seed = args.seed.unwrap_or_else(|| os_rng().next_u64());
-    let memory = args.memory;
+    let accept = args.accept_roster;
+    let agreed = Agreed {
+        run: None,
+        roster: accept,
+        // Where a roster is named, exactly that one is accepted, and nobody is asked.
+        consent: match accept {
+            Some(_) => None,
+            None => Some(Arc::new(TerminalConsent::new(printer))),
+        },
+        patience: Duration::from_secs(args.retry_for),
+    };
+    take_part(&part, agreed, printer)
+        .await
+        .map_err(Left::failure)
+}
+
+impl PartArgs {
+    /// The options, resolved once for all runs.
+    pub(super) fn resolve(self) -> Result<Part, Failure> {
+        Ok(Part {
+            dir: self.dir,
+            model: self.model.resolve()?,
+            records: self.data.resolve(HeldOutSpec::Share {
+                share: HeldOut::share(HELD_OUT).map_err(data)?,
+                required: false,
+            }),
+            memory: self.memory,
+            seed: self.seed,
+        })
+    }
+}
+
+/// What a member brings to a run.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) dir: PathBuf,
+    model: ModelSpec,
+    records: DataSpec,
+    memory: MemoryArgs,
+    seed: Option<u64>,
+}
+
+/// What a member agrees to beforehand, and whom it asks about the rest.
+pub(super) struct Agreed {
+    /// The only run to take part in.
+    pub(super) run: Option<ExpectedRun>,
+    /// The only roster to accept.
+    pub(super) roster: Option<Digest>,
+    /// Asked about any other.
+    pub(super) consent: Option<Arc<dyn RosterConsent>>,
+    /// How long to try again while the aggregator cannot be reached.
+    pub(super) patience: Duration,
+}
+
+/// Why a member is not in a run any more.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// The run, or its part in it, ended early.
+    Run(ParticipantError),
+    /// It could not begin, or keep what it ended with.
+    Failed(Failure),
+}
+
+impl Left {
+    /// For the program's end.
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::Run(error) => exits::participant(error),
+            Self::Failed(failure) => failure,
+        }
+    }
+}
+
+impl From<Failure> for Left {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Takes part in a run until it ends, keeps the best adapter, and prints what came of it.
+pub(super) async fn take_part(part: &Part, agreed: Agreed, printer: &Printer) -> Result<(), Left> {
+    let (directory, membership) = MemberDirectory::open(&part.dir).map_err(exits::directory)?;
+    let base_name = part.model.base.clone();
+    let seed = part.seed.unwrap_or_else(|| os_rng().next_u64());
+    let (model, records, memory) = (part.model.clone(), part.records.clone(), part.memory);
     let notes = printer.clone();
     let work = local(move || {
         let work = prepare(&model, &records, seed, &notes)?;
@@ -89,19 +176,21 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
         membership,
         Arc::clone(&work) as Arc<dyn RoundWork>,
         Box::new(directory.ledger()),
-        Box::new(directory.roster_pin(args.accept_roster)),
+        Box::new(directory.roster_pin(agreed.roster)),
         events,
     )
     .with_receipts(Box::new(FileReceipts::new(directory.runs())))
-    .with_patience(Duration::from_secs(args.retry_for));
-    // Where a roster is named, exactly that one is accepted, and nobody is asked.
-    if args.accept_roster.is_none() {
-        participant = participant.with_consent(Arc::new(TerminalConsent::new(printer)));
+    .with_patience(agreed.patience);
+    if let Some(run) = agreed.run {
+        participant = participant.in_run(run);
+    }
+    if let Some(consent) = agreed.consent {
+        participant = participant.with_consent(consent);
     }
     let display = tokio::spawn(Display::new(printer).show(watched));
     let outcome = participant.run().await;
     let _ = display.await;
-    let outcome = outcome.map_err(exits::participant)?;
+    let outcome = outcome.map_err(Left::Run)?;
 
     let base_name = match &outcome.plan.base.name {
         name if name.is_empty() => base_name,
@@ -111,6 +200,9 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
         printer.note(&note);
     }
     let kept = keep_best(&directory, work, &outcome, base_name, printer).await?;
+    directory
+        .end_run(outcome.run, "finished")
+        .map_err(exits::directory)?;
     let document = json!({
         "run": outcome.run.to_string(),
         "rounds": outcome.end.rounds,

@@ -89,6 +89,41 @@ pub(crate) fn evaluate<B: Passes>(
     })
 }
 
+/// The loss of one example.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ExampleLoss {
+    /// The sum over its target tokens, in nats.
+    pub sum: f64,
+    /// Its target tokens.
+    pub tokens: usize,
+}
+
+/// The losses of `examples`, one by one, in their order; those without a target token are left out.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn losses<B: Passes>(
+    model: &Llama<B>,
+    adapter: Option<&Adapter>,
+    examples: &[Example],
+) -> Result<Vec<ExampleLoss>, TrainError> {
+    let lora = place(model, adapter)?;
+    let max_tokens = model.config().max_position_embeddings;
+    let examples = usable(examples, model.config().vocab_size, max_tokens)?;
+    let losses = examples.into_iter().map(|example| {
+        let batch = Batch::new([example], max_tokens);
+        let sum = B::score(model, lora.as_ref(), &batch).loss;
+        match sum.is_finite() {
+            true => Ok(ExampleLoss {
+                sum,
+                tokens: batch.targets().len(),
+            }),
+            false => Err(TrainError::NotFinite),
+        }
+    });
+    losses.collect()
+}
+
 /// The logits after each token, `[tokens, vocab]` row by row.
 ///
 /// # Errors

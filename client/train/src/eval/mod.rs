@@ -14,7 +14,7 @@ pub mod respond;
 
 pub use classify::{Classification, classify};
 pub use error::EvaluationError;
-pub use held_out::Evaluation;
+pub use held_out::{Evaluation, ExampleLoss};
 pub use label_tree::LabelTree;
 pub use labels::{LabelError, LabelSet};
 pub use question::{Question, QuestionError};

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::sign::{IdentityPublic, Signature};
-use crate::ids::MemberName;
+use crate::ids::{MemberName, RunId};
 use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::messages::UpdateClaim;
 use super::verified::Unverified;
 
 /// The version of all messages in [`super`], sent in every hello.
-pub const PROTOCOL: u16 = 5;
+pub const PROTOCOL: u16 = 6;
 
 /// The first words of a member on each connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,25 @@ pub struct MemberHello {
     pub protocol: u16,
     /// The program's release, for the other side's log.
     pub release: String,
+}
+
+/// What a member's connection is for: the first frame on its control stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To take part in the current run. The member gets the plan of a run as soon as there is one.
+    TakePart {
+        /// The run that this member is in already. Where that one is over, the member is shown its
+        /// results and its end instead of the current run.
+        run: Option<RunId>,
+    },
+    /// To wait for a run without taking part in it: the member gets the plan of each run that is served.
+    Watch,
+    /// To read what is published of a run: its plan, roster and results so far, and its adapters.
+    /// The aggregator then ends the control stream.
+    Fetch {
+        /// The run; `None` for the one that was begun last.
+        run: Option<RunId>,
+    },
 }
 
 /// What a bulk stream that a member opened is for.
@@ -39,6 +58,12 @@ pub enum StreamHeader {
     /// The member asks for a global adapter, as a bulk transfer of its little-endian f32
     /// values.
     FetchAdapter {
+        /// The digest of the adapter, as the signed result names it.
+        adapter: Digest,
+    },
+    /// The member asks for the file of weights of a published adapter, as a bulk transfer; on a
+    /// connection for [`Purpose::Fetch`].
+    FetchWeights {
         /// The digest of the adapter, as the signed result names it.
         adapter: Digest,
     },

@@ -1,0 +1,305 @@
+//! Waiting for a run that the member's rules or its user accept.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use fedlora_common::digest::Digest;
+use fedlora_protocol::crypto::os_rng;
+use fedlora_protocol::crypto::sign::IdentityPublic;
+use fedlora_protocol::ids::RunId;
+use fedlora_protocol::plan::{PlanError, RunPlan};
+use fedlora_protocol::wire::messages::ToMember;
+use fedlora_protocol::wire::session::Purpose;
+use rand::RngExt;
+
+use super::files::{AgentFiles, AgentPhase, AgentState, PendingPlan};
+use super::rules::{Judgement, Refusal};
+use crate::directory::{DirectoryError, MemberDirectory};
+use crate::federation::{Connector, LinkError, MemberLink, is_hopeless};
+
+/// How often rules, answers and times are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// The pause before the aggregator is tried again: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The pause before a run is tried again that broke off: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
+
+/// A run to take part in.
+#[derive(Debug, Clone)]
+pub struct AcceptedRun {
+    /// The run.
+    pub run: RunId,
+    /// The digest of the plan that was accepted: another one is not.
+    pub digest: Digest,
+    /// How long it may take.
+    pub longest: Option<Duration>,
+}
+
+/// Something for the user to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentNote {
+    /// The aggregator cannot be reached.
+    Unreachable {
+        /// Why.
+        reason: String,
+    },
+    /// It can be reached again, or for the first time.
+    Waiting {
+        /// Its address.
+        address: String,
+    },
+    /// A plan waits for an answer.
+    Asking {
+        /// The run.
+        run: RunId,
+    },
+    /// The user does not take part.
+    Declined {
+        /// The run.
+        run: RunId,
+    },
+    /// The rules refuse a run.
+    Refused {
+        /// The run.
+        run: RunId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A run waits for the hours in which runs begin.
+    Later {
+        /// The run.
+        run: RunId,
+        /// The hours, in UTC.
+        hours: String,
+    },
+}
+
+/// Waits for runs, one after the other.
+#[derive(Debug)]
+pub struct Agent<C> {
+    connector: C,
+    aggregator: IdentityPublic,
+    directory: MemberDirectory,
+    files: AgentFiles,
+    /// Runs that broke off, with the pause before each is tried again.
+    retries: BTreeMap<RunId, (Instant, Duration)>,
+    state: Option<(AgentPhase, Option<RunId>)>,
+    told: Option<AgentNote>,
+}
+
+impl<C: Connector> Agent<C> {
+    /// The agent of the member in `directory`, whose plans `aggregator` signs.
+    pub fn new(connector: C, aggregator: IdentityPublic, directory: MemberDirectory) -> Self {
+        Self {
+            connector,
+            aggregator,
+            files: directory.agent(),
+            directory,
+            retries: BTreeMap::new(),
+            state: None,
+            told: None,
+        }
+    }
+
+    /// Waits for a run to take part in. `note` gets what its user should read, each once.
+    ///
+    /// # Errors
+    /// [`AgentError`] where waiting on cannot help.
+    pub async fn next_run(
+        &mut self,
+        note: &mut (dyn FnMut(&AgentNote) + Send),
+    ) -> Result<AcceptedRun, AgentError> {
+        let (first, longest) = PAUSE;
+        let mut pause = first;
+        loop {
+            let broken = match self.connector.open(Purpose::Watch).await {
+                Ok(mut link) => {
+                    pause = first;
+                    let address = self.connector.address().to_owned();
+                    self.tell(AgentNote::Waiting { address }, note);
+                    match self.watch(&mut link, note).await {
+                        Ok(run) => {
+                            link.finish().await;
+                            return Ok(run);
+                        }
+                        Err(Ended::Link(error)) => error,
+                        Err(Ended::Agent(error)) => return Err(error),
+                    }
+                }
+                Err(error) => error,
+            };
+            if is_hopeless(&broken) {
+                return Err(broken.into());
+            }
+            let reason = broken.to_string();
+            self.set_state(AgentPhase::Unreachable, None, Some(reason.clone()));
+            self.tell(AgentNote::Unreachable { reason }, note);
+            // Members that an aggregator has left do not all come back at the same moment.
+            let jitter = os_rng().random_range(0.5..1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// A run broke off: it is tried again, later each time.
+    pub fn retry_later(&mut self, run: RunId, why: String) {
+        let (first, longest) = RETRY;
+        let pause = match self.retries.get(&run) {
+            Some((_, pause)) => (*pause * 2).min(longest),
+            None => first,
+        };
+        self.retries.insert(run, (Instant::now() + pause, pause));
+        self.set_state(AgentPhase::Retrying, Some(run), Some(why));
+    }
+
+    /// Says what the agent does.
+    pub fn set_state(&mut self, phase: AgentPhase, run: Option<RunId>, detail: Option<String>) {
+        if self.state == Some((phase, run)) {
+            return;
+        }
+        self.state = Some((phase, run));
+        let state = AgentState {
+            phase,
+            run: run.map(|run| run.to_string()),
+            detail,
+            since: fedlora_shell::now(),
+        };
+        if let Err(error) = self.files.set_state(&state) {
+            tracing::warn!(%error, "the agent's state cannot be written");
+        }
+    }
+
+    async fn watch(
+        &mut self,
+        link: &mut C::Link,
+        note: &mut (dyn FnMut(&AgentNote) + Send),
+    ) -> Result<AcceptedRun, Ended> {
+        let mut shown = None;
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                message = link.receive() => match message.map_err(Ended::Link)? {
+                    ToMember::Plan(signed) => {
+                        let plan = signed.verify(&self.aggregator);
+                        shown = Some(plan.map_err(|error| Ended::Agent(error.into()))?);
+                    }
+                    // Of a later release.
+                    _ => continue,
+                },
+            }
+            let accepted = self.judge(shown.as_ref(), note);
+            if let Some(accepted) = accepted.map_err(Ended::Agent)? {
+                return Ok(accepted);
+            }
+        }
+    }
+
+    /// What is to be done about the run that is shown, by rules and answers as they stand now.
+    fn judge(
+        &mut self,
+        shown: Option<&(RunId, RunPlan)>,
+        note: &mut (dyn FnMut(&AgentNote) + Send),
+    ) -> Result<Option<AcceptedRun>, AgentError> {
+        if self.files.is_paused() {
+            self.set_state(AgentPhase::Paused, None, None);
+            return Ok(None);
+        }
+        let waits = shown.filter(|(run, _)| !self.directory.is_over(*run));
+        let Some(&(run, ref plan)) = waits else {
+            self.set_state(AgentPhase::Waiting, None, None);
+            return Ok(None);
+        };
+        let retry = self.retries.get(&run);
+        if retry.is_some_and(|(at, _)| Instant::now() < *at) {
+            return Ok(None);
+        }
+        let digest = plan.digest();
+        let rules = self.directory.read_config()?.agent;
+        let accepted = AcceptedRun {
+            run,
+            digest,
+            longest: rules.longest_run(),
+        };
+        match rules.judge(plan, fedlora_shell::now()) {
+            Judgement::Accept => return Ok(Some(accepted)),
+            Judgement::Ask => match self.answer(run, plan, digest)? {
+                Some(true) => return Ok(Some(accepted)),
+                Some(false) => {
+                    self.set_state(AgentPhase::Declining, Some(run), None);
+                    self.tell(AgentNote::Declined { run }, note);
+                }
+                None => {
+                    self.set_state(AgentPhase::Asking, Some(run), None);
+                    self.tell(AgentNote::Asking { run }, note);
+                }
+            },
+            Judgement::Later { hours } => {
+                let hours = hours.to_string();
+                let why = format!("runs begin at {hours} UTC");
+                self.set_state(AgentPhase::Declining, Some(run), Some(why));
+                self.tell(AgentNote::Later { run, hours }, note);
+            }
+            Judgement::Refuse(refusal) => {
+                self.set_state(AgentPhase::Declining, Some(run), Some(refusal.to_string()));
+                self.tell(AgentNote::Refused { run, refusal }, note);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The user's answer to exactly this plan; asks where there is none yet.
+    fn answer(
+        &self,
+        run: RunId,
+        plan: &RunPlan,
+        digest: Digest,
+    ) -> Result<Option<bool>, AgentError> {
+        let name = run.to_string();
+        let decision = self.files.decision()?;
+        if let Some(decision) = decision.filter(|one| one.run == name && one.digest == digest) {
+            return Ok(Some(decision.approved));
+        }
+        let pending = self.files.pending()?;
+        if pending.is_none_or(|one| one.run != name || one.digest != digest) {
+            self.files.show(&PendingPlan {
+                run: name,
+                digest,
+                since: fedlora_shell::now(),
+                plan: plan.clone(),
+            })?;
+        }
+        Ok(None)
+    }
+
+    fn tell(&mut self, what: AgentNote, note: &mut (dyn FnMut(&AgentNote) + Send)) {
+        if self.told.as_ref() != Some(&what) {
+            note(&what);
+            self.told = Some(what);
+        }
+    }
+}
+
+/// Why a connection is watched no more.
+enum Ended {
+    Link(LinkError),
+    Agent(AgentError),
+}
+
+/// Why an agent cannot wait on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// One side's certificate is refused by the other.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A plan that the aggregator did not sign, or an impossible one.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The member's directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// One of the agent's own files.
+    #[error("the agent's files: {0}")]
+    Files(#[from] io::Error),
+}
