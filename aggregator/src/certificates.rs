@@ -27,7 +27,7 @@ pub(crate) fn renew(
     own: &mut OwnCertificate,
     reconfigure: impl FnOnce(&Credentials, &Certificate) -> Result<(), TransportError>,
 ) {
-    let before = (own.issued, own.due);
+    let before = (own.issued, own.due, own.end);
     let renewed = match own.renewed() {
         Ok(None) => return,
         Ok(Some(credentials)) => reconfigure(&credentials, own.authority()),
@@ -36,7 +36,7 @@ pub(crate) fn renew(
     match renewed {
         Ok(()) => info!("the server shows a new certificate"),
         Err(error) => {
-            (own.issued, own.due) = before;
+            (own.issued, own.due, own.end) = before;
             warn!(%error, "the server's certificate cannot be renewed");
         }
     }
@@ -55,6 +55,7 @@ pub(crate) struct OwnCertificate {
     certificates: Certificates,
     issued: Timestamp,
     due: Timestamp,
+    end: Timestamp,
 }
 
 fn half_of(days: u32) -> Duration {
@@ -80,6 +81,7 @@ impl Certificates {
             certificates: self.clone(),
             issued: Timestamp::default(),
             due: Timestamp::default(),
+            end: Timestamp::default(),
         };
         let credentials = own.issue()?;
         Ok((credentials, own))
@@ -125,6 +127,11 @@ impl OwnCertificate {
         self.certificates.authority()
     }
 
+    /// When the certificate in use ends.
+    pub(crate) fn end(&self) -> Timestamp {
+        self.end
+    }
+
     fn issue(&mut self) -> Result<Credentials, PkiError> {
         let Certificates { opened, clock } = &self.certificates;
         let key = TlsKeyPair::generate()?;
@@ -135,6 +142,8 @@ impl OwnCertificate {
                 .issue_server_certificate(&key, from, SERVER_DAYS, &mut os_rng())?;
         self.issued = clock.now();
         self.due = self.issued.after(half_of(SERVER_DAYS));
+        let end = u64::try_from(issued.not_after.unix_timestamp()).unwrap_or(0);
+        self.end = Timestamp(end * 1000);
         Credentials::new(issued.certificate, &key)
     }
 }

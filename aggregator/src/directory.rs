@@ -158,7 +158,12 @@ impl Directory {
 
     /// The file that holds the status of the run.
     pub fn status_path(&self) -> PathBuf {
-        self.root.join("status.json")
+        Self::status_in(&self.root)
+    }
+
+    /// The same of an operator's directory that is not opened.
+    pub fn status_in(root: &Path) -> PathBuf {
+        root.join("status.json")
     }
 
     /// Locks the directory for the process that serves it.

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod directory;
 pub mod engine;
 mod enrol;
+pub mod monitor;
 pub mod optimizer;
 pub mod publish;
 pub mod queue;

@@ -1,6 +1,9 @@
 //! What `fedlora-aggregator status` prints: written by the serving process, read by anyone
 //! who may read the operator's directory.
 
+mod words;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -36,7 +39,16 @@ pub struct Status {
     /// The current round's phase; nothing between rounds. Of a run that failed within a round, the
     /// phase that was open last.
     pub phase: Option<String>,
-    /// The run's members, or those that are ready.
+    /// The attempt at the current round, from 1; nothing outside of a round.
+    #[serde(default)]
+    pub attempt: Option<u32>,
+    /// What the run waits for; nothing once it is over.
+    #[serde(default)]
+    pub stage: Option<StageStatus>,
+    /// How many seconds each stage took when it was last done, by the stage's name.
+    #[serde(default)]
+    pub stage_seconds: BTreeMap<String, f64>,
+    /// The run's members. Before the roster is closed, all that have joined the federation.
     pub members: Vec<MemberStatus>,
     /// The digest of the newest global adapter, in hexadecimal; nothing before the first round.
     pub adapter: Option<String>,
@@ -47,6 +59,28 @@ pub struct Status {
     /// Whether the plan's patience ended the run before its last round.
     #[serde(default)]
     pub stopped_early: bool,
+    /// Attempts at rounds that failed, since this process began.
+    #[serde(default)]
+    pub attempts_failed: u32,
+    /// Members' messages that were not taken, since this process began.
+    #[serde(default)]
+    pub messages_refused: u64,
+    /// Bytes of masked updates that came in since this process began.
+    #[serde(default)]
+    pub bytes_received: u64,
+    /// Bytes of adapters that went out since this process began.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// The pooled validation loss that the newest result tells, in nats a token: of the adapter that
+    /// its round began with. Nothing with fewer than five survivors.
+    #[serde(default)]
+    pub pooled_loss: Option<f32>,
+    /// When the newest result was published by this process.
+    #[serde(default)]
+    pub last_result: Option<Timestamp>,
+    /// When the certificate that the aggregator shows ends.
+    #[serde(default)]
+    pub certificate_end: Option<Timestamp>,
     /// When this was written.
     pub updated: Timestamp,
     /// The process id of the aggregator that serves the run.
@@ -60,8 +94,40 @@ pub struct MemberStatus {
     pub name: MemberName,
     /// Whether its control stream is open.
     pub connected: bool,
+    /// Whether it has done what the current stage waits for.
+    #[serde(default)]
+    pub ready: bool,
     /// Rounds whose sum it is in.
     pub rounds: u32,
+    /// Why it does not take part, in its own words or the aggregator's; or what differs about it.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// The release of its program, as it says.
+    #[serde(default)]
+    pub release: Option<String>,
+    /// When it was last heard of.
+    #[serde(default)]
+    pub last_seen: Option<Timestamp>,
+    /// When the certificate that it showed ends.
+    #[serde(default)]
+    pub certificate_end: Option<Timestamp>,
+}
+
+/// What a run waits for at present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// `gathering`, `consent`, `returning`, or the round's phase.
+    pub name: String,
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends at the latest, by what is known now.
+    pub until: Timestamp,
+    /// How many members it needs.
+    pub needed: usize,
+    /// The members that have done what it waits for.
+    pub ready: Vec<MemberName>,
+    /// The members that it waits for.
+    pub awaited: Vec<MemberName>,
 }
 
 /// How far a run is.
@@ -89,8 +155,10 @@ impl Status {
         if matches!(self.state, RunState::Gathering | RunState::Running) {
             self.state = RunState::Stopped;
         }
+        self.stage = None;
         for member in &mut self.members {
             member.connected = false;
+            member.ready = false;
         }
         self
     }

@@ -208,6 +208,10 @@ impl Finished {
             );
         }
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        for line in self.stderr.lines() {
+            let twice = said_twice(line);
+            assert_eq!(twice, None, "{} says it twice: {line}", self.name);
+        }
         assert_eq!(self.stdout, "", "{}: data beside an error", self.name);
         self
     }
@@ -222,6 +226,30 @@ impl Finished {
     }
 }
 
+/// A clause of 20 characters or more that a line has twice: an error and its cause that say the same.
+fn said_twice(line: &str) -> Option<&str> {
+    let clauses = line.split(": ").map(|clause| clause.trim_end_matches('.'));
+    clauses
+        .filter(|clause| clause.chars().count() >= 20)
+        .find(|clause| line.matches(clause).count() > 1)
+}
+
 fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said_twice;
+
+    #[test]
+    fn a_cause_that_is_said_twice_is_found() {
+        let cause = "No such file or directory (os error 2)";
+        assert_eq!(said_twice(&format!("error: records.jsonl: {cause}")), None);
+        let line = format!("error: records.jsonl: {cause}: {cause}");
+        assert_eq!(said_twice(&line), Some(cause));
+        let line = format!("error: cannot read it ({cause}): {cause}");
+        assert_eq!(said_twice(&line), Some(cause));
+        assert_eq!(said_twice("error: short: short"), None);
+    }
 }

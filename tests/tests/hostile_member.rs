@@ -79,7 +79,10 @@ async fn run_with(how: Hostility) -> Vec<(MemberIndex, Reject)> {
             adapters.push(outcome.adapter.digest());
         }
         hostile.await.expect("the hostile member did its worst");
-        let (result, rejected) = served.end().await;
+        let (results, rejected) = served.end().await;
+        let [result] = &results[..] else {
+            panic!("one round, not {results:?}");
+        };
         assert_eq!(result.survivors, [0, 1, 2, 3].map(MemberIndex));
         assert_eq!(result.dropped, [MemberIndex(4)]);
         // The hostile member's weight would show.
@@ -437,7 +440,10 @@ async fn outsiders_are_refused_while_the_run_goes_on() {
         while let Some(ended) = members.join_next().await {
             ended.expect("no panic").expect("an insider ends well");
         }
-        let (result, _) = served.end().await;
+        let (results, _) = served.end().await;
+        let [result] = &results[..] else {
+            panic!("one round, not {results:?}");
+        };
         assert_eq!(result.survivors, [0, 1, 2].map(MemberIndex));
     };
     tokio::time::timeout(PATIENCE, run)

@@ -47,7 +47,10 @@ async fn two_hundred_members_come_to_one_sum() {
             assert_eq!((outcome.end.rounds, outcome.took_part), (1, 1));
             adapters.push(outcome.adapter.digest());
         }
-        let (result, _) = served.end().await;
+        let (results, _) = served.end().await;
+        let [result] = &results[..] else {
+            panic!("one round, not {results:?}");
+        };
         let all = (0..MEMBERS as u16).map(MemberIndex);
         assert!(result.survivors.iter().copied().eq(all));
         assert_eq!(adapters, [result.adapter; MEMBERS]);

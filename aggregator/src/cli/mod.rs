@@ -11,6 +11,7 @@ mod roster;
 mod runs;
 mod serve;
 mod status;
+mod watch;
 
 use crate::registry::InvitationFor;
 use clap::{Parser, Subcommand};
@@ -69,6 +70,10 @@ enum Command {
     /// Print how far the run is.
     #[command(after_help = "Example:\n  fedlora-aggregator status --dir ~/operator --format json")]
     Status(status::StatusArgs),
+    /// Show how far the run is as it changes, until it ends: redrawn on a terminal, a line at each
+    /// change elsewhere, a document at each change with `--format json`.
+    #[command(after_help = "Example:\n  fedlora-aggregator watch --dir ~/operator")]
+    Watch(watch::WatchArgs),
     /// Recompute what was kept of a run; needs no keys.
     #[command(
         subcommand,
@@ -121,6 +126,7 @@ impl Program for Cli {
             Command::Run(command) => runs::run(command, &printer),
             Command::Roster(args) => roster::run(&args, &printer),
             Command::Status(args) => status::run(&args, &printer),
+            Command::Watch(args) => watch::run(&args, &printer).await,
             Command::Audit(command) => audit::run(&command, &printer),
             // The shell has run it.
             Command::Documents(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! `fedlora-aggregator serve`: serves one run, or all that are submitted.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,15 @@ use fedlora_common::exit::Exit;
 use fedlora_shell::{Failure, Printer, Stop};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::info;
 
 use super::exits;
 use super::runs::read_plan;
 use crate::clock::SystemClock;
 use crate::daemon::Aggregator;
+use crate::directory::Directory;
+use crate::monitor::Monitor;
 
 /// How often to see whether the program is to stop.
 const TICK: Duration = Duration::from_millis(200);
@@ -37,6 +41,21 @@ pub(super) struct ServeArgs {
     /// goes on.
     #[arg(long, requires = "plan")]
     new_run: bool,
+    /// Answer monitoring at this address: `/metrics` for Prometheus, `/healthz`, `/readyz`. A port
+    /// alone is one of this machine that others cannot reach. There is no password: name another
+    /// address only in a network of your own [default: off].
+    #[arg(long, env = "FEDLORA_METRICS", value_name = "[ADDRESS:]PORT", value_parser = metrics)]
+    metrics: Option<SocketAddr>,
+}
+
+/// The address for monitoring; of a port alone, the loopback's.
+fn metrics(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => text
+            .parse()
+            .map_err(|_| "give a port, or an IP address with a port: 127.0.0.1:9464".to_owned()),
+    }
 }
 
 impl ServeArgs {
@@ -48,14 +67,24 @@ impl ServeArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: &ServeArgs, printer: &Printer, stop: Stop) -> Result<(), Failure> {
-    match (&args.plan, &args.dir[..]) {
+    let usage = |text: &str| Failure::new(Exit::Usage, anyhow!("{text}"));
+    let monitor = match (args.metrics, &args.dir[..]) {
+        (None, _) => None,
+        (Some(address), [dir]) => Some(monitor(address, dir).await?),
+        (Some(_), _) => {
+            return Err(usage("monitoring is of one federation: name one directory")
+                .with_hint("serve each of them in a process of its own"));
+        }
+    };
+    let ended = match (&args.plan, &args.dir[..]) {
         (None, directories) => for_ever(directories, stop).await,
         (Some(plan), [dir]) => one_run(args, dir, plan, printer).await,
-        (Some(_), _) => Err(Failure::new(
-            Exit::Usage,
-            anyhow!("one plan is of one federation: name one directory"),
-        )),
+        (Some(_), _) => Err(usage("one plan is of one federation: name one directory")),
+    };
+    if let Some(monitor) = monitor {
+        monitor.abort();
     }
+    ended
 }
 
 /// Serves each directory's queue until the program is told to stop.
@@ -120,4 +149,28 @@ async fn one_run(
     });
     printer.result(&document, || done.folder.display());
     Ok(())
+}
+
+/// Answers monitoring at an address, beside the run.
+async fn monitor(address: SocketAddr, dir: &Path) -> Result<JoinHandle<()>, Failure> {
+    let monitor = Monitor::bind(address, Directory::status_in(dir)).await;
+    let monitor = monitor.map_err(|error| Failure::new(Exit::Network, error))?;
+    info!(address = %monitor.address(), "monitoring is answered");
+    Ok(tokio::spawn(monitor.serve()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_one_of_the_loopback() {
+        let parsed = |text| metrics(text).map(|address| address.to_string());
+        assert_eq!(parsed("9464").as_deref(), Ok("127.0.0.1:9464"));
+        assert_eq!(parsed("0.0.0.0:9464").as_deref(), Ok("0.0.0.0:9464"));
+        assert_eq!(parsed("[::1]:9464").as_deref(), Ok("[::1]:9464"));
+        for wrong in ["", "host:1", "99999", "127.0.0.1"] {
+            assert!(metrics(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::exits;
 use crate::directory::Directory;
-use crate::status::{RunState, Status};
+use crate::status::Status;
 
 /// Options of `fedlora-aggregator status`.
 #[derive(Debug, clap::Args)]
@@ -32,76 +32,10 @@ pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
     match (printer.format(), status) {
         // Read from a file, with the version of its form.
         (Format::Json, Some(status)) => printer.stored(&status),
-        (Format::Text, Some(status)) => printer.data(&text(&status)),
+        (Format::Text, Some(status)) => printer.data(&status.page(fedlora_shell::now())),
         (_, None) => printer.result(&json!({"federation": federation, "state": null}), || {
             format!("{federation}: no run was served yet")
         }),
     }
     Ok(())
-}
-
-fn text(status: &Status) -> String {
-    let state = match status.state {
-        RunState::Gathering => "waiting for members".to_owned(),
-        RunState::Running => match &status.phase {
-            Some(phase) => format!("round {}, {phase}", status.rounds_done + 1),
-            None => "between rounds".to_owned(),
-        },
-        RunState::Stopped => match &status.phase {
-            Some(phase) => format!(
-                "stopped in round {}, {phase}: the same `serve` goes on with it",
-                status.rounds_done + 1
-            ),
-            None => "stopped: no process serves it".to_owned(),
-        },
-        RunState::Finished if status.stopped_early => {
-            "finished early: the pooled validation loss no longer improved".to_owned()
-        }
-        RunState::Finished => "finished".to_owned(),
-        RunState::Failed => format!(
-            "failed: {}",
-            status.failure.as_deref().unwrap_or("no reason is known")
-        ),
-    };
-    let mut lines = vec![
-        format!("federation   {}", status.federation),
-        format!("run          {}", status.run),
-        format!("state        {state}"),
-        format!(
-            "rounds       {} of {}",
-            status.rounds_done, status.rounds_planned
-        ),
-    ];
-    match status.best_round {
-        Some(0) => lines.push("result       the first adapter, by the pooled losses".to_owned()),
-        Some(round) if round < status.rounds_done => {
-            lines.push(format!(
-                "result       the adapter of round {round}, by the pooled losses"
-            ));
-        }
-        _ => {}
-    }
-    if status.rounds_scaled > 0 {
-        lines.push(format!(
-            "scaled       the steps of {} rounds, down to the plan's largest",
-            status.rounds_scaled
-        ));
-    }
-    if status.rounds_taken_back > 0 {
-        lines.push(format!(
-            "taken back   {} of the steps, by the votes of most members",
-            status.rounds_taken_back
-        ));
-    }
-    lines.extend(status.members.iter().map(|member| {
-        let link = match member.connected {
-            true => "connected",
-            false => "away",
-        };
-        format!(
-            "member       {:<24} {link:<10} in {} rounds",
-            member.name, member.rounds
-        )
-    }));
-    lines.join("\n")
 }

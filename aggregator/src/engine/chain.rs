@@ -1,6 +1,7 @@
 //! The chain of global adapters: the roster, the newest adapter, the server's optimizer, and the
 //! signed results that lead to them. Exists once the cohort is complete.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use fedlora_adapter::{Adapter, Factors, Layout};
 use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
-use fedlora_protocol::plan::{ClipSchedule, FactorSchedule, LossCurve, RollbackPlan, Roster};
+use fedlora_protocol::plan::{
+    ClipSchedule, FactorSchedule, LossCurve, RollbackPlan, Roster, RosterEntry,
+};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
 
@@ -244,6 +247,28 @@ impl AdapterChain {
         Some(&self.roster.get(member)?.name)
     }
 
+    /// A member's name; its index where the roster has no such member.
+    pub(super) fn display(&self, member: MemberIndex) -> String {
+        match self.name_of(member) {
+            Some(name) => name.to_string(),
+            None => member.to_string(),
+        }
+    }
+
+    /// The names of the members of which `first` is true, and of the others.
+    pub(super) fn split(
+        &self,
+        first: impl Fn(MemberIndex) -> bool,
+    ) -> (Vec<MemberName>, Vec<MemberName>) {
+        let names = self.roster.indices().zip(self.roster.entries());
+        let (ones, others): (Vec<_>, Vec<_>) = names.partition(|(index, _)| first(*index));
+        let name = |(_, entry): (MemberIndex, &RosterEntry)| entry.name.clone();
+        (
+            ones.into_iter().map(name).collect(),
+            others.into_iter().map(name).collect(),
+        )
+    }
+
     /// Sends a message to every member of the run.
     pub(super) fn broadcast(&self, links: &Links, message: &ToMember) {
         for entry in self.roster.entries() {
@@ -289,8 +314,15 @@ impl AdapterChain {
                 .roster
                 .entries()
                 .iter()
-                .map(|entry| (&entry.name, rounds(&entry.name)))
+                .map(|entry| (Cow::Borrowed(&entry.name), rounds(&entry.name)))
                 .collect(),
+            attempt: None,
+            waiting: None,
+            differing: BTreeMap::new(),
+            pooled_loss: self
+                .results
+                .last()
+                .and_then(|last| last.claimed().eval_loss),
             adapter: Some(self.digest()),
             result: (!self.results.is_empty()).then(|| self.result().round),
             stopped: self.has_stopped(),

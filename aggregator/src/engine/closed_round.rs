@@ -47,7 +47,7 @@ pub(super) struct AttemptFailure {
 impl ClosedRound {
     /// Closes an attempt that failed: tells whoever watches, and the members.
     pub(super) fn failed(
-        context: RunContext,
+        mut context: RunContext,
         chain: AdapterChain,
         open: &Open,
         failure: AttemptFailure,
@@ -55,7 +55,9 @@ impl ClosedRound {
         let reason = failure.reason;
         clear_uploads(&context.setup.directory);
         let (round, attempt) = (open.round, open.attempt);
-        warn!(%round, %attempt, %reason, "the round failed");
+        let said = chain.roster.naming(&reason.to_string());
+        warn!(%round, %attempt, reason = %said, "the round failed");
+        context.overview.attempts_failed += 1;
         context.watch(RunEvent::RoundFailed {
             round,
             attempt,
@@ -157,6 +159,7 @@ impl ClosedRound {
             sum: Arc::new(sum),
             folder,
         });
+        context.overview.last_result = Some(context.setup.clock.now());
         context.write_status(chain.progress(RunState::Running, None, None));
         clear_uploads(&context.setup.directory);
         if let Err(error) = block_in_place(|| context.setup.record.forget_attempts()) {

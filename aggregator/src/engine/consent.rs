@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use tracing::{debug, info, warn};
 
 use super::chain::AdapterChain;
-use super::context::RunContext;
+use super::context::{Arrival, RunContext};
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::messages::ToEngine;
+use super::overview::{Due, Waiting};
 use super::refusal::{MemberRefusal, UploadRefusal};
 use super::running::Running;
 use crate::status::RunState;
@@ -24,6 +26,7 @@ pub(super) struct Consent {
     context: RunContext,
     chain: AdapterChain,
     accepted: BTreeSet<MemberIndex>,
+    deadline: Timestamp,
 }
 
 impl Consent {
@@ -31,12 +34,14 @@ impl Consent {
     pub(super) fn begin(context: RunContext, chain: AdapterChain) -> Self {
         let roster = ToMember::Roster(chain.roster.as_ref().clone());
         chain.broadcast(&context.links, &roster);
-        let consent = Self {
+        let join = Duration::from_secs(context.setup.plan.timeouts.join);
+        let mut consent = Self {
+            deadline: context.now().after(join),
             context,
             chain,
             accepted: BTreeSet::new(),
         };
-        consent.write_status();
+        consent.tell(Due::Line);
         consent
     }
 
@@ -57,15 +62,15 @@ impl Consent {
     }
 
     async fn wait_for_members(&mut self) -> Result<(), RunFailure> {
-        let join = Duration::from_secs(self.context.setup.plan.timeouts.join);
-        let deadline = self.context.now().after(join);
         while self.accepted.len() < self.chain.roster.len() {
-            let left = self.context.now().until(deadline);
-            match tokio::time::timeout(left, self.context.inbox.recv()).await {
-                Ok(Some(message)) => self.handle(message),
-                Ok(None) => return Err(RunFailure::Stopped),
-                Err(_) => return self.close(),
+            let left = self.context.now().until(self.deadline);
+            match self.context.arrival(left).await {
+                Arrival::Message(message) => self.handle(message),
+                Arrival::Closed => return Err(RunFailure::Stopped),
+                Arrival::Nothing if left.is_zero() => return self.close(),
+                Arrival::Nothing => {}
             }
+            self.tell(self.context.due());
         }
         info!("all members have accepted the roster");
         Ok(())
@@ -88,10 +93,26 @@ impl Consent {
                 member,
                 session,
                 outbox,
-            } => self.context.connect(member, session, outbox),
-            ToEngine::Disconnected { member, session } => {
+                ..
+            } => {
+                self.context.connect(member, session, outbox);
+                self.context.overview.changed(Due::Status);
+            }
+            ToEngine::Disconnected {
+                member,
+                session,
+                said,
+            } => {
                 self.context.disconnect(&member, session);
-                self.write_status();
+                if let Some(reason) = &said {
+                    warn!(%member, %reason, "the member does not take part");
+                }
+                let due = if said.is_some() {
+                    Due::Line
+                } else {
+                    Due::Status
+                };
+                self.context.overview.changed(due);
             }
             ToEngine::Message { member, message } => self.hear(&member, &message),
             ToEngine::UploadBegins { reply, .. } => {
@@ -103,21 +124,23 @@ impl Consent {
             ToEngine::FetchAdapter { reply, .. } => {
                 let _ = reply.send(None);
             }
+            ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
         }
     }
 
     fn hear(&mut self, member: &MemberName, message: &ToAggregator) {
-        let links = &self.context.links;
         let Some(index) = self.chain.index_of(member) else {
-            links.send(member, MemberRefusal::RosterClosed.message());
+            let refusal = MemberRefusal::RosterClosed.message();
+            self.context.links.send(member, refusal);
             return;
         };
         match message {
-            ToAggregator::Ready(_) => self.chain.show_roster(links, member),
+            ToAggregator::Ready(_) => self.chain.show_roster(&self.context.links, member),
             ToAggregator::Accepted { roster, .. } if *roster == self.roster() => {
                 self.accepted.insert(index);
                 let (accepted, members) = (self.accepted.len(), self.chain.roster.len());
                 info!(%member, accepted, members, "the member has accepted the roster");
+                self.context.overview.changed(Due::Line);
             }
             ToAggregator::Accepted { .. }
             | ToAggregator::Round { .. }
@@ -131,8 +154,20 @@ impl Consent {
         self.chain.roster.digest()
     }
 
-    fn write_status(&self) {
+    /// Tells what is due of who has accepted the roster.
+    fn tell(&mut self, due: Due) {
+        if due == Due::Nothing {
+            return;
+        }
+        let (ready, awaited) = self.chain.split(|index| self.accepted.contains(&index));
+        let waiting = Waiting {
+            stage: "consent".to_owned(),
+            until: self.deadline,
+            needed: self.chain.roster.len(),
+            ready,
+            awaited,
+        };
         let progress = self.chain.progress(RunState::Gathering, None, None);
-        self.context.write_status(progress);
+        self.context.tell(due, progress.waiting_for(waiting));
     }
 }

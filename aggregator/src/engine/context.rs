@@ -15,11 +15,12 @@ use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::failure::RunFailure;
 use super::links::Links;
 use super::messages::{RunEvent, SessionId, ToEngine};
+use super::overview::{Due, Overview};
 use super::patience::Offenders;
 use super::progress::Progress;
 use crate::audit::{self, KeptPlan, RecordFolder};
@@ -35,6 +36,19 @@ pub(super) const RETURN: Duration = Duration::from_secs(10);
 
 /// How often deadlines are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// How often to look whether something is due to be told.
+const TELL_TICK: Duration = Duration::from_secs(1);
+
+/// What waiting for a message came to.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Message(ToEngine),
+    /// None came for a while.
+    Nothing,
+    /// The endpoint is closed.
+    Closed,
+}
 
 /// What an engine is made from.
 #[derive(Debug)]
@@ -73,6 +87,8 @@ pub(super) struct RunContext {
     /// The members that no phase waits for.
     pub(super) offenders: Offenders,
     pub(super) inbox: mpsc::Receiver<ToEngine>,
+    /// What is told of the run beside its progress.
+    pub(super) overview: Overview,
     /// How far the rounds' time is behind the clock: a time in which no aggregator was there does
     /// not count.
     behind: Duration,
@@ -95,6 +111,7 @@ impl RunContext {
             links: Links::default(),
             offenders: Offenders::default(),
             inbox,
+            overview: Overview::default(),
             behind: Duration::ZERO,
             setup,
         })
@@ -109,6 +126,15 @@ impl RunContext {
         for entry in roster.entries() {
             self.links.await_return(&entry.name, back);
         }
+    }
+
+    /// All that have joined the federation, in order. A record that cannot be read is no reason to
+    /// wait for nobody: it is told of where it matters.
+    pub(super) fn recorded(&self) -> Vec<MemberName> {
+        let members = block_in_place(|| self.setup.registry.members());
+        members
+            .map(|members| members.into_iter().map(|record| record.name).collect())
+            .unwrap_or_default()
     }
 
     /// Keeps what the run is about: its roster, the plan and the first adapter.
@@ -142,6 +168,24 @@ impl RunContext {
         Timestamp(clock.0.saturating_sub(self.behind.as_millis() as u64))
     }
 
+    /// Waits for the next message, at most as long as `left`; then time may be up, or something is due
+    /// to be told.
+    pub(super) async fn arrival(&mut self, left: Duration) -> Arrival {
+        match tokio::time::timeout(left.min(TELL_TICK), self.inbox.recv()).await {
+            Ok(Some(message)) => {
+                self.note(&message);
+                Arrival::Message(message)
+            }
+            Ok(None) => Arrival::Closed,
+            Err(_) => Arrival::Nothing,
+        }
+    }
+
+    /// Takes note of a message that came in.
+    pub(super) fn note(&mut self, message: &ToEngine) {
+        self.overview.note(message, self.setup.clock.now());
+    }
+
     /// Takes up a member's connection and sends it the plan.
     pub(super) fn connect(
         &mut self,
@@ -166,15 +210,52 @@ impl RunContext {
         let _ = self.setup.events.send(event);
     }
 
+    /// When bytes of an adapter last reached a member, in the rounds' time.
+    pub(super) fn fetched(&self, member: &MemberName) -> Option<Timestamp> {
+        let at = self.overview.fetched(member)?;
+        Some(Timestamp(
+            at.0.saturating_sub(self.behind.as_millis() as u64),
+        ))
+    }
+
+    /// What is due to be told.
+    pub(super) fn due(&self) -> Due {
+        self.overview.due(self.setup.clock.now())
+    }
+
+    /// Tells what is due: writes the status, and says it in the log.
+    pub(super) fn tell(&mut self, due: Due, progress: Progress<'_>) {
+        match due {
+            Due::Nothing => {}
+            Due::Status => self.write_status(progress),
+            Due::Line => self.announce(progress),
+        }
+    }
+
     /// Writes the status file.
-    pub(super) fn write_status(&self, progress: Progress<'_>) {
+    pub(super) fn write_status(&mut self, progress: Progress<'_>) {
+        self.write(progress, Due::Status);
+    }
+
+    /// Writes the status file, and says in the log what is waited for.
+    pub(super) fn announce(&mut self, progress: Progress<'_>) {
+        self.write(progress, Due::Line);
+    }
+
+    fn write(&mut self, progress: Progress<'_>, due: Due) {
+        let now = self.setup.clock.now();
+        self.overview.wait_for(progress.stage(self.behind), now);
         let status = progress.status(
             self.setup.run,
             &self.setup.federation,
             self.setup.plan.rounds,
-            &self.links,
-            self.setup.clock.now(),
+            (&self.links, &self.overview),
+            now,
         );
+        self.overview.told(due, now);
+        if due == Due::Line {
+            info!("{}", status.summary(now));
+        }
         // The run matters more than its status.
         if let Err(error) = status.write(&self.setup.status) {
             warn!(%error, "the status cannot be written");

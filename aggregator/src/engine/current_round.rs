@@ -1,6 +1,7 @@
 //! One attempt at a round: inputs in, effects carried out, until it is done or has failed. Steps 8
 //! and 9 of the round.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use super::failure::RunFailure;
 use super::farewell::Farewell;
 use super::keeping::Keeping;
 use super::messages::{RunEvent, ToEngine};
-use super::patience::Progress;
+use super::overview::{Due, Waiting};
+use super::patience::{Downloads, Progress};
 use super::refusal::{MemberRefusal, UploadRefusal};
 use super::returning;
 use super::tally::Tally;
@@ -72,7 +74,10 @@ async fn go_on(mut step: Step) -> Result<ClosedRound, Box<Farewell>> {
         };
         step = tokio::select! {
             message = current.context.inbox.recv() => match message {
-                Some(message) => current.handle(message).await?,
+                Some(message) => {
+                    current.context.note(&message);
+                    current.handle(message).await?
+                }
                 None => return Err(current.stop(RunFailure::Stopped)),
             },
             _ = tick.tick() => current.pass_time().await?,
@@ -99,6 +104,10 @@ struct CurrentRound {
     keeping: Keeping,
     /// The digest of the update that the current event takes.
     claimed: Option<Digest>,
+    /// Whom the open phase waited for at first.
+    phase_began_with: Vec<MemberIndex>,
+    /// Who takes no further part.
+    left: BTreeSet<MemberIndex>,
 }
 
 /// The digest of the masked update that an event takes, as its member signed it.
@@ -143,11 +152,11 @@ impl CurrentRound {
             Ok(keeping) => keeping,
             Err(error) => return Err(end_run(context, chain, None, error.into())),
         };
-        let (current, effects) = Self::begin(context, chain, opening, keeping);
+        let (mut current, effects) = Self::begin(context, chain, opening, keeping);
         current
             .context
             .watch(RunEvent::RoundOpened { round, attempt });
-        current.write_status();
+        current.tell(Due::Line);
         Ok((current, effects))
     }
 
@@ -177,6 +186,8 @@ impl CurrentRound {
             context,
             chain,
             last_phase: coordinator.phase(),
+            phase_began_with: coordinator.awaited(),
+            left: BTreeSet::new(),
             coordinator,
             part,
             opened,
@@ -208,9 +219,14 @@ impl CurrentRound {
                 return Err(current.stop(AuditError::Event { number: place + 1 }));
             }
             current.claimed = claimed(&event);
+            let before = current.coordinator.phase();
+            current.note_left(&event);
             let (coordinator, mut effects) = current.coordinator.apply(event);
             current.last_phase = coordinator.phase().or(current.last_phase);
             current.coordinator = coordinator;
+            if current.coordinator.phase() != before {
+                current.phase_began_with = current.coordinator.awaited();
+            }
             effects.retain(|effect| !matches!(effect, Effect::Send(..)));
             current = match current.carry_out(effects).await? {
                 Step::Open(current) => current,
@@ -229,7 +245,7 @@ impl CurrentRound {
         for entry in roster.entries() {
             current.bring_back(&entry.name);
         }
-        current.write_status();
+        current.tell(Due::Line);
         Ok(Step::Open(current))
     }
 
@@ -290,11 +306,23 @@ impl CurrentRound {
                 member,
                 session,
                 outbox,
-            } => self.context.connect(member, session, outbox),
-            ToEngine::Disconnected { member, session } => {
-                self.context.disconnect(&member, session);
-                self.write_status();
+                ..
+            } => {
+                self.context.connect(member, session, outbox);
+                self.context.overview.changed(Due::Status);
             }
+            ToEngine::Disconnected {
+                member,
+                session,
+                said,
+            } => {
+                self.context.disconnect(&member, session);
+                if let Some(reason) = &said {
+                    warn!(%member, %reason, "the member does not take part");
+                }
+                self.context.overview.changed(Due::Status);
+            }
+            ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
             ToEngine::FetchAdapter { adapter, reply } => {
                 let _ = reply.send(self.chain.fetch(&adapter));
             }
@@ -383,15 +411,27 @@ impl CurrentRound {
     /// Closes phases whose time is up, and continues without members that stay away.
     async fn pass_time(self) -> Result<Step, Box<Farewell>> {
         let mut current = match self.decide(Input::Tick) {
-            Err(_) => self,
-            Ok(event) => match self.advance(event).await? {
+            Ok(event) if !self.waits_for_downloads() => match self.advance(event).await? {
                 Step::Open(current) => current,
                 closed => return Ok(closed),
             },
+            _ => self,
         };
+        current.tell(current.context.due());
         for (member, why) in current.absent() {
             if let Ok(event) = current.decide(Input::Absent { member }) {
-                warn!(%member, "the member {why}; the round continues without it");
+                let name = current.chain.display(member);
+                // Whom these phases wait for is in the sum.
+                match current.coordinator.phase() {
+                    Some(PhaseName::Confirm | PhaseName::Reveal) => info!(
+                        member = %name,
+                        "the member {why}; its update of this round counts, and the round ends \
+                         without it"
+                    ),
+                    _ => warn!(
+                        member = %name, "the member {why}; the round continues without it"
+                    ),
+                }
                 current = match current.advance(event).await? {
                     Step::Open(current) => current,
                     closed => return Ok(closed),
@@ -399,6 +439,29 @@ impl CurrentRound {
             }
         }
         Ok(Step::Open(current))
+    }
+
+    /// Whether the time for keys is up while awaited members still fetch the adapter that they train:
+    /// theirs begins when they have it. No longer than an update may take, in all.
+    fn waits_for_downloads(&self) -> bool {
+        if !matches!(
+            self.coordinator.phase(),
+            Some(PhaseName::Commit | PhaseName::Keys)
+        ) {
+            return false;
+        }
+        let timeouts = &self.context.setup.plan.timeouts;
+        let downloads = Downloads {
+            opened: self.opened,
+            keys: Duration::from_secs(timeouts.keys),
+            longest: Duration::from_secs(timeouts.update),
+        };
+        let awaited = self.coordinator.awaited();
+        let names = awaited.iter().filter_map(|one| self.chain.name_of(*one));
+        let fetched = names
+            .filter(|name| self.context.links.is_connected(name))
+            .filter_map(|name| self.context.fetched(name));
+        downloads.hold_open(fetched, self.context.now())
     }
 
     /// The awaited members that have been away for longer than the plan's patience, cannot go on, or
@@ -452,6 +515,7 @@ impl CurrentRound {
     /// A member held up the round: no phase waits for it again until it is in a sum.
     fn offend(&mut self, member: MemberIndex) {
         if self.context.offenders.add(member) {
+            let member = self.chain.display(member);
             warn!(%member, "the member held up the round: the next ones do not wait for it");
         }
     }
@@ -459,7 +523,9 @@ impl CurrentRound {
     /// Tells of a member's fault, and keeps what proves it.
     fn blame(&mut self, fault: Fault) {
         let member = fault.member();
-        warn!(%member, %fault, "a member broke the protocol");
+        let name = self.chain.display(member);
+        let what = self.chain.roster.naming(&fault.to_string());
+        warn!(member = %name, fault = %what, "a member broke the protocol");
         // Who may have been lied about is waited for as before.
         if fault.is_certain(self.context.policy.colluders()) {
             self.offend(member);
@@ -468,8 +534,8 @@ impl CurrentRound {
             match block_in_place(|| {
                 publish::store_evidence(&self.context.setup.directory, evidence, member)
             }) {
-                Ok(path) => warn!(%member, path = %path.display(), "the evidence is kept"),
-                Err(error) => warn!(%member, %error, "the evidence cannot be kept"),
+                Ok(path) => warn!(member = %name, path = %path.display(), "the evidence is kept"),
+                Err(error) => warn!(member = %name, %error, "the evidence cannot be kept"),
             }
         }
         let fault = Box::new(fault);
@@ -480,21 +546,38 @@ impl CurrentRound {
         self.coordinator.decide(self.context.now(), input)
     }
 
-    /// Judges what a member sent. What is wrong with it is logged.
-    fn decide_from(&self, member: MemberIndex, input: Input) -> Result<Event, Reject> {
-        self.decide(input).inspect_err(|reason| {
-            warn!(%member, %reason, "a message was not taken");
+    /// Judges what a member sent. What is wrong with it is logged: what came late or twice is nothing
+    /// to worry about.
+    fn decide_from(&mut self, member: MemberIndex, input: Input) -> Result<Event, Reject> {
+        let decided = self.decide(input);
+        if let Err(reason) = &decided {
+            let name = self.chain.display(member);
+            let said = self.chain.roster.naming(&reason.to_string());
+            match reason.is_harmless() {
+                true => info!(member = %name, reason = %said, "a message was not needed"),
+                false => warn!(member = %name, reason = %said, "a message was not taken"),
+            }
+            self.context.overview.messages_refused += u64::from(!reason.is_harmless());
             self.context.watch(RunEvent::Rejected {
                 member,
                 reason: reason.clone(),
             });
-        })
+        }
+        decided
+    }
+
+    /// Takes note of a member that takes no further part.
+    fn note_left(&mut self, event: &Event) {
+        if let EventKind::Left(member) = &event.kind {
+            self.left.insert(*member);
+        }
     }
 
     /// Applies an event and carries its effects out.
     async fn advance(mut self, event: Event) -> Result<Step, Box<Farewell>> {
         let before = self.coordinator.phase();
         self.remember_late(&event);
+        self.note_left(&event);
         self.claimed = claimed(&event);
         if let Err(error) = self.keeping.note(&event) {
             return Err(self.stop(error));
@@ -519,7 +602,8 @@ impl CurrentRound {
                 self.working = Progress::begin(self.context.now(), silence);
             }
             self.context.watch(RunEvent::Phase { round, phase });
-            self.write_status();
+            self.phase_began_with = self.coordinator.awaited();
+            self.tell(Due::Line);
         }
         self.carry_out(effects).await
     }
@@ -535,6 +619,7 @@ impl CurrentRound {
                 Effect::Accumulate(member, group) => match self.add(member, group).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
+                        let member = self.chain.display(member);
                         warn!(%member, %error, "a stored update cannot be added");
                         return Ok(self.fail(RoundFailure::Storage));
                     }
@@ -576,9 +661,17 @@ impl CurrentRound {
 
     /// Judges a stored update, once it is sure that it can be added: from the event on, its sender
     /// counts as a survivor.
-    async fn judge_upload(&self, from: MemberIndex, input: Input) -> Result<Event, UploadRefusal> {
+    async fn judge_upload(
+        &mut self,
+        from: MemberIndex,
+        input: Input,
+    ) -> Result<Event, UploadRefusal> {
         self.tally.check(from).await?;
-        Ok(self.decide_from(from, input)?)
+        self.decide_from(from, input)
+            .map_err(|reject| UploadRefusal::Rejected {
+                said: self.chain.roster.naming(&reject.to_string()),
+                reject,
+            })
     }
 
     /// Takes the masks off, applies the mean, publishes the result.
@@ -618,9 +711,29 @@ impl CurrentRound {
         Step::Closed(ClosedRound::failed(self.context, self.chain, open, failure))
     }
 
-    fn write_status(&self) {
+    /// Tells what is due of whom the phase waits for.
+    fn tell(&mut self, due: Due) {
+        if due == Due::Nothing {
+            return;
+        }
         let phase = self.coordinator.phase();
-        let progress = self.chain.progress(RunState::Running, None, phase);
-        self.context.write_status(progress);
+        let mut progress = self.chain.progress(RunState::Running, None, phase);
+        progress.attempt = Some(self.coordinator.setup().open().attempt);
+        if let Some(phase) = phase {
+            let awaited: BTreeSet<_> = self.coordinator.awaited().into_iter().collect();
+            let (left, chain) = (&self.left, &self.chain);
+            let name = |member: &MemberIndex| chain.name_of(*member).cloned();
+            let mut answered = self.phase_began_with.clone();
+            answered.retain(|member| !awaited.contains(member) && !left.contains(member));
+            answered.sort();
+            progress = progress.waiting_for(Waiting {
+                stage: phase.to_string(),
+                until: self.coordinator.deadline(),
+                needed: answered.len() + awaited.len(),
+                ready: answered.iter().filter_map(name).collect(),
+                awaited: awaited.iter().filter_map(name).collect(),
+            });
+        }
+        self.context.tell(due, progress);
     }
 }

@@ -33,12 +33,14 @@ pub enum RunFailure {
     #[error(transparent)]
     Roster(#[from] RosterError),
     /// A round failed, and must not or will not be tried again.
-    #[error("round {round} failed: {reason}")]
+    #[error("round {round} failed: {said}")]
     Round {
         /// The round's number.
         round: RoundNumber,
         /// Why its last attempt failed.
         reason: RoundFailure,
+        /// The same in words, with the members' names.
+        said: String,
     },
     /// The outcome could not be stored.
     #[error(transparent)]

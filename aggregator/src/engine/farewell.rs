@@ -106,7 +106,7 @@ impl Farewell {
         if self.goes_on() {
             // Members see the connection end, and try again until the run is taken up.
             let Self {
-                context,
+                mut context,
                 reached,
                 outcome,
             } = self;
@@ -177,7 +177,10 @@ impl Farewell {
                 return;
             }
             match tokio::time::timeout(TICK, self.context.inbox.recv()).await {
-                Ok(Some(message)) => self.handle(message, &mut away),
+                Ok(Some(message)) => {
+                    self.context.note(&message);
+                    self.handle(message, &mut away);
+                }
                 Ok(None) => return,
                 Err(_) => {}
             }
@@ -190,6 +193,7 @@ impl Farewell {
                 member,
                 session,
                 outbox,
+                ..
             } => {
                 away.remove(&member);
                 self.context.connect(member.clone(), session, outbox);
@@ -199,7 +203,9 @@ impl Farewell {
                 }
                 self.context.links.send(&member, self.finished_message());
             }
-            ToEngine::Disconnected { member, session } => {
+            ToEngine::Disconnected {
+                member, session, ..
+            } => {
                 self.context.disconnect(&member, session);
                 if let Reached::Gathering(ready) = &mut self.reached {
                     ready.forget(&member);
@@ -219,6 +225,7 @@ impl Farewell {
             ToEngine::Uploaded { reply, .. } => {
                 let _ = reply.send(Err(UploadRefusal::NoRound));
             }
+            ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
             ToEngine::Message { member, message } => {
                 // It closes its connection next. Anything else comes too late.
                 if let ToAggregator::Fetched { adapter } = *message {
@@ -256,19 +263,20 @@ impl Farewell {
         self.outcome.as_ref().err().map(ToString::to_string)
     }
 
-    fn write_status(&self) {
+    fn write_status(&mut self) {
         let failure = self.failure();
         let state = match failure {
             None => RunState::Finished,
             Some(_) => RunState::Failed,
         };
-        self.context.write_status(match &self.reached {
+        let progress = match &self.reached {
             Reached::Gathering(ready) => Progress {
                 state,
                 failure,
-                ..ready.progress()
+                ..ready.progress(&self.context.recorded(), None)
             },
             Reached::Rounds { chain, phase } => chain.progress(state, failure, *phase),
-        });
+        };
+        self.context.write_status(progress);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fedlora_common::clock::Timestamp;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::Roster;
 use fedlora_protocol::wire::messages::{Ready, ToAggregator};
@@ -10,10 +11,11 @@ use tracing::{debug, info, warn};
 use super::chain::AdapterChain;
 use super::cohort::{Cohort, ReadyMembers};
 use super::consent::Consent;
-use super::context::RunContext;
+use super::context::{Arrival, RunContext};
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::messages::{RunEvent, ToEngine};
+use super::overview::Due;
 use super::refusal::{MemberRefusal, UploadRefusal};
 
 /// A run without a cohort.
@@ -21,14 +23,20 @@ use super::refusal::{MemberRefusal, UploadRefusal};
 pub(super) struct Gathering {
     context: RunContext,
     ready: ReadyMembers,
+    deadline: Timestamp,
 }
 
 impl Gathering {
     /// Begins to wait for members.
     pub(super) fn begin(context: RunContext) -> Self {
-        let ready = ReadyMembers::default();
-        context.write_status(ready.progress());
-        Self { context, ready }
+        let join = Duration::from_secs(context.setup.plan.timeouts.join);
+        let mut gathering = Self {
+            deadline: context.now().after(join),
+            context,
+            ready: ReadyMembers::default(),
+        };
+        gathering.tell(Due::Line);
+        gathering
     }
 
     /// Waits until the cohort is complete.
@@ -48,25 +56,37 @@ impl Gathering {
     }
 
     async fn wait_for_cohort(&mut self) -> Result<Cohort, RunFailure> {
-        let join = Duration::from_secs(self.context.setup.plan.timeouts.join);
-        let deadline = self.context.now().after(join);
         loop {
-            let left = self.context.now().until(deadline);
-            match tokio::time::timeout(left, self.context.inbox.recv()).await {
-                Ok(Some(message)) => {
+            let left = self.context.now().until(self.deadline);
+            match self.context.arrival(left).await {
+                Arrival::Message(message) => {
                     if let Some(cohort) = self.handle(message)
                         && self.are_recorded(&cohort)?
                     {
                         return Ok(cohort);
                     }
                 }
-                Ok(None) => return Err(RunFailure::Stopped),
-                Err(_) => {
+                Arrival::Closed => return Err(RunFailure::Stopped),
+                Arrival::Nothing if left.is_zero() => {
                     let shortfall = self.ready.shortfall(&self.context.setup.plan);
                     return Err(RunFailure::Members(shortfall));
                 }
+                Arrival::Nothing => {}
             }
+            self.tell(self.context.due());
         }
+    }
+
+    /// Tells what is due of who is ready and who is not.
+    fn tell(&mut self, due: Due) {
+        if due == Due::Nothing {
+            return;
+        }
+        let recorded = self.context.recorded();
+        let plan = &self.context.setup.plan;
+        let waiting = self.ready.waiting(plan, &recorded, self.deadline);
+        let progress = self.ready.progress(&recorded, Some(waiting));
+        self.context.tell(due, progress);
     }
 
     /// Whether all of a cohort are members still. Those that were removed meanwhile are not ready any
@@ -89,11 +109,24 @@ impl Gathering {
                 member,
                 session,
                 outbox,
-            } => self.context.connect(member, session, outbox),
-            ToEngine::Disconnected { member, session } => {
+                ..
+            } => {
+                self.context.connect(member, session, outbox);
+                self.context.overview.changed(Due::Status);
+            }
+            ToEngine::Disconnected {
+                member,
+                session,
+                said,
+            } => {
                 self.context.disconnect(&member, session);
-                self.ready.forget(&member);
-                self.context.write_status(self.ready.progress());
+                let was_ready = self.ready.forget(&member);
+                if let Some(reason) = &said {
+                    warn!(%member, %reason, "the member does not take part");
+                }
+                let changes = was_ready || said.is_some();
+                let due = if changes { Due::Line } else { Due::Status };
+                self.context.overview.changed(due);
             }
             ToEngine::Message { member, message } => match *message {
                 ToAggregator::Ready(ready) => return self.ready(member, ready),
@@ -112,6 +145,7 @@ impl Gathering {
             ToEngine::FetchAdapter { reply, .. } => {
                 let _ = reply.send(None);
             }
+            ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
         }
         None
     }
@@ -125,12 +159,15 @@ impl Gathering {
                     ready: self.ready.count(),
                     needed: plan.members,
                 });
-                self.context.write_status(self.ready.progress());
+                self.context.overview.changed(Due::Line);
                 complete
             }
             Err(refusal) => {
                 warn!(%member, reason = %refusal, "a member cannot take part");
                 self.context.links.send(&member, refusal.message());
+                let overview = &mut self.context.overview;
+                overview.hinders(&member, refusal.to_string());
+                overview.changed(Due::Line);
                 None
             }
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::fixed::RoundSum;
 use fedlora_protocol::ids::{Attempt, MemberIndex, MemberName, RoundNumber};
@@ -30,6 +31,8 @@ pub enum ToEngine {
         session: SessionId,
         /// Takes control messages to the member; closed when a newer connection takes over.
         outbox: mpsc::UnboundedSender<ToMember>,
+        /// What the connection tells of the member.
+        about: About,
     },
     /// A connection broke.
     Disconnected {
@@ -37,6 +40,8 @@ pub enum ToEngine {
         member: MemberName,
         /// The connection that broke, which a newer one may have replaced.
         session: SessionId,
+        /// Why the member does not take part, where it said so as it closed the connection.
+        said: Option<String>,
     },
     /// A member sent a control message.
     Message {
@@ -67,6 +72,18 @@ pub enum ToEngine {
         /// Hears whether the round took it.
         reply: oneshot::Sender<Result<(), UploadRefusal>>,
     },
+    /// Bytes of a transfer moved. Nothing follows from it but the time that the member gets.
+    Moved {
+        /// The member's name.
+        member: MemberName,
+        /// How many, and of what.
+        moved: Moved,
+    },
+    /// The aggregator shows a certificate.
+    OwnCertificate {
+        /// When it ends.
+        end: Timestamp,
+    },
     /// A member asks for an adapter's values.
     FetchAdapter {
         /// The adapter's digest.
@@ -74,6 +91,24 @@ pub enum ToEngine {
         /// Gets its f32 values, little-endian; nothing where it is not the newest.
         reply: oneshot::Sender<Option<Arc<Vec<u8>>>>,
     },
+}
+
+/// What a connection tells of its member.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The release of its program, as its hello says: printable, at most 40 characters.
+    pub release: String,
+    /// When the certificate that it showed ends.
+    pub certificate_end: Timestamp,
+}
+
+/// Bytes that moved since the last such word of the same transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// Bytes of a masked update that came in.
+    Update(u64),
+    /// Bytes of an adapter that went out.
+    Adapter(u64),
 }
 
 /// What the engine tells whoever watches the run.

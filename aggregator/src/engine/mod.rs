@@ -25,12 +25,12 @@ mod keeping;
 mod links;
 mod messages;
 mod opening;
+mod overview;
 mod patience;
 mod progress;
 mod refusal;
 mod returning;
 mod running;
-
 mod tally;
 
 use fedlora_protocol::ids::RoundNumber;
@@ -49,7 +49,7 @@ pub use cohort::Shortfall;
 pub use context::EngineSetup;
 pub use failure::RunFailure;
 pub use farewell::RunSummary;
-pub use messages::{RunEvent, SessionId, ToEngine};
+pub use messages::{About, Moved, RunEvent, SessionId, ToEngine};
 pub(crate) use opening::Standing;
 pub use refusal::{MemberRefusal, UploadRefusal};
 

@@ -33,6 +33,30 @@ impl Offenders {
     }
 }
 
+/// How long the time for keys is held open for members that still fetch the adapter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Downloads {
+    /// When the round was opened.
+    pub(super) opened: Timestamp,
+    /// How long a member has for its keys once it holds the adapter.
+    pub(super) keys: Duration,
+    /// How much longer that may make the time for keys.
+    pub(super) longest: Duration,
+}
+
+impl Downloads {
+    /// Whether a member whose download last moved at one of `fetched` may still send its keys.
+    pub(super) fn hold_open(
+        &self,
+        fetched: impl IntoIterator<Item = Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let last = self.opened.after(self.keys + self.longest);
+        let recent = |at: Timestamp| at >= self.opened && now < at.after(self.keys);
+        now < last && fetched.into_iter().any(recent)
+    }
+}
+
 /// When each member last showed that it is at work.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -83,6 +107,28 @@ mod tests {
         assert_eq!(progress.silent(&[ONE, TWO], Timestamp(1100)), [TWO]);
         assert_eq!(progress.silent(&[ONE], Timestamp(1150)), [ONE]);
         assert!(progress.silent(&[], Timestamp(9999)).is_empty());
+    }
+
+    #[test]
+    fn a_download_that_makes_progress_holds_the_time_for_keys_open_up_to_an_end() {
+        let second = Duration::from_secs(1);
+        let downloads = Downloads {
+            opened: Timestamp(10_000),
+            keys: 2 * second,
+            longest: 5 * second,
+        };
+        let at = |seconds: f64| Timestamp(10_000 + (seconds * 1000.0) as u64);
+        // One that was done before the round opened has had its time.
+        assert!(!downloads.hold_open([Timestamp(9_000)], at(2.0)));
+        assert!(!downloads.hold_open([], at(2.0)));
+        assert!(downloads.hold_open([Timestamp(9_000), at(1.5)], at(2.0)));
+        assert!(downloads.hold_open([at(1.5)], at(3.4)));
+        assert!(
+            !downloads.hold_open([at(1.5)], at(3.5)),
+            "it makes no progress"
+        );
+        assert!(downloads.hold_open([at(6.5)], at(6.9)));
+        assert!(!downloads.hold_open([at(6.9)], at(7.0)), "not for ever");
     }
 
     #[test]

@@ -71,8 +71,14 @@ pub enum UploadRefusal {
     #[error(transparent)]
     Stored(#[from] io::Error),
     /// The coordinator did not take the claim.
-    #[error(transparent)]
-    Rejected(#[from] Reject),
+    #[error("{said}")]
+    Rejected {
+        /// What is wrong with it.
+        #[source]
+        reject: Reject,
+        /// The same in words, with the members' names.
+        said: String,
+    },
 }
 
 #[cfg(test)]

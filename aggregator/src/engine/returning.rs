@@ -9,9 +9,10 @@ use fedlora_protocol::wire::messages::ToAggregator;
 use tracing::{debug, info};
 
 use super::chain::AdapterChain;
-use super::context::RunContext;
+use super::context::{Arrival, RunContext};
 use super::failure::RunFailure;
 use super::messages::ToEngine;
+use super::overview::{Due, Waiting};
 use super::refusal::{MemberRefusal, UploadRefusal};
 use crate::status::RunState;
 
@@ -26,17 +27,38 @@ pub(super) async fn wait(context: &mut RunContext, chain: &AdapterChain) -> Resu
     let roster = chain.roster.entries().iter().zip(chain.roster.indices());
     let connected = roster.filter(|(entry, _)| context.links.is_connected(&entry.name));
     let mut back: BTreeSet<_> = connected.map(|(_, index)| index).collect();
+    let tell = |context: &mut RunContext, back: &BTreeSet<MemberIndex>, due| {
+        let (ready, awaited) = chain.split(|index| back.contains(&index));
+        let waiting = Waiting {
+            stage: "returning".to_owned(),
+            until: deadline,
+            needed: quorum,
+            ready,
+            awaited,
+        };
+        let progress = chain.progress(RunState::Running, None, None);
+        context.tell(due, progress.waiting_for(waiting));
+    };
+    tell(context, &back, Due::Line);
     while back.len() < quorum {
-        context.write_status(chain.progress(RunState::Running, None, None));
         let left = context.now().until(deadline);
-        match tokio::time::timeout(left, context.inbox.recv()).await {
-            Ok(Some(message)) => handle(context, chain, &mut back, message),
-            Ok(None) => return Err(RunFailure::Stopped),
-            Err(_) => {
+        match context.arrival(left).await {
+            Arrival::Message(message) => {
+                let before = back.len();
+                handle(context, chain, &mut back, message);
+                let changed = before != back.len();
+                let due = if changed { Due::Line } else { Due::Status };
+                context.overview.changed(due);
+            }
+            Arrival::Closed => return Err(RunFailure::Stopped),
+            Arrival::Nothing if left.is_zero() => {
                 let back = back.len();
                 return Err(RunFailure::Away { back, quorum });
             }
+            Arrival::Nothing => {}
         }
+        let due = context.due();
+        tell(context, &back, due);
     }
     info!(members = back.len(), "enough members are back");
     Ok(())
@@ -53,8 +75,11 @@ fn handle(
             member,
             session,
             outbox,
+            ..
         } => context.connect(member, session, outbox),
-        ToEngine::Disconnected { member, session } => {
+        ToEngine::Disconnected {
+            member, session, ..
+        } => {
             context.disconnect(&member, session);
             // The end of a connection that was replaced changes nothing.
             let gone = !context.links.is_connected(&member);
@@ -84,5 +109,6 @@ fn handle(
         ToEngine::FetchAdapter { adapter, reply } => {
             let _ = reply.send(chain.fetch(&adapter));
         }
+        ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
     }
 }

@@ -97,7 +97,12 @@ impl Running {
                     attempt = Attempt(attempt.0 + 1);
                 }
                 RoundOutcome::Failed(AttemptFailure { reason, phase }) => {
-                    let failure = RunFailure::Round { round, reason };
+                    let said = chain.roster.naming(&reason.to_string());
+                    let failure = RunFailure::Round {
+                        round,
+                        reason,
+                        said,
+                    };
                     let reached = Reached::Rounds {
                         chain: Box::new(chain),
                         phase,

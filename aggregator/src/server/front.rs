@@ -9,7 +9,7 @@ use fedlora_protocol::plan::SignedPlan;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::engine::{SessionId, ToEngine};
+use crate::engine::{About, SessionId, ToEngine};
 
 /// Messages that may wait before senders have to.
 const INBOX: usize = 256;
@@ -41,6 +41,7 @@ pub(crate) struct FrontControl {
 struct Link {
     session: SessionId,
     outbox: mpsc::UnboundedSender<ToMember>,
+    about: About,
     /// Tells the session that its run is over.
     over: oneshot::Sender<()>,
 }
@@ -77,13 +78,14 @@ impl Front {
     pub(super) async fn opened(
         &self,
         member: MemberName,
-        session: SessionId,
+        (session, about): (SessionId, About),
     ) -> Option<(mpsc::UnboundedReceiver<ToMember>, oneshot::Receiver<()>)> {
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let (over, is_over) = oneshot::channel();
         let link = Link {
             session,
             outbox,
+            about,
             over,
         };
         let opened = FromSession::Opened { member, link };
@@ -99,6 +101,15 @@ impl Front {
     pub(super) async fn send(&self, message: ToEngine) -> Result<(), Closed> {
         let message = FromSession::Engine(message);
         self.sessions.send(message).await.map_err(|_| Closed)
+    }
+
+    /// As [`send`](Self::send), where that need not wait.
+    ///
+    /// # Errors
+    /// [`Closed`] where the aggregator ends, or is busy.
+    pub(super) fn try_send(&self, message: ToEngine) -> Result<(), Closed> {
+        let message = FromSession::Engine(message);
+        self.sessions.try_send(message).map_err(|_| Closed)
     }
 
     /// The run that is served.
@@ -138,10 +149,14 @@ pub(super) struct Closed;
 async fn pass_on(mut sessions: mpsc::Receiver<FromSession>, mut commands: mpsc::Receiver<Command>) {
     let mut links = BTreeMap::<MemberName, Link>::new();
     let mut engine = None::<mpsc::Sender<ToEngine>>;
+    let mut own_certificate = None;
     loop {
         tokio::select! {
             Some(command) = commands.recv() => match command {
                 Command::Begin(inbox) => {
+                    if let Some(end) = own_certificate {
+                        let _ = inbox.send(ToEngine::OwnCertificate { end }).await;
+                    }
                     for (member, link) in &links {
                         // A new engine reads at once: it has room for more than there are members.
                         let _ = inbox.send(connected(member, link)).await;
@@ -172,7 +187,10 @@ async fn pass_on(mut sessions: mpsc::Receiver<FromSession>, mut commands: mpsc::
                         message
                     }
                     FromSession::Engine(message) => {
-                        if let ToEngine::Disconnected { member, session } = &message
+                        if let ToEngine::OwnCertificate { end } = &message {
+                            own_certificate = Some(*end);
+                        }
+                        if let ToEngine::Disconnected { member, session, .. } = &message
                             && links.get(member).is_some_and(|link| link.session == *session)
                         {
                             links.remove(member);
@@ -196,5 +214,6 @@ fn connected(member: &MemberName, link: &Link) -> ToEngine {
         member: member.clone(),
         session: link.session,
         outbox: link.outbox.clone(),
+        about: link.about.clone(),
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::certificates::{Certificates, OwnCertificate, RENEWAL_TICK, renew};
-use crate::engine::SessionId;
+use crate::engine::{SessionId, ToEngine};
 use crate::registry::Registry;
 use front::Front;
 
@@ -33,6 +33,7 @@ pub(crate) async fn serve(
     mut stop: oneshot::Receiver<&'static str>,
 ) {
     let sessions = Arc::new(AtomicU64::new(0));
+    let mut shown = None;
     let mut tick = tokio::time::interval(RENEWAL_TICK);
     let reason = loop {
         let accepted = tokio::select! {
@@ -41,6 +42,11 @@ pub(crate) async fn serve(
                 renew(&mut own, |credentials, authority| {
                     endpoint.reconfigure(credentials, authority, Vec::new())
                 });
+                if shown != Some(own.end()) {
+                    shown = Some(own.end());
+                    // The aggregator may end.
+                    let _ = front.send(ToEngine::OwnCertificate { end: own.end() }).await;
+                }
                 continue;
             }
             reason = &mut stop => break reason.unwrap_or("the aggregator stops"),

@@ -20,13 +20,15 @@ use tracing::{info, warn};
 
 use super::front::Front;
 use super::published::{PublishedError, PublishedRun};
-use super::streams::{self, Answers};
+use super::streams::{self, Answers, StreamError};
 use crate::certificates::Certificates;
-use crate::engine::{SessionId, ToEngine};
+use crate::engine::{About, SessionId, ToEngine};
 use crate::registry::{Registry, RegistryError};
 
 /// How soon a member that was removed is cut off.
 const REMOVAL_TICK: Duration = Duration::from_millis(500);
+/// How many characters of a release are kept.
+const MAX_RELEASE: usize = 40;
 /// How long a member may take for its hello and its control stream.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest frame that says what a connection is for.
@@ -39,11 +41,16 @@ pub(super) async fn run(
     (certificates, registry): (&Certificates, &Registry),
     front: &Front,
 ) -> Result<(), SessionError> {
-    greet(&member, certificates, registry).await?;
+    let release = greet(&member, certificates, registry).await?;
     let MemberConnection {
         peer, connection, ..
     } = member;
-    let Peer { name, key, .. } = peer;
+    let Peer {
+        name,
+        key,
+        not_after,
+        ..
+    } = peer;
     let (purpose, control) = tokio::time::timeout(PATIENCE, control_stream(&connection))
         .await
         .map_err(|_| SessionError::NoControl)??;
@@ -53,6 +60,10 @@ pub(super) async fn run(
         member: name.clone(),
         connection,
         control,
+        about: About {
+            release,
+            certificate_end: not_after,
+        },
     };
     // A malformed message ends the session, not the round: the member may come back.
     let connection = open.connection.clone();
@@ -66,16 +77,29 @@ pub(super) async fn run(
     if let Err(SessionError::Codec(error)) = &ended {
         connection.close(CloseCode::Protocol, &error.to_string());
     }
+    // The end of the connection explains that of its streams.
+    let close = connection.close_reason();
+    let said = match &close {
+        Some(TransportError::Closed { code, reason }) if *code == CloseCode::Declined as u64 => {
+            Some(reason.clone())
+        }
+        _ => None,
+    };
     if let Purpose::TakePart { .. } = purpose {
         let gone = ToEngine::Disconnected {
-            member: name,
+            member: name.clone(),
             session,
+            said,
         };
         let _ = front.send(gone).await;
     }
-    match ended {
-        Err(SessionError::Transport(error)) if is_goodbye(&error) => Ok(()),
-        other => other,
+    match (ended, close) {
+        (Err(SessionError::Refused(refusal)), _) => Err(refusal.into()),
+        (Err(SessionError::Transport(_)), Some(close)) if is_usual(&close) => {
+            info!(member = %name, reason = %close, "the member is disconnected");
+            Ok(())
+        }
+        (ended, _) => ended,
     }
 }
 
@@ -84,6 +108,7 @@ struct Open {
     member: MemberName,
     connection: Connection,
     control: (SendStream, RecvStream),
+    about: About,
 }
 
 impl Open {
@@ -127,7 +152,8 @@ impl Open {
     /// Carries messages and transfers between the member and the current run, until either ends.
     async fn take_part(mut self, session: SessionId, front: &Front) -> Result<(), SessionError> {
         let member = &self.member;
-        let Some((mut outgoing, over)) = front.opened(member.clone(), session).await else {
+        let Some((mut outgoing, over)) = front.opened(member.clone(), (session, self.about)).await
+        else {
             self.connection.close(CloseCode::ShuttingDown, RUN_OVER);
             return Ok(());
         };
@@ -216,12 +242,12 @@ async fn published(
 }
 
 /// Checks that the certificate's holder is a recorded member, with the key it joined with; gives it
-/// another certificate, where that is due.
+/// another certificate, where that is due. Gives the release of the member's program.
 async fn greet(
     member: &MemberConnection,
     certificates: &Certificates,
     registry: &Registry,
-) -> Result<(), SessionError> {
+) -> Result<String, SessionError> {
     let MemberConnection {
         peer,
         certificate,
@@ -229,26 +255,34 @@ async fn greet(
     } = member;
     let Peer { name, key, .. } = peer;
     let (payload, reply) = receive_hello(connection, PATIENCE).await?;
-    let refusal = match codec::decode::<MemberHello>(&payload) {
-        Err(error) => Some(HelloRefusal::Malformed(error)),
-        Ok(hello) if hello.protocol != PROTOCOL => Some(HelloRefusal::Protocol {
-            release: hello.release.chars().take(40).collect(),
+    let judged = match codec::decode::<MemberHello>(&payload) {
+        Err(error) => Err(HelloRefusal::Malformed(error)),
+        Ok(hello) if hello.protocol != PROTOCOL => Err(HelloRefusal::Protocol {
+            release: shown_release(&hello.release),
             found: hello.protocol,
         }),
-        Ok(_) if registry.is_member(name, key)? => None,
-        Ok(_) => Some(HelloRefusal::NotAMember { name: name.clone() }),
+        Ok(hello) if registry.is_member(name, key)? => Ok(shown_release(&hello.release)),
+        Ok(_) => Err(HelloRefusal::NotAMember { name: name.clone() }),
     };
-    match refusal {
-        None => Ok(reply
-            .accept(&renewal(peer, certificate, certificates))
-            .await?),
-        Some(refusal) => {
+    match judged {
+        Ok(release) => {
+            let answer = renewal(peer, certificate, certificates);
+            reply.accept(&answer).await?;
+            Ok(release)
+        }
+        Err(refusal) => {
             let reason = refusal.to_string();
             reply.refuse(&reason).await?;
             connection.close(CloseCode::NotAMember, &reason);
             Err(refusal.into())
         }
     }
+}
+
+/// A release as a hello says it: printable, and cut.
+fn shown_release(said: &str) -> String {
+    let printable = said.chars().filter(|c| c.is_ascii_graphic());
+    printable.take(MAX_RELEASE).collect()
 }
 
 /// The answer to a hello: another certificate in DER, or nothing.
@@ -331,9 +365,19 @@ async fn serve_streams(
         match connection.accept().await {
             Ok((StreamKind::Bulk, send, recv)) => {
                 let (member, answers) = (member.clone(), answers.clone());
+                let connection = connection.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = streams::serve(send, recv, &member, &answers).await {
-                        warn!(%member, %error, "a transfer ended early");
+                    let ended = streams::serve(send, recv, &member, &answers).await;
+                    match (ended, connection.close_reason()) {
+                        (Ok(()), _) => {}
+                        // It is resumed on the next one, where it is needed still.
+                        (Err(_), Some(reason)) => {
+                            info!(%member, %reason, "a transfer ended with its connection");
+                        }
+                        (Err(StreamError::RunOver), None) => {}
+                        (Err(error), None) => {
+                            warn!(%member, %error, "a transfer ended early");
+                        }
                     }
                 });
             }
@@ -348,9 +392,14 @@ async fn serve_streams(
     }
 }
 
-/// Whether a member that is done closed its connection.
-fn is_goodbye(error: &TransportError) -> bool {
-    matches!(error, TransportError::Closed { .. })
+/// Whether connections end so where nothing is wrong: either side closed it, or the member's machine or
+/// network went away. It comes back, or the round goes on without it.
+fn is_usual(error: &TransportError) -> bool {
+    match error {
+        TransportError::Closed { code, .. } => *code != CloseCode::Protocol as u64,
+        TransportError::ClosedHere | TransportError::Silent => true,
+        _ => false,
+    }
 }
 
 /// Why a session ended.

@@ -1,7 +1,7 @@
 //! Bulk streams: masked updates in, adapters out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
@@ -19,10 +19,12 @@ use tracing::{debug, info};
 
 use super::front::Front;
 use super::published::{PublishedError, PublishedRun};
-use crate::engine::ToEngine;
+use crate::engine::{Moved, ToEngine};
 
 /// The largest stream header or reply.
 const HEADER_LIMIT: usize = 4096;
+/// How often the engine is told of a transfer.
+const METER_TICK: Duration = Duration::from_millis(500);
 /// How long a member may take for a stream's header.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,15 @@ pub(super) enum Answers {
     Engine(Front),
     /// What is published of a run; it takes no update.
     Published(Arc<PublishedRun>),
+}
+
+impl Answers {
+    fn front(&self) -> Option<&Front> {
+        match self {
+            Self::Engine(front) => Some(front),
+            Self::Published(_) => None,
+        }
+    }
 }
 
 /// Serves one bulk stream.
@@ -63,14 +74,28 @@ pub(super) async fn serve(
                 }
                 Answers::Published(run) => read(run, move |run| run.adapter(&adapter)).await?,
             };
-            give(&mut send, &mut recv, member, (adapter, held)).await?;
+            give(
+                &mut send,
+                &mut recv,
+                member,
+                answers.front(),
+                (adapter, held),
+            )
+            .await?;
         }
         StreamHeader::FetchWeights { adapter } => {
             let held = match answers {
                 Answers::Engine(_) => None,
                 Answers::Published(run) => read(run, move |run| run.weights(&adapter)).await?,
             };
-            give(&mut send, &mut recv, member, (adapter, held)).await?;
+            give(
+                &mut send,
+                &mut recv,
+                member,
+                answers.front(),
+                (adapter, held),
+            )
+            .await?;
         }
     }
     // The member may be gone already; all it needed, it has.
@@ -112,10 +137,13 @@ async fn take_update(
         length: ExpectedLength::Exactly(length),
         digest: Some(claim.claimed().vector),
     };
+    let mut meter = Meter::new(member, Some(engine), Moved::Update);
     let received = bulk::receive(recv, send, &expected, &mut sink, |progress| {
         debug!(%member, done = progress.done, total = progress.total, "receiving an update");
+        meter.at(progress.done);
     })
     .await?;
+    meter.end().await;
     info!(%member, bytes = received.total, resumed = received.resumed, "an update is stored");
     let verdict = ask(engine, |reply| ToEngine::Uploaded {
         member: member.clone(),
@@ -145,6 +173,7 @@ async fn give(
     send: &mut SendStream,
     recv: &mut RecvStream,
     member: &MemberName,
+    front: Option<&Front>,
     (adapter, held): (Digest, Option<Arc<Vec<u8>>>),
 ) -> Result<(), StreamError> {
     let Some(bytes) = held else {
@@ -153,9 +182,70 @@ async fn give(
     answer(send, StreamReply::Accepted).await?;
     let manifest = Manifest::of(&bytes, DEFAULT_CHUNK).map_err(BulkError::Manifest)?;
     let mut source = MemorySource(bytes.as_slice());
-    bulk::send(recv, send, &manifest, &mut source, |_| ()).await?;
+    let mut meter = Meter::new(member, front, Moved::Adapter);
+    meter.end().await;
+    bulk::send(recv, send, &manifest, &mut source, |progress| {
+        meter.at(progress.done);
+    })
+    .await?;
+    // The member says so once it holds the last of it.
+    meter.end().await;
     debug!(%member, %adapter, "the member fetched an adapter");
     Ok(())
+}
+
+/// Tells the engine how far a transfer is, now and then.
+struct Meter<'a> {
+    member: &'a MemberName,
+    /// Nothing where the transfer is none of the current run's.
+    engine: Option<&'a Front>,
+    what: fn(u64) -> Moved,
+    /// Where the transfer began or resumed, or up to where it was told.
+    told: Option<u64>,
+    done: u64,
+    last: Instant,
+}
+
+impl<'a> Meter<'a> {
+    fn new(member: &'a MemberName, engine: Option<&'a Front>, what: fn(u64) -> Moved) -> Self {
+        Self {
+            member,
+            engine,
+            what,
+            told: None,
+            done: 0,
+            last: Instant::now(),
+        }
+    }
+
+    /// The transfer is at `done` bytes. Where the engine is busy it hears of it the next time.
+    fn at(&mut self, done: u64) {
+        self.done = done;
+        let told = *self.told.get_or_insert(done);
+        if self.last.elapsed() >= METER_TICK
+            && let Some(engine) = self.engine
+            && engine.try_send(self.word(told)).is_ok()
+        {
+            (self.told, self.last) = (Some(done), Instant::now());
+        }
+    }
+
+    /// Tells the engine of the rest, and that the member is at it.
+    async fn end(&mut self) {
+        let told = self.told.unwrap_or(self.done);
+        if let Some(engine) = self.engine {
+            // The run may be over.
+            let _ = engine.send(self.word(told)).await;
+        }
+        self.told = self.told.map(|_| self.done);
+    }
+
+    fn word(&self, told: u64) -> ToEngine {
+        ToEngine::Moved {
+            member: self.member.clone(),
+            moved: (self.what)(self.done.saturating_sub(told)),
+        }
+    }
 }
 
 /// Asks the engine, which answers unless the run is over.

@@ -46,7 +46,7 @@ pub(super) async fn run(args: AgentArgs, printer: &Printer, stop: Stop) -> Resul
     };
     tokio::select! {
         () = stopped => Ok(()),
-        failed = serve(agent, &directory, &part, printer) => Err(failed),
+        failed = serve(agent, &directory, &part, (printer, &stop)) => Err(failed),
     }
 }
 
@@ -55,7 +55,7 @@ async fn serve(
     mut agent: Agent<QuicConnector>,
     directory: &MemberDirectory,
     part: &Part,
-    printer: &Printer,
+    (printer, stop): (&Printer, &Stop),
 ) -> Failure {
     let mut next = left_open(directory);
     loop {
@@ -71,7 +71,7 @@ async fn serve(
         };
         let run = accepted.run;
         agent.set_state(AgentPhase::TakingPart, Some(run), None);
-        let left = match one_run(&accepted, directory, part, printer).await {
+        let left = match one_run(&accepted, directory, part, (printer, stop)).await {
             Ok(()) => {
                 agent.set_state(AgentPhase::Waiting, None, None);
                 continue;
@@ -97,7 +97,7 @@ async fn one_run(
     accepted: &AcceptedRun,
     directory: &MemberDirectory,
     part: &Part,
-    printer: &Printer,
+    (printer, stop): (&Printer, &Stop),
 ) -> Result<(), Left> {
     let over = Arc::new(AtomicBool::new(false));
     let consent = AgentConsent {
@@ -114,7 +114,7 @@ async fn one_run(
         consent: Some(Arc::new(consent)),
         patience: PATIENCE,
     };
-    let taking_part = take_part(part, agreed, printer);
+    let taking_part = take_part(part, agreed, printer, stop.clone());
     let outcome = match accepted.longest {
         None => taking_part.await,
         Some(longest) => match tokio::time::timeout(longest, taking_part).await {

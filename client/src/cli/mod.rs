@@ -123,7 +123,7 @@ impl Program for Cli {
         let interruption = Interruption::default();
         match self.command {
             Command::Run(_) => Interruption {
-                ended: "interrupted: this member is out of the current round",
+                ended: "interrupted: this member takes no part until it is started again",
                 ..interruption
             },
             Command::Agent(_) => Interruption {
@@ -138,7 +138,7 @@ impl Program for Cli {
     async fn run(self, Shell { printer, stop }: Shell) -> Result<(), Failure> {
         match self.command {
             Command::Join(args) => join::run(&args, &printer).await,
-            Command::Run(args) => run::run(args, &printer).await,
+            Command::Run(args) => run::run(args, &printer, stop).await,
             Command::Agent(args) => agent::run(args, &printer, stop).await,
             Command::Plan(command) => plan::run(&command, &printer),
             Command::Fetch(args) => fetch::run(&args, &printer).await,

@@ -1,5 +1,6 @@
 //! What a member's own display is told.
 
+use std::fmt;
 use std::time::Duration;
 
 use fedlora_common::digest::Digest;
@@ -63,6 +64,27 @@ pub enum MemberEvent {
         /// Losses, norm of the delta and tokens.
         report: LocalReport,
     },
+    /// The aggregator has stored this member's masked update.
+    Uploaded {
+        /// The round's number, from 1.
+        round: RoundNumber,
+    },
+    /// An attempt at a round failed, or its part of it ended here.
+    Abandoned {
+        /// The round's number, from 1.
+        round: RoundNumber,
+        /// The attempt's number, from 1.
+        attempt: Attempt,
+        /// The aggregator's reason, with the members' names.
+        reason: String,
+    },
+    /// This member waits for the aggregator, which waits for others.
+    Waiting {
+        /// How long so far.
+        so_far: Duration,
+        /// What for.
+        what: Awaited,
+    },
     /// This member left a round.
     Left {
         /// The round's number, from 1.
@@ -72,6 +94,40 @@ pub enum MemberEvent {
     },
     /// A round is done.
     RoundDone(RoundReport),
+}
+
+/// What a member waits for, as far as the aggregator's messages tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// As many members as the plan asks for to be ready.
+    Members {
+        /// How many the plan asks for.
+        needed: usize,
+    },
+    /// The members to accept the roster.
+    Roster,
+    /// The other members' part of the round, once this member has sent its own.
+    Round {
+        /// The round's number, from 1.
+        round: RoundNumber,
+    },
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Members { needed } => {
+                write!(
+                    f,
+                    "waiting for the other members: the plan asks for {needed}"
+                )
+            }
+            Self::Roster => f.write_str("waiting for the other members to accept the roster"),
+            Self::Round { round } => {
+                write!(f, "waiting for the other members' part of round {round}")
+            }
+        }
+    }
 }
 
 /// A round as one member saw it.

@@ -54,6 +54,16 @@ pub trait MemberLink: Send + Sync {
 
     /// Ends the session, and waits until the aggregator has been told.
     fn finish(self) -> impl Future<Output = ()> + Send;
+
+    /// The same where this member does not take part, for a reason that the aggregator's operator is
+    /// to know. By default nothing is said.
+    fn decline(self, reason: &str) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        let _ = reason;
+        self.finish()
+    }
 }
 
 /// Bulk transfers of an open session.

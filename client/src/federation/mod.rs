@@ -39,7 +39,7 @@ use consent::Nobody;
 use parts::Parts;
 
 pub use consent::RosterConsent;
-pub use events::{MemberEvent, RoundReport, Stage};
+pub use events::{Awaited, MemberEvent, RoundReport, Stage};
 pub use expected::ExpectedRun;
 pub use link::{BulkCarrier, Connector, LinkError, MemberLink};
 pub use outcome::{ParticipantError, is_hopeless};

@@ -73,6 +73,25 @@ pub fn is_hopeless(error: &LinkError) -> bool {
     matches!(error, LinkError::Transport(error) if is_identity(error))
 }
 
+/// What the aggregator is told where this member does not take part: only what its operator can do
+/// something about, and nothing of this member's records or machine.
+pub(super) fn declined(error: &ParticipantError) -> Option<String> {
+    match error {
+        ParticipantError::Member(MemberError::Floor(breach)) => Some(breach.to_string()),
+        // The class itself is what it has not agreed to show.
+        ParticipantError::Member(MemberError::WeightClass { .. }) => {
+            Some("this member has not agreed to show its weight class".to_owned())
+        }
+        ParticipantError::Member(MemberError::Pin(PinError::Unaccepted { .. })) => {
+            Some("this member has not accepted the roster".to_owned())
+        }
+        ParticipantError::Update(UpdateError::DoesNotFit(_)) => {
+            Some("the plan's training does not fit into this member's memory".to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// Whether trying again cannot help: one side's certificate is refused by the other.
 fn is_identity(error: &TransportError) -> bool {
     matches!(

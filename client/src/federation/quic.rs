@@ -14,6 +14,7 @@ use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, Purpose, StreamHead
 use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
+use fedlora_transport::connection::CloseCode;
 use fedlora_transport::endpoint::{reach, resolve};
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
@@ -200,6 +201,11 @@ impl MemberLink for QuicLink {
     }
 
     async fn finish(self) {
+        self.connection.finish().await;
+    }
+
+    async fn decline(self, reason: &str) {
+        self.connection.close(CloseCode::Declined, reason);
         self.connection.finish().await;
     }
 }

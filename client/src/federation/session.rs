@@ -11,7 +11,7 @@ use tracing::info;
 use super::Participant;
 use super::events::MemberEvent;
 use super::link::{Connector, MemberLink};
-use super::outcome::{ParticipantError, is_hopeless};
+use super::outcome::{ParticipantError, declined, is_hopeless};
 use super::shell::{Report, Shell};
 
 /// The pause before the first attempt to reconnect; doubled each time.
@@ -51,7 +51,10 @@ pub(super) async fn run<C: Connector>(
                         error
                     }
                     ended => {
-                        link.finish().await;
+                        match ended.as_ref().err().and_then(declined) {
+                            Some(reason) => link.decline(&reason).await,
+                            None => link.finish().await,
+                        }
                         return ended;
                     }
                 }

@@ -21,7 +21,7 @@ use fedlora_transport::bulk::{BulkError, Refusal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::events::{MemberEvent, RoundReport, Stage};
+use super::events::{Awaited, MemberEvent, RoundReport, Stage};
 use super::link::{BulkCarrier, LinkError, MemberLink};
 use super::outcome::ParticipantError;
 use super::parts::Parts;
@@ -57,6 +57,11 @@ pub(super) struct Shell {
     clock: Option<RoundClock>,
     /// When the aggregator was last told that this member is at work.
     shown: Option<Instant>,
+    /// The pinned roster, by which people are told names.
+    roster: Option<Roster>,
+    /// The round that this member is in.
+    round: Option<RoundNumber>,
+    waiting: Option<Wait>,
     reports: mpsc::UnboundedSender<Report>,
     /// Of earlier sessions.
     traffic: Traffic,
@@ -72,6 +77,16 @@ const UPLOAD_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 /// In between the connection stands: a minute in all.
 const KEEP_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32));
 
+/// How often a member is told that it waits still.
+const STILL_WAITING: Duration = Duration::from_secs(30);
+
+/// What this member waits for.
+struct Wait {
+    what: Awaited,
+    since: Instant,
+    told: Instant,
+}
+
 /// The outcome, where the run is over.
 type Ended = Option<RunOutcome>;
 
@@ -84,6 +99,9 @@ impl Shell {
             training: None,
             clock: None,
             shown: None,
+            roster: None,
+            round: None,
+            waiting: None,
             reports,
             traffic: Traffic::default(),
         }
@@ -134,11 +152,19 @@ impl Shell {
         }
     }
 
-    /// Tells the aggregator that this member is at work, while it trains or uploads.
+    /// Tells the aggregator that this member is at work, while it trains or uploads; and its user that
+    /// it waits still.
     pub(super) async fn show_progress<L: MemberLink>(
         &mut self,
         link: &mut L,
     ) -> Result<(), ParticipantError> {
+        if let Some(wait) = &mut self.waiting
+            && wait.told.elapsed() >= STILL_WAITING
+        {
+            wait.told = Instant::now();
+            let (so_far, what) = (wait.since.elapsed(), wait.what);
+            self.watch(MemberEvent::Waiting { so_far, what });
+        }
         let at_work = self.clock.as_ref().filter(|clock| !clock.is_uploaded());
         let (Some(clock), Some((_, plan))) = (at_work, &self.plan) else {
             return Ok(());
@@ -157,6 +183,29 @@ impl Shell {
     pub(super) fn watch(&self, event: MemberEvent) {
         // Nobody need watch.
         let _ = self.parts.events.send(event);
+    }
+
+    /// This member waits for others from here on.
+    fn wait_for(&mut self, what: Awaited) {
+        if self.waiting.as_ref().is_some_and(|wait| wait.what == what) {
+            return;
+        }
+        let now = Instant::now();
+        self.waiting = Some(Wait {
+            what,
+            since: now,
+            told: now,
+        });
+        let so_far = Duration::ZERO;
+        self.watch(MemberEvent::Waiting { so_far, what });
+    }
+
+    /// What the protocol says, with names for indices where the roster is known.
+    fn naming(&self, text: &impl ToString) -> String {
+        match &self.roster {
+            Some(roster) => roster.naming(&text.to_string()),
+            None => text.to_string(),
+        }
     }
 
     /// Adds the traffic of a session that ended.
@@ -203,23 +252,28 @@ impl Shell {
                     open,
                 } => {
                     self.clock = Some(RoundClock::new(open, self.total_traffic(link)));
+                    (self.round, self.waiting) = (Some(round), None);
                     self.watch(MemberEvent::Opened { round, attempt });
                 }
                 Effect::Left { round, reason } => {
-                    warn!(%round, %reason, "left the round");
-                    self.clock = None;
-                    self.watch(MemberEvent::Left {
-                        round,
-                        reason: reason.to_string(),
-                    });
+                    let reason = self.naming(&reason);
+                    info!(%round, %reason, "left the round");
+                    (self.clock, self.waiting) = (None, None);
+                    self.watch(MemberEvent::Left { round, reason });
                 }
                 Effect::Abandoned {
                     round,
                     attempt,
                     reason,
                 } => {
-                    warn!(%round, %attempt, %reason, "the round failed");
-                    self.clock = None;
+                    let reason = self.naming(&reason);
+                    info!(%round, %attempt, %reason, "the round failed");
+                    (self.clock, self.waiting) = (None, None);
+                    self.watch(MemberEvent::Abandoned {
+                        round,
+                        attempt,
+                        reason,
+                    });
                 }
                 Effect::RoundDone(done) => self.on_done(link, done),
                 Effect::End(Ok(outcome)) => {
@@ -270,7 +324,9 @@ impl Shell {
             cut: work.cut(&plan),
         });
         let base = work.base_digest()?;
+        let needed = plan.members;
         self.plan = Some((run, plan));
+        self.wait_for(Awaited::Members { needed });
         Ok(self.member.prepared(Prepared { base, adapter }))
     }
 
@@ -355,11 +411,17 @@ impl Shell {
             return;
         };
         match outcome {
-            Ok(()) => clock.uploaded(took),
+            Ok(()) => {
+                clock.uploaded(took);
+                if let Some(round) = self.round {
+                    self.watch(MemberEvent::Uploaded { round });
+                    self.wait_for(Awaited::Round { round });
+                }
+            }
             // Taken before, or too late: the survivor list will tell.
-            Err(LinkError::Refused { reason }) => warn!(%reason, "the update was not taken"),
+            Err(LinkError::Refused { reason }) => info!(%reason, "the update was not taken"),
             // Where the session ended, the upload resumes in the next.
-            Err(error) => warn!(%error, "the upload broke off"),
+            Err(error) => info!(%error, "the upload broke off"),
         }
     }
 
@@ -396,7 +458,7 @@ impl Shell {
         });
     }
 
-    fn on_pinned(&self, roster: &Roster) {
+    fn on_pinned(&mut self, roster: &Roster) {
         let digest = roster.digest();
         info!(members = roster.len(), roster = %digest, "the roster is pinned");
         let members = roster
@@ -405,6 +467,8 @@ impl Shell {
             .map(|entry| (entry.name.clone(), entry.identity.fingerprint()))
             .collect();
         self.watch(MemberEvent::Roster { members, digest });
+        self.roster = Some(roster.clone());
+        self.wait_for(Awaited::Roster);
     }
 
     fn on_done(&mut self, link: &impl MemberLink, done: DoneRound) {
@@ -416,6 +480,7 @@ impl Shell {
         } = done;
         info!(%round, survivors, took_part, taken_back, "the round is done");
         self.training = None;
+        (self.round, self.waiting) = (None, None);
         let (seconds, traffic) = match self.clock.take() {
             Some(clock) => clock.finish(self.total_traffic(link)),
             None => (Vec::new(), Traffic::default()),

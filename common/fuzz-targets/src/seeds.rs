@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::sign::Signature;
-use fedlora_protocol::ids::MemberIndex;
+use fedlora_protocol::ids::{MemberIndex, RunId};
 use fedlora_protocol::round::evidence::{Breach, Evidence, Said};
 use fedlora_protocol::wire::messages::{
     Commitments, HeldShares, Reveal, RevealedShare, ToAggregator, ToMember, UpdateClaim,

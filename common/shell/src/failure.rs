@@ -49,19 +49,39 @@ impl Failure {
         self.hint.as_deref()
     }
 
-    /// The error with its causes, on one line. A cause that the error's own text contains is not
-    /// repeated.
+    /// The error with its causes, on one line. What a cause repeats of the text before it, as a whole
+    /// or at its beginning, is said once.
     pub fn message(&self) -> String {
         let mut said = self.error.to_string();
         for cause in self.error.chain().skip(1) {
             let cause = cause.to_string();
-            if !said.contains(&cause) {
+            let new = without_repetition(&said, &cause);
+            if !new.is_empty() {
                 said.push_str(": ");
-                said.push_str(&cause);
+                said.push_str(new);
             }
         }
         said
     }
+}
+
+/// What a cause adds to what was said: a file that both name is named by the first.
+fn without_repetition<'a>(said: &str, cause: &'a str) -> &'a str {
+    let mut new = cause;
+    loop {
+        if said.contains(new) {
+            return "";
+        }
+        match new.split_once(": ") {
+            Some((clause, rest)) if said.ends_with(clause) || is_long(clause, said) => new = rest,
+            _ => return new,
+        }
+    }
+}
+
+/// Whether a clause is too long to be in a text by chance, and is in it.
+fn is_long(clause: &str, said: &str) -> bool {
+    clause.len() >= 20 && said.contains(clause)
 }
 
 /// `error: ...`, and `hint: ...` on a second line where there is a hint.
@@ -89,6 +109,12 @@ mod tests {
         );
         let both = "no room: the disk is full, sadly";
         assert_eq!(message(cause().context(both)), both);
+        let named =
+            |context: &'static str| message(anyhow::anyhow!("a/b: not whole").context(context));
+        assert_eq!(named("the base a/b"), "the base a/b: not whole");
+        assert_eq!(named("a/b: not whole"), "a/b: not whole");
+        assert_eq!(named("other"), "other: a/b: not whole");
+        assert_eq!(named("a/bc"), "a/bc: a/b: not whole");
     }
 
     #[test]

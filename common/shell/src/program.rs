@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use clap::{Command, Parser};
+use clap::{ColorChoice, Command, Parser};
 use fedlora_common::exit::Exit;
 
 use crate::documents::DocumentsCommand;
@@ -13,6 +13,7 @@ use crate::memory;
 use crate::options::GlobalOptions;
 use crate::printer::{Printer, print_error};
 use crate::stop::{Interrupts, Stop};
+use crate::terminal::wants_plain;
 
 /// A program's command line.
 pub trait Program: Parser {
@@ -71,7 +72,11 @@ impl Default for Interruption {
 /// Parses the arguments, runs the command until it ends or is interrupted, and gives the exit
 /// code.
 pub fn run_main<P: Program>() -> ExitCode {
-    let parsed = command::<P>().try_get_matches();
+    let mut line = command::<P>();
+    if wants_plain() {
+        line = line.color(ColorChoice::Never);
+    }
+    let parsed = line.try_get_matches();
     let program = match parsed.and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
         Ok(program) => program,
         Err(error) => {
@@ -141,7 +146,7 @@ fn in_runtime<P: Program>(program: P, printer: Printer) -> Result<(), Failure> {
 /// itself is given the time for it, once.
 async fn interruptible<P: Program>(program: P, printer: Printer) -> Result<(), Failure> {
     let said = program.interruption();
-    let interrupted = |text| Err(Failure::new(Exit::Interrupted, anyhow!("{text}")));
+    let interrupted = |text: &str| Err(Failure::new(Exit::Interrupted, anyhow!("{text}")));
     let mut interrupts = Interrupts::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
     let stop = Stop::default();
     let mut command = std::pin::pin!(program.run(Shell {
@@ -153,7 +158,7 @@ async fn interruptible<P: Program>(program: P, printer: Printer) -> Result<(), F
         () = interrupts.next() => {}
     }
     if !stop.ask() {
-        return interrupted(said.ended);
+        return interrupted(stop.said().as_deref().unwrap_or(said.ended));
     }
     printer.note(&said.stopping);
     tokio::select! {

@@ -1,14 +1,15 @@
 //! How a command that computes is asked to stop.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shared by the shell, which asks, and the command, which is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
     heeded: Arc<AtomicBool>,
+    said: Arc<Mutex<Option<String>>>,
 }
 
 impl Stop {
@@ -16,6 +17,18 @@ impl Stop {
     /// interruption ends the command at once.
     pub fn heed(&self) {
         self.heeded.store(true, Ordering::SeqCst);
+    }
+
+    /// From here on this is the error where an interruption ends the command at once, in place of the
+    /// program's own.
+    pub fn say(&self, ended: impl Into<String>) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended.into());
+    }
+
+    /// What the command has to say where it ends at once.
+    pub(crate) fn said(&self) -> Option<String> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.clone()
     }
 
     /// Whether the command is to stop.

@@ -16,4 +16,6 @@ pub enum CloseCode {
     ShuttingDown = 4,
     /// A newer connection of the same member took its place.
     Replaced = 5,
+    /// The client does not take part, and says why.
+    Declined = 6,
 }

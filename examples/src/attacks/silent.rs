@@ -13,7 +13,7 @@ use fedlora_aggregator::Clock;
 use fedlora_aggregator::audit::RecordFolder;
 use fedlora_aggregator::config::AggregatorConfig;
 use fedlora_aggregator::directory::Directory;
-use fedlora_aggregator::engine::{Engine, EngineSetup, RunEvent, SessionId, ToEngine};
+use fedlora_aggregator::engine::{About, Engine, EngineSetup, RunEvent, SessionId, ToEngine};
 use fedlora_aggregator::registry::{MemberRecord, Registry};
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::crypto::sign::IdentityKey;
@@ -167,6 +167,7 @@ impl EngineRun {
                 member: entry.name.clone(),
                 session: SessionId(session),
                 outbox,
+                about: About::default(),
             };
             self.inbox.send(connected).await?;
         }
@@ -211,6 +212,7 @@ impl EngineRun {
                     let gone = ToEngine::Disconnected {
                         member: federation.roster.entries()[place].name.clone(),
                         session: SessionId(place as u64),
+                        said: None,
                     };
                     self.inbox.send(gone).await?;
                 }

@@ -164,6 +164,10 @@ impl<L: MemberLink> MemberLink for FaultyLink<L> {
     async fn finish(self) {
         self.inner.finish().await;
     }
+
+    async fn decline(self, reason: &str) {
+        self.inner.decline(reason).await;
+    }
 }
 
 /// Bulk transfers that break on purpose.

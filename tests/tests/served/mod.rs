@@ -9,7 +9,9 @@ use fedlora_aggregator::{Aggregator, Clock, SystemClock};
 use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
 use fedlora_client::examples::MemberExamples;
-use fedlora_client::federation::{Participant, ParticipantError, RosterConsent};
+use fedlora_client::federation::{
+    Connector, Participant, ParticipantError, QuicConnector, RosterConsent,
+};
 use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
 use fedlora_protocol::ids::MemberIndex;
@@ -119,6 +121,16 @@ impl Served {
         member: &str,
         into: &mut JoinSet<Result<RunOutcome, ParticipantError>>,
     ) {
+        self.start_over(member, into, |connector| connector).await;
+    }
+
+    /// The same over connections that are made in another way.
+    pub(crate) async fn start_over<C: Connector>(
+        &self,
+        member: &str,
+        into: &mut JoinSet<Result<RunOutcome, ParticipantError>>,
+        map: impl FnOnce(QuicConnector) -> C,
+    ) {
         let (directory, mut membership) = self.join(member).await;
         membership.config.floors.examples = 1;
         let participant = Participant::new(
@@ -128,12 +140,13 @@ impl Served {
             Box::new(directory.roster_pin(None)),
             mpsc::unbounded_channel().0,
         )
-        .with_consent(Arc::new(Agreed));
+        .with_consent(Arc::new(Agreed))
+        .map_connector(map);
         into.spawn(participant.run());
     }
 
-    /// Waits for the end of the run: the result, and the messages that were not taken.
-    pub(crate) async fn end(mut self) -> (RoundResult, Vec<(MemberIndex, Reject)>) {
+    /// Waits for the end of the run: the results, and the messages that were not taken.
+    pub(crate) async fn end(mut self) -> (Vec<RoundResult>, Vec<(MemberIndex, Reject)>) {
         self.serving
             .await
             .expect("the aggregator does not panic")
@@ -147,7 +160,6 @@ impl Served {
                 _ => {}
             }
         }
-        assert_eq!(done.len(), 1);
-        (done.remove(0), rejected)
+        (done, rejected)
     }
 }

@@ -1,6 +1,6 @@
 //! What a member sees while it takes part in a run, on standard error.
 
-use fedlora_shell::{Printer, Progress, ProgressUnit};
+use fedlora_shell::{Printer, Progress, ProgressUnit, Stop};
 use indicatif::HumanBytes;
 use tokio::sync::mpsc;
 
@@ -12,13 +12,16 @@ pub(super) struct Display {
     progress: Progress,
     /// The round that the bar shows.
     round: Option<u32>,
+    /// Hears what an interruption means.
+    stop: Stop,
 }
 
 impl Display {
-    pub(super) fn new(printer: &Printer) -> Self {
+    pub(super) fn new(printer: &Printer, stop: Stop) -> Self {
         Self {
             progress: Progress::new(printer, ProgressUnit::Items),
             round: None,
+            stop,
         }
     }
 
@@ -31,6 +34,9 @@ impl Display {
     }
 
     fn one(&mut self, event: &MemberEvent) {
+        if let Some(ended) = interrupted_after(event) {
+            self.stop.say(ended);
+        }
         match event {
             MemberEvent::Connected { address } => self.line(&format!("connected to {address}")),
             MemberEvent::Disconnected { reason } => {
@@ -81,6 +87,28 @@ impl Display {
                     report.train_loss, report.delta_norm
                 ));
             }
+            MemberEvent::Uploaded { round } => {
+                self.line(&format!(
+                    "round {round}: the update is stored at the aggregator"
+                ));
+            }
+            MemberEvent::Waiting { so_far, what } => {
+                let seconds = so_far.as_secs();
+                let so_far = match seconds {
+                    0 => String::new(),
+                    seconds => format!(" ({seconds} s)"),
+                };
+                self.line(&format!("{what}{so_far}"));
+            }
+            MemberEvent::Abandoned {
+                round,
+                attempt,
+                reason,
+            } => {
+                self.line(&format!(
+                    "round {round}, attempt {attempt} failed: {reason}"
+                ));
+            }
             MemberEvent::Left { round, reason } => {
                 self.line(&format!("left round {round}: {reason}"));
             }
@@ -110,6 +138,38 @@ impl Display {
     }
 }
 
+/// What an interruption means to this member once this has happened; nothing where it means the same
+/// as before.
+fn interrupted_after(event: &MemberEvent) -> Option<String> {
+    const AGAIN: &str = "start this member again to take part in the next";
+    match event {
+        MemberEvent::Opened { round, .. } => Some(format!(
+            "interrupted: this member is out of round {round}; {AGAIN}"
+        )),
+        MemberEvent::Uploaded { round } => Some(format!(
+            "interrupted: your update of round {round} counts; the others end the round; {AGAIN}"
+        )),
+        MemberEvent::RoundDone(report) if report.took_part => Some(format!(
+            "interrupted: your update of round {} counts; {AGAIN}",
+            report.round
+        )),
+        MemberEvent::RoundDone(report) => Some(format!(
+            "interrupted: this member was not in round {}; {AGAIN}",
+            report.round
+        )),
+        MemberEvent::Abandoned { round, .. } | MemberEvent::Left { round, .. } => Some(format!(
+            "interrupted: this member is not in round {round}; {AGAIN}"
+        )),
+        MemberEvent::Connected { .. }
+        | MemberEvent::Disconnected { .. }
+        | MemberEvent::Planned { .. }
+        | MemberEvent::Roster { .. }
+        | MemberEvent::Training { .. }
+        | MemberEvent::Trained { .. }
+        | MemberEvent::Waiting { .. } => None,
+    }
+}
+
 /// A bar for what a member trains after the last round.
 pub(super) struct HomeBar(Progress);
 
@@ -136,5 +196,37 @@ impl HomeBar {
 
     pub(super) fn finish(&self) {
         self.0.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fedlora_protocol::ids::{Attempt, RoundNumber};
+
+    use super::*;
+
+    #[test]
+    fn an_interruption_says_whether_the_update_counts() {
+        let round = RoundNumber(3);
+        let said = |event| interrupted_after(&event).expect("it means something else");
+        let opened = said(MemberEvent::Opened {
+            round,
+            attempt: Attempt(1),
+        });
+        assert!(opened.contains("out of round 3"), "{opened}");
+        let uploaded = said(MemberEvent::Uploaded { round });
+        assert!(
+            uploaded.contains("your update of round 3 counts;"),
+            "{uploaded}"
+        );
+        assert!(!uploaded.contains("out of"), "{uploaded}");
+        let abandoned = said(MemberEvent::Abandoned {
+            round,
+            attempt: Attempt(1),
+            reason: String::new(),
+        });
+        assert!(!abandoned.contains("counts"), "{abandoned}");
+        let address = "there".to_owned();
+        assert_eq!(interrupted_after(&MemberEvent::Connected { address }), None);
     }
 }

@@ -14,7 +14,7 @@ use fedlora_common::exit::Exit;
 use fedlora_data::HeldOut;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::round::member::RunOutcome;
-use fedlora_shell::{Failure, Printer};
+use fedlora_shell::{Failure, Printer, Stop};
 use fedlora_train::Engine;
 use rand::Rng;
 use serde_json::json;
@@ -73,7 +73,7 @@ pub(super) struct RunArgs {
 }
 
 /// Runs the command.
-pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure> {
+pub(super) async fn run(args: RunArgs, printer: &Printer, stop: Stop) -> Result<(), Failure> {
     let part = args.part.resolve()?;
     let directory = MemberDirectory::open(&part.dir)
         .map_err(exits::directory)?
@@ -90,9 +90,8 @@ pub(super) async fn run(args: RunArgs, printer: &Printer) -> Result<(), Failure>
         },
         patience: Duration::from_secs(args.retry_for),
     };
-    take_part(&part, agreed, printer)
-        .await
-        .map_err(Left::failure)
+    let left = take_part(&part, agreed, printer, stop).await;
+    left.map_err(Left::failure)
 }
 
 impl PartArgs {
@@ -159,7 +158,12 @@ impl From<Failure> for Left {
 }
 
 /// Takes part in a run until it ends, keeps the best adapter, and prints what came of it.
-pub(super) async fn take_part(part: &Part, agreed: Agreed, printer: &Printer) -> Result<(), Left> {
+pub(super) async fn take_part(
+    part: &Part,
+    agreed: Agreed,
+    printer: &Printer,
+    stop: Stop,
+) -> Result<(), Left> {
     let (directory, membership) = MemberDirectory::open(&part.dir).map_err(exits::directory)?;
     let base_name = part.model.base.clone();
     let seed = part.seed.unwrap_or_else(|| os_rng().next_u64());
@@ -187,7 +191,7 @@ pub(super) async fn take_part(part: &Part, agreed: Agreed, printer: &Printer) ->
     if let Some(consent) = agreed.consent {
         participant = participant.with_consent(consent);
     }
-    let display = tokio::spawn(Display::new(printer).show(watched));
+    let display = tokio::spawn(Display::new(printer, stop).show(watched));
     let outcome = participant.run().await;
     let _ = display.await;
     let outcome = outcome.map_err(Left::Run)?;

@@ -69,6 +69,27 @@ impl Roster {
         (0..self.0.len() as u16).map(MemberIndex)
     }
 
+    /// A text of the protocol for people: members' names in place of their indices, which it writes as
+    /// `#0`. An index that the roster does not have stays.
+    pub fn naming(&self, text: &str) -> String {
+        let mut parts = text.split('#');
+        let mut named = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let digits = part.find(|c: char| !c.is_ascii_digit());
+            let (digits, rest) = part.split_at(digits.unwrap_or(part.len()));
+            let entry = digits.parse().ok().and_then(|at| self.get(MemberIndex(at)));
+            match entry {
+                Some(entry) => named.push_str(entry.name.as_str()),
+                None => {
+                    named.push('#');
+                    named.push_str(digits);
+                }
+            }
+            named.push_str(rest);
+        }
+        named
+    }
+
     /// The digest of all entries in order, which members pin and every M0 repeats.
     pub fn digest(&self) -> Digest {
         let mut writer = DigestWriter::new("fedlora 1 roster");
@@ -159,6 +180,23 @@ mod tests {
         assert_eq!(one.index_of(&"c".parse().unwrap()), None);
         let other = Roster::new(vec![entry("a", 1), entry("b", 3)]).unwrap();
         assert_ne!(one.digest(), other.digest());
+    }
+
+    #[test]
+    fn people_read_names_in_place_of_indices() {
+        let roster = Roster::new(vec![entry("a", 1), entry("hospital-b", 2)]).unwrap();
+        for (text, read) in [
+            ("member #1 says so", "member hospital-b says so"),
+            ("#0's and #1", "a's and hospital-b"),
+            ("member #7 is not there", "member #7 is not there"),
+            (
+                "issue #, #x, # 1 and #99999999",
+                "issue #, #x, # 1 and #99999999",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(roster.naming(text), read);
+        }
     }
 
     #[test]

@@ -107,6 +107,28 @@ pub enum Reject {
     },
 }
 
+impl Reject {
+    /// Whether such a message is to be expected of honest members: it came late, twice or early.
+    pub fn is_harmless(&self) -> bool {
+        match self {
+            Self::NotYet
+            | Self::OtherRound { .. }
+            | Self::Unexpected { .. }
+            | Self::NotAwaited { .. } => true,
+            Self::Impersonation { .. }
+            | Self::Signature { .. }
+            | Self::Weight { .. }
+            | Self::RevealedBefore { .. }
+            | Self::RepeatedKey { .. }
+            | Self::WeakKey { .. }
+            | Self::Beacon { .. }
+            | Self::Shares { .. }
+            | Self::Dealers { .. }
+            | Self::Share { .. } => false,
+        }
+    }
+}
+
 /// Where in the round a message came, in words.
 fn place(phase: Option<PhaseName>) -> String {
     match phase {
