@@ -12,9 +12,9 @@ use crate::remedy::Remedy;
 pub struct AggregatorConfig {
     /// The federation's name, shown to members: 1 to 64 characters.
     pub federation: String,
-    /// Where members with certificates connect (UDP).
+    /// Where members with certificates connect (UDP and TCP).
     pub listen: SocketAddr,
-    /// Where invited members join (UDP); the port above `listen`'s by default.
+    /// Where invited members join (UDP and TCP); the port above `listen`'s by default.
     pub join_listen: SocketAddr,
     /// The host and port by which members reach `listen`, where it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

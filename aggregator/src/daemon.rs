@@ -99,7 +99,7 @@ impl Aggregator {
         self
     }
 
-    /// The UDP address that members with certificates connect to.
+    /// The address that members with certificates connect to, UDP and TCP.
     ///
     /// # Errors
     /// [`TransportError::Broken`] when the socket is gone.
@@ -107,7 +107,7 @@ impl Aggregator {
         self.members.0.local_address()
     }
 
-    /// The UDP address that invited members join at.
+    /// The address that invited members join at, UDP and TCP.
     ///
     /// # Errors
     /// [`TransportError::Broken`] when the socket is gone.

@@ -31,7 +31,7 @@ use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::Floors;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{
-    Certificate, Credentials, Peer, TlsError, TlsKeyPair, check_member_certificate,
+    Certificate, Credentials, Peer, TlsError, TlsKeyPair, TransportChoice, check_member_certificate,
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,9 @@ pub struct MemberConfig {
     pub federation: String,
     /// Host and port of the aggregator.
     pub address: String,
+    /// What connections run over: `auto` (QUIC, and TCP where QUIC is not answered), `quic` or `tcp`.
+    #[serde(default, skip_serializing_if = "TransportChoice::is_auto")]
+    pub transport: TransportChoice,
     /// The aggregator's identity key, which signs plans and results.
     pub aggregator: IdentityPublic,
     /// The weight class that this member agrees to show where a plan weighs members: class k stands

@@ -10,10 +10,11 @@ use fedlora_protocol::plan::Floors;
 use fedlora_protocol::wire::codec::{self, CodecError};
 use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
 use fedlora_protocol::wire::token::InviteToken;
-use fedlora_transport::endpoint::{reach, resolve};
 use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
-use fedlora_transport::{CaFingerprint, Certificate, Limits, TransportError, join_connect};
+use fedlora_transport::{
+    CaFingerprint, Certificate, Dialer, Proxy, TransportChoice, TransportError,
+};
 
 use crate::agent::AgentConfig;
 use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};
@@ -22,7 +23,8 @@ use crate::remedy::Remedy;
 /// How long the aggregator may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Joins with an invitation and stores the membership in `root`.
+/// Joins with an invitation and stores the membership in `root`. `transport` is what the connection
+/// runs over, over TCP through the proxy; those that follow run over the same.
 ///
 /// # Errors
 /// [`JoinError`]; the directory is left without a membership, and with the keys: joining again with
@@ -31,6 +33,7 @@ pub async fn join(
     token: &InviteToken,
     root: &Path,
     now: Timestamp,
+    (transport, proxy): (TransportChoice, Option<Proxy>),
 ) -> Result<MemberConfig, JoinError> {
     if now > token.expires {
         return Err(JoinError::Expired);
@@ -49,10 +52,9 @@ pub async fn join(
         certificate_request,
     };
 
-    let addresses = resolve(&token.address).await?;
     let fingerprint = CaFingerprint(token.authority);
-    let dial = |address| join_connect(address, fingerprint, Limits::default());
-    let (connection, authority) = reach(&addresses, dial).await?;
+    let dialer = Dialer::new(transport, proxy);
+    let (connection, authority) = dialer.join(&token.address, fingerprint).await?;
     let answer = hello(&connection, &codec::encode(&request)?, PATIENCE).await?;
     connection.finish().await;
     let (federation, certificate, address, aggregator) = match codec::decode(&answer)? {
@@ -73,6 +75,7 @@ pub async fn join(
         name: token.name.clone(),
         federation,
         address,
+        transport,
         aggregator,
         weight_class: None,
         floors: Floors::default(),

@@ -11,7 +11,7 @@ use fedlora_protocol::plan::{LossCurve, PlanError, Roster, RunPlan};
 use fedlora_protocol::wire::messages::{RoundResult, ToMember};
 use fedlora_protocol::wire::session::Purpose;
 
-use crate::federation::{Connector, LinkError, MemberLink, QuicConnector, QuicLink};
+use crate::federation::{Connector, LinkError, MemberLink, NetworkConnector, NetworkLink};
 
 /// The largest file of weights.
 const MAX_WEIGHTS: u64 = 9 << 30;
@@ -31,7 +31,7 @@ pub struct PublishedRun {
     pub over: bool,
     /// Why it ended early, where it did.
     pub failure: Option<String>,
-    link: QuicLink,
+    link: NetworkLink,
 }
 
 impl PublishedRun {
@@ -41,7 +41,7 @@ impl PublishedRun {
     /// [`FetchError`]; a result that the aggregator did not sign, or that does not follow from the one
     /// before.
     pub async fn read(
-        connector: &QuicConnector,
+        connector: &NetworkConnector,
         aggregator: &IdentityPublic,
         run: Option<RunId>,
     ) -> Result<Self, FetchError> {

@@ -13,6 +13,7 @@ pub mod ledger;
 mod local_training;
 pub mod own;
 pub mod personal;
+pub mod proxy;
 pub mod receipts;
 pub mod remedy;
 mod repeats;

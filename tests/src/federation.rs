@@ -1,7 +1,7 @@
 //! A federation on the loopback: an operator's directory, members' directories, a little data.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -122,7 +122,7 @@ impl Federation {
     }
 
     /// Lowers the member's floor of examples a round: tests train on one.
-    fn allow_short_training(&self, member: &str) {
+    pub fn allow_short_training(&self, member: &str) {
         let path = self.home(member).join("fedlora.toml");
         let text = fs::read_to_string(&path).expect("a member's configuration");
         let lower = text.replace("examples = 16", "examples = 1");
@@ -308,7 +308,8 @@ fn free_ports() -> (SocketAddr, SocketAddr) {
             continue;
         };
         let join_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, above));
-        if UdpSocket::bind(join_listen).is_ok() {
+        let free = |at| UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok();
+        if TcpListener::bind(listen).is_ok() && free(join_listen) {
             return (listen, join_listen);
         }
     }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::wait_for;
 
 /// Variables that would change what the programs do.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 13] = [
     "FEDLORA_DIR",
     "FEDLORA_LISTEN",
     "FEDLORA_JOIN_LISTEN",
@@ -20,6 +20,11 @@ const VARIABLES: [&str; 8] = [
     "FEDLORA_BASE",
     "FEDLORA_DEVICE",
     "FEDLORA_SIM_OUT",
+    "FEDLORA_TRANSPORT",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// The folder of the programs, which are built once in the tests' own profile: cargo does not

@@ -20,10 +20,10 @@ pub(super) struct InitArgs {
     /// The operator's directory.
     #[arg(long, env = "FEDLORA_DIR")]
     dir: PathBuf,
-    /// The address where members connect (UDP).
+    /// The address where members connect (UDP and TCP).
     #[arg(long, env = "FEDLORA_LISTEN")]
     listen: SocketAddr,
-    /// The address where invited members join (UDP) [default: the port above --listen's].
+    /// The address where invited members join (UDP and TCP) [default: the port above --listen's].
     #[arg(long, env = "FEDLORA_JOIN_LISTEN")]
     join_listen: Option<SocketAddr>,
     /// Host by which members reach this machine, with a port where it is not --listen's.
@@ -68,7 +68,7 @@ pub(super) fn init(args: InitArgs, printer: &Printer) -> Result<(), Failure> {
     printer.result(&document, || {
         format!(
             "federation   {}\nauthority    {authority}\nidentity     {identity}\n\
-             members at   {} (UDP)\njoining at   {} (UDP)",
+             members at   {} (UDP and TCP)\njoining at   {} (UDP and TCP)",
             config.federation,
             config.member_address(),
             config.join_address()

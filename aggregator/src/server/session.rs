@@ -54,8 +54,10 @@ pub(super) async fn run(
     let (purpose, control) = tokio::time::timeout(PATIENCE, control_stream(&connection))
         .await
         .map_err(|_| SessionError::NoControl)??;
-    let from = connection.remote_address();
-    info!(member = %name, %from, ?purpose, "the member is connected");
+    info!(
+        member = %name, from = %connection.remote_address(), over = %connection.route(), ?purpose,
+        "the member is connected"
+    );
     let open = Open {
         member: name.clone(),
         connection,

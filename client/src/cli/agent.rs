@@ -15,7 +15,7 @@ use super::exits;
 use super::run::{Agreed, Left, Part, PartArgs, take_part};
 use crate::agent::{AcceptedRun, Agent, AgentError, AgentNote, AgentPhase};
 use crate::directory::MemberDirectory;
-use crate::federation::{ExpectedRun, ParticipantError, QuicConnector, RosterConsent};
+use crate::federation::{ExpectedRun, NetworkConnector, ParticipantError, RosterConsent};
 use crate::receipts;
 
 /// How long a run that has begun is held on to while the aggregator cannot be reached.
@@ -33,10 +33,12 @@ pub(super) struct AgentArgs {
 /// Runs the command until it is told to stop.
 pub(super) async fn run(args: AgentArgs, printer: &Printer, stop: Stop) -> Result<(), Failure> {
     let part = args.part.resolve()?;
-    let (directory, membership) = MemberDirectory::open(&part.dir).map_err(exits::directory)?;
+    let (directory, mut membership) = MemberDirectory::open(&part.dir).map_err(exits::directory)?;
     let _lock = directory.lock().map_err(exits::directory)?;
     let aggregator = membership.config.aggregator;
-    let agent = Agent::new(QuicConnector::of(membership), aggregator, directory.clone());
+    let proxy = part.transport.apply(&mut membership, printer)?;
+    let connector = NetworkConnector::of(membership).with_proxy(proxy);
+    let agent = Agent::new(connector, aggregator, directory.clone());
     // A run goes on from where it was the next time.
     stop.heed();
     let stopped = async {
@@ -52,7 +54,7 @@ pub(super) async fn run(args: AgentArgs, printer: &Printer, stop: Stop) -> Resul
 
 /// Takes part in one run after the other, for ever.
 async fn serve(
-    mut agent: Agent<QuicConnector>,
+    mut agent: Agent<NetworkConnector>,
     directory: &MemberDirectory,
     part: &Part,
     (printer, stop): (&Printer, &Stop),

@@ -7,9 +7,10 @@ use fedlora_protocol::ids::{RoundNumber, RunId};
 use fedlora_shell::{Failure, Printer};
 use serde_json::json;
 
+use super::args::TransportArgs;
 use super::exits;
 use crate::directory::MemberDirectory;
-use crate::federation::{ParticipantError, QuicConnector};
+use crate::federation::{NetworkConnector, ParticipantError};
 use crate::fetch::{FetchError, PublishedRun};
 
 /// Options of `fedlora fetch`.
@@ -26,13 +27,16 @@ pub(super) struct FetchArgs {
     /// The folder for the adapter, in PEFT's form. Without it, only what there is is shown.
     #[arg(long)]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    transport: TransportArgs,
 }
 
 /// Runs the command.
 pub(super) async fn run(args: &FetchArgs, printer: &Printer) -> Result<(), Failure> {
-    let (_, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
+    let (_, mut membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
+    let proxy = args.transport.apply(&mut membership, printer)?;
     let aggregator = membership.config.aggregator;
-    let connector = QuicConnector::of(membership);
+    let connector = NetworkConnector::of(membership).with_proxy(proxy);
     let published = PublishedRun::read(&connector, &aggregator, args.run).await;
     let published = published.map_err(failure)?;
     let round = args

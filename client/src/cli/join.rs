@@ -6,9 +6,11 @@ use anyhow::{Context, anyhow};
 use fedlora_common::exit::Exit;
 use fedlora_protocol::wire::token::{InviteToken, TokenError};
 use fedlora_shell::{Failure, Printer, now};
+use fedlora_transport::TransportChoice;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::args::TransportArgs;
 use super::exits;
 use crate::directory::MemberDirectory;
 use crate::enrol;
@@ -25,6 +27,8 @@ pub(super) struct JoinArgs {
     /// The member's directory, which must not hold a membership yet.
     #[arg(long, env = "FEDLORA_DIR")]
     dir: PathBuf,
+    #[command(flatten)]
+    transport: TransportArgs,
 }
 
 /// The invitation, from where the user has it.
@@ -51,7 +55,9 @@ fn token(args: &JoinArgs) -> Result<InviteToken, Failure> {
 /// Runs the command.
 pub(super) async fn run(args: &JoinArgs, printer: &Printer) -> Result<(), Failure> {
     let token = token(args)?;
-    let joined = enrol::join(&token, &args.dir, now()).await;
+    let auto = TransportChoice::default();
+    let transport = args.transport.resolve(auto, &token.address, printer)?;
+    let joined = enrol::join(&token, &args.dir, now(), transport).await;
     let config = joined.map_err(exits::join)?;
     let (_, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
     let fingerprint = membership.identity.public().fingerprint();
@@ -65,7 +71,7 @@ pub(super) async fn run(args: &JoinArgs, printer: &Printer) -> Result<(), Failur
     printer.result(&document, || {
         format!(
             "member       {}\nfederation   {}\nidentity     {fingerprint}\n\
-             aggregator   {}\nruns at      {} (UDP)",
+             aggregator   {}\nruns at      {} (UDP, or TCP)",
             config.name,
             config.federation,
             config.aggregator.fingerprint(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{Attempt, MemberName, RoundNumber, RunId};
-use fedlora_transport::Traffic;
+use fedlora_transport::{Route, Traffic};
 
 use crate::update::LocalReport;
 use fedlora_train::Progress;
@@ -17,6 +17,8 @@ pub enum MemberEvent {
     Connected {
         /// The aggregator's host and port.
         address: String,
+        /// What the session runs over.
+        route: Route,
     },
     /// The connection broke, or could not be made; another attempt follows.
     Disconnected {

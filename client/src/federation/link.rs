@@ -1,5 +1,5 @@
-//! What the member's loop needs of a connection. The real one is QUIC, in
-//! [`QuicConnector`](super::QuicConnector); a simulation may wrap it and break it on purpose.
+//! What the member's loop needs of a connection. The real one is
+//! [`NetworkConnector`](super::NetworkConnector)'s; a simulation may wrap it and break it on purpose.
 
 use std::future::Future;
 
@@ -9,7 +9,7 @@ use fedlora_protocol::wire::codec::CodecError;
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use fedlora_protocol::wire::session::Purpose;
 use fedlora_transport::bulk::BulkError;
-use fedlora_transport::{Traffic, TransportError};
+use fedlora_transport::{Route, Traffic, TransportError};
 
 /// Opens sessions with one aggregator.
 pub trait Connector: Send + Sync + 'static {
@@ -51,6 +51,9 @@ pub trait MemberLink: Send + Sync {
 
     /// Bytes sent and received so far.
     fn traffic(&self) -> Traffic;
+
+    /// What the session runs over.
+    fn route(&self) -> &Route;
 
     /// Ends the session, and waits until the aggregator has been told.
     fn finish(self) -> impl Future<Output = ()> + Send;

@@ -10,16 +10,16 @@
 //! | `expected.rs` | the run and plan that this member has agreed to |
 //! | `work.rs` | training on a thread of its own, and encoding |
 //! | `link.rs` | what a connection must offer |
-//! | `quic.rs` | the real connection |
+//! | `network.rs` | the real connection |
 //! | `round_clock.rs` | times and traffic of the current round |
 
 mod consent;
 mod events;
 mod expected;
 mod link;
+mod network;
 mod outcome;
 mod parts;
-mod quic;
 mod round_clock;
 mod session;
 mod shell;
@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use fedlora_protocol::round::member::{RosterPin, RunOutcome};
 use fedlora_protocol::round::participant::RoundLedger;
+use fedlora_transport::Proxy;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::directory::Membership;
@@ -42,15 +43,15 @@ pub use consent::RosterConsent;
 pub use events::{Awaited, MemberEvent, RoundReport, Stage};
 pub use expected::ExpectedRun;
 pub use link::{BulkCarrier, Connector, LinkError, MemberLink};
+pub use network::{NetworkCarrier, NetworkConnector, NetworkLink};
 pub use outcome::{ParticipantError, is_hopeless};
-pub use quic::{QuicCarrier, QuicConnector, QuicLink};
 pub use work::RoundWork;
 
 /// How long a member tries to reach the aggregator, by default.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One member in one run, over connections of `C`.
-pub struct Participant<C = QuicConnector> {
+pub struct Participant<C = NetworkConnector> {
     connector: C,
     patience: Duration,
     parts: Parts,
@@ -66,8 +67,8 @@ impl Participant {
         events: mpsc::UnboundedSender<MemberEvent>,
     ) -> Self {
         Self {
-            connector: QuicConnector::new(
-                membership.config.address,
+            connector: NetworkConnector::new(
+                (membership.config.address, membership.config.transport),
                 membership.config.name.clone(),
                 (membership.credentials, membership.renewal),
                 membership.authority,
@@ -89,6 +90,15 @@ impl Participant {
                 expected: None,
             },
         }
+    }
+}
+
+impl Participant {
+    /// Connects over TCP through a proxy, where the member's connections may or must use TCP.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Option<Proxy>) -> Self {
+        self.connector = self.connector.with_proxy(proxy);
+        self
     }
 }
 

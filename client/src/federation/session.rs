@@ -41,6 +41,7 @@ pub(super) async fn run<C: Connector>(
             Ok(mut link) => {
                 shell.watch(MemberEvent::Connected {
                     address: connector.address().to_owned(),
+                    route: link.route().clone(),
                 });
                 pause = FIRST_PAUSE;
                 let ended = session(&mut shell, &mut link, &mut reports).await;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use quinn::{Endpoint, VarInt};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -12,51 +13,44 @@ use super::close::CloseCode;
 use super::connection::Connection;
 use super::error::{PeerContext, TransportError};
 use super::limits::Limits;
+use super::tcp::TcpServer;
 
-/// Connections in the order in which their handshakes end, from a task of its own.
+/// Connections in the order in which their handshakes end, from tasks of their own.
 #[derive(Debug)]
 pub(super) struct Accepted<T> {
     queue: mpsc::Receiver<Result<T, TransportError>>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl<T: Send + 'static> Accepted<T> {
+    /// Accepts over QUIC, with the first application protocol of `alpn`, and over TCP with the other.
+    /// Both have their own handshakes and count their connections together.
     pub(super) fn spawn(
-        endpoint: &Endpoint,
+        quic: &Endpoint,
+        (tcp, listener): (&TcpServer, TcpListener),
         limits: Limits,
-        alpn: &'static [u8],
+        alpn: [&'static [u8]; 2],
         admit: impl Fn(Connection) -> Result<T, TransportError> + Send + Sync + 'static,
     ) -> Self {
         let (sender, queue) = mpsc::channel(limits.handshakes.max(1));
-        let endpoint = endpoint.clone();
-        let admit = Arc::new(admit);
-        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+        let admit: Arc<dyn Fn(Connection) -> Result<T, TransportError> + Send + Sync> =
+            Arc::new(admit);
         let connections = Arc::new(Semaphore::new(limits.connections));
-        let task = tokio::spawn(async move {
-            while let Some(incoming) = endpoint.accept().await {
-                if !incoming.remote_address_validated() {
-                    // Cannot fail: an address that is not validated may always be retried.
-                    let _ = incoming.retry();
-                    continue;
-                }
-                let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
-                    incoming.refuse();
-                    continue;
-                };
-                let (admit, sender, connections) =
-                    (admit.clone(), sender.clone(), connections.clone());
-                tokio::spawn(async move {
-                    let accepted = shake(incoming, limits, alpn, &connections)
-                        .await
-                        .and_then(|connection| admit(connection));
-                    // The slot is held until the queue has room: where nobody accepts,
-                    // newcomers are refused and nothing piles up.
-                    let _ = sender.send(accepted).await;
-                    drop(handshake);
-                });
-            }
-        });
-        Self { queue, task }
+        let tasks = [
+            tokio::spawn(accept(
+                quic.clone(),
+                limits,
+                alpn[0],
+                connections.clone(),
+                admit.clone(),
+                sender.clone(),
+            )),
+            tokio::spawn(
+                tcp.clone()
+                    .accept(listener, limits, alpn[1], connections, admit, sender),
+            ),
+        ];
+        Self { queue, tasks }
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<T, TransportError>> {
@@ -66,7 +60,41 @@ impl<T: Send + 'static> Accepted<T> {
 
 impl<T> Drop for Accepted<T> {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn accept<T: Send + 'static>(
+    endpoint: Endpoint,
+    limits: Limits,
+    alpn: &'static [u8],
+    connections: Arc<Semaphore>,
+    admit: Arc<dyn Fn(Connection) -> Result<T, TransportError> + Send + Sync>,
+    sender: mpsc::Sender<Result<T, TransportError>>,
+) {
+    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    while let Some(incoming) = endpoint.accept().await {
+        if !incoming.remote_address_validated() {
+            // Cannot fail: an address that is not validated may always be retried.
+            let _ = incoming.retry();
+            continue;
+        }
+        let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let (admit, sender, connections) = (admit.clone(), sender.clone(), connections.clone());
+        tokio::spawn(async move {
+            let accepted = shake(incoming, limits, alpn, &connections)
+                .await
+                .and_then(|connection| admit(connection));
+            // The slot is held until the queue has room: where nobody accepts, newcomers are
+            // refused and nothing piles up.
+            let _ = sender.send(accepted).await;
+            drop(handshake);
+        });
     }
 }
 
@@ -92,7 +120,7 @@ async fn shake(
         })?
         .map_err(|error| TransportError::from_connection(error, &peer))?;
     match connections.clone().try_acquire_owned() {
-        Ok(permit) => Ok(Connection::new(quic, None, peer, Some(permit))),
+        Ok(permit) => Ok(Connection::over_quic(quic, None, peer, Some(permit))),
         Err(_) => {
             quic.close(VarInt::from_u32(CloseCode::Busy as u32), b"busy");
             Err(TransportError::Busy)

@@ -1,29 +1,29 @@
-//! UDP endpoints: the aggregator's two servers, and how a member reaches them.
+//! The aggregator's two servers, each on a UDP and a TCP port of the same number.
 //!
-//! A server validates every client's address with a Retry packet before it spends anything on
-//! it, does a bounded number of handshakes at a time, each with a time limit and none in another's
-//! way, and keeps a bounded number of connections.
+//! A server validates every client's address with a Retry packet, or TCP's own handshake, before it
+//! spends anything on it, does a bounded number of handshakes at a time, each with a time limit and
+//! none in another's way, and keeps a bounded number of connections.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
-use rustls_pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::net::TcpListener;
 
 use super::accept::Accepted;
 use super::close::CloseCode;
 use super::connection::Connection;
-use super::error::{PeerContext, TransportError};
+use super::error::TransportError;
 use super::limits::Limits;
-use super::pki::{
-    CaFingerprint, Certificate, Credentials, Peer, PkiError, RevocationList, SERVER_NAME,
-};
+use super::pki::{Certificate, Credentials, Peer, PkiError, RevocationList};
 use super::restart::RestartSecret;
-use super::tls::{
-    self, ALPN_FEDERATION, ALPN_JOIN, ServerVerifier, TlsError, client_config, join_client_config,
-};
+use super::tcp::{self, TcpServer};
+use super::tls::{self, ALPN_FEDERATION, ALPN_FEDERATION_TCP, ALPN_JOIN, ALPN_JOIN_TCP, TlsError};
+
+/// How often a free port is sought that is free over UDP and TCP alike.
+const BIND_TRIES: u32 = 32;
 
 /// A member's connection, as the aggregator accepted it.
 #[derive(Debug, Clone)]
@@ -39,8 +39,7 @@ pub struct MemberConnection {
 /// The aggregator's endpoint for members with certificates.
 #[derive(Debug)]
 pub struct ServerEndpoint {
-    endpoint: Endpoint,
-    limits: Limits,
+    sockets: Sockets,
     accepted: Accepted<MemberConnection>,
 }
 
@@ -59,29 +58,31 @@ impl ServerEndpoint {
         restart: &RestartSecret,
     ) -> Result<Self, TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
-        let endpoint = listen(address, config, &limits, restart.endpoint_config())?;
-        let accepted =
-            Accepted::spawn(
-                &endpoint,
-                limits,
-                ALPN_FEDERATION,
-                |connection| match peer_of(&connection) {
-                    Ok((peer, certificate)) => Ok(MemberConnection {
-                        peer,
-                        certificate,
-                        connection,
-                    }),
-                    Err(error) => {
-                        connection.close(CloseCode::NotAMember, "not a member's certificate");
-                        Err(error.into())
-                    }
-                },
-            );
-        Ok(Self {
-            endpoint,
+        let (sockets, listener) = Sockets::listen(
+            address,
+            config,
+            ALPN_FEDERATION_TCP,
             limits,
-            accepted,
-        })
+            restart.endpoint_config(),
+        )?;
+        let accepted = Accepted::spawn(
+            &sockets.quic,
+            (&sockets.tcp, listener),
+            limits,
+            [ALPN_FEDERATION, ALPN_FEDERATION_TCP],
+            |connection| match peer_of(&connection) {
+                Ok((peer, certificate)) => Ok(MemberConnection {
+                    peer,
+                    certificate,
+                    connection,
+                }),
+                Err(error) => {
+                    connection.close(CloseCode::NotAMember, "not a member's certificate");
+                    Err(error.into())
+                }
+            },
+        );
+        Ok(Self { sockets, accepted })
     }
 
     /// The address in use, with the port that was taken.
@@ -89,7 +90,7 @@ impl ServerEndpoint {
     /// # Errors
     /// [`TransportError::Broken`] when the socket is gone.
     pub fn local_address(&self) -> Result<SocketAddr, TransportError> {
-        local_address(&self.endpoint)
+        self.sockets.local_address()
     }
 
     /// The next connection whose handshake is complete, or the next that failed and why. `None`
@@ -110,14 +111,12 @@ impl ServerEndpoint {
         revocations: Vec<RevocationList>,
     ) -> Result<(), TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
-        self.endpoint
-            .set_server_config(Some(quic_server(config, &self.limits)?));
-        Ok(())
+        self.sockets.reconfigure(config, ALPN_FEDERATION_TCP)
     }
 
     /// Closes every connection and waits until the peers have been told.
     pub async fn close(self, reason: &str) {
-        close(&self.endpoint, reason).await;
+        self.sockets.close(reason).await;
     }
 }
 
@@ -125,8 +124,7 @@ impl ServerEndpoint {
 /// server is authenticated: what arrives is from anyone, until the token in it is checked.
 #[derive(Debug)]
 pub struct JoinServer {
-    endpoint: Endpoint,
-    limits: Limits,
+    sockets: Sockets,
     accepted: Accepted<Connection>,
 }
 
@@ -143,13 +141,21 @@ impl JoinServer {
         limits: Limits,
     ) -> Result<Self, TransportError> {
         let config = tls::join_server_config(credentials, authority)?;
-        let endpoint = listen(address, config, &limits, EndpointConfig::default())?;
-        let accepted = Accepted::spawn(&endpoint, limits, ALPN_JOIN, Ok);
-        Ok(Self {
-            endpoint,
+        let (sockets, listener) = Sockets::listen(
+            address,
+            config,
+            ALPN_JOIN_TCP,
             limits,
-            accepted,
-        })
+            EndpointConfig::default(),
+        )?;
+        let accepted = Accepted::spawn(
+            &sockets.quic,
+            (&sockets.tcp, listener),
+            limits,
+            [ALPN_JOIN, ALPN_JOIN_TCP],
+            Ok,
+        );
+        Ok(Self { sockets, accepted })
     }
 
     /// The address in use, with the port that was taken.
@@ -157,7 +163,7 @@ impl JoinServer {
     /// # Errors
     /// [`TransportError::Broken`] when the socket is gone.
     pub fn local_address(&self) -> Result<SocketAddr, TransportError> {
-        local_address(&self.endpoint)
+        self.sockets.local_address()
     }
 
     /// Uses another certificate for connections from now on.
@@ -170,9 +176,7 @@ impl JoinServer {
         authority: &Certificate,
     ) -> Result<(), TransportError> {
         let config = tls::join_server_config(credentials, authority)?;
-        self.endpoint
-            .set_server_config(Some(quic_server(config, &self.limits)?));
-        Ok(())
+        self.sockets.reconfigure(config, ALPN_JOIN_TCP)
     }
 
     /// The next connection whose handshake is complete, or the next that failed and why. `None`
@@ -183,147 +187,81 @@ impl JoinServer {
 
     /// Closes every connection and waits until the peers have been told.
     pub async fn close(self, reason: &str) {
-        close(&self.endpoint, reason).await;
+        self.sockets.close(reason).await;
     }
 }
 
-/// Connects a member to the aggregator. The connection may still be refused: the server checks
-/// the client's certificate after this returns (TLS 1.3), so say hello first
-/// ([`hello`](super::hello::hello)).
-///
-/// # Errors
-/// [`TransportError`].
-pub async fn connect(
-    address: SocketAddr,
-    credentials: &Credentials,
-    authority: &Certificate,
+/// Both sockets of a server, UDP and TCP at one address and port.
+#[derive(Debug)]
+struct Sockets {
+    quic: Endpoint,
+    tcp: TcpServer,
     limits: Limits,
-) -> Result<Connection, TransportError> {
-    let (config, verifier) = client_config(credentials, authority)?;
-    dial(address, config, &verifier, limits, ALPN_FEDERATION).await
 }
 
-/// Connects to the enrolment endpoint, trusting only an authority with this fingerprint. Returns
-/// that authority's certificate, which from now on is pinned.
-///
-/// # Errors
-/// [`TransportError`].
-pub async fn join_connect(
-    address: SocketAddr,
-    fingerprint: CaFingerprint,
-    limits: Limits,
-) -> Result<(Connection, Certificate), TransportError> {
-    let (config, verifier) = join_client_config(fingerprint)?;
-    let connection = dial(address, config, &verifier, limits, ALPN_JOIN).await?;
-    let authority = peer_chain(&connection)
-        .pop()
-        .filter(|authority| CaFingerprint::of(authority) == fingerprint)
-        .ok_or_else(|| TransportError::Unexpected {
-            expected: "the authority's certificate",
-            got: "another chain than was verified".into(),
-        })?;
-    Ok((connection, authority))
-}
-
-/// The addresses behind `HOST:PORT`, in the resolver's order.
-///
-/// # Errors
-/// [`TransportError::Resolve`] when there is none.
-pub async fn resolve(address: &str) -> Result<Vec<SocketAddr>, TransportError> {
-    let unresolved = |reason: String| TransportError::Resolve {
-        address: address.chars().take(200).collect(),
-        reason,
-    };
-    let found: Vec<_> = tokio::net::lookup_host(address)
-        .await
-        .map_err(|error| unresolved(error.to_string()))?
-        .collect();
-    if found.is_empty() {
-        return Err(unresolved("the name has no address".into()));
+impl Sockets {
+    /// Listens on `address`. `alpn` is the application protocol over TCP.
+    fn listen(
+        address: SocketAddr,
+        config: rustls::ServerConfig,
+        alpn: &[u8],
+        limits: Limits,
+        endpoint: EndpointConfig,
+    ) -> Result<(Self, TcpListener), TransportError> {
+        let tcp = TcpServer::new(tls::server_over_tcp(&config, alpn));
+        let server = quic_server(config, &limits)?;
+        let (socket, listener) = bind(address)?;
+        let quic = Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
+            .map_err(|source| TransportError::Bind { address, source })?;
+        Ok((Self { quic, tcp, limits }, listener))
     }
-    Ok(found)
+
+    fn local_address(&self) -> Result<SocketAddr, TransportError> {
+        self.quic
+            .local_addr()
+            .map_err(|error| TransportError::Broken {
+                detail: error.to_string(),
+            })
+    }
+
+    fn reconfigure(&self, config: rustls::ServerConfig, alpn: &[u8]) -> Result<(), TransportError> {
+        let tcp = tls::server_over_tcp(&config, alpn);
+        self.quic
+            .set_server_config(Some(quic_server(config, &self.limits)?));
+        self.tcp.reconfigure(tcp);
+        Ok(())
+    }
+
+    async fn close(self, reason: &str) {
+        let code = VarInt::from_u32(CloseCode::ShuttingDown as u32);
+        self.quic.close(code, reason.as_bytes());
+        tokio::join!(self.quic.wait_idle(), self.tcp.close(reason));
+    }
 }
 
-/// Dials the addresses of one host in turn, until one answers: a name may have one of a kind that the
-/// network does not carry. Where a peer answers, its refusal is the end.
-///
-/// # Errors
-/// Where none answers, that of the first address; otherwise what the peer that answers gives.
-pub async fn reach<T, F>(
-    addresses: &[SocketAddr],
-    dial: impl Fn(SocketAddr) -> F,
-) -> Result<T, TransportError>
-where
-    F: Future<Output = Result<T, TransportError>>,
-{
-    let mut first = None;
-    for address in addresses {
-        let error = match dial(*address).await {
-            Ok(connected) => return Ok(connected),
-            Err(error) => error,
-        };
-        if !error.is_of_the_network() {
-            return Err(error);
+/// A UDP socket, and a TCP listener at the same port.
+fn bind(address: SocketAddr) -> Result<(UdpSocket, TcpListener), TransportError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let failed = |source| TransportError::Bind { address, source };
+        let udp = UdpSocket::bind(address).map_err(failed)?;
+        let both = udp.local_addr().map_err(failed)?;
+        match tcp::listen(both) {
+            Ok(listener) => return Ok((udp, listener)),
+            // The system chose a port that is free over UDP alone: it may choose another.
+            Err(error)
+                if address.port() == 0
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && tries < BIND_TRIES => {}
+            Err(source) => {
+                return Err(TransportError::BindTcp {
+                    address: both,
+                    source,
+                });
+            }
         }
-        first.get_or_insert(error);
     }
-    Err(first.unwrap_or(TransportError::Resolve {
-        address: String::new(),
-        reason: "there is no address".into(),
-    }))
-}
-
-async fn dial(
-    address: SocketAddr,
-    config: rustls::ClientConfig,
-    verifier: &ServerVerifier,
-    limits: Limits,
-    alpn: &'static [u8],
-) -> Result<Connection, TransportError> {
-    let local: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let endpoint = Endpoint::client(local).map_err(|source| TransportError::Bind {
-        address: local,
-        source,
-    })?;
-    let crypto = QuicClientConfig::try_from(config)
-        .map_err(|error| TlsError::Verifier(error.to_string()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(limits.transport());
-    let connecting = endpoint
-        .connect_with(config, address, SERVER_NAME)
-        .map_err(|error| TransportError::from_connect(error, address))?;
-    let peer = PeerContext {
-        server: false,
-        address,
-        alpn,
-    };
-    let unreachable = TransportError::Unreachable {
-        address,
-        after: limits.handshake,
-    };
-    match timeout(limits.handshake, connecting).await {
-        Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(unreachable),
-        Ok(Ok(quic)) => Ok(Connection::new(quic, Some(endpoint), peer, None)),
-        Ok(Err(error)) => Err(match verifier.refusal() {
-            Some(problem) => TransportError::ServerCertificate(problem),
-            None => TransportError::from_connection(error, &peer),
-        }),
-    }
-}
-
-fn listen(
-    address: SocketAddr,
-    config: rustls::ServerConfig,
-    limits: &Limits,
-    endpoint: EndpointConfig,
-) -> Result<Endpoint, TransportError> {
-    let server = Some(quic_server(config, limits)?);
-    UdpSocket::bind(address)
-        .and_then(|socket| Endpoint::new(endpoint, server, socket, Arc::new(TokioRuntime)))
-        .map_err(|source| TransportError::Bind { address, source })
 }
 
 fn quic_server(
@@ -341,33 +279,10 @@ fn quic_server(
     Ok(server)
 }
 
-fn local_address(endpoint: &Endpoint) -> Result<SocketAddr, TransportError> {
-    endpoint
-        .local_addr()
-        .map_err(|error| TransportError::Broken {
-            detail: error.to_string(),
-        })
-}
-
-async fn close(endpoint: &Endpoint, reason: &str) {
-    let code = VarInt::from_u32(CloseCode::ShuttingDown as u32);
-    endpoint.close(code, reason.as_bytes());
-    endpoint.wait_idle().await;
-}
-
 fn peer_of(connection: &Connection) -> Result<(Peer, Certificate), PkiError> {
-    let shown = peer_chain(connection).into_iter().next();
+    let shown = connection.chain().first().cloned();
     let certificate = shown.ok_or_else(|| PkiError::Certificate {
         reason: "none was shown".into(),
     })?;
     Ok((Peer::from_certificate(&certificate)?, certificate))
-}
-
-fn peer_chain(connection: &Connection) -> Vec<Certificate> {
-    connection
-        .quic()
-        .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .map(|chain| chain.into_iter().map(Certificate::from).collect())
-        .unwrap_or_default()
 }

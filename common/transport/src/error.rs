@@ -9,7 +9,9 @@ use rustls::AlertDescription;
 
 use super::close::CloseCode;
 use super::frame::FrameError;
+use super::mux::End;
 use super::pki::PkiError;
+use super::route::TransportKind;
 use super::server_certificate::ServerCertificateProblem;
 use super::tls::TlsError;
 
@@ -24,6 +26,14 @@ pub enum TransportError {
         /// What the system said.
         source: io::Error,
     },
+    /// The TCP port of the same number cannot be used.
+    #[error("cannot listen on {address} over TCP: {source}")]
+    BindTcp {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The aggregator's name has no address.
     #[error("cannot find the address of '{address}' (expected HOST:PORT): {reason}")]
     Resolve {
@@ -32,17 +42,44 @@ pub enum TransportError {
         /// What the system said.
         reason: String,
     },
-    /// No packet came back.
+    /// Nothing came back.
     #[error(
-        "no answer from {address} within {seconds:.0} s: is the aggregator running there, and does \
-         a firewall let UDP through?",
+        "no answer over {over} from {address} within {seconds:.0} s: is the aggregator running \
+         there, and does a firewall let {} through?",
+        match over { TransportKind::Quic => "UDP", TransportKind::Tcp => "TCP" },
         seconds = after.as_secs_f64()
     )]
     Unreachable {
+        /// What was tried.
+        over: TransportKind,
         /// The address tried.
         address: SocketAddr,
         /// How long it was tried.
         after: Duration,
+    },
+    /// The system opens no TCP connection to the address.
+    #[error("no TCP connection to {address}: {source}")]
+    TcpConnect {
+        /// The address tried.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The HTTP proxy opens no tunnel.
+    #[error("the proxy {proxy}: {problem}")]
+    Proxy {
+        /// Its host and port.
+        proxy: String,
+        /// What it said.
+        problem: ProxyProblem,
+    },
+    /// Neither QUIC nor TCP reaches the aggregator.
+    #[error("{quic}; over TCP: {tcp}")]
+    NoRoute {
+        /// Why QUIC does not.
+        quic: Box<TransportError>,
+        /// Why TCP does not.
+        tcp: Box<TransportError>,
     },
     /// A peer began a handshake and did not end it in time.
     #[error("{address} did not complete its handshake within {after:?}")]
@@ -111,7 +148,7 @@ pub enum TransportError {
     /// The connection broke.
     #[error("the connection broke: {detail}")]
     Broken {
-        /// The reason that QUIC or the system gives.
+        /// The reason that QUIC, TLS or the system gives.
         detail: String,
     },
     /// A malformed or cut frame, on a connection that still stands.
@@ -148,6 +185,9 @@ impl TransportError {
                 | Self::Unreachable { .. }
                 | Self::Resolve { .. }
                 | Self::Broken { .. }
+                | Self::TcpConnect { .. }
+                | Self::Proxy { .. }
+                | Self::NoRoute { .. }
         )
     }
 
@@ -155,52 +195,64 @@ impl TransportError {
     pub(super) fn from_connection(error: ConnectionError, at: &PeerContext) -> Self {
         match error {
             ConnectionError::TransportError(error) => match alert(error.code) {
-                Some(AlertDescription::NoApplicationProtocol) => at.protocol(),
-                Some(alert) => match (at.server, certificate_alert(alert)) {
-                    (true, Some(reason)) => Self::ClientCertificate {
-                        address: at.address,
-                        reason,
-                        detail: error.reason,
-                    },
-                    (false, Some(_)) => Self::ServerCertificate(ServerCertificateProblem::Other {
-                        detail: error.reason,
-                    }),
-                    (_, None) => parameters(alert, error.reason),
-                },
+                Some(alert) => at.refusing(alert, error.reason),
                 None => Self::Broken {
                     detail: error.to_string(),
                 },
             },
             ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
-                Some(AlertDescription::NoApplicationProtocol) => at.protocol(),
-                Some(alert) => match certificate_alert(alert) {
-                    Some(reason) => Self::CertificateRefused { reason },
-                    None => parameters(alert, printable(&close.reason)),
-                },
+                Some(alert) => at.refused(alert, printable(&close.reason)),
                 None if close.error_code == TransportErrorCode::CONNECTION_REFUSED => Self::Busy,
                 None => Self::Broken {
                     detail: close.error_code.to_string(),
                 },
             },
             ConnectionError::ApplicationClosed(close) => {
-                let code = close.error_code.into_inner();
-                if code == CloseCode::Busy as u64 {
-                    Self::Busy
-                } else if code == CloseCode::NotAMember as u64 && !at.server {
-                    let reason = printable(&close.reason);
-                    Self::Refused { reason }
-                } else {
-                    Self::Closed {
-                        code,
-                        reason: printable(&close.reason),
-                    }
-                }
+                at.closed(close.error_code.into_inner(), &close.reason)
             }
             ConnectionError::TimedOut => Self::Silent,
             ConnectionError::LocallyClosed => Self::ClosedHere,
             error => Self::Broken {
                 detail: error.to_string(),
             },
+        }
+    }
+
+    /// Why a connection over TCP ended.
+    pub(super) fn from_end(end: End, at: &PeerContext) -> Self {
+        match end {
+            End::Closed { code, reason } => at.closed(u64::from(code), &reason),
+            End::ClosedHere => Self::ClosedHere,
+            End::Silent => Self::Silent,
+            End::Alert(alert) => at.refused(alert, String::new()),
+            End::Violation(what) => Self::Unexpected {
+                expected: "frames as the protocol has them",
+                got: what.into(),
+            },
+            End::Broken(detail) => Self::Broken { detail },
+        }
+    }
+
+    /// Why a handshake over TCP failed.
+    pub(super) fn from_tls(error: &io::Error, at: &PeerContext) -> Self {
+        let inner = error.get_ref();
+        let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            return Self::Broken {
+                detail: format!("the handshake ended early: {error}"),
+            };
+        };
+        let detail = tls.to_string();
+        match tls {
+            rustls::Error::AlertReceived(alert) => at.refused(*alert, detail),
+            rustls::Error::NoApplicationProtocol => at.protocol(),
+            rustls::Error::NoCertificatesPresented => {
+                at.refusing(AlertDescription::CertificateRequired, detail)
+            }
+            rustls::Error::InvalidCertificate(problem) => {
+                at.refusing(AlertDescription::from(problem.clone()), detail)
+            }
+            rustls::Error::PeerIncompatible(_) => Self::NoCommonParameters { detail },
+            _ => Self::Broken { detail },
         }
     }
 
@@ -217,21 +269,90 @@ impl TransportError {
     }
 }
 
+/// What an HTTP proxy has against a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyProblem {
+    /// It asks for credentials, or for others.
+    #[error(
+        "{} (407)",
+        if *given { "it does not take the credentials" } else { "it asks for credentials" }
+    )]
+    Credentials {
+        /// Whether some were given.
+        given: bool,
+    },
+    /// It refuses the tunnel.
+    #[error("it refused the tunnel: {status} {reason}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Its words.
+        reason: String,
+    },
+    /// Its answer is not HTTP's.
+    #[error("its answer is not one of an HTTP proxy")]
+    NotHttp,
+    /// The connection to it broke.
+    #[error("{0}")]
+    Broken(String),
+}
+
 /// The peer, and what was offered to it: what is needed to word an error.
 #[derive(Debug, Clone)]
 pub(super) struct PeerContext {
     /// Whether this side is the server.
     pub(super) server: bool,
-    /// The peer's UDP address.
+    /// The peer's address.
     pub(super) address: SocketAddr,
     /// The application protocol that this side offered (RFC 7301).
     pub(super) alpn: &'static [u8],
 }
 
 impl PeerContext {
-    fn protocol(&self) -> TransportError {
+    pub(super) fn protocol(&self) -> TransportError {
         TransportError::Protocol {
             ours: String::from_utf8_lossy(self.alpn).into_owned(),
+        }
+    }
+
+    /// This side ended the handshake, with `alert`.
+    fn refusing(&self, alert: AlertDescription, detail: String) -> TransportError {
+        if alert == AlertDescription::NoApplicationProtocol {
+            return self.protocol();
+        }
+        match (self.server, certificate_alert(alert)) {
+            (true, Some(reason)) => TransportError::ClientCertificate {
+                address: self.address,
+                reason,
+                detail,
+            },
+            (false, Some(_)) => {
+                TransportError::ServerCertificate(ServerCertificateProblem::Other { detail })
+            }
+            (_, None) => parameters(alert, detail),
+        }
+    }
+
+    /// The peer ended the handshake, with `alert`.
+    fn refused(&self, alert: AlertDescription, detail: String) -> TransportError {
+        if alert == AlertDescription::NoApplicationProtocol {
+            return self.protocol();
+        }
+        match certificate_alert(alert) {
+            Some(reason) => TransportError::CertificateRefused { reason },
+            None => parameters(alert, detail),
+        }
+    }
+
+    /// The peer closed the connection.
+    fn closed(&self, code: u64, reason: &[u8]) -> TransportError {
+        let reason = printable(reason);
+        if code == CloseCode::Busy as u64 {
+            TransportError::Busy
+        } else if code == CloseCode::NotAMember as u64 && !self.server {
+            TransportError::Refused { reason }
+        } else {
+            TransportError::Closed { code, reason }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! TLS 1.3 over QUIC: certificates, endpoints, framed streams, chunked bulk transfer.
+//! TLS 1.3 over QUIC, or over TCP: certificates, endpoints, framed streams, chunked bulk transfer.
 //!
 //! Step 6 of a round, and the way that all its other messages travel. This crate carries
 //! bytes: what they mean is the wire format's business. It knows who the peer is, because a
@@ -9,7 +9,9 @@
 //! |---|---|
 //! | [`pki`] | the certificate authority, requests, issued certificates, peer identity |
 //! | `tls` | the four TLS configurations: server, client, join server, join client |
-//! | [`endpoint`], `accept`, `limits` | UDP endpoints: bind, accept, connect |
+//! | [`endpoint`], `accept`, `limits` | the servers: bind, accept |
+//! | `dialer`, `route`, `quic` | how a member reaches a server, and over what |
+//! | `tcp`, `mux` | TLS over TCP, and streams within it |
 //! | [`connection`], `close` | one connection: tagged streams, traffic counters, closing |
 //! | `stream` | the two halves of a stream |
 //! | [`hello`] | the first exchange, in which a refused certificate shows |
@@ -20,26 +22,33 @@ mod accept;
 pub mod bulk;
 mod close;
 pub mod connection;
+mod dialer;
 pub mod endpoint;
 mod error;
 pub mod frame;
 pub mod hello;
 mod limits;
+mod mux;
 pub mod pki;
+mod quic;
 mod restart;
+mod route;
 mod server_certificate;
 mod stream;
+mod tcp;
 mod tls;
 
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, StreamKind, Traffic};
-pub use endpoint::{JoinServer, MemberConnection, ServerEndpoint, connect, join_connect};
-pub use error::TransportError;
+pub use dialer::{Dialer, connect, join_connect};
+pub use endpoint::{JoinServer, MemberConnection, ServerEndpoint};
+pub use error::{ProxyProblem, TransportError};
 pub use limits::Limits;
 pub use pki::{CaFingerprint, Certificate, CertificateAuthority, Credentials, Peer, TlsKeyPair};
 pub use restart::RestartSecret;
+pub use route::{Proxy, Route, TransportChoice, TransportKind, UnknownTransport};
 pub use server_certificate::ServerCertificateProblem;
 pub use stream::{RecvStream, SendStream, StreamClosed};
 pub use tls::{TlsError, check_member_certificate};

@@ -10,13 +10,25 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::mux::{MuxReader, MuxWriter};
+
 /// The half that this side writes. Dropping it ends the stream as [`SendStream::finish`] does.
 #[derive(Debug)]
-pub struct SendStream(quinn::SendStream);
+pub struct SendStream(Writer);
+
+#[derive(Debug)]
+enum Writer {
+    Quic(quinn::SendStream),
+    Tcp(MuxWriter),
+}
 
 impl SendStream {
-    pub(crate) fn new(inner: quinn::SendStream) -> Self {
-        Self(inner)
+    pub(crate) fn quic(inner: quinn::SendStream) -> Self {
+        Self(Writer::Quic(inner))
+    }
+
+    pub(crate) fn tcp(inner: MuxWriter) -> Self {
+        Self(Writer::Tcp(inner))
     }
 
     /// Ends the stream: the peer reads what was written, then the end.
@@ -24,17 +36,21 @@ impl SendStream {
     /// # Errors
     /// [`StreamClosed`] where the stream was ended before, on this side.
     pub fn finish(&mut self) -> Result<(), StreamClosed> {
-        self.0.finish().map_err(|_| StreamClosed)
+        match &mut self.0 {
+            Writer::Quic(stream) => stream.finish().map_err(|_| StreamClosed),
+            Writer::Tcp(stream) => stream.finish().then_some(()).ok_or(StreamClosed),
+        }
     }
 
     /// Waits until the peer has acknowledged all bytes of a finished stream, has stopped reading,
     /// or the connection is gone. Which of the three it was does not show.
     pub async fn acknowledged(&self) {
-        let _ = self.0.stopped().await;
-    }
-
-    pub(crate) fn set_priority(&self, priority: i32) -> Result<(), StreamClosed> {
-        self.0.set_priority(priority).map_err(|_| StreamClosed)
+        match &self.0 {
+            Writer::Quic(stream) => {
+                let _ = stream.stopped().await;
+            }
+            Writer::Tcp(stream) => stream.acknowledged().await,
+        }
     }
 }
 
@@ -44,25 +60,44 @@ impl AsyncWrite for SendStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.0), context, bytes)
+        match &mut self.0 {
+            Writer::Quic(stream) => AsyncWrite::poll_write(Pin::new(stream), context, bytes),
+            Writer::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.0), context)
+        match &mut self.0 {
+            Writer::Quic(stream) => AsyncWrite::poll_flush(Pin::new(stream), context),
+            Writer::Tcp(stream) => Pin::new(stream).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.0), context)
+        match &mut self.0 {
+            Writer::Quic(stream) => AsyncWrite::poll_shutdown(Pin::new(stream), context),
+            Writer::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }
 
 /// The half that this side reads. Dropping it tells the peer that the rest is not read.
 #[derive(Debug)]
-pub struct RecvStream(quinn::RecvStream);
+pub struct RecvStream(Reader);
+
+#[derive(Debug)]
+enum Reader {
+    Quic(quinn::RecvStream),
+    Tcp(MuxReader),
+}
 
 impl RecvStream {
-    pub(crate) fn new(inner: quinn::RecvStream) -> Self {
-        Self(inner)
+    pub(crate) fn quic(inner: quinn::RecvStream) -> Self {
+        Self(Reader::Quic(inner))
+    }
+
+    pub(crate) fn tcp(inner: MuxReader) -> Self {
+        Self(Reader::Tcp(inner))
     }
 }
 
@@ -72,7 +107,10 @@ impl AsyncRead for RecvStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.0), context, buffer)
+        match &mut self.0 {
+            Reader::Quic(stream) => AsyncRead::poll_read(Pin::new(stream), context, buffer),
+            Reader::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
     }
 }
 

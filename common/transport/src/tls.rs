@@ -31,6 +31,72 @@ pub(crate) const ALPN_FEDERATION: &[u8] = b"fedlora/1";
 /// The application protocol of the enrolment endpoint.
 pub(crate) const ALPN_JOIN: &[u8] = b"fedlora-join/1";
 
+/// The same two over TCP. What follows the handshake differs, so the names do.
+pub(crate) const ALPN_FEDERATION_TCP: &[u8] = b"fedlora-tcp/1";
+pub(crate) const ALPN_JOIN_TCP: &[u8] = b"fedlora-join-tcp/1";
+
+/// The configuration of the same endpoint over TCP.
+pub(crate) fn server_over_tcp(config: &ServerConfig, alpn: &[u8]) -> ServerConfig {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config
+}
+
+/// A client's configuration for one connection, with the verifier that can tell afterwards what it
+/// refused.
+pub(crate) struct ClientTls {
+    pub(crate) config: ClientConfig,
+    pub(crate) verifier: Arc<ServerVerifier>,
+    /// The application protocols over QUIC and over TCP.
+    alpn: [&'static [u8]; 2],
+}
+
+impl ClientTls {
+    /// A member's.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the authority or the credentials cannot be used.
+    pub(crate) fn member(
+        credentials: &Credentials,
+        authority: &Certificate,
+    ) -> Result<Self, TlsError> {
+        let (config, verifier) = client_config(credentials, authority)?;
+        Ok(Self {
+            config,
+            verifier,
+            alpn: [ALPN_FEDERATION, ALPN_FEDERATION_TCP],
+        })
+    }
+
+    /// That of a joining member.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the provider cannot be used.
+    pub(crate) fn joining(fingerprint: CaFingerprint) -> Result<Self, TlsError> {
+        let (config, verifier) = join_client_config(fingerprint)?;
+        Ok(Self {
+            config,
+            verifier,
+            alpn: [ALPN_JOIN, ALPN_JOIN_TCP],
+        })
+    }
+
+    pub(crate) fn quic_alpn(&self) -> &'static [u8] {
+        self.alpn[0]
+    }
+
+    pub(crate) fn tcp_alpn(&self) -> &'static [u8] {
+        self.alpn[1]
+    }
+
+    /// The configuration over TCP.
+    pub(crate) fn tcp_config(&self) -> ClientConfig {
+        let mut config = self.config.clone();
+        config.alpn_protocols = vec![self.tcp_alpn().to_vec()];
+        config
+    }
+}
+
 /// The cryptography in use: aws-lc-rs, and for the key exchange nothing but the hybrid of X25519
 /// and ML-KEM-768 (draft-ietf-tls-ecdhe-mlkem), so that traffic recorded today stays closed to a
 /// quantum computer of tomorrow.
@@ -235,7 +301,7 @@ impl ServerCertVerifier for ServerVerifier {
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Err(rustls::Error::PeerIncompatible(
-            rustls::PeerIncompatible::Tls13RequiredForQuic,
+            rustls::PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ))
     }
 

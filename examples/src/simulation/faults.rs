@@ -11,7 +11,7 @@ use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::messages::{RoundMessage, ToAggregator, ToMember};
 use fedlora_protocol::wire::session::Purpose;
-use fedlora_transport::Traffic;
+use fedlora_transport::{Route, Traffic};
 use tokio::sync::Notify;
 
 /// How much longer than the reconnect timeout a member stays away, so that the round continues
@@ -159,6 +159,10 @@ impl<L: MemberLink> MemberLink for FaultyLink<L> {
 
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
+    }
+
+    fn route(&self) -> &Route {
+        self.inner.route()
     }
 
     async fn finish(self) {

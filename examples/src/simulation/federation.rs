@@ -126,7 +126,7 @@ pub(super) async fn run(
                 expires,
             )
             .with_context(|| format!("inviting {}", one.name))?;
-        enrol::join(&token, home, now())
+        enrol::join(&token, home, now(), Default::default())
             .await
             .with_context(|| format!("{} joining", one.name))?;
     }

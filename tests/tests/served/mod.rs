@@ -110,9 +110,14 @@ impl Served {
             self.fingerprint,
             expires,
         );
-        enrol::join(&token.expect("an invitation"), &home, SystemClock.now())
-            .await
-            .expect("the member joins");
+        enrol::join(
+            &token.expect("an invitation"),
+            &home,
+            SystemClock.now(),
+            Default::default(),
+        )
+        .await
+        .expect("the member joins");
         MemberDirectory::open(&home).expect("the member has joined")
     }
 

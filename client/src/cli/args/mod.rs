@@ -5,9 +5,11 @@ mod data;
 mod memory;
 mod model;
 mod response;
+mod transport;
 
 pub(super) use adapter::{AdapterArg, ShapeArgs};
 pub(super) use data::{DataArgs, DataSpec, HeldOutSpec};
 pub(super) use memory::{MemoryArg, MemoryArgs};
 pub(super) use model::{ModelArgs, ModelSpec};
 pub(super) use response::ResponseArg;
+pub(super) use transport::TransportArgs;

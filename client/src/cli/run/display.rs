@@ -38,7 +38,9 @@ impl Display {
             self.stop.say(ended);
         }
         match event {
-            MemberEvent::Connected { address } => self.line(&format!("connected to {address}")),
+            MemberEvent::Connected { address, route } => {
+                self.line(&format!("connected to {address} over {route}"));
+            }
             MemberEvent::Disconnected { reason } => {
                 self.line(&format!("not connected: {reason}; trying again"));
             }
@@ -202,6 +204,7 @@ impl HomeBar {
 #[cfg(test)]
 mod tests {
     use fedlora_protocol::ids::{Attempt, RoundNumber};
+    use fedlora_transport::{Route, TransportKind};
 
     use super::*;
 
@@ -227,6 +230,10 @@ mod tests {
         });
         assert!(!abandoned.contains("counts"), "{abandoned}");
         let address = "there".to_owned();
-        assert_eq!(interrupted_after(&MemberEvent::Connected { address }), None);
+        let connected = MemberEvent::Connected {
+            address,
+            route: Route::direct(TransportKind::Quic),
+        };
+        assert_eq!(interrupted_after(&connected), None);
     }
 }

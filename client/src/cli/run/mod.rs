@@ -20,7 +20,9 @@ use rand::Rng;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::args::{DataArgs, DataSpec, HeldOutSpec, MemoryArgs, ModelArgs, ModelSpec};
+use super::args::{
+    DataArgs, DataSpec, HeldOutSpec, MemoryArgs, ModelArgs, ModelSpec, TransportArgs,
+};
 use super::background::local;
 use super::data::Examples;
 use super::exits::{self, data};
@@ -52,6 +54,8 @@ pub(super) struct PartArgs {
     /// Seed of the order of examples; random by default.
     #[arg(long)]
     seed: Option<u64>,
+    #[command(flatten)]
+    transport: TransportArgs,
 }
 
 /// Options of `fedlora run`.
@@ -106,6 +110,7 @@ impl PartArgs {
             }),
             memory: self.memory,
             seed: self.seed,
+            transport: self.transport,
         })
     }
 }
@@ -118,6 +123,7 @@ pub(super) struct Part {
     records: DataSpec,
     memory: MemoryArgs,
     seed: Option<u64>,
+    pub(super) transport: TransportArgs,
 }
 
 /// What a member agrees to beforehand, and whom it asks about the rest.
@@ -164,7 +170,8 @@ pub(super) async fn take_part(
     printer: &Printer,
     stop: Stop,
 ) -> Result<(), Left> {
-    let (directory, membership) = MemberDirectory::open(&part.dir).map_err(exits::directory)?;
+    let (directory, mut membership) = MemberDirectory::open(&part.dir).map_err(exits::directory)?;
+    let proxy = part.transport.apply(&mut membership, printer)?;
     let base_name = part.model.base.clone();
     let seed = part.seed.unwrap_or_else(|| os_rng().next_u64());
     let (model, records, memory) = (part.model.clone(), part.records.clone(), part.memory);
@@ -183,6 +190,7 @@ pub(super) async fn take_part(
         Box::new(directory.roster_pin(agreed.roster)),
         events,
     )
+    .with_proxy(proxy)
     .with_receipts(Box::new(FileReceipts::new(directory.runs())))
     .with_patience(agreed.patience);
     if let Some(run) = agreed.run {

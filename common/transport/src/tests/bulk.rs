@@ -7,8 +7,9 @@ use crate::bulk::{
 };
 use crate::connection::CloseCode;
 
-#[tokio::test]
-async fn an_upload_goes_on_where_a_lost_connection_left_it() {
+over_both!(an_upload_goes_on_where_a_lost_connection_left_it,);
+
+async fn an_upload_goes_on_where_a_lost_connection_left_it(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen();
     let address = server.local_address().unwrap();
@@ -28,7 +29,7 @@ async fn an_upload_goes_on_where_a_lost_connection_left_it() {
     let mut resumed = Vec::new();
     for cut in [true, false] {
         let (client, member) = tokio::join!(
-            connect(address, &credentials, authority, limits()),
+            connect(over, address, &credentials, authority, limits()),
             server.accept()
         );
         let (client, member) = (client.unwrap(), member.unwrap().unwrap());

@@ -1,6 +1,6 @@
 //! Connections that stand, and every kind that is refused.
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -11,21 +11,36 @@ use crate::connection::{CloseCode, StreamKind};
 use crate::frame::{FrameError, read_frame, write_frame};
 use crate::pki::Revocation;
 
-#[tokio::test]
-async fn a_member_connects_and_is_known_by_name_and_key() {
+over_both!(
+    a_member_connects_and_is_known_by_name_and_key,
+    ipv6_works_as_ipv4_does,
+    control_and_bulk_streams_arrive_with_their_kind,
+    a_certificate_from_another_authority_is_refused,
+    an_expired_or_future_certificate_is_refused,
+    a_revoked_certificate_is_refused_and_the_others_are_not,
+    a_server_of_another_authority_is_refused,
+    a_server_is_refused_when_expired_or_in_truth_a_member,
+    the_servers_own_certificate_is_no_members,
+    nobody_listening_is_said_so,
+    a_full_server_says_that_it_is_busy_and_frees_its_place,
+    a_refused_hello_carries_the_servers_words,
+    closing_tells_the_members,
+);
+
+async fn a_member_connects_and_is_known_by_name_and_key(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen();
     let (credentials, issued) = federation.member_from("hospital-a", yesterday(), 30);
-    let (client, accepted) = meet(&mut server, &credentials, &federation).await;
+    let (client, accepted) = meet(over, &mut server, &credentials, &federation).await;
     assert_eq!(client.unwrap(), b"welcome");
     let member = accepted.unwrap();
     assert_eq!(member.peer.name, name("hospital-a"));
     assert_eq!(member.peer.key, issued.key);
     assert!(member.connection.traffic().received > 1200);
+    assert_eq!(member.connection.route().transport, over);
 }
 
-#[tokio::test]
-async fn ipv6_works_as_ipv4_does() {
+async fn ipv6_works_as_ipv4_does(over: TransportKind) {
     let federation = Federation::new();
     let Ok(mut server) = ServerEndpoint::bind(
         "[::1]:0".parse().unwrap(),
@@ -38,18 +53,18 @@ async fn ipv6_works_as_ipv4_does() {
         // No IPv6 on this machine: nothing to test.
         return;
     };
-    let (client, _) = meet(&mut server, &federation.member("bank-7"), &federation).await;
+    let (client, _) = meet(over, &mut server, &federation.member("bank-7"), &federation).await;
     assert_eq!(client.unwrap(), b"welcome");
 }
 
-#[tokio::test]
-async fn control_and_bulk_streams_arrive_with_their_kind() {
+async fn control_and_bulk_streams_arrive_with_their_kind(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen();
     let address = server.local_address().unwrap();
     let credentials = federation.member("hospital-a");
     let (client, member) = tokio::join!(
         connect(
+            over,
             address,
             &credentials,
             federation.authority.certificate(),
@@ -92,8 +107,7 @@ async fn control_and_bulk_streams_arrive_with_their_kind() {
     ));
 
     // A stream of no known kind costs that stream; the connection stays.
-    let (mut send, _recv) = client.quic().open_bi().await.unwrap();
-    send.write_all(&[77]).await.unwrap();
+    let (_send, _recv) = client.open_with(77).await.unwrap();
     assert!(matches!(
         member.connection.accept().await,
         Err(TransportError::Unexpected { .. })
@@ -102,12 +116,12 @@ async fn control_and_bulk_streams_arrive_with_their_kind() {
     assert!(member.connection.accept().await.is_ok());
 }
 
-#[tokio::test]
-async fn a_certificate_from_another_authority_is_refused() {
+async fn a_certificate_from_another_authority_is_refused(over: TransportKind) {
     let (federation, other) = (Federation::new(), Federation::new());
     let mut server = federation.listen();
     // Trusts the right server, shows a certificate of the other federation.
-    let (client, accepted) = meet(&mut server, &other.member("hospital-a"), &federation).await;
+    let (client, accepted) =
+        meet(over, &mut server, &other.member("hospital-a"), &federation).await;
     let client = client.unwrap_err();
     assert!(
         matches!(client, TransportError::CertificateRefused { .. }),
@@ -120,15 +134,14 @@ async fn a_certificate_from_another_authority_is_refused() {
     );
 }
 
-#[tokio::test]
-async fn an_expired_or_future_certificate_is_refused() {
+async fn an_expired_or_future_certificate_is_refused(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen();
     let long_ago = now() - time::Duration::days(20);
     let tomorrow = now() + time::Duration::days(1);
     for (start, days) in [(long_ago, 10), (tomorrow, 10)] {
         let (credentials, _) = federation.member_from("hospital-a", start, days);
-        let (client, accepted) = meet(&mut server, &credentials, &federation).await;
+        let (client, accepted) = meet(over, &mut server, &credentials, &federation).await;
         let client = client.unwrap_err();
         assert!(
             matches!(&client, TransportError::CertificateRefused { reason } if reason.contains("expired")),
@@ -141,8 +154,7 @@ async fn an_expired_or_future_certificate_is_refused() {
     }
 }
 
-#[tokio::test]
-async fn a_revoked_certificate_is_refused_and_the_others_are_not() {
+async fn a_revoked_certificate_is_refused_and_the_others_are_not(over: TransportKind) {
     let federation = Federation::new();
     let (revoked, issued) = federation.member_from("hospital-a", yesterday(), 30);
     let revocation = Revocation {
@@ -154,7 +166,7 @@ async fn a_revoked_certificate_is_refused_and_the_others_are_not() {
         .revocation_list(&[revocation], 1, yesterday(), 30)
         .unwrap();
     let mut server = federation.listen();
-    let (before, _) = meet(&mut server, &revoked, &federation).await;
+    let (before, _) = meet(over, &mut server, &revoked, &federation).await;
     assert!(before.is_ok());
 
     server
@@ -164,7 +176,7 @@ async fn a_revoked_certificate_is_refused_and_the_others_are_not() {
             vec![list],
         )
         .unwrap();
-    let (client, accepted) = meet(&mut server, &revoked, &federation).await;
+    let (client, accepted) = meet(over, &mut server, &revoked, &federation).await;
     let client = client.unwrap_err();
     assert!(
         matches!(&client, TransportError::CertificateRefused { reason } if reason.contains("revoked")),
@@ -174,15 +186,26 @@ async fn a_revoked_certificate_is_refused_and_the_others_are_not() {
         accepted,
         Err(TransportError::ClientCertificate { .. })
     ));
-    let (other, _) = meet(&mut server, &federation.member("hospital-b"), &federation).await;
+    let (other, _) = meet(
+        over,
+        &mut server,
+        &federation.member("hospital-b"),
+        &federation,
+    )
+    .await;
     assert!(other.is_ok());
 }
 
-#[tokio::test]
-async fn a_server_of_another_authority_is_refused() {
+async fn a_server_of_another_authority_is_refused(over: TransportKind) {
     let (federation, other) = (Federation::new(), Federation::new());
     let mut server = other.listen();
-    let (client, _) = meet(&mut server, &federation.member("hospital-a"), &federation).await;
+    let (client, _) = meet(
+        over,
+        &mut server,
+        &federation.member("hospital-a"),
+        &federation,
+    )
+    .await;
     let client = client.unwrap_err();
     assert!(
         matches!(
@@ -193,8 +216,7 @@ async fn a_server_of_another_authority_is_refused() {
     );
 }
 
-#[tokio::test]
-async fn a_server_is_refused_when_expired_or_in_truth_a_member() {
+async fn a_server_is_refused_when_expired_or_in_truth_a_member(over: TransportKind) {
     let mut federation = Federation::new();
     let key = TlsKeyPair::generate().unwrap();
     let long_ago = now() - time::Duration::days(20);
@@ -204,6 +226,7 @@ async fn a_server_is_refused_when_expired_or_in_truth_a_member() {
         .unwrap();
     federation.server = Credentials::new(issued.certificate, &key).unwrap();
     let (client, _) = meet(
+        over,
         &mut federation.listen(),
         &federation.member("a"),
         &federation,
@@ -222,6 +245,7 @@ async fn a_server_is_refused_when_expired_or_in_truth_a_member() {
     // A member that poses as the aggregator with its own, valid certificate.
     federation.server = federation.member("mallory");
     let (client, _) = meet(
+        over,
         &mut federation.listen(),
         &federation.member("a"),
         &federation,
@@ -239,11 +263,10 @@ async fn a_server_is_refused_when_expired_or_in_truth_a_member() {
     );
 }
 
-#[tokio::test]
-async fn the_servers_own_certificate_is_no_members() {
+async fn the_servers_own_certificate_is_no_members(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen();
-    let (client, accepted) = meet(&mut server, &federation.server, &federation).await;
+    let (client, accepted) = meet(over, &mut server, &federation.server, &federation).await;
     assert!(
         matches!(client, Err(TransportError::CertificateRefused { .. })),
         "{client:?}"
@@ -251,34 +274,42 @@ async fn the_servers_own_certificate_is_no_members() {
     assert!(accepted.is_err());
 }
 
-#[tokio::test]
-async fn nobody_listening_is_said_so() {
+async fn nobody_listening_is_said_so(over: TransportKind) {
     let federation = Federation::new();
     // Bound and silent: no answer will ever come from here.
-    let silent = UdpSocket::bind(loopback()).unwrap();
-    let error = connect(
-        silent.local_addr().unwrap(),
-        &federation.member("a"),
-        federation.authority.certificate(),
-        Limits {
-            handshake: Duration::from_millis(300),
-            ..limits()
-        },
-    )
-    .await
-    .unwrap_err();
+    let udp = UdpSocket::bind(loopback()).unwrap();
+    let tcp = TcpListener::bind(loopback()).unwrap();
+    let address = match over {
+        TransportKind::Quic => udp.local_addr().unwrap(),
+        TransportKind::Tcp => tcp.local_addr().unwrap(),
+    };
+    let brief = Limits {
+        handshake: Duration::from_millis(300),
+        ..limits()
+    };
+    let dial = async |address: String| {
+        dialer(over, brief)
+            .connect(
+                &address,
+                &federation.member("a"),
+                federation.authority.certificate(),
+            )
+            .await
+            .unwrap_err()
+    };
+    let error = dial(address.to_string()).await;
     assert!(
         matches!(error, TransportError::Unreachable { .. }),
         "{error:?}"
     );
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
+    assert!(error.to_string().contains(&over.to_string()), "{error}");
 
-    let error = crate::endpoint::resolve("no port").await.unwrap_err();
+    let error = dial("no port".into()).await;
     assert!(matches!(error, TransportError::Resolve { .. }), "{error:?}");
 }
 
-#[tokio::test]
-async fn a_full_server_says_that_it_is_busy_and_frees_its_place() {
+async fn a_full_server_says_that_it_is_busy_and_frees_its_place(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen_with(
         Vec::new(),
@@ -291,27 +322,26 @@ async fn a_full_server_says_that_it_is_busy_and_frees_its_place() {
     let address = server.local_address().unwrap();
     let authority = federation.authority.certificate();
     let (first, accepted) = tokio::join!(
-        connect(address, &credentials, authority, limits()),
+        connect(over, address, &credentials, authority, limits()),
         server.accept()
     );
     let (_first, accepted) = (first.unwrap(), accepted.unwrap().unwrap());
-    let (client, refused) = meet(&mut server, &federation.member("b"), &federation).await;
+    let (client, refused) = meet(over, &mut server, &federation.member("b"), &federation).await;
     assert!(matches!(client, Err(TransportError::Busy)), "{client:?}");
     assert!(matches!(refused, Err(TransportError::Busy)));
     drop(accepted);
-    let (client, _) = meet(&mut server, &federation.member("b"), &federation).await;
+    let (client, _) = meet(over, &mut server, &federation.member("b"), &federation).await;
     assert!(client.is_ok(), "{client:?}");
 }
 
-#[tokio::test]
-async fn a_refused_hello_carries_the_servers_words() {
+async fn a_refused_hello_carries_the_servers_words(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen();
     let address = server.local_address().unwrap();
     let credentials = federation.member("a");
     let client = async {
         let authority = federation.authority.certificate();
-        let connection = connect(address, &credentials, authority, limits()).await?;
+        let connection = connect(over, address, &credentials, authority, limits()).await?;
         hello(&connection, b"version 0", PATIENCE).await
     };
     let serving = async {
@@ -328,15 +358,14 @@ async fn a_refused_hello_carries_the_servers_words() {
     );
 }
 
-#[tokio::test]
-async fn closing_tells_the_members() {
+async fn closing_tells_the_members(over: TransportKind) {
     let federation = Federation::new();
     let mut server = federation.listen();
     let address = server.local_address().unwrap();
     let credentials = federation.member("a");
     let authority = federation.authority.certificate();
     let (client, accepted) = tokio::join!(
-        connect(address, &credentials, authority, limits()),
+        connect(over, address, &credentials, authority, limits()),
         server.accept()
     );
     let client = client.unwrap();

@@ -1,21 +1,30 @@
 //! The enrolment endpoint: a client with a fingerprint and no certificate.
 
 use super::*;
+use crate::JoinServer;
 use crate::ServerCertificateProblem;
 use crate::pki::CaFingerprint;
-use crate::{JoinServer, join_connect};
+
+over_both!(
+    the_authority_with_the_tokens_fingerprint_is_learnt,
+    another_fingerprint_is_refused,
+    the_right_authority_shown_beside_anothers_server_certificate_is_refused,
+    a_member_may_not_pose_as_the_enrolment_server,
+    the_two_ports_are_not_interchangeable,
+);
 
 fn listen(credentials: &Credentials, authority: &CertificateAuthority) -> JoinServer {
     JoinServer::bind(loopback(), credentials, authority.certificate(), limits()).unwrap()
 }
 
 async fn join(
+    over: TransportKind,
     server: &mut JoinServer,
     fingerprint: CaFingerprint,
 ) -> Result<crate::Certificate, TransportError> {
     let address = server.local_address().unwrap();
     let client = async {
-        let (connection, authority) = join_connect(address, fingerprint, limits()).await?;
+        let (connection, authority) = join_connect(over, address, fingerprint, limits()).await?;
         hello(&connection, b"token", PATIENCE).await?;
         Ok(authority)
     };
@@ -30,23 +39,21 @@ async fn join(
     tokio::join!(client, serving).0
 }
 
-#[tokio::test]
-async fn the_authority_with_the_tokens_fingerprint_is_learnt() {
+async fn the_authority_with_the_tokens_fingerprint_is_learnt(over: TransportKind) {
     let federation = Federation::new();
     let mut server = listen(&federation.server, &federation.authority);
-    let authority = join(&mut server, federation.authority.fingerprint())
+    let authority = join(over, &mut server, federation.authority.fingerprint())
         .await
         .unwrap();
     assert_eq!(&authority, federation.authority.certificate());
 }
 
-#[tokio::test]
-async fn another_fingerprint_is_refused() {
+async fn another_fingerprint_is_refused(over: TransportKind) {
     let (federation, other) = (Federation::new(), Federation::new());
     let mut server = listen(&federation.server, &federation.authority);
     let expected = other.authority.fingerprint();
     let found = federation.authority.fingerprint();
-    let error = join(&mut server, expected).await.unwrap_err();
+    let error = join(over, &mut server, expected).await.unwrap_err();
     assert!(
         matches!(
             &error,
@@ -57,12 +64,13 @@ async fn another_fingerprint_is_refused() {
     );
 }
 
-#[tokio::test]
-async fn the_right_authority_shown_beside_anothers_server_certificate_is_refused() {
+async fn the_right_authority_shown_beside_anothers_server_certificate_is_refused(
+    over: TransportKind,
+) {
     let (federation, impostor) = (Federation::new(), Federation::new());
     // The authority's certificate is public: an impostor can show it beside its own.
     let mut server = listen(&impostor.server, &federation.authority);
-    let error = join(&mut server, federation.authority.fingerprint())
+    let error = join(over, &mut server, federation.authority.fingerprint())
         .await
         .unwrap_err();
     assert!(
@@ -74,11 +82,10 @@ async fn the_right_authority_shown_beside_anothers_server_certificate_is_refused
     );
 }
 
-#[tokio::test]
-async fn a_member_may_not_pose_as_the_enrolment_server() {
+async fn a_member_may_not_pose_as_the_enrolment_server(over: TransportKind) {
     let federation = Federation::new();
     let mut server = listen(&federation.member("mallory"), &federation.authority);
-    let error = join(&mut server, federation.authority.fingerprint())
+    let error = join(over, &mut server, federation.authority.fingerprint())
         .await
         .unwrap_err();
     assert!(
@@ -93,13 +100,12 @@ async fn a_member_may_not_pose_as_the_enrolment_server() {
     );
 }
 
-#[tokio::test]
-async fn the_two_ports_are_not_interchangeable() {
+async fn the_two_ports_are_not_interchangeable(over: TransportKind) {
     let federation = Federation::new();
     let mut members = federation.listen();
     let address = members.local_address().unwrap();
     let (joined, _) = tokio::join!(
-        join_connect(address, federation.authority.fingerprint(), limits()),
+        join_connect(over, address, federation.authority.fingerprint(), limits()),
         members.accept()
     );
     let error = joined.unwrap_err();
@@ -112,6 +118,7 @@ async fn the_two_ports_are_not_interchangeable() {
     let credentials = federation.member("a");
     let (connected, _) = tokio::join!(
         connect(
+            over,
             enrolment.local_address().unwrap(),
             &credentials,
             federation.authority.certificate(),

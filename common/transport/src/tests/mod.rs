@@ -1,8 +1,27 @@
 //! Two endpoints on this machine, and what each must refuse of the other.
 
+/// A test over QUIC and one over TCP of each of these.
+macro_rules! over_both {
+    ($($name:ident),* $(,)?) => {
+        mod quic {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::TransportKind::Quic).await;
+            })*
+        }
+        mod tcp {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::TransportKind::Tcp).await;
+            })*
+        }
+    };
+}
+
 mod bulk;
 mod certificates;
 mod endpoints;
+mod fallback;
 mod handshake;
 mod joining;
 
@@ -13,7 +32,10 @@ use time::OffsetDateTime;
 
 use super::hello::{hello, receive_hello};
 use super::pki::{CertificateAuthority, Credentials, Issued, RevocationList, TlsKeyPair};
-use super::{Limits, MemberConnection, RestartSecret, ServerEndpoint, TransportError, connect};
+use super::{
+    CaFingerprint, Certificate, Connection, Dialer, Limits, MemberConnection, RestartSecret,
+    ServerEndpoint, TransportChoice, TransportError, TransportKind,
+};
 use fedlora_protocol::ids::MemberName;
 
 /// Generous: these tests wait for events, and fail by what happens, not by when.
@@ -104,9 +126,41 @@ impl Federation {
     }
 }
 
+fn dialer(over: TransportKind, limits: Limits) -> Dialer {
+    let choice = match over {
+        TransportKind::Quic => TransportChoice::Quic,
+        TransportKind::Tcp => TransportChoice::Tcp,
+    };
+    Dialer::new(choice, None).with_limits(limits)
+}
+
+async fn connect(
+    over: TransportKind,
+    address: SocketAddr,
+    credentials: &Credentials,
+    authority: &Certificate,
+    limits: Limits,
+) -> Result<Connection, TransportError> {
+    dialer(over, limits)
+        .connect(&address.to_string(), credentials, authority)
+        .await
+}
+
+async fn join_connect(
+    over: TransportKind,
+    address: SocketAddr,
+    fingerprint: CaFingerprint,
+    limits: Limits,
+) -> Result<(Connection, Certificate), TransportError> {
+    dialer(over, limits)
+        .join(&address.to_string(), fingerprint)
+        .await
+}
+
 /// Connects to `server` and says hello, with a server side that answers whoever gets in. Returns
 /// what the client and the server saw.
 async fn meet(
+    over: TransportKind,
     server: &mut ServerEndpoint,
     credentials: &Credentials,
     federation: &Federation,
@@ -117,7 +171,7 @@ async fn meet(
     let address = server.local_address().unwrap();
     let client = async {
         let authority = federation.authority.certificate();
-        let connection = connect(address, credentials, authority, limits()).await?;
+        let connection = connect(over, address, credentials, authority, limits()).await?;
         hello(&connection, b"hi", PATIENCE).await
     };
     let serving = async {

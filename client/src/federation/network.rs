@@ -15,12 +15,11 @@ use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
 use fedlora_transport::connection::CloseCode;
-use fedlora_transport::endpoint::{reach, resolve};
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{
-    Certificate, Connection, Credentials, Limits, RecvStream, SendStream, StreamKind, Traffic,
-    TransportError, connect,
+    Certificate, Connection, Credentials, Dialer, Proxy, RecvStream, Route, SendStream, StreamKind,
+    Traffic, TransportChoice, TransportError,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -35,27 +34,32 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest reply on a bulk stream.
 const REPLY_LIMIT: usize = 4096;
 
-/// Opens QUIC sessions with one aggregator.
+/// Opens sessions with one aggregator, over QUIC or TCP.
 #[derive(Debug)]
-pub struct QuicConnector {
+pub struct NetworkConnector {
     address: String,
+    transport: TransportChoice,
+    dialer: Dialer,
     name: MemberName,
     authority: Certificate,
     credentials: Mutex<Arc<Credentials>>,
     renewal: Renewal,
 }
 
-impl QuicConnector {
-    /// Connects `name` to `address`, a host and port, whose certificate `authority` must have issued.
+impl NetworkConnector {
+    /// Connects `name` to `address`, a host and port, whose certificate `authority` must have issued,
+    /// over `transport`.
     /// A certificate that the aggregator gives it takes the place of the one in `credentials`.
     pub fn new(
-        address: String,
+        (address, transport): (String, TransportChoice),
         name: MemberName,
         (credentials, renewal): (Credentials, Renewal),
         authority: Certificate,
     ) -> Self {
         Self {
             address,
+            transport,
+            dialer: Dialer::new(transport, None),
             name,
             authority,
             credentials: Mutex::new(Arc::new(credentials)),
@@ -73,11 +77,18 @@ impl QuicConnector {
             ..
         } = membership;
         Self::new(
-            config.address,
+            (config.address, config.transport),
             config.name,
             (credentials, renewal),
             authority,
         )
+    }
+
+    /// The same, over TCP through `proxy`.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Option<Proxy>) -> Self {
+        self.dialer = Dialer::new(self.transport, proxy);
+        self
     }
 
     fn credentials(&self) -> MutexGuard<'_, Arc<Credentials>> {
@@ -104,43 +115,37 @@ impl QuicConnector {
     }
 }
 
-impl Connector for QuicConnector {
-    type Link = QuicLink;
+impl Connector for NetworkConnector {
+    type Link = NetworkLink;
 
     fn address(&self) -> &str {
         &self.address
     }
 
-    async fn open(&self, purpose: Purpose) -> Result<QuicLink, LinkError> {
+    async fn open(&self, purpose: Purpose) -> Result<NetworkLink, LinkError> {
         let credentials = Arc::clone(&self.credentials());
-        let authority = &self.authority;
-        let opened = QuicLink::open(&self.address, &credentials, authority, purpose).await;
-        let (link, answer) = opened?;
+        let connection = self
+            .dialer
+            .connect(&self.address, &credentials, &self.authority)
+            .await?;
+        let (link, answer) = NetworkLink::open(connection, purpose).await?;
         self.renew(answer);
         Ok(link)
     }
 }
 
-/// An open session over QUIC, with its control stream.
+/// An open session, with its control stream.
 #[derive(Debug)]
-pub struct QuicLink {
+pub struct NetworkLink {
     connection: Connection,
     control: SendStream,
     incoming: mpsc::Receiver<Result<ToMember, LinkError>>,
     reader: JoinHandle<()>,
 }
 
-impl QuicLink {
-    /// Connects, says hello, and opens the control stream for a purpose. Gives the answer to the hello as well.
-    async fn open(
-        address: &str,
-        credentials: &Credentials,
-        authority: &Certificate,
-        purpose: Purpose,
-    ) -> Result<(Self, Vec<u8>), LinkError> {
-        let addresses = resolve(address).await?;
-        let dial = |address| connect(address, credentials, authority, Limits::default());
-        let connection = reach(&addresses, dial).await?;
+impl NetworkLink {
+    /// Says hello, and opens the control stream for a purpose. Gives the answer to the hello as well.
+    async fn open(connection: Connection, purpose: Purpose) -> Result<(Self, Vec<u8>), LinkError> {
         let greeting = codec::encode(&MemberHello {
             protocol: PROTOCOL,
             release: env!("CARGO_PKG_VERSION").into(),
@@ -163,7 +168,7 @@ impl QuicLink {
     }
 }
 
-impl QuicLink {
+impl NetworkLink {
     /// The next message; nothing once the aggregator has ended the control stream.
     ///
     /// # Errors
@@ -176,8 +181,8 @@ impl QuicLink {
     }
 }
 
-impl MemberLink for QuicLink {
-    type Carrier = QuicCarrier;
+impl MemberLink for NetworkLink {
+    type Carrier = NetworkCarrier;
 
     async fn send(&mut self, message: &ToAggregator) -> Result<(), LinkError> {
         write_frame(&mut self.control, &codec::encode(message)?)
@@ -192,12 +197,16 @@ impl MemberLink for QuicLink {
         }
     }
 
-    fn carrier(&self) -> QuicCarrier {
-        QuicCarrier(self.connection.clone())
+    fn carrier(&self) -> NetworkCarrier {
+        NetworkCarrier(self.connection.clone())
     }
 
     fn traffic(&self) -> Traffic {
         self.connection.traffic()
+    }
+
+    fn route(&self) -> &Route {
+        self.connection.route()
     }
 
     async fn finish(self) {
@@ -210,7 +219,7 @@ impl MemberLink for QuicLink {
     }
 }
 
-impl Drop for QuicLink {
+impl Drop for NetworkLink {
     fn drop(&mut self) {
         // The reader holds the connection open.
         self.reader.abort();
@@ -236,9 +245,9 @@ async fn read_control(
 
 /// Carries bulk transfers over an open session.
 #[derive(Debug, Clone)]
-pub struct QuicCarrier(Connection);
+pub struct NetworkCarrier(Connection);
 
-impl BulkCarrier for QuicCarrier {
+impl BulkCarrier for NetworkCarrier {
     async fn upload(&self, upload: &Upload) -> Result<(), LinkError> {
         let packed = upload.masked.as_bytes();
         let header = StreamHeader::Update {
@@ -270,7 +279,7 @@ impl BulkCarrier for QuicCarrier {
     }
 }
 
-impl QuicCarrier {
+impl NetworkCarrier {
     /// Fetches the file of weights of a published adapter, of at most `limit` bytes, on a connection that
     /// was opened for that.
     ///
