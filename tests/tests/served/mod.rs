@@ -10,7 +10,7 @@ use fedlora_client::directory::{MemberDirectory, Membership};
 use fedlora_client::enrol;
 use fedlora_client::examples::MemberExamples;
 use fedlora_client::federation::{
-    Connector, Participant, ParticipantError, QuicConnector, RosterConsent,
+    Connector, NetworkConnector, Participant, ParticipantError, RosterConsent,
 };
 use fedlora_client::update::LocalWork;
 use fedlora_model::Example;
@@ -134,7 +134,7 @@ impl Served {
         &self,
         member: &str,
         into: &mut JoinSet<Result<RunOutcome, ParticipantError>>,
-        map: impl FnOnce(QuicConnector) -> C,
+        map: impl FnOnce(NetworkConnector) -> C,
     ) {
         let (directory, mut membership) = self.join(member).await;
         membership.config.floors.examples = 1;
