@@ -10,8 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fedlora_aggregator::config::AggregatorConfig;
+use fedlora_client::agent::PlanRule;
 use fedlora_protocol::plan::{Floors, RobustPlan, RobustRuleName, RunPlan};
 use fedlora_tests::{Finished, program, repository};
+use fedlora_transport::TransportChoice;
 use serde_json::Value;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta};
 
@@ -90,12 +92,17 @@ fn the_page_of_the_configuration_has_every_key() {
         "{GENERATED}\n# Configuration keys\n\n\
          Unknown keys are refused.\n\n\
          ## fedlora.toml\n\n\
-         `fedlora join` writes it into the member's directory. Edit `[floors]`, \
-         and `weight_class` where a plan asks for it; leave the rest.\n\n"
+         `fedlora join` writes it into the member's directory. Edit `[floors]` \
+         and `[agent]`, `transport`, and `weight_class` where a plan asks for it; leave the rest.\n\n"
     );
     let floors = serde_json::to_value(Floors::default()).expect("floors have text keys");
     let member = serde_json::json!({
         "name": "", "federation": "", "address": "", "aggregator": "", "floors": floors,
+        "transport": TransportChoice::default(),
+        "agent": {
+            "plans": PlanRule::default(), "hours": null, "max_rounds": null, "max_steps": null,
+            "max_hours": null,
+        },
     });
     let mut rows = Rows::new(&source, &["name", "federation", "address", "aggregator"]);
     rows.section("MemberConfig", "", &member);
