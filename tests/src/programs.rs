@@ -11,10 +11,11 @@ use tempfile::TempDir;
 use crate::wait_for;
 
 /// Variables that would change what the programs do.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "FEDLORA_DIR",
     "FEDLORA_LISTEN",
     "FEDLORA_JOIN_LISTEN",
+    "FEDLORA_METRICS",
     "FEDLORA_ADVERTISE",
     "FEDLORA_JOIN_ADVERTISE",
     "FEDLORA_BASE",
@@ -111,6 +112,11 @@ impl Running {
     /// Standard error so far.
     pub fn stderr(&self) -> String {
         self.text("err")
+    }
+
+    /// Standard output so far.
+    pub fn stdout(&self) -> String {
+        self.text("out")
     }
 
     /// Waits until standard error holds `text`.

@@ -1,8 +1,10 @@
 //! What the operator and the members are told while a run waits, and when one is interrupted.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
-use fedlora_tests::{Federation, Finished, INSTITUTIONS, wait_for};
+use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, wait_for};
 use serde_json::{Value, json};
 
 fn plan(members: usize, steps: u32) -> String {
@@ -102,12 +104,108 @@ fn a_gathering_says_who_is_ready_awaited_and_whose_floor_is_in_the_way() {
         "1 of 4 ready ({ready}); awaited: {strict}, {late}"
     ));
 
+    let watching = Running::start("watch", &mut federation.operate("watch"));
+    wait_for(
+        "line of watch",
+        || watching.stdout(),
+        || watching.stdout().contains("; awaited: ").then_some(()),
+    );
+    watching.interrupt();
+    assert_eq!(watching.finish().code, Some(130));
+
     // Nothing serves it any more, and the status says since when.
     aggregator.kill();
     let told = page(&federation);
     assert!(told.contains("stopped: nothing serves it since "), "{told}");
     assert!(!told.contains(" connected "), "{told}");
     assert_eq!(federation.status()["state"], "stopped");
+}
+
+/// What a page of the aggregator's monitoring says: the status line, and the whole answer.
+fn page_of(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("monitoring is answered");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("a request is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let line = answer.lines().next().unwrap_or_default().to_owned();
+    (line, answer)
+}
+
+#[test]
+fn a_run_is_monitored_and_watched_to_its_end() {
+    let members = &INSTITUTIONS[..3];
+    let federation = Federation::new();
+    let mut serving = federation.serving(&plan(3, 1));
+    let mut aggregator = Running::start("the aggregator", serving.args(["--metrics", "0"]));
+    aggregator.wait_for("waiting for members");
+    let log = aggregator.stderr();
+    let told = log
+        .lines()
+        .find_map(|line| line.split_once("monitoring is answered address="));
+    let address = told.expect("the log has the address").1.trim().to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert!(page_of(&address, "/healthz").0.contains("200"));
+    assert!(page_of(&address, "/readyz").0.contains("200"));
+
+    let mut json = federation.operate("watch");
+    let json = Running::start("watch", json.args(["--format", "json"]));
+    let text = Running::start("watch", &mut federation.operate("watch"));
+    for name in members {
+        federation.join(name);
+    }
+    let first = federation.start(members[0]);
+    let ready = "fedlora_members{is=\"ready\"} 1.0";
+    let page = wait_for(
+        "ready member",
+        || aggregator.stderr(),
+        || {
+            let (_, page) = page_of(&address, "/metrics");
+            page.contains(ready).then_some(page)
+        },
+    );
+    for line in [
+        "content-type: text/plain; version=0.0.4",
+        "fedlora_members{is=\"needed\"} 3.0",
+        "fedlora_members{is=\"awaited\"} 2.0",
+        "fedlora_stage{stage=\"gathering\"} 1.0",
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    let mut running = vec![first];
+    running.extend(members[1..].iter().map(|name| federation.start(name)));
+    for member in running {
+        member.finish().done();
+    }
+    aggregator.finish().done();
+    let status = federation.status();
+    assert!(status["bytes_received"].as_u64() > Some(0), "{status}");
+    assert!(status["stage_seconds"]["updates"].is_f64(), "{status}");
+    assert!(status["last_result"].is_u64(), "{status}");
+    assert_eq!(status["stage"], Value::Null);
+
+    let watched = json.finish().done();
+    let documents: Vec<Value> = watched
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a document a line"))
+        .collect();
+    assert!(documents.len() > 2, "{}", watched.stdout);
+    assert_eq!(documents[0]["state"], "gathering");
+    assert_eq!(documents[documents.len() - 1]["state"], "finished");
+    let watched = text.finish().done().stdout;
+    assert!(
+        watched.starts_with("waiting for members, for "),
+        "{watched}"
+    );
+    assert!(
+        watched
+            .trim_end()
+            .lines()
+            .last()
+            .is_some_and(|line| line.starts_with("finished")),
+        "{watched}"
+    );
+    assert!(!watched.contains('\u{1b}'), "{watched}");
 }
 
 #[test]

@@ -73,6 +73,7 @@ pub fn replay(directory: &RunDirectory, round: RoundNumber) -> Result<ReplayRepo
         adapter: Comparison::NotComputed,
         faults: walk.faults,
         findings: walk.findings,
+        names: Arc::clone(&kept.roster),
     };
     match walk.end {
         Some(Ok(completed)) => {

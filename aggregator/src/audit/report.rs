@@ -1,9 +1,11 @@
 //! What a replay found.
 
 use std::fmt;
+use std::sync::Arc;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
+use fedlora_protocol::plan::Roster;
 use fedlora_protocol::round::coordinator::Reject;
 use fedlora_protocol::secagg::pack::PackError;
 use fedlora_protocol::wire::messages::RoundFailure;
@@ -48,6 +50,9 @@ pub struct ReplayReport {
     pub faults: Vec<String>,
     /// What is wrong with record or result.
     pub findings: Vec<Finding>,
+    /// Whose indices the report has, for people.
+    #[serde(skip)]
+    pub names: Arc<Roster>,
 }
 
 impl ReplayReport {

@@ -149,7 +149,7 @@ fn text(report: &ReplayReport) -> String {
         let _ = writeln!(text, "{name:<13} {value}");
     }
     text.truncate(text.trim_end().len());
-    text
+    report.names.naming(&text)
 }
 
 fn verify(args: &VerifyArgs, printer: &Printer) -> Result<(), Failure> {

@@ -82,8 +82,13 @@ impl Consent {
         if accepted < quorum {
             return Err(RunFailure::Consent { accepted, quorum });
         }
-        let members = self.chain.roster.len();
-        warn!(accepted, members, "the rounds begin without some members");
+        let (_, others) = self.chain.split(|index| self.accepted.contains(&index));
+        let without: Vec<_> = others.iter().map(MemberName::as_str).collect();
+        let (members, without) = (self.chain.roster.len(), without.join(", "));
+        warn!(
+            accepted,
+            members, without, "the rounds begin without some members"
+        );
         Ok(())
     }
 

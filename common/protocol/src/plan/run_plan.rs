@@ -91,7 +91,8 @@ fn alternating() -> FactorSchedule {
 pub struct Timeouts {
     /// For the members to join and be ready; then again for them to accept the roster.
     pub join: u64,
-    /// For all members to send their keys (M1).
+    /// For all members to send their keys (M1). A member that still fetches the adapter has that long
+    /// from when it holds it; all in all at most `update` longer.
     pub keys: u64,
     /// For all members to send their sealed shares (M2), and then to say whose they hold.
     pub shares: u64,
