@@ -72,7 +72,7 @@ struct Inner {
     peer: PeerContext,
     /// The certificates that the peer showed, its own first.
     chain: Vec<Certificate>,
-    /// A server's count of open connections.
+    /// A server's count of open connections; over TCP the socket's task holds it.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -119,14 +119,13 @@ impl Connection {
         route: Route,
         chain: Vec<Certificate>,
         peer: PeerContext,
-        permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self(Arc::new(Inner {
             carrier: Carrier::Tcp { mux, counter },
             route,
             peer,
             chain,
-            _permit: permit,
+            _permit: None,
         }))
     }
 

@@ -147,6 +147,12 @@ impl Dialer {
             failed.notify_one();
             match (quic_error.take(), tcp_error.take()) {
                 (Some(_), Some(refusal)) if !refusal.is_of_the_network() => return Err(refusal),
+                (
+                    Some(error @ TransportError::Resolve { .. }),
+                    Some(TransportError::Resolve { .. }),
+                ) => {
+                    return Err(error);
+                }
                 (Some(quic), Some(tcp)) => {
                     return Err(TransportError::NoRoute {
                         quic: Box::new(quic),

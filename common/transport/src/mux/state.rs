@@ -1,12 +1,14 @@
-//! The rules of a connection, pure: what a frame from the peer changes, what goes out next.
+//! The rules of a connection, pure: what a frame from the peer changes; in `outgoing.rs` what goes out
+//! next, in `streams.rs` what this side's program does.
+
+mod outgoing;
+mod streams;
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
-use std::task::{Context, Poll};
 
 use rustls::AlertDescription;
 
-use super::frame::{FrameHeader, FrameKind, MAX_DATA, MAX_REASON, Settings, put, put_header};
+use super::frame::{FrameHeader, FrameKind, MAX_REASON, Settings};
 use super::half::Stream;
 
 /// Which numbers a side gives its streams.
@@ -154,27 +156,6 @@ impl State {
         }
     }
 
-    /// Opens a stream; nothing while the peer allows no more.
-    pub(super) fn open(&mut self, what_for: u8) -> Option<u32> {
-        let peer = self.peer?;
-        if self.open_own >= peer.streams {
-            return None;
-        }
-        let id = self.next_own;
-        self.next_own = id.checked_add(2)?;
-        self.open_own += 1;
-        let urgent = (self.is_urgent)(what_for);
-        let stream = Stream::new(self.own.stream_window, peer.stream_window, urgent);
-        self.streams.insert(id, stream);
-        self.opening.push_back((id, what_for));
-        Some(id)
-    }
-
-    /// The next stream that the peer opened, and what for.
-    pub(super) fn accept(&mut self) -> Option<(u32, u8)> {
-        self.arrived.pop_front()
-    }
-
     /// The number of the last answered ping, once.
     pub(super) fn take_ponged(&mut self) -> Option<u64> {
         self.ponged.take()
@@ -313,208 +294,9 @@ impl State {
         Ok(())
     }
 
-    /// Appends what goes out next: all that is short, and one frame of data.
-    pub(super) fn fill(&mut self, out: &mut Vec<u8>) -> Next {
-        if !self.settings_sent {
-            self.settings_sent = true;
-            put(out, FrameKind::Settings, 0, &self.own.encode());
-        }
-        if let Some((code, reason)) = self.closing.take() {
-            put_header(out, FrameKind::Close, 0, 4 + reason.len());
-            out.extend_from_slice(&code.to_le_bytes());
-            out.extend_from_slice(&reason);
-        }
-        if self.end.is_some() {
-            return Next::Over;
-        }
-        for (kind, number) in [
-            (FrameKind::Ping, self.ping.take()),
-            (FrameKind::Pong, self.pong.take()),
-        ] {
-            if let Some(number) = number {
-                put(out, kind, 0, &number.to_le_bytes());
-            }
-        }
-        if self.must_tell_room() {
-            put(out, FrameKind::Window, 0, &self.read.to_le_bytes());
-            self.granted += std::mem::take(&mut self.read);
-        }
-        while let Some((id, what_for)) = self.opening.pop_front() {
-            put(out, FrameKind::Open, id, &[what_for]);
-        }
-        while let Some(id) = self.telling.pop_front() {
-            self.fill_told(id, out);
-        }
-        self.fill_data(out);
-        match out.is_empty() {
-            true => Next::Wait,
-            false => Next::More,
-        }
-    }
-
-    fn fill_told(&mut self, id: u32, out: &mut Vec<u8>) {
-        let half = self.own.stream_window.div_ceil(2);
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        stream.listed = false;
-        let receiving = &mut stream.receiving;
-        if std::mem::take(&mut receiving.stop) {
-            put(out, FrameKind::Stop, id, &[]);
-        }
-        if receiving.held && !receiving.ended && receiving.read > 0 && receiving.read >= half {
-            put(out, FrameKind::Window, id, &receiving.read.to_le_bytes());
-            receiving.granted += std::mem::take(&mut receiving.read);
-        }
-        if std::mem::take(&mut receiving.acknowledge) {
-            put(out, FrameKind::Ended, id, &[]);
-            self.settle(id);
-        }
-    }
-
-    /// One frame of data, or ends of streams up to one.
-    fn fill_data(&mut self, out: &mut Vec<u8>) {
-        for urgent in [true, false] {
-            let turns = if urgent {
-                self.urgent.len()
-            } else {
-                self.others.len()
-            };
-            for _ in 0..turns {
-                let queue = if urgent {
-                    &mut self.urgent
-                } else {
-                    &mut self.others
-                };
-                let Some(id) = queue.pop_front() else { break };
-                let Some(stream) = self.streams.get_mut(&id) else {
-                    continue;
-                };
-                let sending = &mut stream.sending;
-                let length = sending.ready().min(self.window as usize).min(MAX_DATA);
-                if length > 0 {
-                    put_header(out, FrameKind::Data, id, length);
-                    sending.take(length, out);
-                    // Both are at least `length`, which is at most 16 KiB.
-                    sending.window -= length as u32;
-                    self.window -= length as u32;
-                    sending.wake();
-                }
-                if sending.at_its_end() {
-                    put(out, FrameKind::End, id, &[]);
-                    sending.end_sent = true;
-                }
-                // Out of the connection's window it keeps its turn; out of its own it waits for more.
-                sending.queued = sending.ready() > 0;
-                if sending.queued {
-                    queue.push_back(id);
-                }
-                if length > 0 {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Reads into `take`, which is given slices and says how much of each it took.
-    pub(super) fn poll_read(
-        &mut self,
-        id: u32,
-        context: &mut Context<'_>,
-        take: impl FnMut(&[u8]) -> usize,
-    ) -> Poll<io::Result<()>> {
-        let ended = self.end.is_some();
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return Poll::Ready(Ok(()));
-        };
-        let receiving = &mut stream.receiving;
-        if receiving.bytes.is_empty() && !receiving.ended && ended {
-            return Poll::Ready(Err(gone()));
-        }
-        let Poll::Ready(taken) = receiving.poll_take(context, take) else {
-            return Poll::Pending;
-        };
-        // What is buffered is at most a window.
-        receiving.read += taken as u32;
-        self.read += taken as u32;
-        let told = !receiving.ended && receiving.read >= self.own.stream_window.div_ceil(2);
-        if told {
-            self.tell(id);
-        }
-        Poll::Ready(Ok(()))
-    }
-
     /// Whether so much was read that the peer should know.
     fn must_tell_room(&self) -> bool {
         self.read > 0 && self.read >= self.own.connection_window.div_ceil(2)
-    }
-
-    /// Whether the peer is to be told of something that was read.
-    pub(super) fn has_read_news(&self) -> bool {
-        self.must_tell_room() || !self.telling.is_empty()
-    }
-
-    /// Takes what fits of `bytes`.
-    pub(super) fn poll_write(
-        &mut self,
-        id: u32,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let ended = self.end.is_some();
-        let Some(stream) = self.streams.get_mut(&id).filter(|_| !ended) else {
-            return Poll::Ready(Err(gone()));
-        };
-        if stream.sending.stopped {
-            let stopped = io::Error::new(io::ErrorKind::ConnectionReset, "the peer reads no more");
-            return Poll::Ready(Err(stopped));
-        }
-        if stream.sending.finished {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let put = stream.sending.poll_put(context, bytes);
-        self.queue(id);
-        put.map(Ok)
-    }
-
-    /// Ends this side's direction; false where it was ended before.
-    pub(super) fn finish(&mut self, id: u32) -> bool {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return false;
-        };
-        // One that the peer stopped may be ended once, as if it had not.
-        let first = !stream.sending.finished || stream.sending.stopped;
-        stream.sending.finished = true;
-        self.queue(id);
-        first
-    }
-
-    /// Whether the peer has all of a finished direction, or nothing more can reach it.
-    pub(super) fn is_acknowledged(&self, id: u32) -> bool {
-        let of = |stream: &Stream| stream.sending.acknowledged || stream.sending.stopped;
-        self.end.is_some() || self.streams.get(&id).is_none_or(of)
-    }
-
-    pub(super) fn drop_writer(&mut self, id: u32) {
-        self.finish(id);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.sending.held = false;
-        }
-        self.settle(id);
-    }
-
-    pub(super) fn drop_reader(&mut self, id: u32) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            let receiving = &mut stream.receiving;
-            receiving.held = false;
-            self.read += receiving.bytes.len() as u32;
-            receiving.bytes = VecDeque::new();
-            if !receiving.ended {
-                receiving.stop = true;
-                self.tell(id);
-            }
-        }
-        self.settle(id);
     }
 
     /// Counts a stream that is over no longer, and forgets one that nobody holds.
@@ -563,8 +345,4 @@ impl State {
 fn widened(window: u32, payload: &[u8]) -> Result<u32, &'static str> {
     let more = payload.try_into().map(u32::from_le_bytes).unwrap_or(0);
     window.checked_add(more).ok_or("a window beyond all limits")
-}
-
-fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection has ended")
 }

@@ -112,6 +112,6 @@ async fn shake(
     }
     let chain = session.peer_certificates().unwrap_or_default();
     let chain = chain.iter().cloned().map(Certificate::from).collect();
-    let mux = serve(stream, Side::Client, &limits, std::future::pending());
-    Ok(Connection::over_tcp(mux, counter, route, chain, peer, None))
+    let mux = serve(stream, Side::Client, &limits, std::future::pending(), None);
+    Ok(Connection::over_tcp(mux, counter, route, chain, peer))
 }

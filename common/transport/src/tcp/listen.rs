@@ -143,21 +143,17 @@ impl TcpServer {
         }
         let chain = session.peer_certificates().unwrap_or_default();
         let chain = chain.iter().cloned().map(Certificate::from).collect();
-        let permit = connections.clone().try_acquire_owned();
-        let mux = serve(stream, Side::Server, &limits, self.stopped());
-        match permit {
-            Ok(permit) => {
-                let route = Route::direct(TransportKind::Tcp);
-                let permit = Some(permit);
-                Ok(Connection::over_tcp(
-                    mux, counter, route, chain, peer, permit,
-                ))
-            }
-            Err(_) => {
-                mux.close(CloseCode::Busy as u32, b"busy");
-                Err(TransportError::Busy)
-            }
+        let permit = connections.clone().try_acquire_owned().ok();
+        let busy = permit.is_none();
+        let mux = serve(stream, Side::Server, &limits, self.stopped(), permit);
+        if busy {
+            mux.close(CloseCode::Busy as u32, b"busy");
+            // Until then it takes up the place of a handshake.
+            mux.gone().await;
+            return Err(TransportError::Busy);
         }
+        let route = Route::direct(TransportKind::Tcp);
+        Ok(Connection::over_tcp(mux, counter, route, chain, peer))
     }
 }
 

@@ -10,17 +10,20 @@ pub(super) use dial::{dial, dial_through};
 pub(super) use listen::{TcpServer, listen};
 pub(super) use socket::Counter;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::connection::StreamKind;
 use super::limits::Limits;
 use super::mux::{self, Mux, Settings, Side};
 
 /// A connection over a socket whose handshake is complete, served by a task of its own. `stop` ends
-/// it, with the reason it gives.
+/// it, with the reason it gives. `permit` is held until the socket is closed.
 fn serve<S>(
     socket: S,
     side: Side,
     limits: &Limits,
     stop: impl Future<Output = String> + Send + 'static,
+    permit: Option<OwnedSemaphorePermit>,
 ) -> Mux
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
@@ -33,6 +36,10 @@ where
     let mux = Mux::new(side, settings, |what_for| {
         what_for != StreamKind::Bulk as u8
     });
-    tokio::spawn(mux::drive(&mux, socket, limits.idle, stop));
+    let driving = mux::drive(&mux, socket, limits.idle, stop);
+    tokio::spawn(async move {
+        driving.await;
+        drop(permit);
+    });
     mux
 }
