@@ -12,7 +12,7 @@ use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use fedlora_protocol::wire::session::Purpose;
 use fedlora_tests::PATIENCE;
-use fedlora_transport::Traffic;
+use fedlora_transport::{Route, Traffic};
 use tokio::task::JoinSet;
 
 use served::Served;
@@ -51,6 +51,10 @@ impl<L: MemberLink> MemberLink for Slow<L> {
 
     fn carrier(&self) -> Self::Carrier {
         SlowCarrier(self.0.carrier())
+    }
+
+    fn route(&self) -> &Route {
+        self.0.route()
     }
 
     fn traffic(&self) -> Traffic {

@@ -198,7 +198,8 @@ fn what_the_rules_forbid_is_refused() {
     use FrameKind as K;
     let open = |state: &mut State, id| receive(state, K::Open, id, &[BULK]);
     let data = [0; MAX_DATA];
-    let wrong: [(&str, &dyn Fn(&mut State) -> Result<(), &'static str>); 12] = [
+    type Attempt<'a> = &'a dyn Fn(&mut State) -> Result<(), &'static str>;
+    let wrong: [(&str, Attempt<'_>); 12] = [
         ("settings twice", &|s| {
             receive(s, K::Settings, 0, &settings().encode())
         }),
