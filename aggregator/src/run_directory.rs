@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+/// Characters of the reason for which a run is ended.
+const MAX_REASON: usize = 200;
+
 /// The folder of one run.
 #[derive(Debug, Clone)]
 pub struct RunDirectory {
@@ -95,7 +98,8 @@ impl RunDirectory {
     /// The reason for which the operator wants the run ended, where that was asked for.
     pub fn asked_to_end(&self) -> Option<String> {
         let reason = fs::read_to_string(self.abort_path()).ok()?;
-        Some(reason.trim().to_owned())
+        let printable = reason.trim().chars().filter(|one| !one.is_control());
+        Some(printable.take(MAX_REASON).collect())
     }
 
     /// Asks whoever serves the run to end it.

@@ -6,10 +6,12 @@
 //! | `session.rs` | one connection, from its hello to its end |
 //! | `streams.rs` | bulk streams |
 //! | `front.rs` | the way from the sessions to the run that is served |
+//! | `seats.rs` | how many connections a member may have |
 //! | `published.rs` | what is published of a run that is over, or of another than the current one |
 
 pub(crate) mod front;
 mod published;
+mod seats;
 mod session;
 mod streams;
 
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fedlora_transport::ServerEndpoint;
+use fedlora_transport::connection::CloseCode;
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -24,6 +27,7 @@ use crate::certificates::{Certificates, OwnCertificate, RENEWAL_TICK, renew};
 use crate::engine::{SessionId, ToEngine};
 use crate::registry::Registry;
 use front::Front;
+use seats::Seats;
 
 /// Serves members' connections until the endpoint is closed.
 pub(crate) async fn serve(
@@ -33,6 +37,7 @@ pub(crate) async fn serve(
     mut stop: oneshot::Receiver<&'static str>,
 ) {
     let sessions = Arc::new(AtomicU64::new(0));
+    let seats = Seats::default();
     let mut shown = None;
     let mut tick = tokio::time::interval(RENEWAL_TICK);
     let reason = loop {
@@ -53,10 +58,17 @@ pub(crate) async fn serve(
         };
         match accepted {
             Some(Ok(member)) => {
+                let Some(seat) = seats.take(&member.peer.name) else {
+                    warn!(member = %member.peer.name, "too many connections of one member");
+                    let reason = "this member has too many connections";
+                    member.connection.close(CloseCode::Busy, reason);
+                    continue;
+                };
                 let (registry, front) = (registry.clone(), front.clone());
                 let certificates = certificates.clone();
                 let id = SessionId(sessions.fetch_add(1, Ordering::Relaxed));
                 tokio::spawn(async move {
+                    let _seat = seat;
                     let name = member.peer.name.clone();
                     if let Err(error) =
                         session::run(member, id, (&certificates, &registry), &front).await

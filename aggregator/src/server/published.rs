@@ -14,6 +14,8 @@ use fedlora_protocol::receipt::{ReceiptError, RunReceipt, read_results, whole_li
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{RoundResult, ToMember};
 
+use tokio::sync::Semaphore;
+
 use crate::run_directory::{RunDirectory, RunEnding};
 
 /// What is published of one run.
@@ -24,6 +26,8 @@ pub(super) struct PublishedRun {
     receipt: Option<RunReceipt>,
     results: Vec<Unverified<RoundResult>>,
     end: Option<RunEnding>,
+    /// One transfer at a time on a connection: each holds an adapter in memory.
+    pub(super) transfers: Semaphore,
 }
 
 impl PublishedRun {
@@ -51,6 +55,7 @@ impl PublishedRun {
             results: read_results(whole_lines(&results))?,
             end: directory.end()?,
             directory,
+            transfers: Semaphore::new(1),
         }))
     }
 

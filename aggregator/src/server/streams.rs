@@ -53,6 +53,10 @@ pub(super) async fn serve(
     member: &MemberName,
     answers: &Answers,
 ) -> Result<(), StreamError> {
+    let _one_at_a_time = match answers {
+        Answers::Engine(_) => None,
+        Answers::Published(run) => run.transfers.acquire().await.ok(),
+    };
     let header = tokio::time::timeout(PATIENCE, read_frame(&mut recv, HEADER_LIMIT))
         .await
         .map_err(|_| StreamError::NoHeader)??;

@@ -15,7 +15,7 @@ use rand::RngExt;
 
 use super::files::{AgentFiles, AgentPhase, AgentState, PendingPlan};
 use super::rules::{Judgement, Refusal};
-use crate::directory::{DirectoryError, MemberDirectory};
+use crate::directory::MemberDirectory;
 use crate::federation::{Connector, LinkError, MemberLink, is_hopeless};
 
 /// How often rules, answers and times are looked at.
@@ -48,6 +48,11 @@ pub enum AgentNote {
     Waiting {
         /// Its address.
         address: String,
+    },
+    /// The rules cannot be read.
+    Rules {
+        /// Why.
+        error: String,
     },
     /// A plan waits for an answer.
     Asking {
@@ -216,7 +221,16 @@ impl<C: Connector> Agent<C> {
             return Ok(None);
         }
         let digest = plan.digest();
-        let rules = self.directory.read_config()?.agent;
+        let rules = match self.directory.read_config() {
+            Ok(config) => config.agent,
+            // They are being written, perhaps.
+            Err(error) => {
+                let error = error.to_string();
+                self.set_state(AgentPhase::Declining, Some(run), Some(error.clone()));
+                self.tell(AgentNote::Rules { error }, note);
+                return Ok(None);
+            }
+        };
         let accepted = AcceptedRun {
             run,
             digest,
@@ -296,9 +310,6 @@ pub enum AgentError {
     /// A plan that the aggregator did not sign, or an impossible one.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The member's directory.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
     /// One of the agent's own files.
     #[error("the agent's files: {0}")]
     Files(#[from] io::Error),

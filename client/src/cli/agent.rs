@@ -166,7 +166,6 @@ fn is_over(left: &Left) -> bool {
 fn failure(error: AgentError) -> Failure {
     match error {
         AgentError::Link(error) => exits::participant(ParticipantError::Link(error)),
-        AgentError::Directory(error) => exits::directory(error),
         AgentError::Plan(_) => Failure::new(Exit::Integrity, error),
         AgentError::Files(_) => Failure::new(Exit::Failed, error),
     }
@@ -178,6 +177,7 @@ fn words(note: &AgentNote) -> String {
             format!("the aggregator cannot be reached: {reason}; trying again")
         }
         AgentNote::Waiting { address } => format!("connected to {address}; waiting for a run"),
+        AgentNote::Rules { error } => format!("not taking part until this is mended: {error}"),
         AgentNote::Asking { run } => format!(
             "run {run}: a plan waits for your answer: `fedlora plan show`, then `fedlora plan \
              approve` or `fedlora plan refuse`"
