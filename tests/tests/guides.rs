@@ -417,10 +417,11 @@ fn guides() -> Vec<PathBuf> {
     markdown(&repository().join("docs/guide"))
 }
 
-/// The README and the guides.
+/// The README, the guides, and the page for operators, none of whose commands are run.
 fn pages() -> Vec<PathBuf> {
     let mut pages = guides();
     pages.push(repository().join("README.md"));
+    pages.push(repository().join("docs/OPERATIONS.md"));
     pages
 }
 
