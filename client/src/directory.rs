@@ -51,7 +51,8 @@ pub struct MemberConfig {
     pub federation: String,
     /// Host and port of the aggregator.
     pub address: String,
-    /// What connections run over: `auto` (QUIC, and TCP where QUIC is not answered), `quic` or `tcp`.
+    /// What connections run over: `auto`, the default (QUIC, and TCP where QUIC is not answered),
+    /// `quic` or `tcp`.
     #[serde(default, skip_serializing_if = "TransportChoice::is_auto")]
     pub transport: TransportChoice,
     /// The aggregator's identity key, which signs plans and results.
