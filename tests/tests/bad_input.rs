@@ -135,7 +135,14 @@ fn an_aggregator_that_is_not_there() {
     let token = federation.invite("hospital-a");
     let address = federation.join_listen().to_string();
     let join = finished("join", federation.joining(&token, "hospital-a"));
-    join.failed(5, &["no answer from", &address]);
+    join.failed(
+        5,
+        &[
+            "no answer over QUIC from",
+            "; over TCP: no TCP connection to",
+            &address,
+        ],
+    );
 }
 
 #[test]
