@@ -1,25 +1,25 @@
 //! One attempt at a round: inputs in, effects carried out, until it is done or has failed. Steps 8
 //! and 9 of the round.
 
+mod hearing;
+mod waiting;
+
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_adapter::Layout;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, MemberName, RoundNumber};
+use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, RoundNumber};
 use fedlora_protocol::round::coordinator::{
-    Completed, Coordinator, CoordinatorEffect as Effect, Event, EventKind, Fault, Input, Reject,
+    Completed, Coordinator, CoordinatorEffect as Effect, Event, EventKind, Input, Reject,
     RoundSetup,
 };
-use fedlora_protocol::wire::messages::{
-    PhaseName, RoundFailure, RoundMessage, ToAggregator, vector_digest,
-};
+use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, vector_digest};
 use tokio::task::block_in_place;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::chain::AdapterChain;
 use super::closed_round::{AttemptFailure, ClosedRound, end_run};
@@ -27,15 +27,13 @@ use super::context::{RETURN, RunContext, TICK};
 use super::failure::RunFailure;
 use super::farewell::Farewell;
 use super::keeping::Keeping;
-use super::messages::{RunEvent, ToEngine};
-use super::overview::{Due, Waiting};
-use super::patience::{Downloads, Progress};
-use super::refusal::{MemberRefusal, UploadRefusal};
+use super::messages::RunEvent;
+use super::overview::Due;
+use super::patience::Progress;
 use super::returning;
 use super::tally::Tally;
 use crate::audit::{self, AuditError, BegunAttempt, KeptOpening};
-use crate::publish::{self, Participation};
-use crate::status::RunState;
+use crate::publish::Participation;
 
 /// Runs one attempt at a round to its end.
 ///
@@ -274,303 +272,8 @@ impl CurrentRound {
         end_run(self.context, self.chain, self.last_phase, failure.into())
     }
 
-    /// Tells a member that is connected where the run stands, and what it is waited for with.
-    fn bring_back(&self, member: &MemberName) {
-        let links = &self.context.links;
-        let Some(from) = self
-            .chain
-            .index_of(member)
-            .filter(|_| links.is_connected(member))
-        else {
-            return;
-        };
-        self.chain.show_results(links, member);
-        for message in self.coordinator.outstanding(from) {
-            links.send(member, message);
-        }
-    }
-
-    /// Whether a member that is back has lost the round: it gave a part of it and was started again,
-    /// so that its keys are gone, and it cannot go on.
-    fn has_lost_round(&self, member: MemberIndex) -> bool {
-        let tag = (*self.coordinator.setup().digest()).into();
-        let name = self.chain.name_of(member);
-        name.is_some_and(|name| self.context.links.is_elsewhere(name, tag))
-            && !self.coordinator.can_begin(member)
-    }
-
-    /// Deals with one message from a session.
-    async fn handle(mut self, message: ToEngine) -> Result<Step, Box<Farewell>> {
-        match message {
-            ToEngine::Connected {
-                member,
-                session,
-                outbox,
-                ..
-            } => {
-                self.context.connect(member, session, outbox);
-                self.context.overview.changed(Due::Status);
-            }
-            ToEngine::Disconnected {
-                member,
-                session,
-                said,
-            } => {
-                self.context.disconnect(&member, session);
-                if let Some(reason) = &said {
-                    warn!(%member, %reason, "the member does not take part");
-                }
-                self.context.overview.changed(Due::Status);
-            }
-            ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
-            ToEngine::FetchAdapter { adapter, reply } => {
-                let _ = reply.send(self.chain.fetch(&adapter));
-            }
-            ToEngine::UploadBegins {
-                member,
-                open,
-                length,
-                reply,
-            } => {
-                let admitted = self.admit_upload(&member, &open, length);
-                if let (Ok(_), Some(from)) = (&admitted, self.chain.index_of(&member)) {
-                    self.working.hear(from, self.context.now());
-                }
-                let _ = reply.send(admitted);
-            }
-            ToEngine::Uploaded {
-                member,
-                open,
-                claim,
-                reply,
-            } => {
-                let Some(from) = self.chain.index_of(&member) else {
-                    let _ = reply.send(Err(UploadRefusal::NotOnRoster));
-                    return Ok(Step::Open(self));
-                };
-                let input = Input::Uploaded { from, open, claim };
-                match self.judge_upload(from, input).await {
-                    Ok(event) => {
-                        let step = self.advance(event).await;
-                        let _ = reply.send(Ok(()));
-                        return step;
-                    }
-                    Err(refusal) => {
-                        let _ = reply.send(Err(refusal));
-                    }
-                }
-            }
-            ToEngine::Message { member, message } => return self.hear(member, *message).await,
-        }
-        Ok(Step::Open(self))
-    }
-
-    /// Deals with a member's control message.
-    async fn hear(
-        mut self,
-        member: MemberName,
-        message: ToAggregator,
-    ) -> Result<Step, Box<Farewell>> {
-        if let ToAggregator::Round { open, .. } = &message {
-            self.context.links.is_in(&member, Some(*open));
-        }
-        let links = &mut self.context.links;
-        match (self.chain.index_of(&member), message) {
-            // It closes its connection next, or waits for a round.
-            (_, ToAggregator::Fetched { adapter }) => {
-                debug!(%member, %adapter, "the member holds the adapter");
-            }
-            (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
-            (Some(_), ToAggregator::Ready(_)) => self.chain.show_roster(links, &member),
-            // It takes part from here on: it may have asked its user, or come back.
-            (Some(_), ToAggregator::Accepted { round, .. }) => {
-                links.is_in(&member, round);
-                self.bring_back(&member);
-            }
-            (
-                Some(from),
-                ToAggregator::Round {
-                    message: RoundMessage::Working,
-                    ..
-                },
-            ) => self.working.hear(from, self.context.now()),
-            (Some(from), ToAggregator::Round { open, message }) => {
-                let input = Input::Message {
-                    from,
-                    open,
-                    message,
-                };
-                if let Ok(event) = self.decide_from(from, input) {
-                    return self.advance(event).await;
-                }
-            }
-        }
-        Ok(Step::Open(self))
-    }
-
-    /// Closes phases whose time is up, and continues without members that stay away.
-    async fn pass_time(self) -> Result<Step, Box<Farewell>> {
-        let mut current = match self.decide(Input::Tick) {
-            Ok(event) if !self.waits_for_downloads() => match self.advance(event).await? {
-                Step::Open(current) => current,
-                closed => return Ok(closed),
-            },
-            _ => self,
-        };
-        current.tell(current.context.due());
-        for (member, why) in current.absent() {
-            if let Ok(event) = current.decide(Input::Absent { member }) {
-                let name = current.chain.display(member);
-                // Whom these phases wait for is in the sum.
-                match current.coordinator.phase() {
-                    Some(PhaseName::Confirm | PhaseName::Reveal) => info!(
-                        member = %name,
-                        "the member {why}; its update of this round counts, and the round ends \
-                         without it"
-                    ),
-                    _ => warn!(
-                        member = %name, "the member {why}; the round continues without it"
-                    ),
-                }
-                current = match current.advance(event).await? {
-                    Step::Open(current) => current,
-                    closed => return Ok(closed),
-                };
-            }
-        }
-        Ok(Step::Open(current))
-    }
-
-    /// Whether the time for keys is up while awaited members still fetch the adapter that they train:
-    /// theirs begins when they have it. No longer than an update may take, in all.
-    fn waits_for_downloads(&self) -> bool {
-        if !matches!(
-            self.coordinator.phase(),
-            Some(PhaseName::Commit | PhaseName::Keys)
-        ) {
-            return false;
-        }
-        let timeouts = &self.context.setup.plan.timeouts;
-        let downloads = Downloads {
-            opened: self.opened,
-            keys: Duration::from_secs(timeouts.keys),
-            longest: Duration::from_secs(timeouts.update),
-        };
-        let awaited = self.coordinator.awaited();
-        let names = awaited.iter().filter_map(|one| self.chain.name_of(*one));
-        let fetched = names
-            .filter(|name| self.context.links.is_connected(name))
-            .filter_map(|name| self.context.fetched(name));
-        downloads.hold_open(fetched, self.context.now())
-    }
-
-    /// The awaited members that have been away for longer than the plan's patience, cannot go on, or
-    /// do nothing.
-    fn absent(&mut self) -> Vec<(MemberIndex, &'static str)> {
-        let patience = Duration::from_secs(self.context.setup.plan.timeouts.reconnect);
-        let now = self.context.now();
-        let awaited = self.coordinator.awaited();
-        let away = |member: &MemberIndex| {
-            self.chain
-                .name_of(*member)
-                .and_then(|name| self.context.links.broken_since(name))
-                // Who was away before gets the same time to come back for this round.
-                .is_some_and(|since| since.max(self.opened).after(patience) <= now)
-        };
-        let (away, present): (Vec<_>, Vec<_>) = awaited.into_iter().partition(away);
-        let (lost, present): (Vec<_>, Vec<_>) = present
-            .into_iter()
-            .partition(|member| self.has_lost_round(*member));
-        let silent = if self.coordinator.phase() == Some(PhaseName::Updates) {
-            self.working.silent(&present, now)
-        } else {
-            Vec::new()
-        };
-        for member in &silent {
-            self.context.offenders.add(*member);
-        }
-        let told = |members: Vec<_>, why| members.into_iter().map(move |member| (member, why));
-        told(away, "stays away")
-            .chain(told(
-                lost,
-                "was started again and has lost this round's keys",
-            ))
-            .chain(told(silent, "makes no progress"))
-            .collect()
-    }
-
-    /// Remembers the connected members that a phase has waited for in vain.
-    fn remember_late(&mut self, event: &Event) {
-        if event.kind != EventKind::TimeUp || self.coordinator.has_enough() {
-            return;
-        }
-        for member in self.coordinator.awaited() {
-            let connected = self.chain.name_of(member);
-            if connected.is_some_and(|name| self.context.links.is_connected(name)) {
-                self.offend(member);
-            }
-        }
-    }
-
-    /// A member held up the round: no phase waits for it again until it is in a sum.
-    fn offend(&mut self, member: MemberIndex) {
-        if self.context.offenders.add(member) {
-            let member = self.chain.display(member);
-            warn!(%member, "the member held up the round: the next ones do not wait for it");
-        }
-    }
-
-    /// Tells of a member's fault, and keeps what proves it.
-    fn blame(&mut self, fault: Fault) {
-        let member = fault.member();
-        let name = self.chain.display(member);
-        let what = self.chain.roster.naming(&fault.to_string());
-        warn!(member = %name, fault = %what, "a member broke the protocol");
-        // Who may have been lied about is waited for as before.
-        if fault.is_certain(self.context.policy.colluders()) {
-            self.offend(member);
-        }
-        if let Some(evidence) = fault.evidence() {
-            match block_in_place(|| {
-                publish::store_evidence(&self.context.setup.directory, evidence, member)
-            }) {
-                Ok(path) => warn!(member = %name, path = %path.display(), "the evidence is kept"),
-                Err(error) => warn!(member = %name, %error, "the evidence cannot be kept"),
-            }
-        }
-        let fault = Box::new(fault);
-        self.context.watch(RunEvent::Blamed { fault });
-    }
-
     fn decide(&self, input: Input) -> Result<Event, Reject> {
         self.coordinator.decide(self.context.now(), input)
-    }
-
-    /// Judges what a member sent. What is wrong with it is logged: what came late or twice is nothing
-    /// to worry about.
-    fn decide_from(&mut self, member: MemberIndex, input: Input) -> Result<Event, Reject> {
-        let decided = self.decide(input);
-        if let Err(reason) = &decided {
-            let name = self.chain.display(member);
-            let said = self.chain.roster.naming(&reason.to_string());
-            match reason.is_harmless() {
-                true => info!(member = %name, reason = %said, "a message was not needed"),
-                false => warn!(member = %name, reason = %said, "a message was not taken"),
-            }
-            self.context.overview.messages_refused += u64::from(!reason.is_harmless());
-            self.context.watch(RunEvent::Rejected {
-                member,
-                reason: reason.clone(),
-            });
-        }
-        decided
-    }
-
-    /// Takes note of a member that takes no further part.
-    fn note_left(&mut self, event: &Event) {
-        if let EventKind::Left(member) = &event.kind {
-            self.left.insert(*member);
-        }
     }
 
     /// Applies an event and carries its effects out.
@@ -633,47 +336,6 @@ impl CurrentRound {
         Ok(Step::Open(self))
     }
 
-    /// Says where a member may store its update, while one is awaited from it.
-    fn admit_upload(
-        &self,
-        member: &MemberName,
-        open: &Digest,
-        length: u64,
-    ) -> Result<PathBuf, UploadRefusal> {
-        let setup = self.coordinator.setup();
-        let from = self
-            .chain
-            .index_of(member)
-            .filter(|from| self.coordinator.awaited().contains(from))
-            .ok_or(UploadRefusal::NotAwaited)?;
-        if self.coordinator.phase() != Some(PhaseName::Updates) || open != setup.digest() {
-            return Err(UploadRefusal::OtherRound);
-        }
-        let expected = self.tally.update_bytes();
-        if length != expected {
-            return Err(UploadRefusal::Length {
-                expected,
-                found: length,
-            });
-        }
-        Ok(self.tally.path(from))
-    }
-
-    /// Judges a stored update, once it is sure that it can be added: from the event on, its sender
-    /// counts as a survivor.
-    async fn judge_upload(
-        &mut self,
-        from: MemberIndex,
-        input: Input,
-    ) -> Result<Event, UploadRefusal> {
-        self.tally.check(from).await?;
-        self.decide_from(from, input)
-            .map_err(|reject| UploadRefusal::Rejected {
-                said: self.chain.roster.naming(&reject.to_string()),
-                reject,
-            })
-    }
-
     /// Takes the masks off, applies the mean, publishes the result.
     fn complete(self, completed: Completed) -> Result<Step, Box<Farewell>> {
         self.keeping.end();
@@ -709,31 +371,5 @@ impl CurrentRound {
             phase: self.last_phase,
         };
         Step::Closed(ClosedRound::failed(self.context, self.chain, open, failure))
-    }
-
-    /// Tells what is due of whom the phase waits for.
-    fn tell(&mut self, due: Due) {
-        if due == Due::Nothing {
-            return;
-        }
-        let phase = self.coordinator.phase();
-        let mut progress = self.chain.progress(RunState::Running, None, phase);
-        progress.attempt = Some(self.coordinator.setup().open().attempt);
-        if let Some(phase) = phase {
-            let awaited: BTreeSet<_> = self.coordinator.awaited().into_iter().collect();
-            let (left, chain) = (&self.left, &self.chain);
-            let name = |member: &MemberIndex| chain.name_of(*member).cloned();
-            let mut answered = self.phase_began_with.clone();
-            answered.retain(|member| !awaited.contains(member) && !left.contains(member));
-            answered.sort();
-            progress = progress.waiting_for(Waiting {
-                stage: phase.to_string(),
-                until: self.coordinator.deadline(),
-                needed: answered.len() + awaited.len(),
-                ready: answered.iter().filter_map(name).collect(),
-                awaited: awaited.iter().filter_map(name).collect(),
-            });
-        }
-        self.context.tell(due, progress);
     }
 }

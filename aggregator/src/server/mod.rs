@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fedlora_transport::ServerEndpoint;
 use fedlora_transport::connection::CloseCode;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::certificates::{Certificates, OwnCertificate, RENEWAL_TICK, renew};
 use crate::engine::{SessionId, ToEngine};
@@ -70,10 +70,13 @@ pub(crate) async fn serve(
                 tokio::spawn(async move {
                     let _seat = seat;
                     let name = member.peer.name.clone();
-                    if let Err(error) =
-                        session::run(member, id, (&certificates, &registry), &front).await
-                    {
-                        warn!(member = %name, %error, "a session ended");
+                    let ended = session::run(member, id, (&certificates, &registry), &front);
+                    match ended.await {
+                        Ok(()) => {}
+                        Err(error) if error.is_usual() => {
+                            info!(member = %name, reason = %error, "the member is disconnected");
+                        }
+                        Err(error) => warn!(member = %name, %error, "a session ended"),
                     }
                 });
             }

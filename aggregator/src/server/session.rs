@@ -430,6 +430,13 @@ pub(crate) enum SessionError {
     NoControl,
 }
 
+impl SessionError {
+    /// Whether connections end so where nothing is wrong.
+    pub(super) fn is_usual(&self) -> bool {
+        matches!(self, Self::Transport(error) if is_usual(error))
+    }
+}
+
 /// Why a member's hello is refused. The words go to the member as they stand here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HelloRefusal {
