@@ -11,6 +11,7 @@ use std::path::Path;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::ids::MemberName;
+use fedlora_transport::TransportKind;
 use serde::{Deserialize, Serialize};
 
 /// The state of a run, as one JSON document.
@@ -94,6 +95,9 @@ pub struct MemberStatus {
     pub name: MemberName,
     /// Whether its control stream is open.
     pub connected: bool,
+    /// What its connection runs over: `quic` or `tcp`; nothing while it has none.
+    #[serde(default)]
+    pub transport: Option<TransportKind>,
     /// Whether it has done what the current stage waits for.
     #[serde(default)]
     pub ready: bool,
@@ -158,6 +162,7 @@ impl Status {
         self.stage = None;
         for member in &mut self.members {
             member.connected = false;
+            member.transport = None;
             member.ready = false;
         }
         self

@@ -99,6 +99,18 @@ fn members_take_part_over_tcp_and_through_a_proxy_beside_one_over_quic() {
         format!("connected to {address} over TCP"),
         format!("connected to {address} over TCP through the proxy {proxy}"),
     ];
+    aggregator.wait_for("the round opens");
+    // The round waits for this one while it is looked at.
+    running[0].freeze();
+    let over = |name: &str| {
+        let status = federation.status();
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        let found = members.into_iter().find(|member| member["name"] == name);
+        found.map(|member| member["transport"].clone())
+    };
+    assert_eq!(over(quic), Some(json!("quic")));
+    assert_eq!(over(direct), Some(json!("tcp")));
+    running[0].thaw();
     for (member, way) in running.into_iter().zip(ways) {
         let done = member.finish().done();
         assert!(done.stderr.contains(&way), "{}", done.stderr);

@@ -12,6 +12,7 @@ use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{
     PhaseName, RoundFailure, RoundResult, ToAggregator, ToMember, UpdateClaim,
 };
+use fedlora_transport::TransportKind;
 use tokio::sync::{mpsc, oneshot};
 
 use super::refusal::UploadRefusal;
@@ -100,6 +101,8 @@ pub struct About {
     pub release: String,
     /// When the certificate that it showed ends.
     pub certificate_end: Timestamp,
+    /// What it runs over.
+    pub transport: Option<TransportKind>,
 }
 
 /// Bytes that moved since the last such word of the same transfer.

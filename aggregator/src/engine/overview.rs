@@ -8,6 +8,7 @@ use std::time::Duration;
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::wire::messages::ToAggregator;
+use fedlora_transport::TransportKind;
 
 use super::messages::{Moved, ToEngine};
 use crate::status::StageStatus;
@@ -66,6 +67,7 @@ pub(super) struct Overview {
 pub(super) struct Acquaintance {
     pub(super) release: Option<String>,
     pub(super) certificate_end: Option<Timestamp>,
+    pub(super) transport: Option<TransportKind>,
     pub(super) last_seen: Option<Timestamp>,
     /// Why it does not take part.
     pub(super) problem: Option<String>,
@@ -81,6 +83,7 @@ impl Overview {
                 let known = self.seen(member, now);
                 known.release = Some(about.release.clone());
                 known.certificate_end = Some(about.certificate_end);
+                known.transport = about.transport;
             }
             ToEngine::Disconnected { member, said, .. } => {
                 let known = self.seen(member, now);

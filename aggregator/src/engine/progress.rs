@@ -83,8 +83,10 @@ impl Progress<'_> {
         };
         let member = |(name, rounds): (Cow<'_, MemberName>, u32)| {
             let known = overview.people.get(&*name).cloned().unwrap_or_default();
+            let connected = links.is_connected(&name);
             MemberStatus {
-                connected: links.is_connected(&name),
+                connected,
+                transport: known.transport.filter(|_| connected),
                 ready: ready(&name),
                 rounds,
                 problem: self.differing.get(&*name).cloned().or(known.problem),

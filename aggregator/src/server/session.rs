@@ -58,6 +58,7 @@ pub(super) async fn run(
         member = %name, from = %connection.remote_address(), over = %connection.route(), ?purpose,
         "the member is connected"
     );
+    let open_over = connection.route().transport;
     let open = Open {
         member: name.clone(),
         connection,
@@ -65,6 +66,7 @@ pub(super) async fn run(
         about: About {
             release,
             certificate_end: not_after,
+            transport: Some(open_over),
         },
     };
     // A malformed message ends the session, not the round: the member may come back.

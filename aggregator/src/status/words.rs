@@ -157,9 +157,10 @@ impl Status {
 
 impl MemberStatus {
     fn line(&self, now: Timestamp) -> String {
-        let link = match self.connected {
-            true => "connected",
-            false => "away",
+        let link = match (self.connected, self.transport) {
+            (true, Some(transport)) => format!("over {transport}"),
+            (true, None) => "connected".to_owned(),
+            (false, _) => "away".to_owned(),
         };
         let mut line = format!(
             "member       {:<24} {link:<10} in {} rounds",
