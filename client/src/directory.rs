@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentConfig, AgentFiles};
 use crate::ledger::FileLedger;
+use crate::receipts;
 use crate::remedy::Remedy;
 use crate::roster_pin::FileRosterPin;
 use zeroize::Zeroizing;
@@ -352,6 +353,34 @@ impl MemberDirectory {
         self.write("outcome.json", &text, Access::Owner)
     }
 
+    /// Checks that the round log is there, where this member is in the sum of a round: without it the
+    /// member cannot know what it has revealed.
+    ///
+    /// # Errors
+    /// [`DirectoryError::LedgerLost`] naming a run; [`DirectoryError::Io`] where receipts cannot be read.
+    pub fn check_ledger(&self, member: &MemberName) -> Result<(), DirectoryError> {
+        let path = self.path("ledger.json");
+        if path.exists() {
+            return Ok(());
+        }
+        let folders = receipts::folders(&self.runs());
+        let folders = folders.map_err(|error| io_error(&self.runs(), io::Error::other(error)))?;
+        for folder in folders {
+            // What does not verify proves nothing.
+            let Ok(kept) = receipts::verify(&folder) else {
+                continue;
+            };
+            let index = kept.receipt.roster.index_of(member);
+            if index.is_some_and(|index| kept.verified.rounds_of(index) > 0) {
+                return Err(DirectoryError::LedgerLost {
+                    path,
+                    run: kept.verified.run,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The durable round log.
     pub fn ledger(&self) -> FileLedger {
         FileLedger::new(self.path("ledger.json"))
@@ -391,6 +420,7 @@ impl DirectoryError {
         match self {
             Self::Joined { path } => Some(Remedy::OtherDirectory { path: path.clone() }),
             Self::NotJoined { path } => Some(Remedy::JoinFirst { path: path.clone() }),
+            Self::LedgerLost { .. } => Some(Remedy::OtherKeys),
             Self::InUse { .. }
             | Self::Config { .. }
             | Self::IdentityKey { .. }
@@ -420,6 +450,18 @@ pub enum DirectoryError {
     InUse {
         /// The directory that was named.
         path: PathBuf,
+    },
+    /// The round log is gone.
+    #[error(
+        "{} is missing, although this member took part in run {run}: without it the member cannot know \
+         what it has revealed, and takes part in no round",
+        path.display()
+    )]
+    LedgerLost {
+        /// The file.
+        path: PathBuf,
+        /// A run in whose sums the member is.
+        run: RunId,
     },
     /// A configuration that does not parse.
     #[error("{}: {message}", path.display())]

@@ -12,6 +12,8 @@ pub enum Remedy {
         /// The digest of the roster that was shown.
         roster: Digest,
     },
+    /// Put the newest copy of the file back, or join with other keys into a new folder.
+    OtherKeys,
     /// Take part, until the aggregator shows the roster.
     RunOnce,
     /// Agree to show the weight class, or ask for a plan with equal weights.

@@ -208,6 +208,7 @@ fn directory_exit(error: &DirectoryError) -> Exit {
         | DirectoryError::NotJoined { .. }
         | DirectoryError::Config { .. } => Exit::Configuration,
         DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_) => Exit::Identity,
+        DirectoryError::LedgerLost { .. } => Exit::Integrity,
         DirectoryError::Io { .. } | DirectoryError::InUse { .. } => Exit::Failed,
     }
 }

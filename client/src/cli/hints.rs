@@ -78,6 +78,11 @@ pub(in crate::cli) fn member(remedy: &Remedy) -> String {
             "compare names, fingerprints and words with the other members ('fedlora roster' shows \
              them), then add --accept-roster {roster}"
         ),
+        Remedy::OtherKeys => {
+            "put the newest copy of the file back; where there is none, ask the operator for a token \
+             for other keys and join with it into a new folder"
+                .to_owned()
+        }
         Remedy::RunOnce => {
             "start 'fedlora run': once all members are ready, it shows the roster and \
              asks; or ask the operator for what 'fedlora-aggregator roster' prints"

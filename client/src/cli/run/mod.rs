@@ -172,6 +172,8 @@ pub(super) async fn take_part(
 ) -> Result<(), Left> {
     let (directory, mut membership) = MemberDirectory::open(&part.dir).map_err(exits::directory)?;
     let proxy = part.transport.apply(&mut membership, printer)?;
+    let ledger = directory.check_ledger(&membership.config.name);
+    ledger.map_err(exits::directory)?;
     let base_name = part.model.base.clone();
     let seed = part.seed.unwrap_or_else(|| os_rng().next_u64());
     let (model, records, memory) = (part.model.clone(), part.records.clone(), part.memory);
