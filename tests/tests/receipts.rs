@@ -96,6 +96,20 @@ fn members_and_operator_hold_the_same_chain_and_any_edit_is_found() {
     assert_eq!(kept, before);
     assert!(folder.join("adapter").exists() && folder.join("scores.json").exists());
 
+    // Without its round log a member cannot know what it has revealed.
+    let log = home.join("ledger.json");
+    let text = fs::read(&log).expect("a round log");
+    fs::remove_file(&log).expect("it can be removed");
+    Finished::of("run", &mut federation.taking_part(INSTITUTIONS[0])).failed(
+        9,
+        &[
+            "ledger.json is missing",
+            "cannot know what it has revealed",
+            "hint: put",
+        ],
+    );
+    fs::write(&log, text).expect("it can be written");
+
     // Edited at the member, at the operator, or an adapter that is another one.
     let edit = |path: &Path, from: &str, to: &str| {
         let text = fs::read_to_string(path).expect("it is there");
