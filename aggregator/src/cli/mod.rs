@@ -55,7 +55,7 @@ enum Command {
     Remove(directories::RemoveArgs),
     /// Serve a federation: wait for the members of each run, go through its plan's rounds.
     #[command(
-        after_help = "Examples:\n  fedlora-aggregator serve --dir ~/operator\n  fedlora-aggregator serve --dir ~/operator --plan plan.toml"
+        after_help = "Example:\n  fedlora-aggregator serve --dir ~/operator\n  fedlora-aggregator serve --dir ~/operator --plan plan.toml"
     )]
     Serve(serve::ServeArgs),
     /// Submit a plan, and look after the runs.
