@@ -24,7 +24,7 @@ pub const TEMPORARY: &str = ".tmp";
 /// Any I/O error, with the path in its text; the temporary file is removed.
 pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     replace(path, access, |temporary| fs::write(temporary, bytes))
-        .map_err(|source| with_path(path, &source))
+        .map_err(|source| unwritten(&source))
 }
 
 /// [`write_atomic`] for a writer that wants a path: `write` gets that of an empty temporary file.
@@ -165,11 +165,9 @@ pub fn beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-fn with_path(path: &Path, source: &io::Error) -> io::Error {
-    io::Error::new(
-        source.kind(),
-        format!("cannot write {}: {source}", path.display()),
-    )
+/// Says what failed; callers name the file.
+fn unwritten(source: &io::Error) -> io::Error {
+    io::Error::new(source.kind(), format!("cannot be written: {source}"))
 }
 
 #[cfg(test)]
@@ -233,7 +231,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("no-such-folder").join("ca.pem");
         let error = write_atomic(&missing, b"x", Access::Everyone).unwrap_err();
-        assert!(error.to_string().contains("no-such-folder"), "{error}");
+        assert!(error.to_string().contains("cannot be written"), "{error}");
         assert!(write_atomic(Path::new("/"), b"x", Access::Everyone).is_err());
     }
 }

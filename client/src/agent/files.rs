@@ -193,6 +193,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 fn write(path: &Path, document: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(document)?;
     write_atomic(path, &text, Access::Owner)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
