@@ -21,7 +21,7 @@ pub const TEMPORARY: &str = ".tmp";
 /// directory synced. The temporary file carries its final mode from the first byte.
 ///
 /// # Errors
-/// Any I/O error, with the path in its text; the temporary file is removed.
+/// Any I/O error, without the path; the temporary file is removed.
 pub fn write_atomic(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     replace(path, access, |temporary| fs::write(temporary, bytes))
         .map_err(|source| unwritten(&source))
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_the_path_and_leaves_the_old_content() {
+    fn a_failure_leaves_the_old_content() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("no-such-folder").join("ca.pem");
         let error = write_atomic(&missing, b"x", Access::Everyone).unwrap_err();
