@@ -10,7 +10,7 @@ use fedlora_common::exit::Exit;
 use fedlora_shell::{Failure, Printer, Stop};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tracing::info;
 
 use super::exits;
@@ -67,33 +67,25 @@ impl ServeArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: &ServeArgs, printer: &Printer, stop: Stop) -> Result<(), Failure> {
-    let usage = |text: &str| Failure::new(Exit::Usage, anyhow!("{text}"));
-    let monitor = match (args.metrics, &args.dir[..]) {
-        (None, _) => None,
-        (Some(address), [dir]) => Some(monitor(address, dir).await?),
-        (Some(_), _) => {
-            return Err(usage("monitoring is of one federation: name one directory")
-                .with_hint("serve each of them in a process of its own"));
-        }
-    };
-    let ended = match (&args.plan, &args.dir[..]) {
-        (None, directories) => for_ever(directories, stop).await,
+    match (&args.plan, &args.dir[..]) {
+        (None, directories) => for_ever(args, directories, stop).await,
         (Some(plan), [dir]) => one_run(args, dir, plan, printer).await,
         (Some(_), _) => Err(usage("one plan is of one federation: name one directory")),
-    };
-    if let Some(monitor) = monitor {
-        monitor.abort();
     }
-    ended
+}
+
+fn usage(text: &str) -> Failure {
+    Failure::new(Exit::Usage, anyhow!("{text}"))
 }
 
 /// Serves each directory's queue until the program is told to stop.
-async fn for_ever(directories: &[PathBuf], stop: Stop) -> Result<(), Failure> {
+async fn for_ever(args: &ServeArgs, directories: &[PathBuf], stop: Stop) -> Result<(), Failure> {
     let mut serving = JoinSet::new();
     let all = directories
         .iter()
         .map(|dir| Aggregator::bind(dir, Arc::new(SystemClock)).map_err(exits::serve))
         .collect::<Result<Vec<_>, _>>()?;
+    let _monitor = monitor(args).await?;
     // A run goes on from where it was the next time.
     stop.heed();
     for aggregator in all {
@@ -133,6 +125,7 @@ async fn one_run(
     if args.new_run {
         aggregator = aggregator.beginning_anew();
     }
+    let _monitor = monitor(args).await?;
     // Nobody watches.
     let (events, _) = mpsc::unbounded_channel();
     let done = aggregator.run(plan, events).await.map_err(exits::serve)?;
@@ -151,12 +144,22 @@ async fn one_run(
     Ok(())
 }
 
-/// Answers monitoring at an address, beside the run.
-async fn monitor(address: SocketAddr, dir: &Path) -> Result<JoinHandle<()>, Failure> {
+/// Answers monitoring where the operator asks for that, until what this gives is dropped. Members can
+/// connect by then.
+async fn monitor(args: &ServeArgs) -> Result<Option<JoinSet<()>>, Failure> {
+    let Some(address) = args.metrics else {
+        return Ok(None);
+    };
+    let [dir] = &args.dir[..] else {
+        return Err(usage("monitoring is of one federation: name one directory")
+            .with_hint("serve each of them in a process of its own"));
+    };
     let monitor = Monitor::bind(address, Directory::status_in(dir)).await;
     let monitor = monitor.map_err(|error| Failure::new(Exit::Network, error))?;
     info!(address = %monitor.address(), "monitoring is answered");
-    Ok(tokio::spawn(monitor.serve()))
+    let mut answering = JoinSet::new();
+    answering.spawn(monitor.serve());
+    Ok(Some(answering))
 }
 
 #[cfg(test)]

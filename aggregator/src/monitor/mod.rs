@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use crate::status::{RunState, Status};
+use crate::status::Status;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 16;
@@ -115,9 +115,13 @@ fn answer(
     }
     match path {
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match not_ready(status, pid) {
-            None => text(StatusCode::OK, "ready\n"),
-            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n")),
+        // It is asked once members can connect, whether a run is served just then or not.
+        "/readyz" => match status {
+            Ok(_) => text(StatusCode::OK, "ready\n"),
+            Err(error) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("the status cannot be read: {error}\n"),
+            ),
         },
         "/metrics" => match status {
             Ok(status) => {
@@ -138,20 +142,6 @@ fn answer(
             StatusCode::NOT_FOUND,
             "there is /metrics, /healthz and /readyz\n",
         ),
-    }
-}
-
-/// Why members cannot take part now, where that is so.
-fn not_ready(status: io::Result<Option<Status>>, pid: u32) -> Option<String> {
-    match status {
-        Err(error) => Some(format!("the status cannot be read: {error}")),
-        Ok(Some(status)) if status.pid == pid => match status.state {
-            RunState::Gathering | RunState::Running => None,
-            RunState::Finished | RunState::Failed | RunState::Stopped => {
-                Some("the run is over".to_owned())
-            }
-        },
-        Ok(_) => Some("no run is served yet".to_owned()),
     }
 }
 
