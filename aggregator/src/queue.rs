@@ -80,6 +80,11 @@ impl Queue {
         Ok(plans)
     }
 
+    /// Whether the plan of this run is in the queue.
+    pub fn contains(&self, run: RunId) -> bool {
+        self.path(run).exists()
+    }
+
     /// Removes the plan of this run; gives whether there was one.
     ///
     /// # Errors

@@ -170,10 +170,7 @@ impl Serving {
                 outcome = &mut engine => return (outcome, aborted),
                 _ = tick.tick(), if aborted.is_none() => {
                     if let Some(reason) = directory.asked_to_end() {
-                        let told = match reason.as_str() {
-                            "" => "the operator has ended the run".to_owned(),
-                            reason => format!("the operator has ended the run: {reason}"),
-                        };
+                        let told = told(&reason);
                         warn!(%reason, "the operator ends the run");
                         self.front.abort(told.clone()).await;
                         aborted = Some(told);
@@ -260,6 +257,11 @@ impl Serving {
         let root = self.directory.root();
         for open in audit::open_runs(root)? {
             let run = open.run;
+            if let Some(reason) = open.directory.asked_to_end() {
+                open.give_up(&told(&reason), self.clock.now())?;
+                self.leave_queue(run);
+                continue;
+            }
             if set_aside.contains(&run) {
                 continue;
             }
@@ -283,8 +285,22 @@ impl Serving {
                 queue.remove(run).map_err(unreadable)?;
                 continue;
             }
+            // Members have signed results of it: it is not begun again.
+            let begun = RunDirectory::of(root, run);
+            let unreadable_run = |begun: &RunDirectory| {
+                RecordFolder::of_open_run(begun).is_some() || begun.end().is_err()
+            };
+            if begun.as_ref().is_some_and(unreadable_run) {
+                error!(%run, "the run cannot be read: it is set aside until the next start");
+                set_aside.insert(run);
+                continue;
+            }
             let (plan, keep) = (queued.plan, queued.keep_for_audit);
-            return Ok(Some(BegunRun::new(&self.directory, run, plan, keep)?));
+            let begun = BegunRun::new(&self.directory, run, plan, keep)?;
+            // Whoever withdraws a plan removes it first, and looks for its run then.
+            if queue.contains(run) {
+                return Ok(Some(begun));
+            }
         }
         Ok(None)
     }
@@ -294,6 +310,14 @@ impl Serving {
         self.enrolment.abort();
         let _ = self.stop.send(reason);
         let _ = self.sessions.await;
+    }
+}
+
+/// What members are told of a run that the operator ends.
+fn told(reason: &str) -> String {
+    match reason {
+        "" => "the operator has ended the run".to_owned(),
+        reason => format!("the operator has ended the run: {reason}"),
     }
 }
 

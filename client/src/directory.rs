@@ -20,10 +20,11 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, create_private_folder, try_lock, write_atomic};
+use fedlora_common::files::{Access, create_private_folder, is_locked, try_lock, write_atomic};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::fixed::WeightClass;
@@ -41,6 +42,10 @@ use crate::receipts;
 use crate::remedy::Remedy;
 use crate::roster_pin::FileRosterPin;
 use zeroize::Zeroizing;
+
+/// How often, and after which pause, a lock is tried.
+const LOCK_TRIES: usize = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// `fedlora.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -178,8 +183,14 @@ impl MemberDirectory {
     /// [`DirectoryError::InUse`] where another process does.
     pub fn lock(&self) -> Result<File, DirectoryError> {
         let path = self.path("run.lock");
-        let lock = try_lock(&path).map_err(|error| io_error(&path, error))?;
-        lock.ok_or_else(|| DirectoryError::InUse {
+        for _ in 0..LOCK_TRIES {
+            if let Some(lock) = try_lock(&path).map_err(|error| io_error(&path, error))? {
+                return Ok(lock);
+            }
+            // `status` may look at it just now.
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        Err(DirectoryError::InUse {
             path: self.root.clone(),
         })
     }
@@ -284,6 +295,21 @@ impl MemberDirectory {
     /// The agent's files.
     pub fn agent(&self) -> AgentFiles {
         AgentFiles::new(&self.root)
+    }
+
+    /// When this member took a run's roster and plan; nothing where it has not.
+    pub fn begun(&self, run: RunId) -> Option<SystemTime> {
+        let receipt = self.runs().join(run.to_string()).join("run.json");
+        fs::metadata(receipt).ok()?.modified().ok()
+    }
+
+    /// Whether a process takes part with the directory.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`] naming the file.
+    pub fn is_in_use(&self) -> Result<bool, DirectoryError> {
+        let path = self.path("run.lock");
+        is_locked(&path).map_err(|error| io_error(&path, error))
     }
 
     /// Whether a run is over for this member.

@@ -1,7 +1,7 @@
 //! What an aggregator has published of a run, fetched without taking part: its plan, its roster, its signed
 //! results and its adapters. For a member that was away at the end, and for one that was not in the run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fedlora_adapter::peft::{self, PeftError};
 use fedlora_common::digest::Digest;
@@ -12,6 +12,7 @@ use fedlora_protocol::wire::messages::{RoundResult, ToMember};
 use fedlora_protocol::wire::session::Purpose;
 
 use crate::federation::{Connector, LinkError, MemberLink, NetworkConnector, NetworkLink};
+use crate::receipts;
 
 /// The largest file of weights.
 const MAX_WEIGHTS: u64 = 9 << 30;
@@ -51,6 +52,11 @@ impl PublishedRun {
         let (mut over, mut failure) = (false, None);
         while let Some(message) = link.next().await? {
             match message {
+                // Before all results, and once.
+                ToMember::Plan(_) | ToMember::Roster(_) if !results.is_empty() => {
+                    let number = RoundNumber(results.len() as u32);
+                    return Err(FetchError::Chain { number });
+                }
                 ToMember::Plan(signed) => plan = Some(signed.verify(aggregator)?),
                 ToMember::Roster(shown) => roster = Some(shown),
                 ToMember::Result(signed) => {
@@ -58,7 +64,9 @@ impl PublishedRun {
                     let claimed = signed.claimed();
                     // What the first follows from, only a member of the run can tell.
                     let previous = head.unwrap_or(claimed.previous);
-                    let of_run = plan.as_ref().is_some_and(|(run, _)| claimed.run == *run);
+                    let of_run = plan.as_ref().is_some_and(|(run, plan)| {
+                        claimed.run == *run && claimed.round.0 <= plan.rounds
+                    });
                     if !of_run || claimed.round != number || claimed.previous != previous {
                         return Err(FetchError::Chain { number });
                     }
@@ -127,8 +135,30 @@ impl PublishedRun {
         if read.digest() != adapter {
             return Err(FetchError::OtherAdapter { round });
         }
-        peft::save(out, &read, &self.plan.base.name)?;
+        peft::save(out, &read, &self.plan.base.name).map_err(FetchError::Save)?;
         Ok(adapter)
+    }
+
+    /// Checks that this is what the member has kept of the run, as far as that goes: nothing where it was
+    /// not in it, and then the roster is the aggregator's word.
+    ///
+    /// # Errors
+    /// [`FetchError::OtherHistory`].
+    pub fn compare(&self, runs: &Path) -> Result<(), FetchError> {
+        let folder = runs.join(self.run.to_string());
+        let Ok(kept) = receipts::verify(&folder) else {
+            return Ok(());
+        };
+        let kept_results = kept.verified.results.iter();
+        let same = kept.verified.plan == self.plan
+            && kept.receipt.roster == self.roster
+            && kept_results
+                .zip(&self.results)
+                .all(|(own, shown)| own == shown);
+        match same {
+            true => Ok(()),
+            false => Err(FetchError::OtherHistory { folder }),
+        }
     }
 
     /// Ends the connection.
@@ -179,7 +209,10 @@ pub enum FetchError {
         number: RoundNumber,
     },
     /// A round without a result.
-    #[error("the run has no adapter of round {round}: {rounds} rounds are done")]
+    #[error(
+        "the run has no adapter of round {round}: {rounds} rounds are done{}",
+        match round.0 { 0 => "; its result is the first adapter, which follows from its plan", _ => "" }
+    )]
     NoRound {
         /// The round that was asked for.
         round: RoundNumber,
@@ -192,7 +225,19 @@ pub enum FetchError {
         /// The round.
         round: RoundNumber,
     },
-    /// The adapter's files.
+    /// What is shown is not what the member has kept of the run.
+    #[error(
+        "the aggregator shows another plan, roster or results than this member has kept in {}",
+        folder.display()
+    )]
+    OtherHistory {
+        /// What the member has kept.
+        folder: PathBuf,
+    },
+    /// What was sent is no adapter.
     #[error(transparent)]
     Adapter(#[from] PeftError),
+    /// The adapter cannot be written.
+    #[error(transparent)]
+    Save(PeftError),
 }

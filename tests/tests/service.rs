@@ -75,12 +75,16 @@ fn queued_plans_are_carried_out_by_agents_while_everybody_is_killed_once() {
     assert_eq!(state(asked)["running"], true);
     let show = ["plan", "show", "--format", "json"];
     let shown = Finished::of("show", &mut federation.member(asked, &show)).done();
-    assert_eq!(shown.document()["run"], json!(first));
-    Finished::of(
-        "approve",
-        &mut federation.member(asked, &["plan", "approve"]),
-    )
-    .done();
+    let shown = shown.document();
+    assert_eq!(shown["run"], json!(first));
+    // Of another plan than the one that waits.
+    let other = "0".repeat(64);
+    let approve = |digest: &str| {
+        let approve = ["plan", "approve", digest];
+        Finished::of("approve", &mut federation.member(asked, &approve))
+    };
+    approve(&other).failed(1, &["another plan waits"]);
+    approve(shown["digest"].as_str().expect("a digest")).done();
     for member in INSTITUTIONS {
         accept_roster(&federation, member);
     }
@@ -157,7 +161,9 @@ fn wait_for_plan(federation: &Federation, member: &str, run: &str) -> std::proce
     let pending = federation.home(member).join("plan.pending.json");
     let text = || std::fs::read_to_string(&pending).unwrap_or_default();
     wait_for("the next plan", text, || text().contains(run).then_some(()));
-    federation.member(member, &["plan", "approve"])
+    let pending: Value = serde_json::from_str(&text()).expect("a plan that waits");
+    let digest = pending["digest"].as_str().expect("a digest").to_owned();
+    federation.member(member, &["plan", "approve", &digest])
 }
 
 #[test]

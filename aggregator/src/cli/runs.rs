@@ -16,7 +16,7 @@ use super::{exits, plan_notes};
 use crate::clock::{Clock, SystemClock};
 use crate::directory::Directory;
 use crate::queue::QueuedPlan;
-use crate::run_directory::{EndOutcome, RunDirectory, RunEnding};
+use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, clear_uploads};
 use crate::run_list::{self, ListedRun, ListedState};
 
 /// `fedlora-aggregator run` and its commands.
@@ -255,6 +255,7 @@ fn end(
     let queue = directory.queue();
     queue.remove(run)?;
     // It may have had its turn just now.
+    let asked = reason;
     let Some(folder) = folder.or_else(|| RunDirectory::of(directory.root(), run)) else {
         return Ok(());
     };
@@ -262,12 +263,13 @@ fn end(
         "" => "the operator has ended the run".to_owned(),
         reason => format!("the operator has ended the run: {reason}"),
     };
+    clear_uploads(&folder);
     folder.store_end(&RunEnding {
         outcome: EndOutcome::Aborted,
         failure: Some(reason),
         at: SystemClock.now(),
     })?;
-    folder.ask_to_end("")
+    folder.ask_to_end(asked)
 }
 
 fn failed(error: anyhow::Error) -> Failure {

@@ -110,8 +110,14 @@ impl Farewell {
                 reached,
                 outcome,
             } = self;
-            if let Reached::Rounds { chain, phase } = &reached {
-                context.write_status(chain.progress(RunState::Running, None, *phase));
+            match &reached {
+                Reached::Gathering(ready) => {
+                    let recorded = context.recorded();
+                    context.write_status(ready.progress(&recorded, None));
+                }
+                Reached::Rounds { chain, phase } => {
+                    context.write_status(chain.progress(RunState::Running, None, *phase));
+                }
             }
             return match outcome {
                 Err(failure) => Err(failure),
@@ -119,9 +125,7 @@ impl Farewell {
             };
         }
         self.write_status();
-        // A run whose cohort was not complete when the aggregator stopped begins again.
-        let stopped = matches!(&self.outcome, Err(failure) if !failure.is_final());
-        if self.outcome.is_err() && !stopped {
+        if self.outcome.is_err() {
             self.end_record();
         }
         self.context.links.broadcast(&self.finished_message());
@@ -143,8 +147,7 @@ impl Farewell {
 
     /// Whether the run is not over, and the same command takes it up.
     fn goes_on(&self) -> bool {
-        let kept = matches!(self.reached, Reached::Rounds { .. });
-        kept && matches!(&self.outcome, Err(failure) if !failure.is_final())
+        matches!(&self.outcome, Err(failure) if !failure.is_final())
     }
 
     /// The run is over: nobody takes it up again.

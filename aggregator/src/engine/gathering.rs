@@ -120,7 +120,9 @@ impl Gathering {
                 said,
             } => {
                 self.context.disconnect(&member, session);
-                let was_ready = self.ready.forget(&member);
+                // The end of a connection that was replaced changes nothing.
+                let away = !self.context.links.is_connected(&member);
+                let was_ready = away && self.ready.forget(&member);
                 if let Some(reason) = &said {
                     warn!(%member, %reason, "the member does not take part");
                 }

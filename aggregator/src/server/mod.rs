@@ -6,10 +6,12 @@
 //! | `session.rs` | one connection, from its hello to its end |
 //! | `streams.rs` | bulk streams |
 //! | `front.rs` | the way from the sessions to the run that is served |
+//! | `pace.rs` | how fast a member's messages are read |
 //! | `seats.rs` | how many connections a member may have |
 //! | `published.rs` | what is published of a run that is over, or of another than the current one |
 
 pub(crate) mod front;
+mod pace;
 mod published;
 mod seats;
 mod session;

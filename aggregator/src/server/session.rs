@@ -1,7 +1,7 @@
 //! One member's connection, from its hello to its end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::front::Front;
+use super::pace::Pace;
 use super::published::{PublishedError, PublishedRun};
 use super::streams::{self, Answers, StreamError};
 use crate::certificates::Certificates;
@@ -31,6 +32,8 @@ const REMOVAL_TICK: Duration = Duration::from_millis(500);
 const MAX_RELEASE: usize = 40;
 /// How long a member may take for its hello and its control stream.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a member may take for one message. What waits for it is held in memory.
+const STALLED: Duration = Duration::from_secs(300);
 /// The longest frame that says what a connection is for.
 const PURPOSE_LIMIT: usize = 64;
 
@@ -131,7 +134,7 @@ impl Open {
                     current.as_ref().is_some_and(|current| current.run == run)
                 };
                 let over = match run.filter(|run| !is_current(*run)) {
-                    Some(run) => published(registry, Some(run)).await?,
+                    Some(run) => self.published(registry, Some(run)).await?,
                     None => None,
                 };
                 match over.filter(PublishedRun::is_over) {
@@ -140,7 +143,7 @@ impl Open {
                 }
             }
             Purpose::Watch => self.watch(front).await,
-            Purpose::Fetch { run } => match published(registry, run).await? {
+            Purpose::Fetch { run } => match self.published(registry, run).await? {
                 Some(run) => self.show(run).await,
                 None => {
                     let reason = match run {
@@ -214,6 +217,22 @@ impl Open {
         serve_streams(&self.connection, &self.member, answers).await
     }
 
+    /// Reads a run. Where it cannot be read the member is kept for a while, so that it does not come back
+    /// at once for the same.
+    async fn published(
+        &self,
+        registry: &Registry,
+        run: Option<RunId>,
+    ) -> Result<Option<PublishedRun>, SessionError> {
+        let read = published(registry, run).await;
+        if read.is_err() {
+            tokio::time::sleep(PATIENCE).await;
+            let reason = "the run cannot be read now";
+            self.connection.close(CloseCode::ShuttingDown, reason);
+        }
+        read
+    }
+
     async fn refuse(mut self, reason: String) -> Result<(), SessionError> {
         let (send, _) = &mut self.control;
         write(send, &self.connection, &ToMember::Refused { reason }).await?;
@@ -231,7 +250,8 @@ async fn write(
     message: &ToMember,
 ) -> Result<(), SessionError> {
     let frame = codec::encode(message)?;
-    let written = write_frame(send, &frame).await;
+    let written = tokio::time::timeout(STALLED, write_frame(send, &frame)).await;
+    let written = written.map_err(|_| SessionError::Stalled)?;
     Ok(written.map_err(|error| connection.explain(error))?)
 }
 
@@ -345,7 +365,9 @@ async fn read_control(
     member: &MemberName,
     front: &Front,
 ) -> Result<(), SessionError> {
+    let mut pace = Pace::new(Instant::now());
     loop {
+        tokio::time::sleep(pace.pause(Instant::now())).await;
         let bytes = read_frame(recv, MESSAGE_LIMIT)
             .await
             .map_err(TransportError::Frame)?;
@@ -427,6 +449,9 @@ pub(crate) enum SessionError {
     /// A defect: reading it panicked.
     #[error("reading a run's folder panicked")]
     Panicked,
+    /// The member does not read what it is sent.
+    #[error("the member took none of a message for {} s", STALLED.as_secs())]
+    Stalled,
     /// The first stream was not a control stream, or there was none.
     #[error("the member opened no control stream")]
     NoControl,

@@ -181,7 +181,11 @@ async fn give(
     (adapter, held): (Digest, Option<Arc<Vec<u8>>>),
 ) -> Result<(), StreamError> {
     let Some(bytes) = held else {
-        return refuse(send, "that adapter is not the newest one".into()).await;
+        let reason = match front {
+            Some(_) => "that adapter is not the newest one",
+            None => "the run has no such adapter any more",
+        };
+        return refuse(send, reason.into()).await;
     };
     answer(send, StreamReply::Accepted).await?;
     let manifest = Manifest::of(&bytes, DEFAULT_CHUNK).map_err(BulkError::Manifest)?;

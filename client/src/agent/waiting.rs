@@ -17,6 +17,7 @@ use super::files::{AgentFiles, AgentPhase, AgentState, PendingPlan};
 use super::rules::{Judgement, Refusal};
 use crate::directory::MemberDirectory;
 use crate::federation::{Connector, LinkError, MemberLink, is_hopeless};
+use crate::receipts;
 
 /// How often rules, answers and times are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -194,8 +195,7 @@ impl<C: Connector> Agent<C> {
                     _ => continue,
                 },
             }
-            let accepted = self.judge(shown.as_ref(), note);
-            if let Some(accepted) = accepted.map_err(Ended::Agent)? {
+            if let Some(accepted) = self.judge(shown.as_ref(), note) {
                 return Ok(accepted);
             }
         }
@@ -206,70 +206,85 @@ impl<C: Connector> Agent<C> {
         &mut self,
         shown: Option<&(RunId, RunPlan)>,
         note: &mut (dyn FnMut(&AgentNote) + Send),
-    ) -> Result<Option<AcceptedRun>, AgentError> {
+    ) -> Option<AcceptedRun> {
+        if let Some(broken_off) = self.broken_off() {
+            return Some(broken_off);
+        }
         if self.files.is_paused() {
             self.set_state(AgentPhase::Paused, None, None);
-            return Ok(None);
+            return None;
         }
         let waits = shown.filter(|(run, _)| !self.directory.is_over(*run));
         let Some(&(run, ref plan)) = waits else {
-            self.set_state(AgentPhase::Waiting, None, None);
-            return Ok(None);
+            if self.state != Some((AgentPhase::Waiting, None)) {
+                self.set_state(AgentPhase::Waiting, None, None);
+                // A plan whose run is over waits for no answer.
+                let _ = self.files.withdraw();
+            }
+            return None;
         };
         let retry = self.retries.get(&run);
         if retry.is_some_and(|(at, _)| Instant::now() < *at) {
-            return Ok(None);
+            return None;
         }
-        let digest = plan.digest();
-        let rules = match self.directory.read_config() {
-            Ok(config) => config.agent,
-            // They are being written, perhaps.
-            Err(error) => {
-                let error = error.to_string();
-                self.set_state(AgentPhase::Declining, Some(run), Some(error.clone()));
-                self.tell(AgentNote::Rules { error }, note);
-                return Ok(None);
+        match self.decide(run, plan) {
+            Ok(accepted) => Some(accepted),
+            Err((phase, what)) => {
+                let detail = match &what {
+                    AgentNote::Rules { error } => Some(error.clone()),
+                    AgentNote::Refused { refusal, .. } => Some(refusal.to_string()),
+                    AgentNote::Later { hours, .. } => Some(format!("runs begin at {hours} UTC")),
+                    _ => None,
+                };
+                self.set_state(phase, Some(run), detail);
+                self.tell(what, note);
+                None
             }
-        };
+        }
+    }
+
+    /// Whether to take part; otherwise what the agent does instead, and what its user should read.
+    fn decide(&self, run: RunId, plan: &RunPlan) -> Result<AcceptedRun, (AgentPhase, AgentNote)> {
+        let declining = |what| (AgentPhase::Declining, what);
+        // Rules are being written, perhaps, or a disk is full: there is another look in a second.
+        let rules = |error: String| declining(AgentNote::Rules { error });
+        let config = self.directory.read_config();
+        let config = config.map_err(|error| rules(error.to_string()))?;
+        let digest = plan.digest();
         let accepted = AcceptedRun {
             run,
             digest,
-            longest: rules.longest_run(),
+            longest: config.agent.longest_run(),
         };
-        match rules.judge(plan, fedlora_shell::now()) {
-            Judgement::Accept => return Ok(Some(accepted)),
-            Judgement::Ask => match self.answer(run, plan, digest)? {
-                Some(true) => return Ok(Some(accepted)),
-                Some(false) => {
-                    self.set_state(AgentPhase::Declining, Some(run), None);
-                    self.tell(AgentNote::Declined { run }, note);
-                }
-                None => {
-                    self.set_state(AgentPhase::Asking, Some(run), None);
-                    self.tell(AgentNote::Asking { run }, note);
-                }
+        match config.agent.judge(plan, fedlora_shell::now()) {
+            Judgement::Accept => Ok(accepted),
+            Judgement::Ask => match self.answer(run, plan, digest) {
+                Ok(Some(true)) => Ok(accepted),
+                Ok(Some(false)) => Err(declining(AgentNote::Declined { run })),
+                Ok(None) => Err((AgentPhase::Asking, AgentNote::Asking { run })),
+                Err(error) => Err(rules(format!("the agent's files: {error}"))),
             },
-            Judgement::Later { hours } => {
-                let hours = hours.to_string();
-                let why = format!("runs begin at {hours} UTC");
-                self.set_state(AgentPhase::Declining, Some(run), Some(why));
-                self.tell(AgentNote::Later { run, hours }, note);
-            }
-            Judgement::Refuse(refusal) => {
-                self.set_state(AgentPhase::Declining, Some(run), Some(refusal.to_string()));
-                self.tell(AgentNote::Refused { run, refusal }, note);
-            }
+            Judgement::Later { hours } => Err(declining(AgentNote::Later {
+                run,
+                hours: hours.to_string(),
+            })),
+            Judgement::Refuse(refusal) => Err(declining(AgentNote::Refused { run, refusal })),
         }
-        Ok(None)
+    }
+
+    /// A run that this member was in, that broke off, and whose pause is over: it is gone back to, also
+    /// where it has ended meanwhile, at any hour, and whatever the rules say by now.
+    fn broken_off(&self) -> Option<AcceptedRun> {
+        let due = |(run, (at, _)): (&RunId, &(Instant, Duration))| {
+            let is_due = Instant::now() >= *at && !self.directory.is_over(*run);
+            is_due.then_some(*run)
+        };
+        let mut due = self.retries.iter().filter_map(due);
+        due.find_map(|run| begun_run(&self.directory, run))
     }
 
     /// The user's answer to exactly this plan; asks where there is none yet.
-    fn answer(
-        &self,
-        run: RunId,
-        plan: &RunPlan,
-        digest: Digest,
-    ) -> Result<Option<bool>, AgentError> {
+    fn answer(&self, run: RunId, plan: &RunPlan, digest: Digest) -> io::Result<Option<bool>> {
         let name = run.to_string();
         let decision = self.files.decision()?;
         if let Some(decision) = decision.filter(|one| one.run == name && one.digest == digest) {
@@ -295,6 +310,18 @@ impl<C: Connector> Agent<C> {
     }
 }
 
+/// A run that this member has been in, by what it kept of it.
+pub fn begun_run(directory: &MemberDirectory, run: RunId) -> Option<AcceptedRun> {
+    let folder = directory.runs().join(run.to_string());
+    let plan = receipts::verify(&folder).ok()?.verified.plan;
+    let rules = directory.read_config().map(|config| config.agent);
+    Some(AcceptedRun {
+        run,
+        digest: plan.digest(),
+        longest: rules.unwrap_or_default().longest_run(),
+    })
+}
+
 /// Why a connection is watched no more.
 enum Ended {
     Link(LinkError),
@@ -310,7 +337,4 @@ pub enum AgentError {
     /// A plan that the aggregator did not sign, or an impossible one.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// One of the agent's own files.
-    #[error("the agent's files: {0}")]
-    Files(#[from] io::Error),
 }

@@ -13,7 +13,7 @@ use fedlora_shell::{Failure, Printer, Stop, print_error};
 
 use super::exits;
 use super::run::{Agreed, Left, Part, PartArgs, take_part};
-use crate::agent::{AcceptedRun, Agent, AgentError, AgentNote, AgentPhase};
+use crate::agent::{AcceptedRun, Agent, AgentError, AgentNote, AgentPhase, begun_run};
 use crate::directory::MemberDirectory;
 use crate::federation::{ExpectedRun, NetworkConnector, ParticipantError, RosterConsent};
 use crate::receipts;
@@ -86,7 +86,8 @@ async fn serve(
         match over {
             true => {
                 if let Err(error) = directory.end_run(run, &failed.to_string()) {
-                    return exits::directory(error);
+                    print_error(&exits::directory(error));
+                    agent.retry_later(run, failed.to_string());
                 }
             }
             false => agent.retry_later(run, failed.to_string()),
@@ -117,16 +118,22 @@ async fn one_run(
         patience: PATIENCE,
     };
     let taking_part = take_part(part, agreed, printer, stop.clone());
-    let outcome = match accepted.longest {
+    // From its beginning: what broke off in between counts as well.
+    let left = accepted.longest.map(|longest| {
+        let so_far = directory
+            .begun(accepted.run)
+            .and_then(|begun| begun.elapsed().ok());
+        (longest, longest.saturating_sub(so_far.unwrap_or_default()))
+    });
+    let outcome = match left {
         None => taking_part.await,
-        Some(longest) => match tokio::time::timeout(longest, taking_part).await {
+        Some((longest, left)) => match tokio::time::timeout(left, taking_part).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let hours = longest.as_secs() / 3600;
                 let error = anyhow!("the run takes longer than agent.max_hours, {hours}: left");
-                directory
-                    .end_run(accepted.run, "left: it took too long")
-                    .map_err(exits::directory)?;
+                let ended = directory.end_run(accepted.run, "left: it took too long");
+                ended.map_err(exits::directory)?;
                 Err(Failure::new(Exit::Failed, error).into())
             }
         },
@@ -139,35 +146,29 @@ async fn one_run(
 fn left_open(directory: &MemberDirectory) -> Option<AcceptedRun> {
     let newest = receipts::folders(&directory.runs()).ok()?.pop()?;
     let run: RunId = newest.file_name()?.to_str()?.parse().ok()?;
-    if directory.is_over(run) {
-        return None;
+    match directory.is_over(run) {
+        true => None,
+        false => begun_run(directory, run),
     }
-    let plan = receipts::verify(&newest).ok()?.verified.plan;
-    let rules = directory.read_config().ok()?.agent;
-    Some(AcceptedRun {
-        run,
-        digest: plan.digest(),
-        longest: rules.longest_run(),
-    })
 }
 
 /// Whether the run is over for this member: trying again would lead to the same.
 fn is_over(left: &Left) -> bool {
-    let Left::Run(error) = left else { return false };
-    matches!(
-        error,
-        ParticipantError::OtherRun { .. }
-            | ParticipantError::Member(
-                MemberError::Failed { .. } | MemberError::NoResult | MemberError::Refused { .. }
-            )
-    )
+    match left {
+        // The run is served by another plan. Another run says nothing of this one.
+        Left::Run(ParticipantError::OtherRun { expected, found }) => expected == found,
+        Left::Run(ParticipantError::Member(error)) => matches!(
+            error,
+            MemberError::Failed { .. } | MemberError::NoResult | MemberError::Refused { .. }
+        ),
+        _ => false,
+    }
 }
 
 fn failure(error: AgentError) -> Failure {
     match error {
         AgentError::Link(error) => exits::participant(ParticipantError::Link(error)),
         AgentError::Plan(_) => Failure::new(Exit::Integrity, error),
-        AgentError::Files(_) => Failure::new(Exit::Failed, error),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::args::TransportArgs;
 use super::exits;
 use crate::directory::MemberDirectory;
-use crate::federation::{NetworkConnector, ParticipantError};
+use crate::federation::{LinkError, NetworkConnector, ParticipantError};
 use crate::fetch::{FetchError, PublishedRun};
 
 /// Options of `fedlora fetch`.
@@ -33,12 +33,13 @@ pub(super) struct FetchArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: &FetchArgs, printer: &Printer) -> Result<(), Failure> {
-    let (_, mut membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
+    let (directory, mut membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
     let proxy = args.transport.apply(&mut membership, printer)?;
     let aggregator = membership.config.aggregator;
     let connector = NetworkConnector::of(membership).with_proxy(proxy);
     let published = PublishedRun::read(&connector, &aggregator, args.run).await;
     let published = published.map_err(failure)?;
+    published.compare(&directory.runs()).map_err(failure)?;
     let round = args
         .round
         .map_or_else(|| published.result_round(), RoundNumber);
@@ -90,12 +91,14 @@ pub(super) async fn run(args: &FetchArgs, printer: &Printer) -> Result<(), Failu
 
 fn failure(error: FetchError) -> Failure {
     let exit = match error {
+        FetchError::Link(LinkError::Refused { .. }) | FetchError::Save(_) => Exit::Failed,
         FetchError::Link(error) => return exits::participant(ParticipantError::Link(error)),
         FetchError::Refused { .. } | FetchError::NeverBegan { .. } | FetchError::NoRound { .. } => {
             Exit::Failed
         }
         FetchError::Plan(_)
         | FetchError::OtherRun { .. }
+        | FetchError::OtherHistory { .. }
         | FetchError::Chain { .. }
         | FetchError::Signature { .. }
         | FetchError::OtherAdapter { .. }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use fedlora_common::digest::Digest;
 use fedlora_common::exit::Exit;
 use fedlora_shell::{Failure, Printer};
 use serde_json::json;
@@ -17,9 +18,11 @@ pub(super) enum PlanCommand {
     /// Show the plan that waits.
     #[command(after_help = "Example:\n  fedlora plan show --dir ~/fedlora")]
     Show(PlanArgs),
-    /// Take part in its run.
-    #[command(after_help = "Example:\n  fedlora plan approve --dir ~/fedlora")]
-    Approve(PlanArgs),
+    /// Take part in its run: of exactly the plan with this digest.
+    #[command(
+        after_help = "Example:\n  fedlora plan approve 9bc3068c1b48b0b6faa6e280c5e773225b846c74620c69ed73361da1dfeb0e48 \\\n    --dir ~/fedlora"
+    )]
+    Approve(ApproveArgs),
     /// Take no part in its run.
     #[command(after_help = "Example:\n  fedlora plan refuse --dir ~/fedlora")]
     Refuse(PlanArgs),
@@ -33,10 +36,22 @@ pub(super) struct PlanArgs {
     dir: PathBuf,
 }
 
+/// Options of `fedlora plan approve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ApproveArgs {
+    /// The plan's digest, as `plan show` prints it.
+    plan: Digest,
+    #[command(flatten)]
+    directory: PlanArgs,
+}
+
 /// Runs the command.
 pub(super) fn run(command: &PlanCommand, printer: &Printer) -> Result<(), Failure> {
-    let (PlanCommand::Show(args) | PlanCommand::Approve(args) | PlanCommand::Refuse(args)) =
-        command;
+    let (PlanCommand::Show(args)
+    | PlanCommand::Approve(ApproveArgs {
+        directory: args, ..
+    })
+    | PlanCommand::Refuse(args)) = command;
     let (directory, _) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
     let files = directory.agent();
     let pending = files.pending().map_err(failed)?;
@@ -48,6 +63,12 @@ pub(super) fn run(command: &PlanCommand, printer: &Printer) -> Result<(), Failur
     };
     match command {
         PlanCommand::Show(_) => show(&files, &pending, printer),
+        // The aggregator may show another one at any time.
+        PlanCommand::Approve(approve) if approve.plan != pending.digest => Err(Failure::new(
+            Exit::Failed,
+            anyhow!("another plan waits for an answer: {}", pending.digest),
+        )
+        .with_hint("look at it with `fedlora plan show` first")),
         PlanCommand::Approve(_) => answer(&files, &pending, true, printer),
         PlanCommand::Refuse(_) => answer(&files, &pending, false, printer),
     }
@@ -66,7 +87,7 @@ fn show(files: &AgentFiles, pending: &PendingPlan, printer: &Printer) -> Result<
     printer.result(&document, || {
         let plan = &pending.plan;
         let state = match approved {
-            None => "waits for your answer",
+            None => "waits for your answer: `fedlora plan approve DIGEST` or `fedlora plan refuse`",
             Some(true) => "approved",
             Some(false) => "refused",
         };

@@ -22,8 +22,7 @@ pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
     let (directory, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
     let config = membership.config;
     let files = directory.agent();
-    // Whoever takes part holds the lock.
-    let is_running = directory.lock().is_err();
+    let is_running = directory.is_in_use().map_err(exits::directory)?;
     let state = files.state().map_err(failed)?;
     let document = json!({
         "member": config.name,

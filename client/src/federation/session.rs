@@ -19,6 +19,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
+/// A connection that lasted as long was one, also where nothing was said.
+const STEADY: Duration = Duration::from_secs(20);
+
 /// How often to see whether the aggregator should hear that this member is at work.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -43,12 +46,19 @@ pub(super) async fn run<C: Connector>(
                     address: connector.address().to_owned(),
                     route: link.route().clone(),
                 });
-                pause = FIRST_PAUSE;
+                let (opened, heard) = (Instant::now(), shell.heard());
                 let ended = session(&mut shell, &mut link, &mut reports).await;
+                // One that is let in and dropped at once has not reached the aggregator.
+                let lasted = shell.heard() > heard || opened.elapsed() >= STEADY;
+                if lasted {
+                    pause = FIRST_PAUSE;
+                }
                 shell.add_traffic(link.traffic());
                 match ended {
                     Err(ParticipantError::Link(error)) => {
-                        lost = Instant::now();
+                        if lasted {
+                            lost = Instant::now();
+                        }
                         error
                     }
                     ended => {

@@ -65,6 +65,8 @@ pub(super) struct Shell {
     reports: mpsc::UnboundedSender<Report>,
     /// Of earlier sessions.
     traffic: Traffic,
+    /// Messages of all sessions.
+    heard: u64,
 }
 
 /// How many times the aggregator is told of progress in the time in which it must hear of some.
@@ -104,6 +106,7 @@ impl Shell {
             waiting: None,
             reports,
             traffic: Traffic::default(),
+            heard: 0,
         }
     }
 
@@ -113,11 +116,17 @@ impl Shell {
         begun.or(self.parts.expected.map(|expected| expected.run))
     }
 
+    /// How many messages came, over all sessions.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard
+    }
+
     pub(super) async fn on_message<L: MemberLink>(
         &mut self,
         link: &mut L,
         message: ToMember,
     ) -> Result<Ended, ParticipantError> {
+        self.heard += 1;
         let effects = self.step(message);
         self.carry_out(link, effects).await
     }
