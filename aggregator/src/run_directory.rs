@@ -206,6 +206,25 @@ pub struct RunEnding {
     pub at: Timestamp,
 }
 
+impl RunEnding {
+    /// Of a run that the operator ends for `reason`, which may be empty.
+    pub fn by_operator(reason: &str, at: Timestamp) -> Self {
+        Self {
+            outcome: EndOutcome::Aborted,
+            failure: Some(ended_by_operator(reason)),
+            at,
+        }
+    }
+}
+
+/// What members are told of a run that the operator ends for `reason`, which may be empty.
+pub(crate) fn ended_by_operator(reason: &str) -> String {
+    match reason {
+        "" => "the operator has ended the run".to_owned(),
+        reason => format!("the operator has ended the run: {reason}"),
+    }
+}
+
 /// What a run came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

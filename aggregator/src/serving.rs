@@ -20,7 +20,7 @@ use crate::daemon::ServeError;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
 use crate::registry::Registry;
-use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, clear_uploads};
+use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, clear_uploads, ended_by_operator};
 use crate::server::front::{CurrentRun, FrontControl};
 
 /// How often to look for another plan, and for the wish that a run end.
@@ -170,7 +170,7 @@ impl Serving {
                 outcome = &mut engine => return (outcome, aborted),
                 _ = tick.tick(), if aborted.is_none() => {
                     if let Some(reason) = directory.asked_to_end() {
-                        let told = told(&reason);
+                        let told = ended_by_operator(&reason);
                         warn!(%reason, "the operator ends the run");
                         self.front.abort(told.clone()).await;
                         aborted = Some(told);
@@ -258,7 +258,7 @@ impl Serving {
         for open in audit::open_runs(root)? {
             let run = open.run;
             if let Some(reason) = open.directory.asked_to_end() {
-                open.give_up(&told(&reason), self.clock.now())?;
+                open.give_up(&ended_by_operator(&reason), self.clock.now())?;
                 self.leave_queue(run);
                 continue;
             }
@@ -310,14 +310,6 @@ impl Serving {
         self.enrolment.abort();
         let _ = self.stop.send(reason);
         let _ = self.sessions.await;
-    }
-}
-
-/// What members are told of a run that the operator ends.
-fn told(reason: &str) -> String {
-    match reason {
-        "" => "the operator has ended the run".to_owned(),
-        reason => format!("the operator has ended the run: {reason}"),
     }
 }
 

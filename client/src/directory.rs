@@ -484,7 +484,7 @@ pub enum DirectoryError {
         path.display()
     )]
     LedgerLost {
-        /// The file.
+        /// Where the log should be.
         path: PathBuf,
         /// A run in whose sums the member is.
         run: RunId,

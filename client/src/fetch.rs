@@ -185,7 +185,7 @@ pub enum FetchError {
     /// A run that ended before its members were complete.
     #[error("the run ended before its first round{}", failure.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     NeverBegan {
-        /// Why.
+        /// The aggregator's reason, where it gives one.
         failure: Option<String>,
     },
     /// Another run than was asked for.

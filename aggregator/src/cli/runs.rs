@@ -16,7 +16,7 @@ use super::{exits, plan_notes};
 use crate::clock::{Clock, SystemClock};
 use crate::directory::Directory;
 use crate::queue::QueuedPlan;
-use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, clear_uploads};
+use crate::run_directory::{RunDirectory, RunEnding, clear_uploads};
 use crate::run_list::{self, ListedRun, ListedState};
 
 /// `fedlora-aggregator run` and its commands.
@@ -155,17 +155,22 @@ fn runs(args: &DirArgs) -> Result<Vec<ListedRun>, Failure> {
 }
 
 fn row(one: &ListedRun) -> String {
-    let planned = one
-        .rounds_planned
-        .map_or("?".to_owned(), |rounds| rounds.to_string());
-    let rounds = format!("{} of {planned}", one.rounds_done);
     let why = one.failure.as_deref().map(|why| format!("  {why}"));
     format!(
         "{}  {:<9} {:>10} rounds{}",
         one.run,
         one.state.name(),
-        rounds,
+        rounds(one),
         why.unwrap_or_default()
+    )
+}
+
+fn rounds(one: &ListedRun) -> String {
+    let planned = one.rounds_planned.map(|rounds| rounds.to_string());
+    format!(
+        "{} of {}",
+        one.rounds_done,
+        planned.as_deref().unwrap_or("?")
     )
 }
 
@@ -189,10 +194,7 @@ fn show(args: &OneRunArgs, printer: &Printer) -> Result<(), Failure> {
     printer.result(&one, || {
         let mut lines = vec![format!("run          {}", one.run)];
         lines.push(format!("state        {}", one.state.name()));
-        let planned = one
-            .rounds_planned
-            .map_or("?".to_owned(), |rounds| rounds.to_string());
-        lines.push(format!("rounds       {} of {planned}", one.rounds_done));
+        lines.push(format!("rounds       {}", rounds(&one)));
         if let Some(failure) = &one.failure {
             lines.push(format!("reason       {failure}"));
         }
@@ -255,21 +257,12 @@ fn end(
     let queue = directory.queue();
     queue.remove(run)?;
     // It may have had its turn just now.
-    let asked = reason;
     let Some(folder) = folder.or_else(|| RunDirectory::of(directory.root(), run)) else {
         return Ok(());
     };
-    let reason = match reason {
-        "" => "the operator has ended the run".to_owned(),
-        reason => format!("the operator has ended the run: {reason}"),
-    };
     clear_uploads(&folder);
-    folder.store_end(&RunEnding {
-        outcome: EndOutcome::Aborted,
-        failure: Some(reason),
-        at: SystemClock.now(),
-    })?;
-    folder.ask_to_end(asked)
+    folder.store_end(&RunEnding::by_operator(reason, SystemClock.now()))?;
+    folder.ask_to_end(reason)
 }
 
 fn failed(error: anyhow::Error) -> Failure {

@@ -108,10 +108,7 @@ impl Consent {
                 session,
                 said,
             } => {
-                self.context.disconnect(&member, session);
-                if let Some(reason) = &said {
-                    warn!(%member, %reason, "the member does not take part");
-                }
+                self.context.leaves(&member, session, said.as_ref());
                 let due = if said.is_some() {
                     Due::Line
                 } else {

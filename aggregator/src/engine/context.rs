@@ -198,6 +198,19 @@ impl RunContext {
             .send(&member, ToMember::Plan(self.signed_plan.clone()));
     }
 
+    /// Notes that a member's connection ended, and why it does not take part, where it has said so.
+    pub(super) fn leaves(
+        &mut self,
+        member: &MemberName,
+        session: SessionId,
+        said: Option<&String>,
+    ) {
+        self.disconnect(member, session);
+        if let Some(reason) = said {
+            warn!(%member, %reason, "the member does not take part");
+        }
+    }
+
     /// Notes that a member's connection broke.
     pub(super) fn disconnect(&mut self, member: &MemberName, session: SessionId) {
         let now = self.now();

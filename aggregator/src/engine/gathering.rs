@@ -119,13 +119,10 @@ impl Gathering {
                 session,
                 said,
             } => {
-                self.context.disconnect(&member, session);
+                self.context.leaves(&member, session, said.as_ref());
                 // The end of a connection that was replaced changes nothing.
                 let away = !self.context.links.is_connected(&member);
                 let was_ready = away && self.ready.forget(&member);
-                if let Some(reason) = &said {
-                    warn!(%member, %reason, "the member does not take part");
-                }
                 let changes = was_ready || said.is_some();
                 let due = if changes { Due::Line } else { Due::Status };
                 self.context.overview.changed(due);

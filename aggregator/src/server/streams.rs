@@ -78,28 +78,16 @@ pub(super) async fn serve(
                 }
                 Answers::Published(run) => read(run, move |run| run.adapter(&adapter)).await?,
             };
-            give(
-                &mut send,
-                &mut recv,
-                member,
-                answers.front(),
-                (adapter, held),
-            )
-            .await?;
+            let front = answers.front();
+            give((&mut send, &mut recv), member, front, (adapter, held)).await?;
         }
         StreamHeader::FetchWeights { adapter } => {
             let held = match answers {
                 Answers::Engine(_) => None,
                 Answers::Published(run) => read(run, move |run| run.weights(&adapter)).await?,
             };
-            give(
-                &mut send,
-                &mut recv,
-                member,
-                answers.front(),
-                (adapter, held),
-            )
-            .await?;
+            let front = answers.front();
+            give((&mut send, &mut recv), member, front, (adapter, held)).await?;
         }
     }
     // The member may be gone already; all it needed, it has.
@@ -174,8 +162,7 @@ async fn read(
 
 /// Sends what was asked for, where it is held.
 async fn give(
-    send: &mut SendStream,
-    recv: &mut RecvStream,
+    (send, recv): (&mut SendStream, &mut RecvStream),
     member: &MemberName,
     front: Option<&Front>,
     (adapter, held): (Digest, Option<Arc<Vec<u8>>>),

@@ -42,7 +42,7 @@ pub struct AcceptedRun {
 pub enum AgentNote {
     /// The aggregator cannot be reached.
     Unreachable {
-        /// Why.
+        /// What the last try came to.
         reason: String,
     },
     /// It can be reached again, or for the first time.
@@ -52,7 +52,7 @@ pub enum AgentNote {
     },
     /// The rules cannot be read.
     Rules {
-        /// Why.
+        /// The file, and what is wrong with it.
         error: String,
     },
     /// A plan waits for an answer.
@@ -69,7 +69,7 @@ pub enum AgentNote {
     Refused {
         /// The run.
         run: RunId,
-        /// Why.
+        /// The rule, with what the plan has.
         refusal: Refusal,
     },
     /// A run waits for the hours in which runs begin.

@@ -32,10 +32,7 @@ impl CurrentRound {
                 session,
                 said,
             } => {
-                self.context.disconnect(&member, session);
-                if let Some(reason) = &said {
-                    warn!(%member, %reason, "the member does not take part");
-                }
+                self.context.leaves(&member, session, said.as_ref());
                 self.context.overview.changed(Due::Status);
             }
             ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
