@@ -34,6 +34,8 @@ const MAX_RELEASE: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a member may take for one message. What waits for it is held in memory.
 const STALLED: Duration = Duration::from_secs(300);
+/// How long after its streams a connection may end.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// The longest frame that says what a connection is for.
 const PURPOSE_LIMIT: usize = 64;
 
@@ -84,8 +86,14 @@ pub(super) async fn run(
     if let Err(SessionError::Codec(error)) = &ended {
         connection.close(CloseCode::Protocol, &error.to_string());
     }
-    // The end of the connection explains that of its streams.
-    let close = connection.close_reason();
+    // The end of the connection explains that of its streams, which may come a moment before it.
+    let close = match (&ended, connection.close_reason()) {
+        (Err(SessionError::Transport(_)), None) => {
+            let closed = tokio::time::timeout(LAST_WORD, connection.closed()).await;
+            closed.ok()
+        }
+        (_, close) => close,
+    };
     let said = match &close {
         Some(TransportError::Closed { code, reason }) if *code == CloseCode::Declined as u64 => {
             Some(reason.clone())
