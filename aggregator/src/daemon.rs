@@ -135,7 +135,7 @@ impl Aggregator {
         mut plan: RunPlan,
         events: mpsc::UnboundedSender<RunEvent>,
     ) -> Result<RunSummary, ServeError> {
-        let mut open = audit::open_run(self.directory.root(), &plan)?;
+        let mut open = audit::open_run(self.directory.store(), &plan)?;
         if self.anew
             && let Some(given_up) = open.take()
         {

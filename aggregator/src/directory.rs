@@ -31,6 +31,7 @@ use crate::config::AggregatorConfig;
 use crate::queue::Queue;
 use crate::remedy::Remedy;
 use crate::run_directory::RunDirectory;
+use crate::store::Store;
 
 /// How long the certificate authority is valid.
 const AUTHORITY_DAYS: u32 = 3650;
@@ -43,6 +44,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: PathBuf,
+    store: Store,
 }
 
 /// What the directory holds that never changes while the aggregator runs.
@@ -68,6 +70,7 @@ impl Directory {
     ) -> Result<Self, DirectoryError> {
         let directory = Self {
             root: root.to_owned(),
+            store: Store::folder(root),
         };
         let there = |name: &str| root.join(name).exists();
         // A member's keys; this one's own come after its authority's.
@@ -108,6 +111,7 @@ impl Directory {
     pub fn open(root: &Path) -> Result<(Self, Opened), DirectoryError> {
         let directory = Self {
             root: root.to_owned(),
+            store: Store::folder(root),
         };
         let path = directory.config_path();
         if !path.exists() {
@@ -141,6 +145,11 @@ impl Directory {
         &self.root
     }
 
+    /// Where every change of what is kept goes through.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The folder of open invitations, one file each.
     pub fn invitations(&self) -> PathBuf {
         self.root.join("invitations")
@@ -153,7 +162,7 @@ impl Directory {
 
     /// The plans that wait.
     pub fn queue(&self) -> Queue {
-        Queue::new(self.root.join("queue"))
+        Queue::new(self.store.clone())
     }
 
     /// The file that holds the status of the run.
@@ -202,7 +211,7 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError::Io`] naming the folder.
     pub fn create_run(&self, run: RunId) -> Result<RunDirectory, DirectoryError> {
-        RunDirectory::create(&self.root, run).map_err(|(path, error)| io_error(&path, error))
+        RunDirectory::create(&self.store, run).map_err(|(path, error)| io_error(&path, error))
     }
 
     fn config_path(&self) -> PathBuf {

@@ -22,6 +22,7 @@ pub mod run_list;
 mod server;
 mod serving;
 pub mod status;
+pub mod store;
 
 pub use clock::{Clock, SystemClock};
 pub use daemon::{Aggregator, ServeError};

@@ -1,9 +1,9 @@
 //! Step 10 of the round: from the unmasked sum to the next global adapter, in PEFT's form,
 //! with a signed result that is chained to the one before.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
@@ -17,7 +17,7 @@ use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
 
 use crate::optimizer::{ScaledStep, ServerOptimizer, ServerStep, StateOf};
-use crate::run_directory::{RunDirectory, write_json};
+use crate::run_directory::RunDirectory;
 
 /// What the rounds of a run advance.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,14 +152,18 @@ pub fn store(
     result: &Unverified<RoundResult>,
 ) -> Result<PathBuf, PublishError> {
     let body = result.claimed();
-    let folder = directory.adapter(body.round.0);
-    peft::save(&folder, &applied.state.adapter, &plan.base.name)?;
+    let folder = save(
+        directory,
+        body.round,
+        &applied.state.adapter,
+        &plan.base.name,
+    )?;
     let path = directory.server_state(body.round.0);
     let of = StateOf::after(body, plan.digest());
-    let saved = applied.state.optimizer.save(&path, &of);
+    let saved = applied.state.optimizer.save(directory.store(), &path, &of);
     saved.map_err(|source| PublishError::Io { path, source })?;
     let path = directory.results();
-    append_line(&path, result).map_err(|source| PublishError::Io { path, source })?;
+    append_line(directory, result).map_err(|source| PublishError::Io { path, source })?;
     Ok(folder)
 }
 
@@ -173,9 +177,24 @@ pub fn store_first(
     first: &Adapter,
     base_name: &str,
 ) -> Result<PathBuf, PublishError> {
-    let folder = directory.adapter(0);
-    peft::save(&folder, first, base_name)?;
-    Ok(folder)
+    save(directory, RoundNumber(0), first, base_name)
+}
+
+fn save(
+    directory: &RunDirectory,
+    round: RoundNumber,
+    adapter: &Adapter,
+    base_name: &str,
+) -> Result<PathBuf, PublishError> {
+    let folder = directory.adapter(round.0);
+    peft::save(&folder, adapter, base_name)?;
+    match directory.store().adopt(&folder) {
+        Ok(()) => Ok(folder),
+        Err(source) => Err(PublishError::Io {
+            path: folder,
+            source,
+        }),
+    }
 }
 
 /// Removes the server optimizer's state that no step needs any more, once the one after `round` is
@@ -187,11 +206,8 @@ pub fn forget_old_state(directory: &RunDirectory, round: RoundNumber) -> Result<
     // One that a crash left goes with the next.
     for old in [3, 2].map(|back| round.0.saturating_sub(back)) {
         let path = directory.server_state(old);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(PublishError::Io { path, source });
-            }
-            _ => {}
+        if let Err(source) = directory.store().remove(&path) {
+            return Err(PublishError::Io { path, source });
         }
     }
     Ok(())
@@ -203,7 +219,8 @@ pub fn forget_old_state(directory: &RunDirectory, round: RoundNumber) -> Result<
 /// [`PublishError::Io`] where it cannot be written.
 pub fn store_roster(directory: &RunDirectory, roster: &Roster) -> Result<(), PublishError> {
     let path = directory.roster();
-    write_json(&path, roster).map_err(|source| PublishError::Io { path, source })
+    let written = directory.store().write_json(&path, roster);
+    written.map_err(|source| PublishError::Io { path, source })
 }
 
 /// Keeps what the run began with, by which its results are verified.
@@ -212,7 +229,8 @@ pub fn store_roster(directory: &RunDirectory, roster: &Roster) -> Result<(), Pub
 /// [`PublishError::Io`] where it cannot be written.
 pub fn store_receipt(directory: &RunDirectory, receipt: &RunReceipt) -> Result<(), PublishError> {
     let path = directory.receipt();
-    write_json(&path, receipt).map_err(|source| PublishError::Io { path, source })
+    let written = directory.store().write_json(&path, receipt);
+    written.map_err(|source| PublishError::Io { path, source })
 }
 
 /// Keeps evidence against a member in the run's directory, in JSON; gives the file's path.
@@ -232,7 +250,7 @@ pub fn store_evidence(
     );
     let path = folder.join(name);
     fs::create_dir_all(&folder)
-        .and_then(|()| write_json(&path, evidence))
+        .and_then(|()| directory.store().write_json(&path, evidence))
         .map_err(|source| PublishError::Io {
             path: path.clone(),
             source,
@@ -240,12 +258,10 @@ pub fn store_evidence(
     Ok(path)
 }
 
-fn append_line(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> {
+fn append_line(directory: &RunDirectory, result: &Unverified<RoundResult>) -> io::Result<()> {
     let mut line = serde_json::to_vec(result)?;
     line.push(b'\n');
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    file.write_all(&line)?;
-    file.sync_all()
+    directory.store().append(&directory.results(), &line)
 }
 
 /// Why a round's outcome could not be published.

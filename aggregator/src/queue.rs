@@ -6,13 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_common::clock::Timestamp;
-use fedlora_common::files::{create_private_folder, sync_parent};
+use fedlora_common::files::create_private_folder;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::RunPlan;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::run_directory::{read_json, write_json};
+use crate::run_directory::read_json;
+use crate::store::Store;
 
 /// A plan that waits, or is being carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,12 +35,14 @@ pub struct QueuedPlan {
 #[derive(Debug, Clone)]
 pub struct Queue {
     folder: PathBuf,
+    store: Store,
 }
 
 impl Queue {
-    /// The queue in the folder `folder`, which need not exist.
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// The queue of an operator's directory. Its folder need not exist.
+    pub(crate) fn new(store: Store) -> Self {
+        let folder = store.root().join("queue");
+        Self { folder, store }
     }
 
     /// Adds a plan, durably.
@@ -48,7 +51,7 @@ impl Queue {
     /// Any I/O error.
     pub fn submit(&self, plan: &QueuedPlan) -> io::Result<()> {
         create_private_folder(&self.folder)?;
-        write_json(&self.path(plan.run), plan)
+        self.store.write_json(&self.path(plan.run), plan)
     }
 
     /// All plans, the one that was submitted first at the beginning. A file that cannot be read is left
@@ -90,12 +93,7 @@ impl Queue {
     /// # Errors
     /// Any I/O error.
     pub fn remove(&self, run: RunId) -> io::Result<bool> {
-        let path = self.path(run);
-        match fs::remove_file(&path) {
-            Ok(()) => sync_parent(&path).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.store.remove(&self.path(run))
     }
 
     /// The queue's folder.
@@ -143,7 +141,7 @@ mod tests {
     #[test]
     fn plans_wait_in_the_order_in_which_they_came_until_they_are_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let queue = Queue::new(folder.path().join("queue"));
+        let queue = Queue::new(Store::folder(folder.path()));
         assert_eq!(queue.plans().unwrap(), []);
         let (late, early) = (plan(1, 20), plan(2, 10));
         for one in [&late, &early] {
@@ -158,9 +156,9 @@ mod tests {
     #[test]
     fn a_damaged_plan_does_not_hold_up_the_others() {
         let folder = tempfile::tempdir().unwrap();
-        let queue = Queue::new(folder.path().to_owned());
+        let queue = Queue::new(Store::folder(folder.path()));
         queue.submit(&plan(1, 20)).unwrap();
-        let damaged = folder.path().join("00.json");
+        let damaged = queue.path_of_folder().join("00.json");
         fs::write(&damaged, "{").unwrap();
         assert_eq!(queue.plans().unwrap(), [plan(1, 20)]);
         assert!(damaged.exists());

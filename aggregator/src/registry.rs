@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, lock, sync_parent, write_atomic};
+use fedlora_common::files::{Access, lock};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::MemberName;
@@ -250,8 +250,8 @@ impl Registry {
         self.discard(&self.invitation_path(name))?;
         self.discard(&self.used_path(name))?;
         let removed = path.with_extension(format!("removed-{serial}"));
-        fs::rename(&path, &removed).map_err(|error| io_error(&path, error))?;
-        sync_parent(&removed).map_err(|error| io_error(&removed, error))?;
+        let renamed = self.directory.store().rename(&path, &removed);
+        renamed.map_err(|error| io_error(&path, error))?;
         record
     }
 
@@ -303,10 +303,9 @@ impl Registry {
     }
 
     fn discard(&self, path: &Path) -> Result<(), RegistryError> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(path, error).into()),
-            _ => Ok(()),
-        }
+        let removed = self.directory.store().remove(path);
+        removed.map_err(|error| io_error(path, error))?;
+        Ok(())
     }
 
     /// A member by name; nothing where none has joined by it.
@@ -375,7 +374,8 @@ impl Registry {
 
     fn store<T: Serialize>(&self, path: PathBuf, value: &T) -> Result<(), RegistryError> {
         let text = serde_json::to_vec_pretty(value).expect("records have text keys");
-        write_atomic(&path, &text, Access::Owner).map_err(|error| io_error(&path, error).into())
+        let written = self.directory.store().write(&path, &text, Access::Owner);
+        written.map_err(|error| io_error(&path, error).into())
     }
 }
 

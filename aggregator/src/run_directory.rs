@@ -5,11 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fedlora_common::clock::Timestamp;
-use fedlora_common::files::{Access, write_atomic};
+use fedlora_common::files::Access;
 use fedlora_protocol::ids::RunId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+
+use crate::store::Store;
 
 /// Characters of the reason for which a run is ended.
 const MAX_REASON: usize = 200;
@@ -18,6 +20,7 @@ const MAX_REASON: usize = 200;
 #[derive(Debug, Clone)]
 pub struct RunDirectory {
     root: PathBuf,
+    store: Store,
 }
 
 impl RunDirectory {
@@ -25,19 +28,29 @@ impl RunDirectory {
     ///
     /// # Errors
     /// The folder that cannot be made, with the system's reason.
-    pub(crate) fn create(operator: &Path, run: RunId) -> Result<Self, (PathBuf, io::Error)> {
+    pub(crate) fn create(operator: &Store, run: RunId) -> Result<Self, (PathBuf, io::Error)> {
         let root = runs(operator).join(run.to_string());
         for folder in [root.join("adapters"), root.join("uploads")] {
             fs::create_dir_all(&folder).map_err(|error| (folder, error))?;
         }
-        Ok(Self { root })
+        Ok(Self::in_store(operator, root))
+    }
+
+    fn in_store(operator: &Store, root: PathBuf) -> Self {
+        let store = operator.clone();
+        Self { root, store }
+    }
+
+    /// Where every change of the folder goes through.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The folders of all runs in the operator's directory, by their ids.
     ///
     /// # Errors
     /// The folder of runs, where it is there and cannot be read.
-    pub(crate) fn all(operator: &Path) -> Result<Vec<Self>, (PathBuf, io::Error)> {
+    pub(crate) fn all(operator: &Store) -> Result<Vec<Self>, (PathBuf, io::Error)> {
         let folder = runs(operator);
         let names = match fs::read_dir(&folder) {
             Ok(names) => names,
@@ -47,20 +60,20 @@ impl RunDirectory {
         let mut paths: Vec<_> = names.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         let folders = paths.into_iter().filter(|path| path.is_dir());
-        Ok(folders.map(|root| Self { root }).collect())
+        Ok(folders.map(|root| Self::in_store(operator, root)).collect())
     }
 
     /// The folder of `run`, if there is one.
-    pub fn of(operator: &Path, run: RunId) -> Option<Self> {
+    pub fn of(operator: &Store, run: RunId) -> Option<Self> {
         let root = runs(operator).join(run.to_string());
-        root.is_dir().then_some(Self { root })
+        root.is_dir().then(|| Self::in_store(operator, root))
     }
 
     /// The folder of the run whose members were complete last, if there is one.
     ///
     /// # Errors
     /// The system's error for the folder of runs.
-    pub fn newest(operator: &Path) -> io::Result<Option<Self>> {
+    pub fn newest(operator: &Store) -> io::Result<Option<Self>> {
         let all = Self::all(operator).map_err(|(_, error)| error)?;
         let begun = all.into_iter().filter_map(|one| {
             let begun = fs::metadata(one.receipt()).and_then(|file| file.modified());
@@ -88,7 +101,7 @@ impl RunDirectory {
     /// # Errors
     /// Any I/O error.
     pub fn store_end(&self, end: &RunEnding) -> io::Result<()> {
-        write_json(&self.end_path(), end)
+        self.store.write_json(&self.end_path(), end)
     }
 
     fn end_path(&self) -> PathBuf {
@@ -107,7 +120,8 @@ impl RunDirectory {
     /// # Errors
     /// Any I/O error.
     pub fn ask_to_end(&self, reason: &str) -> io::Result<()> {
-        write_atomic(&self.abort_path(), reason.as_bytes(), Access::Everyone)
+        self.store
+            .write(&self.abort_path(), reason.as_bytes(), Access::Everyone)
     }
 
     fn abort_path(&self) -> PathBuf {
@@ -119,7 +133,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// [`RunSearchError`] where there is no such run, or several and no id.
-    pub fn find(operator: &Path, run: Option<&str>) -> Result<Self, RunSearchError> {
+    pub fn find(operator: &Store, run: Option<&str>) -> Result<Self, RunSearchError> {
         let folder = runs(operator);
         let names = fs::read_dir(&folder).map_err(|source| RunSearchError::Io {
             path: folder.clone(),
@@ -133,9 +147,7 @@ impl RunDirectory {
             .collect();
         there.sort();
         match (&there[..], run) {
-            ([name], _) => Ok(Self {
-                root: folder.join(name),
-            }),
+            ([name], _) => Ok(Self::in_store(operator, folder.join(name))),
             ([], Some(run)) => Err(RunSearchError::Unknown {
                 run: run.to_owned(),
             }),
@@ -249,15 +261,6 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T
     }
 }
 
-/// Writes a JSON document whole or not at all.
-///
-/// # Errors
-/// Any I/O error.
-pub(crate) fn write_json(path: &Path, document: &impl Serialize) -> io::Result<()> {
-    let text = serde_json::to_vec_pretty(document)?;
-    write_atomic(path, &text, Access::Everyone)
-}
-
 /// Deletes all masked updates: single ones are not needed once their round has ended.
 pub(crate) fn clear_uploads(directory: &RunDirectory) {
     let files = fs::read_dir(directory.uploads())
@@ -265,14 +268,14 @@ pub(crate) fn clear_uploads(directory: &RunDirectory) {
         .flatten()
         .flatten();
     for file in files {
-        if let Err(error) = fs::remove_file(file.path()) {
+        if let Err(error) = directory.store.remove(&file.path()) {
             warn!(%error, "a masked update that is no longer needed cannot be removed");
         }
     }
 }
 
-fn runs(operator: &Path) -> PathBuf {
-    operator.join("runs")
+fn runs(operator: &Store) -> PathBuf {
+    operator.root().join("runs")
 }
 
 /// Why no run is found.
@@ -313,13 +316,14 @@ mod tests {
     #[test]
     fn the_only_run_is_found_and_one_of_several_by_its_id() {
         let folder = tempfile::tempdir().unwrap();
-        let find = |run| RunDirectory::find(folder.path(), run);
+        let store = Store::folder(folder.path());
+        let find = |run| RunDirectory::find(&store, run);
         assert!(matches!(find(None), Err(RunSearchError::Io { .. })));
         fs::create_dir(folder.path().join("runs")).unwrap();
         assert!(matches!(find(None), Err(RunSearchError::NoRun { .. })));
 
         let (one, other) = (RunId([1; 16]), RunId([2; 16]));
-        RunDirectory::create(folder.path(), one).unwrap();
+        RunDirectory::create(&store, one).unwrap();
         assert!(
             find(None)
                 .unwrap()
@@ -328,7 +332,7 @@ mod tests {
                 .unwrap()
                 .ends_with(one.to_string())
         );
-        RunDirectory::create(folder.path(), other).unwrap();
+        RunDirectory::create(&store, other).unwrap();
         assert!(matches!(find(None), Err(RunSearchError::Several { runs }) if runs.len() == 2));
         let id = other.to_string();
         let found = find(Some(&id)).unwrap();

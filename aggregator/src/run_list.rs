@@ -81,7 +81,7 @@ pub fn all(directory: &Directory) -> Result<Vec<ListedRun>, DirectoryError> {
     let queued = queue.plans();
     let queued = queued.map_err(|error| io_error(queue.path_of_folder(), error))?;
     let served = served(directory)?;
-    let folders = RunDirectory::all(directory.root());
+    let folders = RunDirectory::all(directory.store());
     let folders = folders.map_err(|(path, error)| io_error(&path, error))?;
     let mut runs = Vec::new();
     for folder in folders {

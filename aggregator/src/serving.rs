@@ -248,14 +248,14 @@ impl Serving {
     }
 
     fn is_over(&self, run: RunId) -> bool {
-        let directory = RunDirectory::of(self.directory.root(), run);
+        let directory = RunDirectory::of(self.directory.store(), run);
         directory.is_some_and(|directory| matches!(directory.end(), Ok(Some(_))))
     }
 
     /// The run to carry out next, if there is one.
     fn next(&self, set_aside: &mut BTreeSet<RunId>) -> Result<Option<BegunRun>, ServeError> {
-        let root = self.directory.root();
-        for open in audit::open_runs(root)? {
+        let store = self.directory.store();
+        for open in audit::open_runs(store)? {
             let run = open.run;
             if let Some(reason) = open.directory.asked_to_end() {
                 open.give_up(&ended_by_operator(&reason), self.clock.now())?;
@@ -286,7 +286,7 @@ impl Serving {
                 continue;
             }
             // Members have signed results of it: it is not begun again.
-            let begun = RunDirectory::of(root, run);
+            let begun = RunDirectory::of(store, run);
             let unreadable_run = |begun: &RunDirectory| {
                 RecordFolder::of_open_run(begun).is_some() || begun.end().is_err()
             };

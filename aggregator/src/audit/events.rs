@@ -2,44 +2,42 @@
 //! protocol's codec.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use fedlora_protocol::round::coordinator::Event;
 use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
 
+use crate::store::{Log, Store};
+
 /// Appends events to a file.
 #[derive(Debug)]
-pub(super) struct EventWriter(File);
+pub(super) struct EventWriter(Log);
 
 impl EventWriter {
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
-        File::create_new(path).map(Self)
+    pub(super) fn create(store: &Store, path: &Path) -> io::Result<Self> {
+        store.begin_log(path).map(Self)
     }
 
     /// Goes on after the first `length` bytes; what stands behind them goes.
-    pub(super) fn append_at(path: &Path, length: u64) -> io::Result<Self> {
-        let mut file = File::options().write(true).open(path)?;
-        file.set_len(length)?;
-        file.seek(SeekFrom::End(0))?;
-        Ok(Self(file))
+    pub(super) fn append_at(store: &Store, path: &Path, length: u64) -> io::Result<Self> {
+        store.go_on_with_log(path, length).map(Self)
     }
 
     pub(super) fn append(&mut self, event: &Event) -> io::Result<()> {
         let bytes = codec::encode(event).map_err(io::Error::other)?;
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        self.0
-            .write_all(&[&length.to_le_bytes(), &bytes[..]].concat())
+        self.0.append(&[&length.to_le_bytes(), &bytes[..]].concat())
     }
 
     /// Makes the events so far durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.sync()
     }
 
     /// Makes the file durable.
     pub(super) fn finish(self) -> io::Result<()> {
-        self.0.sync_all()
+        self.0.finish()
     }
 }
 
@@ -144,12 +142,13 @@ mod tests {
     fn written(events: &[Event]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.bin");
-        let mut writer = EventWriter::create(&path).unwrap();
+        let store = Store::folder(folder.path());
+        let mut writer = EventWriter::create(&store, &path).unwrap();
         for event in events {
             writer.append(event).unwrap();
         }
         writer.finish().unwrap();
-        assert!(EventWriter::create(&path).is_err(), "written over");
+        assert!(EventWriter::create(&store, &path).is_err(), "written over");
         std::fs::read(&path).unwrap()
     }
 

@@ -14,16 +14,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fedlora_common::files::{Access, sync_parent, write_atomic};
+use fedlora_common::files::Access;
 use fedlora_protocol::ids::{Attempt, MemberIndex, RoundNumber};
 use tracing::warn;
 
 use crate::run_directory::RunDirectory;
+use crate::store::Store;
 
 /// The folder of a run's record.
 #[derive(Debug, Clone)]
 pub struct RecordFolder {
     root: PathBuf,
+    store: Store,
     kept: bool,
 }
 
@@ -34,7 +36,11 @@ impl RecordFolder {
             true => directory.audit(),
             false => directory.journal(),
         };
-        Self { root, kept }
+        Self {
+            root,
+            store: directory.store().clone(),
+            kept,
+        }
     }
 
     /// That of a run that is not over, if it is one.
@@ -48,7 +54,7 @@ impl RecordFolder {
     pub(super) fn remove_leftover(directory: &RunDirectory) {
         let path = directory.journal();
         if path.exists()
-            && let Err(error) = fs::remove_dir_all(&path)
+            && let Err(error) = directory.store().remove_folder(&path)
         {
             warn!(path = %path.display(), %error, "the record of a run that is over stays");
         }
@@ -61,7 +67,7 @@ impl RecordFolder {
 
     /// Notes that the run is not over; the record of what it is about is there.
     pub(super) fn begin(&self) -> io::Result<()> {
-        write_atomic(&self.marker(), b"", Access::Everyone)
+        self.store.write(&self.marker(), b"", Access::Everyone)
     }
 
     /// Notes that the run is over: a record that is not kept goes.
@@ -69,16 +75,10 @@ impl RecordFolder {
     /// # Errors
     /// What cannot be removed.
     pub fn end(&self) -> io::Result<()> {
-        let marker = self.marker();
-        let gone = fs::remove_file(&marker).and_then(|()| sync_parent(&marker));
-        let gone = match gone {
-            Ok(()) if !self.kept => fs::remove_dir_all(&self.root),
-            other => other,
-        };
-        match gone {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        if self.store.remove(&self.marker())? && !self.kept {
+            self.store.remove_folder(&self.root)?;
         }
+        Ok(())
     }
 
     /// The newest attempt at a round of which there is a record.
@@ -108,7 +108,7 @@ impl RecordFolder {
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with("round-") {
-                fs::remove_dir_all(entry.path())?;
+                self.store.remove_folder(&entry.path())?;
             }
         }
         Ok(())
@@ -127,11 +127,16 @@ impl RecordFolder {
             for entry in fs::read_dir(folder.path()).into_iter().flatten() {
                 let path = entry?.path();
                 if path.extension().is_some_and(|end| end == "masked") {
-                    fs::remove_file(path)?;
+                    self.store.remove(&path)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Where every change of the record goes through.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The record's own folder.
@@ -154,27 +159,38 @@ impl RecordFolder {
 
 /// The folder of one attempt at a round.
 #[derive(Debug, Clone)]
-pub(super) struct AttemptFolder(PathBuf);
+pub(super) struct AttemptFolder {
+    root: PathBuf,
+    store: Store,
+}
 
 impl AttemptFolder {
     pub(super) fn new(record: &RecordFolder, round: RoundNumber, attempt: Attempt) -> Self {
         let name = format!("round-{:04}-attempt-{}", round.0, attempt.0);
-        Self(record.root.join(name))
+        Self {
+            root: record.root.join(name),
+            store: record.store.clone(),
+        }
     }
 
     pub(super) fn path(&self) -> &PathBuf {
-        &self.0
+        &self.root
+    }
+
+    /// Where every change of the folder goes through.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     pub(super) fn open(&self) -> PathBuf {
-        self.0.join("open.json")
+        self.root.join("open.json")
     }
 
     pub(super) fn events(&self) -> PathBuf {
-        self.0.join("events.bin")
+        self.root.join("events.bin")
     }
 
     pub(super) fn upload(&self, member: MemberIndex) -> PathBuf {
-        self.0.join(format!("member-{}.masked", member.0))
+        self.root.join(format!("member-{}.masked", member.0))
     }
 }

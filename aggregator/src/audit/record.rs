@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use super::events::EventWriter;
 use super::folder::{AttemptFolder, RecordFolder};
-use crate::run_directory::write_json;
 
 /// What a run is about: `plan.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,8 +50,13 @@ pub fn keep_run(
     let root = record.path();
     fs::create_dir_all(root).map_err(|error| unwritten(root, error))?;
     let path = record.plan();
-    write_json(&path, plan).map_err(|error| unwritten(&path, error))?;
-    peft::save(&record.first_adapter(), first, base_name)?;
+    let store = record.store();
+    let written = store.write_json(&path, plan);
+    written.map_err(|error| unwritten(&path, error))?;
+    let path = record.first_adapter();
+    peft::save(&path, first, base_name)?;
+    let adopted = store.adopt(&path);
+    adopted.map_err(|error| unwritten(&path, error))?;
     record.begin().map_err(|error| unwritten(root, error))
 }
 
@@ -73,9 +77,11 @@ impl AttemptRecord {
         let folder = AttemptFolder::new(record, round, attempt);
         fs::create_dir_all(folder.path()).map_err(|error| unwritten(folder.path(), error))?;
         let path = folder.events();
-        let events = EventWriter::create(&path).map_err(|error| unwritten(&path, error))?;
+        let store = folder.store();
+        let events = EventWriter::create(store, &path).map_err(|error| unwritten(&path, error))?;
         let path = folder.open();
-        write_json(&path, opening).map_err(|error| unwritten(&path, error))?;
+        let written = store.write_json(&path, opening);
+        written.map_err(|error| unwritten(&path, error))?;
         sync_parent(&folder.events())
             .and_then(|()| sync_parent(folder.path()))
             .map_err(|error| unwritten(folder.path(), error))?;
@@ -88,8 +94,8 @@ impl AttemptRecord {
     /// [`RecordError`] naming the file.
     pub(super) fn go_on(folder: AttemptFolder, length: u64) -> Result<Self, RecordError> {
         let path = folder.events();
-        let events =
-            EventWriter::append_at(&path, length).map_err(|error| unwritten(&path, error))?;
+        let events = EventWriter::append_at(folder.store(), &path, length)
+            .map_err(|error| unwritten(&path, error))?;
         Ok(Self { folder, events })
     }
 
@@ -122,7 +128,8 @@ impl AttemptRecord {
         if to.exists() {
             return Ok(to);
         }
-        fs::rename(from, &to).map_err(|error| unwritten(&to, error))?;
+        let renamed = self.folder.store().rename(from, &to);
+        renamed.map_err(|error| unwritten(&to, error))?;
         Ok(to)
     }
 
@@ -172,6 +179,7 @@ mod tests {
     use fedlora_protocol::plan::RunPlan;
 
     use crate::run_directory::RunDirectory;
+    use crate::store::Store;
 
     use super::*;
 
@@ -227,7 +235,7 @@ mod tests {
     fn an_upload_that_is_kept_stays_as_it_was_added() {
         let folder = tempfile::tempdir().unwrap();
         let run = opening().open.run;
-        let directory = RunDirectory::create(folder.path(), run).unwrap();
+        let directory = RunDirectory::create(&Store::folder(folder.path()), run).unwrap();
         let kept = RecordFolder::new(&directory, true);
         let record = AttemptRecord::begin(&kept, &opening()).unwrap();
         let sent = directory.uploads().join("sent");

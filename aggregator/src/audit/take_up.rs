@@ -1,7 +1,7 @@
 //! A run that is not over: found again by its record after the aggregator was stopped, with the
 //! attempt at a round that it was at.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -18,6 +18,7 @@ use super::replay::judge;
 use super::run::KeptRun;
 use super::{AuditError, read_json, unreadable};
 use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, clear_uploads};
+use crate::store::Store;
 
 /// A run that is not over.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl OpenRun {
     /// A record that cannot be read.
     pub(crate) fn read(&self) -> Result<KeptRun, AuditError> {
         let path = self.directory.results();
-        drop_torn_line(&path).map_err(|error| unreadable(&path, error))?;
+        drop_torn_line(self.directory.store(), &path).map_err(|error| unreadable(&path, error))?;
         KeptRun::read(&self.directory, &self.record)
     }
 
@@ -70,7 +71,7 @@ impl OpenRun {
 ///
 /// # Errors
 /// A folder of runs that cannot be read.
-pub(crate) fn open_run(operator: &Path, plan: &RunPlan) -> Result<Option<OpenRun>, AuditError> {
+pub(crate) fn open_run(operator: &Store, plan: &RunPlan) -> Result<Option<OpenRun>, AuditError> {
     for open in open_runs(operator)? {
         let asked = RunPlan {
             seed: plan.seed.or(open.plan.seed),
@@ -90,7 +91,7 @@ pub(crate) fn open_run(operator: &Path, plan: &RunPlan) -> Result<Option<OpenRun
 ///
 /// # Errors
 /// A folder of runs that cannot be read.
-pub(crate) fn open_runs(operator: &Path) -> Result<Vec<OpenRun>, AuditError> {
+pub(crate) fn open_runs(operator: &Store) -> Result<Vec<OpenRun>, AuditError> {
     let all = RunDirectory::all(operator);
     let all = all.map_err(|(path, source)| AuditError::Io { path, source })?;
     let mut open = Vec::new();
@@ -144,7 +145,8 @@ pub(crate) fn begun_attempt(
     let path = folder.open();
     if !path.exists() {
         // No member has seen it.
-        fs::remove_dir_all(folder.path()).map_err(|error| unreadable(folder.path(), error))?;
+        let removed = folder.store().remove_folder(folder.path());
+        removed.map_err(|error| unreadable(folder.path(), error))?;
         return begun_attempt(record, round);
     }
     let opening = read_json(&path)?;
@@ -190,7 +192,7 @@ pub(crate) fn is_genuine(coordinator: &Coordinator, event: &Event) -> bool {
 }
 
 /// Removes a last line that was being written.
-fn drop_torn_line(path: &Path) -> io::Result<()> {
+fn drop_torn_line(store: &Store, path: &Path) -> io::Result<()> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text?,
@@ -198,9 +200,7 @@ fn drop_torn_line(path: &Path) -> io::Result<()> {
     let whole = text.iter().rposition(|byte| *byte == b'\n');
     let length = whole.map_or(0, |at| at + 1);
     if length < text.len() {
-        let file = File::options().write(true).open(path)?;
-        file.set_len(length as u64)?;
-        file.sync_all()?;
+        store.truncate(path, length as u64)?;
     }
     Ok(())
 }
@@ -213,10 +213,11 @@ mod tests {
     fn a_line_that_was_being_written_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.jsonl");
-        drop_torn_line(&path).unwrap();
+        let store = Store::folder(folder.path());
+        drop_torn_line(&store, &path).unwrap();
         for (text, left) in [("", ""), ("a\nb\n", "a\nb\n"), ("a\nb", "a\n"), ("a", "")] {
             fs::write(&path, text).unwrap();
-            drop_torn_line(&path).unwrap();
+            drop_torn_line(&store, &path).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), left);
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{AuditError, read_json};
 use crate::run_directory::RunDirectory;
+use crate::store::Store;
 
 /// What a file of evidence proves to anybody with the roster.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,7 +38,7 @@ pub struct EvidenceVerdict {
 ///
 /// # Errors
 /// [`AuditError`] where the file is no evidence, or its run has no roster there.
-pub fn check_evidence(operator: &Path, file: &Path) -> Result<EvidenceVerdict, AuditError> {
+pub fn check_evidence(operator: &Store, file: &Path) -> Result<EvidenceVerdict, AuditError> {
     let evidence: Evidence = read_json(file)?;
     let run = evidence.open.run.to_string();
     let directory = RunDirectory::find(operator, Some(&run))?;

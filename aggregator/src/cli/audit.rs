@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::exits;
 use crate::audit::{self, EvidenceVerdict, ReplayReport};
 use crate::run_directory::RunDirectory;
+use crate::store::Store;
 
 /// The commands of `fedlora-aggregator audit`.
 #[derive(Debug, clap::Subcommand)]
@@ -97,7 +98,7 @@ struct Replayed<'a> {
 }
 
 fn replay(args: &ReplayArgs, printer: &Printer) -> Result<(), Failure> {
-    let directory = RunDirectory::find(&args.dir, args.run.as_deref())
+    let directory = RunDirectory::find(&Store::folder(&args.dir), args.run.as_deref())
         .map_err(|error| exits::audit(error.into()))?;
     let report = audit::replay(&directory, RoundNumber(args.round)).map_err(exits::audit)?;
     let ok = report.matches() && (args.partial || report.is_whole());
@@ -153,7 +154,7 @@ fn text(report: &ReplayReport) -> String {
 }
 
 fn verify(args: &VerifyArgs, printer: &Printer) -> Result<(), Failure> {
-    let directory = RunDirectory::find(&args.dir, args.run.as_deref())
+    let directory = RunDirectory::find(&Store::folder(&args.dir), args.run.as_deref())
         .map_err(|error| exits::audit(error.into()))?;
     let report = audit::verify(&directory).map_err(exits::audit)?;
     printer.result(&report, || {
@@ -166,7 +167,8 @@ fn verify(args: &VerifyArgs, printer: &Printer) -> Result<(), Failure> {
 }
 
 fn evidence(args: &EvidenceArgs, printer: &Printer) -> Result<(), Failure> {
-    let verdict = audit::check_evidence(&args.dir, &args.file).map_err(exits::audit)?;
+    let verdict =
+        audit::check_evidence(&Store::folder(&args.dir), &args.file).map_err(exits::audit)?;
     printer.result(&verdict, || sentence(&verdict));
     match &verdict.reason {
         None => Ok(()),

@@ -219,7 +219,7 @@ fn abort(args: &AbortArgs, printer: &Printer) -> Result<(), Failure> {
         .map_err(|error| failed(anyhow!("{error}")))?;
     let path = &args.run.directory.dir;
     let (directory, _) = Directory::open(path).map_err(exits::directory)?;
-    let folder = RunDirectory::of(directory.root(), id);
+    let folder = RunDirectory::of(directory.store(), id);
     let done = match (one.state, folder) {
         (
             ListedState::Finished | ListedState::Failed | ListedState::Aborted | ListedState::Ended,
@@ -257,7 +257,7 @@ fn end(
     let queue = directory.queue();
     queue.remove(run)?;
     // It may have had its turn just now.
-    let Some(folder) = folder.or_else(|| RunDirectory::of(directory.root(), run)) else {
+    let Some(folder) = folder.or_else(|| RunDirectory::of(directory.store(), run)) else {
         return Ok(());
     };
     clear_uploads(&folder);

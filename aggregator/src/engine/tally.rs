@@ -60,6 +60,14 @@ impl Tally {
         block_in_place(|| self.sums.check(&packed)).map_err(io::Error::other)
     }
 
+    /// Keeps a stored update from now on.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub(super) fn keep(&self, member: MemberIndex) -> io::Result<()> {
+        block_in_place(|| self.directory.store().adopt(&self.path(member)))
+    }
+
     /// Adds a packed update to the sum of its member's group.
     ///
     /// # Errors

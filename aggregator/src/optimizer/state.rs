@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use fedlora_common::bytes::{f32_from_le, f32_to_le};
 use fedlora_common::digest::{Digest, DigestWriter};
-use fedlora_common::files::{Access, write_atomic};
+use fedlora_common::files::Access;
 use fedlora_protocol::ids::{RoundNumber, RunId};
 use fedlora_protocol::wire::messages::RoundResult;
 
 use super::{Rule, ServerOptimizer};
 use crate::remedy::Remedy;
+use crate::store::Store;
 
 /// Bytes of the digest at a file's end.
 const DIGEST: usize = 32;
@@ -45,9 +46,9 @@ impl ServerOptimizer {
     ///
     /// # Errors
     /// Any I/O error.
-    pub fn save(&self, path: &Path, of: &StateOf) -> io::Result<()> {
+    pub fn save(&self, store: &Store, path: &Path, of: &StateOf) -> io::Result<()> {
         match self.has_state() {
-            true => write_atomic(path, &self.file(of), Access::Everyone),
+            true => store.write(path, &self.file(of), Access::Everyone),
             false => Ok(()),
         }
     }

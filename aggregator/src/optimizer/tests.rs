@@ -1,5 +1,6 @@
 //! Steps by hand, steps by another implementation, and states that come back.
 
+use crate::store::Store;
 use std::fs;
 use std::path::Path;
 
@@ -257,7 +258,9 @@ fn a_state_comes_back_bit_for_bit() {
         let path = folder.path().join("state");
         let (first, after) = trained(name);
         assert_ne!(first, after);
-        after.save(&path, &state_of(1)).unwrap();
+        after
+            .save(&Store::folder(folder.path()), &path, &state_of(1))
+            .unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), bytes);
         assert_eq!(first.restored(&path, &state_of(1)).unwrap(), after);
     }
@@ -268,7 +271,9 @@ fn an_optimizer_without_moments_leaves_no_file_and_asks_for_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
     let (first, _) = trained(ServerOptimizerName::Fedavg);
-    first.save(&path, &state_of(1)).unwrap();
+    first
+        .save(&Store::folder(folder.path()), &path, &state_of(1))
+        .unwrap();
     assert!(!path.exists());
     assert_eq!(first.clone().restored(&path, &state_of(1)).unwrap(), first);
 }
@@ -282,7 +287,9 @@ fn a_state_that_is_missing_damaged_or_of_another_round_is_refused() {
     let missing = restored(&path, &state_of(1)).unwrap_err();
     assert!(matches!(missing, StateError::Missing { .. }), "{missing}");
 
-    after.save(&path, &state_of(1)).unwrap();
+    after
+        .save(&Store::folder(folder.path()), &path, &state_of(1))
+        .unwrap();
     let others = [
         state_of(2),
         StateOf {

@@ -9,6 +9,8 @@ use rand::{Rng, SeedableRng};
 
 use fedlora_adapter::Factors;
 
+use crate::store::Store;
+
 use super::*;
 
 const ROUNDS: u32 = 6;
@@ -135,7 +137,7 @@ fn from_files(plan: &RunPlan, directory: &RunDirectory) -> Between {
 /// Runs all rounds; gives the last adapter and how many steps were scaled down.
 fn run(plan: &RunPlan, rule: Option<RobustRule>, killed: bool) -> (Adapter, u32) {
     let folder = tempfile::tempdir().unwrap();
-    let directory = RunDirectory::create(folder.path(), RUN).unwrap();
+    let directory = RunDirectory::create(&Store::folder(folder.path()), RUN).unwrap();
     let key = IdentityKey::from_bytes(&[5; 32]);
     let layout = first_adapter(plan).layout().clone();
     let mut now = Between {
@@ -167,7 +169,11 @@ fn run(plan: &RunPlan, rule: Option<RobustRule>, killed: bool) -> (Adapter, u32)
             peft::save(&directory.adapter(round), &applied.state.adapter, "base").unwrap();
             let of = StateOf::after(result.unverified().claimed(), plan.digest());
             let path = directory.server_state(round);
-            applied.state.optimizer.save(&path, &of).unwrap();
+            applied
+                .state
+                .optimizer
+                .save(directory.store(), &path, &of)
+                .unwrap();
             let found = from_files(plan, &directory);
             assert_eq!(found.state, now.state);
             assert_eq!(found.former, now.former);

@@ -2,7 +2,7 @@
 //! for one that fetches an adapter. Needs no engine, and changes nothing.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fedlora_adapter::Adapter;
@@ -17,6 +17,7 @@ use fedlora_protocol::wire::messages::{RoundResult, ToMember};
 use tokio::sync::Semaphore;
 
 use crate::run_directory::{RunDirectory, RunEnding};
+use crate::store::Store;
 
 /// What is published of one run.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl PublishedRun {
     /// # Errors
     /// A file that cannot be read, or is malformed.
     pub(super) fn read(
-        operator: &Path,
+        operator: &Store,
         run: Option<RunId>,
     ) -> Result<Option<Self>, PublishedError> {
         let directory = match run {

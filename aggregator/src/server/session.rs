@@ -268,8 +268,8 @@ async fn published(
     registry: &Registry,
     run: Option<RunId>,
 ) -> Result<Option<PublishedRun>, SessionError> {
-    let root = registry.directory().root().to_owned();
-    let read = tokio::task::spawn_blocking(move || PublishedRun::read(&root, run)).await;
+    let store = registry.directory().store().clone();
+    let read = tokio::task::spawn_blocking(move || PublishedRun::read(&store, run)).await;
     Ok(read.map_err(|_| SessionError::Panicked)??)
 }
 

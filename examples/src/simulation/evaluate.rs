@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use fedlora_adapter::{Adapter, peft};
 use fedlora_aggregator::run_directory::RunDirectory;
+use fedlora_aggregator::store::Store;
 use fedlora_common::digest::Digest;
 use fedlora_model::Example;
 use fedlora_protocol::plan::RunEnd;
@@ -97,7 +98,7 @@ pub(super) fn over_rounds(
     end: RunEnd,
     federated: &Scores,
 ) -> anyhow::Result<Vec<CurveFigures>> {
-    let run = RunDirectory::find(operator, None).context("the run's folder")?;
+    let run = RunDirectory::find(&Store::folder(operator), None).context("the run's folder")?;
     let RunEnd { rounds, best, .. } = end;
     let every = (rounds as usize).div_ceil(SCORED_ROUNDS).max(1);
     let mut scored: BTreeSet<u32> = (1..rounds).step_by(every).collect();

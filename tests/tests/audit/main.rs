@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use fedlora_aggregator::audit::{self, AuditError, Comparison, KeptOpening, ReplayReport};
 use fedlora_aggregator::run_directory::RunDirectory;
+use fedlora_aggregator::store::Store;
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::RoundNumber;
@@ -108,7 +109,8 @@ impl Copy {
     }
 
     fn try_replay(&self, round: u32) -> Result<ReplayReport, AuditError> {
-        let directory = RunDirectory::find(self.folder.path(), None).expect("one run");
+        let directory =
+            RunDirectory::find(&Store::folder(self.folder.path()), None).expect("one run");
         audit::replay(&directory, RoundNumber(round))
     }
 

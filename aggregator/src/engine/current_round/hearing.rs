@@ -204,6 +204,7 @@ impl CurrentRound {
         input: Input,
     ) -> Result<Event, UploadRefusal> {
         self.tally.check(from).await?;
+        self.tally.keep(from)?;
         self.decide_from(from, input)
             .map_err(|reject| UploadRefusal::Rejected {
                 said: self.chain.roster.naming(&reject.to_string()),
