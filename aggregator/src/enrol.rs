@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::wire::codec::{self, CodecError};
-use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
+use fedlora_protocol::wire::session::{JoinRequest, JoinResponse};
+use fedlora_protocol::wire::versions::{NoCommonProtocol, Protocols};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::pki::PkiError;
@@ -92,11 +93,7 @@ fn enrol(
     clock: &dyn Clock,
 ) -> Result<JoinResponse, JoinRefusal> {
     let request: JoinRequest = codec::decode(payload)?;
-    if request.protocol != PROTOCOL {
-        return Err(JoinRefusal::Protocol {
-            found: request.protocol,
-        });
-    }
+    Protocols::OWN.common(request.protocol)?;
     // The invitation first: who holds none learns nothing of what else would be wrong.
     registry.check(&request.name, &request.secret, clock.now())?;
     let proof = JoinRequest::proof_digest(&request.name, &request.certificate_request);
@@ -132,6 +129,14 @@ fn enrol(
     })
 }
 
+/// Whose program has to be upgraded.
+pub(crate) fn older(none: &NoCommonProtocol) -> &'static str {
+    match none.is_other_older() {
+        true => "member's program",
+        false => "aggregator's program",
+    }
+}
+
 /// Why a member may not join. The words go to the member as they stand here.
 #[derive(Debug, thiserror::Error)]
 enum JoinRefusal {
@@ -139,11 +144,11 @@ enum JoinRefusal {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// A request of another protocol version.
-    #[error("this aggregator speaks protocol {PROTOCOL}, the member {found}: upgrade the older")]
-    Protocol {
-        /// The member's version.
-        found: u16,
-    },
+    #[error(
+        "this aggregator speaks protocol {}, the member {}: upgrade the {}",
+        .0.own, .0.other, older(.0)
+    )]
+    Protocol(#[from] NoCommonProtocol),
     /// No open invitation, or a record that cannot be written.
     #[error(transparent)]
     Registry(#[from] RegistryError),

@@ -1,7 +1,8 @@
 //! The member's directory: configuration, keys, pinned roster, round log, adapters.
 //!
 //! ```text
-//! fedlora.toml     configuration: name, address, aggregator, floors
+//! fedlora.toml     configuration: name, address, aggregator, floors; fedlora.toml.left of a member
+//!                  that has left
 //! identity.key     the key that signs this member's messages
 //! tls.key tls.pem  the key and certificate of its connections
 //! ca.pem           the federation's certificate authority, pinned when joining
@@ -24,7 +25,9 @@ use std::time::{Duration, SystemTime};
 
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
-use fedlora_common::files::{Access, create_private_folder, is_locked, try_lock, write_atomic};
+use fedlora_common::files::{
+    Access, create_private_folder, is_locked, sync_parent, try_lock, write_atomic,
+};
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic};
 use fedlora_protocol::fixed::WeightClass;
@@ -272,6 +275,20 @@ impl MemberDirectory {
             authority: Certificate::from_pem(&directory.read_text("ca.pem")?)?,
         };
         Ok((directory, membership))
+    }
+
+    /// Ends the membership here: its keys go, and the configuration gets another name. What proves the
+    /// runs that it was in, the round log and the adapters stay.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`] naming the file that is left.
+    pub fn end_membership(&self) -> Result<(), DirectoryError> {
+        let (config, left) = (self.path("fedlora.toml"), self.path("fedlora.toml.left"));
+        fs::rename(&config, &left).map_err(|error| io_error(&config, error))?;
+        for key in ["identity.key", "tls.key"].map(|name| self.path(name)) {
+            fs::remove_file(&key).map_err(|error| io_error(&key, error))?;
+        }
+        sync_parent(&left).map_err(|error| io_error(&left, error))
     }
 
     /// Reads `fedlora.toml`, as it stands now.

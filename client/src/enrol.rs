@@ -8,8 +8,9 @@ use fedlora_common::clock::Timestamp;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::plan::Floors;
 use fedlora_protocol::wire::codec::{self, CodecError};
-use fedlora_protocol::wire::session::{JoinRequest, JoinResponse, PROTOCOL};
+use fedlora_protocol::wire::session::{JoinRequest, JoinResponse};
 use fedlora_protocol::wire::token::InviteToken;
+use fedlora_protocol::wire::versions::Protocols;
 use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
 use fedlora_transport::{
@@ -44,7 +45,7 @@ pub async fn join(
     let certificate_request = tls.signing_request()?;
     let proof = JoinRequest::proof_digest(&token.name, &certificate_request);
     let request = JoinRequest {
-        protocol: PROTOCOL,
+        protocol: Protocols::OWN,
         name: token.name.clone(),
         secret: token.secret.clone(),
         identity: identity.public(),

@@ -2,10 +2,12 @@
 //! every wait and everything on the loopback.
 
 mod federation;
+mod page;
 mod programs;
 pub mod simulated;
 
 pub use federation::{Federation, INSTITUTIONS, repository};
+pub use page::compare_page;
 pub use programs::{Finished, Running, program};
 
 use std::time::{Duration, Instant};

@@ -137,8 +137,14 @@ impl Running {
 
     /// Ends the program as a power cut would: SIGKILL, no goodbye.
     pub fn kill(mut self) -> Finished {
-        self.child.kill().expect("a child can be killed");
+        self.kill_now();
         self.finish()
+    }
+
+    /// The same of one that something else takes the place of.
+    pub fn kill_now(&mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
     }
 
     /// Asks the program to end, as ctrl-c does.

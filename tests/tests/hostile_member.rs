@@ -23,7 +23,8 @@ use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{
     Keys, Open, Ready, RoundMessage, ToAggregator, ToMember, UpdateClaim, vector_digest,
 };
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, Purpose, StreamHeader, StreamReply};
+use fedlora_protocol::wire::session::{MemberHello, Purpose, StreamHeader, StreamReply};
+use fedlora_protocol::wire::versions::Protocols;
 use fedlora_protocol::wire::{Unverified, Verified};
 use fedlora_tests::PATIENCE;
 use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
@@ -104,7 +105,7 @@ async fn connected(
     let limits = Limits::default();
     let connection = connect(address, &membership.credentials, authority, limits).await?;
     let greeting = MemberHello {
-        protocol: PROTOCOL,
+        protocol: Protocols::OWN,
         release: "hostile".into(),
     };
     let greeting = codec::encode(&greeting).expect("a hello is short");

@@ -235,3 +235,62 @@ fn memory_with_keys_is_not_dumped() {
     let words: Vec<_> = core.expect("a limit").split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{words:?}");
 }
+
+/// A member that leaves is no member from then on, and its keys are gone; receipts stay.
+#[test]
+fn a_member_leaves_for_good() {
+    let federation = Federation::new();
+    let aggregator = federation.serve_all();
+    let leave = |member: &str, more: &[&str]| {
+        let mut command = federation.member(member, &["leave"]);
+        Finished::of("leave", command.args(more))
+    };
+    for member in &INSTITUTIONS[..4] {
+        federation.join(member);
+    }
+    federation.submit(&plan(4, 1));
+    let taking_part: Vec<_> = INSTITUTIONS[..4]
+        .iter()
+        .map(|member| federation.start(member))
+        .collect();
+    // One that takes part must end first.
+    leave(INSTITUTIONS[3], &["--yes"]).failed(1, &["takes part with"]);
+    for member in taking_part {
+        member.finish().done();
+    }
+    leave(INSTITUTIONS[3], &[]).failed(2, &["for good", "--yes"]);
+    assert_eq!(
+        federation.roster()["members"].as_array().map(Vec::len),
+        Some(4)
+    );
+    leave(INSTITUTIONS[3], &["--yes"]).done();
+    assert_eq!(
+        federation.roster()["members"].as_array().map(Vec::len),
+        Some(3)
+    );
+    let home = federation.home(INSTITUTIONS[3]);
+    for gone in ["fedlora.toml", "identity.key", "tls.key"] {
+        assert!(!home.join(gone).exists(), "{gone}");
+    }
+    assert!(home.join("fedlora.toml.left").exists());
+    assert!(home.join("adapter/adapter_config.json").exists());
+    leave(INSTITUTIONS[3], &["--yes"]).failed(4, &["holds no membership"]);
+    assert!(aggregator.stderr().contains("has left the federation"));
+    // The others go on, and the name can be given again.
+    federation.submit(&plan(3, 1));
+    let taking_part: Vec<_> = INSTITUTIONS[..3]
+        .iter()
+        .map(|member| federation.start(member))
+        .collect();
+    for member in taking_part {
+        member.finish().done();
+    }
+    fs::rename(&home, federation.home("old")).expect("a folder can be moved");
+    federation.join(INSTITUTIONS[3]);
+    // Nobody answers any more.
+    aggregator.interrupt();
+    aggregator.finish();
+    leave(INSTITUTIONS[3], &["--yes"]).failed(5, &["--only-here"]);
+    leave(INSTITUTIONS[3], &["--yes", "--only-here"]).done();
+    assert!(!home.join("identity.key").exists());
+}

@@ -7,7 +7,8 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::wire::codec::{self, CodecError, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, Purpose};
+use fedlora_protocol::wire::session::{HelloAnswer, MemberHello, Purpose};
+use fedlora_protocol::wire::versions::{NoCommonProtocol, Protocols};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
@@ -24,6 +25,7 @@ use super::published::{PublishedError, PublishedRun};
 use super::streams::{self, Answers, StreamError};
 use crate::certificates::Certificates;
 use crate::engine::{About, SessionId, ToEngine};
+use crate::enrol::older;
 use crate::registry::{Registry, RegistryError};
 
 /// How soon a member that was removed is cut off.
@@ -151,6 +153,7 @@ impl Open {
                 }
             }
             Purpose::Watch => self.watch(front).await,
+            Purpose::Leave => self.leave(registry).await,
             Purpose::Fetch { run } => match self.published(registry, run).await? {
                 Some(run) => self.show(run).await,
                 None => {
@@ -214,7 +217,17 @@ impl Open {
         }
     }
 
-    /// Shows what is published of a run, and gives its adapters, until the member leaves.
+    /// Removes the member, which asks for that.
+    async fn leave(mut self, registry: &Registry) -> Result<(), SessionError> {
+        let (registry, name) = (registry.clone(), self.member.clone());
+        let removed = tokio::task::spawn_blocking(move || registry.remove(&name)).await;
+        removed.map_err(|_| SessionError::Panicked)??;
+        info!(member = %self.member, "the member has left the federation");
+        let _ = self.control.0.finish();
+        Err(self.connection.closed().await.into())
+    }
+
+    /// Shows what is published of a run, and gives its adapters, until the member goes.
     async fn show(mut self, run: PublishedRun) -> Result<(), SessionError> {
         let (send, _) = &mut self.control;
         for message in run.messages().into_iter().chain(run.finished()) {
@@ -289,17 +302,24 @@ async fn greet(
     let (payload, reply) = receive_hello(connection, PATIENCE).await?;
     let judged = match codec::decode::<MemberHello>(&payload) {
         Err(error) => Err(HelloRefusal::Malformed(error)),
-        Ok(hello) if hello.protocol != PROTOCOL => Err(HelloRefusal::Protocol {
-            release: shown_release(&hello.release),
-            found: hello.protocol,
-        }),
-        Ok(hello) if registry.is_member(name, key)? => Ok(shown_release(&hello.release)),
-        Ok(_) => Err(HelloRefusal::NotAMember { name: name.clone() }),
+        Ok(hello) => match Protocols::OWN.common(hello.protocol) {
+            Err(none) => Err(HelloRefusal::Protocol {
+                release: shown_release(&hello.release),
+                none,
+            }),
+            Ok(protocol) if registry.is_member(name, key)? => {
+                Ok((protocol, shown_release(&hello.release)))
+            }
+            Ok(_) => Err(HelloRefusal::NotAMember { name: name.clone() }),
+        },
     };
     match judged {
-        Ok(release) => {
-            let answer = renewal(peer, certificate, certificates);
-            reply.accept(&answer).await?;
+        Ok((protocol, release)) => {
+            let answer = HelloAnswer {
+                protocol,
+                certificate: renewal(peer, certificate, certificates),
+            };
+            reply.accept(&codec::encode(&answer)?).await?;
             Ok(release)
         }
         Err(refusal) => {
@@ -317,18 +337,18 @@ fn shown_release(said: &str) -> String {
     printable.take(MAX_RELEASE).collect()
 }
 
-/// The answer to a hello: another certificate in DER, or nothing.
-fn renewal(peer: &Peer, shown: &Certificate, certificates: &Certificates) -> Vec<u8> {
+/// Another certificate for a member, in DER, where it is due.
+fn renewal(peer: &Peer, shown: &Certificate, certificates: &Certificates) -> Option<Vec<u8>> {
     let member = &peer.name;
     match certificates.renewed(peer, shown) {
-        Ok(None) => Vec::new(),
+        Ok(None) => None,
         Ok(Some(issued)) => {
             info!(%member, until = %issued.not_after.date(), "the member's certificate is renewed");
-            issued.certificate.as_der().to_vec()
+            Some(issued.certificate.as_der().to_vec())
         }
         Err(error) => {
             warn!(%member, %error, "the member's certificate cannot be renewed");
-            Vec::new()
+            None
         }
     }
 }
@@ -480,14 +500,15 @@ pub(crate) enum HelloRefusal {
     Malformed(CodecError),
     /// Another version of the protocol.
     #[error(
-        "this aggregator speaks protocol {PROTOCOL}, release {release} of the member speaks \
-         {found}: upgrade the older"
+        "this aggregator speaks protocol {}, release {release} of the member speaks {}: upgrade \
+         the {}",
+        none.own, none.other, older(none)
     )]
     Protocol {
         /// The member's release, cut at 40 characters.
         release: String,
-        /// The protocol that the member speaks.
-        found: u16,
+        /// What both speak.
+        none: NoCommonProtocol,
     },
     /// A certificate of the federation's, for a member that has no record or another key.
     #[error("{name} is not a member of this federation any more")]

@@ -14,6 +14,7 @@ mod fetch;
 mod generate;
 mod hints;
 mod join;
+mod leave;
 mod memory;
 mod open;
 mod plan;
@@ -80,6 +81,9 @@ enum Command {
     /// Begin runs again.
     #[command(after_help = "Example:\n  fedlora resume --dir ~/fedlora")]
     Resume(status::StatusArgs),
+    /// Leave the federation for good: the aggregator removes this member, and its keys are deleted.
+    #[command(after_help = "Example:\n  fedlora leave --dir ~/fedlora --yes")]
+    Leave(leave::LeaveArgs),
     /// Show the federation's members as this member knows them: names, key fingerprints, words.
     #[command(after_help = "Example:\n  fedlora roster --dir ~/fedlora --format json")]
     Roster(roster::RosterArgs),
@@ -145,6 +149,7 @@ impl Program for Cli {
             Command::Status(args) => status::run(&args, &printer),
             Command::Pause(args) => status::set_paused(&args, true, &printer),
             Command::Resume(args) => status::set_paused(&args, false, &printer),
+            Command::Leave(args) => leave::run(&args, &printer).await,
             Command::Roster(args) => roster::run(&args, &printer),
             Command::Runs(args) => runs::run(&args, &printer),
             Command::Check(args) => local(move || check::run(&args, &printer)).await,

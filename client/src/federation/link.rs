@@ -101,6 +101,12 @@ pub enum LinkError {
     /// The aggregator sent a malformed message.
     #[error("the aggregator sent something malformed: {0}")]
     Codec(#[from] CodecError),
+    /// The aggregator chose a version of the protocol that was not offered to it.
+    #[error("the aggregator answers in protocol {chosen}, which this program does not speak")]
+    Protocol {
+        /// The version that it chose.
+        chosen: u16,
+    },
     /// The aggregator refused the request.
     #[error("the aggregator refused: {reason}")]
     Refused {

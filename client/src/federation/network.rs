@@ -10,7 +10,10 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::round::member::Upload;
 use fedlora_protocol::wire::codec::{self, MESSAGE_LIMIT};
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
-use fedlora_protocol::wire::session::{MemberHello, PROTOCOL, Purpose, StreamHeader, StreamReply};
+use fedlora_protocol::wire::session::{
+    HelloAnswer, MemberHello, Purpose, StreamHeader, StreamReply,
+};
+use fedlora_protocol::wire::versions::Protocols;
 use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, Manifest, MemorySink, MemorySource,
 };
@@ -99,11 +102,11 @@ impl NetworkConnector {
 
     /// Takes the certificate in the answer to a hello, if there is one. Without it the former one
     /// serves on, and the next hello brings another.
-    fn renew(&self, answer: Vec<u8>) {
-        if answer.is_empty() {
+    fn renew(&self, answer: HelloAnswer) {
+        let Some(certificate) = answer.certificate else {
             return;
-        }
-        let certificate = Certificate::from_der(answer);
+        };
+        let certificate = Certificate::from_der(certificate);
         let now = fedlora_shell::now();
         match (self.renewal).take(certificate, &self.name, &self.authority, now) {
             Ok(credentials) => {
@@ -145,12 +148,21 @@ pub struct NetworkLink {
 
 impl NetworkLink {
     /// Says hello, and opens the control stream for a purpose. Gives the answer to the hello as well.
-    async fn open(connection: Connection, purpose: Purpose) -> Result<(Self, Vec<u8>), LinkError> {
+    async fn open(
+        connection: Connection,
+        purpose: Purpose,
+    ) -> Result<(Self, HelloAnswer), LinkError> {
         let greeting = codec::encode(&MemberHello {
-            protocol: PROTOCOL,
+            protocol: Protocols::OWN,
             release: env!("CARGO_PKG_VERSION").into(),
         })?;
         let answer = hello(&connection, &greeting, PATIENCE).await?;
+        let answer: HelloAnswer = codec::decode(&answer)?;
+        let Protocols { oldest, newest } = Protocols::OWN;
+        if !(oldest..=newest).contains(&answer.protocol) {
+            let chosen = answer.protocol;
+            return Err(LinkError::Protocol { chosen });
+        }
         let (mut control, recv) = connection.open(StreamKind::Control).await?;
         write_frame(&mut control, &codec::encode(&purpose)?)
             .await

@@ -11,7 +11,7 @@ use fedlora_protocol::secagg::pack::{pack, unpack};
 use fedlora_protocol::wire::codec;
 use fedlora_protocol::wire::messages::{ToAggregator, ToMember};
 use fedlora_protocol::wire::session::{
-    JoinRequest, JoinResponse, MemberHello, Purpose, StreamHeader, StreamReply,
+    HelloAnswer, JoinRequest, JoinResponse, MemberHello, Purpose, StreamHeader, StreamReply,
 };
 use fedlora_protocol::wire::token::InviteToken;
 use fedlora_transport::bulk::{Manifest, Reply};
@@ -46,6 +46,7 @@ pub fn streams(bytes: &[u8]) {
     take::<StreamReply>(bytes);
     take::<MemberHello>(bytes);
     take::<Purpose>(bytes);
+    take::<HelloAnswer>(bytes);
 }
 
 /// Joining: requests and responses.

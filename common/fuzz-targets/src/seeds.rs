@@ -11,10 +11,11 @@ use fedlora_protocol::wire::messages::{
     Commitments, HeldShares, Reveal, RevealedShare, ToAggregator, ToMember, UpdateClaim,
 };
 use fedlora_protocol::wire::session::{
-    JoinRequest, JoinResponse, JoinSecret, MemberHello, PROTOCOL, Purpose, StreamHeader,
+    HelloAnswer, JoinRequest, JoinResponse, JoinSecret, MemberHello, Purpose, StreamHeader,
     StreamReply,
 };
 use fedlora_protocol::wire::token::InviteToken;
+use fedlora_protocol::wire::versions::Protocols;
 use fedlora_protocol::wire::{Signable, Unverified, Verified, codec};
 use fedlora_transport::bulk::{MIN_CHUNK, Manifest, Refusal, Reply};
 use serde::Serialize;
@@ -113,7 +114,7 @@ fn session(recorded: &Recorded) -> Vec<(&'static str, Vec<u8>)> {
         expires: Timestamp(1),
     };
     let request = JoinRequest {
-        protocol: PROTOCOL,
+        protocol: Protocols::OWN,
         proof: key.sign(&JoinRequest::proof_digest(&name, &[1, 2, 3])),
         name,
         secret: JoinSecret([2; 32]),
@@ -140,8 +141,12 @@ fn session(recorded: &Recorded) -> Vec<(&'static str, Vec<u8>)> {
         reason: "another round".to_owned(),
     };
     let hello = MemberHello {
-        protocol: PROTOCOL,
+        protocol: Protocols::OWN,
         release: "0.1.0".to_owned(),
+    };
+    let answer = HelloAnswer {
+        protocol: Protocols::OWN.newest,
+        certificate: Some(vec![1; 40]),
     };
     vec![
         ("token", token.expose().into_bytes()),
@@ -155,6 +160,7 @@ fn session(recorded: &Recorded) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("streams", encoded(&refused)),
         ("streams", encoded(&hello)),
+        ("streams", encoded(&answer)),
         (
             "streams",
             encoded(&Purpose::TakePart {

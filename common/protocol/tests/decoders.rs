@@ -17,7 +17,7 @@ use fedlora_protocol::wire::messages::{
     SealedShares, ShareCommitments, Survivors, ToAggregator, ToMember,
 };
 use fedlora_protocol::wire::session::{
-    JoinRequest, JoinResponse, JoinSecret, Purpose, StreamHeader,
+    HelloAnswer, JoinRequest, JoinResponse, JoinSecret, Purpose, StreamHeader,
 };
 use fedlora_protocol::wire::{Verified, codec};
 use proptest::prelude::*;
@@ -69,6 +69,7 @@ fn take_as_everything(bytes: &[u8]) {
     take::<ToAggregator>(bytes);
     take::<StreamHeader>(bytes);
     take::<Purpose>(bytes);
+    take::<HelloAnswer>(bytes);
     take::<JoinRequest>(bytes);
     take::<JoinResponse>(bytes);
 }

@@ -6,5 +6,6 @@ pub mod messages;
 pub mod session;
 pub mod token;
 mod verified;
+pub mod versions;
 
 pub use verified::{Signable, Unverified, Verified};

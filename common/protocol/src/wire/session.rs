@@ -11,17 +11,24 @@ use fedlora_common::digest::{Digest, DigestWriter};
 
 use super::messages::UpdateClaim;
 use super::verified::Unverified;
+use super::versions::Protocols;
 
-/// The version of all messages in [`super`], sent in every hello.
-pub const PROTOCOL: u16 = 6;
-
-/// The first words of a member on each connection.
+/// The first words of a member on each connection. In every version of the protocol they have this form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberHello {
-    /// The version that the member speaks: [`PROTOCOL`].
-    pub protocol: u16,
+    /// The versions that the member speaks.
+    pub protocol: Protocols,
     /// The program's release, for the other side's log.
     pub release: String,
+}
+
+/// The aggregator's answer to a hello that it accepts. It has this form in every version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloAnswer {
+    /// The version that both speak on this connection.
+    pub protocol: u16,
+    /// Another certificate for the member's key, DER, where its own needs one.
+    pub certificate: Option<Vec<u8>>,
 }
 
 /// What a member's connection is for: the first frame on its control stream.
@@ -41,6 +48,9 @@ pub enum Purpose {
         /// The run; `None` for the one that was begun last.
         run: Option<RunId>,
     },
+    /// To leave the federation for good. The aggregator removes the member, and ends the control stream
+    /// once that is durable.
+    Leave,
 }
 
 /// What a bulk stream that a member opened is for.
@@ -102,8 +112,8 @@ impl fmt::Debug for JoinSecret {
 /// A member's request to join, on the enrolment endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// The version that the member speaks: [`PROTOCOL`].
-    pub protocol: u16,
+    /// The versions that the member speaks.
+    pub protocol: Protocols,
     /// The name that the invitation is for.
     pub name: MemberName,
     /// The invitation's one-time secret.
