@@ -14,7 +14,6 @@ use fedlora_protocol::receipt::RunReceipt;
 use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
-use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::failure::RunFailure;
@@ -23,6 +22,7 @@ use super::messages::{RunEvent, SessionId, ToEngine};
 use super::overview::{Due, Overview};
 use super::patience::Offenders;
 use super::progress::Progress;
+use crate::blocking;
 use crate::audit::{self, KeptPlan, RecordFolder};
 use crate::clock::Clock;
 use crate::directory::Opened;
@@ -131,7 +131,7 @@ impl RunContext {
     /// All that have joined the federation, in order. A record that cannot be read is no reason to
     /// wait for nobody: it is told of where it matters.
     pub(super) fn recorded(&self) -> Vec<MemberName> {
-        let members = block_in_place(|| self.setup.registry.members());
+        let members = blocking::in_place(|| self.setup.registry.members());
         members
             .map(|members| members.into_iter().map(|record| record.name).collect())
             .unwrap_or_default()
@@ -145,7 +145,7 @@ impl RunContext {
         let EngineSetup {
             directory, plan, ..
         } = &self.setup;
-        block_in_place(|| {
+        blocking::in_place(|| {
             publish::store_roster(directory, roster)?;
             let receipt = RunReceipt {
                 aggregator: self.setup.operator.identity.public(),

@@ -144,8 +144,12 @@ pub struct NetworkLink {
 }
 
 impl NetworkLink {
-    /// Says hello, and opens the control stream for a purpose. Gives the answer to the hello as well.
-    async fn open(connection: Connection, purpose: Purpose) -> Result<(Self, Vec<u8>), LinkError> {
+    /// Says hello on a connection, and opens the control stream for a purpose. Gives the answer to the
+    /// hello as well: another certificate in DER, or nothing.
+    ///
+    /// # Errors
+    /// The connection has ended, or the aggregator refuses the member.
+    pub async fn open(connection: Connection, purpose: Purpose) -> Result<(Self, Vec<u8>), LinkError> {
         let greeting = codec::encode(&MemberHello {
             protocol: PROTOCOL,
             release: env!("CARGO_PKG_VERSION").into(),
