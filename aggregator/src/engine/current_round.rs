@@ -31,8 +31,8 @@ use super::overview::Due;
 use super::patience::Progress;
 use super::returning;
 use super::tally::Tally;
-use crate::blocking;
 use crate::audit::{self, AuditError, BegunAttempt, KeptOpening};
+use crate::blocking;
 use crate::publish::Participation;
 
 /// Runs one attempt at a round to its end.

@@ -9,8 +9,8 @@ use fedlora_protocol::round::coordinator::Event;
 use tracing::warn;
 
 use super::context::EngineSetup;
-use crate::blocking;
 use crate::audit::{AttemptRecord, KeptOpening, RecordError};
+use crate::blocking;
 
 /// The record of the current attempt.
 #[derive(Debug)]

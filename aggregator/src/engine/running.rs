@@ -10,8 +10,8 @@ use super::current_round::{run_round, take_up_round};
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::returning;
-use crate::blocking;
 use crate::audit::BegunAttempt;
+use crate::blocking;
 use crate::publish;
 
 /// Attempts at one round before the run is given up.

@@ -11,6 +11,7 @@ use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, RoundNumber};
 use fedlora_protocol::secagg::{RunningSums, pack};
 use fedlora_protocol::wire::messages::Open;
 
+use crate::audit::RecordError;
 use crate::blocking;
 use crate::run_directory::RunDirectory;
 
@@ -63,9 +64,11 @@ impl Tally {
     /// Keeps a stored update from now on.
     ///
     /// # Errors
-    /// Any I/O error.
-    pub(super) fn keep(&self, member: MemberIndex) -> io::Result<()> {
-        blocking::in_place(|| self.directory.store().adopt(&self.path(member)))
+    /// [`RecordError`] naming the file.
+    pub(super) fn keep(&self, member: MemberIndex) -> Result<(), RecordError> {
+        let path = self.path(member);
+        let kept = blocking::in_place(|| self.directory.store().adopt(&path));
+        kept.map_err(|source| RecordError::Io { path, source })
     }
 
     /// Adds a packed update to the sum of its member's group.

@@ -19,8 +19,8 @@ mod streams;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fedlora_transport::{MemberConnection, ServerEndpoint};
 use fedlora_transport::connection::CloseCode;
+use fedlora_transport::{MemberConnection, ServerEndpoint};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 

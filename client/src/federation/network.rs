@@ -149,7 +149,10 @@ impl NetworkLink {
     ///
     /// # Errors
     /// The connection has ended, or the aggregator refuses the member.
-    pub async fn open(connection: Connection, purpose: Purpose) -> Result<(Self, Vec<u8>), LinkError> {
+    pub async fn open(
+        connection: Connection,
+        purpose: Purpose,
+    ) -> Result<(Self, Vec<u8>), LinkError> {
         let greeting = codec::encode(&MemberHello {
             protocol: PROTOCOL,
             release: env!("CARGO_PKG_VERSION").into(),

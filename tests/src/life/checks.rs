@@ -21,6 +21,7 @@ type Chains = BTreeMap<RunId, Vec<Digest>>;
 /// Checks all that can be seen once every run is over.
 pub(super) fn check(world: &World<'_>, gentle: bool) {
     let mut chains = Chains::new();
+    world.observer.seen().figures.runs += world.queued.len() as u64;
     for (run, plan) in &world.queued {
         if world.is_forgotten(*run) {
             continue;
@@ -58,16 +59,26 @@ fn check_run(
     let breaks = |what: String| world.observer.breaks(format!("run {run}: {what}"));
     let end = match folder.end() {
         Ok(Some(end)) => end,
-        Ok(None) => return Vec::new(),
+        // That it has no end is told already.
+        Ok(None) => {
+            let results = results_of(folder).unwrap_or_default();
+            return results.iter().map(RoundResult::digest).collect();
+        }
         Err(error) => {
             breaks(format!("how it ended cannot be read: {error}"));
             return Vec::new();
         }
     };
     for (what, is_left) in [
-        ("masked updates", fs::read_dir(folder.uploads()).is_ok_and(|files| files.count() > 0)),
+        (
+            "masked updates",
+            fs::read_dir(folder.uploads()).is_ok_and(|files| files.count() > 0),
+        ),
         ("its journal", folder.journal().exists()),
-        ("the mark of an open run", folder.audit().join("open").exists()),
+        (
+            "the mark of an open run",
+            folder.audit().join("open").exists(),
+        ),
     ] {
         if is_left {
             breaks(format!("it is over and has left {what}"));
@@ -78,7 +89,10 @@ fn check_run(
         Vec::new()
     });
     let aborted = world.facts.aborted.contains(&run);
-    if gentle && !aborted && (end.outcome, results.len()) != (EndOutcome::Finished, plan.rounds as usize) {
+    if gentle
+        && !aborted
+        && (end.outcome, results.len()) != (EndOutcome::Finished, plan.rounds as usize)
+    {
         let failure = end.failure.unwrap_or_default();
         breaks(format!(
             "nothing was in its way, and it ended after {} of {} rounds: {failure}",
@@ -89,7 +103,7 @@ fn check_run(
     if !folder.receipt().exists() {
         return Vec::new();
     }
-    if let Err(error) = audit::verify(folder) {
+    if let Err(error) = audit::verified(folder) {
         breaks(format!("it does not verify: {error}"));
     }
     let roster = fs::read(folder.roster()).ok();
@@ -98,8 +112,9 @@ fn check_run(
         breaks("it has results and no roster".to_owned());
         return Vec::new();
     };
+    let is_steady = gentle && world.is_steady();
     for result in &results {
-        check_result(world, &roster, plan, result);
+        check_result(world, (&roster, plan), result, is_steady);
         if folder.audit().exists() {
             match audit::replay(folder, result.round) {
                 Ok(report) if report.matches() => {}
@@ -107,7 +122,10 @@ fn check_run(
                     "round {} does not replay: {:?}",
                     result.round, report.findings
                 )),
-                Err(error) => breaks(format!("round {} cannot be replayed: {error}", result.round)),
+                Err(error) => breaks(format!(
+                    "round {} cannot be replayed: {error}",
+                    result.round
+                )),
             }
         }
     }
@@ -120,12 +138,20 @@ fn results_of(folder: &RunDirectory) -> Result<Vec<RoundResult>, String> {
         return Err("its results end within a line".to_owned());
     }
     let results = read_results(&text).map_err(|error| error.to_string())?;
-    Ok(results.iter().map(|result| result.claimed().clone()).collect())
+    Ok(results
+        .iter()
+        .map(|result| result.claimed().clone())
+        .collect())
 }
 
 /// Checks that a result is of the plain sum of its survivors' updates, of enough of them, and of all
 /// whose update was acknowledged.
-fn check_result(world: &World<'_>, roster: &Roster, plan: &RunPlan, result: &RoundResult) {
+fn check_result(
+    world: &World<'_>,
+    (roster, plan): (&Roster, &RunPlan),
+    result: &RoundResult,
+    is_steady: bool,
+) {
     let (run, round) = (result.run, result.round);
     let attempt = (run, round, result.attempt);
     let breaks = |what: String| {
@@ -133,11 +159,24 @@ fn check_result(world: &World<'_>, roster: &Roster, plan: &RunPlan, result: &Rou
         world.observer.breaks(what);
     };
     let minimum = plan.policy().expect("the plan was checked").minimum();
+    let whole = result.survivors.len() == plan.members;
+    if is_steady && !whole {
+        breaks("nothing was in its way, and a member is missing in the sum".to_owned());
+    }
+    {
+        let figures = &mut world.observer.seen().figures;
+        figures.results += 1;
+        figures.retried += u64::from(result.attempt.0 > 1);
+        figures.partial += u64::from(!whole);
+    }
     if result.survivors.len() < minimum {
         let found = result.survivors.len();
         breaks(format!("a sum of {found} members, below {minimum}"));
     }
-    let names = result.survivors.iter().filter_map(|index| roster.get(*index));
+    let names = result
+        .survivors
+        .iter()
+        .filter_map(|index| roster.get(*index));
     let names: Vec<_> = names.map(|entry| entry.name.to_string()).collect();
     let mask = plan.aggregation.bits.mask();
     let mut missing = Vec::new();
@@ -172,7 +211,9 @@ fn check_result(world: &World<'_>, roster: &Roster, plan: &RunPlan, result: &Rou
         .collect();
     drop(seen);
     if !lost.is_empty() {
-        breaks(format!("the acknowledged updates of {lost:?} are not in the sum"));
+        breaks(format!(
+            "the acknowledged updates of {lost:?} are not in the sum"
+        ));
     }
 }
 
@@ -193,8 +234,15 @@ fn check_receipts(world: &World<'_>, chains: &Chains) {
                 continue;
             }
             let run = kept.verified.run;
-            let own: Vec<_> = kept.verified.results.iter().map(RoundResult::digest).collect();
-            let same = chains.get(&run).is_some_and(|chain| chain.starts_with(&own));
+            let own: Vec<_> = kept
+                .verified
+                .results
+                .iter()
+                .map(RoundResult::digest)
+                .collect();
+            let same = chains
+                .get(&run)
+                .is_some_and(|chain| chain.starts_with(&own));
             if !same {
                 let own = own.len();
                 breaks(format!(
@@ -212,11 +260,20 @@ fn check_members(world: &World<'_>) {
     }
     let members = match world.operator.registry().members() {
         Ok(members) => members,
-        Err(error) => return world.observer.breaks(format!("the members cannot be read: {error}")),
+        Err(error) => {
+            return world
+                .observer
+                .breaks(format!("the members cannot be read: {error}"));
+        }
     };
     for one in world.members.iter().filter(|one| one.has_joined()) {
-        if !members.iter().any(|record| record.name.as_str() == one.name) {
-            world.observer.breaks(format!("{} has joined, and is no member", one.name));
+        if !members
+            .iter()
+            .any(|record| record.name.as_str() == one.name)
+        {
+            world
+                .observer
+                .breaks(format!("{} has joined, and is no member", one.name));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! were made in it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use fedlora_aggregator::Clock;
 use fedlora_common::clock::Timestamp;
@@ -37,5 +38,9 @@ impl Clock for JumpingClock {
         let passed = self.begun.elapsed().as_millis() as i64;
         let now = BEGINNING + passed + self.ahead.load(Ordering::Relaxed);
         Timestamp(now.max(0) as u64)
+    }
+
+    fn steady(&self) -> Duration {
+        self.begun.elapsed()
     }
 }

@@ -254,7 +254,9 @@ async fn take_part(
     });
     let outcome = participant.run().await?;
     observer.note(format!("{name} ends run {}", outcome.run));
-    let kept = directory.begin_outcome(outcome.run).map_err(|error| error.to_string());
+    let kept = directory
+        .begin_outcome(outcome.run)
+        .map_err(|error| error.to_string());
     let kept = kept.and_then(|()| {
         let saved = peft::save(&directory.global(), &outcome.adapter, "simulated");
         saved.map_err(|error| error.to_string())

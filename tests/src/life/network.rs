@@ -15,6 +15,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// Bytes that a connection holds on their way.
 const ON_THE_WAY: usize = 64 << 10;
+/// How long each piece takes where nothing else is said.
+const USUAL: Duration = Duration::from_millis(10);
 /// How long a machine that cannot be reached is tried.
 const UNREACHABLE: Duration = Duration::from_secs(3);
 
@@ -45,7 +47,7 @@ impl Default for Way {
     fn default() -> Self {
         Self {
             stands: watch::channel(false).0,
-            delay: Duration::ZERO,
+            delay: USUAL,
             break_after: None,
             broken: Arc::default(),
         }
@@ -86,7 +88,7 @@ impl Network {
         self.way(member, |way| way.stands.send_replace(stands));
     }
 
-    /// Each piece between a member and the aggregator takes so long.
+    /// From the next connection on each piece between a member and the aggregator takes so long.
     pub(super) fn delay(&self, member: usize, delay: Duration) {
         self.way(member, |way| way.delay = delay);
     }
@@ -95,7 +97,6 @@ impl Network {
     pub(super) fn mend(&self) {
         for way in self.state().members.values_mut() {
             way.stands.send_replace(false);
-            way.delay = Duration::ZERO;
             way.break_after = None;
         }
     }

@@ -35,6 +35,52 @@ pub(super) struct Seen {
     pub(super) notes: Vec<String>,
     /// Members whose directory was set back: their log has forgotten.
     forgetful: BTreeSet<String>,
+    /// Whether the lanes that are noted are other ones than those that were encoded: the check of sums
+    /// must find that.
+    pub(super) lies: bool,
+    pub(super) figures: Figures,
+}
+
+/// What a case came to, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// How often the aggregator died.
+    pub deaths: u64,
+    /// Runs that were queued.
+    pub runs: u64,
+    /// Rounds with a result.
+    pub results: u64,
+    /// Those that needed another attempt.
+    pub retried: u64,
+    /// Those in whose sum a member is missing.
+    pub partial: u64,
+}
+
+impl std::ops::AddAssign for Figures {
+    fn add_assign(&mut self, other: Self) {
+        self.deaths += other.deaths;
+        self.runs += other.runs;
+        self.results += other.results;
+        self.retried += other.retried;
+        self.partial += other.partial;
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            deaths,
+            runs,
+            results,
+            retried,
+            partial,
+        } = self;
+        write!(
+            f,
+            "{deaths} deaths of the aggregator, {runs} runs, {results} results, {retried} of them \
+             after a failed attempt, {partial} without all members"
+        )
+    }
 }
 
 impl Observer {
@@ -115,8 +161,12 @@ impl Observer {
     }
 
     /// A member has encoded its update for an attempt.
-    pub(super) fn encoded(&self, attempt: AttemptOf, member: &str, lanes: Vec<u32>) {
-        self.seen().lanes.insert((attempt, member.to_owned()), lanes);
+    pub(super) fn encoded(&self, attempt: AttemptOf, member: &str, mut lanes: Vec<u32>) {
+        let mut seen = self.seen();
+        if seen.lies {
+            lanes[0] ^= 1;
+        }
+        seen.lanes.insert((attempt, member.to_owned()), lanes);
     }
 
     /// The aggregator has acknowledged the update of a member for M0 with this digest.
@@ -127,5 +177,64 @@ impl Observer {
             let attempt = (open.run, open.round, open.attempt);
             seen.stored.insert((attempt, member.to_owned()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fedlora_adapter::Factors;
+    use fedlora_protocol::fixed::LaneBits;
+    use fedlora_protocol::ids::MemberIndex;
+
+    use super::*;
+
+    fn open(attempt: u32) -> Open {
+        let digest = Digest::from_bytes([1; 32]);
+        Open {
+            suite: 1,
+            run: RunId([1; 16]),
+            round: RoundNumber(1),
+            attempt: Attempt(attempt),
+            previous: digest,
+            roster: digest,
+            adapter: digest,
+            plan: digest,
+            layout: digest,
+            factors: Factors::Both,
+            clip: 0.1,
+            bits: LaneBits::B24,
+            neighbours: 3,
+            threshold: 3,
+            confirmations: 3,
+            minimum: 3,
+        }
+    }
+
+    fn list(members: u16, vectors: u8) -> SurvivorList {
+        SurvivorList {
+            members: (0..members).map(MemberIndex).collect(),
+            vectors: Digest::from_bytes([vectors; 32]),
+        }
+    }
+
+    fn reveals(observer: &Observer, open: &Open, list: &SurvivorList) -> usize {
+        observer.opened("a", open);
+        observer.listed("a", list);
+        observer.revealed("a", open.digest().into());
+        observer.broken().len()
+    }
+
+    #[test]
+    fn a_second_sum_on_an_adapter_and_one_of_too_few_are_found() {
+        let observer = Observer::default();
+        assert_eq!(reveals(&observer, &open(1), &list(3, 1)), 0);
+        // The same once more, after a connection broke.
+        assert_eq!(reveals(&observer, &open(1), &list(3, 1)), 0);
+        assert_eq!(reveals(&observer, &open(2), &list(4, 2)), 1);
+        let observer = Observer::default();
+        assert_eq!(reveals(&observer, &open(1), &list(2, 1)), 1);
+        let observer = Observer::default();
+        observer.revealed("a", open(1).digest().into());
+        assert_eq!(observer.broken().len(), 1, "in a round that nobody opened");
     }
 }

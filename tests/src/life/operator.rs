@@ -49,7 +49,11 @@ struct Life {
 
 impl Operator {
     /// A new directory in the folder `root`.
-    pub(super) fn init(root: &Path, network: &Network, observer: &Observer) -> anyhow::Result<Self> {
+    pub(super) fn init(
+        root: &Path,
+        network: &Network,
+        observer: &Observer,
+    ) -> anyhow::Result<Self> {
         let clock = Arc::new(JumpingClock::new());
         let config = AggregatorConfig::new("simulated", "127.0.0.1:1".parse()?)?;
         Directory::init(root, &config, clock.valid_from())?;
@@ -123,7 +127,9 @@ impl Operator {
     fn judge(&self, ended: Result<Result<(), fedlora_aggregator::ServeError>, JoinError>) {
         match ended {
             Ok(Ok(())) => self.observer.breaks("the aggregator ended by itself"),
-            Ok(Err(error)) => self.observer.breaks(format!("the aggregator ended: {error}")),
+            Ok(Err(error)) => self
+                .observer
+                .breaks(format!("the aggregator ended: {error}")),
             Err(error) if error.is_cancelled() => {}
             Err(error) => {
                 if !error.into_panic().is::<Death>() {
