@@ -1,7 +1,8 @@
 //! The clock that the program's shell hands in. Nothing else here reads the time.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use fedlora_common::clock::Timestamp;
 use time::OffsetDateTime;
@@ -13,6 +14,12 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The present, in milliseconds since the Unix epoch.
     fn now(&self) -> Timestamp;
+
+    /// How long since some moment in the past: this only grows, as time passes, whoever sets the clock.
+    /// By default the present's distance from the Unix epoch, for a clock that nobody sets.
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.now().0)
+    }
 
     /// When certificates that are made now begin to be valid: an hour ago, for clocks that are behind.
     fn valid_from(&self) -> OffsetDateTime {
@@ -27,6 +34,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         fedlora_shell::now()
+    }
+
+    fn steady(&self) -> Duration {
+        static FIRST_READING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        FIRST_READING.elapsed()
     }
 }
 

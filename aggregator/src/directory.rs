@@ -16,6 +16,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::files::{Access, create_private_folder, is_locked, try_lock, write_atomic};
@@ -31,7 +32,7 @@ use crate::config::AggregatorConfig;
 use crate::queue::Queue;
 use crate::remedy::Remedy;
 use crate::run_directory::RunDirectory;
-use crate::store::Store;
+use crate::store::{Mirror, Store};
 
 /// How long the certificate authority is valid.
 const AUTHORITY_DAYS: u32 = 3650;
@@ -138,6 +139,15 @@ impl Directory {
             identity: IdentityKey::from_bytes(seed),
         };
         Ok((directory, opened))
+    }
+
+    /// The same directory, whose every change `mirror` hears of first.
+    #[must_use]
+    pub fn mirrored(self, mirror: Arc<dyn Mirror>) -> Self {
+        Self {
+            store: self.store.mirrored(mirror),
+            ..self
+        }
     }
 
     /// The operator's directory itself.

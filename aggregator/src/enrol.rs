@@ -54,7 +54,8 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(
+/// Answers the request on a joining member's connection.
+pub(crate) async fn answer(
     connection: Connection,
     opened: &Opened,
     registry: &Registry,

@@ -3,6 +3,7 @@
 //! record, or a single member's delta.
 
 pub mod audit;
+mod blocking;
 mod certificates;
 pub mod cli;
 mod clock;
@@ -21,6 +22,8 @@ pub mod run_directory;
 pub mod run_list;
 mod server;
 mod serving;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 pub mod status;
 pub mod store;
 

@@ -228,7 +228,7 @@ impl Serving {
                     info!(%run, rounds, %adapter, "the run is finished");
                     pause = first;
                 }
-                Err(ServeError::Run(RunFailure::TakeUp(error))) => {
+                Err(ServeError::Run(RunFailure::TakeUp(error))) if !error.may_pass() => {
                     error!(%run, %error, "the run cannot be taken up: it is set aside until the next start");
                     set_aside.insert(run);
                 }
@@ -267,6 +267,7 @@ impl Serving {
             }
             match BegunRun::taken_up(open) {
                 Ok(begun) => return Ok(Some(begun)),
+                Err(error) if error.may_pass() => return Err(error.into()),
                 Err(error) => {
                     error!(%run, %error, "the run cannot be read: it is set aside until the next start");
                     set_aside.insert(run);

@@ -14,7 +14,7 @@ use fedlora_protocol::wire::versions::Protocols;
 use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
 use fedlora_transport::{
-    CaFingerprint, Certificate, Dialer, Proxy, TransportChoice, TransportError,
+    CaFingerprint, Certificate, Connection, Dialer, Proxy, TransportChoice, TransportError,
 };
 
 use crate::agent::AgentConfig;
@@ -36,6 +36,25 @@ pub async fn join(
     now: Timestamp,
     (transport, proxy): (TransportChoice, Option<Proxy>),
 ) -> Result<MemberConfig, JoinError> {
+    let dialer = Dialer::new(transport, proxy);
+    let connecting = async {
+        let fingerprint = CaFingerprint(token.authority);
+        Ok(dialer.join(&token.address, fingerprint).await?)
+    };
+    join_over(connecting, token, root, (now, transport)).await
+}
+
+/// The same over the connection that `connecting` gives, with the certificate of the authority that
+/// issued the aggregator's. The connections that follow run over `transport`.
+///
+/// # Errors
+/// As [`join`].
+pub async fn join_over(
+    connecting: impl Future<Output = Result<(Connection, Certificate), JoinError>>,
+    token: &InviteToken,
+    root: &Path,
+    (now, transport): (Timestamp, TransportChoice),
+) -> Result<MemberConfig, JoinError> {
     if now > token.expires {
         return Err(JoinError::Expired);
     }
@@ -53,9 +72,7 @@ pub async fn join(
         certificate_request,
     };
 
-    let fingerprint = CaFingerprint(token.authority);
-    let dialer = Dialer::new(transport, proxy);
-    let (connection, authority) = dialer.join(&token.address, fingerprint).await?;
+    let (connection, authority) = connecting.await?;
     let answer = hello(&connection, &codec::encode(&request)?, PATIENCE).await?;
     connection.finish().await;
     let (federation, certificate, address, aggregator) = match codec::decode(&answer)? {

@@ -84,6 +84,17 @@ pub struct LocalReport {
     pub tokens: usize,
 }
 
+impl LocalUpdate {
+    /// The outcome of a training that is none of [`LocalWork`]'s. `delta` is clipped already.
+    pub fn new(delta: Delta, contribution: Contribution, report: LocalReport) -> Self {
+        Self {
+            delta,
+            contribution,
+            report,
+        }
+    }
+}
+
 impl LocalWork {
     /// Combines a model with private examples. `seed` decides the order of examples and the
     /// dropout; it is this member's own.

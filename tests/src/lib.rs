@@ -2,6 +2,7 @@
 //! every wait and everything on the loopback.
 
 mod federation;
+pub mod life;
 mod page;
 mod programs;
 pub mod simulated;

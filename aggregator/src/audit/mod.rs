@@ -50,7 +50,7 @@ pub use report::{Comparison, Finding, ReplayReport};
 pub(crate) use run::KeptRun;
 pub(crate) use take_up::{BegunAttempt, OpenRun, begun_attempt, is_genuine, open_run, open_runs};
 pub use verdict::{EvidenceVerdict, check_evidence};
-pub use verify::{VerifiedReport, verify};
+pub use verify::{VerifiedReport, verified, verify};
 
 /// Why a round cannot be replayed, or evidence not be checked.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +140,11 @@ pub enum AuditError {
 }
 
 impl AuditError {
+    /// Whether it may pass by itself: a disk that is full, or does not answer, is no damage.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Record(RecordError::Io { .. }))
+    }
+
     /// What would help, where something simple would.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {

@@ -2,7 +2,7 @@
 //! record that was kept for an audit, and no keys.
 
 use fedlora_adapter::peft;
-use fedlora_protocol::receipt::{RunReceipt, read_results, whole_lines};
+use fedlora_protocol::receipt::{RunReceipt, VerifiedRun, read_results, whole_lines};
 use serde::Serialize;
 
 use super::{AuditError, read, read_json};
@@ -31,6 +31,23 @@ pub struct VerifiedReport {
 /// [`AuditError::Receipt`] with the first place that is wrong, [`AuditError::OtherAdapter`] naming
 /// the folder; and what cannot be read.
 pub fn verify(directory: &RunDirectory) -> Result<VerifiedReport, AuditError> {
+    let (verified, adapters) = verified(directory)?;
+    Ok(VerifiedReport {
+        run: verified.run.to_string(),
+        planned: verified.plan.rounds,
+        rounds: verified.results.len(),
+        adapters,
+        head: verified.head.to_string(),
+        words: verified.words().to_string(),
+    })
+}
+
+/// The same, without the words, which take a while to compute. Gives how many adapters on the disk are
+/// the ones that results name, too.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verified(directory: &RunDirectory) -> Result<(VerifiedRun, usize), AuditError> {
     let receipt: RunReceipt = read_json(&directory.receipt())?;
     let path = directory.results();
     let text = match read(&path) {
@@ -55,12 +72,5 @@ pub fn verify(directory: &RunDirectory) -> Result<VerifiedReport, AuditError> {
         }
         adapters += 1;
     }
-    Ok(VerifiedReport {
-        run: verified.run.to_string(),
-        planned: verified.plan.rounds,
-        rounds: verified.results.len(),
-        adapters,
-        head: verified.head.to_string(),
-        words: verified.words().to_string(),
-    })
+    Ok((verified, adapters))
 }

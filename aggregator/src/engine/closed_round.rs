@@ -6,7 +6,6 @@ use std::sync::Arc;
 use fedlora_adapter::Layout;
 use fedlora_protocol::fixed::{RoundSum, SpoiltGroup};
 use fedlora_protocol::wire::messages::{Open, PhaseName, RoundFailure, ToMember};
-use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::chain::AdapterChain;
@@ -14,6 +13,7 @@ use super::context::RunContext;
 use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::messages::RunEvent;
+use crate::blocking;
 use crate::optimizer::ScaledStep;
 use crate::publish::{self, Participation, PublishError};
 use crate::run_directory::clear_uploads;
@@ -131,7 +131,7 @@ impl ClosedRound {
             identity,
         );
         let signed = verified.unverified().clone();
-        let stored = block_in_place(|| {
+        let stored = blocking::in_place(|| {
             let directory = &context.setup.directory;
             let folder = publish::store(directory, &applied, plan, &signed)?;
             // Only a replay needs it.
@@ -162,7 +162,7 @@ impl ClosedRound {
         context.overview.last_result = Some(context.setup.clock.now());
         context.write_status(chain.progress(RunState::Running, None, None));
         clear_uploads(&context.setup.directory);
-        if let Err(error) = block_in_place(|| context.setup.record.forget_attempts()) {
+        if let Err(error) = blocking::in_place(|| context.setup.record.forget_attempts()) {
             warn!(%error, "the record of the round stays");
         }
         Ok(Self {

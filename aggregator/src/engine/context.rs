@@ -14,7 +14,6 @@ use fedlora_protocol::receipt::RunReceipt;
 use fedlora_protocol::secagg::CohortPolicy;
 use fedlora_protocol::wire::messages::ToMember;
 use tokio::sync::mpsc;
-use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::failure::RunFailure;
@@ -24,6 +23,7 @@ use super::overview::{Due, Overview};
 use super::patience::Offenders;
 use super::progress::Progress;
 use crate::audit::{self, KeptPlan, RecordFolder};
+use crate::blocking;
 use crate::clock::Clock;
 use crate::directory::Opened;
 use crate::publish;
@@ -89,9 +89,12 @@ pub(super) struct RunContext {
     pub(super) inbox: mpsc::Receiver<ToEngine>,
     /// What is told of the run beside its progress.
     pub(super) overview: Overview,
-    /// How far the rounds' time is behind the clock: a time in which no aggregator was there does
-    /// not count.
-    behind: Duration,
+    /// A moment of the rounds' time, and of the steady one. The rounds' time passes as that does: a
+    /// clock that is set neither ends a phase nor prolongs it. A time in which no aggregator was there
+    /// does not count.
+    since: (Timestamp, Duration),
+    /// The clock when the run began in this process, and the steady time then.
+    begun: (Timestamp, Duration),
 }
 
 impl RunContext {
@@ -103,6 +106,7 @@ impl RunContext {
         setup: EngineSetup,
         inbox: mpsc::Receiver<ToEngine>,
     ) -> Result<Self, PlanError> {
+        let begun = (setup.clock.now(), setup.clock.steady());
         Ok(Self {
             signed_plan: SignedPlan::sign(setup.run, setup.plan.clone(), &setup.operator.identity),
             plan_digest: setup.plan.digest(),
@@ -112,7 +116,8 @@ impl RunContext {
             offenders: Offenders::default(),
             inbox,
             overview: Overview::default(),
-            behind: Duration::ZERO,
+            since: begun,
+            begun,
             setup,
         })
     }
@@ -120,8 +125,9 @@ impl RunContext {
     /// The rounds' time goes on from `last`, when the aggregator was last there; and members get a
     /// while to come back first.
     pub(super) fn go_on_from(&mut self, last: Timestamp, roster: &Roster) {
-        let clock = self.setup.clock.now();
-        self.behind = last.until(clock.after(RETURN));
+        let last = Timestamp(last.0.saturating_sub(RETURN.as_millis() as u64));
+        self.since = (last, self.setup.clock.steady());
+        self.overview.forget_fetches();
         let back = self.now().after(RETURN);
         for entry in roster.entries() {
             self.links.await_return(&entry.name, back);
@@ -131,7 +137,7 @@ impl RunContext {
     /// All that have joined the federation, in order. A record that cannot be read is no reason to
     /// wait for nobody: it is told of where it matters.
     pub(super) fn recorded(&self) -> Vec<MemberName> {
-        let members = block_in_place(|| self.setup.registry.members());
+        let members = blocking::in_place(|| self.setup.registry.members());
         members
             .map(|members| members.into_iter().map(|record| record.name).collect())
             .unwrap_or_default()
@@ -145,7 +151,7 @@ impl RunContext {
         let EngineSetup {
             directory, plan, ..
         } = &self.setup;
-        block_in_place(|| {
+        blocking::in_place(|| {
             publish::store_roster(directory, roster)?;
             let receipt = RunReceipt {
                 aggregator: self.setup.operator.identity.public(),
@@ -163,9 +169,18 @@ impl RunContext {
         })
     }
 
+    /// The rounds' time.
     pub(super) fn now(&self) -> Timestamp {
-        let clock = self.setup.clock.now();
-        Timestamp(clock.0.saturating_sub(self.behind.as_millis() as u64))
+        self.moved_on(self.since)
+    }
+
+    /// The time by which it is told how the run stands: that of the clock when the run began, moved on.
+    fn telling(&self) -> Timestamp {
+        self.moved_on(self.begun)
+    }
+
+    fn moved_on(&self, (moment, steady): (Timestamp, Duration)) -> Timestamp {
+        moment.after(self.setup.clock.steady().saturating_sub(steady))
     }
 
     /// Waits for the next message, at most as long as `left`; then time may be up, or something is due
@@ -183,7 +198,8 @@ impl RunContext {
 
     /// Takes note of a message that came in.
     pub(super) fn note(&mut self, message: &ToEngine) {
-        self.overview.note(message, self.setup.clock.now());
+        let (clock, rounds) = (self.setup.clock.now(), self.now());
+        self.overview.note(message, clock, rounds);
     }
 
     /// Takes up a member's connection and sends it the plan.
@@ -225,15 +241,12 @@ impl RunContext {
 
     /// When bytes of an adapter last reached a member, in the rounds' time.
     pub(super) fn fetched(&self, member: &MemberName) -> Option<Timestamp> {
-        let at = self.overview.fetched(member)?;
-        Some(Timestamp(
-            at.0.saturating_sub(self.behind.as_millis() as u64),
-        ))
+        self.overview.fetched(member)
     }
 
     /// What is due to be told.
     pub(super) fn due(&self) -> Due {
-        self.overview.due(self.setup.clock.now())
+        self.overview.due(self.telling())
     }
 
     /// Tells what is due: writes the status, and says it in the log.
@@ -257,7 +270,8 @@ impl RunContext {
 
     fn write(&mut self, progress: Progress<'_>, due: Due) {
         let now = self.setup.clock.now();
-        self.overview.wait_for(progress.stage(self.behind), now);
+        let ahead = self.now().until(now);
+        self.overview.wait_for(progress.stage(ahead), now);
         let status = progress.status(
             self.setup.run,
             &self.setup.federation,
@@ -265,7 +279,7 @@ impl RunContext {
             (&self.links, &self.overview),
             now,
         );
-        self.overview.told(due, now);
+        self.overview.told(due, self.telling());
         if due == Due::Line {
             info!("{}", status.summary(now));
         }

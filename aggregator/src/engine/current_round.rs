@@ -18,7 +18,6 @@ use fedlora_protocol::round::coordinator::{
     RoundSetup,
 };
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, vector_digest};
-use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::chain::AdapterChain;
@@ -33,6 +32,7 @@ use super::patience::Progress;
 use super::returning;
 use super::tally::Tally;
 use crate::audit::{self, AuditError, BegunAttempt, KeptOpening};
+use crate::blocking;
 use crate::publish::Participation;
 
 /// Runs one attempt at a round to its end.
@@ -260,7 +260,7 @@ impl CurrentRound {
         let path = self.keeping.take_upload(member, self.tally.path(member))?;
         let packed = tokio::fs::read(&path).await;
         let packed = packed.map_err(|source| AuditError::Io { path, source })?;
-        let signed = block_in_place(|| Some(vector_digest(&packed))) == self.claimed;
+        let signed = blocking::in_place(|| Some(vector_digest(&packed))) == self.claimed;
         Ok(match signed {
             true => self.tally.add(&packed, group),
             false => Err(io::Error::other("it is not what its member signed for")),
@@ -341,7 +341,7 @@ impl CurrentRound {
         self.keeping.end();
         let sums = self.tally.into_sums();
         let (groups, rule) = (completed.groups, completed.rule);
-        let sum = block_in_place(|| Completed::unmask(groups, rule, sums));
+        let sum = blocking::in_place(|| Completed::unmask(groups, rule, sums));
         let participation = Participation {
             survivors: completed.survivors,
             dropped: completed.dropped,

@@ -9,7 +9,6 @@ use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::RunEnd;
 use fedlora_protocol::wire::messages::{PhaseName, ToAggregator, ToMember};
-use tokio::task::block_in_place;
 use tracing::{debug, warn};
 
 use super::chain::{AdapterChain, RunResult};
@@ -19,6 +18,7 @@ use super::failure::RunFailure;
 use super::messages::ToEngine;
 use super::progress::Progress;
 use super::refusal::UploadRefusal;
+use crate::blocking;
 use crate::run_directory::{EndOutcome, RunEnding};
 use crate::status::RunState;
 
@@ -162,10 +162,10 @@ impl Farewell {
             at: setup.clock.now(),
         };
         // In this order: what has an end is not taken up, whatever its record says.
-        if let Err(error) = block_in_place(|| setup.directory.store_end(&end)) {
+        if let Err(error) = blocking::in_place(|| setup.directory.store_end(&end)) {
             warn!(%error, "how the run ended cannot be kept");
         }
-        if let Err(error) = block_in_place(|| setup.record.end()) {
+        if let Err(error) = blocking::in_place(|| setup.record.end()) {
             warn!(%error, "the record of the run cannot be closed");
         }
     }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::round::coordinator::Event;
-use tokio::task::block_in_place;
 use tracing::warn;
 
 use super::context::EngineSetup;
 use crate::audit::{AttemptRecord, KeptOpening, RecordError};
+use crate::blocking;
 
 /// The record of the current attempt.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Keeping(AttemptRecord);
 impl Keeping {
     /// Begins the record of an attempt. The masked updates of the one before, which failed, go.
     pub(super) fn begin(setup: &EngineSetup, opening: &KeptOpening) -> Result<Self, RecordError> {
-        block_in_place(|| {
+        blocking::in_place(|| {
             let record = AttemptRecord::begin(&setup.record, opening)?;
             let (round, attempt) = (opening.open.round, opening.open.attempt);
             if let Err(error) = setup.record.forget_uploads_before(round, attempt) {
@@ -36,12 +36,12 @@ impl Keeping {
 
     /// Keeps an event that is about to be applied.
     pub(super) fn note(&mut self, event: &Event) -> Result<(), RecordError> {
-        block_in_place(|| self.0.append(event))
+        blocking::in_place(|| self.0.append(event))
     }
 
     /// Makes the events so far durable, before what they lead to is seen.
     pub(super) fn sync(&self) -> Result<(), RecordError> {
-        block_in_place(|| self.0.sync())
+        blocking::in_place(|| self.0.sync())
     }
 
     /// Keeps a masked update that is about to be added to the sum; gives where it lies from here on.
@@ -50,12 +50,12 @@ impl Keeping {
         member: MemberIndex,
         from: PathBuf,
     ) -> Result<PathBuf, RecordError> {
-        block_in_place(|| self.0.take_upload(member, &from))
+        blocking::in_place(|| self.0.take_upload(member, &from))
     }
 
     /// Ends the record.
     pub(super) fn end(self) {
-        if let Err(error) = block_in_place(|| self.0.finish()) {
+        if let Err(error) = blocking::in_place(|| self.0.finish()) {
             warn!(%error, "the round's record may be cut");
         }
     }

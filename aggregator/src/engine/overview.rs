@@ -71,13 +71,13 @@ pub(super) struct Acquaintance {
     pub(super) last_seen: Option<Timestamp>,
     /// Why it does not take part.
     pub(super) problem: Option<String>,
-    /// When bytes of an adapter last reached it.
+    /// When bytes of an adapter last reached it, in the rounds' time.
     fetched: Option<Timestamp>,
 }
 
 impl Overview {
-    /// Takes note of what a session says, at `now`.
-    pub(super) fn note(&mut self, message: &ToEngine, now: Timestamp) {
+    /// Takes note of what a session says, at `now` by the clock and at `rounds` by the rounds' time.
+    pub(super) fn note(&mut self, message: &ToEngine, now: Timestamp, rounds: Timestamp) {
         match message {
             ToEngine::Connected { member, about, .. } => {
                 let known = self.seen(member, now);
@@ -109,7 +109,7 @@ impl Overview {
                 }
                 let known = self.seen(member, now);
                 if matches!(moved, Moved::Adapter(_)) {
-                    known.fetched = Some(now);
+                    known.fetched = Some(rounds);
                 }
             }
             ToEngine::OwnCertificate { end } => self.certificate_end = Some(*end),
@@ -129,7 +129,14 @@ impl Overview {
         known.problem = Some(problem);
     }
 
-    /// When bytes of an adapter last reached a member.
+    /// The rounds' time is another one from here on.
+    pub(super) fn forget_fetches(&mut self) {
+        for known in self.people.values_mut() {
+            known.fetched = None;
+        }
+    }
+
+    /// When bytes of an adapter last reached a member, in the rounds' time.
     pub(super) fn fetched(&self, member: &MemberName) -> Option<Timestamp> {
         self.people.get(member)?.fetched
     }
@@ -224,7 +231,7 @@ mod tests {
             member: member.clone(),
             moved,
         };
-        overview.note(&moved(Moved::Update(7)), start);
+        overview.note(&moved(Moved::Update(7)), start, start);
         assert_eq!(
             (overview.due(start), overview.due(later)),
             (Due::Nothing, Due::Status)
@@ -233,7 +240,7 @@ mod tests {
             (overview.received, overview.sent, overview.fetched(&member)),
             (7, 0, None)
         );
-        overview.note(&moved(Moved::Adapter(5)), later);
+        overview.note(&moved(Moved::Adapter(5)), later, later);
         assert_eq!((overview.sent, overview.fetched(&member)), (5, Some(later)));
         assert_eq!(overview.due(start.after(HEARTBEAT)), Due::Line);
     }

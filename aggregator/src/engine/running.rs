@@ -2,7 +2,6 @@
 
 use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure};
-use tokio::task::block_in_place;
 
 use super::chain::AdapterChain;
 use super::closed_round::{AttemptFailure, RoundOutcome, end_run};
@@ -12,6 +11,7 @@ use super::failure::RunFailure;
 use super::farewell::{Farewell, Reached};
 use super::returning;
 use crate::audit::BegunAttempt;
+use crate::blocking;
 use crate::publish;
 
 /// Attempts at one round before the run is given up.
@@ -114,7 +114,7 @@ impl Running {
         // Rounds' adapters are on the disk; the first one only where it is the result.
         if let Some(first) = chain.first_as_result() {
             let (directory, base) = (&context.setup.directory, &context.setup.plan.base);
-            let stored = block_in_place(|| publish::store_first(directory, first, &base.name));
+            let stored = blocking::in_place(|| publish::store_first(directory, first, &base.name));
             if let Err(error) = stored {
                 return *end_run(context, chain, None, error.into());
             }

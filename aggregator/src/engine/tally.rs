@@ -10,8 +10,9 @@ use fedlora_protocol::fixed::AUXILIARY_LANES;
 use fedlora_protocol::ids::{Attempt, GroupIndex, MemberIndex, RoundNumber};
 use fedlora_protocol::secagg::{RunningSums, pack};
 use fedlora_protocol::wire::messages::Open;
-use tokio::task::block_in_place;
 
+use crate::audit::RecordError;
+use crate::blocking;
 use crate::run_directory::RunDirectory;
 
 /// The masked updates of one attempt.
@@ -57,15 +58,17 @@ impl Tally {
     /// It cannot be read, or is not a packed vector of this round.
     pub(super) async fn check(&self, member: MemberIndex) -> io::Result<()> {
         let packed = tokio::fs::read(self.path(member)).await?;
-        block_in_place(|| self.sums.check(&packed)).map_err(io::Error::other)
+        blocking::in_place(|| self.sums.check(&packed)).map_err(io::Error::other)
     }
 
     /// Keeps a stored update from now on.
     ///
     /// # Errors
-    /// Any I/O error.
-    pub(super) fn keep(&self, member: MemberIndex) -> io::Result<()> {
-        block_in_place(|| self.directory.store().adopt(&self.path(member)))
+    /// [`RecordError`] naming the file.
+    pub(super) fn keep(&self, member: MemberIndex) -> Result<(), RecordError> {
+        let path = self.path(member);
+        let kept = blocking::in_place(|| self.directory.store().adopt(&path));
+        kept.map_err(|source| RecordError::Io { path, source })
     }
 
     /// Adds a packed update to the sum of its member's group.
@@ -73,7 +76,7 @@ impl Tally {
     /// # Errors
     /// It is no packed vector of this round; the sum is as it was.
     pub(super) fn add(&mut self, packed: &[u8], group: GroupIndex) -> io::Result<()> {
-        block_in_place(|| self.sums.add(group, packed)).map_err(io::Error::other)
+        blocking::in_place(|| self.sums.add(group, packed)).map_err(io::Error::other)
     }
 
     /// The sums, still masked.

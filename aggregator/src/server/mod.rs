@@ -17,11 +17,10 @@ mod seats;
 mod session;
 mod streams;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fedlora_transport::ServerEndpoint;
 use fedlora_transport::connection::CloseCode;
+use fedlora_transport::{MemberConnection, ServerEndpoint};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -38,8 +37,7 @@ pub(crate) async fn serve(
     front: Front,
     mut stop: oneshot::Receiver<&'static str>,
 ) {
-    let sessions = Arc::new(AtomicU64::new(0));
-    let seats = Seats::default();
+    let sessions = Sessions::new(certificates, registry, front.clone());
     let mut shown = None;
     let mut tick = tokio::time::interval(RENEWAL_TICK);
     let reason = loop {
@@ -60,31 +58,65 @@ pub(crate) async fn serve(
         };
         match accepted {
             Some(Ok(member)) => {
-                let Some(seat) = seats.take(&member.peer.name) else {
-                    warn!(member = %member.peer.name, "too many connections of one member");
-                    let reason = "this member has too many connections";
-                    member.connection.close(CloseCode::Busy, reason);
-                    continue;
-                };
-                let (registry, front) = (registry.clone(), front.clone());
-                let certificates = certificates.clone();
-                let id = SessionId(sessions.fetch_add(1, Ordering::Relaxed));
-                tokio::spawn(async move {
-                    let _seat = seat;
-                    let name = member.peer.name.clone();
-                    let ended = session::run(member, id, (&certificates, &registry), &front);
-                    match ended.await {
-                        Ok(()) => {}
-                        Err(error) if error.is_usual() => {
-                            info!(member = %name, reason = %error, "the member is disconnected");
-                        }
-                        Err(error) => warn!(member = %name, %error, "a session ended"),
-                    }
-                });
+                if let Some(session) = sessions.admit(member) {
+                    tokio::spawn(session);
+                }
             }
             Some(Err(error)) => warn!(%error, "a connection was refused"),
             None => break "the endpoint is closed",
         }
     };
     endpoint.close(reason).await;
+}
+
+/// What every session needs.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    next: AtomicU64,
+    seats: Seats,
+    certificates: Certificates,
+    registry: Registry,
+    front: Front,
+}
+
+impl Sessions {
+    /// No session yet.
+    pub(crate) fn new(certificates: Certificates, registry: Registry, front: Front) -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            seats: Seats::default(),
+            certificates,
+            registry,
+            front,
+        }
+    }
+
+    /// The session of a connection, where its member has a free seat; the connection is closed
+    /// otherwise.
+    pub(crate) fn admit(
+        &self,
+        member: MemberConnection,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let Some(seat) = self.seats.take(&member.peer.name) else {
+            warn!(member = %member.peer.name, "too many connections of one member");
+            let reason = "this member has too many connections";
+            member.connection.close(CloseCode::Busy, reason);
+            return None;
+        };
+        let (registry, front) = (self.registry.clone(), self.front.clone());
+        let certificates = self.certificates.clone();
+        let id = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
+        Some(async move {
+            let _seat = seat;
+            let name = member.peer.name.clone();
+            let ended = session::run(member, id, (&certificates, &registry), &front);
+            match ended.await {
+                Ok(()) => {}
+                Err(error) if error.is_usual() => {
+                    info!(member = %name, reason = %error, "the member is disconnected");
+                }
+                Err(error) => warn!(member = %name, %error, "a session ended"),
+            }
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! One member's connection, from its hello to its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberName, RunId};
@@ -16,7 +16,7 @@ use fedlora_transport::{
     Certificate, Connection, MemberConnection, Peer, RecvStream, SendStream, StreamKind,
     TransportError,
 };
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::front::Front;
@@ -393,9 +393,9 @@ async fn read_control(
     member: &MemberName,
     front: &Front,
 ) -> Result<(), SessionError> {
-    let mut pace = Pace::new(Instant::now());
+    let mut pace = Pace::new(Instant::now().into_std());
     loop {
-        tokio::time::sleep(pace.pause(Instant::now())).await;
+        tokio::time::sleep(pace.pause(Instant::now().into_std())).await;
         let bytes = read_frame(recv, MESSAGE_LIMIT)
             .await
             .map_err(TransportError::Frame)?;

@@ -1,7 +1,7 @@
 //! Bulk streams: masked updates in, adapters out.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::MemberName;
@@ -15,6 +15,7 @@ use fedlora_transport::bulk::{
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::{RecvStream, SendStream};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::front::Front;

@@ -56,8 +56,10 @@ impl Log {
     /// Any I/O error; the file may then end within the bytes.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let at = self.length;
-        self.store.tell(&self.path, Change::Append { at, bytes })?;
-        self.file.write_all(bytes)?;
+        let (store, file) = (&self.store, &mut self.file);
+        store.make(&self.path, Change::Append { at, bytes }, || {
+            file.write_all(bytes)
+        })?;
         self.length += bytes.len() as u64;
         Ok(())
     }
@@ -67,8 +69,8 @@ impl Log {
     /// # Errors
     /// Any I/O error.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.store.tell(&self.path, Change::Sync)?;
-        self.file.sync_data()
+        let sync = || self.file.sync_data();
+        self.store.make(&self.path, Change::Sync, sync)
     }
 
     /// Makes the whole file durable.
@@ -76,7 +78,7 @@ impl Log {
     /// # Errors
     /// Any I/O error.
     pub(crate) fn finish(self) -> io::Result<()> {
-        self.store.tell(&self.path, Change::Sync)?;
-        self.file.sync_all()
+        let sync = || self.file.sync_all();
+        self.store.make(&self.path, Change::Sync, sync)
     }
 }

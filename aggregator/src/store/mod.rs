@@ -68,6 +68,11 @@ pub trait Mirror: Debug + Send + Sync {
     /// # Errors
     /// The change is not made, in the folder neither.
     fn change(&self, path: &Path, change: Change<'_>) -> io::Result<()>;
+
+    /// Hears that the folder has the change too. By default nothing follows from it.
+    fn changed(&self, path: &Path, change: Change<'_>) {
+        let _ = (path, change);
+    }
 }
 
 /// The folder of an operator, and what mirrors it.
@@ -105,8 +110,9 @@ impl Store {
     /// # Errors
     /// Any I/O error; the old content stays.
     pub fn write(&self, path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
-        self.tell(path, Change::Write { bytes, access })?;
-        write_atomic(path, bytes, access)
+        self.make(path, Change::Write { bytes, access }, || {
+            write_atomic(path, bytes, access)
+        })
     }
 
     /// Writes a JSON document whole or not at all.
@@ -127,7 +133,7 @@ impl Store {
             return Ok(());
         }
         if !path.is_dir() {
-            return self.tell(path, Change::Adopt { at: path });
+            return self.make(path, Change::Adopt { at: path }, || Ok(()));
         }
         for entry in fs::read_dir(path)? {
             self.adopt(&entry?.path())?;
@@ -143,13 +149,14 @@ impl Store {
         let mut file = File::options().create(true).append(true).open(path)?;
         let at = file.metadata()?.len();
         self.tell(path, Change::Append { at, bytes: line })?;
-        self.tell(path, Change::Sync)?;
-        file.write_all(line)?;
-        file.sync_all()?;
-        match at {
-            0 => sync_parent(path),
-            _ => Ok(()),
-        }
+        self.make(path, Change::Sync, || {
+            file.write_all(line)?;
+            file.sync_all()?;
+            match at {
+                0 => sync_parent(path),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// Cuts a file.
@@ -157,10 +164,11 @@ impl Store {
     /// # Errors
     /// Any I/O error.
     pub fn truncate(&self, path: &Path, length: u64) -> io::Result<()> {
-        self.tell(path, Change::Truncate { length })?;
-        let file = File::options().write(true).open(path)?;
-        file.set_len(length)?;
-        file.sync_all()
+        self.make(path, Change::Truncate { length }, || {
+            let file = File::options().write(true).open(path)?;
+            file.set_len(length)?;
+            file.sync_all()
+        })
     }
 
     /// Gives a file another name.
@@ -169,9 +177,10 @@ impl Store {
     /// Any I/O error; the file keeps its name.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let name = self.relative(to)?;
-        self.tell(from, Change::Rename { to: name })?;
-        fs::rename(from, to)?;
-        sync_parent(to)
+        self.make(from, Change::Rename { to: name }, || {
+            fs::rename(from, to)?;
+            sync_parent(to)
+        })
     }
 
     /// Removes a file; gives whether there was one.
@@ -179,12 +188,11 @@ impl Store {
     /// # Errors
     /// Any I/O error.
     pub fn remove(&self, path: &Path) -> io::Result<bool> {
-        self.tell(path, Change::Remove)?;
-        match fs::remove_file(path) {
+        self.make(path, Change::Remove, || match fs::remove_file(path) {
             Ok(()) => sync_parent(path).map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
-        }
+        })
     }
 
     /// Removes a folder with all that is in it; gives whether there was one.
@@ -192,12 +200,28 @@ impl Store {
     /// # Errors
     /// Any I/O error.
     pub fn remove_folder(&self, path: &Path) -> io::Result<bool> {
-        self.tell(path, Change::RemoveFolder)?;
-        match fs::remove_dir_all(path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        self.make(path, Change::RemoveFolder, || {
+            match fs::remove_dir_all(path) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Makes a change: first in the mirror, then by `make` in the folder.
+    fn make<T>(
+        &self,
+        path: &Path,
+        change: Change<'_>,
+        make: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.tell(path, change)?;
+        let made = make()?;
+        if let Some(mirror) = &self.mirror {
+            mirror.changed(self.relative(path)?, change);
         }
+        Ok(made)
     }
 
     fn tell(&self, path: &Path, change: Change<'_>) -> io::Result<()> {

@@ -12,4 +12,4 @@ mod waiting;
 
 pub use files::{AgentFiles, AgentPhase, AgentState, Decision, PendingPlan};
 pub use rules::{AgentConfig, Hours, HoursError, Judgement, PlanRule, Refusal};
-pub use waiting::{AcceptedRun, Agent, AgentError, AgentNote, begun_run};
+pub use waiting::{AcceptedRun, Agent, AgentError, AgentNote, begun_run, left_open};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::os_rng;
@@ -12,6 +12,7 @@ use fedlora_protocol::plan::{PlanError, RunPlan};
 use fedlora_protocol::wire::messages::ToMember;
 use fedlora_protocol::wire::session::Purpose;
 use rand::RngExt;
+use tokio::time::Instant;
 
 use super::files::{AgentFiles, AgentPhase, AgentState, PendingPlan};
 use super::rules::{Judgement, Refusal};
@@ -92,6 +93,8 @@ pub struct Agent<C> {
     retries: BTreeMap<RunId, (Instant, Duration)>,
     state: Option<(AgentPhase, Option<RunId>)>,
     told: Option<AgentNote>,
+    /// The part of a pause that is waited for.
+    jitter: fn() -> f64,
 }
 
 impl<C: Connector> Agent<C> {
@@ -105,7 +108,16 @@ impl<C: Connector> Agent<C> {
             retries: BTreeMap::new(),
             state: None,
             told: None,
+            // Members that an aggregator has left do not all come back at the same moment.
+            jitter: || os_rng().random_range(0.5..1.0),
         }
+    }
+
+    /// The same agent, which waits for the part `jitter` gives of each pause between two tries to reach
+    /// the aggregator, above 0 and at most 1. By default a random half to whole.
+    #[must_use]
+    pub fn with_jitter(self, jitter: fn() -> f64) -> Self {
+        Self { jitter, ..self }
     }
 
     /// Waits for a run to take part in. `note` gets what its user should read, each once.
@@ -141,9 +153,7 @@ impl<C: Connector> Agent<C> {
             let reason = broken.to_string();
             self.set_state(AgentPhase::Unreachable, None, Some(reason.clone()));
             self.tell(AgentNote::Unreachable { reason }, note);
-            // Members that an aggregator has left do not all come back at the same moment.
-            let jitter = os_rng().random_range(0.5..1.0);
-            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            tokio::time::sleep(pause.mul_f64((self.jitter)())).await;
             pause = (pause * 2).min(longest);
         }
     }
@@ -307,6 +317,16 @@ impl<C: Connector> Agent<C> {
             note(&what);
             self.told = Some(what);
         }
+    }
+}
+
+/// The run that this member was in when its agent stopped.
+pub fn left_open(directory: &MemberDirectory) -> Option<AcceptedRun> {
+    let newest = receipts::folders(&directory.runs()).ok()?.pop()?;
+    let run: RunId = newest.file_name()?.to_str()?.parse().ok()?;
+    match directory.is_over(run) {
+        true => None,
+        false => begun_run(directory, run),
     }
 }
 

@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use fedlora_common::exit::Exit;
-use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::RosterSheet;
-use fedlora_protocol::round::member::{MemberError, RosterQuestion};
+use fedlora_protocol::round::member::RosterQuestion;
 use fedlora_shell::{Failure, Printer, Stop, print_error};
 
 use super::exits;
 use super::run::{Agreed, Left, Part, PartArgs, take_part};
-use crate::agent::{AcceptedRun, Agent, AgentError, AgentNote, AgentPhase, begun_run};
+use crate::agent::{AcceptedRun, Agent, AgentError, AgentNote, AgentPhase, left_open};
 use crate::directory::MemberDirectory;
 use crate::federation::{ExpectedRun, NetworkConnector, ParticipantError, RosterConsent};
-use crate::receipts;
 
 /// How long a run that has begun is held on to while the aggregator cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -142,26 +140,11 @@ async fn one_run(
     outcome
 }
 
-/// The run that this member was in when its agent stopped.
-fn left_open(directory: &MemberDirectory) -> Option<AcceptedRun> {
-    let newest = receipts::folders(&directory.runs()).ok()?.pop()?;
-    let run: RunId = newest.file_name()?.to_str()?.parse().ok()?;
-    match directory.is_over(run) {
-        true => None,
-        false => begun_run(directory, run),
-    }
-}
-
 /// Whether the run is over for this member: trying again would lead to the same.
 fn is_over(left: &Left) -> bool {
     match left {
-        // The run is served by another plan. Another run says nothing of this one.
-        Left::Run(ParticipantError::OtherRun { expected, found }) => expected == found,
-        Left::Run(ParticipantError::Member(error)) => matches!(
-            error,
-            MemberError::Failed { .. } | MemberError::NoResult | MemberError::Refused { .. }
-        ),
-        _ => false,
+        Left::Run(error) => error.ends_run(),
+        Left::Failed(_) => false,
     }
 }
 

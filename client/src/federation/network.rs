@@ -147,8 +147,13 @@ pub struct NetworkLink {
 }
 
 impl NetworkLink {
-    /// Says hello, and opens the control stream for a purpose. Gives the answer to the hello as well.
-    async fn open(
+    /// Says hello on a connection, and opens the control stream for a purpose. Gives the answer to the
+    /// hello as well.
+    ///
+    /// # Errors
+    /// The connection has ended, the aggregator refuses the member, or chose a protocol that was not
+    /// offered.
+    pub async fn open(
         connection: Connection,
         purpose: Purpose,
     ) -> Result<(Self, HelloAnswer), LinkError> {

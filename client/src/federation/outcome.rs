@@ -51,6 +51,19 @@ impl ParticipantError {
         }
     }
 
+    /// Whether the run is over for this member: trying again would lead to the same.
+    pub fn ends_run(&self) -> bool {
+        match self {
+            // The run is served by another plan. Another run says nothing of this one.
+            Self::OtherRun { expected, found } => expected == found,
+            Self::Member(error) => matches!(
+                error,
+                MemberError::Failed { .. } | MemberError::NoResult | MemberError::Refused { .. }
+            ),
+            Self::Update(_) | Self::Receipts(_) | Self::Link(_) => false,
+        }
+    }
+
     /// What would help where this member does not accept the plan.
     pub fn plan_remedy(&self) -> Option<fedlora_protocol::Remedy> {
         match self {

@@ -1,10 +1,11 @@
 //! How long the stages of the current round take, and how many bytes it moves.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedlora_common::digest::Digest;
 use fedlora_transport::Traffic;
+use tokio::time::Instant;
 
 use super::events::Stage;
 

@@ -1,11 +1,11 @@
 //! One session after another, until the run ends or trying again cannot help.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedlora_protocol::round::member::RunOutcome;
 use fedlora_protocol::wire::session::Purpose;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::info;
 
 use super::Participant;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::os_rng;
@@ -19,6 +19,7 @@ use fedlora_protocol::wire::messages::{RoundMessage, RoundResult, ToAggregator, 
 use fedlora_transport::Traffic;
 use fedlora_transport::bulk::{BulkError, Refusal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::events::{Awaited, MemberEvent, RoundReport, Stage};

@@ -34,6 +34,8 @@ mod quic;
 mod restart;
 mod route;
 mod server_certificate;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod stream;
 mod tcp;
 mod tls;

@@ -64,6 +64,10 @@ impl CurrentRound {
                 let input = Input::Uploaded { from, open, claim };
                 match self.judge_upload(from, input).await {
                     Ok(event) => {
+                        // The member hears nothing, and uploads again once the run goes on.
+                        if let Err(error) = self.tally.keep(from) {
+                            return Err(self.stop(error));
+                        }
                         let step = self.advance(event).await;
                         let _ = reply.send(Ok(()));
                         return step;
@@ -204,7 +208,6 @@ impl CurrentRound {
         input: Input,
     ) -> Result<Event, UploadRefusal> {
         self.tally.check(from).await?;
-        self.tally.keep(from)?;
         self.decide_from(from, input)
             .map_err(|reject| UploadRefusal::Rejected {
                 said: self.chain.roster.naming(&reject.to_string()),

@@ -7,10 +7,10 @@ use std::time::Duration;
 use fedlora_protocol::ids::MemberIndex;
 use fedlora_protocol::round::coordinator::{Event, EventKind, Fault, Input};
 use fedlora_protocol::wire::messages::PhaseName;
-use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::{CurrentRound, Step};
+use crate::blocking;
 use crate::engine::farewell::Farewell;
 use crate::engine::messages::RunEvent;
 use crate::engine::overview::{Due, Waiting};
@@ -149,7 +149,7 @@ impl CurrentRound {
             self.offend(member);
         }
         if let Some(evidence) = fault.evidence() {
-            match block_in_place(|| {
+            match blocking::in_place(|| {
                 publish::store_evidence(&self.context.setup.directory, evidence, member)
             }) {
                 Ok(path) => warn!(member = %name, path = %path.display(), "the evidence is kept"),

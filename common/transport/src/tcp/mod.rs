@@ -18,7 +18,7 @@ use super::mux::{self, Mux, Settings, Side};
 
 /// A connection over a socket whose handshake is complete, served by a task of its own. `stop` ends
 /// it, with the reason it gives. `permit` is held until the socket is closed.
-fn serve<S>(
+pub(super) fn serve<S>(
     socket: S,
     side: Side,
     limits: &Limits,

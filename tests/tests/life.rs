@@ -1,0 +1,88 @@
+//! Whole lives of a federation, drawn from seeds: faults of all kinds, and no promise broken. Three
+//! variables of the environment make it a longer search: `FEDLORA_CASES`, how many cases; `FEDLORA_SEED`,
+//! the first seed; and `FEDLORA_CASE`, the text of one case, which is carried out alone and printed.
+
+use std::time::Instant;
+
+use fedlora_tests::life::{Case, Figures, live, shrink};
+
+/// Cases by default: some seconds.
+const CASES: u64 = 200;
+/// How often a longer search says how far it is.
+const TOLD: u64 = 500;
+
+fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn drawn_lives_break_no_promise() {
+    let first = variable("FEDLORA_SEED").unwrap_or(0);
+    if let Some(case) = variable::<Case>("FEDLORA_CASE") {
+        let lived = live(&case, first, true);
+        println!("{}", lived.figures);
+        assert!(lived.broken.is_empty(), "{:#?}", lived.broken);
+        return;
+    }
+    let cases = variable("FEDLORA_CASES").unwrap_or(CASES);
+    let begun = Instant::now();
+    let mut figures = Figures::default();
+    for (seed, done) in (first..).zip(1..=cases) {
+        let case = Case::drawn(seed);
+        let lived = live(&case, seed, false);
+        figures += lived.figures;
+        let broken = lived.broken;
+        if !broken.is_empty() {
+            println!("seed {seed} breaks a promise: {broken:#?}\n{case}");
+            let smallest = shrink(&case, seed);
+            let broken = live(&smallest, seed, false).broken;
+            panic!(
+                "seed {seed}: {broken:#?}\nagain: FEDLORA_SEED={seed} FEDLORA_CASE='{smallest}'"
+            );
+        }
+        if done % TOLD == 0 {
+            let seconds = begun.elapsed().as_secs_f64();
+            println!(
+                "{done} cases, {:.1} a second; {figures}",
+                done as f64 / seconds
+            );
+        }
+    }
+    println!("{cases} cases: {figures}");
+    // A search in which little happens finds little.
+    assert!(
+        figures.results >= cases / 2 && figures.deaths >= cases / 20,
+        "{figures}"
+    );
+}
+
+/// Carries out a case that once broke a promise.
+#[track_caller]
+fn is_mended(case: &str) {
+    let case = case.parse().expect("a case");
+    let broken = live(&case, 0, false).broken;
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// A disk that was full as a run was taken up set the run aside until the next start.
+#[test]
+fn a_run_that_is_taken_up_while_the_disk_is_full_goes_on_once_there_is_room() {
+    is_mended("members 5 rounds 1; crash power 17; wait 1050; full; wait 36085");
+    is_mended("members 3 rounds 3; wait 690; crash power 51; wait 921; full; wait 10944");
+}
+
+#[test]
+fn a_case_is_read_as_it_is_written() {
+    for seed in 0..200 {
+        let case = Case::drawn(seed);
+        assert_eq!(case.to_string().parse(), Ok(case), "seed {seed}");
+    }
+    for wrong in [
+        "",
+        "members 3",
+        "members 3 rounds 1; dance",
+        "members 3 rounds 1; cut",
+    ] {
+        assert!(wrong.parse::<Case>().is_err(), "{wrong}");
+    }
+}
