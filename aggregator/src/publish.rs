@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fedlora_adapter::{Adapter, AdapterError, Layout, peft};
 use fedlora_common::digest::Digest;
@@ -22,8 +23,8 @@ use crate::run_directory::RunDirectory;
 /// What the rounds of a run advance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GlobalState {
-    /// The global adapter.
-    pub adapter: Adapter,
+    /// The global adapter. States that have it in common hold it once.
+    pub adapter: Arc<Adapter>,
     /// The server's optimizer.
     pub optimizer: ServerOptimizer,
 }
@@ -37,7 +38,8 @@ pub struct Applied {
     pub taken_back: bool,
     /// Where the step was longer than the plan allows.
     pub scaled: Option<ScaledStep>,
-    /// The mean that the step is made of, with what is told of losses and clipping.
+    /// What is told of losses and clipping beside the mean. The mean itself is in the step: there are
+    /// no values here.
     pub mean: WeightedMean,
     /// Groups whose sums are none, and were left out.
     pub spoilt: Vec<SpoiltGroup>,
@@ -62,14 +64,14 @@ pub fn apply(
     open: &Open,
     sum: &RoundSum,
 ) -> Result<Applied, PublishError> {
-    let (mean, spoilt) = sum.decode(open.bits, open.clip, &open.digest())?;
+    let (mut mean, spoilt) = sum.decode(open.bits, open.clip, &open.digest())?;
     let survivors = sum.parts().survivors;
     let taken_back = rollback.takes_back(open.round, survivors, mean.votes);
     let (state, scaled) = match former {
         Some(former) if taken_back => {
             let adapter = &state.adapter;
             let back = GlobalState {
-                adapter: adapter.moved_towards(&former.adapter, RollbackPlan::PART)?,
+                adapter: Arc::new(adapter.moved_towards(&former.adapter, RollbackPlan::PART)?),
                 optimizer: former.optimizer.clone(),
             };
             (back, None)
@@ -79,11 +81,11 @@ pub fn apply(
                 values,
                 after,
                 scaled,
-            } = (state.optimizer).step(open.factors, &mean.delta, open.clip);
-            let mut adapter = state.adapter.clone();
+            } = (state.optimizer).step(open.factors, std::mem::take(&mut mean.delta), open.clip);
+            let mut adapter = Adapter::clone(&state.adapter);
             adapter.add(part, &values)?;
             let next = GlobalState {
-                adapter,
+                adapter: Arc::new(adapter),
                 optimizer: after,
             };
             (next, scaled)

@@ -288,7 +288,10 @@ impl Outcome<'_> {
         };
         let optimizer = self.kept.optimizer_before(self.directory, round)?;
         Ok(optimizer
-            .map(|optimizer| GlobalState { adapter, optimizer })
+            .map(|optimizer| GlobalState {
+                adapter: Arc::new(adapter),
+                optimizer,
+            })
             .ok_or(Comparison::StateNotKept))
     }
 

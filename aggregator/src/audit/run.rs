@@ -145,7 +145,7 @@ impl KeptRun {
         let optimizer = self.optimizer_before(directory, RoundNumber(round.0 + 1))?;
         let path = directory.server_state(round.0);
         Ok(GlobalState {
-            adapter: self.adapter_after(directory, round)?,
+            adapter: Arc::new(self.adapter_after(directory, round)?),
             optimizer: optimizer.ok_or(AuditError::NotKept { path })?,
         })
     }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fedlora_adapter::{Adapter, Factors, Layout};
-use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::{
@@ -32,8 +31,6 @@ pub(super) struct AdapterChain {
     state: GlobalState,
     /// The same before the newest result: members may vote to go back there.
     former: Option<GlobalState>,
-    /// The newest adapter's f32 values, little-endian.
-    adapter_bytes: Arc<Vec<u8>>,
     /// Rounds whose step was scaled down to the plan's largest.
     rounds_scaled: u32,
     /// Rounds that took the step before back.
@@ -54,7 +51,7 @@ pub(super) struct AdapterChain {
 /// The adapter with the best loss that results tell.
 #[derive(Debug)]
 struct BestAdapter {
-    adapter: Adapter,
+    adapter: Arc<Adapter>,
     digest: Digest,
 }
 
@@ -78,10 +75,9 @@ impl AdapterChain {
                 &adapter.digest(),
             ),
             roster: Arc::new(roster),
-            adapter_bytes: Arc::new(f32_to_le(adapter.values())),
             state: GlobalState {
                 optimizer: ServerOptimizer::new(context.server, adapter.layout().clone()),
-                adapter,
+                adapter: Arc::new(adapter),
             },
             former: None,
             rounds_scaled: 0,
@@ -110,14 +106,13 @@ impl AdapterChain {
             chain.results.push(result.clone());
         }
         if let Some(best) = chain.losses.best_told() {
-            let adapter = kept.adapter_after(directory, best)?;
+            let adapter = Arc::new(kept.adapter_after(directory, best)?);
             let digest = adapter.digest();
             chain.best = Some(BestAdapter { adapter, digest });
         }
         if let Some(before) = chain.newest().0.checked_sub(1) {
             chain.former = Some(kept.state_after(directory, RoundNumber(before))?);
             chain.state = kept.state_after(directory, chain.newest())?;
-            chain.adapter_bytes = Arc::new(f32_to_le(chain.adapter().values()));
         }
         Ok(chain)
     }
@@ -129,11 +124,10 @@ impl AdapterChain {
         // The result tells of the adapter before it.
         if self.losses.best_told() == Some(before.0) {
             self.best = Some(BestAdapter {
-                adapter: self.state.adapter.clone(),
+                adapter: Arc::clone(&self.state.adapter),
                 digest: before.1,
             });
         }
-        self.adapter_bytes = Arc::new(f32_to_le(applied.state.adapter.values()));
         self.former = Some(std::mem::replace(&mut self.state, applied.state));
         self.rounds_scaled += u32::from(applied.scaled.is_some());
         self.results.push(result);
@@ -230,13 +224,13 @@ impl AdapterChain {
         self.head
     }
 
-    /// The values of the newest adapter or of the best, whichever has this digest.
-    pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Vec<u8>>> {
+    /// The newest adapter or the best, whichever has this digest.
+    pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Adapter>> {
         if self.digest() == *digest {
-            return Some(Arc::clone(&self.adapter_bytes));
+            return Some(Arc::clone(&self.state.adapter));
         }
         let best = self.best.as_ref().filter(|best| best.digest == *digest)?;
-        Some(Arc::new(f32_to_le(best.adapter.values())))
+        Some(Arc::clone(&best.adapter))
     }
 
     pub(super) fn index_of(&self, member: &MemberName) -> Option<MemberIndex> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use fedlora_adapter::Adapter;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::fixed::RoundSum;
@@ -89,8 +90,8 @@ pub enum ToEngine {
     FetchAdapter {
         /// The adapter's digest.
         adapter: Digest,
-        /// Gets its f32 values, little-endian; nothing where it is not the newest.
-        reply: oneshot::Sender<Option<Arc<Vec<u8>>>>,
+        /// Gets the adapter; nothing where it is not the newest.
+        reply: oneshot::Sender<Option<Arc<Adapter>>>,
     },
 }
 

@@ -277,7 +277,7 @@ mod tests {
         let signed = Verified::sign(result, &IdentityKey::from_bytes(&[9; 32]), &previous);
         let applied = Applied {
             state: GlobalState {
-                adapter: adapter.clone(),
+                adapter: Arc::new(adapter.clone()),
                 optimizer: chain.state().optimizer.clone(),
             },
             taken_back: false,
@@ -310,8 +310,7 @@ mod tests {
         assert_eq!(chain.result(), best);
         let fetched = |adapter: &Adapter| chain.fetch(&adapter.digest());
         for held in [&adapters[0], &adapters[2]] {
-            let values = fedlora_common::bytes::f32_to_le(held.values());
-            assert_eq!(fetched(held).as_deref(), Some(&values));
+            assert_eq!(fetched(held).as_deref(), Some(held));
         }
         for superseded in [&first, &adapters[1]] {
             assert_eq!(fetched(superseded), None);

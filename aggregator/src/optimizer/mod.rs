@@ -116,11 +116,11 @@ impl ServerOptimizer {
     /// The step of a round that trained `factors` under this clip, and came to `mean`: as many
     /// values as these factors have, in the layout's order. A step above the plan's largest, with
     /// the slack that members allow for rounding, is scaled down to it.
-    pub fn step(&self, factors: Factors, mean: &[f32], clip: f32) -> ServerStep {
+    pub fn step(&self, factors: Factors, mean: Vec<f32>, clip: f32) -> ServerStep {
         let mut after = self.clone();
-        let mut values = mean.to_vec();
+        let mut values = mean;
         // The moments of cores are the first ones: there are no more cores than values of B.
-        let cores = (factors == Factors::Core).then_some(0..mean.len());
+        let cores = (factors == Factors::Core).then_some(0..values.len());
         let places = cores
             .into_iter()
             .flatten()

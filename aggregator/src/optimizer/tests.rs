@@ -37,7 +37,7 @@ fn server(optimizer: ServerOptimizerName, momentum: f64) -> ServerPlan {
 fn steps(optimizer: &ServerOptimizer, rounds: &[(Factors, f32)]) -> Vec<f32> {
     let mut optimizer = optimizer.clone();
     let step = |&(factors, mean): &(Factors, f32)| {
-        let step = optimizer.step(factors, &[mean], CLIP);
+        let step = optimizer.step(factors, vec![mean], CLIP);
         optimizer = step.after;
         assert_eq!(step.scaled, None);
         step.values[0]
@@ -132,20 +132,20 @@ fn a_step_above_the_largest_is_scaled_down_and_its_moments_are_not() {
         ..ServerPlan::default()
     };
     let adam = ServerOptimizer::new(adaptive.settings(100.0).unwrap(), layout(1, 2, 3));
-    let step = adam.step(Factors::Both, &[0.3, 0.0, -0.3, 0.1, 0.2], 0.5);
+    let step = adam.step(Factors::Both, vec![0.3, 0.0, -0.3, 0.1, 0.2], 0.5);
     let scaled = step.scaled.unwrap();
     assert!(scaled.from > 100.0 && scaled.to == 0.5, "{scaled:?}");
     let norm = step.values.iter().map(|x| x * x).sum::<f32>().sqrt();
     assert!((norm - 0.5).abs() < 1e-6, "{norm}");
     let slow = ServerOptimizer::new(adaptive.settings(1e-3).unwrap(), layout(1, 2, 3));
-    let other = slow.step(Factors::Both, &[0.3, 0.0, -0.3, 0.1, 0.2], 0.5);
+    let other = slow.step(Factors::Both, vec![0.3, 0.0, -0.3, 0.1, 0.2], 0.5);
     assert_eq!(other.scaled, None);
     assert_eq!(step.after.rule, other.after.rule);
 
     // Rounding may make a mean longer than the clip: members allow that, and it stays.
     let plain = optimizer(1.0, ServerPlan::default());
-    assert_eq!(plain.step(Factors::B, &[1.009], CLIP).scaled, None);
-    assert!(plain.step(Factors::B, &[1.02], CLIP).scaled.is_some());
+    assert_eq!(plain.step(Factors::B, vec![1.009], CLIP).scaled, None);
+    assert!(plain.step(Factors::B, vec![1.02], CLIP).scaled.is_some());
 }
 
 /// Means as long as the clip, round after round: no step of theirs is above the plan's largest,
@@ -156,7 +156,7 @@ fn honest_steps_stay_within_the_largest_and_come_near_it() {
         let mut optimizer = optimizer(0.5, server(name, 0.9));
         let mut last = 0.0;
         for _ in 0..100 {
-            let step = optimizer.step(Factors::A, &[CLIP], CLIP);
+            let step = optimizer.step(Factors::A, vec![CLIP], CLIP);
             assert_eq!(step.scaled, None, "{name:?}");
             (optimizer, last) = (step.after, step.values[0]);
         }
@@ -212,7 +212,7 @@ fn steps_are_those_of_another_implementation() {
                 _ => Factors::Both,
             };
             let mean: Vec<_> = round.mean.into_iter().map(f32::from_bits).collect();
-            let step = optimizer.step(factors, &mean, round.clip);
+            let step = optimizer.step(factors, mean, round.clip);
             let bits: Vec<_> = step.values.iter().map(|x| x.to_bits()).collect();
             assert_eq!(bits, round.step, "{plan:?}, round {number}");
             assert_eq!(step.scaled.is_some(), round.scaled, "{plan:?}");
@@ -242,7 +242,9 @@ fn trained(name: ServerOptimizerName) -> (ServerOptimizer, ServerOptimizer) {
         ..ServerPlan::default()
     };
     let first = ServerOptimizer::new(plan.settings(0.1).unwrap(), layout(1, 2, 1));
-    let after = first.step(Factors::Both, &[0.25, -0.5, 0.125], CLIP).after;
+    let after = first
+        .step(Factors::Both, vec![0.25, -0.5, 0.125], CLIP)
+        .after;
     (first, after)
 }
 

@@ -104,7 +104,7 @@ fn first_state(plan: &RunPlan) -> GlobalState {
     let layout = adapter.layout().clone();
     GlobalState {
         optimizer: ServerOptimizer::new(plan.server_settings().unwrap(), layout),
-        adapter,
+        adapter: Arc::new(adapter),
     }
 }
 
@@ -119,7 +119,7 @@ fn from_files(plan: &RunPlan, directory: &RunDirectory) -> Between {
         let Some(result) = result else {
             return first_state(plan);
         };
-        let adapter = peft::load(&directory.adapter(result.round.0)).unwrap();
+        let adapter = Arc::new(peft::load(&directory.adapter(result.round.0)).unwrap());
         assert_eq!(adapter.digest(), result.adapter);
         let path = directory.server_state(result.round.0);
         let of = StateOf::after(result, plan.digest());
@@ -205,7 +205,7 @@ fn run(plan: &RunPlan, rule: Option<RobustRule>, killed: bool) -> (Adapter, u32)
         Vec::new()
     };
     assert_eq!(states, newest, "only the newest states");
-    (now.state.adapter, scaled)
+    (Adapter::clone(&now.state.adapter), scaled)
 }
 
 #[test]
@@ -248,9 +248,9 @@ fn a_robust_plan_combines_the_means_before_the_optimizer_steps() {
     let state = first_state(&plan);
     let applied = apply(&state, None, &plan.rollback, &part, &open, &sum).unwrap();
     let mut stepped = first.clone();
-    let step = state.optimizer.step(factors, &median.delta, open.clip);
+    let step = state.optimizer.step(factors, median.delta, open.clip);
     stepped.add(&part, &step.values).unwrap();
-    assert_eq!(applied.state.adapter, stepped);
+    assert_eq!(*applied.state.adapter, stepped);
     assert_eq!(applied.state.optimizer, step.after);
 }
 
@@ -264,8 +264,10 @@ fn votes_take_the_step_before_back() {
     let mut state = former.clone();
     let step = state
         .optimizer
-        .step(Factors::B, &vec![0.01; part.len()], 1.0);
-    state.adapter.add(&part, &step.values).unwrap();
+        .step(Factors::B, vec![0.01; part.len()], 1.0);
+    Arc::make_mut(&mut state.adapter)
+        .add(&part, &step.values)
+        .unwrap();
     state.optimizer = step.after;
     // The round trains A; the step that is taken back was of B.
     let trained = layout.subset(Factors::A).unwrap();

@@ -1,13 +1,13 @@
 //! What is published of a run, read from its folder: for a member that comes back after the run's end, and
 //! for one that fetches an adapter. Needs no engine, and changes nothing.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use fedlora_adapter::Adapter;
 use fedlora_adapter::peft::{self, PeftError};
-use fedlora_common::bytes::f32_to_le;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::receipt::{ReceiptError, RunReceipt, read_results, whole_lines};
@@ -18,6 +18,25 @@ use tokio::sync::Semaphore;
 
 use crate::run_directory::{RunDirectory, RunEnding};
 use crate::store::Store;
+
+/// What a member fetches.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// An adapter, whose values travel.
+    Adapter(Arc<Adapter>),
+    /// The content of a file.
+    File(Vec<u8>),
+}
+
+impl Held {
+    /// What travels.
+    pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Adapter(adapter) => adapter.values_le(),
+            Self::File(content) => Cow::Borrowed(content),
+        }
+    }
+}
 
 /// What is published of one run.
 #[derive(Debug)]
@@ -84,25 +103,25 @@ impl PublishedRun {
         })
     }
 
-    /// The values of a published adapter as little-endian f32; nothing where none has this digest.
+    /// A published adapter; nothing where none has this digest.
     ///
     /// # Errors
     /// An adapter that cannot be read, or is not what the result names.
-    pub(super) fn adapter(&self, digest: &Digest) -> Result<Option<Arc<Vec<u8>>>, PublishedError> {
+    pub(super) fn adapter(&self, digest: &Digest) -> Result<Option<Held>, PublishedError> {
         let found = self.find(digest)?;
-        Ok(found.map(|(_, adapter)| Arc::new(f32_to_le(adapter.values()))))
+        Ok(found.map(|(_, adapter)| Held::Adapter(Arc::new(adapter))))
     }
 
     /// The file of weights of a published adapter; nothing where none has this digest.
     ///
     /// # Errors
     /// As [`adapter`](Self::adapter).
-    pub(super) fn weights(&self, digest: &Digest) -> Result<Option<Arc<Vec<u8>>>, PublishedError> {
+    pub(super) fn weights(&self, digest: &Digest) -> Result<Option<Held>, PublishedError> {
         let Some((folder, _)) = self.find(digest)? else {
             return Ok(None);
         };
         let file = std::fs::read(folder.join(peft::WEIGHTS_FILE))?;
-        Ok(Some(Arc::new(file)))
+        Ok(Some(Held::File(file)))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<(PathBuf, Adapter)>, PublishedError> {

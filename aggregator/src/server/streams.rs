@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::front::Front;
-use super::published::{PublishedError, PublishedRun};
+use super::published::{Held, PublishedError, PublishedRun};
 use crate::engine::{Moved, ToEngine};
 
 /// The largest stream header or reply.
@@ -75,7 +75,9 @@ pub(super) async fn serve(
         StreamHeader::FetchAdapter { adapter } => {
             let held = match answers {
                 Answers::Engine(front) => {
-                    ask(front, |reply| ToEngine::FetchAdapter { adapter, reply }).await?
+                    let held =
+                        ask(front, |reply| ToEngine::FetchAdapter { adapter, reply }).await?;
+                    held.map(Held::Adapter)
                 }
                 Answers::Published(run) => read(run, move |run| run.adapter(&adapter)).await?,
             };
@@ -154,8 +156,8 @@ async fn take_update(
 /// Reads something published on a thread that may wait for the disk.
 async fn read(
     run: &Arc<PublishedRun>,
-    what: impl FnOnce(&PublishedRun) -> Result<Option<Arc<Vec<u8>>>, PublishedError> + Send + 'static,
-) -> Result<Option<Arc<Vec<u8>>>, StreamError> {
+    what: impl FnOnce(&PublishedRun) -> Result<Option<Held>, PublishedError> + Send + 'static,
+) -> Result<Option<Held>, StreamError> {
     let run = Arc::clone(run);
     let read = tokio::task::spawn_blocking(move || what(&run)).await;
     Ok(read.map_err(|_| StreamError::RunOver)??)
@@ -166,9 +168,9 @@ async fn give(
     (send, recv): (&mut SendStream, &mut RecvStream),
     member: &MemberName,
     front: Option<&Front>,
-    (adapter, held): (Digest, Option<Arc<Vec<u8>>>),
+    (adapter, held): (Digest, Option<Held>),
 ) -> Result<(), StreamError> {
-    let Some(bytes) = held else {
+    let Some(held) = held else {
         let reason = match front {
             Some(_) => "that adapter is not the newest one",
             None => "the run has no such adapter any more",
@@ -176,8 +178,9 @@ async fn give(
         return refuse(send, reason.into()).await;
     };
     answer(send, StreamReply::Accepted).await?;
+    let bytes = held.bytes();
     let manifest = Manifest::of(&bytes, DEFAULT_CHUNK).map_err(BulkError::Manifest)?;
-    let mut source = MemorySource(bytes.as_slice());
+    let mut source = MemorySource(&bytes);
     let mut meter = Meter::new(member, front, Moved::Adapter);
     meter.end().await;
     bulk::send(recv, send, &manifest, &mut source, |progress| {

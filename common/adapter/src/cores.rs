@@ -141,9 +141,7 @@ impl Adapter {
 fn basis(inner: &[f32], name: &str, outputs: usize, rank: usize) -> Vec<f64> {
     let mut hasher = blake3::Hasher::new_derive_key("fedlora 1 core basis");
     hasher.update(name.as_bytes());
-    for values in inner.chunks(4096) {
-        hasher.update(&fedlora_common::bytes::f32_to_le(values));
-    }
+    hasher.update(&fedlora_common::bytes::f32_as_le(inner));
     let mut stream = hasher.finalize_xof();
     let mut words = vec![0; 4 * outputs];
     let mut columns: Vec<Vec<f64>> = Vec::with_capacity(rank);

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use fedlora_common::bytes::{f32_from_le, f32_to_le};
+use fedlora_common::bytes::{f32_as_le, f32_from_le};
 use fedlora_common::files::{self, Access};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, View};
@@ -169,14 +169,15 @@ impl View for Encoded<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(match self.float {
-            FloatType::F32 => f32_to_le(self.values),
-            FloatType::Bf16 => self
-                .values
-                .iter()
-                .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
-                .collect(),
-        })
+        match self.float {
+            FloatType::F32 => f32_as_le(self.values),
+            FloatType::Bf16 => Cow::Owned(
+                self.values
+                    .iter()
+                    .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
+                    .collect(),
+            ),
+        }
     }
 
     fn data_len(&self) -> usize {

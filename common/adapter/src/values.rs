@@ -1,11 +1,12 @@
 //! An adapter's values: A and B of every adapted projection, flat, in one fixed order.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::config::{Factor, Factors, LoraConfig, ProjectionTensor, Target};
 use super::delta::{Delta, DeltaError};
 use super::layout::{Layout, LayoutError, TensorSpec};
-use fedlora_common::bytes::f32_to_le;
+use fedlora_common::bytes::f32_as_le;
 use fedlora_common::digest::{Digest, DigestWriter};
 
 /// A whole adapter. Its layout goes block by block, projection by projection (q k v o gate
@@ -78,6 +79,11 @@ impl Adapter {
         &self.values
     }
 
+    /// All values as little-endian bytes, as they travel.
+    pub fn values_le(&self) -> Cow<'_, [u8]> {
+        f32_as_le(&self.values)
+    }
+
     /// The values of the tensors in `part`, in its order.
     pub fn select(&self, part: &Layout) -> Result<Vec<f32>, AdapterError> {
         if self.is_core(part) {
@@ -105,16 +111,21 @@ impl Adapter {
             self.values = values;
             return Ok(());
         }
-        let mut sums = self.select(part)?;
-        for (sum, change) in sums.iter_mut().zip(change) {
-            *sum += change;
+        let places = self.places(part)?;
+        // Twice over, in place of a copy: an adapter can be large.
+        let mut rest = change.iter().enumerate();
+        for range in &places {
+            for (value, (at, change)) in self.values[range.clone()].iter().zip(&mut rest) {
+                if !(value + change).is_finite() {
+                    return Err(not_finite(part, at));
+                }
+            }
         }
-        check_finite(part, &sums)?;
-        let mut start = 0;
-        for range in self.places(part)? {
-            let end = start + range.len();
-            self.values[range].copy_from_slice(&sums[start..end]);
-            start = end;
+        let mut rest = change.iter();
+        for range in places {
+            for (value, change) in self.values[range].iter_mut().zip(&mut rest) {
+                *value += change;
+            }
         }
         Ok(())
     }
@@ -161,9 +172,7 @@ impl Adapter {
         }
         writer.digest(&self.layout.digest());
         writer.number(self.values.len() as u64);
-        for values in self.values.chunks(4096) {
-            writer.raw(&f32_to_le(values));
-        }
+        writer.raw(&f32_as_le(&self.values));
         writer.finish()
     }
 
@@ -277,14 +286,16 @@ pub(super) fn check_layout(config: &LoraConfig, layout: &Layout) -> Result<(), A
 fn check_finite(layout: &Layout, values: &[f32]) -> Result<(), AdapterError> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
-        Some(at) => {
-            let (tensor, index) = layout
-                .locate(at)
-                .map(|(spec, index)| (spec.name.clone(), index))
-                .unwrap_or_default();
-            Err(AdapterError::NotFinite { tensor, index })
-        }
+        Some(at) => Err(not_finite(layout, at)),
     }
+}
+
+fn not_finite(layout: &Layout, at: usize) -> AdapterError {
+    let (tensor, index) = layout
+        .locate(at)
+        .map(|(spec, index)| (spec.name.clone(), index))
+        .unwrap_or_default();
+    AdapterError::NotFinite { tensor, index }
 }
 
 /// Why values or a layout are not an adapter, or do not fit this one.

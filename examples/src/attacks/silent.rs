@@ -202,7 +202,8 @@ impl EngineRun {
                         reply,
                     };
                     self.inbox.send(fetch).await?;
-                    federation.member(member).offered = adapter.await?.map(|bytes| values(&bytes));
+                    federation.member(member).offered =
+                        adapter.await?.map(|adapter| adapter.values().to_vec());
                 }
                 let finished = matches!(message, ToMember::Finished { .. });
                 for sent in federation.tell(member, &message)? {
@@ -264,12 +265,4 @@ impl EngineRun {
             }
         }
     }
-}
-
-fn values(bytes: &[u8]) -> Vec<f32> {
-    let (values, _) = bytes.as_chunks::<4>();
-    values
-        .iter()
-        .map(|value| f32::from_le_bytes(*value))
-        .collect()
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fedlora_adapter::Layout;
 use fedlora_adapter::tensors;
-use fedlora_common::bytes::f32_to_le;
+use fedlora_common::bytes::f32_as_le;
 use fedlora_common::digest::DigestWriter;
 use fedlora_common::files::{self, Access};
 use safetensors::tensor::{Dtype, View};
@@ -337,7 +337,7 @@ impl View for F32<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(f32_to_le(self.values))
+        f32_as_le(self.values)
     }
 
     fn data_len(&self) -> usize {
