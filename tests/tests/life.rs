@@ -71,6 +71,19 @@ fn a_run_that_is_taken_up_while_the_disk_is_full_goes_on_once_there_is_room() {
     is_mended("members 3 rounds 3; wait 690; crash power 51; wait 921; full; wait 10944");
 }
 
+/// A member that came back a moment after enough others was shown the next round before the results that
+/// it had missed, and left that round.
+#[test]
+fn a_member_that_comes_back_last_is_in_the_next_round() {
+    is_mended("members 5 rounds 3; crash after 59; wait 2097");
+    is_mended("members 5 rounds 3; wait 1245; crash power 9; wait 8520");
+}
+
+#[test]
+fn a_clock_that_is_set_neither_ends_a_round_nor_holds_it_up() {
+    is_mended("members 4 rounds 3; wait 700; jump 3600; wait 700; jump -7200; wait 700; jump 3600");
+}
+
 #[test]
 fn a_case_is_read_as_it_is_written() {
     for seed in 0..200 {

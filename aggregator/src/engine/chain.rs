@@ -270,6 +270,13 @@ impl AdapterChain {
         }
     }
 
+    /// Sends a message of the rounds to every member that can follow it.
+    pub(super) fn tell(&self, links: &Links, message: &ToMember) {
+        for entry in self.roster.entries() {
+            links.tell(&entry.name, message.clone());
+        }
+    }
+
     /// Sends the roster and all results so far: the member follows the chain from where it
     /// stopped.
     pub(super) fn bring_up_to_date(&self, links: &Links, member: &MemberName) {

@@ -153,7 +153,7 @@ impl ClosedRound {
             run = %context.setup.run, round = %result.round, survivors = result.survivors.len(),
             weight = result.total_weight, adapter = %result.adapter, "the round is done"
         );
-        chain.broadcast(&context.links, &ToMember::Result(signed));
+        chain.tell(&context.links, &ToMember::Result(signed));
         context.watch(RunEvent::RoundDone {
             result,
             sum: Arc::new(sum),

@@ -138,8 +138,9 @@ impl Consent {
         };
         match message {
             ToAggregator::Ready(_) => self.chain.show_roster(&self.context.links, member),
-            ToAggregator::Accepted { roster, .. } if *roster == self.roster() => {
+            ToAggregator::Accepted { roster, round } if *roster == self.roster() => {
                 self.accepted.insert(index);
+                self.context.links.accepts(member, *round);
                 let (accepted, members) = (self.accepted.len(), self.chain.roster.len());
                 info!(%member, accepted, members, "the member has accepted the roster");
                 self.context.overview.changed(Due::Line);

@@ -316,7 +316,7 @@ impl CurrentRound {
             match effect {
                 Effect::Send(member, message) => {
                     if let Some(name) = self.chain.name_of(member) {
-                        self.context.links.send(name, message);
+                        self.context.links.tell(name, message);
                     }
                 }
                 Effect::Accumulate(member, group) => match self.add(member, group).await {

@@ -23,6 +23,8 @@ struct Link {
     outbox: mpsc::UnboundedSender<ToMember>,
     /// The round that the member is in, once it has said so on this connection.
     round: Option<Option<OpenTag>>,
+    /// Whether it has accepted the roster on this connection: it is shown all results then.
+    has_accepted: bool,
 }
 
 impl Links {
@@ -37,6 +39,7 @@ impl Links {
             session,
             outbox,
             round: None,
+            has_accepted: false,
         };
         self.open.insert(member, link);
     }
@@ -62,6 +65,23 @@ impl Links {
         if let Some(link) = self.open.get(member) {
             // A closed outbox is a connection that is about to be reported as broken.
             let _ = link.outbox.send(message);
+        }
+    }
+
+    /// Sends a message of the rounds, where the member has accepted the roster on this connection. One
+    /// that has not yet lacks the results before it, and is told what is outstanding once it has.
+    pub(super) fn tell(&self, member: &MemberName, message: ToMember) {
+        let link = self.open.get(member);
+        if let Some(link) = link.filter(|link| link.has_accepted) {
+            let _ = link.outbox.send(message);
+        }
+    }
+
+    /// Notes that a member has accepted the roster on its connection, and the round that it is in.
+    pub(super) fn accepts(&mut self, member: &MemberName, round: Option<OpenTag>) {
+        if let Some(link) = self.open.get_mut(member) {
+            link.has_accepted = true;
+            link.round = Some(round);
         }
     }
 

@@ -93,7 +93,7 @@ fn handle(
                 (None, _) => links.send(&member, MemberRefusal::RosterClosed.message()),
                 (Some(_), ToAggregator::Ready(_)) => chain.show_roster(links, &member),
                 (Some(index), ToAggregator::Accepted { round, .. }) => {
-                    links.is_in(&member, round);
+                    links.accepts(&member, round);
                     chain.show_results(links, &member);
                     back.insert(index);
                 }

@@ -33,6 +33,7 @@ mod world;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread::ThreadId;
 
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -88,7 +89,10 @@ fn live_under(observer: Observer, case: &Case, seed: u64, shown: bool) -> Lived 
     });
     drop(runtime);
     let mut broken = observer.broken();
-    broken.extend(std::mem::take(&mut *panics()));
+    // Other tests may panic on threads of their own.
+    let own = std::thread::current().id();
+    let theirs = |panicked: &(ThreadId, bool, String)| panicked.0 == own || panicked.1;
+    broken.extend(panics().extract_if(.., |one| theirs(one)).map(|one| one.2));
     for error in log.errors() {
         // A full disk, members that stay away, and a run that fails are told as errors.
         let told = case.is_gentle() && !case.ops.contains(&Op::Full);
@@ -101,9 +105,9 @@ fn live_under(observer: Observer, case: &Case, seed: u64, shown: bool) -> Lived 
     Lived { broken, figures }
 }
 
-/// The panics of all threads that nobody has asked for yet.
-fn panics() -> MutexGuard<'static, Vec<String>> {
-    static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// The panics that nobody has asked for yet: the thread, whether it is one of a runtime's, and the words.
+fn panics() -> MutexGuard<'static, Vec<(ThreadId, bool, String)>> {
+    static PANICS: Mutex<Vec<(ThreadId, bool, String)>> = Mutex::new(Vec::new());
     PANICS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -113,7 +117,9 @@ fn note_panics() {
     NOTING.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            panics().push(format!("a panic: {panic}"));
+            let thread = std::thread::current();
+            let worker = thread.name().is_some_and(|name| name.starts_with("tokio"));
+            panics().push((thread.id(), worker, format!("a panic: {panic}")));
             usual(panic);
         }));
     });

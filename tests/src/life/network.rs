@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Bytes that a connection holds on their way.
 const ON_THE_WAY: usize = 64 << 10;
 /// How long each piece takes where nothing else is said.
-const USUAL: Duration = Duration::from_millis(10);
+const USUAL: Duration = Duration::from_millis(40);
 /// How long a machine that cannot be reached is tried.
 const UNREACHABLE: Duration = Duration::from_secs(3);
 

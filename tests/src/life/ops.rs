@@ -119,7 +119,7 @@ impl Case {
         let mut ops = Vec::new();
         let mut saved = false;
         let mut backed_up = false;
-        for _ in 0..rng.random_range(1..=10) {
+        for _ in 0..rng.random_range(2..=12) {
             ops.push(Op::Wait(drawn_pause(rng)));
             let op = loop {
                 let op = drawn_op(rng, members);
@@ -138,7 +138,7 @@ impl Case {
         }
         Self {
             members,
-            rounds: rng.random_range(1..=3),
+            rounds: rng.random_range(1..=4),
             kept: rng.random_bool(0.4),
             ops,
         }
@@ -183,10 +183,10 @@ impl Case {
 /// Much happens within milliseconds of each other, or while a run waits for somebody.
 fn drawn_pause(rng: &mut StdRng) -> u32 {
     match rng.random_range(0..10) {
-        0..3 => rng.random_range(0..20),
-        3..7 => rng.random_range(20..1500),
-        7..9 => rng.random_range(1500..12_000),
-        _ => rng.random_range(12_000..60_000),
+        0..4 => rng.random_range(0..60),
+        4..8 => rng.random_range(60..1200),
+        8 => rng.random_range(1200..8000),
+        _ => rng.random_range(8000..40_000),
     }
 }
 
@@ -196,7 +196,7 @@ fn drawn_op(rng: &mut StdRng, members: usize) -> Op {
         0..9 => {
             let moments = [Moment::Before, Moment::Torn, Moment::After, Moment::Power];
             // A round of four members makes some fifty changes.
-            let number = rng.random_range(1..=60);
+            let number = rng.random_range(1..=40);
             Op::Crash(moments[rng.random_range(0..moments.len())], number)
         }
         9 => Op::Stop,
@@ -224,7 +224,7 @@ fn drawn_op(rng: &mut StdRng, members: usize) -> Op {
         35 => Op::Restore,
         36 => Op::Save(member),
         37 => Op::SetBack(member),
-        38..40 => Op::Submit(rng.random_range(1..=2)),
+        38..40 => Op::Submit(rng.random_range(1..=3)),
         40 => Op::Abort,
         41 => Op::Remove(member),
         42 => Op::ReKey(member),

@@ -339,7 +339,9 @@ impl<'a> World<'a> {
         let mut may_abort = self.facts.restored || self.facts.removed;
         loop {
             let runs = self.queued.keys().copied();
-            let open: Vec<_> = runs.filter(|run| !self.is_over(*run)).collect();
+            let queue = self.operator.directory.queue();
+            let is_open = |run: &RunId| !self.is_over(*run) || queue.contains(*run);
+            let open: Vec<_> = runs.filter(is_open).collect();
             let waits = open.iter().any(|run| !self.is_forgotten(*run));
             if !waits {
                 break;

@@ -101,7 +101,7 @@ impl CurrentRound {
             (Some(_), ToAggregator::Ready(_)) => self.chain.show_roster(links, &member),
             // It takes part from here on: it may have asked its user, or come back.
             (Some(_), ToAggregator::Accepted { round, .. }) => {
-                links.is_in(&member, round);
+                links.accepts(&member, round);
                 self.bring_back(&member);
             }
             (
