@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::StoreConfig;
 use crate::remedy::Remedy;
 
 /// The aggregator's configuration file.
@@ -22,6 +23,9 @@ pub struct AggregatorConfig {
     /// The host and port by which members reach `join_listen`, where it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join_advertise: Option<String>,
+    /// A database and an object store behind the directory; without it the directory is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreConfig>,
 }
 
 impl AggregatorConfig {
@@ -42,6 +46,7 @@ impl AggregatorConfig {
             join_listen,
             advertise: None,
             join_advertise: None,
+            store: None,
         })
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
@@ -14,11 +15,13 @@ use fedlora_transport::pki::PkiError;
 use fedlora_transport::{JoinServer, Limits, RestartSecret, ServerEndpoint, TransportError};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use crate::audit::{self, AuditError};
 use crate::certificates::{Certificates, OwnCertificate};
 use crate::clock::Clock;
+use crate::database::{Attempt, Database, SharedStore, StoreError};
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{RunEvent, RunFailure, RunSummary};
 use crate::registry::Registry;
@@ -38,19 +41,115 @@ pub struct Aggregator {
     clock: Arc<dyn Clock>,
     keep_for_audit: bool,
     anew: bool,
+    /// Where the directory is kept, where that is in a database.
+    database: Option<Arc<Database>>,
     /// No other process serves the directory meanwhile.
-    _lock: File,
+    lock: File,
+}
+
+/// How often one that stands by looks whether it can serve.
+const STANDBY_TICK: Duration = Duration::from_secs(1);
+
+/// What opening an operator's directory came to.
+#[derive(Debug)]
+pub enum Opening {
+    /// Its endpoints are open.
+    Ready(Box<Aggregator>),
+    /// It is kept in a store, and another host may serve the federation.
+    Candidate(Box<Candidate>),
+}
+
+/// An aggregator that serves as soon as no other host does.
+#[derive(Debug)]
+pub struct Candidate {
+    directory: Directory,
+    opened: Opened,
+    shared: SharedStore,
+    clock: Arc<dyn Clock>,
+    lock: File,
+}
+
+impl Candidate {
+    /// Stands by while another host serves the federation, with the directory following; opens the
+    /// endpoints once none does. Gives nothing where `stop` comes first. Must be called within a tokio
+    /// runtime with more than one thread.
+    ///
+    /// # Errors
+    /// [`ServeError`]. A store that is away is waited for.
+    pub async fn wait(
+        mut self,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Aggregator>, ServeError> {
+        let mut stop = std::pin::pin!(stop);
+        let mut served_by = None;
+        loop {
+            match block_in_place(|| self.shared.attempt()) {
+                Ok(Attempt::Serves(database)) => {
+                    info!("this host has the lease: it serves the federation");
+                    let directory = self.directory.kept_in(Arc::clone(&database));
+                    let parts = (directory, self.opened);
+                    let bound = Aggregator::open(parts, self.lock, self.clock, Some(database));
+                    return bound.map(Some);
+                }
+                Ok(Attempt::StandsBy { host }) => {
+                    if served_by.as_ref() != Some(&host) {
+                        info!(%host, "standing by: another host serves the federation");
+                        served_by = Some(host);
+                    }
+                }
+                Err(error @ StoreError::Away { .. }) => {
+                    warn!(%error, "the store does not answer; trying again");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = &mut stop => return Ok(None),
+                () = tokio::time::sleep(STANDBY_TICK) => {}
+            }
+        }
+    }
 }
 
 impl Aggregator {
-    /// Opens both endpoints of an operator's directory. Deadlines, expiry and certificates follow
-    /// `clock`. Must be called within a tokio runtime with more than one thread.
+    /// Opens both endpoints of an operator's directory that is kept nowhere else. Deadlines, expiry and
+    /// certificates follow `clock`. Must be called within a tokio runtime with more than one thread.
     ///
     /// # Errors
     /// [`ServeError`] naming the file or address.
     pub fn bind(root: &Path, clock: Arc<dyn Clock>) -> Result<Self, ServeError> {
+        let parts = Directory::open(root)?;
+        let lock = parts.0.lock()?;
+        Self::open(parts, lock, clock, None)
+    }
+
+    /// Opens an operator's directory, wherever it is kept; see [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// [`ServeError`] naming the file or address, or the store.
+    pub fn of_directory(root: &Path, clock: Arc<dyn Clock>) -> Result<Opening, ServeError> {
         let (directory, opened) = Directory::open(root)?;
         let lock = directory.lock()?;
+        match block_in_place(|| directory.shared_store(&opened))? {
+            None => {
+                let bound = Self::open((directory, opened), lock, clock, None)?;
+                Ok(Opening::Ready(Box::new(bound)))
+            }
+            Some(shared) => Ok(Opening::Candidate(Box::new(Candidate {
+                directory,
+                opened,
+                shared,
+                clock,
+                lock,
+            }))),
+        }
+    }
+
+    fn open(
+        (directory, opened): (Directory, Opened),
+        lock: File,
+        clock: Arc<dyn Clock>,
+        database: Option<Arc<Database>>,
+    ) -> Result<Self, ServeError> {
         let opened = Arc::new(opened);
         let certificates = Certificates::new(Arc::clone(&opened), Arc::clone(&clock));
         let (credentials, own) = certificates.for_server()?;
@@ -80,7 +179,8 @@ impl Aggregator {
             clock,
             keep_for_audit: false,
             anew: false,
-            _lock: lock,
+            database,
+            lock,
         })
     }
 
@@ -151,9 +251,14 @@ impl Aggregator {
                 BegunRun::new(&self.directory, RunId(id), plan, self.keep_for_audit)?
             }
         };
+        let database = self.database.clone();
         let serving = self.start()?;
-        let outcome = serving.carry_out(begun, events).await;
+        let outcome = tokio::select! {
+            outcome = serving.carry_out(begun, events) => outcome,
+            error = superseded(database.as_deref()) => Err(error.into()),
+        };
         serving.stop(RUN_OVER).await;
+        release(database.as_deref());
         outcome
     }
 
@@ -168,13 +273,16 @@ impl Aggregator {
         events: mpsc::UnboundedSender<RunEvent>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
+        let database = self.database.clone();
         let serving = self.start()?;
-        tokio::select! {
-            () = stop => {}
+        let outcome = tokio::select! {
+            () = stop => Ok(()),
             never = serving.carry_out_all(events) => match never {},
-        }
+            error = superseded(database.as_deref()) => Err(error.into()),
+        };
         serving.stop("the aggregator stops").await;
-        Ok(())
+        release(database.as_deref());
+        outcome
     }
 
     /// Begins to let members in.
@@ -211,8 +319,23 @@ impl Aggregator {
             stop,
             enrolment,
             sessions,
-            _lock: self._lock,
+            _lock: self.lock,
         })
+    }
+}
+
+/// Waits until another host has taken the federation over; for ever without a database.
+async fn superseded(database: Option<&Database>) -> StoreError {
+    match database {
+        Some(database) => database.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets another host serve.
+fn release(database: Option<&Database>) {
+    if let Some(database) = database {
+        block_in_place(|| database.release());
     }
 }
 
@@ -225,6 +348,9 @@ pub enum ServeError {
     /// The operator's directory cannot be opened.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The store behind the directory cannot be used, or another host has taken the federation over.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The server's key or certificate cannot be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -255,6 +381,7 @@ impl ServeError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Directory(error) => error.remedy(),
+            Self::Store(error) => error.remedy(),
             Self::OpenRun(_) | Self::Run(RunFailure::TakeUp(_)) => Some(Remedy::RestoreOrGiveUp),
             Self::Pki(_)
             | Self::Transport(_)

@@ -10,6 +10,7 @@
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
 //!                      evidence/, audit/ (where the operator asks for it), end.json (once it is over)
 //! status.json          what `status` prints
+//! store.json           what this host remembers of the database, where there is one
 //! serve.lock           locked by the process that serves the directory
 //! ```
 
@@ -29,6 +30,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::config::AggregatorConfig;
+use crate::database::{Database, SharedStore, StoreError, without_passwords};
 use crate::queue::Queue;
 use crate::remedy::Remedy;
 use crate::run_directory::RunDirectory;
@@ -121,9 +123,14 @@ impl Directory {
             });
         }
         let text = directory.read_text("aggregator.toml")?;
-        let config = toml::from_str(&text).map_err(|error| DirectoryError::Config {
-            path,
-            source: Box::new(error),
+        let config = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            DirectoryError::Config {
+                path,
+                line: before.map_or(1, |before| before.matches('\n').count() + 1),
+                // The line itself is not shown: it may hold a password.
+                reason: without_passwords(error.message()),
+            }
         })?;
         let authority = CertificateAuthority::from_pem(
             &directory.read_text("ca.pem")?,
@@ -148,6 +155,40 @@ impl Directory {
             store: self.store.mirrored(mirror),
             ..self
         }
+    }
+
+    /// Opens a directory that was initialised before, in order to change it: where a store is
+    /// configured, with the right to write there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`DirectoryError::Store`] where the store cannot be used, or another
+    /// host serves the federation.
+    pub fn open_to_change(root: &Path) -> Result<(Self, Opened), DirectoryError> {
+        let (directory, opened) = Self::open(root)?;
+        match directory.shared_store(&opened)? {
+            None => Ok((directory, opened)),
+            Some(shared) => Ok((directory.kept_in(shared.for_command()?), opened)),
+        }
+    }
+
+    /// The store behind the directory, connected to; nothing where none is configured.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Store`] where it cannot be used.
+    pub fn shared_store(&self, opened: &Opened) -> Result<Option<SharedStore>, DirectoryError> {
+        let config = opened.config.store.clone().unwrap_or_default();
+        let config = config.with_environment();
+        if config.database.is_none() && config.blobs.is_none() {
+            return Ok(None);
+        }
+        let authority = opened.authority.fingerprint().to_string();
+        Ok(Some(SharedStore::connect(&self.root, &authority, &config)?))
+    }
+
+    /// The same directory, whose changes go to a database first.
+    #[must_use]
+    pub fn kept_in(self, database: Arc<Database>) -> Self {
+        self.mirrored(database)
     }
 
     /// The operator's directory itself.
@@ -268,13 +309,18 @@ pub enum DirectoryError {
         path: PathBuf,
     },
     /// A malformed configuration.
-    #[error("{}: {source}", path.display())]
+    #[error("{}, line {line}: {reason}", path.display())]
     Config {
         /// The configuration file.
         path: PathBuf,
-        /// Where and why it does not parse.
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// Why it does not parse.
+        reason: String,
     },
+    /// The store behind the directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// An identity key of another length than 32 bytes.
     #[error("{} is not an identity key: 32 bytes are expected", path.display())]
     IdentityKey {
@@ -304,6 +350,7 @@ impl DirectoryError {
             Self::NotInitialised { path } => {
                 Some(Remedy::InitialiseDirectory { path: path.clone() })
             }
+            Self::Store(error) => error.remedy(),
             Self::Served { .. }
             | Self::Config { .. }
             | Self::IdentityKey { .. }

@@ -11,6 +11,7 @@ use fedlora_transport::connection::CloseCode;
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Connection, JoinServer};
+use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use crate::certificates::{MEMBER_DAYS, OwnCertificate, RENEWAL_TICK, renew};
@@ -70,7 +71,8 @@ pub(crate) async fn answer(
             return;
         }
     };
-    let response = match enrol(&payload, opened, registry, address, clock) {
+    let enrolled = block_in_place(|| enrol(&payload, opened, registry, address, clock));
+    let response = match enrolled {
         Ok(response) => response,
         Err(refusal) => {
             let reason = refusal.to_string();

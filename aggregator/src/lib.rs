@@ -9,6 +9,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod daemon;
+pub mod database;
 pub mod directory;
 pub mod engine;
 mod enrol;

@@ -30,6 +30,20 @@ pub enum Remedy {
     },
     /// Put the record of the run that is not over back from a copy, or give the run up.
     RestoreOrGiveUp,
+    /// Build this program with the feature `database`, or take a package, which has it.
+    BuildWithDatabase,
+    /// Name a database and a place for objects in the configuration.
+    ConfigureStore,
+    /// Store the directory in the database that is empty so far.
+    ImportDirectory {
+        /// The operator's directory.
+        path: PathBuf,
+    },
+    /// Say whether the directory or the database, which is older, is right.
+    ChooseState {
+        /// The operator's directory.
+        path: PathBuf,
+    },
     /// Serve the next run so that its rounds can be replayed.
     KeepForAudit,
 }

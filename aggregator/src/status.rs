@@ -82,6 +82,10 @@ pub struct Status {
     /// When the certificate that the aggregator shows ends.
     #[serde(default)]
     pub certificate_end: Option<Timestamp>,
+    /// The host that serves the federation while this one stands by. Only the command `status` says so;
+    /// no file does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_of: Option<String>,
     /// When this was written.
     pub updated: Timestamp,
     /// The process id of the aggregator that serves the run.

@@ -16,11 +16,11 @@ ENV RUSTUP_TOOLCHAIN=1.95.0
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --locked --release -p fedlora-aggregator \
+    cargo build --locked --release -p fedlora-aggregator --features database \
     && install -D -s target/release/fedlora-aggregator /out/usr/bin/fedlora-aggregator \
     && mkdir -p /out/usr/share/doc/fedlora-aggregator \
     && cp LICENSE-MIT LICENSE-APACHE NOTICE /out/usr/share/doc/fedlora-aggregator/ \
-    && .ci/third-party fedlora-aggregator fedlora-aggregator \
+    && .ci/third-party fedlora-aggregator fedlora-aggregator database \
         > /out/usr/share/doc/fedlora-aggregator/third-party.txt \
     && install -d -m 700 -o 65532 -g 65532 /out/var/lib/fedlora-aggregator
 

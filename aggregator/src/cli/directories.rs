@@ -89,7 +89,7 @@ pub(super) struct RemoveArgs {
 
 /// Removes a member.
 pub(super) fn remove(args: &RemoveArgs, printer: &Printer) -> Result<(), Failure> {
-    let (directory, _) = Directory::open(&args.dir).map_err(exits::directory)?;
+    let (directory, _) = Directory::open_to_change(&args.dir).map_err(exits::directory)?;
     let removed = Registry::new(directory).remove(&args.member);
     let removed = removed.map_err(exits::registry)?;
     let identity = removed.as_ref().map(|one| one.identity.fingerprint());
@@ -113,7 +113,7 @@ pub(super) fn invite(
     printer: &Printer,
 ) -> Result<(), Failure> {
     let InviteArgs { dir, member, hours } = args;
-    let (directory, opened) = Directory::open(&dir).map_err(exits::directory)?;
+    let (directory, opened) = Directory::open_to_change(&dir).map_err(exits::directory)?;
     let expires = SystemClock.now().after(Duration::from_secs(hours * 3600));
     let address = opened.config.join_address();
     let token = Registry::new(directory)
@@ -155,6 +155,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
             join_listen,
             advertise: None,
             join_advertise: None,
+            store: None,
         };
         join_listen
             .map(with_port)

@@ -8,6 +8,7 @@ use super::hints;
 use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::daemon::ServeError;
+use crate::database::StoreError;
 use crate::directory::DirectoryError;
 use crate::engine::RunFailure;
 use crate::optimizer::StateError;
@@ -87,10 +88,32 @@ pub fn serve_exit(error: &ServeError) -> Exit {
         | ServeError::Queue { .. } => Exit::Failed,
         ServeError::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
         | ServeError::Pki(_) => Exit::Identity,
+        ServeError::Directory(DirectoryError::Store(error)) | ServeError::Store(error) => {
+            store_exit(error)
+        }
         ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,
         ServeError::Transport(_) => Exit::Network,
         ServeError::OpenRun(error) => audit_exit(error),
         ServeError::Run(failure) => run_exit(failure),
+    }
+}
+
+fn store_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::NotBuilt
+        | StoreError::Incomplete { .. }
+        | StoreError::None { .. }
+        | StoreError::Address { .. }
+        | StoreError::NotImported { .. } => Exit::Configuration,
+        StoreError::OtherFederation { .. } => Exit::Identity,
+        StoreError::SetBack { .. } => Exit::Integrity,
+        StoreError::Away { .. } => Exit::Network,
+        StoreError::Refused { .. }
+        | StoreError::Held { .. }
+        | StoreError::Lost { .. }
+        | StoreError::Imported
+        | StoreError::Io { .. }
+        | StoreError::Ended => Exit::Failed,
     }
 }
 

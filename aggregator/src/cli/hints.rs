@@ -30,6 +30,21 @@ pub(super) fn of(remedy: &Remedy) -> String {
         Remedy::RestoreOrGiveUp => {
             "put the file back from a copy, or give the run up with `serve --new-run`".to_owned()
         }
+        Remedy::BuildWithDatabase => "build it with `cargo build --release -p fedlora-aggregator \
+                                      --features database`; the packages have it"
+            .to_owned(),
+        Remedy::ConfigureStore => "name both in aggregator.toml, under [store]: `database` and \
+                                   `blobs`"
+            .to_owned(),
+        Remedy::ImportDirectory { path } => format!(
+            "run `fedlora-aggregator store import --dir {}`",
+            path.display()
+        ),
+        Remedy::ChooseState { path } => format!(
+            "to keep what the directory has, run `fedlora-aggregator store import --replace --dir \
+             {0}`; to take what the database has, remove {0}/store.json",
+            path.display()
+        ),
         Remedy::KeepForAudit => {
             "a run can be replayed if it is served with `serve --keep-for-audit`".to_owned()
         }

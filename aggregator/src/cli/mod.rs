@@ -11,6 +11,7 @@ mod roster;
 mod runs;
 mod serve;
 mod status;
+mod store;
 mod watch;
 
 use crate::registry::InvitationFor;
@@ -74,6 +75,12 @@ enum Command {
     /// change elsewhere, a document at each change with `--format json`.
     #[command(after_help = "Example:\n  fedlora-aggregator watch --dir ~/operator")]
     Watch(watch::WatchArgs),
+    /// Look after the database behind the directory, where there is one.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fedlora-aggregator store check --dir ~/operator"
+    )]
+    Store(store::StoreCommand),
     /// Recompute what was kept of a run; needs no keys.
     #[command(
         subcommand,
@@ -127,6 +134,7 @@ impl Program for Cli {
             Command::Roster(args) => roster::run(&args, &printer),
             Command::Status(args) => status::run(&args, &printer),
             Command::Watch(args) => watch::run(&args, &printer).await,
+            Command::Store(command) => store::run(command, &printer),
             Command::Audit(command) => audit::run(&command, &printer),
             // The shell has run it.
             Command::Documents(_) => Ok(()),

@@ -112,7 +112,8 @@ pub(super) fn read_plan(path: &Path, printer: &Printer) -> Result<RunPlan, Failu
 }
 
 fn submit(args: &SubmitArgs, printer: &Printer) -> Result<(), Failure> {
-    let (directory, _) = Directory::open(&args.directory.dir).map_err(exits::directory)?;
+    let dir = &args.directory.dir;
+    let (directory, _) = Directory::open_to_change(dir).map_err(exits::directory)?;
     let mut plan = read_plan(&args.plan, printer)?;
     // What a run cannot be made of is told now, not when its turn comes.
     let possible = plan.policy().and(plan.server_settings());
@@ -212,13 +213,14 @@ fn show(args: &OneRunArgs, printer: &Printer) -> Result<(), Failure> {
 }
 
 fn abort(args: &AbortArgs, printer: &Printer) -> Result<(), Failure> {
+    // First: this may be a host that has not heard of the run yet.
+    let path = &args.run.directory.dir;
+    let (directory, _) = Directory::open_to_change(path).map_err(exits::directory)?;
     let one = find(&args.run)?;
     let id: RunId = one
         .run
         .parse()
         .map_err(|error| failed(anyhow!("{error}")))?;
-    let path = &args.run.directory.dir;
-    let (directory, _) = Directory::open(path).map_err(exits::directory)?;
     let folder = RunDirectory::of(directory.store(), id);
     let done = match (one.state, folder) {
         (

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -16,7 +17,7 @@ use tracing::info;
 use super::exits;
 use super::runs::read_plan;
 use crate::clock::SystemClock;
-use crate::daemon::Aggregator;
+use crate::daemon::{Aggregator, Opening};
 use crate::directory::Directory;
 use crate::monitor::Monitor;
 
@@ -83,22 +84,32 @@ async fn for_ever(args: &ServeArgs, directories: &[PathBuf], stop: Stop) -> Resu
     let mut serving = JoinSet::new();
     let all = directories
         .iter()
-        .map(|dir| Aggregator::bind(dir, Arc::new(SystemClock)).map_err(exits::serve))
+        .map(|dir| Aggregator::of_directory(dir, Arc::new(SystemClock)).map_err(exits::serve))
         .collect::<Result<Vec<_>, _>>()?;
-    let _monitor = monitor(args).await?;
+    let stands_by = |one: &Opening| matches!(one, Opening::Candidate(_));
+    let ready = Arc::new(AtomicBool::new(!all.iter().any(stands_by)));
+    let _monitor = monitor(args, &ready).await?;
     // A run goes on from where it was the next time.
     stop.heed();
-    for aggregator in all {
-        let stop = stop.clone();
+    for opening in all {
+        let (stop, ready) = (stop.clone(), Arc::clone(&ready));
         serving.spawn(async move {
             // Nobody watches.
             let (events, _) = mpsc::unbounded_channel();
-            let stopped = async {
+            let stopped = || async {
                 while !stop.asked() {
                     tokio::time::sleep(TICK).await;
                 }
             };
-            aggregator.serve(events, stopped).await
+            let aggregator = match opening {
+                Opening::Ready(aggregator) => Some(*aggregator),
+                Opening::Candidate(candidate) => candidate.wait(stopped()).await?,
+            };
+            ready.store(true, Ordering::Release);
+            match aggregator {
+                Some(aggregator) => aggregator.serve(events, stopped()).await,
+                None => Ok(()),
+            }
         });
     }
     while let Some(ended) = serving.join_next().await {
@@ -118,14 +129,27 @@ async fn one_run(
     printer: &Printer,
 ) -> Result<(), Failure> {
     let plan = read_plan(plan, printer)?;
-    let mut aggregator = Aggregator::bind(dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    let opening = Aggregator::of_directory(dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    let stands_by = matches!(opening, Opening::Candidate(_));
+    let ready = Arc::new(AtomicBool::new(!stands_by));
+    let _monitor = monitor(args, &ready).await?;
+    let aggregator = match opening {
+        Opening::Ready(aggregator) => Some(*aggregator),
+        Opening::Candidate(candidate) => {
+            let waited = candidate.wait(std::future::pending()).await;
+            waited.map_err(exits::serve)?
+        }
+    };
+    let Some(mut aggregator) = aggregator else {
+        return Ok(());
+    };
+    ready.store(true, Ordering::Release);
     if args.keep_for_audit {
         aggregator = aggregator.keeping_for_audit();
     }
     if args.new_run {
         aggregator = aggregator.beginning_anew();
     }
-    let _monitor = monitor(args).await?;
     // Nobody watches.
     let (events, _) = mpsc::unbounded_channel();
     let done = aggregator.run(plan, events).await.map_err(exits::serve)?;
@@ -145,8 +169,11 @@ async fn one_run(
 }
 
 /// Answers monitoring where the operator asks for that, until what this gives is dropped. Members can
-/// connect by then.
-async fn monitor(args: &ServeArgs) -> Result<Option<JoinSet<()>>, Failure> {
+/// connect once `ready` says so.
+async fn monitor(
+    args: &ServeArgs,
+    ready: &Arc<AtomicBool>,
+) -> Result<Option<JoinSet<()>>, Failure> {
     let Some(address) = args.metrics else {
         return Ok(None);
     };
@@ -156,6 +183,7 @@ async fn monitor(args: &ServeArgs) -> Result<Option<JoinSet<()>>, Failure> {
     };
     let monitor = Monitor::bind(address, Directory::status_in(dir)).await;
     let monitor = monitor.map_err(|error| Failure::new(Exit::Network, error))?;
+    let monitor = monitor.while_ready(Arc::clone(ready));
     info!(address = %monitor.address(), "monitoring is answered");
     let mut answering = JoinSet::new();
     answering.spawn(monitor.serve());

@@ -110,13 +110,20 @@ impl Farewell {
                 reached,
                 outcome,
             } = self;
+            // What stands still says why; what was stopped has no failure.
+            let why = match &outcome {
+                Err(RunFailure::Stopped) | Ok(()) => None,
+                Err(failure) => Some(failure.to_string()),
+            };
             match &reached {
                 Reached::Gathering(ready) => {
                     let recorded = context.recorded();
-                    context.write_status(ready.progress(&recorded, None));
+                    let mut progress = ready.progress(&recorded, None);
+                    progress.failure = why;
+                    context.write_status(progress);
                 }
                 Reached::Rounds { chain, phase } => {
-                    context.write_status(chain.progress(RunState::Running, None, *phase));
+                    context.write_status(chain.progress(RunState::Running, why, *phase));
                 }
             }
             return match outcome {

@@ -121,6 +121,7 @@ impl Progress<'_> {
             pooled_loss: self.pooled_loss,
             last_result: overview.last_result,
             certificate_end: overview.certificate_end,
+            standby_of: None,
             updated: now,
             pid: std::process::id(),
         }

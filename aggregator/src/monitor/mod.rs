@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -35,6 +36,7 @@ pub struct Monitor {
     listener: TcpListener,
     address: SocketAddr,
     status: PathBuf,
+    ready: Arc<AtomicBool>,
 }
 
 impl Monitor {
@@ -49,7 +51,15 @@ impl Monitor {
             address: listener.local_addr().map_err(failed)?,
             listener,
             status,
+            ready: Arc::new(AtomicBool::new(true)),
         })
+    }
+
+    /// The same, which says that it is ready only while `ready` does: members cannot connect to one
+    /// that stands by.
+    #[must_use]
+    pub fn while_ready(self, ready: Arc<AtomicBool>) -> Self {
+        Self { ready, ..self }
     }
 
     /// The address that it listens at.
@@ -73,11 +83,15 @@ impl Monitor {
                     continue;
                 }
             };
-            let status = Arc::clone(&status);
+            let (status, ready) = (Arc::clone(&status), Arc::clone(&self.ready));
             tokio::spawn(async move {
                 let answer = service_fn(move |request: Request<Incoming>| {
-                    let status = Arc::clone(&status);
+                    let (status, ready) = (Arc::clone(&status), Arc::clone(&ready));
                     async move {
+                        if !ready.load(Ordering::Acquire) && request.uri().path() == "/readyz" {
+                            let said = "standing by: another host serves the federation\n";
+                            return Ok(text(StatusCode::SERVICE_UNAVAILABLE, said));
+                        }
                         let status = move || Status::read(&status);
                         let read = tokio::task::spawn_blocking(status).await;
                         let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));

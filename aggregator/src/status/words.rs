@@ -16,7 +16,9 @@ impl Status {
     /// What the run waits for at `now`, on one line without its end.
     pub fn summary(&self, now: Timestamp) -> String {
         let mut line = match (&self.stage, self.state) {
-            (Some(stage), RunState::Gathering | RunState::Running) => self.waiting(stage, now),
+            (Some(stage), RunState::Gathering | RunState::Running) if self.failure.is_none() => {
+                self.waiting(stage, now)
+            }
             _ => self.standing(),
         };
         if self.bytes_received > 0 {
@@ -34,6 +36,10 @@ impl Status {
     pub fn standing(&self) -> String {
         let round = self.rounds_done + 1;
         match self.state {
+            RunState::Gathering | RunState::Running if self.failure.is_some() => format!(
+                "stands still: {}; trying again",
+                self.failure.as_deref().unwrap_or_default()
+            ),
             RunState::Gathering => "waiting for members".to_owned(),
             RunState::Running => match &self.phase {
                 Some(phase) => format!("round {round}{}, {phase}", self.attempt_in_words()),
