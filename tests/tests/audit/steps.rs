@@ -5,6 +5,7 @@ use std::fs;
 use fedlora_adapter::peft;
 use fedlora_aggregator::audit::{AuditError, Comparison, KeptPlan};
 use fedlora_aggregator::optimizer::{ServerOptimizer, StateOf};
+use fedlora_aggregator::store::Store;
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::RoundResult;
 use fedlora_tests::{Federation, Finished};
@@ -75,7 +76,9 @@ fn another_state(federation: &Federation) {
         serde_json::from_str(text.lines().next().expect("a result")).expect("a result in JSON");
     let of = StateOf::after(result.claimed(), plan.digest());
     let path = kept.path("adapters/round-0001.state");
-    optimizer.save(&path, &of).expect("a state can be written");
+    let store = Store::folder(&kept.path(""));
+    let saved = optimizer.save(&store, &path, &of);
+    saved.expect("a state can be written");
     let report = kept.try_replay(2).expect("a record to replay");
     assert_eq!(report.adapter, Comparison::Differs);
     assert_eq!(report.sum, Comparison::Matches);
