@@ -7,6 +7,7 @@
 mod clock;
 mod documents;
 mod failure;
+pub mod html;
 mod logging;
 mod memory;
 mod options;
