@@ -25,6 +25,7 @@ use crate::registry::Registry;
 use crate::remedy::Remedy;
 use crate::server::front;
 use crate::serving::{BegunRun, Serving};
+use crate::web::Shown;
 use crate::{enrol, server};
 
 /// An aggregator whose endpoints are open, ready to run a plan.
@@ -118,6 +119,14 @@ impl Aggregator {
     /// The members and invitations in the operator's directory.
     pub fn registry(&self) -> Registry {
         Registry::new(self.directory.clone())
+    }
+
+    /// What the operator's page shows of it.
+    pub fn shown(&self) -> Shown {
+        Shown {
+            federation: self.opened.config.federation.clone(),
+            directory: self.directory.clone(),
+        }
     }
 
     /// The certificate authority's fingerprint, which invitations carry.

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod directory;
 pub mod engine;
 mod enrol;
+mod http;
 pub mod monitor;
 pub mod optimizer;
 pub mod publish;
@@ -19,10 +20,14 @@ pub mod registry;
 mod remedy;
 pub mod run_directory;
 pub mod run_list;
+pub mod run_record;
 mod server;
 mod serving;
 pub mod status;
 pub mod store;
+#[cfg(test)]
+mod test_operator;
+pub mod web;
 
 pub use clock::{Clock, SystemClock};
 pub use daemon::{Aggregator, ServeError};
