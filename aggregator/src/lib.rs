@@ -2,6 +2,7 @@
 //! updates up, and publishes the merged adapter. It never holds a base model, a tokenizer, a
 //! record, or a single member's delta.
 
+pub mod adapters;
 pub mod audit;
 mod certificates;
 pub mod cli;
