@@ -11,8 +11,10 @@ use fedlora_shell::{Failure, Printer};
 use serde::Serialize;
 use serde_json::json;
 
+use super::exits;
 use crate::adapters::{self, Adapters, ExportError, Exported, PruneRule, PublishedAdapter};
 use crate::clock::{Clock, SystemClock};
+use crate::directory::Directory;
 use crate::run_record::RunRecordError;
 use crate::status::words::bytes;
 use crate::store::Store;
@@ -99,8 +101,9 @@ pub(super) struct RollbackArgs {
 /// Options of `adapter prune`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PruneArgs {
-    #[command(flatten)]
-    directory: DirArgs,
+    /// The operator's directory.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
     /// How many of each run's newest rounds keep their adapters.
     #[arg(long, value_name = "ROUNDS")]
     keep: u32,
@@ -284,14 +287,15 @@ fn told(done: &Exported, folder: &Path, printer: &Printer) {
 }
 
 fn prune(args: &PruneArgs, printer: &Printer) -> Result<(), Failure> {
-    let store = Store::folder(&args.directory.dir);
+    // Whatever mirrors the operator's directory hears of what goes.
+    let (directory, _) = Directory::open(&args.dir).map_err(exits::directory)?;
     let days = Duration::from_secs(args.days.saturating_mul(86_400));
     let now = SystemClock.now();
     let rule = PruneRule {
         keep: args.keep,
         ended_before: Timestamp(now.0.saturating_sub(days.as_millis() as u64)),
     };
-    let pruned = adapters::prune(&store, &rule, args.dry_run)
+    let pruned = adapters::prune(directory.store(), &rule, args.dry_run)
         .map_err(|error| Failure::new(Exit::Failed, error))?;
     for (run, why) in &pruned.left {
         printer.note(&format!("run {run} is left as it is: {why}"));
