@@ -63,6 +63,15 @@ pub struct Adapters {
     pub unreadable: Vec<(String, String)>,
 }
 
+/// All runs that published something.
+#[derive(Debug)]
+struct PublishedRuns {
+    /// In the order in which they began.
+    runs: Vec<Published>,
+    /// Runs whose files cannot be read or do not verify, and why.
+    unreadable: Vec<(String, String)>,
+}
+
 /// A run with its verified results.
 #[derive(Debug)]
 struct Published {
@@ -79,7 +88,7 @@ impl Adapters {
     /// # Errors
     /// The folder of runs, where it cannot be read.
     pub fn read(store: &Store) -> Result<Self, (PathBuf, io::Error)> {
-        let (runs, unreadable) = published(store)?;
+        let PublishedRuns { runs, unreadable } = published(store)?;
         let adapters = runs.iter().flat_map(Published::adapters).collect();
         Ok(Self {
             adapters,
@@ -107,9 +116,7 @@ impl Adapters {
 }
 
 /// All runs whose members were complete, in the order in which they began; and those that cannot be read.
-fn published(
-    store: &Store,
-) -> Result<(Vec<Published>, Vec<(String, String)>), (PathBuf, io::Error)> {
+fn published(store: &Store) -> Result<PublishedRuns, (PathBuf, io::Error)> {
     let mut runs = Vec::new();
     let mut unreadable = Vec::new();
     for folder in RunDirectory::all(store)? {
@@ -138,7 +145,10 @@ fn published(
         }
     }
     runs.sort_by_key(|(begun, one)| (*begun, one.run));
-    Ok((runs.into_iter().map(|(_, one)| one).collect(), unreadable))
+    Ok(PublishedRuns {
+        runs: runs.into_iter().map(|(_, one)| one).collect(),
+        unreadable,
+    })
 }
 
 impl Published {

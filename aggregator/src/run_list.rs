@@ -71,6 +71,10 @@ impl ListedState {
     }
 }
 
+/// What gives what a run's folder proves.
+pub(crate) type ReadRecord<'a> =
+    &'a mut dyn FnMut(&RunDirectory) -> Result<Option<Arc<RunRecord>>, RunRecordError>;
+
 /// All runs, those that are over first and those that wait last.
 ///
 /// # Errors
@@ -91,7 +95,7 @@ pub fn all(directory: &Directory) -> Result<Vec<ListedRun>, DirectoryError> {
 pub(crate) fn all_read_by(
     directory: &Directory,
     served: Option<&str>,
-    read: &mut dyn FnMut(&RunDirectory) -> Result<Option<Arc<RunRecord>>, RunRecordError>,
+    read: ReadRecord<'_>,
 ) -> Result<Vec<ListedRun>, DirectoryError> {
     let queue = directory.queue();
     let queued = queue.plans();
@@ -157,7 +161,7 @@ fn of_folder(
     folder: &RunDirectory,
     served: Option<&str>,
     waits: bool,
-    read: &mut dyn FnMut(&RunDirectory) -> Result<Option<Arc<RunRecord>>, RunRecordError>,
+    read: ReadRecord<'_>,
 ) -> ListedRun {
     let name = run.to_string();
     let (end, end_unread) = match folder.end() {

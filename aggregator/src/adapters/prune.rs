@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use fedlora_common::clock::Timestamp;
 use serde::Serialize;
 
-use super::{PublishedAdapter, published};
+use super::{PublishedAdapter, PublishedRuns, published};
 use crate::store::Store;
 
 /// Which adapters stay, beside each run's result and newest.
@@ -36,7 +36,7 @@ pub struct Pruned {
 /// [`PruneError`] with the folder that cannot be read or removed. What was removed before is gone.
 pub fn prune(store: &Store, rule: &PruneRule, pretend: bool) -> Result<Pruned, PruneError> {
     let in_folder = |(path, source)| PruneError { path, source };
-    let (runs, unreadable) = published(store).map_err(in_folder)?;
+    let PublishedRuns { runs, unreadable } = published(store).map_err(in_folder)?;
     let mut pruned = Pruned::default();
     for (run, why) in unreadable {
         let why = format!("its files cannot be read: {why}");

@@ -449,9 +449,9 @@ fn words(out: &mut String, run: &RunView) {
     for word in run.words.split_whitespace() {
         let _ = write!(out, "<li>{}</li>", Text(word));
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "</ol><p class=\"note digest\">Digest <code>{}</code></p></section>\n",
+        "</ol><p class=\"note digest\">Digest <code>{}</code></p></section>",
         Text(&run.head)
     );
 }

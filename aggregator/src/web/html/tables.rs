@@ -125,10 +125,12 @@ fn member_row(
     };
     cell(out, columns[2], part);
     cell(out, columns[3], &member.rounds.to_string());
-    cell(
+    let release = member.release.as_deref().unwrap_or("\u{2013}");
+    let _ = write!(
         out,
+        "<td data-label=\"{}\" class=\"free\">{}</td>",
         columns[4],
-        member.release.as_deref().unwrap_or("\u{2013}"),
+        Text(release)
     );
     let seen = member.last_seen.map(|seen| ago(seen, now));
     cell(out, columns[5], seen.as_deref().unwrap_or("\u{2013}"));

@@ -61,6 +61,11 @@ for (const svg of document.querySelectorAll('svg')) {
     }
   });
 }
+for (const cell of document.querySelectorAll('td[data-label="Stage"], td[data-label="Rounds"]')) {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  if (shown(cell) && range.getClientRects().length > 1) found.push(`'${cell.textContent}' is broken`);
+}
 const unnamed = [...document.querySelectorAll('table')].filter(e => !e.caption).length;
 if (unnamed) found.push(`${unnamed} tables have no caption`);
 const result = document.createElement('pre');
