@@ -28,6 +28,7 @@ use crate::registry::Registry;
 use crate::remedy::Remedy;
 use crate::server::front;
 use crate::serving::{BegunRun, Serving};
+use crate::web::Shown;
 use crate::{enrol, server};
 
 /// An aggregator whose endpoints are open, ready to run a plan.
@@ -57,6 +58,19 @@ pub enum Opening {
     Ready(Box<Aggregator>),
     /// It is kept in a store, and another host may serve the federation.
     Candidate(Box<Candidate>),
+}
+
+impl Opening {
+    /// What the operator's page shows of it.
+    pub fn shown(&self) -> Shown {
+        match self {
+            Self::Ready(aggregator) => aggregator.shown(),
+            Self::Candidate(candidate) => Shown {
+                federation: candidate.opened.config.federation.clone(),
+                directory: candidate.directory.clone(),
+            },
+        }
+    }
 }
 
 /// An aggregator that serves as soon as no other host does.
@@ -218,6 +232,14 @@ impl Aggregator {
     /// The members and invitations in the operator's directory.
     pub fn registry(&self) -> Registry {
         Registry::new(self.directory.clone())
+    }
+
+    /// What the operator's page shows of it.
+    pub fn shown(&self) -> Shown {
+        Shown {
+            federation: self.opened.config.federation.clone(),
+            directory: self.directory.clone(),
+        }
     }
 
     /// The certificate authority's fingerprint, which invitations carry.

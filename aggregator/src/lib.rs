@@ -2,6 +2,7 @@
 //! updates up, and publishes the merged adapter. It never holds a base model, a tokenizer, a
 //! record, or a single member's delta.
 
+pub mod adapters;
 pub mod audit;
 mod blocking;
 mod certificates;
@@ -13,6 +14,7 @@ pub mod database;
 pub mod directory;
 pub mod engine;
 mod enrol;
+mod http;
 pub mod monitor;
 pub mod optimizer;
 pub mod publish;
@@ -21,12 +23,16 @@ pub mod registry;
 mod remedy;
 pub mod run_directory;
 pub mod run_list;
+pub mod run_record;
 mod server;
 mod serving;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 pub mod status;
 pub mod store;
+#[cfg(test)]
+mod test_operator;
+pub mod web;
 
 pub use clock::{Clock, SystemClock};
 pub use daemon::{Aggregator, ServeError};

@@ -1,16 +1,16 @@
 //! All runs of an operator's directory: those that wait, the one that is served, and those that are over.
 
-use std::io;
+use std::sync::Arc;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::RunPlan;
-use fedlora_protocol::receipt::{ReceiptError, RunReceipt, read_results, whole_lines};
 use serde::Serialize;
 
 use crate::audit::RecordFolder;
 use crate::directory::{Directory, DirectoryError, io_error};
-use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, read_json};
+use crate::run_directory::{EndOutcome, RunDirectory};
+use crate::run_record::{RunRecord, RunRecordError};
 use crate::status::Status;
 
 /// One run.
@@ -71,23 +71,42 @@ impl ListedState {
     }
 }
 
+/// What gives what a run's folder proves.
+pub(crate) type ReadRecord<'a> =
+    &'a mut dyn FnMut(&RunDirectory) -> Result<Option<Arc<RunRecord>>, RunRecordError>;
+
 /// All runs, those that are over first and those that wait last.
 ///
 /// # Errors
 /// [`DirectoryError`] naming the file that cannot be read. What is wrong with one run stands in its
 /// [`failure`](ListedRun::failure).
 pub fn all(directory: &Directory) -> Result<Vec<ListedRun>, DirectoryError> {
+    let served = served(directory)?;
+    all_read_by(directory, served.as_deref(), &mut |folder| {
+        Ok(RunRecord::read(folder)?.map(Arc::new))
+    })
+}
+
+/// The same, where `served` is the run that a process serves, and `read` gives what each run's folder
+/// proves.
+///
+/// # Errors
+/// As [`all`].
+pub(crate) fn all_read_by(
+    directory: &Directory,
+    served: Option<&str>,
+    read: ReadRecord<'_>,
+) -> Result<Vec<ListedRun>, DirectoryError> {
     let queue = directory.queue();
     let queued = queue.plans();
     let queued = queued.map_err(|error| io_error(queue.path_of_folder(), error))?;
-    let served = served(directory)?;
     let folders = RunDirectory::all(directory.store());
     let folders = folders.map_err(|(path, error)| io_error(&path, error))?;
     let mut runs = Vec::new();
     for folder in folders {
         let Some(run) = folder.run() else { continue };
         let waiting = queued.iter().find(|plan| plan.run == run);
-        let mut listed = of_folder(run, &folder, served.as_deref(), waiting.is_some());
+        let mut listed = of_folder(run, &folder, served, waiting.is_some(), read);
         listed.submitted = waiting.map(|plan| plan.submitted);
         if let Some(waiting) = waiting {
             listed.rounds_planned.get_or_insert(waiting.plan.rounds);
@@ -137,14 +156,23 @@ fn begun(folder: &RunDirectory) -> Option<std::time::SystemTime> {
     file.modified().ok()
 }
 
-fn of_folder(run: RunId, folder: &RunDirectory, served: Option<&str>, waits: bool) -> ListedRun {
+fn of_folder(
+    run: RunId,
+    folder: &RunDirectory,
+    served: Option<&str>,
+    waits: bool,
+    read: ReadRecord<'_>,
+) -> ListedRun {
     let name = run.to_string();
-    let read = Read::of(folder);
-    let (read, wrong) = match read {
-        Ok(read) => (read, None),
-        Err(error) => (Read::default(), Some(error.to_string())),
+    let (end, end_unread) = match folder.end() {
+        Ok(end) => (end, None),
+        Err(error) => (None, Some(error.to_string())),
     };
-    let state = match &read.end {
+    let (record, unread) = match read(folder) {
+        Ok(record) => (record, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let state = match &end {
         Some(end) => match end.outcome {
             EndOutcome::Finished => ListedState::Finished,
             EndOutcome::Failed => ListedState::Failed,
@@ -155,57 +183,21 @@ fn of_folder(run: RunId, folder: &RunDirectory, served: Option<&str>, waits: boo
         None if waits => ListedState::Queued,
         None => ListedState::Ended,
     };
+    let verified = record.as_ref().map(|record| &record.verified);
+    let results = verified.map_or(&[][..], |verified| &verified.results[..]);
+    let roster = record
+        .as_ref()
+        .map(|record| record.receipt.roster.entries());
+    let members = roster.unwrap_or_default().iter();
     ListedRun {
         state,
         run: name,
         submitted: None,
-        rounds_done: read.rounds_done,
-        rounds_planned: read.rounds_planned,
-        members: read.members,
-        adapter: read.adapter,
-        ended: read.end.as_ref().map(|end| end.at),
-        failure: wrong.or(read.end.and_then(|end| end.failure)),
+        rounds_done: results.len(),
+        rounds_planned: verified.map(|verified| verified.plan.rounds),
+        members: members.map(|entry| entry.name.clone()).collect(),
+        adapter: results.last().map(|last| last.adapter.to_string()),
+        ended: end.as_ref().map(|end| end.at),
+        failure: end_unread.or(unread).or(end.and_then(|end| end.failure)),
     }
-}
-
-/// What a run's folder says.
-#[derive(Debug, Default)]
-struct Read {
-    rounds_done: usize,
-    rounds_planned: Option<u32>,
-    members: Vec<MemberName>,
-    adapter: Option<String>,
-    end: Option<RunEnding>,
-}
-
-impl Read {
-    fn of(folder: &RunDirectory) -> Result<Self, ReadError> {
-        let mut read = Self {
-            end: folder.end()?,
-            ..Self::default()
-        };
-        let Some(receipt) = read_json::<RunReceipt>(&folder.receipt())? else {
-            return Ok(read);
-        };
-        let entries = receipt.roster.entries().iter();
-        read.members = entries.map(|entry| entry.name.clone()).collect();
-        let text = match std::fs::read(folder.results()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            text => text?,
-        };
-        let verified = receipt.verify(read_results(whole_lines(&text))?)?;
-        read.rounds_planned = Some(verified.plan.rounds);
-        read.rounds_done = verified.results.len();
-        read.adapter = verified.results.last().map(|last| last.adapter.to_string());
-        Ok(read)
-    }
-}
-
-/// Why a run's folder cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Receipt(#[from] ReceiptError),
 }

@@ -1,7 +1,7 @@
 //! What `fedlora-aggregator status` prints: written by the serving process, read by anyone
 //! who may read the operator's directory.
 
-mod words;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::fs;

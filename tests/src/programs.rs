@@ -11,11 +11,13 @@ use tempfile::TempDir;
 use crate::wait_for;
 
 /// Variables that would change what the programs do.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 16] = [
     "FEDLORA_DIR",
     "FEDLORA_LISTEN",
     "FEDLORA_JOIN_LISTEN",
     "FEDLORA_METRICS",
+    "FEDLORA_WEB",
+    "FEDLORA_WEB_HOST",
     "FEDLORA_ADVERTISE",
     "FEDLORA_JOIN_ADVERTISE",
     "FEDLORA_BASE",

@@ -2,6 +2,7 @@
 //!
 //! `exits` has the exit code of every error. Only this module names flags.
 
+mod adapter;
 mod audit;
 mod directories;
 pub mod exits;
@@ -87,6 +88,12 @@ enum Command {
         after_help = "Example:\n  fedlora-aggregator audit replay --dir ~/operator --round 1"
     )]
     Audit(audit::AuditCommand),
+    /// Look after the published adapters of all runs: list, export, put an earlier one back, prune.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fedlora-aggregator adapter list --dir ~/operator"
+    )]
+    Adapter(adapter::AdapterCommand),
     #[command(flatten)]
     Documents(DocumentsCommand),
 }
@@ -136,6 +143,7 @@ impl Program for Cli {
             Command::Watch(args) => watch::run(&args, &printer).await,
             Command::Store(command) => store::run(command, &printer),
             Command::Audit(command) => audit::run(&command, &printer),
+            Command::Adapter(command) => adapter::run(&command, &printer),
             // The shell has run it.
             Command::Documents(_) => Ok(()),
         }

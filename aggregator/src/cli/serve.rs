@@ -20,6 +20,7 @@ use crate::clock::SystemClock;
 use crate::daemon::{Aggregator, Opening};
 use crate::directory::Directory;
 use crate::monitor::Monitor;
+use crate::web::{Shown, Web, WebError};
 
 /// How often to see whether the program is to stop.
 const TICK: Duration = Duration::from_millis(200);
@@ -45,12 +46,27 @@ pub(super) struct ServeArgs {
     /// Answer monitoring at this address: `/metrics` for Prometheus, `/healthz`, `/readyz`. A port
     /// alone is one of this machine that others cannot reach. There is no password: name another
     /// address only in a network of your own [default: off].
-    #[arg(long, env = "FEDLORA_METRICS", value_name = "[ADDRESS:]PORT", value_parser = metrics)]
+    #[arg(long, env = "FEDLORA_METRICS", value_name = "[ADDRESS:]PORT", value_parser = address)]
     metrics: Option<SocketAddr>,
+    /// Show a page of all that is served, for people, at this address of this machine: runs, members,
+    /// rounds, problems. It only reads. Others reach it by an SSH tunnel, or by a proxy that asks them
+    /// who they are [default: off].
+    #[arg(long, env = "FEDLORA_WEB", value_name = "[ADDRESS:]PORT", value_parser = address)]
+    web: Option<SocketAddr>,
+    /// A host by which browsers reach that page through a proxy. Give it again for each further one.
+    /// Requests that name another host than these and this machine's loopback are refused.
+    #[arg(
+        long,
+        env = "FEDLORA_WEB_HOST",
+        value_name = "HOST",
+        value_delimiter = ',',
+        requires = "web"
+    )]
+    web_host: Vec<String>,
 }
 
-/// The address for monitoring; of a port alone, the loopback's.
-fn metrics(text: &str) -> Result<SocketAddr, String> {
+/// An address to be asked at over HTTP; of a port alone, the loopback's.
+fn address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<u16>() {
         Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
         Err(_) => text
@@ -89,6 +105,7 @@ async fn for_ever(args: &ServeArgs, directories: &[PathBuf], stop: Stop) -> Resu
     let stands_by = |one: &Opening| matches!(one, Opening::Candidate(_));
     let ready = Arc::new(AtomicBool::new(!all.iter().any(stands_by)));
     let _monitor = monitor(args, &ready).await?;
+    let _page = page(args, all.iter().map(Opening::shown).collect()).await?;
     // A run goes on from where it was the next time.
     stop.heed();
     for opening in all {
@@ -133,6 +150,7 @@ async fn one_run(
     let stands_by = matches!(opening, Opening::Candidate(_));
     let ready = Arc::new(AtomicBool::new(!stands_by));
     let _monitor = monitor(args, &ready).await?;
+    let _page = page(args, vec![opening.shown()]).await?;
     let aggregator = match opening {
         Opening::Ready(aggregator) => Some(*aggregator),
         Opening::Candidate(candidate) => {
@@ -190,18 +208,37 @@ async fn monitor(
     Ok(Some(answering))
 }
 
+/// Shows the page where the operator asks for that, until what this gives is dropped.
+async fn page(args: &ServeArgs, shown: Vec<Shown>) -> Result<Option<JoinSet<()>>, Failure> {
+    let Some(address) = args.web else {
+        return Ok(None);
+    };
+    let web = Web::bind(address, &args.web_host, shown, Arc::new(SystemClock)).await;
+    let web = web.map_err(|error| match &error {
+        WebError::NotLoopback { .. } => Failure::new(Exit::Usage, error).with_hint(
+            "use a port of this machine, such as --web 9465, and reach it by `ssh -L \
+             9465:127.0.0.1:9465 HOST`, or by a proxy that asks people who they are",
+        ),
+        WebError::Listen { .. } => Failure::new(Exit::Network, error),
+    })?;
+    info!(address = %web.address(), "the page is shown");
+    let mut answering = JoinSet::new();
+    answering.spawn(web.serve());
+    Ok(Some(answering))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_port_alone_is_one_of_the_loopback() {
-        let parsed = |text| metrics(text).map(|address| address.to_string());
+        let parsed = |text| address(text).map(|address| address.to_string());
         assert_eq!(parsed("9464").as_deref(), Ok("127.0.0.1:9464"));
         assert_eq!(parsed("0.0.0.0:9464").as_deref(), Ok("0.0.0.0:9464"));
         assert_eq!(parsed("[::1]:9464").as_deref(), Ok("[::1]:9464"));
         for wrong in ["", "host:1", "99999", "127.0.0.1"] {
-            assert!(metrics(wrong).is_err(), "{wrong}");
+            assert!(address(wrong).is_err(), "{wrong}");
         }
     }
 }

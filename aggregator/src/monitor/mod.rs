@@ -4,37 +4,22 @@
 
 mod measures;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tracing::debug;
+use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
 
+use crate::http::{Answer, HttpServer, refused_method, text, whole};
 use crate::status::Status;
-
-/// Connections at a time.
-const MAX_CONNECTIONS: usize = 16;
-/// How long a client may take for a request's head.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// An endpoint for monitoring that listens.
 #[derive(Debug)]
 pub struct Monitor {
-    listener: TcpListener,
-    address: SocketAddr,
+    server: HttpServer,
     status: PathBuf,
     ready: Arc<AtomicBool>,
 }
@@ -45,11 +30,9 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError`] where the address cannot be used.
     pub async fn bind(address: SocketAddr, status: PathBuf) -> Result<Self, MonitorError> {
-        let failed = |source| MonitorError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let server = HttpServer::bind(address).await;
         Ok(Self {
-            address: listener.local_addr().map_err(failed)?,
-            listener,
+            server: server.map_err(|source| MonitorError { address, source })?,
             status,
             ready: Arc::new(AtomicBool::new(true)),
         })
@@ -64,67 +47,29 @@ impl Monitor {
 
     /// The address that it listens at.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// Answers requests until it is dropped.
     pub async fn serve(self) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let status = Arc::new(self.status);
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    debug!(%error, "a connection for monitoring was not taken");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let (status, ready) = (Arc::clone(&status), Arc::clone(&self.ready));
-            tokio::spawn(async move {
-                let answer = service_fn(move |request: Request<Incoming>| {
-                    let (status, ready) = (Arc::clone(&status), Arc::clone(&ready));
-                    async move {
-                        if !ready.load(Ordering::Acquire) && request.uri().path() == "/readyz" {
-                            let said = "standing by: another host serves the federation\n";
-                            return Ok(text(StatusCode::SERVICE_UNAVAILABLE, said));
-                        }
-                        let status = move || Status::read(&status);
-                        let read = tokio::task::spawn_blocking(status).await;
-                        let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
-                        let (method, path) = (request.method(), request.uri().path());
-                        Ok::<_, Infallible>(answer(method, path, read, std::process::id()))
-                    }
-                });
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_PATIENCE)
-                    .keep_alive(false)
-                    .serve_connection(TokioIo::new(stream), answer)
-                    .await;
-                if let Err(error) = served {
-                    debug!(%error, "a request for monitoring broke off");
-                }
-                drop(place);
-            });
-        }
+        let (status, ready) = (self.status, self.ready);
+        let answer = move |method: &Method, path: &str| {
+            if !ready.load(Ordering::Acquire) && path == "/readyz" {
+                let said = "standing by: another host serves the federation\n";
+                return text(StatusCode::SERVICE_UNAVAILABLE, said);
+            }
+            let read = Status::read(&status);
+            answer(method, path, read, std::process::id())
+        };
+        self.server
+            .serve(move |head| answer(&head.method, head.uri.path()))
+            .await;
     }
 }
 
 /// The answer to a request, by what the status file holds and by which process this is.
-fn answer(
-    method: &Method,
-    path: &str,
-    status: io::Result<Option<Status>>,
-    pid: u32,
-) -> Response<Full<Bytes>> {
-    if method != Method::GET && method != Method::HEAD {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        let allowed = HeaderValue::from_static("GET, HEAD");
-        refused.headers_mut().insert(ALLOW, allowed);
+fn answer(method: &Method, path: &str, status: io::Result<Option<Status>>, pid: u32) -> Answer {
+    if let Some(refused) = refused_method(method) {
         return refused;
     }
     match path {
@@ -141,11 +86,8 @@ fn answer(
             Ok(status) => {
                 // What another process left is not what this one serves.
                 let own = status.filter(|status| status.pid == pid);
-                let measured = measures::exposition(own.as_ref());
-                let mut page = text(StatusCode::OK, &measured);
                 let kind = HeaderValue::from_static(measures::CONTENT_TYPE);
-                page.headers_mut().insert(CONTENT_TYPE, kind);
-                page
+                whole(StatusCode::OK, kind, measures::exposition(own.as_ref()))
             }
             Err(error) => text(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -157,14 +99,6 @@ fn answer(
             "there is /metrics, /healthz and /readyz\n",
         ),
     }
-}
-
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
-    *response.status_mut() = status;
-    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
 }
 
 /// The address for monitoring cannot be used.

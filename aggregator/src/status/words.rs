@@ -202,7 +202,7 @@ fn names(members: &[MemberName]) -> String {
 }
 
 /// A stretch of time, in seconds up to ten minutes.
-fn span(stretch: Duration) -> String {
+pub(crate) fn span(stretch: Duration) -> String {
     let seconds = stretch.as_secs();
     match seconds {
         0..600 => format!("{seconds} s"),
@@ -212,7 +212,8 @@ fn span(stretch: Duration) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+/// Bytes in decimal units.
+pub(crate) fn bytes(count: u64) -> String {
     match count {
         0..10_000 => format!("{count} bytes"),
         10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),
@@ -227,12 +228,12 @@ fn utc(time: Timestamp) -> OffsetDateTime {
 }
 
 /// A day in UTC: 2026-01-31.
-fn day(time: Timestamp) -> String {
+pub(crate) fn day(time: Timestamp) -> String {
     utc(time).date().to_string()
 }
 
 /// A point in time in UTC, to the second: 2026-01-31 09:05:00 UTC.
-fn moment(time: Timestamp) -> String {
+pub(crate) fn moment(time: Timestamp) -> String {
     let at = utc(time);
     format!(
         "{} {:02}:{:02}:{:02} UTC",

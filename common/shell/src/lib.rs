@@ -5,8 +5,10 @@
 //! else to standard error. This crate knows no protocol and no model.
 
 mod clock;
+pub mod disk;
 mod documents;
 mod failure;
+pub mod html;
 mod logging;
 mod memory;
 mod options;

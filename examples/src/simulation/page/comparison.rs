@@ -2,14 +2,15 @@
 
 use std::fmt::Write;
 
+use fedlora_shell::html::{Span, Text};
+
 use super::better_off;
 use super::curves::course;
 use super::plot::{Line, Plot, Tone};
-use super::scale::Span;
 use super::sections;
 use super::summary::own_data;
 use super::table::cell;
-use super::text::{Text, Unit, bytes, counted, perplexity, seconds};
+use super::text::{Unit, bytes, counted, perplexity, seconds};
 use crate::simulation::race::{Plan, best};
 use crate::simulation::report::{Document, Scores};
 

@@ -1,7 +1,8 @@
 //! The plots of one run, from its document.
 
+use fedlora_shell::html::Span;
+
 use super::plot::{Band, Line, Plot, Reference, Tone};
-use super::scale::Span;
 use super::summary::own_data;
 use super::text::Unit;
 use crate::simulation::report::{Document, RoundFigures, Scores};

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::labels::width;
-use super::scale::{Scale, Span};
-use super::text::{Text, percent};
+use fedlora_shell::html::{Scale, Span, Text, width};
+
+use super::text::percent;
 use crate::simulation::report::{Choice, Document};
 
 /// Members up to which each has a row with words; of more, each has a narrow bar.

@@ -1,14 +1,12 @@
 //! `report.html`: what came of a simulation, for people, as one file that asks for nothing else.
 //!
 //! All plots are inline SVG. There is no script, and a content security policy forbids whatever is
-//! not in the file. All text of the outside is escaped by [`text::Text`].
+//! not in the file. All text of the outside is escaped by [`Text`].
 
 mod comparison;
 mod curves;
 mod gains;
-mod labels;
 mod plot;
-mod scale;
 mod sections;
 mod summary;
 mod table;
@@ -19,10 +17,11 @@ mod text;
 
 use std::fmt::Write;
 
+use fedlora_shell::html::Text;
+
 use super::report::Document;
 use gains::Gain;
 pub(in crate::simulation) use summary::own_data;
-use text::Text;
 
 const STYLE: &str = include_str!("style.css");
 

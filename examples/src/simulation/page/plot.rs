@@ -5,9 +5,9 @@
 
 use std::fmt::Write;
 
-use super::labels::{spread, width};
-use super::scale::{Scale, Span};
-use super::text::{Text, Unit, byte_unit};
+use fedlora_shell::html::{Scale, Span, Text, spread, width};
+
+use super::text::{Unit, byte_unit};
 
 /// What a line or bar stands for, which decides its colour and its dashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

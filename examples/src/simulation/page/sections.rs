@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
+use fedlora_shell::html::Text;
+
 use super::curves;
 use super::gains::{self, Against, Gain};
 use super::plot::{Members, Plot};
 use super::summary::{own_data, sentences, verdict};
 use super::table::cell;
 use super::tasks;
-use super::text::{Text, bytes, counted, listed, percent, perplexity, seconds};
+use super::text::{bytes, counted, listed, percent, perplexity, seconds};
 use crate::simulation::report::Document;
 
 /// All sections of a run. `id` is unique in the page.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use fedlora_shell::html::Text;
+
 use super::plot::{Line, Plot};
-use super::text::Text;
 
 impl Plot {
     /// A row for each round, closed until it is asked for.

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use fedlora_shell::html::Text;
+
 use super::sections::section;
 use super::table::cell;
-use super::text::{Text, counted, percent};
+use super::text::{counted, percent};
 use crate::simulation::report::{Document, EvaluationFigures, Scores};
 
 /// The ways that were scored, by name.

@@ -4,7 +4,7 @@
 ///
 /// Each group of labels that touch lies around the mean of its places (the pool-adjacent-violators
 /// algorithm, as in isotonic regression).
-pub(super) fn spread(places: &[f64], height: f64, range: (f64, f64)) -> Vec<f64> {
+pub fn spread(places: &[f64], height: f64, range: (f64, f64)) -> Vec<f64> {
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_by(|&a, &b| places[a].total_cmp(&places[b]));
     // Groups by the place of their first label: the sum of where each wants it, and their number.
@@ -32,7 +32,7 @@ pub(super) fn spread(places: &[f64], height: f64, range: (f64, f64)) -> Vec<f64>
 }
 
 /// About how wide a text is, in pixels, in the widest of the usual fonts.
-pub(super) fn width(text: &str, font_size: f64) -> f64 {
+pub fn width(text: &str, font_size: f64) -> f64 {
     let ems = |c: char| match c {
         'i' | 'j' | 'l' | '.' | ',' | ':' | '\'' | '|' | ' ' | '\u{a0}' => 0.36,
         'm' | 'w' | 'M' | 'W' | '%' => 0.96,

@@ -2,14 +2,14 @@
 
 /// From values to pixels, linear or logarithmic.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Scale {
+pub struct Scale {
     kind: Kind,
     /// The values at both ends.
     domain: (f64, f64),
     /// The pixels at both ends.
     pixels: (f64, f64),
     /// Where the ticks are.
-    pub(super) ticks: Vec<f64>,
+    pub ticks: Vec<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ enum Kind {
 
 /// How a scale chooses its ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Span {
+pub enum Span {
     /// From zero.
     FromZero,
     /// Around the values; logarithmic where the largest is three times the smallest or more.
@@ -39,7 +39,7 @@ const LOG_DIGITS: [&[f64]; 4] = [
 
 impl Scale {
     /// A scale over finite values, with about `ticks` ticks.
-    pub(super) fn over(
+    pub fn over(
         values: impl Iterator<Item = f64>,
         span: Span,
         pixels: (f64, f64),
@@ -98,7 +98,7 @@ impl Scale {
     }
 
     /// A scale of rounds, with ticks at whole numbers.
-    pub(super) fn rounds(first: f64, last: f64, pixels: (f64, f64), ticks: usize) -> Self {
+    pub fn rounds(first: f64, last: f64, pixels: (f64, f64), ticks: usize) -> Self {
         let last = last.max(first + 1.0);
         let step = round_step((last - first) / ticks.max(1) as f64)
             .max(1.0)
@@ -114,7 +114,7 @@ impl Scale {
     }
 
     /// The pixel of a value.
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub fn at(&self, value: f64) -> f64 {
         let place = |value: f64| match self.kind {
             Kind::Linear => value,
             Kind::Log => value.max(f64::MIN_POSITIVE).ln(),
@@ -125,12 +125,12 @@ impl Scale {
     }
 
     /// Whether equal distances are equal ratios.
-    pub(super) fn is_log(&self) -> bool {
+    pub fn is_log(&self) -> bool {
         self.kind == Kind::Log
     }
 
     /// A tick as a number without needless digits.
-    pub(super) fn tick(value: f64) -> String {
+    pub fn tick(value: f64) -> String {
         // Ticks are multiples of round steps: what is beyond nine digits is rounding.
         let rounded: f64 = format!("{value:.9e}").parse().unwrap_or(value);
         let text = if rounded.abs() >= 10_000.0 && rounded % 1000.0 == 0.0 {
