@@ -19,6 +19,7 @@ use fedlora_protocol::wire::messages::{
 use fedlora_protocol::wire::session::{
     HelloAnswer, JoinRequest, JoinResponse, JoinSecret, Purpose, StreamHeader,
 };
+use fedlora_protocol::wire::versions::Protocols;
 use fedlora_protocol::wire::{Verified, codec};
 use proptest::prelude::*;
 use serde::Serialize;
@@ -129,7 +130,7 @@ fn messages() -> Vec<Vec<u8>> {
         adapter: digest,
     };
     let join = JoinRequest {
-        protocol: 1,
+        protocol: Protocols::OWN,
         name: "member-a".parse().unwrap(),
         secret: JoinSecret([2; 32]),
         certificate_request: vec![1, 2, 3],
