@@ -71,7 +71,7 @@ impl ListedState {
     }
 }
 
-/// What gives what a run's folder proves.
+/// Reads what a run's folder proves.
 pub(crate) type ReadRecord<'a> =
     &'a mut dyn FnMut(&RunDirectory) -> Result<Option<Arc<RunRecord>>, RunRecordError>;
 
