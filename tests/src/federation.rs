@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::programs::{Finished, Running, program};
+use crate::store::{StoreKind, TestStore};
 
 /// Members whose data comes with the repository, in the order of a roster.
 pub const INSTITUTIONS: [&str; 5] = [
@@ -39,18 +40,30 @@ pub struct Federation {
     folder: TempDir,
     listen: SocketAddr,
     join_listen: SocketAddr,
+    /// What is behind the operator's directory, where something is.
+    store: Option<TestStore>,
 }
 
 impl Federation {
-    /// A new federation, initialised by the operator's program.
+    /// A new federation, initialised by the operator's program. Its directory is in the store that
+    /// `FEDLORA_TEST_STORE` asks for.
     pub fn new() -> Self {
+        Self::kept_in(StoreKind::asked())
+    }
+
+    /// The same with a store of this kind.
+    pub fn kept_in(store: Option<StoreKind>) -> Self {
         let (listen, join_listen) = free_ports();
         let federation = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             listen,
             join_listen,
+            store: store.map(TestStore::new),
         };
         Finished::of("init", &mut federation.init()).done();
+        if let Some(store) = &federation.store {
+            store.configure(&federation.operator());
+        }
         federation
     }
 
@@ -85,6 +98,34 @@ impl Federation {
     /// The operator's directory.
     pub fn operator(&self) -> PathBuf {
         self.folder().join("operator")
+    }
+
+    /// The store behind the operator's directory.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn store(&mut self) -> &mut TestStore {
+        self.store.as_mut().expect("a federation with a store")
+    }
+
+    /// Makes the directory of another host: the operator's keys and configuration.
+    pub fn standby(&self) -> PathBuf {
+        let standby = self.folder().join("standby");
+        fs::create_dir(&standby).expect("a folder can be made");
+        for name in ["aggregator.toml", "ca.pem", "ca.key", "identity.key"] {
+            let copied = fs::copy(self.operator().join(name), standby.join(name));
+            copied.expect("keys and configuration can be copied");
+        }
+        standby
+    }
+
+    /// What `store check` says of an operator's directory; whether they are the same or not.
+    pub fn checked(&self, operator: &Path) -> Value {
+        let mut command = program("fedlora-aggregator");
+        command
+            .args(["store", "check", "--format", "json", "--dir"])
+            .arg(operator);
+        Finished::of("check", &mut command).document()
     }
 
     /// A member's directory.

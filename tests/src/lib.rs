@@ -5,11 +5,15 @@ mod federation;
 pub mod life;
 mod page;
 mod programs;
+mod s3;
 pub mod simulated;
+mod store;
 
 pub use federation::{Federation, INSTITUTIONS, repository};
 pub use page::compare_page;
 pub use programs::{Finished, Running, program};
+pub use s3::S3Server;
+pub use store::{Postgres, StoreKind, TestStore};
 
 use std::time::{Duration, Instant};
 

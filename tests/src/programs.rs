@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::wait_for;
 
 /// Variables that would change what the programs do.
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 20] = [
     "FEDLORA_DIR",
     "FEDLORA_LISTEN",
     "FEDLORA_JOIN_LISTEN",
@@ -23,6 +23,10 @@ const VARIABLES: [&str; 16] = [
     "FEDLORA_BASE",
     "FEDLORA_DEVICE",
     "FEDLORA_SIM_OUT",
+    "FEDLORA_STORE_DATABASE",
+    "FEDLORA_STORE_BLOBS",
+    "AWS_ENDPOINT_URL",
+    "AWS_ALLOW_HTTP",
     "FEDLORA_TRANSPORT",
     "HTTPS_PROXY",
     "https_proxy",
@@ -45,7 +49,9 @@ fn folder() -> &'static Path {
         build
             .args(["build", "--bins", "--quiet"])
             .args(["-p", "fedlora-aggregator", "-p", "fedlora-client"])
-            .args(["-p", "fedlora-examples", "--target-dir"])
+            .args(["-p", "fedlora-examples"])
+            // As the tests' own library has it, so that nothing is built twice.
+            .args(["--features", "fedlora-aggregator/database", "--target-dir"])
             .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         if !cfg!(debug_assertions) {

@@ -70,6 +70,10 @@ pub(super) fn tidy<'a>(root: &Path, kept: impl Iterator<Item = &'a str>) -> io::
     for folder in &needed {
         fs::create_dir_all(folder)?;
     }
+    // They are there from the beginning, whether anybody has been invited or not.
+    for folder in ["invitations", "members"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
     for folder in KEPT {
         remove_empty(&root.join(folder), &needed)?;
     }
@@ -143,5 +147,6 @@ mod tests {
         assert!(!root.join("runs/00/journal").exists());
         assert!(!root.join("runs/01").exists());
         assert!(root.join("members/lock").exists());
+        assert!(root.join("invitations").is_dir());
     }
 }

@@ -80,7 +80,8 @@ impl Sql {
         }))
     }
 
-    /// Makes the lease last from now on; gives whether it is still this holder's.
+    /// Makes the lease last from now on; gives whether it is still this holder's. One that has ended by
+    /// time is renewed where nobody has taken it, one that was given back is not.
     pub(super) async fn renew_lease(
         &self,
         claim: &Claim,
@@ -88,7 +89,7 @@ impl Sql {
     ) -> Result<bool, StoreError> {
         let now = self.now();
         let query = format!(
-            "UPDATE lease SET expires = {now} + $1 WHERE id = 1 AND holder = $2 AND fence = $3"
+            "UPDATE lease SET expires = {now} + $1 WHERE id = 1 AND holder = $2 AND fence = $3 AND expires > 0"
         );
         let renewed = sqlx::query(AssertSqlSafe(query))
             .bind(milliseconds)

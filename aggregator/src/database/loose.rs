@@ -42,18 +42,24 @@ impl Sql {
             .fetch_all(&self.pool)
             .await
             .map_err(|error| self.trouble(error))?;
+        let mut deleted = Vec::new();
         for row in rows {
             let object = text(&row, "object").map_err(|error| self.trouble(error))?;
             objects.delete(&object).await?;
-            let (mut transaction, _) = self.begin_change(claim).await?;
+            deleted.push(object);
+        }
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        let (mut transaction, _) = self.begin_change(claim).await?;
+        for object in deleted {
             sqlx::query("DELETE FROM loose_object WHERE object = $1")
                 .bind(object)
                 .execute(&mut *transaction)
                 .await
                 .map_err(|error| self.trouble(error))?;
-            self.commit(transaction).await?;
         }
-        Ok(())
+        self.commit(transaction).await
     }
 
     /// Deletes every object that neither a file nor a note names: what one that was superseded still

@@ -146,9 +146,8 @@ impl SharedStore {
             }
             if self.is_served()? {
                 // It stands by, or is about to serve.
-                if lease.left > 0 && lease.host != self.host
-                    || std::time::Instant::now() >= deadline
-                {
+                let elsewhere = lease.host != self.host || note.standby_of.is_some();
+                if lease.left > 0 && elsewhere || std::time::Instant::now() >= deadline {
                     return Err(StoreError::Held { host: lease.host });
                 }
                 std::thread::sleep(Duration::from_millis(200));
@@ -412,13 +411,15 @@ impl Database {
         let ended = self.worker.wait(async move {
             let ended = async {
                 let (sql, claim) = (&writer.sql, &writer.claim);
-                if let Err(error) = sql.sweep(claim, &writer.objects).await {
-                    warn!(%error, "objects that nothing names stay until the next start");
+                let swept = sql.sweep(claim, &writer.objects);
+                match tokio::time::timeout(RELEASE, swept).await {
+                    Ok(Ok(()) | Err(StoreError::Lost { .. })) => {}
+                    _ => warn!("objects that nothing names stay until the next start"),
                 }
                 writer.note_revision().await?;
                 sql.end_lease(claim).await
             };
-            tokio::time::timeout(RELEASE, ended).await
+            tokio::time::timeout(RELEASE * 2, ended).await
         });
         if let Ok(Ok(Err(StoreError::Lost { .. }))) = ended {
             return;
