@@ -140,9 +140,20 @@ pub enum AuditError {
 }
 
 impl AuditError {
-    /// Whether it may pass by itself: a disk that is full, or does not answer, is no damage.
+    /// Whether it may pass by itself: a disk that is full, or does not answer, is no damage. A file that
+    /// this process may not read, or that is a folder, stays so.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Record(RecordError::Io { .. }))
+        let (Self::Io { source, .. } | Self::Record(RecordError::Io { source, .. })) = self else {
+            return false;
+        };
+        !matches!(
+            source.kind(),
+            io::ErrorKind::PermissionDenied
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+        )
     }
 
     /// What would help, where something simple would.
