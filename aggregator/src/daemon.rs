@@ -42,6 +42,8 @@ pub struct Aggregator {
     clock: Arc<dyn Clock>,
     keep_for_audit: bool,
     anew: bool,
+    /// Another host served the federation before.
+    stood_by: bool,
     /// Where the directory is kept, where that is in a database.
     database: Option<Arc<Database>>,
     /// No other process serves the directory meanwhile.
@@ -95,15 +97,18 @@ impl Candidate {
         stop: impl Future<Output = ()>,
     ) -> Result<Option<Aggregator>, ServeError> {
         let mut stop = std::pin::pin!(stop);
-        let mut served_by = None;
+        let mut served_by: Option<String> = None;
         loop {
             match block_in_place(|| self.shared.attempt()) {
                 Ok(Attempt::Serves(database)) => {
                     info!("this host has the lease: it serves the federation");
                     let directory = self.directory.kept_in(Arc::clone(&database));
                     let parts = (directory, self.opened);
-                    let bound = Aggregator::open(parts, self.lock, self.clock, Some(database));
-                    return bound.map(Some);
+                    let bound = Aggregator::open(parts, self.lock, self.clock, Some(database))?;
+                    return Ok(Some(Aggregator {
+                        stood_by: served_by.is_some(),
+                        ..bound
+                    }));
                 }
                 Ok(Attempt::StandsBy { host }) => {
                     if served_by.as_ref() != Some(&host) {
@@ -193,6 +198,7 @@ impl Aggregator {
             clock,
             keep_for_audit: false,
             anew: false,
+            stood_by: false,
             database,
             lock,
         })
@@ -211,6 +217,15 @@ impl Aggregator {
     pub fn beginning_anew(mut self) -> Self {
         self.anew = true;
         self
+    }
+
+    /// Whether it would begin another run of this plan, although it stood by while another host served
+    /// the federation: that host's run may be over.
+    ///
+    /// # Errors
+    /// A run that cannot be read.
+    pub fn has_nothing_to_take_over(&self, plan: &RunPlan) -> Result<bool, ServeError> {
+        Ok(self.stood_by && audit::open_run(self.directory.store(), plan)?.is_none())
     }
 
     /// The address that members with certificates connect to, UDP and TCP.

@@ -161,6 +161,16 @@ async fn one_run(
     let Some(mut aggregator) = aggregator else {
         return Ok(());
     };
+    if !args.new_run
+        && aggregator
+            .has_nothing_to_take_over(&plan)
+            .map_err(exits::serve)?
+    {
+        let note = "the host that served has left no run of this plan open: this one stood by, and \
+                    begins none";
+        printer.note(&note);
+        return Ok(());
+    }
     ready.store(true, Ordering::Release);
     if args.keep_for_audit {
         aggregator = aggregator.keeping_for_audit();

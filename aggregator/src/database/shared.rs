@@ -9,6 +9,7 @@ use std::time::Duration;
 use fedlora_common::files::is_locked;
 use fedlora_protocol::crypto::os_rng;
 use rand::Rng;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -246,13 +247,14 @@ impl SharedStore {
     /// A database that is written to; with `own`, its lease is renewed and ends with it.
     fn serving(&self, writer: SharedWriter, own: bool) -> Result<Arc<Database>, StoreError> {
         let worker = Arc::clone(&self.worker);
-        if own {
-            worker.handle()?.spawn(keep_up(Arc::clone(&writer)));
-        }
+        let kept_up = match own {
+            true => Some(worker.handle()?.spawn(keep_up(Arc::clone(&writer)))),
+            false => None,
+        };
         Ok(Arc::new(Database {
             writer,
             worker,
-            own: Mutex::new(own),
+            kept_up: Mutex::new(kept_up),
         }))
     }
 
@@ -396,27 +398,36 @@ impl SharedStore {
 pub struct Database {
     writer: SharedWriter,
     worker: Arc<Worker>,
-    /// Whether the lease is this one's to end.
-    own: Mutex<bool>,
+    /// What keeps the lease, where it is this one's to end.
+    kept_up: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Database {
     /// Ends the lease, where it is this process's own: another may serve at once.
     pub fn release(&self) {
-        let own = std::mem::take(&mut *self.own.lock().expect("no thread panics with it"));
-        if !own {
+        let kept_up = self
+            .kept_up
+            .lock()
+            .expect("no thread panics with it")
+            .take();
+        let Some(kept_up) = kept_up else {
             return;
-        }
+        };
         let writer = Arc::clone(&self.writer);
         let ended = self.worker.wait(async move {
             let ended = async {
+                // Nothing renews the lease, or writes the note, beside what follows.
+                kept_up.abort();
+                let _ = kept_up.await;
                 let (sql, claim) = (&writer.sql, &writer.claim);
                 let swept = sql.sweep(claim, &writer.objects);
                 match tokio::time::timeout(RELEASE, swept).await {
                     Ok(Ok(()) | Err(StoreError::Lost { .. })) => {}
                     _ => warn!("objects that nothing names stay until the next start"),
                 }
-                writer.note_revision().await?;
+                if let Err(error) = writer.note_revision().await {
+                    warn!(%error, "what this host has of the store cannot be noted");
+                }
                 sql.end_lease(claim).await
             };
             tokio::time::timeout(RELEASE * 2, ended).await
@@ -519,9 +530,13 @@ async fn renew(writer: SharedWriter) {
     }
 }
 
-/// Renews the lease, deletes objects that nothing names any more, and notes what the directory has.
+/// Renews the lease, and tidies up.
 async fn keep_up(writer: SharedWriter) {
-    let renewal = tokio::spawn(renew(Arc::clone(&writer)));
+    tokio::join!(renew(Arc::clone(&writer)), tidy_up(writer));
+}
+
+/// Deletes objects that nothing names any more, and notes what the directory has.
+async fn tidy_up(writer: SharedWriter) {
     let mut next_look = Instant::now() + SWEEP_UNKNOWN;
     while writer.lost.borrow().is_none() {
         let _ = tokio::time::timeout(SWEEP, writer.loosened.notified()).await;
@@ -542,7 +557,6 @@ async fn keep_up(writer: SharedWriter) {
         // Many changes in a row need no look each.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    renewal.abort();
 }
 
 /// Tries something until the database answers, or has been away for long.
