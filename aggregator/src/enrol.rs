@@ -11,9 +11,9 @@ use fedlora_transport::connection::CloseCode;
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{Connection, JoinServer};
-use tokio::task::block_in_place;
 use tracing::{info, warn};
 
+use crate::blocking::in_place;
 use crate::certificates::{MEMBER_DAYS, OwnCertificate, RENEWAL_TICK, renew};
 use crate::clock::Clock;
 use crate::directory::Opened;
@@ -71,7 +71,7 @@ pub(crate) async fn answer(
             return;
         }
     };
-    let enrolled = block_in_place(|| enrol(&payload, opened, registry, address, clock));
+    let enrolled = in_place(|| enrol(&payload, opened, registry, address, clock));
     let response = match enrolled {
         Ok(response) => response,
         Err(refusal) => {
