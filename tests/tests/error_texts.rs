@@ -17,7 +17,6 @@ const CASES: [(&str, &[&str]); 6] = [
     (
         "Command lines",
         &[
-            "fedlora",
             "fedlora tarin",
             "fedlora train --stepps 3",
             "fedlora-aggregator serve --dir ~/operator --plan ~/plan.toml --metrics nonsense",
@@ -85,15 +84,15 @@ const CASES: [(&str, &[&str]); 6] = [
     (
         "The simulator",
         &[
-            "fedlora-sim --members 2 --out ~/sim",
-            "fedlora-sim --drop nobody@1 --out ~/sim",
-            "fedlora-sim --drop web-soc@99 --out ~/sim",
-            "fedlora-sim --factors krum --out ~/sim",
-            "fedlora-sim --data ~/good.jsonl --split-by site --out ~/sim",
-            "fedlora-sim --base ~/empty --out ~/sim",
-            "fedlora-sim --plan ~/no.toml --out ~/sim",
-            "fedlora-sim --robust median --out ~/sim",
-            "fedlora-sim --poison web-soc:krum --out ~/sim",
+            "fedlora-sim --members 2 --out ~/sim-1",
+            "fedlora-sim --drop nobody@1 --out ~/sim-2",
+            "fedlora-sim --drop web-soc@99 --out ~/sim-3",
+            "fedlora-sim --factors krum --out ~/sim-4",
+            "fedlora-sim --data ~/good.jsonl --split-by site --out ~/sim-5",
+            "fedlora-sim --base ~/empty --out ~/sim-6",
+            "fedlora-sim --plan ~/no.toml --out ~/sim-7",
+            "fedlora-sim --robust median --out ~/sim-8",
+            "fedlora-sim --poison web-soc:krum --out ~/sim-9",
         ],
     ),
 ];
