@@ -80,7 +80,10 @@ pub(super) async fn run(
     let connection = open.connection.clone();
     let ended = tokio::select! {
         ended = open.serve(purpose, session, registry, front) => ended,
-        removed = until_removed(&name, &key, registry) => Err(removed.into()),
+        // One that leaves is removed by its own session.
+        removed = until_removed(&name, &key, registry), if purpose != Purpose::Leave => {
+            Err(removed.into())
+        }
     };
     if let Err(SessionError::Refused(refusal)) = &ended {
         connection.close(CloseCode::NotAMember, &refusal.to_string());
