@@ -85,7 +85,7 @@ pub struct LocalReport {
 }
 
 impl LocalUpdate {
-    /// The outcome of a training that is none of [`LocalWork`]'s. `delta` is clipped already.
+    /// The outcome of a training that [`LocalWork`] has not done. `delta` is clipped already.
     pub fn new(delta: Delta, contribution: Contribution, report: LocalReport) -> Self {
         Self {
             delta,

@@ -92,7 +92,7 @@ pub enum StoreError {
     /// A file in the directory.
     #[error("{}: {reason}", path.display())]
     Io {
-        /// The file.
+        /// The file that cannot be read or written.
         path: PathBuf,
         /// The system's reason.
         reason: String,
