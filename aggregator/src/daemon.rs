@@ -331,6 +331,7 @@ impl Aggregator {
             (None, listen) if listen.port() == 0 => address.to_string(),
             _ => self.opened.config.member_address(),
         };
+        self.directory.record_start();
         let registry = self.registry();
         let (front, control) = front::open();
         let (stop, stopped) = oneshot::channel();

@@ -27,8 +27,11 @@ use fedlora_protocol::ids::RunId;
 use fedlora_transport::CertificateAuthority;
 use fedlora_transport::pki::PkiError;
 use time::OffsetDateTime;
+use tracing::warn;
 use zeroize::Zeroizing;
 
+use crate::audit_log::{AuditLog, Event, LogError};
+use crate::clock::SystemClock;
 use crate::config::AggregatorConfig;
 use crate::database::{Database, SharedStore, StoreError, without_passwords};
 use crate::queue::Queue;
@@ -48,6 +51,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub struct Directory {
     root: PathBuf,
     store: Store,
+    /// The log of its changes, where its keys are at hand.
+    log: Option<Arc<AuditLog>>,
 }
 
 /// What the directory holds that never changes while the aggregator runs.
@@ -74,6 +79,7 @@ impl Directory {
         let directory = Self {
             root: root.to_owned(),
             store: Store::folder(root),
+            log: None,
         };
         let there = |name: &str| root.join(name).exists();
         // A member's keys; this one's own come after its authority's.
@@ -115,6 +121,7 @@ impl Directory {
         let directory = Self {
             root: root.to_owned(),
             store: Store::folder(root),
+            log: None,
         };
         let path = directory.config_path();
         if !path.exists() {
@@ -140,10 +147,17 @@ impl Directory {
         let seed = Zeroizing::new(fs::read(&path).map_err(|error| io_error(&path, error))?);
         let seed = <&[u8; 32]>::try_from(seed.as_slice())
             .map_err(|_| DirectoryError::IdentityKey { path })?;
+        let log = AuditLog::new(IdentityKey::from_bytes(seed), Arc::new(SystemClock));
+        let log = Arc::new(log);
         let opened = Opened {
             config,
             authority,
             identity: IdentityKey::from_bytes(seed),
+        };
+        let directory = Self {
+            store: directory.store.recorded(Arc::clone(&log) as _),
+            log: Some(log),
+            ..directory
         };
         Ok((directory, opened))
     }
@@ -189,6 +203,32 @@ impl Directory {
     #[must_use]
     pub fn kept_in(self, database: Arc<Database>) -> Self {
         self.mirrored(database)
+    }
+
+    /// Adds to the log of changes that the aggregator is started. Where that is impossible, it says so:
+    /// no change is possible then.
+    pub(crate) fn record_start(&self) {
+        let release = env!("CARGO_PKG_VERSION").to_owned();
+        let noted = self
+            .log
+            .as_ref()
+            .map(|log| log.note(&self.store, Event::Started { release }));
+        if let Some(Err(error)) = noted {
+            warn!(%error, "the start cannot be written to the log of changes");
+        }
+    }
+
+    /// Takes what differs from the log of changes as it is; gives how many files.
+    ///
+    /// # Errors
+    /// [`LogError`]; of a directory whose keys are not at hand.
+    pub(crate) fn accept_differences(&self, reason: &str) -> Result<usize, LogError> {
+        match &self.log {
+            Some(log) => log.accept(&self.store, reason),
+            None => Err(LogError::Missing {
+                folder: self.root.clone(),
+            }),
+        }
     }
 
     /// The operator's directory itself.

@@ -4,6 +4,7 @@
 
 pub mod adapters;
 pub mod audit;
+pub mod audit_log;
 mod blocking;
 mod certificates;
 pub mod cli;

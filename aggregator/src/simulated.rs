@@ -39,6 +39,7 @@ pub async fn serve(
     events: mpsc::UnboundedSender<RunEvent>,
 ) -> Result<(), ServeError> {
     let lock = directory.lock()?;
+    directory.record_start();
     let registry = Registry::new(directory.clone());
     let certificates = Certificates::new(Arc::clone(&operator), Arc::clone(&clock));
     let address = operator.config.member_address();

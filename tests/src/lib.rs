@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests: builds and runs the real programs, with a deadline on
 //! every wait and everything on the loopback.
 
+mod faked_clock;
 mod federation;
 pub mod life;
 mod page;
@@ -9,6 +10,7 @@ mod s3;
 pub mod simulated;
 mod store;
 
+pub use faked_clock::FakedClock;
 pub use federation::{Federation, INSTITUTIONS, repository};
 pub use page::compare_page;
 pub use programs::{Finished, Running, program};

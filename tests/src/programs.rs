@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::wait_for;
+use crate::{FakedClock, TestStore, wait_for};
 
 /// Variables that would change what the programs do.
 const VARIABLES: [&str; 20] = [
@@ -69,6 +69,8 @@ pub fn program(name: &str) -> Command {
     for variable in VARIABLES {
         command.env_remove(variable);
     }
+    FakedClock::give_to(&mut command);
+    TestStore::tell(&mut command);
     command
 }
 

@@ -4,6 +4,7 @@
 
 mod adapter;
 mod audit;
+mod audit_log;
 mod directories;
 pub mod exits;
 mod hints;

@@ -21,13 +21,14 @@ use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{
-    Certificate, Connection, Credentials, Dialer, Proxy, RecvStream, Route, SendStream, StreamKind,
-    Traffic, TransportChoice, TransportError,
+    Certificate, Connection, Credentials, Dialer, Peer, Proxy, RecvStream, Route, SendStream,
+    StreamKind, Traffic, TransportChoice, TransportError,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::certificate::CertificateNotice;
 use crate::directory::{Membership, Renewal};
 
 use super::link::{BulkCarrier, Connector, LinkError, MemberLink};
@@ -118,6 +119,20 @@ impl NetworkConnector {
     }
 }
 
+impl NetworkConnector {
+    /// Says that the certificate ends soon: the aggregator should have given another one.
+    fn warn_of_the_end(&self) {
+        let credentials = Arc::clone(&self.credentials());
+        let Ok(peer) = Peer::from_certificate(credentials.certificate()) else {
+            return;
+        };
+        let notice = CertificateNotice::of(peer.not_after, fedlora_shell::now());
+        if let Some(CertificateNotice::EndsSoon(day)) = notice {
+            warn!("this member's certificate ends on {day}, and the aggregator gave no other one");
+        }
+    }
+}
+
 impl Connector for NetworkConnector {
     type Link = NetworkLink;
 
@@ -133,6 +148,7 @@ impl Connector for NetworkConnector {
             .await?;
         let (link, answer) = NetworkLink::open(connection, purpose).await?;
         self.renew(answer);
+        self.warn_of_the_end();
         Ok(link)
     }
 }

@@ -2,7 +2,7 @@
 
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::round::member::{MemberError, PinError};
-use fedlora_transport::TransportError;
+use fedlora_transport::{ServerCertificateProblem, TransportError};
 
 use super::link::LinkError;
 use crate::receipts::ReceiptsError;
@@ -84,6 +84,16 @@ impl ParticipantError {
 /// Whether trying again cannot help.
 pub fn is_hopeless(error: &LinkError) -> bool {
     matches!(error, LinkError::Transport(error) if is_identity(error))
+}
+
+/// Whether a clock is wrong, or the aggregator was asleep: its certificate is not valid now, and it gets
+/// another by itself. Worth waiting for, where somebody waits for months anyway.
+pub fn is_of_a_clock(error: &LinkError) -> bool {
+    use ServerCertificateProblem::NotValidNow;
+    let LinkError::Transport(TransportError::ServerCertificate(problem)) = error else {
+        return false;
+    };
+    matches!(problem, NotValidNow { .. })
 }
 
 /// What the aggregator is told where this member does not take part: only what its operator can do
