@@ -1,10 +1,13 @@
 //! Bulk streams: masked updates in, adapters out.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::codec::{self, CodecError};
 use fedlora_protocol::wire::messages::UpdateClaim;
@@ -14,11 +17,11 @@ use fedlora_transport::bulk::{
 };
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::{RecvStream, SendStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::front::Front;
+use super::front::{CurrentRun, Front};
 use super::published::{Held, PublishedError, PublishedRun};
 use crate::engine::{Moved, ToEngine};
 
@@ -120,6 +123,7 @@ async fn take_update(
         Ok(path) => path,
         Err(refusal) => return refuse(send, refusal.to_string()).await,
     };
+    let _unkept = Unkept::new(engine, &path);
     let mut sink = match FileSink::new(&path) {
         Ok(sink) => sink,
         Err(error) => {
@@ -150,6 +154,40 @@ async fn take_update(
     match verdict {
         Ok(()) => answer(send, StreamReply::Accepted).await,
         Err(refusal) => refuse(send, refusal.to_string()).await,
+    }
+}
+
+/// An update that is on its way: where its run is over meanwhile, nothing of it stays.
+struct Unkept {
+    current: watch::Receiver<Option<CurrentRun>>,
+    run: Option<RunId>,
+    path: PathBuf,
+}
+
+impl Unkept {
+    fn new(engine: &Front, path: &Path) -> Self {
+        let current = engine.current();
+        let run = current.borrow().as_ref().map(|current| current.run);
+        let path = path.to_owned();
+        Self { current, run, path }
+    }
+}
+
+impl Drop for Unkept {
+    fn drop(&mut self) {
+        let now = self.current.borrow().as_ref().map(|current| current.run);
+        if now.is_some() && now == self.run {
+            return;
+        }
+        // Whoever ended the run has removed what was there by then.
+        for path in FileSink::files(&self.path) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!(%error, "a masked update that nobody adds cannot be removed");
+                }
+                _ => {}
+            }
+        }
     }
 }
 
