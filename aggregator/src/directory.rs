@@ -9,6 +9,7 @@
 //! queue/ID.json        a plan that waits, or is being carried out
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
 //!                      evidence/, audit/ (where the operator asks for it), end.json (once it is over)
+//! audit-log/           entries.jsonl: what was removed or put back in place, signed and chained
 //! status.json          what `status` prints
 //! store.json           what this host remembers of the database, where there is one
 //! serve.lock           locked by the process that serves the directory

@@ -8,10 +8,14 @@ use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_shell::{Failure, Printer};
 use serde::Serialize;
+use serde_json::json;
 
-use super::exits;
+use super::{adapter, exits};
 use crate::audit::{self, EvidenceVerdict, ReplayReport};
+use crate::audit_log::{AuditLog, LogAction, LogEntry, PrunedBy};
+use crate::directory::Directory;
 use crate::run_directory::RunDirectory;
+use crate::status::words::{bytes as size, moment};
 use crate::store::Store;
 
 /// The commands of `fedlora-aggregator audit`.
@@ -39,6 +43,18 @@ pub(super) enum AuditCommand {
         after_help = "Example:\n  fedlora-aggregator audit evidence --dir ~/operator ~/operator/runs/ID/evidence/round-0001-attempt-1-member-3.json"
     )]
     Evidence(EvidenceArgs),
+    /// Show the operator's audit log, each entry verified: what was removed, and which adapters were put back
+    /// in place.
+    #[command(after_help = "Example:\n  fedlora-aggregator audit log --dir ~/operator")]
+    Log(LogArgs),
+}
+
+/// Options of `fedlora-aggregator audit log`.
+#[derive(Debug, clap::Args)]
+pub(super) struct LogArgs {
+    /// The operator's directory.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
 }
 
 /// Options of `fedlora-aggregator audit replay`.
@@ -86,6 +102,61 @@ pub(super) fn run(command: &AuditCommand, printer: &Printer) -> Result<(), Failu
         AuditCommand::Replay(args) => replay(args, printer),
         AuditCommand::Verify(args) => verify(args, printer),
         AuditCommand::Evidence(args) => evidence(args, printer),
+        AuditCommand::Log(args) => log(args, printer),
+    }
+}
+
+fn log(args: &LogArgs, printer: &Printer) -> Result<(), Failure> {
+    let (directory, opened) = Directory::open(&args.dir).map_err(exits::directory)?;
+    let read = AuditLog::of(directory.store()).read(&opened.identity.public());
+    let entries = read.map_err(|error| adapter::prune_failed(error.into()))?;
+    let head = entries.last().map(LogEntry::digest);
+    printer.result(
+        &json!({ "entries": entries, "head": head }),
+        || match &entries[..] {
+            [] => "no entry yet".to_owned(),
+            all => all.iter().map(logged).collect::<Vec<_>>().join("\n"),
+        },
+    );
+    Ok(())
+}
+
+fn logged(entry: &LogEntry) -> String {
+    let (number, at) = (entry.number, moment(entry.at));
+    match &entry.action {
+        LogAction::Prune {
+            run,
+            by,
+            adapters,
+            others,
+            bytes,
+        } => {
+            let rounds: Vec<_> = adapters.iter().map(|one| one.round.to_string()).collect();
+            let by = match by {
+                PrunedBy::Retention => "retention",
+                PrunedBy::Command => "command",
+            };
+            let gone = [
+                (!rounds.is_empty()).then(|| format!("adapters of rounds {}", rounds.join(" "))),
+                (!others.is_empty()).then(|| others.join(" ")),
+            ];
+            let gone: Vec<_> = gone.into_iter().flatten().collect();
+            format!(
+                "{number:>5}  {at}  prune by {by}  run {run}  {}  {}",
+                gone.join(", "),
+                size(*bytes)
+            )
+        }
+        LogAction::Rollback {
+            run,
+            adapter,
+            replaced,
+        } => format!(
+            "{number:>5}  {at}  rollback  run {run}  to round {} ({}) from {}",
+            adapter.round,
+            adapter.adapter.short(),
+            replaced.short()
+        ),
     }
 }
 

@@ -156,6 +156,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
             advertise: None,
             join_advertise: None,
             store: None,
+            retention: None,
         };
         join_listen
             .map(with_port)

@@ -236,6 +236,7 @@ mod tests {
         let setup = EngineSetup {
             run,
             plan,
+            start: None,
             federation: config.federation,
             operator: Arc::new(opened),
             registry: Registry::new(directory.clone()),

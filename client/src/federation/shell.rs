@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fedlora_adapter::Adapter;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::RoundEncoding;
@@ -241,7 +242,9 @@ impl Shell {
         while let Some(effect) = queue.pop_front() {
             match effect {
                 Effect::Send(message) => link.send(&message).await?,
-                Effect::Prepare { run, plan } => queue.extend(self.prepare(run, *plan)?),
+                Effect::Prepare { run, plan } => {
+                    queue.extend(self.prepare(link.carrier(), run, *plan).await?);
+                }
                 Effect::Train(task) => self.train(*task),
                 Effect::Encode {
                     round,
@@ -313,7 +316,12 @@ impl Shell {
         }
     }
 
-    fn prepare(&mut self, run: RunId, plan: RunPlan) -> Result<Vec<Effect>, ParticipantError> {
+    async fn prepare(
+        &mut self,
+        carrier: impl BulkCarrier,
+        run: RunId,
+        plan: RunPlan,
+    ) -> Result<Vec<Effect>, ParticipantError> {
         if let Some(expected) = self.parts.expected
             && !expected.is(run, &plan)
         {
@@ -322,9 +330,18 @@ impl Shell {
                 found: run,
             });
         }
-        let work = &self.parts.work;
-        let adapter = work.first_adapter(&plan)?;
+        if let Some(adapter) = plan.start_from
+            && !self.parts.floors.unknown_start
+            && !(self.parts.receipts).has_held(&self.parts.aggregator, &adapter)?
+        {
+            return Err(ParticipantError::UnknownStart { adapter });
+        }
+        let work = Arc::clone(&self.parts.work);
+        let mut adapter = work.first_adapter(&plan)?;
         work.fits(&plan)?;
+        if let Some(start) = plan.start_from {
+            adapter = starting(carrier, start, &adapter).await?;
+        }
         info!(%run, rounds = plan.rounds, members = plan.members, "the plan is accepted");
         self.watch(MemberEvent::Planned {
             run,
@@ -487,7 +504,14 @@ impl Shell {
             survivors,
             took_part,
             taken_back,
+            held,
         } = done;
+        if let Some(held) = held
+            && let Err(error) = self.parts.receipts.held(&held)
+        {
+            // A later run that begins from it will not be known to do so.
+            warn!(%error, "that this member holds the round's adapter cannot be noted");
+        }
         info!(%round, survivors, took_part, taken_back, "the round is done");
         self.training = None;
         (self.round, self.waiting) = (None, None);
@@ -512,6 +536,30 @@ impl Shell {
             received: self.traffic.received + traffic.received,
         }
     }
+}
+
+/// Fetches the adapter that a plan begins from: of the shape of `fresh`, which follows from the plan and
+/// this member's base. Its digest is checked with the plan.
+async fn starting(
+    carrier: impl BulkCarrier,
+    start: Digest,
+    fresh: &Adapter,
+) -> Result<Adapter, ParticipantError> {
+    let unfit = |reason: String| ParticipantError::Start {
+        adapter: start,
+        reason,
+    };
+    let layout = fresh.layout();
+    let values = match carrier.fetch(start, layout.len()).await {
+        Ok(values) => values,
+        Err(LinkError::Refused { reason }) => return Err(unfit(reason)),
+        Err(LinkError::Bulk(BulkError::Rejected(refusal))) => {
+            return Err(unfit(refusal.to_string()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let adapter = Adapter::new(fresh.config().clone(), layout.clone(), values);
+    adapter.map_err(|error| unfit(error.to_string()))
 }
 
 /// Uploads until the aggregator has stored it or gives another reason. A full disk there is no end
