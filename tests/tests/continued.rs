@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use fedlora_adapter::{Adapter, peft};
-use fedlora_tests::{Federation, Finished, INSTITUTIONS, wait_for};
+use fedlora_tests::{Federation, Finished, INSTITUTIONS, StoreKind, program, wait_for};
 use serde_json::{Value, json};
 
 fn plan(rounds: usize, rank: usize) -> String {
@@ -60,13 +60,16 @@ fn published(federation: &Federation, run: &str, round: u32) -> Adapter {
 #[test]
 fn a_run_begins_where_another_ended_although_everybody_is_killed() {
     let federation = Federation::new();
-    let mut aggregator = federation.serve_all();
+    let serving = federation.serve_all();
     for member in INSTITUTIONS {
         federation.join(member);
     }
     let first = federation.submit(&plan(2, 4));
     take_part(&federation);
     wait_for_end(&federation, &first);
+    // With a log of its own for the second run.
+    serving.kill();
+    let mut aggregator = federation.serve_all();
     let last = published(&federation, &first, 2);
     let digest = last.digest().to_string();
 
@@ -160,4 +163,73 @@ fn a_member_that_has_not_held_the_adapter_takes_part_only_if_its_floors_say_so()
     assert_eq!(ended["state"], json!("finished"));
     let start = published(&federation, &first, 1);
     assert_eq!(published(&federation, &second, 0), start);
+}
+
+/// What of a run's adapters is there.
+fn rounds(federation: &Federation, run: &str) -> Vec<u32> {
+    let adapters = folder(federation, run).join("adapters");
+    let there = |round: &u32| adapters.join(format!("round-{round:04}")).exists();
+    (0..=3).filter(there).collect()
+}
+
+#[test]
+fn serve_removes_what_is_old_on_a_store_too_and_keeps_what_is_named() {
+    let federation = Federation::kept_in(Some(StoreKind::Sqlite));
+    let serving = federation.serve_all();
+    for member in INSTITUTIONS {
+        federation.join(member);
+    }
+    let old = federation.submit(&plan(3, 4));
+    take_part(&federation);
+    wait_for_end(&federation, &old);
+    let named = submit(&federation, &plan(1, 4), &old).done().document();
+    let named = named["run"].as_str().unwrap().to_owned();
+    take_part(&federation);
+    wait_for_end(&federation, &named);
+    serving.kill();
+    assert_eq!(rounds(&federation, &old), [1, 2, 3]);
+
+    let config = federation.operator().join("aggregator.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let keep = "\n[retention]\nruns = 1\nkeep = []\n";
+    fs::write(&config, format!("{text}{keep}")).unwrap();
+    let show = |command: &[&str]| {
+        let (name, more) = command.split_first().expect("a command");
+        let mut show = federation.operate(name);
+        Finished::of(name, show.args(more).args(["--format", "json"]))
+            .done()
+            .document()
+    };
+    // It is shown first, and nothing is removed by that.
+    let told = show(&["retention"]);
+    let gone = told["removed"].as_array().expect("adapters");
+    assert_eq!((gone.len(), &told["dry_run"]), (2, &json!(true)), "{told}");
+    assert_eq!(rounds(&federation, &old), [1, 2, 3]);
+
+    let mut serving = federation.serve_all();
+    serving.wait_for("what is old was removed");
+    // The run that is named begins from the third.
+    assert_eq!(rounds(&federation, &old), [3]);
+    assert_eq!(rounds(&federation, &named), [0, 1]);
+    serving.interrupt();
+    serving.finish().done();
+    let mut log = program("fedlora-aggregator");
+    log.args(["audit", "log", "--format", "json", "--dir"]);
+    let log = Finished::of("log", log.arg(federation.operator()))
+        .done()
+        .document();
+    let entries = log["entries"].as_array().expect("entries");
+    assert_eq!(entries.len(), 1, "{log}");
+    let pruned = &entries[0]["action"]["prune"];
+    assert_eq!(
+        (&pruned["run"], &pruned["by"]),
+        (&json!(old), &json!("retention"))
+    );
+    assert_eq!(pruned["bytes"], told["bytes"]);
+    // The store has the same: nothing comes back from there.
+    let checked = federation.checked(&federation.operator());
+    assert_eq!(checked["differences"], json!([]), "{checked}");
+    let mut verify = program("fedlora-aggregator");
+    verify.args(["audit", "verify", "--run", &old, "--dir"]);
+    Finished::of("verify", verify.arg(federation.operator())).done();
 }
