@@ -291,11 +291,11 @@ impl Aggregator {
             }
         };
         let database = self.database.clone();
-        let retention = self.retention();
+        let beside = self.beside();
         let serving = self.start()?;
         let outcome = tokio::select! {
             outcome = serving.carry_out(begun, events) => outcome,
-            never = retention => match never {},
+            never = beside => match never {},
             error = superseded(database.as_deref()) => Err(error.into()),
         };
         serving.stop(RUN_OVER).await;
@@ -315,12 +315,12 @@ impl Aggregator {
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let database = self.database.clone();
-        let retention = self.retention();
+        let beside = self.beside();
         let serving = self.start()?;
         let outcome = tokio::select! {
             () = stop => Ok(()),
             never = serving.carry_out_all(events) => match never {},
-            never = retention => match never {},
+            never = beside => match never {},
             error = superseded(database.as_deref()) => Err(error.into()),
         };
         serving.stop("the aggregator stops").await;
@@ -328,7 +328,26 @@ impl Aggregator {
         outcome
     }
 
-    /// Removes what is old, for as long as it is waited for.
+    /// What goes on beside the runs: what is old is removed.
+    #[cfg(not(feature = "otlp"))]
+    fn beside(&self) -> impl Future<Output = Infallible> + use<> {
+        self.retention()
+    }
+
+    /// What goes on beside the runs: what is old is removed, and metrics are recorded.
+    #[cfg(feature = "otlp")]
+    fn beside(&self) -> impl Future<Output = Infallible> + use<> {
+        let federation = self.opened.config.federation.clone();
+        let metrics = crate::monitor::otlp::keep_up(self.directory.status_path(), federation);
+        let retention = self.retention();
+        async move {
+            tokio::select! {
+                never = retention => never,
+                never = metrics => never,
+            }
+        }
+    }
+
     fn retention(&self) -> impl Future<Output = Infallible> + use<> {
         let (directory, clock) = (self.directory.clone(), Arc::clone(&self.clock));
         retention::keep_to(directory, Arc::clone(&self.opened), clock)

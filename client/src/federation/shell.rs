@@ -17,11 +17,12 @@ use fedlora_protocol::round::member::{
 };
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{RoundMessage, RoundResult, ToAggregator, ToMember};
+use fedlora_shell::SPANS;
 use fedlora_transport::Traffic;
 use fedlora_transport::bulk::{BulkError, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument as _, Span, field, info, info_span, warn};
 
 use super::events::{Awaited, MemberEvent, RoundReport, Stage};
 use super::link::{BulkCarrier, LinkError, MemberLink};
@@ -64,6 +65,8 @@ pub(super) struct Shell {
     /// The round that this member is in.
     round: Option<RoundNumber>,
     waiting: Option<Wait>,
+    /// What a collector of traces gets of the current round.
+    span: Span,
     reports: mpsc::UnboundedSender<Report>,
     /// Of earlier sessions.
     traffic: Traffic,
@@ -106,6 +109,7 @@ impl Shell {
             roster: None,
             round: None,
             waiting: None,
+            span: Span::none(),
             reports,
             traffic: Traffic::default(),
             heard: 0,
@@ -266,11 +270,13 @@ impl Shell {
                 } => {
                     self.clock = Some(RoundClock::new(open, self.total_traffic(link)));
                     (self.round, self.waiting) = (Some(round), None);
+                    self.span = self.round_span(round, attempt);
                     self.watch(MemberEvent::Opened { round, attempt });
                 }
                 Effect::Left { round, reason } => {
                     let reason = self.naming(&reason);
-                    info!(%round, %reason, "left the round");
+                    self.end_span("left")
+                        .in_scope(|| info!(%round, %reason, "left the round"));
                     (self.clock, self.waiting) = (None, None);
                     self.watch(MemberEvent::Left { round, reason });
                 }
@@ -280,7 +286,8 @@ impl Shell {
                     reason,
                 } => {
                     let reason = self.naming(&reason);
-                    info!(%round, %attempt, %reason, "the round failed");
+                    self.end_span("failed")
+                        .in_scope(|| info!(%round, %attempt, %reason, "the round failed"));
                     (self.clock, self.waiting) = (None, None);
                     self.watch(MemberEvent::Abandoned {
                         round,
@@ -364,6 +371,7 @@ impl Shell {
         // The former training stops, if there is one.
         let reports = self.reports.clone();
         self.training = Some(Training::begin(
+            &self.span,
             Arc::clone(&self.parts.work),
             plan,
             task,
@@ -422,7 +430,8 @@ impl Shell {
     /// Uploads beside the control messages, again where the aggregator could not store it.
     fn upload(&self, carrier: impl BulkCarrier, upload: Upload) {
         let reports = self.reports.clone();
-        tokio::spawn(async move {
+        let span = info_span!(target: SPANS, parent: &self.span, "upload");
+        let upload = async move {
             let begun = Instant::now();
             let outcome = until_stored(UPLOAD_AGAIN, || carrier.upload(&upload)).await;
             let _ = reports.send(Report::Uploaded {
@@ -430,7 +439,8 @@ impl Shell {
                 took: begun.elapsed(),
                 outcome,
             });
-        });
+        };
+        tokio::spawn(upload.instrument(span));
     }
 
     fn on_uploaded(&mut self, open: Digest, took: Duration, outcome: Result<(), LinkError>) {
@@ -462,7 +472,8 @@ impl Shell {
             clock.result();
         }
         let begun = Instant::now();
-        let values = match carrier.fetch(adapter, values).await {
+        let span = info_span!(target: SPANS, parent: &self.span, "fetch");
+        let values = match carrier.fetch(adapter, values).instrument(span).await {
             Ok(values) => Some(values),
             // Another round has been done since: its result follows.
             Err(LinkError::Refused { .. }) => None,
@@ -498,6 +509,21 @@ impl Shell {
         self.wait_for(Awaited::Roster);
     }
 
+    /// What a collector of traces gets of an attempt at a round.
+    fn round_span(&self, round: RoundNumber, attempt: Attempt) -> Span {
+        let run = self.run().map(field::display);
+        info_span!(
+            target: SPANS, parent: None, "round", run, %round, %attempt, outcome = field::Empty
+        )
+    }
+
+    /// Ends the current round's span, once the caller has said in it how the round ended.
+    fn end_span(&mut self, outcome: &str) -> Span {
+        let span = std::mem::replace(&mut self.span, Span::none());
+        span.record("outcome", outcome);
+        span
+    }
+
     fn on_done(&mut self, link: &impl MemberLink, done: DoneRound) {
         let DoneRound {
             round,
@@ -512,7 +538,8 @@ impl Shell {
             // A later run that begins from it will not be known to do so.
             warn!(%error, "that this member holds the round's adapter cannot be noted");
         }
-        info!(%round, survivors, took_part, taken_back, "the round is done");
+        self.end_span("done")
+            .in_scope(|| info!(%round, survivors, took_part, taken_back, "the round is done"));
         self.training = None;
         (self.round, self.waiting) = (None, None);
         let (seconds, traffic) = match self.clock.take() {
