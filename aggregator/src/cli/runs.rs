@@ -26,9 +26,7 @@ use crate::store::Store;
 pub(super) enum RunCommand {
     /// Queue a plan: the serving aggregator carries out one after the other. Prints the run's id.
     #[command(
-        after_help = "Example:\n  fedlora-aggregator run submit plan.toml --dir ~/operator\n\n\
-                      Begin where an earlier run ended:\n  fedlora-aggregator run submit plan.toml \
-                      --dir ~/operator \\\n    --start-from 0123456789abcdef"
+        after_help = "Example:\n  fedlora-aggregator run submit plan.toml --dir ~/operator\n  fedlora-aggregator run submit plan.toml --dir ~/operator --start-from 0123456789abcdef"
     )]
     Submit(SubmitArgs),
     /// List all runs: those that are over, the one that is served, those that wait.
