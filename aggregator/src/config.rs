@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::StoreConfig;
 use crate::remedy::Remedy;
+use crate::retention::RetentionConfig;
 
 /// The aggregator's configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct AggregatorConfig {
     /// A database and an object store behind the directory; without it the directory is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreConfig>,
+    /// How long what runs published is kept; for ever by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionConfig>,
 }
 
 impl AggregatorConfig {
@@ -47,6 +51,7 @@ impl AggregatorConfig {
             advertise: None,
             join_advertise: None,
             store: None,
+            retention: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The aggregator as a whole: its endpoints, and what it serves on them: one run, or all that the
 //! operator submits.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::block_in_place;
 use tracing::{info, warn};
 
+use crate::adapters::StartError;
 use crate::audit::{self, AuditError};
 use crate::certificates::{Certificates, OwnCertificate};
 use crate::clock::Clock;
@@ -29,7 +31,7 @@ use crate::remedy::Remedy;
 use crate::server::front;
 use crate::serving::{BegunRun, Serving};
 use crate::web::Shown;
-use crate::{enrol, server};
+use crate::{enrol, retention, server};
 
 /// An aggregator whose endpoints are open, ready to run a plan.
 #[derive(Debug)]
@@ -289,9 +291,11 @@ impl Aggregator {
             }
         };
         let database = self.database.clone();
+        let beside = self.beside();
         let serving = self.start()?;
         let outcome = tokio::select! {
             outcome = serving.carry_out(begun, events) => outcome,
+            never = beside => match never {},
             error = superseded(database.as_deref()) => Err(error.into()),
         };
         serving.stop(RUN_OVER).await;
@@ -311,15 +315,42 @@ impl Aggregator {
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let database = self.database.clone();
+        let beside = self.beside();
         let serving = self.start()?;
         let outcome = tokio::select! {
             () = stop => Ok(()),
             never = serving.carry_out_all(events) => match never {},
+            never = beside => match never {},
             error = superseded(database.as_deref()) => Err(error.into()),
         };
         serving.stop("the aggregator stops").await;
         release(database.as_deref());
         outcome
+    }
+
+    /// What goes on beside the runs: what is old is removed.
+    #[cfg(not(feature = "otlp"))]
+    fn beside(&self) -> impl Future<Output = Infallible> + use<> {
+        self.retention()
+    }
+
+    /// What goes on beside the runs: what is old is removed, and metrics are recorded.
+    #[cfg(feature = "otlp")]
+    fn beside(&self) -> impl Future<Output = Infallible> + use<> {
+        let federation = self.opened.config.federation.clone();
+        let metrics = crate::monitor::otlp::keep_up(self.directory.status_path(), federation);
+        let retention = self.retention();
+        async move {
+            tokio::select! {
+                never = retention => never,
+                never = metrics => never,
+            }
+        }
+    }
+
+    fn retention(&self) -> impl Future<Output = Infallible> + use<> {
+        let (directory, clock) = (self.directory.clone(), Arc::clone(&self.clock));
+        retention::keep_to(directory, Arc::clone(&self.opened), clock)
     }
 
     /// Begins to let members in.
@@ -398,6 +429,9 @@ pub enum ServeError {
     /// The plan cannot be protected or encoded.
     #[error("the plan: {0}")]
     Plan(#[from] PlanError),
+    /// The run cannot begin from the adapter that its plan names.
+    #[error("the plan's start_from: {0}")]
+    Start(#[from] StartError),
     /// A run that is not over cannot be read.
     #[error("a run that is not over: {0}")]
     OpenRun(#[from] AuditError),
@@ -424,6 +458,7 @@ impl ServeError {
             Self::Pki(_)
             | Self::Transport(_)
             | Self::Plan(_)
+            | Self::Start(_)
             | Self::Queue { .. }
             | Self::Run(_) => None,
         }

@@ -9,6 +9,7 @@
 //! queue/ID.json        a plan that waits, or is being carried out
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
 //!                      evidence/, audit/ (where the operator asks for it), end.json (once it is over)
+//! log/                 log.jsonl, the audit log: each change of the above, signed and chained
 //! status.json          what `status` prints
 //! store.json           what this host remembers of the database, where there is one
 //! serve.lock           locked by the process that serves the directory
@@ -51,7 +52,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub struct Directory {
     root: PathBuf,
     store: Store,
-    /// The log of its changes, where its keys are at hand.
+    /// The audit log, where its keys are at hand.
     log: Option<Arc<AuditLog>>,
 }
 
@@ -205,7 +206,7 @@ impl Directory {
         self.mirrored(database)
     }
 
-    /// Adds to the log of changes that the aggregator is started. Where that is impossible, it says so:
+    /// Adds to the audit log that the aggregator is started. Where that is impossible, it says so:
     /// no change is possible then.
     pub(crate) fn record_start(&self) {
         let release = env!("CARGO_PKG_VERSION").to_owned();
@@ -214,11 +215,11 @@ impl Directory {
             .as_ref()
             .map(|log| log.note(&self.store, Event::Started { release }));
         if let Some(Err(error)) = noted {
-            warn!(%error, "the start cannot be written to the log of changes");
+            warn!(%error, "the start cannot be written to the audit log");
         }
     }
 
-    /// Takes what differs from the log of changes as it is; gives how many files.
+    /// Takes what differs from the audit log as it is; gives how many files.
     ///
     /// # Errors
     /// [`LogError`]; of a directory whose keys are not at hand.

@@ -22,6 +22,7 @@ pub mod publish;
 pub mod queue;
 pub mod registry;
 mod remedy;
+pub mod retention;
 pub mod run_directory;
 pub mod run_list;
 pub mod run_record;

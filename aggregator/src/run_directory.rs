@@ -41,6 +41,11 @@ impl RunDirectory {
         Self { root, store }
     }
 
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.root
+    }
+
     /// Where every change of the folder goes through.
     pub(crate) fn store(&self) -> &Store {
         &self.store

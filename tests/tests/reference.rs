@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fedlora_aggregator::config::AggregatorConfig;
+use fedlora_aggregator::retention::RetentionConfig;
 use fedlora_client::agent::PlanRule;
 use fedlora_protocol::plan::{Floors, RobustPlan, RobustRuleName, RunPlan};
 use fedlora_tests::{Finished, compare_page, program, repository};
@@ -120,6 +121,9 @@ fn the_page_of_the_configuration_has_every_key() {
         operator[key] = Value::Null;
     }
     operator["store"] = serde_json::json!({"database": null, "blobs": null});
+    operator["retention"] = serde_json::json!({
+        "runs": null, "days": null, "keep": RetentionConfig::default().keep,
+    });
     let mut rows = Rows::new(&source, &["federation", "listen", "join_listen"]);
     rows.section("AggregatorConfig", "", &operator);
     rows.print(&mut text);

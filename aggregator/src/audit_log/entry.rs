@@ -97,6 +97,28 @@ pub enum Event {
         /// That line's number.
         number: u64,
     },
+    /// Files of a run that is over are removed.
+    Pruned {
+        /// The run's identifier, in hexadecimal.
+        run: String,
+        /// Who decided it.
+        by: PrunedBy,
+        /// The adapters whose files go, with the rounds that they came of.
+        adapters: Vec<LoggedAdapter>,
+        /// What else goes, by the names of files and folders in the run's folder. `.` is all of it.
+        others: Vec<String>,
+        /// Bytes of all that goes.
+        bytes: u64,
+    },
+    /// An exported adapter is replaced by an earlier one.
+    RolledBack {
+        /// The run of the adapter that is put in place, in hexadecimal.
+        run: String,
+        /// That adapter.
+        adapter: LoggedAdapter,
+        /// The digest of the one that was there.
+        replaced: Digest,
+    },
     /// The operator takes what differs from the log as it is: lines follow that say how it is.
     Accepted {
         /// Why, in the operator's words.
@@ -107,6 +129,26 @@ pub enum Event {
         /// Its release.
         release: String,
     },
+}
+
+/// An adapter that a line names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggedAdapter {
+    /// The round that it came of; 0 for a run's first adapter.
+    pub round: u32,
+    /// Its digest.
+    pub adapter: Digest,
+}
+
+/// Who decided that something is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrunedBy {
+    /// `serve`, by the retention in the configuration.
+    Retention,
+    /// The operator, by a command.
+    Command,
 }
 
 impl Event {
@@ -122,6 +164,8 @@ impl Event {
             | Self::FolderRemoved { path } => Some(path),
             Self::Begun { .. }
             | Self::NotMade { .. }
+            | Self::Pruned { .. }
+            | Self::RolledBack { .. }
             | Self::Accepted { .. }
             | Self::Started { .. } => None,
         }

@@ -85,6 +85,8 @@ impl Expected {
             (
                 Event::Begun { .. }
                 | Event::NotMade { .. }
+                | Event::Pruned { .. }
+                | Event::RolledBack { .. }
                 | Event::Accepted { .. }
                 | Event::Started { .. },
                 _,
@@ -156,6 +158,8 @@ impl Expected {
             }
             Event::Begun { .. }
             | Event::NotMade { .. }
+            | Event::Pruned { .. }
+            | Event::RolledBack { .. }
             | Event::Accepted { .. }
             | Event::Started { .. } => {}
         }

@@ -30,6 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::{Digest, DigestWriter};
 use fedlora_common::files::{create_private_folder, lock};
 use fedlora_protocol::crypto::sign::IdentityKey;
@@ -41,8 +42,8 @@ use covered::{covers, walk};
 use expected::{Expected, Found};
 use tail::Tail;
 
-pub use entry::{Entry, Event};
-pub use verify::{Finding, LogError, Verified, entries, verify};
+pub use entry::{Entry, Event, LoggedAdapter, PrunedBy};
+pub use verify::{Finding, LogError, Verified, entries, signed, verify};
 pub use words::words;
 
 /// The folder of the log, in the operator's directory.
@@ -55,8 +56,7 @@ const CONTENT: &str = "fedlora 1 audit log content";
 pub struct AuditLog {
     identity: IdentityKey,
     clock: Arc<dyn Clock>,
-    /// The newest line of this process's, and whether its change is made.
-    own: Mutex<Option<(u64, bool)>>,
+    own: Own,
 }
 
 impl AuditLog {
@@ -65,7 +65,7 @@ impl AuditLog {
         Self {
             identity,
             clock,
-            own: Mutex::new(None),
+            own: Own::default(),
         }
     }
 
@@ -74,8 +74,7 @@ impl AuditLog {
     /// # Errors
     /// Any I/O error.
     pub fn note(&self, store: &Store, event: Event) -> io::Result<()> {
-        let (_lock, mut tail) = self.open(store)?;
-        self.add(store, &mut tail, event)
+        self.writer().note(store, event)
     }
 
     /// Takes what differs from the log as it is, for a `reason` that stands in it: a backup that was made
@@ -84,6 +83,56 @@ impl AuditLog {
     /// # Errors
     /// [`LogError`] where the log cannot be read, or is itself not whole.
     pub fn accept(&self, store: &Store, reason: &str) -> Result<usize, LogError> {
+        self.writer().accept(store, reason)
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            identity: &self.identity,
+            now: self.clock.now(),
+            own: &self.own,
+        }
+    }
+}
+
+/// Adds a line about something that changes no file, signed with `key`.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub fn append(
+    store: &Store,
+    key: &IdentityKey,
+    now: Timestamp,
+    event: Event,
+) -> Result<(), LogError> {
+    let writer = Writer {
+        identity: key,
+        now,
+        own: &Mutex::default(),
+    };
+    writer.note(store, event).map_err(|source| LogError::Io {
+        path: path_in(store.root()),
+        source,
+    })
+}
+
+/// The newest line of this process's, and whether its change is made.
+type Own = Mutex<Option<(u64, bool)>>;
+
+/// What adds lines.
+struct Writer<'a> {
+    identity: &'a IdentityKey,
+    now: Timestamp,
+    own: &'a Own,
+}
+
+impl Writer<'_> {
+    fn note(&self, store: &Store, event: Event) -> io::Result<()> {
+        let (_lock, mut tail) = self.open(store)?;
+        self.add(store, &mut tail, event)
+    }
+
+    fn accept(&self, store: &Store, reason: &str) -> Result<usize, LogError> {
         let root = store.root();
         let io = |source| LogError::Io {
             path: path_in(root),
@@ -152,7 +201,7 @@ impl AuditLog {
         let Some(path) = last.event.path() else {
             return Ok(());
         };
-        if *self.own() == Some((last.number, true)) {
+        if *own_of(self.own) == Some((last.number, true)) {
             return Ok(());
         }
         let found = Found::read(&store.root().join(path))?;
@@ -163,24 +212,24 @@ impl AuditLog {
         self.add(store, tail, Event::NotMade { number })
     }
 
-    fn own(&self) -> MutexGuard<'_, Option<(u64, bool)>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn add(&self, store: &Store, tail: &mut Tail, event: Event) -> io::Result<()> {
         let entry = Entry {
             number: tail.last.as_ref().map_or(1, |last| last.number + 1),
-            time: self.clock.now(),
+            time: self.now,
             previous: tail.head,
             event,
         };
-        let line = entry.line(&self.identity)?;
+        let line = entry.line(self.identity)?;
         store.append(&path_in(store.root()), line.as_bytes())?;
         tail.head = entry::digest(line.trim_end_matches('\n').as_bytes());
-        *self.own() = Some((entry.number, false));
+        *own_of(self.own) = Some((entry.number, false));
         tail.last = Some(entry);
         Ok(())
     }
+}
+
+fn own_of(own: &Own) -> MutexGuard<'_, Option<(u64, bool)>> {
+    own.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Recorder for AuditLog {
@@ -191,13 +240,14 @@ impl Recorder for AuditLog {
         let Some(event) = event_of(store, name, path, change)? else {
             return Ok(None);
         };
-        let (locked, mut tail) = self.open(store)?;
-        self.add(store, &mut tail, event)?;
+        let writer = self.writer();
+        let (locked, mut tail) = writer.open(store)?;
+        writer.add(store, &mut tail, event)?;
         Ok(Some(locked))
     }
 
     fn made(&self) {
-        if let Some((_, made)) = &mut *self.own() {
+        if let Some((_, made)) = &mut *own_of(&self.own) {
             *made = true;
         }
     }

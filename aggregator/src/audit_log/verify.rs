@@ -79,6 +79,34 @@ pub fn entries(root: &Path) -> Result<Vec<Entry>, LogError> {
     Ok(text.lines().filter_map(read).collect())
 }
 
+/// The lines of the log in `root`, each verified: signed with this key, and after the one before. None
+/// where there is no log yet.
+///
+/// # Errors
+/// [`LogError::Broken`] for the first line that is wrong.
+pub fn signed(root: &Path, by: &IdentityPublic) -> Result<Vec<Entry>, LogError> {
+    let text = match read(root) {
+        Err(LogError::Missing { .. }) => return Ok(Vec::new()),
+        text => text?,
+    };
+    let mut verified = Verified::default();
+    let mut entries = Vec::new();
+    for (place, line) in whole(&text).lines().enumerate() {
+        let number = place as u64 + 1;
+        let entry = follow(&mut verified, number, line);
+        let wrong = |problem| LogError::Broken {
+            path: path_in(root),
+            line: number,
+            problem,
+        };
+        entries.push(entry.map_err(wrong)?);
+        if verified.identity != Some(*by) {
+            return Err(wrong("it is signed with another key".to_owned()));
+        }
+    }
+    Ok(entries)
+}
+
 /// Verifies the log in `root`: every line follows the one before and is signed, by one identity; each file
 /// is what the log leads to; and `anchors`, numbers and digests of lines that were noted elsewhere, are in
 /// it. Nobody changes the directory meanwhile.
@@ -114,17 +142,10 @@ pub(super) fn differing(root: &Path) -> Result<BTreeSet<String>, LogError> {
 
 fn verify_locked(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, LogError> {
     let text = read(root)?;
-    let mut verified = Verified {
-        entries: 0,
-        head: Digest::from_bytes([0; 32]),
-        identity: None,
-        findings: Vec::new(),
-    };
+    let mut verified = Verified::default();
     let mut entries = Vec::new();
     let mut noted = anchors.iter().copied().collect::<BTreeSet<_>>();
-    // What a crash left of a last line is no line.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    for (place, line) in whole.lines().enumerate() {
+    for (place, line) in whole(&text).lines().enumerate() {
         let number = place as u64 + 1;
         match follow(&mut verified, number, line) {
             Ok(entry) => {
@@ -149,6 +170,17 @@ fn verify_locked(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, Log
     Ok(verified)
 }
 
+impl Default for Verified {
+    fn default() -> Self {
+        Self {
+            entries: 0,
+            head: Digest::from_bytes([0; 32]),
+            identity: None,
+            findings: Vec::new(),
+        }
+    }
+}
+
 impl Verified {
     fn find(&mut self, line: Option<u64>, path: Option<&str>, problem: String) {
         self.findings.push(Finding {
@@ -157,6 +189,11 @@ impl Verified {
             problem,
         });
     }
+}
+
+/// What a crash left of a last line is no line.
+fn whole(text: &str) -> &str {
+    text.rfind('\n').map_or("", |end| &text[..end])
 }
 
 fn read(root: &Path) -> Result<String, LogError> {

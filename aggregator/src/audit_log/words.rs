@@ -1,6 +1,6 @@
 //! A line of the log for people.
 
-use super::entry::Event;
+use super::entry::{Event, PrunedBy};
 
 /// What a line tells, in words.
 pub fn words(event: &Event) -> String {
@@ -33,6 +33,35 @@ pub fn words(event: &Event) -> String {
         },
         Event::FolderRemoved { path } => format!("{path} is removed with all that is in it"),
         Event::NotMade { number } => format!("the change of line {number} was not made"),
+        Event::Pruned {
+            run,
+            by,
+            adapters,
+            others,
+            ..
+        } => {
+            let by = match by {
+                PrunedBy::Retention => "by retention",
+                PrunedBy::Command => "by command",
+            };
+            let rounds: Vec<_> = adapters.iter().map(|one| one.round.to_string()).collect();
+            let gone = [
+                (!rounds.is_empty()).then(|| format!("adapters of rounds {}", rounds.join(" "))),
+                (!others.is_empty()).then(|| others.join(" ")),
+            ];
+            let gone: Vec<_> = gone.into_iter().flatten().collect();
+            format!("{by}, of run {run}: {}", gone.join(", "))
+        }
+        Event::RolledBack {
+            run,
+            adapter,
+            replaced,
+        } => format!(
+            "an exported adapter, {}, becomes that of round {} of run {run}, {}",
+            replaced.short(),
+            adapter.round,
+            adapter.adapter.short()
+        ),
         Event::Accepted { reason } => format!("the operator accepts what differs: {reason}"),
         Event::Started { release } => format!("the aggregator {release} is started"),
     }

@@ -157,6 +157,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
             advertise: None,
             join_advertise: None,
             store: None,
+            retention: None,
         };
         join_listen
             .map(with_port)

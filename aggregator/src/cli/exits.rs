@@ -5,6 +5,7 @@ use fedlora_protocol::wire::messages::RoundFailure;
 use fedlora_shell::Failure;
 
 use super::hints;
+use crate::adapters::StartError;
 use crate::audit::AuditError;
 use crate::config::ConfigError;
 use crate::daemon::ServeError;
@@ -92,9 +93,28 @@ pub fn serve_exit(error: &ServeError) -> Exit {
             store_exit(error)
         }
         ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,
+        ServeError::Start(error) => start_exit(error),
         ServeError::Transport(_) => Exit::Network,
         ServeError::OpenRun(error) => audit_exit(error),
         ServeError::Run(failure) => run_exit(failure),
+    }
+}
+
+/// The exit code of an adapter that no run can begin from.
+pub(super) fn start_exit(error: &StartError) -> Exit {
+    match error {
+        StartError::Unreadable { .. } | StartError::Files(_) | StartError::OtherAdapter { .. } => {
+            Exit::Integrity
+        }
+        StartError::Io { .. } => Exit::Failed,
+        StartError::None { .. }
+        | StartError::Several { .. }
+        | StartError::Queued { .. }
+        | StartError::NotOver { .. }
+        | StartError::SummedUpon { .. }
+        | StartError::Shape { .. }
+        | StartError::Base { .. }
+        | StartError::Removed { .. } => Exit::Configuration,
     }
 }
 

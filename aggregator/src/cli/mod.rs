@@ -9,6 +9,7 @@ mod directories;
 pub mod exits;
 mod hints;
 mod plan_notes;
+mod retention;
 mod roster;
 mod runs;
 mod serve;
@@ -95,6 +96,10 @@ enum Command {
         after_help = "Example:\n  fedlora-aggregator adapter list --dir ~/operator"
     )]
     Adapter(adapter::AdapterCommand),
+    /// Show what `serve` would remove now of what runs published, by `[retention]` in aggregator.toml.
+    /// Removes nothing.
+    #[command(after_help = "Example:\n  fedlora-aggregator retention --dir ~/operator")]
+    Retention(retention::RetentionArgs),
     #[command(flatten)]
     Documents(DocumentsCommand),
 }
@@ -145,6 +150,7 @@ impl Program for Cli {
             Command::Store(command) => store::run(command, &printer),
             Command::Audit(command) => audit::run(&command, &printer),
             Command::Adapter(command) => adapter::run(&command, &printer),
+            Command::Retention(args) => retention::run(&args, &printer),
             // The shell has run it.
             Command::Documents(_) => Ok(()),
         }

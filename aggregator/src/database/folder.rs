@@ -111,6 +111,7 @@ mod tests {
             "members/a.json",
             "runs/00/journal/round-0001-attempt-1/events.bin",
             "queue/00.json",
+            "log/log.jsonl",
             "invitations/a.redeemed",
         ] {
             assert_eq!(of(path).as_deref(), Some(path));
@@ -122,6 +123,7 @@ mod tests {
             "status.json",
             "members",
             "members/lock",
+            "log/lock",
             "members/a.json.tmp",
             "runs/00/uploads/x.masked.part",
             "../members/a.json",

@@ -31,6 +31,8 @@ pub(super) struct AdapterChain {
     state: GlobalState,
     /// The same before the newest result: members may vote to go back there.
     former: Option<GlobalState>,
+    /// The published adapter that the run began from: a member that starts again fetches it once more.
+    start: Option<(Digest, Arc<Adapter>)>,
     /// Rounds whose step was scaled down to the plan's largest.
     rounds_scaled: u32,
     /// Rounds that took the step before back.
@@ -67,6 +69,8 @@ pub(super) struct RunResult {
 impl AdapterChain {
     /// The chain before its first round.
     pub(super) fn begin(context: &RunContext, roster: Roster, adapter: Adapter) -> Self {
+        let adapter = Arc::new(adapter);
+        let start = context.setup.plan.start_from;
         Self {
             head: RoundResult::chain_start(
                 context.setup.run,
@@ -77,9 +81,10 @@ impl AdapterChain {
             roster: Arc::new(roster),
             state: GlobalState {
                 optimizer: ServerOptimizer::new(context.server, adapter.layout().clone()),
-                adapter: Arc::new(adapter),
+                adapter: Arc::clone(&adapter),
             },
             former: None,
+            start: start.map(|digest| (digest, adapter)),
             rounds_scaled: 0,
             rounds_taken_back: 0,
             results: Vec::new(),
@@ -224,13 +229,16 @@ impl AdapterChain {
         self.head
     }
 
-    /// The newest adapter or the best, whichever has this digest.
+    /// The newest adapter, the best, or the one that the run began from, whichever has this digest.
     pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Adapter>> {
         if self.digest() == *digest {
             return Some(Arc::clone(&self.state.adapter));
         }
-        let best = self.best.as_ref().filter(|best| best.digest == *digest)?;
-        Some(Arc::clone(&best.adapter))
+        let best = self.best.as_ref().map(|best| (&best.digest, &best.adapter));
+        let start = self.start.as_ref().map(|(digest, start)| (digest, start));
+        let mut others = [best, start].into_iter().flatten();
+        let held = others.find(|(one, _)| *one == digest)?;
+        Some(Arc::clone(held.1))
     }
 
     pub(super) fn index_of(&self, member: &MemberName) -> Option<MemberIndex> {

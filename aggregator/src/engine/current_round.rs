@@ -18,7 +18,8 @@ use fedlora_protocol::round::coordinator::{
     RoundSetup,
 };
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, vector_digest};
-use tracing::{info, warn};
+use fedlora_shell::SPANS;
+use tracing::{Span, info, info_span, warn};
 
 use super::chain::AdapterChain;
 use super::closed_round::{AttemptFailure, ClosedRound, end_run};
@@ -106,6 +107,16 @@ struct CurrentRound {
     phase_began_with: Vec<MemberIndex>,
     /// Who takes no further part.
     left: BTreeSet<MemberIndex>,
+    /// Ends with the phase.
+    phase_span: Span,
+}
+
+/// What a collector of traces gets of a phase.
+fn phase_span(phase: Option<PhaseName>) -> Span {
+    match phase {
+        Some(phase) => info_span!(target: SPANS, "phase", %phase),
+        None => Span::none(),
+    }
 }
 
 /// The digest of the masked update that an event takes, as its member signed it.
@@ -185,6 +196,7 @@ impl CurrentRound {
             chain,
             last_phase: coordinator.phase(),
             phase_began_with: coordinator.awaited(),
+            phase_span: phase_span(coordinator.phase()),
             left: BTreeSet::new(),
             coordinator,
             part,
@@ -224,6 +236,7 @@ impl CurrentRound {
             current.coordinator = coordinator;
             if current.coordinator.phase() != before {
                 current.phase_began_with = current.coordinator.awaited();
+                current.phase_span = phase_span(current.coordinator.phase());
             }
             effects.retain(|effect| !matches!(effect, Effect::Send(..)));
             current = match current.carry_out(effects).await? {
@@ -299,6 +312,7 @@ impl CurrentRound {
         if let Some(phase) = after.filter(|_| before != after) {
             let round = self.coordinator.setup().open().round;
             info!(run = %self.context.setup.run, %round, %phase, "the phase begins");
+            self.phase_span = phase_span(Some(phase));
             self.last_phase = Some(phase);
             if phase == PhaseName::Updates {
                 let silence = Duration::from_secs(self.context.setup.plan.timeouts.progress);

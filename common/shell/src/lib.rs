@@ -17,8 +17,14 @@ mod program;
 mod progress;
 mod reference;
 mod stop;
+#[cfg(feature = "otlp")]
+mod telemetry;
 mod terminal;
 pub mod values;
+
+/// The target of the spans that a collector of traces gets, where the program is built with the feature
+/// `otlp`. The log shows none of them.
+pub const SPANS: &str = "otlp";
 
 pub use clock::now;
 pub use documents::DocumentsCommand;

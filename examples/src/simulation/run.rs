@@ -235,6 +235,7 @@ fn plan(
         rounds: options.rounds(),
         members,
         seed: Some(options.seed),
+        start_from: None,
         base: BasePlan {
             name: base_name.to_owned(),
             digest: Some(engine.base_digest().map_err(ModelError::from)?),

@@ -218,7 +218,7 @@ fn check_result(
     }
 }
 
-/// Checks that the log of changes verifies, and leads to what the directory holds.
+/// Checks that the audit log verifies, and leads to what the directory holds.
 fn check_log(world: &World<'_>) {
     // The copy that was put back was made while the aggregator ran.
     if world.facts.restored {
@@ -227,13 +227,11 @@ fn check_log(world: &World<'_>) {
     match audit_log::verify(&world.operator.root, &[]) {
         Ok(verified) => {
             for finding in verified.findings {
-                let what = format!("the log of changes: {finding:?}");
+                let what = format!("the audit log: {finding:?}");
                 world.observer.breaks(what);
             }
         }
-        Err(error) => world
-            .observer
-            .breaks(format!("the log of changes: {error}")),
+        Err(error) => world.observer.breaks(format!("the audit log: {error}")),
     }
 }
 

@@ -120,7 +120,7 @@ impl Member {
     /// Takes what [`MemberEffect::Prepare`] asked for.
     pub fn prepared(&mut self, prepared: Prepared) -> Vec<MemberEffect> {
         self.step(|_, phase| match phase {
-            RunPhase::Work(phase) => next(Ok(phase.prepared(prepared))),
+            RunPhase::Work(phase) => next(phase.prepared(prepared)),
             other => Ok((other, Vec::new())),
         })
     }
