@@ -6,7 +6,7 @@
 //! identity.key     the key that signs this member's messages
 //! tls.key tls.pem  the key and certificate of its connections
 //! ca.pem           the federation's certificate authority, pinned when joining
-//! roster.json      the roster that the member has accepted
+//! roster.json      the roster that the member has accepted last; roster.known.json, members of earlier ones
 //! roster.pending.json  one that was shown and waits for the member's consent
 //! ledger.json      which rounds were opened and revealed
 //! runs/ID/         what proves a run: its plan, roster and results; earlier runs' adapters; `over`

@@ -46,7 +46,7 @@ pub use effect::{
 };
 pub use error::MemberError;
 pub use member_round::{MemberRound, RoundAnswer};
-pub use pin::{MemoryRosterPin, PinError, RosterPin, Verdict, judge};
+pub use pin::{AcceptedRosters, MemoryRosterPin, PinError, RosterPin, Verdict, judge};
 pub use settings::{MemberSettings, Stores};
 
 /// The machine of one member in one run.
