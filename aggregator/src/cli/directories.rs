@@ -155,6 +155,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
             join_listen,
             advertise: None,
             join_advertise: None,
+            udp: true,
             store: None,
         };
         join_listen
