@@ -377,7 +377,7 @@ async fn a_round_ends_with_all_and_the_exact_sum_whatever_others_do() {
     // Every kind is there before the first member is.
     let deadline = tokio::time::Instant::now() + fedlora_tests::PATIENCE;
     let kinds = 0..IDLE.len() + HOSTILE;
-    let expected = |kind| idle.get(kind).copied().unwrap_or(EACH);
+    let expected = |kind: usize| idle.get(kind).copied().unwrap_or(EACH);
     while kinds
         .clone()
         .any(|kind| attack.attempts.of(kind) < expected(kind))

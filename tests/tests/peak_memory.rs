@@ -1,6 +1,6 @@
 //! How much memory the aggregator takes at most: three updates' size and 150 MB, whatever the number of
 //! members. A true aggregator, and members in this process that make masked updates without training.
-//! What runs with the tests is small; the figures of `docs/PERFORMANCE.md` are from
+//! What runs with the tests is small. Large updates:
 //!
 //! ```text
 //! cargo test --release --workspace --test peak_memory -- --ignored --nocapture
