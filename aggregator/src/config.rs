@@ -24,12 +24,24 @@ pub struct AggregatorConfig {
     /// The host and port by which members reach `join_listen`, where it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join_advertise: Option<String>,
+    /// Whether to listen over UDP too. Turn it off where only TCP reaches this machine: members find out,
+    /// which takes each some seconds, unless they choose `tcp`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub udp: bool,
     /// A database and an object store behind the directory; without it the directory is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreConfig>,
     /// How long what runs published is kept; for ever by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionConfig>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(udp: &bool) -> bool {
+    *udp
 }
 
 impl AggregatorConfig {
@@ -50,6 +62,7 @@ impl AggregatorConfig {
             join_listen,
             advertise: None,
             join_advertise: None,
+            udp: true,
             store: None,
             retention: None,
         })

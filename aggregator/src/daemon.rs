@@ -13,7 +13,9 @@ use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
 use fedlora_transport::pki::PkiError;
-use fedlora_transport::{JoinServer, Limits, RestartSecret, ServerEndpoint, TransportError};
+use fedlora_transport::{
+    JoinServer, Limits, RestartSecret, ServerEndpoint, TransportError, Transports,
+};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::block_in_place;
@@ -29,6 +31,7 @@ use crate::engine::{RunEvent, RunFailure, RunSummary};
 use crate::registry::Registry;
 use crate::remedy::Remedy;
 use crate::server::front;
+use crate::server::seats::MAX_OPEN;
 use crate::serving::{BegunRun, Serving};
 use crate::web::Shown;
 use crate::{enrol, retention, server};
@@ -51,6 +54,12 @@ pub struct Aggregator {
     /// No other process serves the directory meanwhile.
     lock: File,
 }
+
+/// Connections between their handshakes and their places, and some that are being closed.
+const HANDSHAKES: usize = 512;
+
+/// Sockets and files of a federation, where all connections are over TCP.
+pub(crate) const MAX_SOCKETS: usize = MAX_OPEN + enrol::MAX_JOINING + 4 * HANDSHAKES;
 
 /// How often one that stands by looks whether it can serve.
 const STANDBY_TICK: Duration = Duration::from_secs(1);
@@ -176,7 +185,12 @@ impl Aggregator {
         let (credentials, own) = certificates.for_server()?;
         let (join_credentials, join_own) = certificates.for_server()?;
         let authority = &opened.authority;
-        let limits = Limits::default();
+        // The places of sessions are counted by member: these are above all of them.
+        let limits = Limits::for_server(MAX_OPEN + HANDSHAKES);
+        let transports = match opened.config.udp {
+            true => Transports::All,
+            false => Transports::TcpAlone,
+        };
         let members = ServerEndpoint::bind(
             opened.config.listen,
             &credentials,
@@ -184,12 +198,14 @@ impl Aggregator {
             Vec::new(),
             limits,
             &RestartSecret::derive(&opened.identity.expose()),
+            transports,
         )?;
         let joining = JoinServer::bind(
             opened.config.join_listen,
             &join_credentials,
             authority.certificate(),
-            limits,
+            Limits::for_server(enrol::MAX_JOINING + HANDSHAKES),
+            transports,
         )?;
         Ok(Self {
             directory,

@@ -35,7 +35,8 @@ use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::Floors;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{
-    Certificate, Credentials, Peer, TlsError, TlsKeyPair, TransportChoice, check_member_certificate,
+    Certificate, Credentials, Peer, Silence, TlsError, TlsKeyPair, TransportChoice,
+    check_member_certificate,
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,10 @@ pub struct MemberConfig {
     /// `quic` or `tcp`.
     #[serde(default, skip_serializing_if = "TransportChoice::is_auto")]
     pub transport: TransportChoice,
+    /// Silence in seconds after which this member takes its connection for dead and connects again: 3
+    /// to 30. Something goes out at a third of it. Lower it where a NAT or firewall forgets sooner.
+    #[serde(default, skip_serializing_if = "Silence::is_default")]
+    pub silence: Silence,
     /// The aggregator's identity key, which signs plans and results.
     pub aggregator: IdentityPublic,
     /// The weight class that this member agrees to show where a plan weighs members: class k stands

@@ -156,6 +156,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
             join_listen,
             advertise: None,
             join_advertise: None,
+            udp: true,
             store: None,
             retention: None,
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use fedlora_common::exit::Exit;
-use fedlora_shell::{Failure, Printer, Stop};
+use fedlora_shell::{Failure, Printer, Stop, open_files};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ use tracing::info;
 use super::exits;
 use super::runs::read_plan;
 use crate::clock::SystemClock;
-use crate::daemon::{Aggregator, Opening};
+use crate::daemon::{Aggregator, MAX_SOCKETS, Opening};
 use crate::directory::Directory;
 use crate::monitor::Monitor;
 use crate::web::{Shown, Web, WebError};
@@ -95,8 +95,19 @@ fn usage(text: &str) -> Failure {
     Failure::new(Exit::Usage, anyhow!("{text}"))
 }
 
+/// Makes room for the sockets of all connections.
+fn allow_connections(directories: usize) {
+    let wanted = (directories * MAX_SOCKETS) as u64;
+    if let Some(limit) = open_files::raise(wanted).filter(|limit| *limit < wanted) {
+        let text = "the system allows fewer open files than all members' connections over TCP would \
+                    take: raise the service's limit where there are many (LimitNOFILE)";
+        info!(limit, wanted, "{text}");
+    }
+}
+
 /// Serves each directory's queue until the program is told to stop.
 async fn for_ever(args: &ServeArgs, directories: &[PathBuf], stop: Stop) -> Result<(), Failure> {
+    allow_connections(directories.len());
     let mut serving = JoinSet::new();
     let all = directories
         .iter()
@@ -146,6 +157,7 @@ async fn one_run(
     printer: &Printer,
 ) -> Result<(), Failure> {
     let plan = read_plan(plan, printer)?;
+    allow_connections(1);
     let opening = Aggregator::of_directory(dir, Arc::new(SystemClock)).map_err(exits::serve)?;
     let stands_by = matches!(opening, Opening::Candidate(_));
     let ready = Arc::new(AtomicBool::new(!stands_by));

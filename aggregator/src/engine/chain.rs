@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fedlora_adapter::{Adapter, Factors, Layout};
+use fedlora_adapter::{Adapter, Factors, Layout, peft};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::{
@@ -19,8 +19,8 @@ use super::links::Links;
 use super::opening::Standing;
 use super::progress::Progress;
 use crate::audit::{AuditError, KeptRun};
-use crate::optimizer::ServerOptimizer;
-use crate::publish::{Applied, GlobalState};
+use crate::optimizer::{ServerOptimizer, StateOf};
+use crate::publish::{Applied, GlobalState, PublishError};
 use crate::status::RunState;
 
 /// How far the run's rounds have come.
@@ -29,8 +29,6 @@ pub(super) struct AdapterChain {
     pub(super) roster: Arc<Roster>,
     /// The newest adapter, and the server's optimizer after the newest result.
     state: GlobalState,
-    /// The same before the newest result: members may vote to go back there.
-    former: Option<GlobalState>,
     /// The published adapter that the run began from: a member that starts again fetches it once more.
     start: Option<(Digest, Arc<Adapter>)>,
     /// Rounds whose step was scaled down to the plan's largest.
@@ -83,7 +81,6 @@ impl AdapterChain {
                 optimizer: ServerOptimizer::new(context.server, adapter.layout().clone()),
                 adapter: Arc::clone(&adapter),
             },
-            former: None,
             start: start.map(|digest| (digest, adapter)),
             rounds_scaled: 0,
             rounds_taken_back: 0,
@@ -115,8 +112,7 @@ impl AdapterChain {
             let digest = adapter.digest();
             chain.best = Some(BestAdapter { adapter, digest });
         }
-        if let Some(before) = chain.newest().0.checked_sub(1) {
-            chain.former = Some(kept.state_after(directory, RoundNumber(before))?);
+        if chain.newest() > RoundNumber(0) {
             chain.state = kept.state_after(directory, chain.newest())?;
         }
         Ok(chain)
@@ -133,7 +129,7 @@ impl AdapterChain {
                 digest: before.1,
             });
         }
-        self.former = Some(std::mem::replace(&mut self.state, applied.state));
+        self.state = applied.state;
         self.rounds_scaled += u32::from(applied.scaled.is_some());
         self.results.push(result);
     }
@@ -198,9 +194,38 @@ impl AdapterChain {
         &self.state
     }
 
-    /// Adapter and optimizer before the newest result, if there is one.
-    pub(super) fn former(&self) -> Option<&GlobalState> {
-        self.former.as_ref()
+    /// Adapter and optimizer before the newest result, if there is one. Members may vote to go back
+    /// there, which is rare: until then they are on the disk alone.
+    ///
+    /// # Errors
+    /// What cannot be read, or is not what the result before names.
+    pub(super) fn former(&self, context: &RunContext) -> Result<Option<GlobalState>, PublishError> {
+        let plan = &context.setup.plan;
+        let layout = self.adapter().layout().clone();
+        let optimizer = ServerOptimizer::new(context.server, layout.clone());
+        let before = match &self.results[..] {
+            [] => return Ok(None),
+            [_] => {
+                let first = Adapter::initial(plan.adapter.lora.clone(), layout, plan.seed())?;
+                return Ok(Some(GlobalState {
+                    adapter: Arc::new(first),
+                    optimizer,
+                }));
+            }
+            [.., before, _] => before.claimed(),
+        };
+        let directory = &context.setup.directory;
+        let path = directory.adapter(before.round.0);
+        let adapter = peft::load(&path)?;
+        if adapter.digest() != before.adapter {
+            return Err(PublishError::OtherAdapter { path });
+        }
+        let of = StateOf::after(before, plan.digest());
+        let optimizer = optimizer.restored(&directory.server_state(before.round.0), &of)?;
+        Ok(Some(GlobalState {
+            adapter: Arc::new(adapter),
+            optimizer,
+        }))
     }
 
     /// The digest of the newest adapter. A result names it: it is not computed again at each fetch

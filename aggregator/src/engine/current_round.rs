@@ -5,7 +5,6 @@ mod hearing;
 mod waiting;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use fedlora_protocol::round::coordinator::{
     Completed, Coordinator, CoordinatorEffect as Effect, Event, EventKind, Input, Reject,
     RoundSetup,
 };
-use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, vector_digest};
+use fedlora_protocol::wire::messages::{PhaseName, RoundFailure};
 use fedlora_shell::SPANS;
 use tracing::{Span, info, info_span, warn};
 
@@ -31,7 +30,7 @@ use super::messages::RunEvent;
 use super::overview::Due;
 use super::patience::Progress;
 use super::returning;
-use super::tally::Tally;
+use super::tally::{AddError, Tally};
 use crate::audit::{self, AuditError, BegunAttempt, KeptOpening};
 use crate::blocking;
 use crate::publish::Participation;
@@ -260,24 +259,21 @@ impl CurrentRound {
         Ok(Step::Open(current))
     }
 
-    /// Adds the update that the current event takes to the sum of its group, once it is sure that it
-    /// is the one that its member signed for: another transfer may have replaced it.
+    /// Adds the update that the current event takes to the sum of its group. It must be the one that its
+    /// member signed for: another transfer may have replaced it.
     ///
     /// # Errors
-    /// A file that cannot be read or moved; within, what is wrong with the update.
-    async fn add(
+    /// A file that cannot be read or moved; within, what is wrong with the update, and the sum with it.
+    fn add(
         &mut self,
         member: MemberIndex,
         group: GroupIndex,
-    ) -> Result<io::Result<()>, RunFailure> {
+    ) -> Result<Result<(), AddError>, RunFailure> {
         let path = self.keeping.take_upload(member, self.tally.path(member))?;
-        let packed = tokio::fs::read(&path).await;
-        let packed = packed.map_err(|source| AuditError::Io { path, source })?;
-        let signed = blocking::in_place(|| Some(vector_digest(&packed))) == self.claimed;
-        Ok(match signed {
-            true => self.tally.add(&packed, group),
-            false => Err(io::Error::other("it is not what its member signed for")),
-        })
+        match self.tally.add(&path, group, self.claimed) {
+            Err(AddError::Read(source)) => Err(AuditError::Io { path, source }.into()),
+            added => Ok(added),
+        }
     }
 
     /// Ends the process's part in the run, which another can take up.
@@ -333,7 +329,7 @@ impl CurrentRound {
                         self.context.links.tell(name, message);
                     }
                 }
-                Effect::Accumulate(member, group) => match self.add(member, group).await {
+                Effect::Accumulate(member, group) => match self.add(member, group) {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         let member = self.chain.display(member);

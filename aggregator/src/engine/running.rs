@@ -175,7 +175,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use fedlora_adapter::{Adapter, Factor, Layout, ProjectionTensor, Target, TensorSpec};
+    use fedlora_adapter::{Adapter, Factor, Layout, ProjectionTensor, Target, TensorSpec, peft};
     use fedlora_common::clock::Timestamp;
     use fedlora_common::digest::Digest;
     use fedlora_protocol::crypto::sign::IdentityKey;
@@ -194,7 +194,7 @@ mod tests {
     use crate::engine::EngineSetup;
     use crate::engine::chain::RunResult;
     use crate::engine::messages::ToEngine;
-    use crate::publish::{Applied, GlobalState};
+    use crate::publish::{Applied, GlobalState, PublishError};
     use crate::registry::Registry;
     use crate::status::{RunState, Status};
 
@@ -340,6 +340,27 @@ mod tests {
             assert_eq!(fetched(superseded), None);
         }
         assert!(chain.first_as_result().is_none() && !chain.has_stopped());
+    }
+
+    #[tokio::test]
+    async fn the_state_before_the_newest_result_is_read_where_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_sender, inbox) = mpsc::channel(1);
+        let mut running = running(folder.path(), 0, inbox, (9, None));
+        let former = |running: &Running| running.chain.former(&running.context);
+        assert_eq!(former(&running).unwrap(), None);
+        let first = running.chain.adapter().clone();
+        let one = extend(&mut running.chain, 3.0);
+        assert_eq!(*former(&running).unwrap().unwrap().adapter, first);
+        extend(&mut running.chain, 2.0);
+        // It is the adapter that the result before names, or none.
+        assert!(matches!(former(&running), Err(PublishError::Peft(_))));
+        let path = running.context.setup.directory.adapter(1);
+        peft::save(&path, &one, "base").unwrap();
+        assert_eq!(*former(&running).unwrap().unwrap().adapter, one);
+        peft::save(&path, &first, "base").unwrap();
+        let other = former(&running);
+        assert!(matches!(other, Err(PublishError::OtherAdapter { .. })));
     }
 
     #[tokio::test(flavor = "multi_thread")]

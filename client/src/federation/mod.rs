@@ -72,7 +72,8 @@ impl Participant {
                 membership.config.name.clone(),
                 (membership.credentials, membership.renewal),
                 membership.authority,
-            ),
+            )
+            .with_silence(membership.config.silence),
             patience: PATIENCE,
             parts: Parts {
                 name: membership.config.name,

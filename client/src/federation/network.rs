@@ -21,8 +21,8 @@ use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{
-    Certificate, Connection, Credentials, Dialer, Peer, Proxy, RecvStream, Route, SendStream,
-    StreamKind, Traffic, TransportChoice, TransportError,
+    Certificate, Connection, Credentials, Dialer, Limits, Peer, Proxy, RecvStream, Route,
+    SendStream, Silence, StreamKind, Traffic, TransportChoice, TransportError,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -43,6 +43,7 @@ const REPLY_LIMIT: usize = 4096;
 pub struct NetworkConnector {
     address: String,
     transport: TransportChoice,
+    limits: Limits,
     dialer: Dialer,
     name: MemberName,
     authority: Certificate,
@@ -63,6 +64,7 @@ impl NetworkConnector {
         Self {
             address,
             transport,
+            limits: Limits::default(),
             dialer: Dialer::new(transport, None),
             name,
             authority,
@@ -86,12 +88,22 @@ impl NetworkConnector {
             (credentials, renewal),
             authority,
         )
+        .with_silence(config.silence)
     }
 
     /// The same, over TCP through `proxy`.
     #[must_use]
     pub fn with_proxy(mut self, proxy: Option<Proxy>) -> Self {
-        self.dialer = Dialer::new(self.transport, proxy);
+        self.dialer = Dialer::new(self.transport, proxy).with_limits(self.limits);
+        self
+    }
+
+    /// The same, whose connections are taken for dead after another silence. Before
+    /// [`with_proxy`](Self::with_proxy).
+    #[must_use]
+    pub fn with_silence(mut self, silence: Silence) -> Self {
+        self.limits.idle = silence.duration();
+        self.dialer = Dialer::new(self.transport, None).with_limits(self.limits);
         self
     }
 

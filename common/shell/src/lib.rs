@@ -11,6 +11,7 @@ mod failure;
 pub mod html;
 mod logging;
 mod memory;
+pub mod open_files;
 mod options;
 mod printer;
 mod program;
