@@ -8,10 +8,10 @@
 
 use fedlora_tests::{Crowd, Federation, Shape};
 
-/// What the aggregator may take beside three updates; and where these are small, so that a fourth would
+/// What the aggregator may take beside three updates; and where these are small, so that all ten would
 /// show.
 const BESIDE: u64 = 150_000_000;
-const BESIDE_SMALL: u64 = 60_000_000;
+const BESIDE_SMALL: u64 = 120_000_000;
 
 /// Bytes of an element of an update.
 const ELEMENT: u64 = 3;
