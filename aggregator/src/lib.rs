@@ -5,6 +5,7 @@
 pub mod adapters;
 pub mod audit;
 mod blocking;
+pub mod ca;
 mod certificates;
 pub mod cli;
 mod clock;

@@ -40,7 +40,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let lock = directory.lock()?;
     let registry = Registry::new(directory.clone());
-    let certificates = Certificates::new(Arc::clone(&operator), Arc::clone(&clock));
+    let certificates = Certificates::new(&directory, Arc::clone(&operator), Arc::clone(&clock));
     let address = operator.config.member_address();
     let (front, control) = front::open();
     let sessions = Sessions::new(certificates, registry.clone(), front);

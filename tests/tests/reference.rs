@@ -119,6 +119,9 @@ fn the_page_of_the_configuration_has_every_key() {
     for key in ["advertise", "join_advertise"] {
         operator[key] = Value::Null;
     }
+    operator["ca"] = serde_json::json!({"pkcs11": {
+        "module": null, "token": null, "key": null, "pin_file": null,
+    }});
     operator["store"] = serde_json::json!({"database": null, "blobs": null});
     let mut rows = Rows::new(&source, &["federation", "listen", "join_listen"]);
     rows.section("AggregatorConfig", "", &operator);
