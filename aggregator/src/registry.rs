@@ -179,8 +179,8 @@ impl Registry {
     pub fn is_invited(&self, name: &MemberName, secret: &Digest) -> Result<bool, RegistryError> {
         let open = self.read::<Invitation>(self.invitation_path(name))?;
         let used = self.read::<UsedInvitation>(self.used_path(name))?;
-        let found = open.into_iter().chain(used.map(|one| one.invitation));
-        Ok(found.into_iter().any(|one| one.secret == *secret))
+        let mut found = open.into_iter().chain(used.map(|one| one.invitation));
+        Ok(found.any(|one| one.secret == *secret))
     }
 
     /// Uses an invitation up and records the member. Only one of several that race for an
