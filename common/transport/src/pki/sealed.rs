@@ -12,12 +12,12 @@ use super::error::PkiError;
 
 /// Rounds of PBKDF2: what OWASP's cheat sheet on password storage asks for with HMAC-SHA256 (2023,
 /// unchanged in 2026). Each try takes about a third of a second of a processor.
-pub const SEAL_ROUNDS: u32 = 600_000;
+const SEAL_ROUNDS: u32 = 600_000;
 
 /// The fewest characters of a passphrase that seals a key.
 pub const MIN_PASSPHRASE: usize = 12;
 /// The most bytes of a passphrase.
-pub const MAX_PASSPHRASE: usize = 1024;
+const MAX_PASSPHRASE: usize = 1024;
 
 const SEALED_LABEL: &str = "ENCRYPTED PRIVATE KEY";
 
