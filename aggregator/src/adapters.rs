@@ -6,6 +6,7 @@
 
 mod export;
 mod prune;
+mod start;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +23,9 @@ use crate::run_record::RunRecord;
 use crate::store::Store;
 
 pub use export::{ExportError, Exported, export, exported, replace};
-pub use prune::{PruneError, PruneRule, Pruned, prune};
+pub use prune::{PruneError, PruneRule, Pruned, prune, would_prune};
+pub(crate) use start::starts;
+pub use start::{StartError, StartingAdapter};
 
 /// An adapter that a signed result names, or the first adapter of a run whose result it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -97,7 +100,7 @@ impl Adapters {
     }
 
     /// The one whose digest begins like this, in hexadecimal. Where several runs came to one adapter, the
-    /// newest of these.
+    /// newest of these; a run that only begins from it comes last.
     ///
     /// # Errors
     /// [`NotFound`] where there is none, or several begin so.
@@ -107,7 +110,8 @@ impl Adapters {
             !asked.is_empty() && one.adapter.to_string().starts_with(&asked)
         };
         let found: Vec<_> = self.adapters.iter().filter(begins).collect();
-        match found.last() {
+        let came_to = found.iter().rev().find(|one| one.round > 0);
+        match came_to.or(found.last()) {
             None => Err(NotFound::None { digest: asked }),
             Some(last) if found.iter().all(|one| one.adapter == last.adapter) => Ok(last),
             Some(_) => Err(NotFound::Several { digest: asked }),

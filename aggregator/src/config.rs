@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::StoreConfig;
 use crate::remedy::Remedy;
+use crate::retention::RetentionConfig;
 
 /// The aggregator's configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +28,24 @@ pub struct AggregatorConfig {
     /// How the key of the certificate authority is kept; without it, in the file `ca.key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CaConfig>,
+    /// Whether to listen over UDP too. Turn it off where only TCP reaches this machine: members find out,
+    /// which takes each some seconds, unless they choose `tcp`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub udp: bool,
     /// A database and an object store behind the directory; without it the directory is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreConfig>,
+    /// How long what runs published is kept; for ever by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionConfig>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(udp: &bool) -> bool {
+    *udp
 }
 
 /// How the key of the certificate authority is kept.
@@ -74,7 +90,9 @@ impl AggregatorConfig {
             advertise: None,
             join_advertise: None,
             ca: None,
+            udp: true,
             store: None,
+            retention: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The aggregator as a whole: its endpoints, and what it serves on them: one run, or all that the
 //! operator submits.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +12,15 @@ use std::time::Duration;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
-use fedlora_transport::{JoinServer, Limits, RestartSecret, ServerEndpoint, TransportError};
+use fedlora_transport::{
+    JoinServer, Limits, RestartSecret, ServerEndpoint, TransportError, Transports,
+};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::block_in_place;
 use tracing::{info, warn};
 
+use crate::adapters::StartError;
 use crate::audit::{self, AuditError};
 use crate::ca::CaError;
 use crate::ca::passphrase::PassphraseSource;
@@ -28,9 +32,10 @@ use crate::engine::{RunEvent, RunFailure, RunSummary};
 use crate::registry::Registry;
 use crate::remedy::Remedy;
 use crate::server::front;
+use crate::server::seats::MAX_OPEN;
 use crate::serving::{BegunRun, Serving};
 use crate::web::Shown;
-use crate::{enrol, server};
+use crate::{enrol, retention, server};
 
 /// An aggregator whose endpoints are open, ready to run a plan.
 #[derive(Debug)]
@@ -50,6 +55,12 @@ pub struct Aggregator {
     /// No other process serves the directory meanwhile.
     lock: File,
 }
+
+/// Connections between their handshakes and their places, and some that are being closed.
+const HANDSHAKES: usize = 512;
+
+/// Sockets and files of a federation, where all connections are over TCP.
+pub(crate) const MAX_SOCKETS: usize = MAX_OPEN + enrol::MAX_JOINING + 4 * HANDSHAKES;
 
 /// How often one that stands by looks whether it can serve.
 const STANDBY_TICK: Duration = Duration::from_secs(1);
@@ -187,7 +198,12 @@ impl Aggregator {
                  certificates wait until they are signed"
             );
         }
-        let limits = Limits::default();
+        // The places of sessions are counted by member: these are above all of them.
+        let limits = Limits::for_server(MAX_OPEN + HANDSHAKES);
+        let transports = match opened.config.udp {
+            true => Transports::All,
+            false => Transports::TcpAlone,
+        };
         let members = ServerEndpoint::bind(
             opened.config.listen,
             &credentials,
@@ -195,12 +211,14 @@ impl Aggregator {
             Vec::new(),
             limits,
             &RestartSecret::derive(&opened.identity.expose()),
+            transports,
         )?;
         let joining = JoinServer::bind(
             opened.config.join_listen,
             &join_credentials,
             authority.certificate(),
-            limits,
+            Limits::for_server(enrol::MAX_JOINING + HANDSHAKES),
+            transports,
         )?;
         Ok(Self {
             directory,
@@ -302,9 +320,11 @@ impl Aggregator {
             }
         };
         let database = self.database.clone();
+        let beside = self.beside();
         let serving = self.start()?;
         let outcome = tokio::select! {
             outcome = serving.carry_out(begun, events) => outcome,
+            never = beside => match never {},
             error = superseded(database.as_deref()) => Err(error.into()),
         };
         serving.stop(RUN_OVER).await;
@@ -324,15 +344,42 @@ impl Aggregator {
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let database = self.database.clone();
+        let beside = self.beside();
         let serving = self.start()?;
         let outcome = tokio::select! {
             () = stop => Ok(()),
             never = serving.carry_out_all(events) => match never {},
+            never = beside => match never {},
             error = superseded(database.as_deref()) => Err(error.into()),
         };
         serving.stop("the aggregator stops").await;
         release(database.as_deref());
         outcome
+    }
+
+    /// What goes on beside the runs: what is old is removed.
+    #[cfg(not(feature = "otlp"))]
+    fn beside(&self) -> impl Future<Output = Infallible> + use<> {
+        self.retention()
+    }
+
+    /// What goes on beside the runs: what is old is removed, and metrics are recorded.
+    #[cfg(feature = "otlp")]
+    fn beside(&self) -> impl Future<Output = Infallible> + use<> {
+        let federation = self.opened.config.federation.clone();
+        let metrics = crate::monitor::otlp::keep_up(self.directory.status_path(), federation);
+        let retention = self.retention();
+        async move {
+            tokio::select! {
+                never = retention => never,
+                never = metrics => never,
+            }
+        }
+    }
+
+    fn retention(&self) -> impl Future<Output = Infallible> + use<> {
+        let (directory, clock) = (self.directory.clone(), Arc::clone(&self.clock));
+        retention::keep_to(directory, Arc::clone(&self.opened), clock)
     }
 
     /// Begins to let members in.
@@ -344,6 +391,7 @@ impl Aggregator {
             (None, listen) if listen.port() == 0 => address.to_string(),
             _ => self.opened.config.member_address(),
         };
+        self.directory.record_start();
         let registry = self.registry();
         let (front, control) = front::open();
         let (stop, stopped) = oneshot::channel();
@@ -410,6 +458,9 @@ pub enum ServeError {
     /// The plan cannot be protected or encoded.
     #[error("the plan: {0}")]
     Plan(#[from] PlanError),
+    /// The run cannot begin from the adapter that its plan names.
+    #[error("the plan's start_from: {0}")]
+    Start(#[from] StartError),
     /// A run that is not over cannot be read.
     #[error("a run that is not over: {0}")]
     OpenRun(#[from] AuditError),
@@ -434,7 +485,11 @@ impl ServeError {
             Self::Store(error) => error.remedy(),
             Self::Ca(error) => error.remedy(),
             Self::OpenRun(_) | Self::Run(RunFailure::TakeUp(_)) => Some(Remedy::RestoreOrGiveUp),
-            Self::Transport(_) | Self::Plan(_) | Self::Queue { .. } | Self::Run(_) => None,
+            Self::Transport(_)
+            | Self::Plan(_)
+            | Self::Start(_)
+            | Self::Queue { .. }
+            | Self::Run(_) => None,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! queue/ID.json        a plan that waits, or is being carried out
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
 //!                      evidence/, audit/ (where the operator asks for it), end.json (once it is over)
+//! log/                 log.jsonl, the audit log: each change of the above, signed and chained
 //! status.json          what `status` prints
 //! store.json           what this host remembers of the database, where there is one
 //! serve.lock           locked by the process that serves the directory
@@ -31,10 +32,13 @@ use fedlora_protocol::ids::RunId;
 use fedlora_transport::CertificateAuthority;
 use fedlora_transport::pki::{Passphrase, PkiError, seal};
 use time::OffsetDateTime;
+use tracing::warn;
 use zeroize::Zeroizing;
 
+use crate::audit_log::{AuditLog, Event, LogError};
 use crate::ca::passphrase::PassphraseSource;
 use crate::ca::{Authority, CERTIFICATE_FILE, CaError, KEY_FILE};
+use crate::clock::SystemClock;
 use crate::config::AggregatorConfig;
 use crate::database::{Database, SharedStore, StoreError, without_passwords};
 use crate::queue::Queue;
@@ -54,6 +58,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub struct Directory {
     root: PathBuf,
     store: Store,
+    /// The audit log, where its keys are at hand.
+    log: Option<Arc<AuditLog>>,
 }
 
 /// What the directory holds that never changes while the aggregator runs.
@@ -113,6 +119,7 @@ impl Directory {
         let directory = Self {
             root: root.to_owned(),
             store: Store::folder(root),
+            log: None,
         };
         let there = |name: &str| root.join(name).exists();
         // A member's keys; this one's own come after its authority's.
@@ -161,6 +168,7 @@ impl Directory {
         let directory = Self {
             root: root.to_owned(),
             store: Store::folder(root),
+            log: None,
         };
         let path = directory.config_path();
         if !path.exists() {
@@ -183,10 +191,17 @@ impl Directory {
         let seed = Zeroizing::new(fs::read(&path).map_err(|error| io_error(&path, error))?);
         let seed = <&[u8; 32]>::try_from(seed.as_slice())
             .map_err(|_| DirectoryError::IdentityKey { path })?;
+        let log = AuditLog::new(IdentityKey::from_bytes(seed), Arc::new(SystemClock));
+        let log = Arc::new(log);
         let opened = Opened {
             config,
             authority,
             identity: IdentityKey::from_bytes(seed),
+        };
+        let directory = Self {
+            store: directory.store.recorded(Arc::clone(&log) as _),
+            log: Some(log),
+            ..directory
         };
         Ok((directory, opened))
     }
@@ -232,6 +247,32 @@ impl Directory {
     #[must_use]
     pub fn kept_in(self, database: Arc<Database>) -> Self {
         self.mirrored(database)
+    }
+
+    /// Adds to the audit log that the aggregator is started. Where that is impossible, it says so:
+    /// no change is possible then.
+    pub(crate) fn record_start(&self) {
+        let release = env!("CARGO_PKG_VERSION").to_owned();
+        let noted = self
+            .log
+            .as_ref()
+            .map(|log| log.note(&self.store, Event::Started { release }));
+        if let Some(Err(error)) = noted {
+            warn!(%error, "the start cannot be written to the audit log");
+        }
+    }
+
+    /// Takes what differs from the audit log as it is; gives how many files.
+    ///
+    /// # Errors
+    /// [`LogError`]; of a directory whose keys are not at hand.
+    pub(crate) fn accept_differences(&self, reason: &str) -> Result<usize, LogError> {
+        match &self.log {
+            Some(log) => log.accept(&self.store, reason),
+            None => Err(LogError::Missing {
+                folder: self.root.clone(),
+            }),
+        }
     }
 
     /// The operator's directory itself.

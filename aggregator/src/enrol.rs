@@ -1,7 +1,7 @@
 //! Enrolment: an invited member shows its one-time secret and gets its certificate.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::wire::codec::{self, CodecError};
@@ -10,7 +10,7 @@ use fedlora_protocol::wire::versions::{NoCommonProtocol, Protocols};
 use fedlora_transport::connection::CloseCode;
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::pki::PkiError;
-use fedlora_transport::{Connection, JoinServer};
+use fedlora_transport::{Connection, JoinServer, Places};
 use tracing::{info, warn};
 
 use crate::blocking::in_place;
@@ -20,6 +20,11 @@ use crate::certificates::{MEMBER_DAYS, OwnCertificate, RENEWAL_TICK, renew};
 use crate::clock::Clock;
 use crate::directory::Opened;
 use crate::registry::{MemberRecord, Registry, RegistryError};
+use crate::server::reticence::Reticence;
+
+/// Joining connections at a time; the oldest makes room for one more. Who guesses at secrets, or says
+/// nothing, holds up nobody.
+pub(crate) const MAX_JOINING: usize = 128;
 
 /// How long a joining member may take for its request, and for taking the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +38,8 @@ pub(crate) async fn serve(
     clock: Arc<dyn Clock>,
 ) {
     let mut tick = tokio::time::interval(RENEWAL_TICK);
+    let places = Places::new(MAX_JOINING);
+    let complaints = Arc::new(Reticence::default());
     loop {
         let accepted = tokio::select! {
             accepted = endpoint.accept() => accepted,
@@ -48,11 +55,20 @@ pub(crate) async fn serve(
             Ok(connection) => {
                 let (opened, registry) = (Arc::clone(&opened), registry.clone());
                 let (address, clock) = (address.clone(), Arc::clone(&clock));
-                tokio::spawn(async move {
-                    answer(connection, &opened, &registry, address, &*clock).await;
+                let said = Arc::clone(&complaints);
+                let made_room = places.spawn(async move {
+                    let operator = (&*opened, &registry, address, &*clock);
+                    answer(connection, operator, &said).await;
                 });
+                if made_room && let Some(more) = complaints.may_say(Instant::now()) {
+                    warn!(more, "the oldest joining connection makes room for another");
+                }
             }
-            Err(error) => warn!(%error, "a joining connection failed"),
+            Err(error) => {
+                if let Some(more) = complaints.may_say(Instant::now()) {
+                    warn!(%error, more, "a joining connection failed");
+                }
+            }
         }
     }
 }
@@ -60,15 +76,15 @@ pub(crate) async fn serve(
 /// Answers the request on a joining member's connection.
 pub(crate) async fn answer(
     connection: Connection,
-    opened: &Opened,
-    registry: &Registry,
-    address: String,
-    clock: &dyn Clock,
+    (opened, registry, address, clock): (&Opened, &Registry, String, &dyn Clock),
+    complaints: &Reticence,
 ) {
     let (payload, reply) = match receive_hello(&connection, PATIENCE).await {
         Ok(hello) => hello,
         Err(error) => {
-            warn!(%error, "a joining member sent no request");
+            if let Some(more) = complaints.may_say(Instant::now()) {
+                warn!(%error, more, "a joining member sent no request");
+            }
             connection.close(CloseCode::Protocol, "no join request");
             return;
         }
@@ -81,7 +97,10 @@ pub(crate) async fn answer(
             if let JoinRefusal::Ca(error) = &refusal {
                 warn!(%error, "no certificate can be issued");
             }
-            warn!(%reason, from = %connection.remote_address(), "refused to let a member join");
+            if let Some(more) = complaints.may_say(Instant::now()) {
+                let from = connection.remote_address();
+                warn!(%reason, %from, more, "refused to let a member join");
+            }
             JoinResponse::Refused { reason }
         }
     };

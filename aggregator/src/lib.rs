@@ -4,6 +4,7 @@
 
 pub mod adapters;
 pub mod audit;
+pub mod audit_log;
 mod blocking;
 pub mod ca;
 mod certificates;
@@ -22,6 +23,7 @@ pub mod publish;
 pub mod queue;
 pub mod registry;
 mod remedy;
+pub mod retention;
 pub mod run_directory;
 pub mod run_list;
 pub mod run_record;

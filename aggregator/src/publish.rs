@@ -17,7 +17,7 @@ use fedlora_protocol::round::evidence::Evidence;
 use fedlora_protocol::wire::messages::{Open, RoundResult};
 use fedlora_protocol::wire::{Unverified, Verified};
 
-use crate::optimizer::{ScaledStep, ServerOptimizer, ServerStep, StateOf};
+use crate::optimizer::{ScaledStep, ServerOptimizer, ServerStep, StateError, StateOf};
 use crate::run_directory::RunDirectory;
 
 /// What the rounds of a run advance.
@@ -51,14 +51,14 @@ pub struct Applied {
 ///
 /// Where enough members vote for that by `rollback`, the mean is left out: the adapter goes most of
 /// the way back to the one of `former`, the state before the newest step, and the optimizer becomes
-/// that one's.
+/// that one's. It is asked for then alone.
 ///
 /// # Errors
 /// [`PublishError::Sum`] for sums that give no mean, [`PublishError::Adapter`] for values that are
-/// no longer finite.
+/// no longer finite; and those of `former`.
 pub fn apply(
     state: &GlobalState,
-    former: Option<&GlobalState>,
+    former: impl FnOnce() -> Result<Option<GlobalState>, PublishError>,
     rollback: &RollbackPlan,
     part: &Layout,
     open: &Open,
@@ -66,17 +66,22 @@ pub fn apply(
 ) -> Result<Applied, PublishError> {
     let (mut mean, spoilt) = sum.decode(open.bits, open.clip, &open.digest())?;
     let survivors = sum.parts().survivors;
-    let taken_back = rollback.takes_back(open.round, survivors, mean.votes);
+    let former = match rollback.takes_back(open.round, survivors, mean.votes) {
+        true => former()?,
+        false => None,
+    };
+    let taken_back = former.is_some();
     let (state, scaled) = match former {
-        Some(former) if taken_back => {
+        Some(former) => {
+            mean.delta = Vec::new();
             let adapter = &state.adapter;
             let back = GlobalState {
                 adapter: Arc::new(adapter.moved_towards(&former.adapter, RollbackPlan::PART)?),
-                optimizer: former.optimizer.clone(),
+                optimizer: former.optimizer,
             };
             (back, None)
         }
-        _ => {
+        None => {
             let ServerStep {
                 values,
                 after,
@@ -93,7 +98,7 @@ pub fn apply(
     };
     Ok(Applied {
         state,
-        taken_back: taken_back && former.is_some(),
+        taken_back,
         scaled,
         mean,
         spoilt,
@@ -275,9 +280,18 @@ pub enum PublishError {
     /// The mean does not fit the adapter, or makes a value that is not finite.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The adapter's PEFT files cannot be written.
+    /// An adapter's PEFT files cannot be written or read.
     #[error(transparent)]
     Peft(#[from] peft::PeftError),
+    /// The state of the server's optimizer after an earlier round cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An earlier round's adapter is not the one that its result names.
+    #[error("{}: it is not the adapter that the round's result names", path.display())]
+    OtherAdapter {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// A file of the run cannot be written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -41,6 +41,11 @@ impl RunDirectory {
         Self { root, store }
     }
 
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.root
+    }
+
     /// Where every change of the folder goes through.
     pub(crate) fn store(&self) -> &Store {
         &self.store
@@ -135,9 +140,14 @@ impl RunDirectory {
     /// [`RunSearchError`] where there is no such run, or several and no id.
     pub fn find(operator: &Store, run: Option<&str>) -> Result<Self, RunSearchError> {
         let folder = runs(operator);
-        let names = fs::read_dir(&folder).map_err(|source| RunSearchError::Io {
-            path: folder.clone(),
-            source,
+        let names = fs::read_dir(&folder).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => RunSearchError::NoRun {
+                path: operator.root().to_owned(),
+            },
+            _ => RunSearchError::Io {
+                path: folder.clone(),
+                source,
+            },
         })?;
         let mut there: Vec<_> = names
             .flatten()
@@ -151,7 +161,9 @@ impl RunDirectory {
             ([], Some(run)) => Err(RunSearchError::Unknown {
                 run: run.to_owned(),
             }),
-            ([], None) => Err(RunSearchError::NoRun { path: folder }),
+            ([], None) => Err(RunSearchError::NoRun {
+                path: operator.root().to_owned(),
+            }),
             _ => Err(RunSearchError::Several { runs: there }),
         }
     }
@@ -318,7 +330,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::folder(folder.path());
         let find = |run| RunDirectory::find(&store, run);
-        assert!(matches!(find(None), Err(RunSearchError::Io { .. })));
+        assert!(matches!(find(None), Err(RunSearchError::NoRun { .. })));
         fs::create_dir(folder.path().join("runs")).unwrap();
         assert!(matches!(find(None), Err(RunSearchError::NoRun { .. })));
 

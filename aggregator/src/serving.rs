@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::adapters::StartingAdapter;
 use crate::audit::{self, AuditError, KeptRun, OpenRun, RecordFolder};
 use crate::clock::Clock;
 use crate::daemon::ServeError;
@@ -112,9 +113,20 @@ impl Serving {
             run,
             plan: SignedPlan::sign(run, plan.clone(), &self.operator.identity),
         };
+        let start = match &kept {
+            Some(_) => None,
+            None => match StartingAdapter::of(self.directory.store(), &plan) {
+                Ok(start) => start.map(|start| Arc::new(start.into_adapter())),
+                Err(error) => {
+                    self.keep_end(run, &directory, EndOutcome::Failed, error.to_string());
+                    return Err(error.into());
+                }
+            },
+        };
         let setup = EngineSetup {
             run,
             plan,
+            start,
             federation: self.operator.config.federation.clone(),
             operator: Arc::clone(&self.operator),
             registry: self.registry.clone(),

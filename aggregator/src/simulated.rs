@@ -14,6 +14,7 @@ use crate::directory::{Directory, Opened};
 use crate::engine::RunEvent;
 use crate::enrol;
 use crate::registry::Registry;
+use crate::server::reticence::Reticence;
 use crate::server::{Sessions, front};
 use crate::serving::Serving;
 
@@ -39,6 +40,7 @@ pub async fn serve(
     events: mpsc::UnboundedSender<RunEvent>,
 ) -> Result<(), ServeError> {
     let lock = directory.lock()?;
+    directory.record_start();
     let registry = Registry::new(directory.clone());
     let certificates = Certificates::new(&directory, Arc::clone(&operator), Arc::clone(&clock));
     let address = operator.config.member_address();
@@ -62,15 +64,14 @@ pub async fn serve(
         while let Some(connection) = incoming.recv().await {
             match connection {
                 Incoming::Member(member) => {
-                    if let Some(session) = sessions.admit(member) {
-                        tasks.spawn(session);
-                    }
+                    tasks.spawn(sessions.admit(member));
                 }
                 Incoming::Joining(connection) => {
                     let (operator, registry) = (Arc::clone(&operator), registry.clone());
                     let (address, clock) = (address.clone(), Arc::clone(&clock));
                     tasks.spawn(async move {
-                        enrol::answer(connection, &operator, &registry, address, &*clock).await;
+                        let operator = (&*operator, &registry, address, &*clock);
+                        enrol::answer(connection, operator, &Reticence::default()).await;
                     });
                 }
             }

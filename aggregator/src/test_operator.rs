@@ -62,7 +62,7 @@ pub(crate) const HONEST: Words = Words {
 #[derive(Debug)]
 pub(crate) struct Operator {
     pub(crate) shown: Shown,
-    opened: Opened,
+    pub(crate) opened: Opened,
     members: Vec<String>,
     _lock: File,
 }

@@ -6,7 +6,7 @@
 //! identity.key     the key that signs this member's messages
 //! tls.key tls.pem  the key and certificate of its connections
 //! ca.pem           the federation's certificate authority, pinned when joining
-//! roster.json      the roster that the member has accepted
+//! roster.json      the roster that the member has accepted last; roster.known.json, members of earlier ones
 //! roster.pending.json  one that was shown and waits for the member's consent
 //! ledger.json      which rounds were opened and revealed
 //! runs/ID/         what proves a run: its plan, roster and results; earlier runs' adapters; `over`
@@ -35,7 +35,8 @@ use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::Floors;
 use fedlora_transport::pki::PkiError;
 use fedlora_transport::{
-    Certificate, Credentials, Peer, TlsError, TlsKeyPair, TransportChoice, check_member_certificate,
+    Certificate, Credentials, Peer, Silence, TlsError, TlsKeyPair, TransportChoice,
+    check_member_certificate,
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,10 @@ pub struct MemberConfig {
     /// `quic` or `tcp`.
     #[serde(default, skip_serializing_if = "TransportChoice::is_auto")]
     pub transport: TransportChoice,
+    /// Silence in seconds after which this member takes its connection for dead and connects again: 3
+    /// to 30. Something goes out at a third of it. Lower it where a NAT or firewall forgets sooner.
+    #[serde(default, skip_serializing_if = "Silence::is_default")]
+    pub silence: Silence,
     /// The aggregator's identity key, which signs plans and results.
     pub aggregator: IdentityPublic,
     /// The weight class that this member agrees to show where a plan weighs members: class k stands

@@ -14,7 +14,7 @@ use fedlora_protocol::wire::versions::Protocols;
 use fedlora_transport::hello::hello;
 use fedlora_transport::pki::{Peer, PkiError};
 use fedlora_transport::{
-    CaFingerprint, Certificate, Connection, Dialer, Proxy, TransportChoice, TransportError,
+    CaFingerprint, Certificate, Connection, Dialer, Proxy, Silence, TransportChoice, TransportError,
 };
 
 use crate::agent::AgentConfig;
@@ -94,6 +94,7 @@ pub async fn join_over(
         federation,
         address,
         transport,
+        silence: Silence::default(),
         aggregator,
         weight_class: None,
         floors: Floors::default(),

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod base;
+pub mod certificate;
 pub mod cli;
 pub mod directory;
 pub mod enrol;

@@ -9,7 +9,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use fedlora_common::digest::Digest;
 use fedlora_common::files::{Access, beside, create_private_folder, write_atomic};
+use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::RoundNumber;
 use fedlora_protocol::receipt::{ReceiptError, RunReceipt, VerifiedRun, read_results, whole_lines};
 use fedlora_protocol::wire::Unverified;
@@ -28,6 +30,23 @@ pub trait Receipts: Debug {
     /// # Errors
     /// As [`run`](Self::run).
     fn result(&mut self, result: Unverified<RoundResult>) -> Result<(), ReceiptsError>;
+
+    /// Notes that the member holds the adapter of a result of that run, and has checked its step.
+    ///
+    /// # Errors
+    /// [`ReceiptsError::Io`] where it cannot be written.
+    fn held(&mut self, adapter: &Digest) -> Result<(), ReceiptsError>;
+
+    /// Whether this member has held the adapter in a run of `aggregator`'s, whose signed results name it.
+    /// Receipts that do not verify show nothing.
+    ///
+    /// # Errors
+    /// [`ReceiptsError::Io`] where they cannot be read.
+    fn has_held(
+        &self,
+        aggregator: &IdentityPublic,
+        adapter: &Digest,
+    ) -> Result<bool, ReceiptsError>;
 }
 
 /// Keeps nothing: for a simulation.
@@ -41,6 +60,14 @@ impl Receipts for NoReceipts {
 
     fn result(&mut self, _: Unverified<RoundResult>) -> Result<(), ReceiptsError> {
         Ok(())
+    }
+
+    fn held(&mut self, _: &Digest) -> Result<(), ReceiptsError> {
+        Ok(())
+    }
+
+    fn has_held(&self, _: &IdentityPublic, _: &Digest) -> Result<bool, ReceiptsError> {
+        Ok(false)
     }
 }
 
@@ -60,6 +87,8 @@ struct Current {
 
 const RUN: &str = "run.json";
 const RESULTS: &str = "results.jsonl";
+/// The digests of the adapters that were held, one a line.
+const HELD: &str = "held.txt";
 
 impl FileReceipts {
     /// Receipts below the folder `runs`, which need not exist.
@@ -115,9 +144,43 @@ impl Receipts for FileReceipts {
             write_atomic(&proof, &both, Access::Owner).map_err(|error| io_error(&proof, error))?;
             return Err(ReceiptsError::OtherResult { round, proof });
         }
-        append(&path, &result).map_err(|error| io_error(&path, error))?;
+        let mut line = serde_json::to_vec(&result).expect("text keys");
+        line.push(b'\n');
+        append(&path, &line).map_err(|error| io_error(&path, error))?;
         current.results.push(result);
         Ok(())
+    }
+
+    fn held(&mut self, adapter: &Digest) -> Result<(), ReceiptsError> {
+        let Some(current) = &self.current else {
+            return Ok(());
+        };
+        // All of a run's results come again after each restart.
+        if holds(&current.folder, adapter)? {
+            return Ok(());
+        }
+        let path = current.folder.join(HELD);
+        let line = format!("{adapter}\n");
+        append(&path, line.as_bytes()).map_err(|error| io_error(&path, error))
+    }
+
+    fn has_held(
+        &self,
+        aggregator: &IdentityPublic,
+        adapter: &Digest,
+    ) -> Result<bool, ReceiptsError> {
+        for folder in folders(&self.runs)? {
+            if !holds(&folder, adapter)? {
+                continue;
+            }
+            let Ok(kept) = verify(&folder) else { continue };
+            let mut results = kept.verified.results.iter();
+            let named = results.any(|result| result.adapter == *adapter);
+            if named && kept.receipt.aggregator == *aggregator {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -185,17 +248,23 @@ fn cut(path: &Path, length: usize) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Appends a result, or leaves the file as it was.
-fn append(path: &Path, result: &Unverified<RoundResult>) -> io::Result<()> {
-    let mut line = serde_json::to_vec(result).expect("text keys");
-    line.push(b'\n');
+/// Whether the member has noted in a run's folder that it held this adapter.
+fn holds(folder: &Path, adapter: &Digest) -> Result<bool, ReceiptsError> {
+    let text = read_if_there(&folder.join(HELD))?.unwrap_or_default();
+    let digest = adapter.to_string();
+    let mut lines = text.split(|byte| *byte == b'\n');
+    Ok(lines.any(|line| line == digest.as_bytes()))
+}
+
+/// Appends a line, or leaves the file as it was.
+fn append(path: &Path, line: &[u8]) -> io::Result<()> {
     if !path.exists() {
         // With the mode of what is its owner's alone.
-        return write_atomic(path, &line, Access::Owner);
+        return write_atomic(path, line, Access::Owner);
     }
     let mut file = OpenOptions::new().append(true).open(path)?;
     let before = file.metadata()?.len();
-    let written = file.write_all(&line).and_then(|()| file.sync_all());
+    let written = file.write_all(line).and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = file.set_len(before);
     }
@@ -375,6 +444,43 @@ mod tests {
         fs::write(&path, text.replace(second, "")).unwrap();
         let error = verify(&own).unwrap_err().to_string();
         assert!(error.contains("results.jsonl: result 2"), "{error}");
+    }
+
+    #[test]
+    fn an_adapter_was_held_where_a_signed_result_names_it_and_its_step_was_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("runs");
+        let mut receipts = FileReceipts::new(runs.clone());
+        let (adapter, other) = (Digest::from_bytes([2; 32]), Digest::from_bytes([4; 32]));
+        let held = |adapter: &Digest| {
+            let receipts = FileReceipts::new(runs.clone());
+            receipts.has_held(&key().public(), adapter).unwrap()
+        };
+        assert!(!held(&adapter));
+        let (receipt, mut head) = begun();
+        receipts.run(receipt).unwrap();
+        receipts.result(result(1, 1, &mut head)).unwrap();
+        // The result names it; its step may have been refused.
+        assert!(!held(&adapter));
+        for adapter in [&adapter, &other, &adapter] {
+            receipts.held(adapter).unwrap();
+        }
+        let own = folders(&runs).unwrap().remove(0);
+        let noted = fs::read_to_string(own.join(HELD)).unwrap();
+        assert_eq!(noted, format!("{adapter}\n{other}\n"));
+        // No result names the other.
+        assert!(held(&adapter) && !held(&other));
+        let stranger = IdentityKey::from_bytes(&[8; 32]).public();
+        assert!(!receipts.has_held(&stranger, &adapter).unwrap());
+        // Receipts that do not verify show nothing.
+        let path = own.join(RESULTS);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(
+            &path,
+            text.replace("\"total_weight\":1", "\"total_weight\":2"),
+        )
+        .unwrap();
+        assert!(!held(&adapter));
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub enum Remedy {
         /// The class that the member's data has.
         class: u8,
     },
+    /// Agree to runs that begin from adapters which this member has not held, or ask for a plan that
+    /// begins otherwise.
+    AllowUnknownStart,
     /// Join into another directory, or remove the membership from this one.
     OtherDirectory {
         /// The directory that holds a membership.

@@ -1,7 +1,7 @@
 //! The roster that a member has accepted, in its directory and readable for people.
 //!
-//! `roster.json` holds the accepted roster, `roster.pending.json` one that was shown and waits
-//! for the member's consent.
+//! `roster.json` holds the roster accepted last, `roster.known.json` all members of this and earlier ones,
+//! `roster.pending.json` one that was shown and waits for the member's consent.
 
 use std::fs;
 use std::io;
@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 
 use fedlora_common::digest::Digest;
 use fedlora_common::files::{Access, write_atomic};
-use fedlora_protocol::plan::Roster;
-use fedlora_protocol::round::member::{PinError, RosterPin, Verdict, judge};
+use fedlora_protocol::plan::{Roster, RosterEntry};
+use fedlora_protocol::round::member::{AcceptedRosters, PinError, RosterPin, Verdict, judge};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The pin in a member's directory.
 #[derive(Debug)]
 pub struct FileRosterPin {
     accepted: PathBuf,
+    known: PathBuf,
     pending: PathBuf,
     named: Option<Digest>,
 }
@@ -23,7 +26,7 @@ pub struct FileRosterPin {
 /// The rosters in a member's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownRosters {
-    /// The roster that the member has accepted.
+    /// The roster that the member has accepted last.
     pub accepted: Option<Roster>,
     /// A roster that was shown and that the member has not accepted.
     pub pending: Option<Roster>,
@@ -35,6 +38,7 @@ impl FileRosterPin {
     pub fn new(root: &Path, named: Option<Digest>) -> Self {
         Self {
             accepted: root.join("roster.json"),
+            known: root.join("roster.known.json"),
             pending: root.join("roster.pending.json"),
             named,
         }
@@ -50,12 +54,20 @@ impl FileRosterPin {
             pending: read(&self.pending)?,
         })
     }
+
+    fn rosters(&self) -> Result<Option<AcceptedRosters>, PinError> {
+        let Some(last) = read(&self.accepted)? else {
+            return Ok(None);
+        };
+        let known: Option<Vec<RosterEntry>> = read(&self.known)?;
+        let known = known.unwrap_or_default();
+        Ok(Some(AcceptedRosters::restored(last, known)))
+    }
 }
 
 impl RosterPin for FileRosterPin {
     fn pin(&mut self, roster: &Roster) -> Result<(), PinError> {
-        let accepted = read(&self.accepted)?;
-        match judge(self.named, accepted.as_ref(), roster) {
+        match judge(self.named, self.rosters()?.as_ref(), roster) {
             Ok(Verdict::Pinned) => remove(&self.pending),
             Ok(Verdict::Named) => self.accept(roster),
             Err(refused) => {
@@ -67,13 +79,18 @@ impl RosterPin for FileRosterPin {
     }
 
     fn accept(&mut self, roster: &Roster) -> Result<(), PinError> {
+        // In this order a crash between them loses nothing that was known.
+        if let Some(mut rosters) = self.rosters()? {
+            rosters.accept(roster.clone());
+            write(&self.known, rosters.known())?;
+        }
         write(&self.accepted, roster)?;
         self.named = None;
         remove(&self.pending)
     }
 }
 
-fn read(path: &Path) -> Result<Option<Roster>, PinError> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, PinError> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             let malformed = io::Error::new(io::ErrorKind::InvalidData, error);
@@ -84,8 +101,8 @@ fn read(path: &Path) -> Result<Option<Roster>, PinError> {
     }
 }
 
-fn write(path: &Path, roster: &Roster) -> Result<(), PinError> {
-    let text = serde_json::to_vec_pretty(roster).expect("a roster has text keys");
+fn write<T: Serialize + ?Sized>(path: &Path, document: &T) -> Result<(), PinError> {
+    let text = serde_json::to_vec_pretty(document).expect("a roster has text keys");
     write_atomic(path, &text, Access::Everyone).map_err(|error| storage(path, &error))
 }
 
@@ -157,6 +174,27 @@ mod tests {
         pin(root, Some(2)).pin(&roster(2)).unwrap();
         pin(root, None).pin(&roster(2)).unwrap();
         assert!(pin(root, None).pin(&roster(1)).is_err());
+    }
+
+    #[test]
+    fn members_of_earlier_rosters_stay_known() {
+        let entry = |name: &str, key: u8| RosterEntry {
+            name: name.parse().unwrap(),
+            identity: IdentityPublic::from_bytes([key; 32]),
+            certificate_key: Digest::from_bytes([key; 32]),
+        };
+        let (a, b, c) = (entry("a", 1), entry("b", 2), entry("c", 3));
+        let roster = |entries: &[&RosterEntry]| {
+            Roster::new(entries.iter().copied().cloned().collect()).unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let pin = || FileRosterPin::new(folder.path(), None);
+        pin().accept(&roster(&[&a, &b])).unwrap();
+        assert!(pin().pin(&roster(&[&a, &c])).is_err());
+        pin().accept(&roster(&[&a, &c])).unwrap();
+        pin().pin(&roster(&[&a, &b, &c])).unwrap();
+        assert_eq!(pin().known().unwrap().pending, None);
+        assert!(pin().pin(&roster(&[&a])).is_err(), "fewer than two thirds");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use fedlora_adapter::{Adapter, peft};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::link::TestLink;
 use crate::programs::{Finished, Running, program};
 use crate::store::{StoreKind, TestStore};
 
@@ -46,7 +47,7 @@ pub struct Federation {
 
 impl Federation {
     /// A new federation, initialised by the operator's program. Its directory is in the store that
-    /// `FEDLORA_TEST_STORE` asks for.
+    /// `FEDLORA_TEST_STORE` asks for, its network the one of `FEDLORA_TEST_LINK`.
     pub fn new() -> Self {
         Self::kept_in(StoreKind::asked())
     }
@@ -94,6 +95,7 @@ impl Federation {
 
     fn made(self, init: &mut Command) -> Self {
         Finished::of("init", init).done();
+        TestLink::configure(&self.operator());
         if let Some(store) = &self.store {
             store.configure(&self.operator());
         }

@@ -1,19 +1,27 @@
 //! The harness of the end-to-end tests: builds and runs the real programs, with a deadline on
 //! every wait and everything on the loopback.
 
+mod crowd;
+mod faked_clock;
 mod federation;
 pub mod life;
+mod link;
 mod page;
 mod programs;
 mod s3;
 pub mod simulated;
 mod store;
+mod udp_proxy;
 
+pub use crowd::{Crowd, Shape};
+pub use faked_clock::FakedClock;
 pub use federation::{Federation, INSTITUTIONS, repository};
+pub use link::TestLink;
 pub use page::compare_page;
-pub use programs::{Finished, Running, program};
+pub use programs::{Finished, Peaks, Running, program};
 pub use s3::S3Server;
 pub use store::{Postgres, StoreKind, TestStore};
+pub use udp_proxy::{Carried, LinkFaults, UdpProxy};
 
 use std::time::{Duration, Instant};
 

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::wait_for;
+use crate::link::TestLink;
+use crate::{FakedClock, TestStore, wait_for};
 
 /// Variables that would change what the programs do.
 const VARIABLES: [&str; 21] = [
@@ -72,6 +74,12 @@ pub fn program(name: &str) -> Command {
     for variable in VARIABLES {
         command.env_remove(variable);
     }
+    FakedClock::give_to(&mut command);
+    TestStore::tell(&mut command);
+    // The simulator has networks of its own.
+    if name == "fedlora" && TestLink::asked() == Some(TestLink::Tcp) {
+        command.env("FEDLORA_TRANSPORT", "tcp");
+    }
     command
 }
 
@@ -82,6 +90,15 @@ pub struct Running {
     child: Child,
     /// Standard output and error.
     files: TempDir,
+}
+
+/// What a process has taken at most.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peaks {
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// The size of its table of open files, a power of two that never shrinks: no more were open.
+    pub files: u64,
 }
 
 /// A child process that has ended.
@@ -118,6 +135,38 @@ impl Running {
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the process has taken at most so far; nothing once it has ended. Linux alone tells.
+    pub fn peak(&self) -> Peaks {
+        Peaks {
+            memory: self.told("VmHWM:") * 1024,
+            files: self.told("FDSize:"),
+        }
+    }
+
+    /// What the process takes at most, until it ends.
+    pub async fn peaks(&self) -> Peaks {
+        let mut peaks = Peaks::default();
+        loop {
+            let now = self.peak();
+            // One that has ended and is not waited for yet has no memory.
+            if now.memory == 0 {
+                return peaks;
+            }
+            peaks.memory = peaks.memory.max(now.memory);
+            peaks.files = peaks.files.max(now.files);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A number of the process's status; 0 once it has ended.
+    fn told(&self, what: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|it| it.parse().ok()).unwrap_or_default()
     }
 
     /// Standard error so far.

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::wait_for;
@@ -23,25 +24,23 @@ impl S3Server {
     /// # Panics
     /// Where there is none and `FEDLORA_MOTO` is set.
     pub fn start() -> Option<Self> {
-        let named = std::env::var_os("FEDLORA_MOTO");
-        let program = named.clone().unwrap_or_else(|| "moto_server".into());
+        let Some(program) = program() else {
+            eprintln!("skipped: moto_server is not installed");
+            return None;
+        };
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = free.local_addr().expect("a bound socket has an address");
         drop(free);
-        let child = Command::new(program)
+        // It ends with the test's process, whose end of the pipe is closed then.
+        let child = Command::new("sh")
+            .args(["-c", "\"$@\" & cat >/dev/null; kill $!", "sh"])
+            .arg(program)
             .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        let child = match child {
-            Ok(child) => child,
-            Err(error) => {
-                assert!(named.is_none(), "FEDLORA_MOTO cannot be started: {error}");
-                eprintln!("skipped: moto_server is not installed");
-                return None;
-            }
-        };
+            .spawn()
+            .expect("a shell can be started");
         let server = Self { address, child };
         let answer = wait_for(
             "an S3 server",
@@ -54,7 +53,12 @@ impl S3Server {
 
     /// The address of a store in the bucket.
     pub fn blobs(&self) -> String {
-        format!("s3://{BUCKET}/some/prefix")
+        self.blobs_under("some/prefix")
+    }
+
+    /// The same under another prefix.
+    pub fn blobs_under(&self, prefix: &str) -> String {
+        format!("s3://{BUCKET}/{prefix}")
     }
 
     /// Tells a program where the server is.
@@ -90,10 +94,24 @@ impl S3Server {
     }
 }
 
+/// `FEDLORA_MOTO`, or `moto_server` on the path.
+fn program() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("FEDLORA_MOTO").map(PathBuf::from) {
+        assert!(
+            named.exists(),
+            "FEDLORA_MOTO names no file: {}",
+            named.display()
+        );
+        return Some(named);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut programs = std::env::split_paths(&path).map(|folder| folder.join("moto_server"));
+    programs.find(|program| program.exists())
+}
+
 impl Drop for S3Server {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }

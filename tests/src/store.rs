@@ -1,15 +1,18 @@
 //! A store behind an operator's directory: SQLite and a folder, or a PostgreSQL server of the test's
-//! own. `FEDLORA_TEST_STORE` chooses one for all tests: `sqlite` or `postgres`.
+//! own, and a folder or a bucket. `FEDLORA_TEST_STORE` chooses one for all tests: `sqlite`, `postgres` or
+//! `postgres+s3`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-use crate::wait_for;
+use crate::{S3Server, wait_for};
 
 /// Who runs PostgreSQL where the test runs as root, which PostgreSQL does not: `nobody`.
 const NOBODY: u32 = 65534;
@@ -21,6 +24,8 @@ pub enum StoreKind {
     Sqlite,
     /// A server, and a folder of objects.
     Postgres,
+    /// A server, and a bucket of an S3 server, which all tests of a process share.
+    PostgresAndS3,
 }
 
 impl StoreKind {
@@ -33,7 +38,10 @@ impl StoreKind {
             Err(_) | Ok("" | "folder") => None,
             Ok("sqlite") => Some(Self::Sqlite),
             Ok("postgres") => Some(Self::Postgres),
-            Ok(other) => panic!("FEDLORA_TEST_STORE is '{other}': expected sqlite or postgres"),
+            Ok("postgres+s3") => Some(Self::PostgresAndS3),
+            Ok(other) => {
+                panic!("FEDLORA_TEST_STORE is '{other}': expected sqlite, postgres or postgres+s3")
+            }
         }
     }
 }
@@ -43,18 +51,39 @@ impl StoreKind {
 pub struct TestStore {
     folder: TempDir,
     server: Option<Postgres>,
+    /// The part of the bucket that is this store's.
+    prefix: Option<String>,
 }
+
+/// The S3 server of this process's tests.
+static BUCKET: OnceLock<S3Server> = OnceLock::new();
 
 impl TestStore {
     /// A new, empty one.
+    ///
+    /// # Panics
+    /// Where there is no program for one of its servers.
     pub fn new(kind: StoreKind) -> Self {
+        static STORES: AtomicUsize = AtomicUsize::new(0);
         let server = match kind {
             StoreKind::Sqlite => None,
-            StoreKind::Postgres => Some(Postgres::start()),
+            StoreKind::Postgres | StoreKind::PostgresAndS3 => Some(Postgres::start()),
         };
+        let prefix = (kind == StoreKind::PostgresAndS3).then(|| {
+            BUCKET.get_or_init(|| S3Server::start().expect("an S3 server"));
+            format!("store-{}", STORES.fetch_add(1, Ordering::Relaxed))
+        });
         Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             server,
+            prefix,
+        }
+    }
+
+    /// Tells a program where the bucket is, where this process's tests have one.
+    pub(crate) fn tell(command: &mut Command) {
+        if let Some(server) = BUCKET.get() {
+            server.tell(command);
         }
     }
 
@@ -68,7 +97,10 @@ impl TestStore {
 
     /// The address of the objects.
     pub fn blobs(&self) -> String {
-        format!("file://{}", self.objects_folder().display())
+        match (&self.prefix, BUCKET.get()) {
+            (Some(prefix), Some(server)) => server.blobs_under(prefix),
+            _ => format!("file://{}", self.objects_folder().display()),
+        }
     }
 
     /// The PostgreSQL server.
@@ -85,7 +117,12 @@ impl TestStore {
 
     /// How many objects there are.
     pub fn objects(&self) -> usize {
-        files(&self.objects_folder())
+        let (Some(prefix), Some(server)) = (&self.prefix, BUCKET.get()) else {
+            return files(&self.objects_folder());
+        };
+        let keys = server.keys();
+        let own = |key: &&String| key.starts_with(&format!("{prefix}/"));
+        keys.iter().filter(own).count()
     }
 
     /// Names the store in the configuration of an operator's directory.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, program, wait_for};
+use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, StoreKind, program, wait_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -194,4 +194,11 @@ fn assert_whole(federation: &Federation, rounds: u64) {
     let uploads = fs::read_dir(run.join("uploads")).expect("the folder is there");
     assert_eq!(uploads.count(), 0, "masked updates outlive their rounds");
     assert!(!run.join("audit/open").exists(), "the run is not over");
+    if StoreKind::asked().is_some() {
+        let checked = federation.checked(&federation.operator());
+        assert_eq!(checked["differences"], json!([]));
+        for none in ["masked_updates", "loose_objects", "unknown_objects"] {
+            assert_eq!(checked[none], 0, "{none}");
+        }
+    }
 }

@@ -37,6 +37,7 @@ const CASES: [(&str, &[&str]); 7] = [
             "fedlora-aggregator run abort --dir ~/operator 0123",
             "fedlora-aggregator audit verify --dir ~/operator",
             "fedlora-aggregator audit verify --dir ~/nowhere",
+            "fedlora-aggregator retention --dir ~/operator",
         ],
     ),
     (
@@ -64,6 +65,7 @@ const CASES: [(&str, &[&str]); 7] = [
             "fedlora-aggregator run submit ~/target.toml --dir ~/operator",
             "fedlora-aggregator run submit ~/groups.toml --dir ~/operator",
             "fedlora-aggregator run submit ~/minimum.toml --dir ~/operator",
+            "fedlora-aggregator run submit ~/plan.toml --dir ~/operator --start-from 0123",
         ],
     ),
     (

@@ -26,11 +26,11 @@ use fedlora_protocol::wire::messages::{
 use fedlora_protocol::wire::session::{MemberHello, Purpose, StreamHeader, StreamReply};
 use fedlora_protocol::wire::versions::Protocols;
 use fedlora_protocol::wire::{Unverified, Verified};
-use fedlora_tests::PATIENCE;
+use fedlora_tests::{PATIENCE, TestLink};
 use fedlora_transport::bulk::{self, ByteSource, DEFAULT_CHUNK, Manifest, MemorySource};
 use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::hello;
-use fedlora_transport::{Connection, Limits, StreamKind, TransportError, connect, join_connect};
+use fedlora_transport::{Connection, Dialer, StreamKind, TransportError};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
@@ -100,10 +100,11 @@ async fn connected(
     membership: &Membership,
     authority: &Membership,
 ) -> Result<Connection, TransportError> {
-    let address = authority.config.address.parse().expect("an address");
-    let authority = &authority.authority;
-    let limits = Limits::default();
-    let connection = connect(address, &membership.credentials, authority, limits).await?;
+    let dialer = Dialer::new(TestLink::choice(), None);
+    let (address, authority) = (&authority.config.address, &authority.authority);
+    let connection = dialer
+        .connect(address, &membership.credentials, authority)
+        .await?;
     let greeting = MemberHello {
         protocol: Protocols::OWN,
         release: "hostile".into(),
@@ -431,8 +432,9 @@ async fn outsiders_are_refused_while_the_run_goes_on() {
         other.serving.abort();
         // Without a certificate there is the enrolment's protocol alone, which this port
         // does not speak.
-        let address = served.federation.listen();
-        let refused = join_connect(address, served.fingerprint, Limits::default()).await;
+        let address = served.federation.listen().to_string();
+        let dialer = Dialer::new(TestLink::choice(), None);
+        let refused = dialer.join(&address, served.fingerprint).await;
         assert!(
             matches!(refused, Err(TransportError::Protocol { .. })),
             "{refused:?}"

@@ -10,10 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fedlora_aggregator::config::AggregatorConfig;
+use fedlora_aggregator::retention::RetentionConfig;
 use fedlora_client::agent::PlanRule;
 use fedlora_protocol::plan::{Floors, RobustPlan, RobustRuleName, RunPlan};
 use fedlora_tests::{Finished, compare_page, program, repository};
-use fedlora_transport::TransportChoice;
+use fedlora_transport::{Silence, TransportChoice};
 use serde_json::Value;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta};
 
@@ -93,12 +94,13 @@ fn the_page_of_the_configuration_has_every_key() {
          Unknown keys are refused.\n\n\
          ## fedlora.toml\n\n\
          `fedlora join` writes it into the member's directory. Edit `[floors]` \
-         and `[agent]`, `transport`, and `weight_class` where a plan asks for it; leave the rest.\n\n"
+         and `[agent]`, `transport`, `silence`, and `weight_class` where a plan asks for it; leave the \
+         rest.\n\n"
     );
     let floors = serde_json::to_value(Floors::default()).expect("floors have text keys");
     let member = serde_json::json!({
         "name": "", "federation": "", "address": "", "aggregator": "", "floors": floors,
-        "transport": TransportChoice::default(),
+        "transport": TransportChoice::default(), "silence": Silence::default(),
         "agent": {
             "plans": PlanRule::default(), "hours": null, "max_rounds": null, "max_steps": null,
             "max_hours": null,
@@ -123,6 +125,9 @@ fn the_page_of_the_configuration_has_every_key() {
         "module": null, "token": null, "key": null, "pin_file": null,
     }});
     operator["store"] = serde_json::json!({"database": null, "blobs": null});
+    operator["retention"] = serde_json::json!({
+        "runs": null, "days": null, "keep": RetentionConfig::default().keep,
+    });
     let mut rows = Rows::new(&source, &["federation", "listen", "join_listen"]);
     rows.section("AggregatorConfig", "", &operator);
     rows.print(&mut text);

@@ -88,11 +88,12 @@ impl SoftHsm {
         assert!(done.success(), "{arguments:?}");
     }
 
-    /// Puts a key into the token.
+    /// Puts a key into the token, under an identifier of its own.
     fn import(&self, key: &Path, label: &str) {
+        let id: String = label.bytes().map(|byte| format!("{byte:02x}")).collect();
         let key = key.to_str().expect("a plain path");
         let login = ["--token", TOKEN, "--pin", PIN];
-        let object = ["--import", key, "--label", label, "--id", "01"];
+        let object = ["--import", key, "--label", label, "--id", &id];
         self.util(&[&object[..], &login].concat());
     }
 

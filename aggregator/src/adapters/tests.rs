@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use fedlora_adapter::{Adapter, LoraConfig, Target, peft};
+use fedlora_protocol::crypto::sign::IdentityKey;
+use fedlora_protocol::plan::RunPlan;
 use tempfile::TempDir;
 
 use super::*;
+use crate::audit_log::{self, Event, LoggedAdapter, PrunedBy};
+use crate::queue::QueuedPlan;
 use crate::run_directory::EndOutcome;
 use crate::test_operator::{FINISHED, LIVE, NOW, Operator};
 
@@ -68,6 +72,33 @@ impl Runs {
         found
             .next()
             .unwrap_or_else(|| panic!("round {round} of {run}"))
+    }
+
+    fn key(&self) -> &IdentityKey {
+        &self.operator.opened.identity
+    }
+
+    fn would_prune(&self, rule: &PruneRule) -> Pruned {
+        would_prune(self.store(), self.key(), rule).unwrap()
+    }
+
+    fn prune(&self, rule: &PruneRule) -> Pruned {
+        prune(self.store(), self.key(), rule, (PrunedBy::Command, NOW)).unwrap()
+    }
+
+    /// The rounds whose adapters are there.
+    fn there(&self, run: RunId) -> Vec<u32> {
+        let folder = RunDirectory::of(self.store(), run).unwrap();
+        let there = |round: &u32| folder.adapter(*round).exists();
+        (0..=6).filter(there).collect()
+    }
+
+    /// What was pruned and rolled back.
+    fn log(&self) -> Vec<Event> {
+        let entries = audit_log::signed(self.store().root(), &self.key().public());
+        let events = entries.unwrap().into_iter().map(|one| one.event);
+        let decided = |one: &Event| matches!(one, Event::Pruned { .. } | Event::RolledBack { .. });
+        events.filter(decided).collect()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -205,28 +236,47 @@ fn an_earlier_adapter_takes_the_place_of_an_exported_one_and_of_nothing_else() {
 #[test]
 fn what_nobody_needs_goes_and_the_rest_stays() {
     let runs = Runs::new();
-    let rule = |keep| PruneRule {
-        keep,
-        ended_before: NOW,
-    };
-    let there = |run| {
-        let folder = RunDirectory::of(runs.store(), run).unwrap();
-        let there = |round: &u32| folder.adapter(*round).exists();
-        (0..=6).filter(there).collect::<Vec<_>>()
-    };
+    let rule = |keep| PruneRule::adapters(keep, NOW);
+    let there = |run| runs.there(run);
     // It is only told at first.
-    let told = prune(runs.store(), &rule(1), true).unwrap();
+    let path = RunDirectory::of(runs.store(), FINISHED).unwrap();
+    fs::write(path.server_state(4), [0; 9]).unwrap();
+    let told = runs.would_prune(&rule(1));
     assert_eq!(there(FINISHED), [1, 2, 3, 4, 5, 6]);
-    let gone = prune(runs.store(), &rule(2), false).unwrap();
+    let gone = runs.prune(&rule(2));
     let rounds: Vec<_> = gone.removed.iter().map(|one| one.round).collect();
     assert_eq!(rounds, [1, 2, 4]);
     assert!(gone.bytes > 0 && told.removed.len() == 4);
+    // With the moments of the server's optimizer.
+    assert_eq!(
+        gone.others,
+        [format!("runs/{FINISHED}/adapters/round-0004.state")]
+    );
+    assert!(!path.server_state(4).exists());
+    let [
+        Event::Pruned {
+            run,
+            by: PrunedBy::Command,
+            adapters,
+            others,
+            bytes,
+        },
+    ] = &runs.log()[..]
+    else {
+        panic!("one entry: {:?}", runs.log());
+    };
+    assert_eq!((run, *bytes), (&FINISHED.to_string(), gone.bytes));
+    assert_eq!(
+        adapters.iter().map(|one| one.round).collect::<Vec<_>>(),
+        [1, 2, 4]
+    );
+    assert_eq!(others, &["adapters/round-0004.state"]);
     // The result, and the newest two.
     assert_eq!(there(FINISHED), [3, 5, 6]);
     // A run that goes on keeps all, and is named.
     assert_eq!(there(LIVE), [1, 2, 3, 4, 5, 6]);
     assert_eq!(gone.left, [(LIVE.to_string(), "it is not over".to_owned())]);
-    prune(runs.store(), &rule(0), false).unwrap();
+    runs.prune(&rule(0));
     assert_eq!(there(FINISHED), [3, 6]);
     // The results verify without what went, and say that it was there.
     let verified = crate::audit::verify(&RunDirectory::of(runs.store(), FINISHED).unwrap());
@@ -238,23 +288,17 @@ fn what_nobody_needs_goes_and_the_rest_stays() {
 fn runs_that_ended_lately_that_can_be_replayed_or_cannot_be_read_are_left() {
     let runs = Runs::new();
     let folder = RunDirectory::of(runs.store(), FINISHED).unwrap();
-    let lately = PruneRule {
-        keep: 0,
-        ended_before: Timestamp(0),
-    };
-    let left = prune(runs.store(), &lately, false).unwrap();
+    let lately = PruneRule::adapters(0, Timestamp(0));
+    let left = runs.prune(&lately);
     assert!(left.removed.is_empty() && left.left.len() == 2, "{left:?}");
-    let all = PruneRule {
-        keep: 0,
-        ended_before: NOW,
-    };
+    let all = PruneRule::adapters(0, NOW);
     fs::create_dir(folder.audit()).unwrap();
-    let left = prune(runs.store(), &all, false).unwrap();
+    let left = runs.prune(&all);
     assert!(left.removed.is_empty(), "{left:?}");
     assert!(left.left[0].1.contains("replayed"), "{left:?}");
     fs::remove_dir(folder.audit()).unwrap();
     fs::write(folder.results(), "{}\n").unwrap();
-    let left = prune(runs.store(), &all, false).unwrap();
+    let left = runs.prune(&all);
     assert!(left.removed.is_empty(), "{left:?}");
     assert!(
         left.left
@@ -262,4 +306,238 @@ fn runs_that_ended_lately_that_can_be_replayed_or_cannot_be_read_are_left() {
             .any(|(_, why)| why.contains("cannot be read")),
         "{left:?}"
     );
+}
+
+fn start_plan(rank: usize) -> RunPlan {
+    let plan = RunPlan::from_toml(&format!(
+        "rounds = 2\nmembers = 6\n[adapter]\n\
+         lora = {{ rank = {rank}, alpha = 4.0, dropout = 0.0, targets = [\"q\"] }}\n",
+    ));
+    plan.unwrap()
+}
+
+#[test]
+fn a_run_can_begin_from_the_newest_adapter_of_one_that_is_over() {
+    let runs = Runs::new();
+    let newest = runs.of(FINISHED, 6);
+    let digest = newest.adapter.to_string();
+    let run = FINISHED.to_string();
+    let plan = start_plan(2);
+    for named in [&run, &run[..8], &format!("{run}:6"), &digest, &digest[..20]] {
+        let found = StartingAdapter::named(runs.store(), named, &plan).unwrap();
+        assert_eq!(found.published, newest, "{named}");
+        assert!(found.result_is_another);
+        assert_eq!(found.into_adapter(), adapter(106));
+    }
+    let named = RunPlan {
+        start_from: Some(newest.adapter),
+        ..plan.clone()
+    };
+    let found = StartingAdapter::of(runs.store(), &named).unwrap();
+    assert_eq!(found.expect("it is named").into_adapter(), adapter(106));
+    assert!(StartingAdapter::of(runs.store(), &plan).unwrap().is_none());
+}
+
+#[test]
+fn no_run_begins_from_an_adapter_that_is_missing_summed_upon_or_of_another_shape() {
+    let runs = Runs::new();
+    let run = FINISHED.to_string();
+    let refused = |named: &str, plan: &RunPlan| {
+        let error = StartingAdapter::named(runs.store(), named, plan).unwrap_err();
+        (error.to_string(), error)
+    };
+    let plan = start_plan(2);
+    for none in ["", "zz", "../", "b2b2:7", "b2b2:x", ":6", &"0".repeat(64)] {
+        let (said, error) = refused(none, &plan);
+        assert!(matches!(error, StartError::None { .. }), "{said}");
+    }
+    // An earlier round's: the next has a sum on it.
+    let (said, error) = refused(&format!("{run}:3"), &plan);
+    assert!(
+        matches!(error, StartError::SummedUpon { round: 4, .. }),
+        "{said}"
+    );
+    let (said, error) = refused(&LIVE.to_string(), &plan);
+    assert!(matches!(error, StartError::NotOver { run: LIVE }), "{said}");
+    let (said, error) = refused(&run, &start_plan(8));
+    assert!(matches!(error, StartError::Shape { .. }), "{said}");
+    assert!(said.contains("its rank is 2, the plan's 8"), "{said}");
+    assert!(!said.contains("alpha"), "{said}");
+
+    // A plan that waits begins from it; then a run that has summed upon it.
+    let newest = runs.of(FINISHED, 6);
+    let waiting = QueuedPlan {
+        submitted: NOW,
+        run: RunId([7; 16]),
+        keep_for_audit: false,
+        plan: RunPlan {
+            start_from: Some(newest.adapter),
+            ..plan.clone()
+        },
+    };
+    let queue = runs.operator.shown.directory.queue();
+    queue.submit(&waiting).unwrap();
+    let (said, error) = refused(&run, &plan);
+    assert!(
+        matches!(
+            error,
+            StartError::Queued {
+                run: RunId([7, ..])
+            }
+        ),
+        "{said}"
+    );
+    // For its own turn the plan itself is not in the way.
+    StartingAdapter::of(runs.store(), &waiting.plan).unwrap();
+    queue.remove(waiting.run).unwrap();
+    let again = RunId([8; 16]);
+    let begun = |losses: &[f32]| {
+        let digest = |round: u32| match round {
+            0 => newest.adapter,
+            round => adapter(300 + u64::from(round)).digest(),
+        };
+        runs.operator.run_of(again, BASE, 9, losses, &digest);
+    };
+    // It has no result yet, and may have failed.
+    begun(&[]);
+    StartingAdapter::named(runs.store(), &run, &plan).unwrap();
+    begun(&[2.0]);
+    let (said, error) = refused(&run, &plan);
+    assert!(
+        matches!(error, StartError::SummedUpon { run, round: 1 } if run == again),
+        "{said}"
+    );
+    begun(&[]);
+
+    // Other files, or none.
+    let folder = RunDirectory::of(runs.store(), FINISHED).unwrap();
+    peft::save(&folder.adapter(6), &adapter(999), BASE).unwrap();
+    let (said, error) = refused(&run, &plan);
+    assert!(
+        matches!(error, StartError::OtherAdapter { round: 6, .. }),
+        "{said}"
+    );
+    fs::remove_dir_all(folder.adapter(6)).unwrap();
+    let (said, error) = refused(&run, &plan);
+    assert!(
+        matches!(error, StartError::Removed { round: 6, .. }),
+        "{said}"
+    );
+}
+
+/// Of old runs nothing stays but what was signed.
+const NOTHING: PruneRule = PruneRule {
+    ended_before: None,
+    newest_runs: Some(0),
+    newest_rounds: 0,
+    results: false,
+    replays: false,
+    evidence: false,
+};
+
+#[test]
+fn by_retention_all_but_what_was_signed_goes_of_old_runs_alone() {
+    let runs = Runs::new();
+    let (second, never) = (RunId([5; 16]), RunId([6; 16]));
+    runs.run(second, 400);
+    // The one that ended later is the newest.
+    runs.operator.end(second, EndOutcome::Finished, None);
+    let folder = RunDirectory::of(runs.store(), FINISHED).unwrap();
+    let older = crate::run_directory::RunEnding {
+        outcome: EndOutcome::Failed,
+        failure: None,
+        at: Timestamp(5),
+    };
+    folder.store_end(&older).unwrap();
+    for path in [folder.audit(), folder.evidence()] {
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("file"), [0; 10]).unwrap();
+    }
+    // It ended before its members were complete.
+    let begun = RunDirectory::create(runs.store(), never).unwrap();
+    begun.store_end(&older).unwrap();
+
+    let newest = PruneRule {
+        newest_runs: Some(1),
+        ..NOTHING
+    };
+    let told = runs.would_prune(&newest);
+    assert_eq!(runs.there(FINISHED), [1, 2, 3, 4, 5, 6]);
+    let gone = runs.prune(&newest);
+    assert_eq!(told, gone);
+    assert_eq!(runs.there(FINISHED), Vec::<u32>::new());
+    assert_eq!(runs.there(second), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(runs.there(LIVE), [1, 2, 3, 4, 5, 6]);
+    assert!(!folder.audit().exists() && !folder.evidence().exists());
+    let others = [
+        format!("runs/{never}"),
+        format!("runs/{FINISHED}/audit"),
+        format!("runs/{FINISHED}/evidence"),
+    ];
+    assert_eq!(gone.others, others);
+    assert!(!begun.path().exists());
+    // What was signed is there, and verifies.
+    let verified = crate::audit::verify(&folder).unwrap();
+    assert_eq!((verified.rounds, verified.adapters), (6, 0));
+    assert!(folder.end().unwrap().is_some() && folder.receipt().exists());
+    let bytes = gone.bytes;
+    let logged = runs.log().into_iter().map(|one| match one {
+        Event::Pruned { bytes, .. } => bytes,
+        _ => 0,
+    });
+    assert_eq!(logged.collect::<Vec<_>>().iter().sum::<u64>(), bytes);
+    // There is nothing more to do, and nothing more is said.
+    let again = runs.prune(&newest);
+    assert_eq!(
+        (again.removed.len(), again.others.len(), again.bytes),
+        (0, 0, 0)
+    );
+    assert_eq!(runs.log().len(), 2);
+}
+
+#[test]
+fn what_a_start_or_a_rollback_names_stays_whatever_the_rule() {
+    let runs = Runs::new();
+    let named = runs.of(FINISHED, 6).adapter;
+    let waiting = QueuedPlan {
+        submitted: NOW,
+        run: RunId([7; 16]),
+        keep_for_audit: false,
+        plan: RunPlan {
+            start_from: Some(named),
+            ..start_plan(2)
+        },
+    };
+    let queue = runs.operator.shown.directory.queue();
+    queue.submit(&waiting).unwrap();
+    let rolled_back = Event::RolledBack {
+        run: FINISHED.to_string(),
+        adapter: LoggedAdapter {
+            round: 2,
+            adapter: runs.of(FINISHED, 2).adapter,
+        },
+        replaced: named,
+    };
+    audit_log::append(runs.store(), runs.key(), NOW, rolled_back).unwrap();
+    runs.prune(&NOTHING);
+    assert_eq!(runs.there(FINISHED), [2, 6]);
+    // The run can begin.
+    let start = StartingAdapter::of(runs.store(), &waiting.plan).unwrap();
+    assert_eq!(start.expect("it is named").into_adapter(), adapter(106));
+    // Without the plan one of them is not needed any more.
+    queue.remove(waiting.run).unwrap();
+    runs.prune(&NOTHING);
+    assert_eq!(runs.there(FINISHED), [2]);
+    // A log that does not verify may hide a name: nothing goes.
+    let path = runs.store().root().join("log/log.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"round\":2", "\"round\":3")).unwrap();
+    let refused = prune(
+        runs.store(),
+        runs.key(),
+        &NOTHING,
+        (PrunedBy::Retention, NOW),
+    );
+    assert!(matches!(refused, Err(PruneError::Log(_))));
+    assert_eq!(runs.there(FINISHED), [2]);
 }

@@ -267,7 +267,7 @@ impl Outcome<'_> {
         {
             report.findings.push(Finding::AdapterBefore);
         }
-        match publish::apply(&state, former.as_ref(), rollback, self.part, self.open, sum) {
+        match publish::apply(&state, || Ok(former), rollback, self.part, self.open, sum) {
             Ok(applied) => {
                 let next = applied.state.adapter.digest();
                 report.adapter = Comparison::of(next == result.adapter);

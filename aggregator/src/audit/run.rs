@@ -1,5 +1,5 @@
 //! What a record says of the whole run, read back and checked: the plan is signed, the first
-//! adapter follows from it, and the results are a chain of signatures.
+//! adapter follows from it or is the one that it names, and the results are a chain of signatures.
 
 use std::sync::Arc;
 
@@ -53,6 +53,10 @@ impl KeptRun {
         if !first.exists() {
             return Err(AuditError::NotKept { path: first });
         }
+        let kept = peft::load(&first)?;
+        if plan.start_from.is_some_and(|start| start != kept.digest()) {
+            return Err(AuditError::OtherAdapter { path: first });
+        }
         let path = directory.results();
         let text = match read(&path) {
             Err(AuditError::NotKept { .. }) => Vec::new(),
@@ -68,7 +72,7 @@ impl KeptRun {
             server: plan.server_settings()?,
             aggregator,
             roster: Arc::new(roster),
-            first: peft::load(&first)?,
+            first: kept,
             results: results.map_err(|source| AuditError::Json { path, source })?,
             plan,
         })
@@ -159,7 +163,10 @@ impl KeptRun {
     ) -> Result<Standing, AuditError> {
         let planned = &self.plan.adapter;
         let layout = self.first.layout().clone();
-        let first = Adapter::initial(planned.lora.clone(), layout, self.plan.seed())?.digest();
+        let first = match self.plan.start_from {
+            Some(start) => start,
+            None => Adapter::initial(planned.lora.clone(), layout, self.plan.seed())?.digest(),
+        };
         if first != self.first.digest() {
             findings.push(Finding::FirstAdapter);
         }

@@ -9,12 +9,15 @@ use fedlora_common::exit::Exit;
 use fedlora_protocol::ids::MemberName;
 use fedlora_shell::{Failure, Printer};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exits;
-use crate::adapters::{self, Adapters, ExportError, Exported, PruneRule, PublishedAdapter};
+use crate::adapters::{
+    self, Adapters, ExportError, Exported, PruneError, PruneRule, Pruned, PublishedAdapter,
+};
+use crate::audit_log::{self, Event, LogError, LoggedAdapter, PrunedBy};
 use crate::clock::{Clock, SystemClock};
-use crate::directory::Directory;
+use crate::directory::{Directory, DirectoryError};
 use crate::run_record::RunRecordError;
 use crate::status::words::bytes;
 use crate::store::Store;
@@ -255,9 +258,39 @@ fn rollback(args: &RollbackArgs, printer: &Printer) -> Result<(), Failure> {
             })?
         }
     };
+    log_rollback(&args.directory.dir, earlier, &there, printer)?;
     let done = adapters::replace(&store, earlier, &args.folder).map_err(failed)?;
     told(&done, &args.folder, printer);
     Ok(())
+}
+
+/// Notes in the operator's audit log which adapter is put in place: no retention removes it from here on.
+/// A folder with a copy of the runs has no log.
+fn log_rollback(
+    dir: &Path,
+    earlier: &PublishedAdapter,
+    there: &Exported,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let (directory, opened) = match Directory::open_to_change(dir) {
+        Ok(opened) => opened,
+        Err(DirectoryError::NotInitialised { .. }) => {
+            printer.note(&"note: this is a copy of the runs, which has no audit log to note it in");
+            return Ok(());
+        }
+        Err(error) => return Err(exits::directory(error)),
+    };
+    let event = Event::RolledBack {
+        run: earlier.run.clone(),
+        adapter: LoggedAdapter {
+            round: earlier.round,
+            adapter: earlier.adapter,
+        },
+        replaced: there.adapter,
+    };
+    let (store, now) = (directory.store(), SystemClock.now());
+    let noted = audit_log::append(store, &opened.identity, now, event);
+    noted.map_err(|error| prune_failed(error.into()))
 }
 
 /// Tells what an exported folder holds.
@@ -288,34 +321,62 @@ fn told(done: &Exported, folder: &Path, printer: &Printer) {
 
 fn prune(args: &PruneArgs, printer: &Printer) -> Result<(), Failure> {
     // Whatever mirrors the operator's directory hears of what goes.
-    let (directory, _) = Directory::open(&args.dir).map_err(exits::directory)?;
+    let opened = match args.dry_run {
+        true => Directory::open(&args.dir),
+        false => Directory::open_to_change(&args.dir),
+    };
+    let (directory, opened) = opened.map_err(exits::directory)?;
     let days = Duration::from_secs(args.days.saturating_mul(86_400));
     let now = SystemClock.now();
-    let rule = PruneRule {
-        keep: args.keep,
-        ended_before: Timestamp(now.0.saturating_sub(days.as_millis() as u64)),
+    let before = Timestamp(now.0.saturating_sub(days.as_millis() as u64));
+    let rule = PruneRule::adapters(args.keep, before);
+    let (store, key) = (directory.store(), &opened.identity);
+    let pruned = match args.dry_run {
+        true => adapters::would_prune(store, key, &rule),
+        false => adapters::prune(store, key, &rule, (PrunedBy::Command, now)),
     };
-    let pruned = adapters::prune(directory.store(), &rule, args.dry_run)
-        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    let pruned = pruned.map_err(prune_failed)?;
+    print_pruned(&pruned, &json!({}), args.dry_run, printer);
+    Ok(())
+}
+
+/// Nothing more is removed.
+pub(super) fn prune_failed(error: PruneError) -> Failure {
+    let exit = match &error {
+        PruneError::Log(LogError::Broken { .. }) => Exit::Integrity,
+        PruneError::Log(LogError::Io { .. } | LogError::Missing { .. }) | PruneError::Io { .. } => {
+            Exit::Failed
+        }
+    };
+    Failure::new(exit, error)
+}
+
+/// Prints what went, or would go, with the fields of `more` in the document.
+pub(super) fn print_pruned(pruned: &Pruned, more: &Value, dry_run: bool, printer: &Printer) {
     for (run, why) in &pruned.left {
         printer.note(&format!("run {run} is left as it is: {why}"));
     }
-    let document = json!({
+    let mut document = json!({
         "removed": pruned.removed,
+        "others": pruned.others,
         "bytes": pruned.bytes,
-        "dry_run": args.dry_run,
+        "dry_run": dry_run,
     });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        document[name] = value.clone();
+    }
     printer.result(&document, || {
         let mut lines: Vec<_> = pruned.removed.iter().map(row).collect();
-        let what = if args.dry_run { "would go" } else { "are gone" };
-        lines.push(format!(
-            "{} adapters {what}, {}",
-            pruned.removed.len(),
-            bytes(pruned.bytes)
-        ));
+        lines.extend(pruned.others.iter().cloned());
+        let what = if dry_run { "would go" } else { "are gone" };
+        let (adapters, others) = (pruned.removed.len(), pruned.others.len());
+        let bytes = bytes(pruned.bytes);
+        lines.push(match others {
+            0 => format!("{adapters} adapters {what}, {bytes}"),
+            _ => format!("{adapters} adapters and {others} other files or folders {what}, {bytes}"),
+        });
         lines.join("\n")
     });
-    Ok(())
 }
 
 fn failed(error: ExportError) -> Failure {

@@ -34,6 +34,14 @@ pub(super) enum AuditCommand {
         after_help = "Example:\n  fedlora-aggregator audit verify --dir ~/operator --format json"
     )]
     Verify(VerifyArgs),
+    /// Show the log of all changes of the directory, and verify it.
+    ///
+    /// Each line names a change, holds the digest of the line before and is signed. What the directory
+    /// holds must be what the log leads to: any edit, cut or reorder is found and named.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator audit log --dir ~/operator --anchor /mnt/worm/heads"
+    )]
+    Log(super::audit_log::LogArgs),
     /// Check evidence that a member broke the protocol against the roster of its run.
     #[command(
         after_help = "Example:\n  fedlora-aggregator audit evidence --dir ~/operator ~/operator/runs/ID/evidence/round-0001-attempt-1-member-3.json"
@@ -85,6 +93,7 @@ pub(super) fn run(command: &AuditCommand, printer: &Printer) -> Result<(), Failu
     match command {
         AuditCommand::Replay(args) => replay(args, printer),
         AuditCommand::Verify(args) => verify(args, printer),
+        AuditCommand::Log(args) => super::audit_log::run(args, printer),
         AuditCommand::Evidence(args) => evidence(args, printer),
     }
 }

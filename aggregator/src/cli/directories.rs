@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fedlora_protocol::ids::MemberName;
+use fedlora_shell::values::listening;
 use fedlora_shell::{Failure, Printer};
 use serde_json::json;
 
@@ -21,10 +22,10 @@ pub(super) struct InitArgs {
     #[arg(long, env = "FEDLORA_DIR")]
     dir: PathBuf,
     /// The address where members connect (UDP and TCP).
-    #[arg(long, env = "FEDLORA_LISTEN")]
+    #[arg(long, env = "FEDLORA_LISTEN", value_parser = listening)]
     listen: SocketAddr,
     /// The address where invited members join (UDP and TCP) [default: the port above --listen's].
-    #[arg(long, env = "FEDLORA_JOIN_LISTEN")]
+    #[arg(long, env = "FEDLORA_JOIN_LISTEN", value_parser = listening)]
     join_listen: Option<SocketAddr>,
     /// Host by which members reach this machine, with a port where it is not --listen's.
     #[arg(long, env = "FEDLORA_ADVERTISE")]
@@ -216,7 +217,9 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
             advertise: None,
             join_advertise: None,
             ca: None,
+            udp: true,
             store: None,
+            retention: None,
         };
         join_listen
             .map(with_port)

@@ -5,6 +5,7 @@ use fedlora_protocol::wire::messages::RoundFailure;
 use fedlora_shell::Failure;
 
 use super::hints;
+use crate::adapters::StartError;
 use crate::audit::AuditError;
 use crate::ca::sign::SignError;
 use crate::ca::{CaError, TokenError};
@@ -94,6 +95,7 @@ pub fn serve_exit(error: &ServeError) -> Exit {
             store_exit(error)
         }
         ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,
+        ServeError::Start(error) => start_exit(error),
         ServeError::Transport(_) => Exit::Network,
         ServeError::OpenRun(error) => audit_exit(error),
         ServeError::Run(failure) => run_exit(failure),
@@ -137,6 +139,24 @@ fn ca_exit(error: &CaError) -> Exit {
         CaError::Passphrase(_) => Exit::Configuration,
         CaError::Request { .. } => Exit::Integrity,
         CaError::Io { .. } => Exit::Failed,
+    }
+}
+
+/// The exit code of an adapter that no run can begin from.
+pub(super) fn start_exit(error: &StartError) -> Exit {
+    match error {
+        StartError::Unreadable { .. } | StartError::Files(_) | StartError::OtherAdapter { .. } => {
+            Exit::Integrity
+        }
+        StartError::Io { .. } => Exit::Failed,
+        StartError::None { .. }
+        | StartError::Several { .. }
+        | StartError::Queued { .. }
+        | StartError::NotOver { .. }
+        | StartError::SummedUpon { .. }
+        | StartError::Shape { .. }
+        | StartError::Base { .. }
+        | StartError::Removed { .. } => Exit::Configuration,
     }
 }
 

@@ -4,12 +4,14 @@
 
 mod adapter;
 mod audit;
+mod audit_log;
 mod ca;
 mod directories;
 pub mod exits;
 mod hints;
 mod passphrase;
 mod plan_notes;
+mod retention;
 mod roster;
 mod runs;
 mod serve;
@@ -102,6 +104,10 @@ enum Command {
         after_help = "Example:\n  fedlora-aggregator adapter list --dir ~/operator"
     )]
     Adapter(adapter::AdapterCommand),
+    /// Show what `serve` would remove now of what runs published, by `[retention]` in aggregator.toml.
+    /// Removes nothing.
+    #[command(after_help = "Example:\n  fedlora-aggregator retention --dir ~/operator")]
+    Retention(retention::RetentionArgs),
     #[command(flatten)]
     Documents(DocumentsCommand),
 }
@@ -153,6 +159,7 @@ impl Program for Cli {
             Command::Ca(command) => ca::run(&command, &printer),
             Command::Audit(command) => audit::run(&command, &printer),
             Command::Adapter(command) => adapter::run(&command, &printer),
+            Command::Retention(args) => retention::run(&args, &printer),
             // The shell has run it.
             Command::Documents(_) => Ok(()),
         }

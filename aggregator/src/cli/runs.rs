@@ -13,17 +13,21 @@ use rand::Rng;
 use serde_json::json;
 
 use super::{exits, plan_notes};
+use crate::adapters::{PublishedAdapter, StartError, StartingAdapter};
 use crate::clock::{Clock, SystemClock};
 use crate::directory::Directory;
 use crate::queue::QueuedPlan;
 use crate::run_directory::{RunDirectory, RunEnding, clear_uploads};
 use crate::run_list::{self, ListedRun, ListedState};
+use crate::store::Store;
 
 /// `fedlora-aggregator run` and its commands.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum RunCommand {
     /// Queue a plan: the serving aggregator carries out one after the other. Prints the run's id.
-    #[command(after_help = "Example:\n  fedlora-aggregator run submit plan.toml --dir ~/operator")]
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator run submit plan.toml --dir ~/operator\n  fedlora-aggregator run submit plan.toml --dir ~/operator --start-from 0123456789abcdef"
+    )]
     Submit(SubmitArgs),
     /// List all runs: those that are over, the one that is served, those that wait.
     #[command(after_help = "Example:\n  fedlora-aggregator run list --dir ~/operator")]
@@ -59,6 +63,10 @@ pub(super) struct SubmitArgs {
     /// recompute the rounds. Takes the disk space of all uploads of the run.
     #[arg(long)]
     keep_for_audit: bool,
+    /// Begin from an adapter that an earlier run published: the newest of RUN, that of RUN:ROUND, or the one
+    /// with this digest. Takes the place of the plan's `start_from`.
+    #[arg(long, value_name = "RUN[:ROUND]|DIGEST")]
+    start_from: Option<String>,
 }
 
 /// Options of `run show`.
@@ -118,6 +126,10 @@ fn submit(args: &SubmitArgs, printer: &Printer) -> Result<(), Failure> {
     // What a run cannot be made of is told now, not when its turn comes.
     let possible = plan.policy().and(plan.server_settings());
     possible.map_err(|error| exits::configuration(anyhow!(error)))?;
+    let named = args.start_from.clone();
+    let named = named.or_else(|| plan.start_from.map(|digest| digest.to_string()));
+    let start = named.map(|named| start(directory.store(), &named, &mut plan, printer));
+    let start = start.transpose()?;
     plan.seed.get_or_insert_with(|| os_rng().next_u64() >> 1);
     let mut id = [0; 16];
     os_rng().fill_bytes(&mut id);
@@ -132,6 +144,16 @@ fn submit(args: &SubmitArgs, printer: &Printer) -> Result<(), Failure> {
         .submit(&queued)
         .with_context(|| queue.path_of_folder().display().to_string())
         .map_err(failed)?;
+    // From here on it is kept. It may have been removed just before.
+    if let Some(start) = start
+        && let Err(error) = StartingAdapter::of(directory.store(), &queued.plan)
+    {
+        queue
+            .remove(queued.run)
+            .with_context(|| queue.path_of_folder().display().to_string())
+            .map_err(failed)?;
+        return Err(refused_start(&start, error));
+    }
     let run = queued.run.to_string();
     let served = directory.is_served().map_err(exits::directory)?;
     printer.result(&json!({ "run": run, "served": served }), || &run);
@@ -139,6 +161,38 @@ fn submit(args: &SubmitArgs, printer: &Printer) -> Result<(), Failure> {
         printer.note(&"no process serves this directory: the run begins once `serve` does");
     }
     Ok(())
+}
+
+/// Finds the adapter that a plan is to begin from, puts its digest into the plan, and tells what it is.
+fn start(
+    store: &Store,
+    named: &str,
+    plan: &mut RunPlan,
+    printer: &Printer,
+) -> Result<String, Failure> {
+    let found = StartingAdapter::named(store, named, plan);
+    let found = found.map_err(|error| refused_start(named, error))?;
+    let PublishedAdapter {
+        adapter,
+        run,
+        round,
+        ..
+    } = &found.published;
+    plan.start_from = Some(*adapter);
+    printer.note(&format!(
+        "note: the run begins from the adapter of round {round} of run {run}. Members that were not in \
+         that run take part only if their floors.unknown_start allows it"
+    ));
+    if found.result_is_another {
+        printer.note(&"note: another adapter of that run is its result: its later rounds did harm");
+    }
+    Ok(named.to_owned())
+}
+
+fn refused_start(named: &str, error: StartError) -> Failure {
+    let exit = exits::start_exit(&error);
+    let error = anyhow!(error).context(format!("a run cannot begin from {named:?}"));
+    Failure::new(exit, error).with_hint("`fedlora-aggregator adapter list` shows all")
 }
 
 fn list(args: &DirArgs, printer: &Printer) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use fedlora_common::exit::Exit;
-use fedlora_shell::{Failure, Printer, Stop};
+use fedlora_shell::{Failure, Printer, Stop, open_files};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ use tracing::info;
 use super::runs::read_plan;
 use super::{exits, passphrase};
 use crate::clock::SystemClock;
-use crate::daemon::{Aggregator, Opening};
+use crate::daemon::{Aggregator, MAX_SOCKETS, Opening};
 use crate::directory::Directory;
 use crate::monitor::Monitor;
 use crate::web::{Shown, Web, WebError};
@@ -100,8 +100,19 @@ fn usage(text: &str) -> Failure {
     Failure::new(Exit::Usage, anyhow!("{text}"))
 }
 
+/// Makes room for the sockets of all connections.
+fn allow_connections(directories: usize) {
+    let wanted = (directories * MAX_SOCKETS) as u64;
+    if let Some(limit) = open_files::raise(wanted).filter(|limit| *limit < wanted) {
+        let text = "the system allows fewer open files than all members' connections over TCP would \
+                    take: raise the service's limit where there are many (LimitNOFILE)";
+        info!(limit, wanted, "{text}");
+    }
+}
+
 /// Serves each directory's queue until the program is told to stop.
 async fn for_ever(args: &ServeArgs, directories: &[PathBuf], stop: Stop) -> Result<(), Failure> {
+    allow_connections(directories.len());
     let mut serving = JoinSet::new();
     let passphrase = passphrase::given(args.passphrase_file.as_deref())?;
     let open = |dir: &PathBuf| {
@@ -156,6 +167,7 @@ async fn one_run(
     printer: &Printer,
 ) -> Result<(), Failure> {
     let plan = read_plan(plan, printer)?;
+    allow_connections(1);
     let passphrase = passphrase::given(args.passphrase_file.as_deref())?;
     let clock = Arc::new(SystemClock);
     let opening = Aggregator::of_directory(dir, passphrase.as_ref(), clock);

@@ -1,5 +1,5 @@
 //! Which files of an operator's directory are kept in the database: invitations, members, plans that
-//! wait, and runs. Keys, configuration, status, locks, and uploads that are under way are this host's.
+//! wait, runs, and the log. Keys, configuration, status, locks, and uploads that are under way are this host's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// The folders whose files are kept.
-const KEPT: [&str; 4] = ["invitations", "members", "queue", "runs"];
+const KEPT: [&str; 5] = ["invitations", "log", "members", "queue", "runs"];
 /// How the names of files end that are this host's all the same: half-written ones.
 const LOCAL_ENDS: [&str; 2] = [".part", fedlora_common::files::TEMPORARY];
 /// How masked updates' names end.
@@ -111,6 +111,7 @@ mod tests {
             "members/a.json",
             "runs/00/journal/round-0001-attempt-1/events.bin",
             "queue/00.json",
+            "log/log.jsonl",
             "invitations/a.redeemed",
         ] {
             assert_eq!(of(path).as_deref(), Some(path));
@@ -122,6 +123,7 @@ mod tests {
             "status.json",
             "members",
             "members/lock",
+            "log/lock",
             "members/a.json.tmp",
             "runs/00/uploads/x.masked.part",
             "../members/a.json",

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fedlora_adapter::{Adapter, Factors, Layout};
+use fedlora_adapter::{Adapter, Factors, Layout, peft};
 use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::{MemberIndex, MemberName, RoundNumber};
 use fedlora_protocol::plan::{
@@ -19,8 +19,8 @@ use super::links::Links;
 use super::opening::Standing;
 use super::progress::Progress;
 use crate::audit::{AuditError, KeptRun};
-use crate::optimizer::ServerOptimizer;
-use crate::publish::{Applied, GlobalState};
+use crate::optimizer::{ServerOptimizer, StateOf};
+use crate::publish::{Applied, GlobalState, PublishError};
 use crate::status::RunState;
 
 /// How far the run's rounds have come.
@@ -29,8 +29,8 @@ pub(super) struct AdapterChain {
     pub(super) roster: Arc<Roster>,
     /// The newest adapter, and the server's optimizer after the newest result.
     state: GlobalState,
-    /// The same before the newest result: members may vote to go back there.
-    former: Option<GlobalState>,
+    /// The published adapter that the run began from: a member that starts again fetches it once more.
+    start: Option<(Digest, Arc<Adapter>)>,
     /// Rounds whose step was scaled down to the plan's largest.
     rounds_scaled: u32,
     /// Rounds that took the step before back.
@@ -67,6 +67,8 @@ pub(super) struct RunResult {
 impl AdapterChain {
     /// The chain before its first round.
     pub(super) fn begin(context: &RunContext, roster: Roster, adapter: Adapter) -> Self {
+        let adapter = Arc::new(adapter);
+        let start = context.setup.plan.start_from;
         Self {
             head: RoundResult::chain_start(
                 context.setup.run,
@@ -77,9 +79,9 @@ impl AdapterChain {
             roster: Arc::new(roster),
             state: GlobalState {
                 optimizer: ServerOptimizer::new(context.server, adapter.layout().clone()),
-                adapter: Arc::new(adapter),
+                adapter: Arc::clone(&adapter),
             },
-            former: None,
+            start: start.map(|digest| (digest, adapter)),
             rounds_scaled: 0,
             rounds_taken_back: 0,
             results: Vec::new(),
@@ -110,8 +112,7 @@ impl AdapterChain {
             let digest = adapter.digest();
             chain.best = Some(BestAdapter { adapter, digest });
         }
-        if let Some(before) = chain.newest().0.checked_sub(1) {
-            chain.former = Some(kept.state_after(directory, RoundNumber(before))?);
+        if chain.newest() > RoundNumber(0) {
             chain.state = kept.state_after(directory, chain.newest())?;
         }
         Ok(chain)
@@ -128,7 +129,7 @@ impl AdapterChain {
                 digest: before.1,
             });
         }
-        self.former = Some(std::mem::replace(&mut self.state, applied.state));
+        self.state = applied.state;
         self.rounds_scaled += u32::from(applied.scaled.is_some());
         self.results.push(result);
     }
@@ -193,9 +194,38 @@ impl AdapterChain {
         &self.state
     }
 
-    /// Adapter and optimizer before the newest result, if there is one.
-    pub(super) fn former(&self) -> Option<&GlobalState> {
-        self.former.as_ref()
+    /// Adapter and optimizer before the newest result, if there is one. Members may vote to go back
+    /// there, which is rare: until then they are on the disk alone.
+    ///
+    /// # Errors
+    /// What cannot be read, or is not what the result before names.
+    pub(super) fn former(&self, context: &RunContext) -> Result<Option<GlobalState>, PublishError> {
+        let plan = &context.setup.plan;
+        let layout = self.adapter().layout().clone();
+        let optimizer = ServerOptimizer::new(context.server, layout.clone());
+        let before = match &self.results[..] {
+            [] => return Ok(None),
+            [_] => {
+                let first = Adapter::initial(plan.adapter.lora.clone(), layout, plan.seed())?;
+                return Ok(Some(GlobalState {
+                    adapter: Arc::new(first),
+                    optimizer,
+                }));
+            }
+            [.., before, _] => before.claimed(),
+        };
+        let directory = &context.setup.directory;
+        let path = directory.adapter(before.round.0);
+        let adapter = peft::load(&path)?;
+        if adapter.digest() != before.adapter {
+            return Err(PublishError::OtherAdapter { path });
+        }
+        let of = StateOf::after(before, plan.digest());
+        let optimizer = optimizer.restored(&directory.server_state(before.round.0), &of)?;
+        Ok(Some(GlobalState {
+            adapter: Arc::new(adapter),
+            optimizer,
+        }))
     }
 
     /// The digest of the newest adapter. A result names it: it is not computed again at each fetch
@@ -224,13 +254,16 @@ impl AdapterChain {
         self.head
     }
 
-    /// The newest adapter or the best, whichever has this digest.
+    /// The newest adapter, the best, or the one that the run began from, whichever has this digest.
     pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Adapter>> {
         if self.digest() == *digest {
             return Some(Arc::clone(&self.state.adapter));
         }
-        let best = self.best.as_ref().filter(|best| best.digest == *digest)?;
-        Some(Arc::clone(&best.adapter))
+        let best = self.best.as_ref().map(|best| (&best.digest, &best.adapter));
+        let start = self.start.as_ref().map(|(digest, start)| (digest, start));
+        let mut others = [best, start].into_iter().flatten();
+        let held = others.find(|(one, _)| *one == digest)?;
+        Some(Arc::clone(held.1))
     }
 
     pub(super) fn index_of(&self, member: &MemberName) -> Option<MemberIndex> {

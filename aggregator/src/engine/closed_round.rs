@@ -91,11 +91,11 @@ impl ClosedRound {
         last_phase: Option<PhaseName>,
     ) -> Result<Self, Box<Farewell>> {
         let plan = &context.setup.plan;
-        let (state, former) = (chain.state(), chain.former());
-        let applied = publish::apply(state, former, &plan.rollback, part, open, &sum);
+        let former = || blocking::in_place(|| chain.former(&context));
+        let applied = publish::apply(chain.state(), former, &plan.rollback, part, open, &sum);
         let applied = match applied {
             Ok(applied) => applied,
-            Err(error) => {
+            Err(error @ (PublishError::Sum(_) | PublishError::Adapter(_))) => {
                 warn!(%error, "the unmasked sum is unusable");
                 let failure = AttemptFailure {
                     reason: RoundFailure::Sum,
@@ -103,6 +103,7 @@ impl ClosedRound {
                 };
                 return Ok(Self::failed(context, chain, open, failure));
             }
+            Err(error) => return Err(end_run(context, chain, last_phase, error.into())),
         };
         for SpoiltGroup { group, reason } in &applied.spoilt {
             warn!(%group, %reason, "the sum of a group is none: it is left out");

@@ -26,7 +26,7 @@ pub(super) struct ReadyMembers(BTreeMap<MemberName, Ready>);
 pub(super) struct Cohort {
     /// As many members as the plan asks for, ready with the same.
     pub(super) members: Vec<MemberName>,
-    /// The first global adapter, which follows from the plan.
+    /// The first global adapter, which follows from the plan or is the one that it begins from.
     pub(super) adapter: Adapter,
 }
 
@@ -37,7 +37,7 @@ impl ReadyMembers {
     /// What to tell a member that cannot take part with what it holds.
     pub(super) fn add(
         &mut self,
-        plan: &RunPlan,
+        (plan, start): (&RunPlan, Option<&Adapter>),
         member: MemberName,
         ready: Ready,
     ) -> Result<Option<Cohort>, MemberRefusal> {
@@ -50,9 +50,14 @@ impl ReadyMembers {
             });
         }
         // The first adapter follows from the plan: what a member says of it must be that.
-        let adapter =
-            Adapter::initial(plan.adapter.lora.clone(), ready.layout.clone(), plan.seed())
-                .map_err(MemberRefusal::Layout)?;
+        let adapter = match start {
+            None => Adapter::initial(plan.adapter.lora.clone(), ready.layout.clone(), plan.seed())
+                .map_err(MemberRefusal::Layout)?,
+            Some(start) if *start.layout() != ready.layout => {
+                return Err(MemberRefusal::OtherStart);
+            }
+            Some(start) => start.clone(),
+        };
         let part = plan.adapter.factors.factors_in(RoundNumber(1));
         let part = adapter.layout().subset(part).map_err(AdapterError::Layout);
         part.map_err(MemberRefusal::Layout)?;
@@ -89,7 +94,7 @@ impl ReadyMembers {
     /// What most members are ready with; of several the first.
     fn usual(&self) -> Option<&Ready> {
         let mut counts = BTreeMap::<_, usize>::new();
-        // The first adapter follows from the layout.
+        // The first adapter follows from the layout, or is the same for all.
         let key = |ready: &Ready| (ready.base, ready.adapter);
         for ready in self.0.values() {
             *counts.entry(key(ready)).or_default() += 1;

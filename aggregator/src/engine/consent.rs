@@ -123,8 +123,8 @@ impl Consent {
             ToEngine::Uploaded { reply, .. } => {
                 let _ = reply.send(Err(UploadRefusal::NoRound));
             }
-            ToEngine::FetchAdapter { reply, .. } => {
-                let _ = reply.send(None);
+            ToEngine::FetchAdapter { adapter, reply } => {
+                let _ = reply.send(self.context.start(&adapter));
             }
             ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
         }

@@ -57,6 +57,8 @@ pub struct EngineSetup {
     pub run: RunId,
     /// The plan that the run carries out.
     pub plan: RunPlan,
+    /// The published adapter that the plan begins from. A run that is taken up has it in its record.
+    pub start: Option<Arc<Adapter>>,
     /// The federation's name, for the status.
     pub federation: String,
     /// The operator's keys; one of them signs plan and results.
@@ -164,9 +166,19 @@ impl RunContext {
                 aggregator: self.setup.operator.identity.public(),
                 plan: self.signed_plan.clone(),
             };
+            if plan.start_from.is_some() {
+                // A member that comes back after the run's end needs it: it follows from nothing.
+                publish::store_first(directory, first, &plan.base.name)?;
+            }
             audit::keep_run(&self.setup.record, &kept, first, &plan.base.name)?;
             Ok(())
         })
+    }
+
+    /// The adapter that the run begins from, where that is a published one with this digest.
+    pub(super) fn start(&self, digest: &Digest) -> Option<Arc<Adapter>> {
+        let named = self.setup.plan.start_from == Some(*digest);
+        self.setup.start.clone().filter(|_| named)
     }
 
     /// The rounds' time.

@@ -5,7 +5,6 @@ mod hearing;
 mod waiting;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,9 @@ use fedlora_protocol::round::coordinator::{
     Completed, Coordinator, CoordinatorEffect as Effect, Event, EventKind, Input, Reject,
     RoundSetup,
 };
-use fedlora_protocol::wire::messages::{PhaseName, RoundFailure, vector_digest};
-use tracing::{info, warn};
+use fedlora_protocol::wire::messages::{PhaseName, RoundFailure};
+use fedlora_shell::SPANS;
+use tracing::{Span, info, info_span, warn};
 
 use super::chain::AdapterChain;
 use super::closed_round::{AttemptFailure, ClosedRound, end_run};
@@ -30,7 +30,7 @@ use super::messages::RunEvent;
 use super::overview::Due;
 use super::patience::Progress;
 use super::returning;
-use super::tally::Tally;
+use super::tally::{AddError, Tally};
 use crate::audit::{self, AuditError, BegunAttempt, KeptOpening};
 use crate::blocking;
 use crate::publish::Participation;
@@ -106,6 +106,16 @@ struct CurrentRound {
     phase_began_with: Vec<MemberIndex>,
     /// Who takes no further part.
     left: BTreeSet<MemberIndex>,
+    /// Ends with the phase.
+    phase_span: Span,
+}
+
+/// What a collector of traces gets of a phase.
+fn phase_span(phase: Option<PhaseName>) -> Span {
+    match phase {
+        Some(phase) => info_span!(target: SPANS, "phase", %phase),
+        None => Span::none(),
+    }
 }
 
 /// The digest of the masked update that an event takes, as its member signed it.
@@ -185,6 +195,7 @@ impl CurrentRound {
             chain,
             last_phase: coordinator.phase(),
             phase_began_with: coordinator.awaited(),
+            phase_span: phase_span(coordinator.phase()),
             left: BTreeSet::new(),
             coordinator,
             part,
@@ -224,6 +235,7 @@ impl CurrentRound {
             current.coordinator = coordinator;
             if current.coordinator.phase() != before {
                 current.phase_began_with = current.coordinator.awaited();
+                current.phase_span = phase_span(current.coordinator.phase());
             }
             effects.retain(|effect| !matches!(effect, Effect::Send(..)));
             current = match current.carry_out(effects).await? {
@@ -247,24 +259,21 @@ impl CurrentRound {
         Ok(Step::Open(current))
     }
 
-    /// Adds the update that the current event takes to the sum of its group, once it is sure that it
-    /// is the one that its member signed for: another transfer may have replaced it.
+    /// Adds the update that the current event takes to the sum of its group. It must be the one that its
+    /// member signed for: another transfer may have replaced it.
     ///
     /// # Errors
-    /// A file that cannot be read or moved; within, what is wrong with the update.
-    async fn add(
+    /// A file that cannot be read or moved; within, what is wrong with the update, and the sum with it.
+    fn add(
         &mut self,
         member: MemberIndex,
         group: GroupIndex,
-    ) -> Result<io::Result<()>, RunFailure> {
+    ) -> Result<Result<(), AddError>, RunFailure> {
         let path = self.keeping.take_upload(member, self.tally.path(member))?;
-        let packed = tokio::fs::read(&path).await;
-        let packed = packed.map_err(|source| AuditError::Io { path, source })?;
-        let signed = blocking::in_place(|| Some(vector_digest(&packed))) == self.claimed;
-        Ok(match signed {
-            true => self.tally.add(&packed, group),
-            false => Err(io::Error::other("it is not what its member signed for")),
-        })
+        match self.tally.add(&path, group, self.claimed) {
+            Err(AddError::Read(source)) => Err(AuditError::Io { path, source }.into()),
+            added => Ok(added),
+        }
     }
 
     /// Ends the process's part in the run, which another can take up.
@@ -299,6 +308,7 @@ impl CurrentRound {
         if let Some(phase) = after.filter(|_| before != after) {
             let round = self.coordinator.setup().open().round;
             info!(run = %self.context.setup.run, %round, %phase, "the phase begins");
+            self.phase_span = phase_span(Some(phase));
             self.last_phase = Some(phase);
             if phase == PhaseName::Updates {
                 let silence = Duration::from_secs(self.context.setup.plan.timeouts.progress);
@@ -319,7 +329,7 @@ impl CurrentRound {
                         self.context.links.tell(name, message);
                     }
                 }
-                Effect::Accumulate(member, group) => match self.add(member, group).await {
+                Effect::Accumulate(member, group) => match self.add(member, group) {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         let member = self.chain.display(member);

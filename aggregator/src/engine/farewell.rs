@@ -224,7 +224,7 @@ impl Farewell {
             }
             ToEngine::FetchAdapter { adapter, reply } => {
                 let held = match &self.reached {
-                    Reached::Gathering(_) => None,
+                    Reached::Gathering(_) => self.context.start(&adapter),
                     Reached::Rounds { chain, .. } => chain.fetch(&adapter),
                 };
                 let _ = reply.send(held);

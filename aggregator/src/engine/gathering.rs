@@ -141,8 +141,8 @@ impl Gathering {
             ToEngine::Uploaded { reply, .. } => {
                 let _ = reply.send(Err(UploadRefusal::NoRound));
             }
-            ToEngine::FetchAdapter { reply, .. } => {
-                let _ = reply.send(None);
+            ToEngine::FetchAdapter { adapter, reply } => {
+                let _ = reply.send(self.context.start(&adapter));
             }
             ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
         }
@@ -151,7 +151,8 @@ impl Gathering {
 
     fn ready(&mut self, member: MemberName, ready: Ready) -> Option<Cohort> {
         let plan = &self.context.setup.plan;
-        match self.ready.add(plan, member.clone(), ready) {
+        let start = self.context.setup.start.as_deref();
+        match self.ready.add((plan, start), member.clone(), ready) {
             Ok(complete) => {
                 self.context.watch(RunEvent::MemberReady {
                     member,

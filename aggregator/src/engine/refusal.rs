@@ -30,6 +30,12 @@ pub enum MemberRefusal {
          fedlora as the aggregator"
     )]
     OtherAdapter,
+    /// Its base does not fit the adapter that the run begins from.
+    #[error(
+        "the adapter that this run begins from has another layout than adapters on your base model: use \
+         the same checkpoint as the other members"
+    )]
+    OtherStart,
     /// The cohort was complete without it.
     #[error("the run began with other members: its roster is closed")]
     RosterClosed,

@@ -1,7 +1,9 @@
 //! The phase of the rounds: opens one after another until the plan is carried out.
 
-use fedlora_protocol::ids::{Attempt, RoundNumber};
+use fedlora_protocol::ids::{Attempt, RoundNumber, RunId};
 use fedlora_protocol::wire::messages::{PhaseName, RoundFailure};
+use fedlora_shell::SPANS;
+use tracing::{Instrument as _, Span, field, info_span};
 
 use super::chain::AdapterChain;
 use super::closed_round::{AttemptFailure, RoundOutcome, end_run};
@@ -77,10 +79,24 @@ impl Running {
             {
                 return *end_run(context, chain, None, failure);
             }
+            let span = round_span(context.setup.run, round, attempt);
             let closed = match begun.take() {
-                Some(begun) => take_up_round(context, chain, begun).await,
-                None => run_round(context, chain, round, attempt).await,
+                Some(begun) => {
+                    let taken_up = take_up_round(context, chain, begun);
+                    taken_up.instrument(span.clone()).await
+                }
+                None => {
+                    let begun = run_round(context, chain, round, attempt);
+                    begun.instrument(span.clone()).await
+                }
             };
+            let came_to = match &closed {
+                Ok(closed) if matches!(closed.outcome, RoundOutcome::Done) => "done",
+                Ok(_) => "failed",
+                Err(_) => "over",
+            };
+            span.record("outcome", came_to);
+            drop(span);
             let closed = match closed {
                 Ok(closed) => closed,
                 Err(farewell) => return *farewell,
@@ -123,6 +139,13 @@ impl Running {
     }
 }
 
+/// What a collector of traces gets of an attempt at a round. A run takes too long for a span of its own.
+fn round_span(run: RunId, round: RoundNumber, attempt: Attempt) -> Span {
+    info_span!(
+        target: SPANS, parent: None, "round", %run, %round, %attempt, outcome = field::Empty
+    )
+}
+
 /// Whether a failed round may be tried again. Once shares may have been revealed, the members must
 /// not be asked for the same round's update again.
 fn may_retry(reason: RoundFailure) -> bool {
@@ -152,12 +175,12 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use fedlora_adapter::{Adapter, Factor, Layout, ProjectionTensor, Target, TensorSpec};
+    use fedlora_adapter::{Adapter, Factor, Layout, ProjectionTensor, Target, TensorSpec, peft};
     use fedlora_common::clock::Timestamp;
     use fedlora_common::digest::Digest;
     use fedlora_protocol::crypto::sign::IdentityKey;
     use fedlora_protocol::fixed::WeightedMean;
-    use fedlora_protocol::ids::{MemberIndex, RunId};
+    use fedlora_protocol::ids::MemberIndex;
     use fedlora_protocol::plan::{Roster, RosterEntry, RunEnd, RunPlan};
     use fedlora_protocol::wire::Verified;
     use fedlora_protocol::wire::messages::RoundResult;
@@ -171,7 +194,7 @@ mod tests {
     use crate::engine::EngineSetup;
     use crate::engine::chain::RunResult;
     use crate::engine::messages::ToEngine;
-    use crate::publish::{Applied, GlobalState};
+    use crate::publish::{Applied, GlobalState, PublishError};
     use crate::registry::Registry;
     use crate::status::{RunState, Status};
 
@@ -236,6 +259,7 @@ mod tests {
         let setup = EngineSetup {
             run,
             plan,
+            start: None,
             federation: config.federation,
             operator: Arc::new(opened),
             registry: Registry::new(directory.clone()),
@@ -316,6 +340,27 @@ mod tests {
             assert_eq!(fetched(superseded), None);
         }
         assert!(chain.first_as_result().is_none() && !chain.has_stopped());
+    }
+
+    #[tokio::test]
+    async fn the_state_before_the_newest_result_is_read_where_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_sender, inbox) = mpsc::channel(1);
+        let mut running = running(folder.path(), 0, inbox, (9, None));
+        let former = |running: &Running| running.chain.former(&running.context);
+        assert_eq!(former(&running).unwrap(), None);
+        let first = running.chain.adapter().clone();
+        let one = extend(&mut running.chain, 3.0);
+        assert_eq!(*former(&running).unwrap().unwrap().adapter, first);
+        extend(&mut running.chain, 2.0);
+        // It is the adapter that the result before names, or none.
+        assert!(matches!(former(&running), Err(PublishError::Peft(_))));
+        let path = running.context.setup.directory.adapter(1);
+        peft::save(&path, &one, "base").unwrap();
+        assert_eq!(*former(&running).unwrap().unwrap().adapter, one);
+        peft::save(&path, &first, "base").unwrap();
+        let other = former(&running);
+        assert!(matches!(other, Err(PublishError::OtherAdapter { .. })));
     }
 
     #[tokio::test(flavor = "multi_thread")]

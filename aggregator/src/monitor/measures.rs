@@ -40,16 +40,20 @@ pub(super) fn exposition(status: Option<&Status>) -> String {
         Measure::gauge("fedlora_build_info", "The release, as a label")
             .with([("version", env!("CARGO_PKG_VERSION"))], 1.0),
     ];
-    if let Some(status) = status {
-        measures.extend(of_run(status));
-        measures.extend(of_members(status));
-        measures.extend(of_traffic(status));
-    }
+    measures.extend(status.into_iter().flat_map(of));
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Measures(measures)));
     let mut page = String::new();
     prometheus_text::encode(&mut page, &registry).expect("text takes any text");
     page
+}
+
+/// What a status tells.
+pub(super) fn of(status: &Status) -> Vec<Measure> {
+    let mut measures = of_run(status);
+    measures.extend(of_members(status));
+    measures.extend(of_traffic(status));
+    measures
 }
 
 fn of_run(status: &Status) -> Vec<Measure> {
@@ -200,11 +204,11 @@ fn seconds(time: Timestamp) -> f64 {
 
 /// A metric with its values, each under other labels.
 #[derive(Debug)]
-struct Measure {
-    name: &'static str,
-    help: &'static str,
+pub(super) struct Measure {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
     kind: MetricType,
-    values: Vec<(Vec<(&'static str, String)>, f64)>,
+    pub(super) values: Vec<(Vec<(&'static str, String)>, f64)>,
 }
 
 impl Measure {

@@ -3,6 +3,8 @@
 //! member's records, losses or updates is.
 
 mod measures;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 
 use std::io;
 use std::net::SocketAddr;

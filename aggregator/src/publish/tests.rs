@@ -151,7 +151,10 @@ fn run(plan: &RunPlan, rule: Option<RobustRule>, killed: bool) -> (Adapter, u32)
         let part = layout.subset(factors).unwrap();
         let open = open(plan, round, &now.state.adapter, &part);
         let (state, former, rollback) = (&now.state, now.former.as_ref(), &plan.rollback);
-        let apply = |sum: &RoundSum| apply(state, former, rollback, &part, &open, sum);
+        let apply = |sum: &RoundSum| {
+            let former = || Ok(former.cloned());
+            apply(state, former, rollback, &part, &open, sum)
+        };
         let sign = |sum: &RoundSum, applied: &Applied| {
             let participation = Participation {
                 survivors: (0..9).map(MemberIndex).collect(),
@@ -246,7 +249,7 @@ fn a_robust_plan_combines_the_means_before_the_optimizer_steps() {
     let sum = sum(1, part.len(), rule);
     let (median, _) = sum.decode(open.bits, open.clip, &open.digest()).unwrap();
     let state = first_state(&plan);
-    let applied = apply(&state, None, &plan.rollback, &part, &open, &sum).unwrap();
+    let applied = apply(&state, || Ok(None), &plan.rollback, &part, &open, &sum).unwrap();
     let mut stepped = first.clone();
     let step = state.optimizer.step(factors, median.delta, open.clip);
     stepped.add(&part, &step.values).unwrap();
@@ -275,6 +278,7 @@ fn votes_take_the_step_before_back() {
     open.factors = Factors::A;
     let voted = sum(VOTED, trained.len(), None);
     let apply = |plan: &RunPlan, former: Option<&GlobalState>| {
+        let former = || Ok(former.cloned());
         apply(&state, former, &plan.rollback, &trained, &open, &voted).unwrap()
     };
     let back = apply(&plan, Some(&former));

@@ -7,20 +7,25 @@
 //! | `streams.rs` | bulk streams |
 //! | `front.rs` | the way from the sessions to the run that is served |
 //! | `pace.rs` | how fast a member's messages are read |
-//! | `seats.rs` | how many connections a member may have |
+//! | `seats.rs` | how many connections a member may have, and all together |
+//! | `backlog.rs` | how far a member may fall behind what it is sent |
+//! | `reticence.rs` | how much of a flood is logged |
 //! | `published.rs` | what is published of a run that is over, or of another than the current one |
 
+mod backlog;
 pub(crate) mod front;
 mod pace;
 mod published;
-mod seats;
+pub(crate) mod reticence;
+pub(crate) mod seats;
 mod session;
 mod streams;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use fedlora_transport::connection::CloseCode;
-use fedlora_transport::{MemberConnection, ServerEndpoint};
+use fedlora_transport::{MemberConnection, ServerEndpoint, WindowBudget};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -28,7 +33,9 @@ use crate::certificates::{Certificates, OwnCertificate, RENEWAL_TICK, renew};
 use crate::engine::{SessionId, ToEngine};
 use crate::registry::Registry;
 use front::Front;
-use seats::Seats;
+use reticence::Reticence;
+use seats::{Full, Seats};
+use session::Shared;
 
 /// Serves members' connections until the endpoint is closed.
 pub(crate) async fn serve(
@@ -39,6 +46,7 @@ pub(crate) async fn serve(
 ) {
     let sessions = Sessions::new(certificates, registry, front.clone());
     let mut shown = None;
+    let refusals = Reticence::default();
     let mut tick = tokio::time::interval(RENEWAL_TICK);
     let reason = loop {
         let accepted = tokio::select! {
@@ -58,11 +66,13 @@ pub(crate) async fn serve(
         };
         match accepted {
             Some(Ok(member)) => {
-                if let Some(session) = sessions.admit(member) {
-                    tokio::spawn(session);
+                tokio::spawn(sessions.admit(member));
+            }
+            Some(Err(error)) => {
+                if let Some(more) = refusals.may_say(Instant::now()) {
+                    warn!(%error, more, "a connection was refused");
                 }
             }
-            Some(Err(error)) => warn!(%error, "a connection was refused"),
             None => break "the endpoint is closed",
         }
     };
@@ -74,6 +84,7 @@ pub(crate) async fn serve(
 pub(crate) struct Sessions {
     next: AtomicU64,
     seats: Seats,
+    budget: WindowBudget,
     certificates: Certificates,
     registry: Registry,
     front: Front,
@@ -85,38 +96,72 @@ impl Sessions {
         Self {
             next: AtomicU64::new(0),
             seats: Seats::default(),
+            budget: WindowBudget::default(),
             certificates,
             registry,
             front,
         }
     }
 
-    /// The session of a connection, where its member has a free seat; the connection is closed
-    /// otherwise.
+    /// The session of a connection; the connection is closed where there is no seat for it.
     pub(crate) fn admit(
         &self,
         member: MemberConnection,
-    ) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let Some(seat) = self.seats.take(&member.peer.name) else {
-            warn!(member = %member.peer.name, "too many connections of one member");
-            let reason = "this member has too many connections";
-            member.connection.close(CloseCode::Busy, reason);
-            return None;
-        };
-        let (registry, front) = (self.registry.clone(), self.front.clone());
-        let certificates = self.certificates.clone();
+    ) -> impl Future<Output = ()> + Send + use<> {
         let id = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
-        Some(async move {
-            let _seat = seat;
+        let seats = self.seats.clone();
+        let shared = Shared {
+            certificates: self.certificates.clone(),
+            registry: self.registry.clone(),
+            front: self.front.clone(),
+            budget: self.budget.clone(),
+        };
+        async move {
             let name = member.peer.name.clone();
-            let ended = session::run(member, id, (&certificates, &registry), &front);
-            match ended.await {
+            let connection = member.connection.clone();
+            // One whose record cannot be read hears so when it says hello.
+            let known = shared.registry.is_member(&name, &member.peer.key);
+            let stranger = matches!(known, Ok(false));
+            let seat = match stranger {
+                true => seats.take_as_stranger().map(|seat| (seat, None)),
+                false => seats
+                    .take(&name)
+                    .map(|(seat, put_out)| (seat, Some(put_out))),
+            };
+            let (_seat, put_out) = match seat {
+                Ok(seat) => seat,
+                Err(full @ Full) => {
+                    warn!(member = %name, %full, "a connection was refused");
+                    connection.close(CloseCode::Busy, "the aggregator has too many connections");
+                    return;
+                }
+            };
+            let put_out = async {
+                let put_out = match put_out {
+                    Some(put_out) => put_out.await.is_ok(),
+                    None => false,
+                };
+                if !put_out {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let mut running = std::pin::pin!(session::run(member, id, &shared));
+            let ended = tokio::select! {
+                ended = &mut running => ended,
+                () = put_out => {
+                    info!(member = %name, "the oldest connection of a member makes room");
+                    connection.close(CloseCode::Replaced, "newer connections took over");
+                    // It tells the engine that the member is gone.
+                    running.await
+                }
+            };
+            match ended {
                 Ok(()) => {}
                 Err(error) if error.is_usual() => {
                     info!(member = %name, reason = %error, "the member is disconnected");
                 }
                 Err(error) => warn!(member = %name, %error, "a session ended"),
             }
-        })
+        }
     }
 }

@@ -14,14 +14,17 @@ use fedlora_transport::frame::{read_frame, write_frame};
 use fedlora_transport::hello::receive_hello;
 use fedlora_transport::{
     Certificate, Connection, MemberConnection, Peer, RecvStream, SendStream, StreamKind,
-    TransportError,
+    TransportError, WindowBudget,
 };
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
+use super::backlog::Backlog;
 use super::front::Front;
 use super::pace::Pace;
 use super::published::{PublishedError, PublishedRun};
+use super::reticence::Reticence;
 use super::streams::{self, Answers, StreamError};
 use crate::certificates::Certificates;
 use crate::engine::{About, SessionId, ToEngine};
@@ -40,14 +43,31 @@ const STALLED: Duration = Duration::from_secs(300);
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// The longest frame that says what a connection is for.
 const PURPOSE_LIMIT: usize = 64;
+/// Transfers at a time on a connection: each holds a chunk in memory.
+const TRANSFERS: usize = 2;
+
+/// What all sessions have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) certificates: Certificates,
+    pub(super) registry: Registry,
+    pub(super) front: Front,
+    /// The bytes of all transfers.
+    pub(super) budget: WindowBudget,
+}
 
 /// Serves one connection until it ends.
 pub(super) async fn run(
     member: MemberConnection,
     session: SessionId,
-    (certificates, registry): (&Certificates, &Registry),
-    front: &Front,
+    shared: &Shared,
 ) -> Result<(), SessionError> {
+    let Shared {
+        certificates,
+        registry,
+        front,
+        budget,
+    } = shared;
     let release = greet(&member, certificates, registry).await?;
     let MemberConnection {
         peer, connection, ..
@@ -70,6 +90,7 @@ pub(super) async fn run(
         member: name.clone(),
         connection,
         control,
+        budget: budget.clone(),
         about: About {
             release,
             certificate_end: not_after,
@@ -128,6 +149,7 @@ struct Open {
     member: MemberName,
     connection: Connection,
     control: (SendStream, RecvStream),
+    budget: WindowBudget,
     about: About,
 }
 
@@ -181,11 +203,16 @@ impl Open {
         let answers = Answers::Engine(front.clone());
         let (send, recv) = &mut self.control;
         let connection = &self.connection;
+        let backlog = Backlog::default();
         tokio::select! {
-            ended = read_control(recv, member, front) => ended,
+            ended = read_control(recv, member, front, &backlog) => ended,
             ended = async {
                 while let Some(message) = outgoing.recv().await {
+                    backlog.begin();
                     write(send, connection, &message).await?;
+                    if outgoing.is_empty() {
+                        backlog.end();
+                    }
                 }
                 // A newer connection of this member is in this one's place.
                 connection.close(CloseCode::Replaced, "a newer connection took over");
@@ -195,7 +222,7 @@ impl Open {
                 connection.close(CloseCode::ShuttingDown, RUN_OVER);
                 Ok(())
             }
-            ended = serve_streams(connection, member, answers) => ended,
+            ended = serve_streams((connection, &self.budget), member, answers) => ended,
         }
     }
 
@@ -238,7 +265,7 @@ impl Open {
         }
         let _ = send.finish();
         let answers = Answers::Published(Arc::new(run));
-        serve_streams(&self.connection, &self.member, answers).await
+        serve_streams((&self.connection, &self.budget), &self.member, answers).await
     }
 
     /// Reads a run. Where it cannot be read the member is kept for a while, so that it does not come back
@@ -395,9 +422,12 @@ async fn read_control(
     recv: &mut RecvStream,
     member: &MemberName,
     front: &Front,
+    backlog: &Backlog,
 ) -> Result<(), SessionError> {
     let mut pace = Pace::new(Instant::now().into_std());
+    let mut while_behind = 0;
     loop {
+        backlog.admit(&mut while_behind).await;
         tokio::time::sleep(pace.pause(Instant::now().into_std())).await;
         let bytes = read_frame(recv, MESSAGE_LIMIT)
             .await
@@ -414,17 +444,27 @@ async fn read_control(
 }
 
 async fn serve_streams(
-    connection: &Connection,
+    (connection, budget): (&Connection, &WindowBudget),
     member: &MemberName,
     answers: Answers,
 ) -> Result<(), SessionError> {
+    let mut pace = Pace::new(Instant::now().into_std());
+    let transfers = Arc::new(Semaphore::new(TRANSFERS));
+    let complaints = Arc::new(Reticence::default());
+    let now = || Instant::now().into_std();
     loop {
+        tokio::time::sleep(pace.pause(now())).await;
         match connection.accept().await {
             Ok((StreamKind::Bulk, send, recv)) => {
                 let (member, answers) = (member.clone(), answers.clone());
-                let connection = connection.clone();
+                let (connection, budget) = (connection.clone(), budget.clone());
+                let complaints = Arc::clone(&complaints);
+                // The semaphore is never closed.
+                let place = Arc::clone(&transfers).acquire_owned().await.ok();
                 tokio::spawn(async move {
-                    let ended = streams::serve(send, recv, &member, &answers).await;
+                    let _place = place;
+                    let link = (&connection, &budget);
+                    let ended = streams::serve((send, recv), &member, &answers, link).await;
                     match (ended, connection.close_reason()) {
                         (Ok(()), _) => {}
                         // It is resumed on the next one, where it is needed still.
@@ -433,16 +473,24 @@ async fn serve_streams(
                         }
                         (Err(StreamError::RunOver), None) => {}
                         (Err(error), None) => {
-                            warn!(%member, %error, "a transfer ended early");
+                            if let Some(more) = complaints.may_say(Instant::now().into_std()) {
+                                warn!(%member, %error, more, "a transfer ended early");
+                            }
                         }
                     }
                 });
             }
-            Ok((kind, ..)) => warn!(%member, ?kind, "a stream that nobody expects was dropped"),
+            Ok((kind, ..)) => {
+                if let Some(more) = complaints.may_say(now()) {
+                    warn!(%member, ?kind, more, "a stream that nobody expects was dropped");
+                }
+            }
             Err(error @ (TransportError::Unexpected { .. } | TransportError::Frame(_)))
                 if connection.close_reason().is_none() =>
             {
-                warn!(%member, %error, "a stream was dropped");
+                if let Some(more) = complaints.may_say(now()) {
+                    warn!(%member, %error, more, "a stream was dropped");
+                }
             }
             Err(error) => return Err(error.into()),
         }

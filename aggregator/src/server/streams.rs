@@ -1,10 +1,13 @@
 //! Bulk streams: masked updates in, adapters out.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::digest::Digest;
-use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::codec::{self, CodecError};
 use fedlora_protocol::wire::messages::UpdateClaim;
@@ -13,12 +16,12 @@ use fedlora_transport::bulk::{
     self, BulkError, DEFAULT_CHUNK, Expected, ExpectedLength, FileSink, Manifest, MemorySource,
 };
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
-use fedlora_transport::{RecvStream, SendStream};
-use tokio::sync::oneshot;
+use fedlora_transport::{Connection, RecvStream, SendStream, WindowBudget};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::front::Front;
+use super::front::{CurrentRun, Front};
 use super::published::{Held, PublishedError, PublishedRun};
 use crate::engine::{Moved, ToEngine};
 
@@ -47,12 +50,15 @@ impl Answers {
     }
 }
 
+/// A transfer's connection, and the budget of all transfers.
+type Link<'a> = (&'a Connection, &'a WindowBudget);
+
 /// Serves one bulk stream.
 pub(super) async fn serve(
-    mut send: SendStream,
-    mut recv: RecvStream,
+    (mut send, mut recv): (SendStream, RecvStream),
     member: &MemberName,
     answers: &Answers,
+    link: Link<'_>,
 ) -> Result<(), StreamError> {
     let _one_at_a_time = match answers {
         Answers::Engine(_) => None,
@@ -68,7 +74,8 @@ pub(super) async fn serve(
             length,
         } => match answers {
             Answers::Engine(front) => {
-                take_update(&mut send, &mut recv, member, front, open, claim, length).await?;
+                let update = (open, claim, length);
+                take_update((&mut send, &mut recv), member, front, update, link).await?;
             }
             Answers::Published(_) => refuse(&mut send, "the run is over".into()).await?,
         },
@@ -82,7 +89,7 @@ pub(super) async fn serve(
                 Answers::Published(run) => read(run, move |run| run.adapter(&adapter)).await?,
             };
             let front = answers.front();
-            give((&mut send, &mut recv), member, front, (adapter, held)).await?;
+            give((&mut send, &mut recv), member, front, (adapter, held), link).await?;
         }
         StreamHeader::FetchWeights { adapter } => {
             let held = match answers {
@@ -90,7 +97,7 @@ pub(super) async fn serve(
                 Answers::Published(run) => read(run, move |run| run.weights(&adapter)).await?,
             };
             let front = answers.front();
-            give((&mut send, &mut recv), member, front, (adapter, held)).await?;
+            give((&mut send, &mut recv), member, front, (adapter, held), link).await?;
         }
     }
     // The member may be gone already; all it needed, it has.
@@ -101,13 +108,11 @@ pub(super) async fn serve(
 
 /// Step 7: bytes to a verified, durable masked update, then to the engine.
 async fn take_update(
-    send: &mut SendStream,
-    recv: &mut RecvStream,
+    (send, recv): (&mut SendStream, &mut RecvStream),
     member: &MemberName,
     engine: &Front,
-    open: Digest,
-    claim: Unverified<UpdateClaim>,
-    length: u64,
+    (open, claim, length): (Digest, Unverified<UpdateClaim>, u64),
+    (connection, budget): Link<'_>,
 ) -> Result<(), StreamError> {
     let admitted = ask(engine, |reply| ToEngine::UploadBegins {
         member: member.clone(),
@@ -120,6 +125,7 @@ async fn take_update(
         Ok(path) => path,
         Err(refusal) => return refuse(send, refusal.to_string()).await,
     };
+    let _unkept = Unkept::new(engine, &path);
     let mut sink = match FileSink::new(&path) {
         Ok(sink) => sink,
         Err(error) => {
@@ -133,11 +139,14 @@ async fn take_update(
         digest: Some(claim.claimed().vector),
     };
     let mut meter = Meter::new(member, Some(engine), Moved::Update);
+    let share = budget.enter(connection);
     let received = bulk::receive(recv, send, &expected, &mut sink, |progress| {
         debug!(%member, done = progress.done, total = progress.total, "receiving an update");
         meter.at(progress.done);
+        share.renew();
     })
     .await?;
+    drop(share);
     meter.end().await;
     info!(%member, bytes = received.total, resumed = received.resumed, "an update is stored");
     let verdict = ask(engine, |reply| ToEngine::Uploaded {
@@ -150,6 +159,40 @@ async fn take_update(
     match verdict {
         Ok(()) => answer(send, StreamReply::Accepted).await,
         Err(refusal) => refuse(send, refusal.to_string()).await,
+    }
+}
+
+/// An update that is on its way: where its run is over meanwhile, nothing of it stays.
+struct Unkept {
+    current: watch::Receiver<Option<CurrentRun>>,
+    run: Option<RunId>,
+    path: PathBuf,
+}
+
+impl Unkept {
+    fn new(engine: &Front, path: &Path) -> Self {
+        let current = engine.current();
+        let run = current.borrow().as_ref().map(|current| current.run);
+        let path = path.to_owned();
+        Self { current, run, path }
+    }
+}
+
+impl Drop for Unkept {
+    fn drop(&mut self) {
+        let now = self.current.borrow().as_ref().map(|current| current.run);
+        if now.is_some() && now == self.run {
+            return;
+        }
+        // Whoever ended the run has removed what was there by then.
+        for path in FileSink::files(&self.path) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!(%error, "a masked update that nobody adds cannot be removed");
+                }
+                _ => {}
+            }
+        }
     }
 }
 
@@ -169,6 +212,7 @@ async fn give(
     member: &MemberName,
     front: Option<&Front>,
     (adapter, held): (Digest, Option<Held>),
+    (connection, budget): Link<'_>,
 ) -> Result<(), StreamError> {
     let Some(held) = held else {
         let reason = match front {
@@ -183,8 +227,10 @@ async fn give(
     let mut source = MemorySource(&bytes);
     let mut meter = Meter::new(member, front, Moved::Adapter);
     meter.end().await;
+    let share = budget.enter(connection);
     bulk::send(recv, send, &manifest, &mut source, |progress| {
         meter.at(progress.done);
+        share.renew();
     })
     .await?;
     // The member says so once it holds the last of it.

@@ -75,11 +75,25 @@ pub trait Mirror: Debug + Send + Sync {
     }
 }
 
+/// Something that enters each change in a book of its own.
+pub(crate) trait Recorder: Debug + Send + Sync {
+    /// Enters a change of the file at `path`, relative to the store's folder, before it is made. Until
+    /// what it gives is dropped nobody else enters one; nothing where the change is not entered.
+    ///
+    /// # Errors
+    /// The change is not made.
+    fn enter(&self, store: &Store, path: &Path, change: Change<'_>) -> io::Result<Option<File>>;
+
+    /// The change that was entered last is made.
+    fn made(&self);
+}
+
 /// The folder of an operator, and what mirrors it.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: Arc<Path>,
     mirror: Option<Arc<dyn Mirror>>,
+    recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl Store {
@@ -88,6 +102,7 @@ impl Store {
         Self {
             root: root.into(),
             mirror: None,
+            recorder: None,
         }
     }
 
@@ -96,6 +111,15 @@ impl Store {
     pub fn mirrored(self, mirror: Arc<dyn Mirror>) -> Self {
         Self {
             mirror: Some(mirror),
+            ..self
+        }
+    }
+
+    /// The same folder, with a recorder of its changes.
+    #[must_use]
+    pub(crate) fn recorded(self, recorder: Arc<dyn Recorder>) -> Self {
+        Self {
+            recorder: Some(recorder),
             ..self
         }
     }
@@ -129,7 +153,7 @@ impl Store {
     /// # Errors
     /// Any I/O error.
     pub fn adopt(&self, path: &Path) -> io::Result<()> {
-        if self.mirror.is_none() {
+        if self.mirror.is_none() && self.recorder.is_none() {
             return Ok(());
         }
         if !path.is_dir() {
@@ -148,7 +172,9 @@ impl Store {
     pub fn append(&self, path: &Path, line: &[u8]) -> io::Result<()> {
         let mut file = File::options().create(true).append(true).open(path)?;
         let at = file.metadata()?.len();
-        self.tell(path, Change::Append { at, bytes: line })?;
+        let change = Change::Append { at, bytes: line };
+        let entered = self.enter(path, change)?;
+        self.tell(path, change)?;
         self.make(path, Change::Sync, || {
             file.write_all(line)?;
             file.sync_all()?;
@@ -156,7 +182,9 @@ impl Store {
                 0 => sync_parent(path),
                 _ => Ok(()),
             }
-        })
+        })?;
+        self.leave(entered);
+        Ok(())
     }
 
     /// Cuts a file.
@@ -216,12 +244,27 @@ impl Store {
         change: Change<'_>,
         make: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
+        let entered = self.enter(path, change)?;
         self.tell(path, change)?;
         let made = make()?;
+        self.leave(entered);
         if let Some(mirror) = &self.mirror {
             mirror.changed(self.relative(path)?, change);
         }
         Ok(made)
+    }
+
+    fn enter(&self, path: &Path, change: Change<'_>) -> io::Result<Option<File>> {
+        match &self.recorder {
+            None => Ok(None),
+            Some(recorder) => recorder.enter(self, self.relative(path)?, change),
+        }
+    }
+
+    fn leave(&self, entered: Option<File>) {
+        if let (Some(recorder), Some(_)) = (&self.recorder, &entered) {
+            recorder.made();
+        }
     }
 
     fn tell(&self, path: &Path, change: Change<'_>) -> io::Result<()> {

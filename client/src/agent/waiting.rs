@@ -17,13 +17,16 @@ use tokio::time::Instant;
 use super::files::{AgentFiles, AgentPhase, AgentState, PendingPlan};
 use super::rules::{Judgement, Refusal};
 use crate::directory::MemberDirectory;
-use crate::federation::{Connector, LinkError, MemberLink, is_hopeless};
+use crate::federation::{Connector, LinkError, MemberLink, is_hopeless, is_of_a_clock};
 use crate::receipts;
 
 /// How often rules, answers and times are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// The pause before the aggregator is tried again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long a connection stands. The next one's hello renews a certificate in its second half: without a
+/// run, nothing else would.
+const MAX_AGE: Duration = Duration::from_secs(86_400);
 /// The pause before a run is tried again that broke off: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
 
@@ -141,13 +144,17 @@ impl<C: Connector> Agent<C> {
                             link.finish().await;
                             return Ok(run);
                         }
+                        Err(Ended::Old) => {
+                            link.finish().await;
+                            continue;
+                        }
                         Err(Ended::Link(error)) => error,
                         Err(Ended::Agent(error)) => return Err(error),
                     }
                 }
                 Err(error) => error,
             };
-            if is_hopeless(&broken) {
+            if is_hopeless(&broken) && !is_of_a_clock(&broken) {
                 return Err(broken.into());
             }
             let reason = broken.to_string();
@@ -193,9 +200,14 @@ impl<C: Connector> Agent<C> {
     ) -> Result<AcceptedRun, Ended> {
         let mut shown = None;
         let mut tick = tokio::time::interval(TICK);
+        let opened = fedlora_shell::now();
         loop {
             tokio::select! {
-                _ = tick.tick() => {}
+                _ = tick.tick() => {
+                    if opened.until(fedlora_shell::now()) >= MAX_AGE {
+                        return Err(Ended::Old);
+                    }
+                }
                 message = link.receive() => match message.map_err(Ended::Link)? {
                     ToMember::Plan(signed) => {
                         let plan = signed.verify(&self.aggregator);
@@ -344,6 +356,8 @@ pub fn begun_run(directory: &MemberDirectory, run: RunId) -> Option<AcceptedRun>
 
 /// Why a connection is watched no more.
 enum Ended {
+    /// It has stood for [`MAX_AGE`].
+    Old,
     Link(LinkError),
     Agent(AgentError),
 }

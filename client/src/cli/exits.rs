@@ -125,7 +125,8 @@ pub fn participant_exit(error: &ParticipantError) -> Exit {
     use ParticipantError as E;
     match error {
         E::Member(error) => member_exit(error),
-        E::OtherRun { .. } => Exit::Configuration,
+        E::OtherRun { .. } | E::UnknownStart { .. } => Exit::Configuration,
+        E::Start { .. } => Exit::Data,
         E::Update(UpdateError::Train(TrainError::Options(_))) => Exit::Configuration,
         E::Update(UpdateError::Panicked) => Exit::Failed,
         E::Update(_) => Exit::Data,
@@ -151,6 +152,7 @@ fn member_exit(error: &MemberError) -> Exit {
         | MemberError::NotOnRoster
         | MemberError::Refusal(_)
         | MemberError::OtherAdapter { .. }
+        | MemberError::OtherStart { .. }
         | MemberError::EndedEarly { .. }
         | MemberError::ResultMissing { .. } => Exit::Integrity,
         MemberError::Plan(_) | MemberError::Floor(_) | MemberError::WeightClass { .. } => {

@@ -92,6 +92,12 @@ pub(in crate::cli) fn member(remedy: &Remedy) -> String {
             "add the line 'weight_class = {class}' to fedlora.toml, above [floors], or ask the \
              operator for a plan with equal weights"
         ),
+        Remedy::AllowUnknownStart => {
+            "make sure by other means that the adapter is a result of your federation, then set \
+             'unknown_start = true' under [floors] in fedlora.toml; or ask the operator for a plan \
+             without start_from"
+                .to_owned()
+        }
         Remedy::OtherDirectory { path } => {
             format!("use another --dir, or remove {}", path.display())
         }

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use fedlora_common::exit::Exit;
-use fedlora_shell::{Failure, Printer};
+use fedlora_shell::{Failure, Printer, now};
+use fedlora_transport::Peer;
 use serde_json::json;
+use tracing::warn;
 
 use super::exits;
+use crate::certificate::{CertificateNotice, day};
 use crate::directory::MemberDirectory;
 
 /// Options of these commands.
@@ -20,6 +23,11 @@ pub(super) struct StatusArgs {
 /// Shows the state.
 pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
     let (directory, membership) = MemberDirectory::open(&args.dir).map_err(exits::directory)?;
+    let certificate = membership.credentials.certificate();
+    let peer = Peer::from_certificate(certificate);
+    let end = peer
+        .map_err(|error| Failure::new(Exit::Failed, error))?
+        .not_after;
     let config = membership.config;
     let files = directory.agent();
     let is_running = directory.is_in_use().map_err(exits::directory)?;
@@ -30,6 +38,7 @@ pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
         "address": config.address,
         "running": is_running,
         "paused": files.is_paused(),
+        "certificate_end": end,
         "agent": state,
     });
     printer.result(&document, || {
@@ -55,8 +64,12 @@ pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
         if files.is_paused() {
             lines.push("paused       no run is begun: `fedlora resume`".to_owned());
         }
+        lines.push(format!("certificate  valid until {}", day(end)));
         lines.join("\n")
     });
+    if let Some(notice) = CertificateNotice::of(end, now()) {
+        warn!("{notice}");
+    }
     Ok(())
 }
 

@@ -44,7 +44,7 @@ pub use events::{Awaited, MemberEvent, RoundReport, Stage};
 pub use expected::ExpectedRun;
 pub use link::{BulkCarrier, Connector, LinkError, MemberLink};
 pub use network::{NetworkCarrier, NetworkConnector, NetworkLink};
-pub use outcome::{ParticipantError, is_hopeless};
+pub use outcome::{ParticipantError, is_hopeless, is_of_a_clock};
 pub use work::RoundWork;
 
 /// How long a member tries to reach the aggregator, by default.
@@ -72,7 +72,8 @@ impl Participant {
                 membership.config.name.clone(),
                 (membership.credentials, membership.renewal),
                 membership.authority,
-            ),
+            )
+            .with_silence(membership.config.silence),
             patience: PATIENCE,
             parts: Parts {
                 name: membership.config.name,

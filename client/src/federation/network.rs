@@ -21,13 +21,14 @@ use fedlora_transport::connection::CloseCode;
 use fedlora_transport::frame::{FrameError, read_frame, write_frame};
 use fedlora_transport::hello::hello;
 use fedlora_transport::{
-    Certificate, Connection, Credentials, Dialer, Proxy, RecvStream, Route, SendStream, StreamKind,
-    Traffic, TransportChoice, TransportError,
+    Certificate, Connection, Credentials, Dialer, Limits, Peer, Proxy, RecvStream, Route,
+    SendStream, Silence, StreamKind, Traffic, TransportChoice, TransportError,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::certificate::CertificateNotice;
 use crate::directory::{Membership, Renewal};
 
 use super::link::{BulkCarrier, Connector, LinkError, MemberLink};
@@ -42,6 +43,7 @@ const REPLY_LIMIT: usize = 4096;
 pub struct NetworkConnector {
     address: String,
     transport: TransportChoice,
+    limits: Limits,
     dialer: Dialer,
     name: MemberName,
     authority: Certificate,
@@ -62,6 +64,7 @@ impl NetworkConnector {
         Self {
             address,
             transport,
+            limits: Limits::default(),
             dialer: Dialer::new(transport, None),
             name,
             authority,
@@ -85,12 +88,22 @@ impl NetworkConnector {
             (credentials, renewal),
             authority,
         )
+        .with_silence(config.silence)
     }
 
     /// The same, over TCP through `proxy`.
     #[must_use]
     pub fn with_proxy(mut self, proxy: Option<Proxy>) -> Self {
-        self.dialer = Dialer::new(self.transport, proxy);
+        self.dialer = Dialer::new(self.transport, proxy).with_limits(self.limits);
+        self
+    }
+
+    /// The same, whose connections are taken for dead after another silence. Before
+    /// [`with_proxy`](Self::with_proxy).
+    #[must_use]
+    pub fn with_silence(mut self, silence: Silence) -> Self {
+        self.limits.idle = silence.duration();
+        self.dialer = Dialer::new(self.transport, None).with_limits(self.limits);
         self
     }
 
@@ -118,6 +131,20 @@ impl NetworkConnector {
     }
 }
 
+impl NetworkConnector {
+    /// Says that the certificate ends soon: the aggregator should have given another one.
+    fn warn_of_the_end(&self) {
+        let credentials = Arc::clone(&self.credentials());
+        let Ok(peer) = Peer::from_certificate(credentials.certificate()) else {
+            return;
+        };
+        let notice = CertificateNotice::of(peer.not_after, fedlora_shell::now());
+        if let Some(CertificateNotice::EndsSoon(day)) = notice {
+            warn!("this member's certificate ends on {day}, and the aggregator gave no other one");
+        }
+    }
+}
+
 impl Connector for NetworkConnector {
     type Link = NetworkLink;
 
@@ -133,6 +160,7 @@ impl Connector for NetworkConnector {
             .await?;
         let (link, answer) = NetworkLink::open(connection, purpose).await?;
         self.renew(answer);
+        self.warn_of_the_end();
         Ok(link)
     }
 }

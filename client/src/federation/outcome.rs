@@ -1,8 +1,9 @@
 //! Why a member stops taking part before the run's end.
 
+use fedlora_common::digest::Digest;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::round::member::{MemberError, PinError};
-use fedlora_transport::TransportError;
+use fedlora_transport::{ServerCertificateProblem, TransportError};
 
 use super::link::LinkError;
 use crate::receipts::ReceiptsError;
@@ -26,6 +27,20 @@ pub enum ParticipantError {
         /// The run that is served.
         found: RunId,
     },
+    /// The plan begins from an adapter that this member has not held in a run of this aggregator's.
+    #[error("the plan begins from adapter {adapter}, which this member has not held in any run")]
+    UnknownStart {
+        /// The digest in the plan.
+        adapter: Digest,
+    },
+    /// The adapter that the plan begins from does not fit this member's base, or cannot be had.
+    #[error("the plan begins from adapter {}, which this member cannot begin from: {reason}", adapter.short())]
+    Start {
+        /// The digest in the plan.
+        adapter: Digest,
+        /// What is wrong, in words.
+        reason: String,
+    },
     /// Base model, memory or training.
     #[error(transparent)]
     Update(#[from] UpdateError),
@@ -47,6 +62,7 @@ impl ParticipantError {
             Self::Member(MemberError::WeightClass { own }) => {
                 Some(Remedy::AgreeToClass { class: *own })
             }
+            Self::UnknownStart { .. } => Some(Remedy::AllowUnknownStart),
             _ => None,
         }
     }
@@ -60,7 +76,11 @@ impl ParticipantError {
                 error,
                 MemberError::Failed { .. } | MemberError::NoResult | MemberError::Refused { .. }
             ),
-            Self::Update(_) | Self::Receipts(_) | Self::Link(_) => false,
+            Self::UnknownStart { .. }
+            | Self::Start { .. }
+            | Self::Update(_)
+            | Self::Receipts(_)
+            | Self::Link(_) => false,
         }
     }
 
@@ -68,7 +88,12 @@ impl ParticipantError {
     pub fn plan_remedy(&self) -> Option<fedlora_protocol::Remedy> {
         match self {
             Self::Member(error) => error.remedy(),
-            Self::OtherRun { .. } | Self::Update(_) | Self::Receipts(_) | Self::Link(_) => None,
+            Self::OtherRun { .. }
+            | Self::UnknownStart { .. }
+            | Self::Start { .. }
+            | Self::Update(_)
+            | Self::Receipts(_)
+            | Self::Link(_) => None,
         }
     }
 
@@ -86,6 +111,16 @@ pub fn is_hopeless(error: &LinkError) -> bool {
     matches!(error, LinkError::Transport(error) if is_identity(error))
 }
 
+/// Whether a clock is wrong, or the aggregator was asleep: its certificate is not valid now, and it gets
+/// another by itself. Worth waiting for, where somebody waits for months anyway.
+pub fn is_of_a_clock(error: &LinkError) -> bool {
+    use ServerCertificateProblem::NotValidNow;
+    let LinkError::Transport(TransportError::ServerCertificate(problem)) = error else {
+        return false;
+    };
+    matches!(problem, NotValidNow { .. })
+}
+
 /// What the aggregator is told where this member does not take part: only what its operator can do
 /// something about, and nothing of this member's records or machine.
 pub(super) fn declined(error: &ParticipantError) -> Option<String> {
@@ -97,6 +132,12 @@ pub(super) fn declined(error: &ParticipantError) -> Option<String> {
         }
         ParticipantError::Member(MemberError::Pin(PinError::Unaccepted { .. })) => {
             Some("this member has not accepted the roster".to_owned())
+        }
+        ParticipantError::UnknownStart { .. } => {
+            Some("this member has not held the adapter that the plan begins from".to_owned())
+        }
+        ParticipantError::Start { .. } => {
+            Some("the adapter that the plan begins from does not fit this member's base".to_owned())
         }
         ParticipantError::Update(UpdateError::DoesNotFit(_)) => {
             Some("the plan's training does not fit into this member's memory".to_owned())

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fedlora_adapter::Adapter;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::fixed::RoundEncoding;
@@ -16,11 +17,12 @@ use fedlora_protocol::round::member::{
 };
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{RoundMessage, RoundResult, ToAggregator, ToMember};
+use fedlora_shell::SPANS;
 use fedlora_transport::Traffic;
 use fedlora_transport::bulk::{BulkError, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument as _, Span, field, info, info_span, warn};
 
 use super::events::{Awaited, MemberEvent, RoundReport, Stage};
 use super::link::{BulkCarrier, LinkError, MemberLink};
@@ -63,6 +65,8 @@ pub(super) struct Shell {
     /// The round that this member is in.
     round: Option<RoundNumber>,
     waiting: Option<Wait>,
+    /// What a collector of traces gets of the current round.
+    span: Span,
     reports: mpsc::UnboundedSender<Report>,
     /// Of earlier sessions.
     traffic: Traffic,
@@ -105,6 +109,7 @@ impl Shell {
             roster: None,
             round: None,
             waiting: None,
+            span: Span::none(),
             reports,
             traffic: Traffic::default(),
             heard: 0,
@@ -241,7 +246,9 @@ impl Shell {
         while let Some(effect) = queue.pop_front() {
             match effect {
                 Effect::Send(message) => link.send(&message).await?,
-                Effect::Prepare { run, plan } => queue.extend(self.prepare(run, *plan)?),
+                Effect::Prepare { run, plan } => {
+                    queue.extend(self.prepare(link.carrier(), run, *plan).await?);
+                }
                 Effect::Train(task) => self.train(*task),
                 Effect::Encode {
                     round,
@@ -263,11 +270,13 @@ impl Shell {
                 } => {
                     self.clock = Some(RoundClock::new(open, self.total_traffic(link)));
                     (self.round, self.waiting) = (Some(round), None);
+                    self.span = self.round_span(round, attempt);
                     self.watch(MemberEvent::Opened { round, attempt });
                 }
                 Effect::Left { round, reason } => {
                     let reason = self.naming(&reason);
-                    info!(%round, %reason, "left the round");
+                    self.end_span("left")
+                        .in_scope(|| info!(%round, %reason, "left the round"));
                     (self.clock, self.waiting) = (None, None);
                     self.watch(MemberEvent::Left { round, reason });
                 }
@@ -277,7 +286,8 @@ impl Shell {
                     reason,
                 } => {
                     let reason = self.naming(&reason);
-                    info!(%round, %attempt, %reason, "the round failed");
+                    self.end_span("failed")
+                        .in_scope(|| info!(%round, %attempt, %reason, "the round failed"));
                     (self.clock, self.waiting) = (None, None);
                     self.watch(MemberEvent::Abandoned {
                         round,
@@ -313,7 +323,12 @@ impl Shell {
         }
     }
 
-    fn prepare(&mut self, run: RunId, plan: RunPlan) -> Result<Vec<Effect>, ParticipantError> {
+    async fn prepare(
+        &mut self,
+        carrier: impl BulkCarrier,
+        run: RunId,
+        plan: RunPlan,
+    ) -> Result<Vec<Effect>, ParticipantError> {
         if let Some(expected) = self.parts.expected
             && !expected.is(run, &plan)
         {
@@ -322,9 +337,18 @@ impl Shell {
                 found: run,
             });
         }
-        let work = &self.parts.work;
-        let adapter = work.first_adapter(&plan)?;
+        if let Some(adapter) = plan.start_from
+            && !self.parts.floors.unknown_start
+            && !(self.parts.receipts).has_held(&self.parts.aggregator, &adapter)?
+        {
+            return Err(ParticipantError::UnknownStart { adapter });
+        }
+        let work = Arc::clone(&self.parts.work);
+        let mut adapter = work.first_adapter(&plan)?;
         work.fits(&plan)?;
+        if let Some(start) = plan.start_from {
+            adapter = starting(carrier, start, &adapter).await?;
+        }
         info!(%run, rounds = plan.rounds, members = plan.members, "the plan is accepted");
         self.watch(MemberEvent::Planned {
             run,
@@ -347,6 +371,7 @@ impl Shell {
         // The former training stops, if there is one.
         let reports = self.reports.clone();
         self.training = Some(Training::begin(
+            &self.span,
             Arc::clone(&self.parts.work),
             plan,
             task,
@@ -405,7 +430,8 @@ impl Shell {
     /// Uploads beside the control messages, again where the aggregator could not store it.
     fn upload(&self, carrier: impl BulkCarrier, upload: Upload) {
         let reports = self.reports.clone();
-        tokio::spawn(async move {
+        let span = info_span!(target: SPANS, parent: &self.span, "upload");
+        let upload = async move {
             let begun = Instant::now();
             let outcome = until_stored(UPLOAD_AGAIN, || carrier.upload(&upload)).await;
             let _ = reports.send(Report::Uploaded {
@@ -413,7 +439,8 @@ impl Shell {
                 took: begun.elapsed(),
                 outcome,
             });
-        });
+        };
+        tokio::spawn(upload.instrument(span));
     }
 
     fn on_uploaded(&mut self, open: Digest, took: Duration, outcome: Result<(), LinkError>) {
@@ -445,7 +472,8 @@ impl Shell {
             clock.result();
         }
         let begun = Instant::now();
-        let values = match carrier.fetch(adapter, values).await {
+        let span = info_span!(target: SPANS, parent: &self.span, "fetch");
+        let values = match carrier.fetch(adapter, values).instrument(span).await {
             Ok(values) => Some(values),
             // Another round has been done since: its result follows.
             Err(LinkError::Refused { .. }) => None,
@@ -481,14 +509,37 @@ impl Shell {
         self.wait_for(Awaited::Roster);
     }
 
+    /// What a collector of traces gets of an attempt at a round.
+    fn round_span(&self, round: RoundNumber, attempt: Attempt) -> Span {
+        let run = self.run().map(field::display);
+        info_span!(
+            target: SPANS, parent: None, "round", run, %round, %attempt, outcome = field::Empty
+        )
+    }
+
+    /// Ends the current round's span, once the caller has said in it how the round ended.
+    fn end_span(&mut self, outcome: &str) -> Span {
+        let span = std::mem::replace(&mut self.span, Span::none());
+        span.record("outcome", outcome);
+        span
+    }
+
     fn on_done(&mut self, link: &impl MemberLink, done: DoneRound) {
         let DoneRound {
             round,
             survivors,
             took_part,
             taken_back,
+            held,
         } = done;
-        info!(%round, survivors, took_part, taken_back, "the round is done");
+        if let Some(held) = held
+            && let Err(error) = self.parts.receipts.held(&held)
+        {
+            // A later run that begins from it will not be known to do so.
+            warn!(%error, "that this member holds the round's adapter cannot be noted");
+        }
+        self.end_span("done")
+            .in_scope(|| info!(%round, survivors, took_part, taken_back, "the round is done"));
         self.training = None;
         (self.round, self.waiting) = (None, None);
         let (seconds, traffic) = match self.clock.take() {
@@ -512,6 +563,30 @@ impl Shell {
             received: self.traffic.received + traffic.received,
         }
     }
+}
+
+/// Fetches the adapter that a plan begins from: of the shape of `fresh`, which follows from the plan and
+/// this member's base. Its digest is checked with the plan.
+async fn starting(
+    carrier: impl BulkCarrier,
+    start: Digest,
+    fresh: &Adapter,
+) -> Result<Adapter, ParticipantError> {
+    let unfit = |reason: String| ParticipantError::Start {
+        adapter: start,
+        reason,
+    };
+    let layout = fresh.layout();
+    let values = match carrier.fetch(start, layout.len()).await {
+        Ok(values) => values,
+        Err(LinkError::Refused { reason }) => return Err(unfit(reason)),
+        Err(LinkError::Bulk(BulkError::Rejected(refusal))) => {
+            return Err(unfit(refusal.to_string()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let adapter = Adapter::new(fresh.config().clone(), layout.clone(), values);
+    adapter.map_err(|error| unfit(error.to_string()))
 }
 
 /// Uploads until the aggregator has stored it or gives another reason. A full disk there is no end

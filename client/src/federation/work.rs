@@ -11,9 +11,11 @@ use fedlora_protocol::fixed::{EncodedUpdate, FixedError, RoundEncoding, WeightCl
 use fedlora_protocol::ids::{Attempt, RoundNumber};
 use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::member::{RoundTask, RunOutcome};
+use fedlora_shell::SPANS;
 use fedlora_train::Progress;
 use rand::CryptoRng;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::{Span, info_span};
 
 use super::events::MemberEvent;
 use crate::update::{LocalUpdate, LocalWork, UpdateError};
@@ -142,6 +144,7 @@ impl Training {
     /// Begins to train on a thread of its own once `gate` has a permit; `report` is called at
     /// the end.
     pub(super) fn begin(
+        round_span: &Span,
         work: Arc<dyn RoundWork>,
         plan: RunPlan,
         task: RoundTask,
@@ -151,6 +154,7 @@ impl Training {
     ) -> Self {
         let round = task.round;
         let keep_going = Arc::new(AtomicBool::new(true));
+        let round_span = round_span.clone();
         let training = Self {
             round,
             update: None,
@@ -161,7 +165,10 @@ impl Training {
             let permit = gate.acquire_owned().await;
             let waited = asked.elapsed();
             let begun = Instant::now();
+            let span = info_span!(target: SPANS, parent: &round_span, "train");
+            drop(round_span);
             let update = tokio::task::spawn_blocking(move || {
+                let _within = span.entered();
                 work.update(&plan, &task, &mut |progress| {
                     let _ = events.send(MemberEvent::Training { round, progress });
                     keep_going.load(Ordering::Relaxed)

@@ -134,6 +134,7 @@ fn plan_for(members: usize, adapter: &Adapter) -> RunPlan {
         rounds: 2,
         members,
         seed: Some(0),
+        start_from: None,
         base: BasePlan::default(),
         adapter: AdapterPlan {
             lora: adapter.config().clone(),

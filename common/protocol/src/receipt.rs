@@ -27,7 +27,8 @@ pub struct RunReceipt {
     pub plan: SignedPlan,
     /// The members.
     pub roster: Roster,
-    /// The digest of the first adapter, which follows from the plan's seed.
+    /// The digest of the first adapter, which follows from the plan's seed or is the one that the plan
+    /// begins from.
     pub first: Digest,
 }
 
@@ -59,6 +60,12 @@ impl RunReceipt {
                 found: self.roster.len(),
                 planned: plan.members,
             });
+        }
+        if let Some(expected) = plan.start_from
+            && expected != self.first
+        {
+            let found = self.first;
+            return Err(ReceiptError::Start { found, expected });
         }
         let mut head =
             RoundResult::chain_start(run, &plan.digest(), &self.roster.digest(), &self.first);
@@ -133,6 +140,14 @@ pub enum ReceiptError {
         found: usize,
         /// Members that the plan asks for.
         planned: usize,
+    },
+    /// Another first adapter than the plan begins from.
+    #[error("the run began with adapter {found}; its plan begins from {expected}")]
+    Start {
+        /// The digest of the first adapter.
+        found: Digest,
+        /// The digest in the plan.
+        expected: Digest,
     },
     /// A line that is no result.
     #[error("line {line} is no signed result: {reason}")]
@@ -293,6 +308,13 @@ mod tests {
             begun(|one| one.first = Digest::from_bytes([5; 32])),
             chain(1, 1)
         );
+        let start = |one: &mut RunReceipt| {
+            let (run, mut plan) = one.plan.clone().verify(&key().public()).unwrap();
+            plan.start_from = Some(Digest::from_bytes([6; 32]));
+            one.plan = SignedPlan::sign(run, plan, &key());
+        };
+        let found = begun(start);
+        assert!(matches!(found, ReceiptError::Start { .. }), "{found}");
         let members = |one: &mut RunReceipt| {
             let entries = one.roster.entries()[..2].to_vec();
             one.roster = Roster::new(entries).unwrap();

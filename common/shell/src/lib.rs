@@ -11,6 +11,7 @@ mod failure;
 pub mod html;
 mod logging;
 mod memory;
+pub mod open_files;
 mod options;
 mod printer;
 mod program;
@@ -18,8 +19,14 @@ mod progress;
 mod prompt;
 mod reference;
 mod stop;
+#[cfg(feature = "otlp")]
+mod telemetry;
 mod terminal;
 pub mod values;
+
+/// The target of the spans that a collector of traces gets, where the program is built with the feature
+/// `otlp`. The log shows none of them.
+pub const SPANS: &str = "otlp";
 
 pub use clock::now;
 pub use documents::DocumentsCommand;

@@ -92,7 +92,14 @@ pub fn run_main<P: Program>() -> ExitCode {
     };
     let (options, documents) = program.shell_options();
     let printer = Printer::new(options);
-    P::LOG_LEVELS.start(options);
+    let exports = match P::LOG_LEVELS.start(options, P::command().get_name()) {
+        Ok(exports) => exports,
+        Err(error) => {
+            let failure = Failure::new(Exit::Configuration, error);
+            print_error(&failure);
+            return failure.exit().into();
+        }
+    };
     if P::HOLDS_KEYS {
         memory::keep_to_itself();
     }
@@ -100,6 +107,7 @@ pub fn run_main<P: Program>() -> ExitCode {
         Some(documents) => documents.run(command::<P>(), &printer),
         None => in_runtime(program, printer.clone()),
     };
+    exports.finish();
     let outcome = outcome.and_then(|()| match printer.error() {
         Some(error) => Err(Failure::new(
             Exit::Failed,

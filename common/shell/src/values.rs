@@ -1,6 +1,7 @@
 //! Parsers of option values. What they refuse ends the program with exit code 2, and clap names
 //! the option.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 /// A count of at least 1.
@@ -27,6 +28,15 @@ pub fn sequence_length(text: &str) -> Result<usize, String> {
     at_least(2, text)
 }
 
+/// An address to listen on.
+///
+/// # Errors
+/// What was expected, as clap prints it behind the option and the value.
+pub fn listening(text: &str) -> Result<SocketAddr, String> {
+    let wanted = "give an IP address and a port: 0.0.0.0:4433, or [::]:4433";
+    text.parse().map_err(|_| wanted.to_owned())
+}
+
 fn at_least(least: usize, text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(value) if value >= least => Ok(value),
@@ -46,5 +56,12 @@ mod tests {
             assert!(positive(bad).is_err(), "{bad:?}");
         }
         assert!(sequence_length("1").unwrap_err().contains("at least 2"));
+        assert!(listening("[::1]:1").is_ok());
+        for bad in ["127.0.0.1", "localhost:1", "1", ""] {
+            assert!(
+                listening(bad).unwrap_err().contains("and a port"),
+                "{bad:?}"
+            );
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A server's handshakes: a bounded number at a time, each with a time limit, and none in another's
-//! way.
+//! way. Where all places are taken the oldest handshake makes room: whoever begins one and goes no
+//! further holds up nobody.
 
 use std::sync::Arc;
 
@@ -13,20 +14,21 @@ use super::close::CloseCode;
 use super::connection::Connection;
 use super::error::{PeerContext, TransportError};
 use super::limits::Limits;
+use super::places::Places;
 use super::tcp::TcpServer;
 
 /// Connections in the order in which their handshakes end, from tasks of their own.
 #[derive(Debug)]
 pub(super) struct Accepted<T> {
     queue: mpsc::Receiver<Result<T, TransportError>>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl<T: Send + 'static> Accepted<T> {
     /// Accepts over QUIC, with the first application protocol of `alpn`, and over TCP with the other.
     /// Both have their own handshakes and count their connections together.
     pub(super) fn spawn(
-        quic: &Endpoint,
+        quic: Option<&Endpoint>,
         (tcp, listener): (&TcpServer, TcpListener),
         limits: Limits,
         alpn: [&'static [u8]; 2],
@@ -36,7 +38,7 @@ impl<T: Send + 'static> Accepted<T> {
         let admit: Arc<dyn Fn(Connection) -> Result<T, TransportError> + Send + Sync> =
             Arc::new(admit);
         let connections = Arc::new(Semaphore::new(limits.connections));
-        let tasks = [
+        let over_quic = quic.map(|quic| {
             tokio::spawn(accept(
                 quic.clone(),
                 limits,
@@ -44,12 +46,14 @@ impl<T: Send + 'static> Accepted<T> {
                 connections.clone(),
                 admit.clone(),
                 sender.clone(),
-            )),
+            ))
+        });
+        let over_tcp =
             tokio::spawn(
                 tcp.clone()
                     .accept(listener, limits, alpn[1], connections, admit, sender),
-            ),
-        ];
+            );
+        let tasks = over_quic.into_iter().chain([over_tcp]).collect();
         Self { queue, tasks }
     }
 
@@ -74,26 +78,20 @@ async fn accept<T: Send + 'static>(
     admit: Arc<dyn Fn(Connection) -> Result<T, TransportError> + Send + Sync>,
     sender: mpsc::Sender<Result<T, TransportError>>,
 ) {
-    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let handshakes = Places::new(limits.handshakes);
     while let Some(incoming) = endpoint.accept().await {
         if !incoming.remote_address_validated() {
             // Cannot fail: an address that is not validated may always be retried.
             let _ = incoming.retry();
             continue;
         }
-        let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
-            incoming.refuse();
-            continue;
-        };
         let (admit, sender, connections) = (admit.clone(), sender.clone(), connections.clone());
-        tokio::spawn(async move {
+        handshakes.spawn(async move {
             let accepted = shake(incoming, limits, alpn, &connections)
                 .await
                 .and_then(|connection| admit(connection));
-            // The slot is held until the queue has room: where nobody accepts, newcomers are
-            // refused and nothing piles up.
+            // The place is held until the queue has room: where nobody accepts, nothing piles up.
             let _ = sender.send(accepted).await;
-            drop(handshake);
         });
     }
 }

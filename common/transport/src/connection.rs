@@ -281,6 +281,18 @@ impl Connection {
         }
     }
 
+    /// Bounds the bytes on the way, in each direction. What was granted before stands.
+    pub(super) fn set_windows(&self, bytes: u32) {
+        match &self.0.carrier {
+            Carrier::Quic { connection, .. } => {
+                connection.set_receive_window(VarInt::from_u32(bytes));
+                connection.set_send_window(bytes.into());
+            }
+            // What it sends waits in a buffer of 64 KiB for each stream.
+            Carrier::Tcp { mux, .. } => mux.set_window(bytes),
+        }
+    }
+
     /// Closes a client's connection and waits until the peer has been told.
     pub async fn finish(&self) {
         self.close(CloseCode::Done, "done");

@@ -1,4 +1,4 @@
-//! The aggregator's two servers, each on a UDP and a TCP port of the same number.
+//! The aggregator's two servers, each on a UDP and a TCP port of the same number, or on TCP alone.
 //!
 //! A server validates every client's address with a Retry packet, or TCP's own handshake, before it
 //! spends anything on it, does a bounded number of handshakes at a time, each with a time limit and
@@ -24,6 +24,16 @@ use super::tls::{self, ALPN_FEDERATION, ALPN_FEDERATION_TCP, ALPN_JOIN, ALPN_JOI
 
 /// How often a free port is sought that is free over UDP and TCP alike.
 const BIND_TRIES: u32 = 32;
+
+/// What a server listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transports {
+    /// UDP and TCP.
+    #[default]
+    All,
+    /// TCP.
+    TcpAlone,
+}
 
 /// A member's connection, as the aggregator accepted it.
 #[derive(Debug, Clone)]
@@ -56,6 +66,7 @@ impl ServerEndpoint {
         revocations: Vec<RevocationList>,
         limits: Limits,
         restart: &RestartSecret,
+        transports: Transports,
     ) -> Result<Self, TransportError> {
         let config = tls::server_config(credentials, authority, revocations)?;
         let (sockets, listener) = Sockets::listen(
@@ -64,9 +75,10 @@ impl ServerEndpoint {
             ALPN_FEDERATION_TCP,
             limits,
             restart.endpoint_config(),
+            transports,
         )?;
         let accepted = Accepted::spawn(
-            &sockets.quic,
+            sockets.quic.as_ref(),
             (&sockets.tcp, listener),
             limits,
             [ALPN_FEDERATION, ALPN_FEDERATION_TCP],
@@ -139,6 +151,7 @@ impl JoinServer {
         credentials: &Credentials,
         authority: &Certificate,
         limits: Limits,
+        transports: Transports,
     ) -> Result<Self, TransportError> {
         let config = tls::join_server_config(credentials, authority)?;
         let (sockets, listener) = Sockets::listen(
@@ -147,9 +160,10 @@ impl JoinServer {
             ALPN_JOIN_TCP,
             limits,
             EndpointConfig::default(),
+            transports,
         )?;
         let accepted = Accepted::spawn(
-            &sockets.quic,
+            sockets.quic.as_ref(),
             (&sockets.tcp, listener),
             limits,
             [ALPN_JOIN, ALPN_JOIN_TCP],
@@ -191,11 +205,13 @@ impl JoinServer {
     }
 }
 
-/// Both sockets of a server, UDP and TCP at one address and port.
+/// The sockets of a server, UDP and TCP at one address and port.
 #[derive(Debug)]
 struct Sockets {
-    quic: Endpoint,
+    /// Nothing where it listens over TCP alone.
+    quic: Option<Endpoint>,
     tcp: TcpServer,
+    address: SocketAddr,
     limits: Limits,
 }
 
@@ -207,35 +223,56 @@ impl Sockets {
         alpn: &[u8],
         limits: Limits,
         endpoint: EndpointConfig,
+        transports: Transports,
     ) -> Result<(Self, TcpListener), TransportError> {
         let tcp = TcpServer::new(tls::server_over_tcp(&config, alpn));
-        let server = quic_server(config, &limits)?;
-        let (socket, listener) = bind(address)?;
-        let quic = Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
-            .map_err(|source| TransportError::Bind { address, source })?;
-        Ok((Self { quic, tcp, limits }, listener))
+        let failed = |source| TransportError::BindTcp { address, source };
+        let (quic, listener) = match transports {
+            Transports::All => {
+                let server = quic_server(config, &limits)?;
+                let (socket, listener) = bind(address)?;
+                let quic = Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
+                    .map_err(|source| TransportError::Bind { address, source })?;
+                (Some(quic), listener)
+            }
+            Transports::TcpAlone => (None, tcp::listen(address).map_err(failed)?),
+        };
+        let sockets = Self {
+            quic,
+            tcp,
+            address: listener.local_addr().map_err(failed)?,
+            limits,
+        };
+        Ok((sockets, listener))
     }
 
     fn local_address(&self) -> Result<SocketAddr, TransportError> {
-        self.quic
-            .local_addr()
-            .map_err(|error| TransportError::Broken {
-                detail: error.to_string(),
-            })
+        let Some(quic) = &self.quic else {
+            return Ok(self.address);
+        };
+        quic.local_addr().map_err(|error| TransportError::Broken {
+            detail: error.to_string(),
+        })
     }
 
     fn reconfigure(&self, config: rustls::ServerConfig, alpn: &[u8]) -> Result<(), TransportError> {
         let tcp = tls::server_over_tcp(&config, alpn);
-        self.quic
-            .set_server_config(Some(quic_server(config, &self.limits)?));
+        if let Some(quic) = &self.quic {
+            quic.set_server_config(Some(quic_server(config, &self.limits)?));
+        }
         self.tcp.reconfigure(tcp);
         Ok(())
     }
 
     async fn close(self, reason: &str) {
         let code = VarInt::from_u32(CloseCode::ShuttingDown as u32);
-        self.quic.close(code, reason.as_bytes());
-        tokio::join!(self.quic.wait_idle(), self.tcp.close(reason));
+        let closing = async {
+            if let Some(quic) = &self.quic {
+                quic.close(code, reason.as_bytes());
+                quic.wait_idle().await;
+            }
+        };
+        tokio::join!(closing, self.tcp.close(reason));
     }
 }
 

@@ -9,9 +9,10 @@
 //! |---|---|
 //! | [`pki`] | the certificate authority, requests, issued certificates, peer identity |
 //! | `tls` | the four TLS configurations: server, client, join server, join client |
-//! | [`endpoint`], `accept`, `limits` | the servers: bind, accept |
+//! | [`endpoint`], `accept`, `limits`, `silence` | the servers: bind, accept |
 //! | `dialer`, `route`, `quic` | how a member reaches a server, and over what |
 //! | `tcp`, `mux` | TLS over TCP, and streams within it |
+//! | `places`, `budget` | strangers' places, of which the oldest makes room; the bytes that transfers share |
 //! | [`connection`], `close` | one connection: tagged streams, traffic counters, closing |
 //! | `stream` | the two halves of a stream |
 //! | [`hello`] | the first exchange, in which a refused certificate shows |
@@ -19,6 +20,7 @@
 //! | [`bulk`] | large objects in hashed, resumable chunks |
 
 mod accept;
+mod budget;
 pub mod bulk;
 mod close;
 pub mod connection;
@@ -30,10 +32,12 @@ pub mod hello;
 mod limits;
 mod mux;
 pub mod pki;
+mod places;
 mod quic;
 mod restart;
 mod route;
 mod server_certificate;
+mod silence;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 mod stream;
@@ -43,14 +47,17 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use budget::{WindowBudget, WindowShare};
 pub use connection::{Connection, StreamKind, Traffic};
 pub use dialer::{Dialer, connect, join_connect};
-pub use endpoint::{JoinServer, MemberConnection, ServerEndpoint};
+pub use endpoint::{JoinServer, MemberConnection, ServerEndpoint, Transports};
 pub use error::{ProxyProblem, TransportError};
 pub use limits::Limits;
 pub use pki::{CaFingerprint, Certificate, CertificateAuthority, Credentials, Peer, TlsKeyPair};
+pub use places::Places;
 pub use restart::RestartSecret;
 pub use route::{Proxy, Route, TransportChoice, TransportKind, UnknownTransport};
 pub use server_certificate::ServerCertificateProblem;
+pub use silence::{Silence, SilenceOutOfRange};
 pub use stream::{RecvStream, SendStream, StreamClosed};
 pub use tls::{TlsError, check_member_certificate};

@@ -5,14 +5,20 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-/// Limits of an endpoint, for both sides. The defaults suit a federation; lower them where memory
-/// is scarce, since a connection may buffer up to its window.
+/// The window of a server's connection on which nothing is transferred, in each direction: control
+/// messages alone. [`WindowBudget`](super::WindowBudget) widens it for a transfer.
+pub(super) const REST_WINDOW: u32 = 128 << 10;
+
+/// Limits of an endpoint. The defaults are a member's; [`Limits::for_server`] has the aggregator's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that a server keeps open at a time.
     pub connections: usize,
-    /// Handshakes that a server does at a time.
+    /// Handshakes that a server does at a time, over QUIC and over TCP each. The oldest makes room for
+    /// one more.
     pub handshakes: usize,
+    /// TCP connections that have not sent a byte yet. The oldest makes room for one more.
+    pub silent: usize,
     /// Streams that the peer may have open at a time.
     pub streams: u32,
     /// Silence after which a connection is taken for dead. Keep-alives go out at a third of it.
@@ -26,12 +32,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// For a federation of up to 250 members on links of up to 1 Gbit/s at 60 ms.
+    /// For a member, on a link of up to 1 Gbit/s at 60 ms.
     fn default() -> Self {
         Self {
             connections: 512,
-            handshakes: 64,
-            streams: 16,
+            handshakes: 256,
+            silent: 256,
+            streams: 8,
             idle: Duration::from_secs(30),
             handshake: Duration::from_secs(10),
             stream_window: 4 << 20,
@@ -41,6 +48,16 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// For a server with up to `connections` of them: what each may buffer is small, and grows for the
+    /// time of a transfer.
+    pub fn for_server(connections: usize) -> Self {
+        Self {
+            connections,
+            connection_window: REST_WINDOW,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn transport(&self) -> Arc<TransportConfig> {
         let mut transport = TransportConfig::default();
         // The longest that QUIC can state is 2^62 ms; anything above means the same.

@@ -333,6 +333,7 @@ fn plan(lora: LoraConfig) -> anyhow::Result<RunPlan> {
         rounds: 2,
         members: EXAMPLES.len(),
         seed: Some(0),
+        start_from: None,
         base: BasePlan::default(),
         adapter: AdapterPlan {
             lora,

@@ -134,6 +134,7 @@ impl EngineRun {
         let setup = EngineSetup {
             run: federation.run,
             plan: federation.plan.clone(),
+            start: None,
             federation: config.federation,
             operator: Arc::new(operator),
             registry: Registry::new(directory.clone()),

@@ -8,8 +8,8 @@ use anyhow::Context;
 use super::compare::LINES;
 use super::run::{MARKER, PAGE, SimulationError};
 
-/// Held locked while a simulation runs.
-const LOCK: &str = ".lock";
+/// Held locked while a simulation runs; there from its beginning on.
+const LOCK: &str = ".fedlora-sim.lock";
 
 /// A folder without an earlier simulation, which no other simulation takes until this is dropped.
 #[derive(Debug)]
@@ -65,11 +65,12 @@ fn has_something_else(out: &Path) -> bool {
     let Ok(entries) = fs::read_dir(out) else {
         return false;
     };
-    let mut others = entries.flatten().filter(|entry| entry.file_name() != LOCK);
-    let earlier = ["operator", "runs"]
+    // One that was refused early has left its lock.
+    let files = [LOCK, MARKER].iter().any(|name| out.join(name).is_file());
+    let folders = ["operator", "runs"]
         .iter()
         .any(|name| out.join(name).is_dir());
-    others.next().is_some() && !earlier && !out.join(MARKER).is_file()
+    entries.flatten().next().is_some() && !files && !folders
 }
 
 #[cfg(test)]
@@ -92,7 +93,10 @@ mod tests {
         // What is left is an earlier simulation's.
         drop(OutFolder::prepare(&out).unwrap());
         assert!(!out.join("operator").exists());
-        // One that ended before it wrote anything is in nobody's way.
+        // One that was refused when it had made something is in nobody's way.
+        let refused = OutFolder::prepare(&out).unwrap();
+        fs::create_dir(refused.path().join("members")).unwrap();
+        drop(refused);
         OutFolder::prepare(&out).unwrap();
     }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::anyhow;
 use fedlora_protocol::ids::{MemberName, RoundNumber};
 use fedlora_protocol::plan::{FactorSchedule, RobustRuleName, ServerOptimizerName};
-use fedlora_shell::GlobalOptions;
+use fedlora_shell::{GlobalOptions, values};
 use fedlora_train::Device;
 
 use super::compare::{Sweep, Variant};
@@ -24,7 +24,7 @@ const DEFAULT_RESPONSES: NonZeroUsize = NonZeroUsize::new(20).expect("above 0");
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// How many institutions take part (3 to 1,000; the embedded data has 6).
-    #[arg(long)]
+    #[arg(long, value_parser = values::positive)]
     pub members: Option<usize>,
     /// Rounds of the federation [default: 240 steps of each member].
     #[arg(long)]

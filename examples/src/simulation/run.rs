@@ -235,6 +235,7 @@ fn plan(
         rounds: options.rounds(),
         members,
         seed: Some(options.seed),
+        start_from: None,
         base: BasePlan {
             name: base_name.to_owned(),
             digest: Some(engine.base_digest().map_err(ModelError::from)?),
@@ -293,7 +294,7 @@ fn plan(
 #[derive(Debug, thiserror::Error)]
 pub enum SimulationError {
     /// Options that do not go together.
-    #[error("{0:#}")]
+    #[error(transparent)]
     Usage(anyhow::Error),
     /// The folder holds something else.
     #[error("{} is not empty and not an earlier simulation's: name another --out", path.display())]
@@ -308,7 +309,7 @@ pub enum SimulationError {
         path: PathBuf,
     },
     /// The records.
-    #[error("{0:#}")]
+    #[error(transparent)]
     Data(anyhow::Error),
     /// The base cannot be found or fetched.
     #[error(transparent)]
@@ -323,7 +324,7 @@ pub enum SimulationError {
     #[error(transparent)]
     Update(#[from] UpdateError),
     /// The file of a plan.
-    #[error("{0:#}")]
+    #[error(transparent)]
     PlanFile(anyhow::Error),
     /// The plan.
     #[error("{0}")]
@@ -343,6 +344,6 @@ pub enum SimulationError {
     #[error("an unmasked sum is not the sum of what the members encoded")]
     Sum,
     /// Anything else.
-    #[error("{0:#}")]
+    #[error(transparent)]
     Other(#[from] anyhow::Error),
 }

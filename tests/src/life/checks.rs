@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use fedlora_aggregator::audit;
 use fedlora_aggregator::run_directory::{EndOutcome, RunDirectory};
+use fedlora_aggregator::{audit, audit_log};
 use fedlora_client::receipts;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::fixed::RingSum;
@@ -41,6 +41,7 @@ pub(super) fn check(world: &World<'_>, gentle: bool) {
     }
     check_receipts(world, &chains);
     check_members(world);
+    check_log(world);
     let seen = world.observer.seen().contradictions.clone();
     if !world.facts.restored {
         for one in seen {
@@ -214,6 +215,23 @@ fn check_result(
         breaks(format!(
             "the acknowledged updates of {lost:?} are not in the sum"
         ));
+    }
+}
+
+/// Checks that the audit log verifies, and leads to what the directory holds.
+fn check_log(world: &World<'_>) {
+    // The copy that was put back was made while the aggregator ran.
+    if world.facts.restored {
+        return;
+    }
+    match audit_log::verify(&world.operator.root, &[]) {
+        Ok(verified) => {
+            for finding in verified.findings {
+                let what = format!("the audit log: {finding:?}");
+                world.observer.breaks(what);
+            }
+        }
+        Err(error) => world.observer.breaks(format!("the audit log: {error}")),
     }
 }
 

@@ -6,11 +6,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fedlora_aggregator::store::{Change, Mirror};
 use fedlora_common::files::{TEMPORARY, beside};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::network::Network;
 
@@ -39,6 +39,8 @@ pub(super) struct Disk {
     state: Mutex<State>,
     /// The aggregator has died.
     pub(super) died: Notify,
+    /// Durable changes of all lives.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +55,12 @@ struct State {
 }
 
 impl Disk {
-    pub(super) fn new(root: &Path, network: Network, full: bool) -> Self {
+    pub(super) fn new(
+        root: &Path,
+        network: Network,
+        changes: Arc<watch::Sender<u64>>,
+        full: bool,
+    ) -> Self {
         Self {
             root: root.to_owned(),
             network,
@@ -62,6 +69,7 @@ impl Disk {
                 ..State::default()
             }),
             died: Notify::new(),
+            changes,
         }
     }
 
@@ -173,6 +181,7 @@ impl Mirror for Disk {
     }
 
     fn changed(&self, _: &Path, _: Change<'_>) {
+        self.changes.send_modify(|changes| *changes += 1);
         if std::mem::take(&mut self.state().after_this) {
             self.die(Moment::After);
         }

@@ -54,6 +54,10 @@ pub struct Figures {
     pub retried: u64,
     /// Those in whose sum a member is missing.
     pub partial: u64,
+    /// What happened, without the time that passed.
+    pub ops: u64,
+    /// Of that, while a run was under way.
+    pub ops_in_runs: u64,
 }
 
 impl std::ops::AddAssign for Figures {
@@ -63,6 +67,8 @@ impl std::ops::AddAssign for Figures {
         self.results += other.results;
         self.retried += other.retried;
         self.partial += other.partial;
+        self.ops += other.ops;
+        self.ops_in_runs += other.ops_in_runs;
     }
 }
 
@@ -74,11 +80,14 @@ impl std::fmt::Display for Figures {
             results,
             retried,
             partial,
+            ops,
+            ops_in_runs,
         } = self;
         write!(
             f,
             "{deaths} deaths of the aggregator, {runs} runs, {results} results, {retried} of them \
-             after a failed attempt, {partial} without all members"
+             after a failed attempt, {partial} without all members; {ops} operations, \
+             {ops_in_runs} of them within a run"
         )
     }
 }

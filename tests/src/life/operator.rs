@@ -14,7 +14,7 @@ use fedlora_aggregator::run_directory::RunDirectory;
 use fedlora_aggregator::simulated;
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_transport::Certificate;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::clock::JumpingClock;
@@ -38,6 +38,8 @@ pub(super) struct Operator {
     life: Option<Life>,
     full: bool,
     armed: Option<(Moment, u32)>,
+    /// Durable changes of all lives of the aggregator.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 /// A process of the aggregator.
@@ -68,6 +70,7 @@ impl Operator {
             life: None,
             full: false,
             armed: None,
+            changes: Arc::default(),
         })
     }
 
@@ -80,7 +83,12 @@ impl Operator {
         if self.life.is_some() {
             return;
         }
-        let disk = Arc::new(Disk::new(&self.root, self.network.clone(), self.full));
+        let disk = Arc::new(Disk::new(
+            &self.root,
+            self.network.clone(),
+            Arc::clone(&self.changes),
+            self.full,
+        ));
         if let Some((moment, number)) = self.armed.take() {
             disk.arm(moment, number);
         }
@@ -93,6 +101,11 @@ impl Operator {
         let operator = (directory, Arc::clone(&self.opened));
         let task = tokio::spawn(simulated::serve(operator, clock, connections, events));
         self.life = Some(Life { disk, task });
+    }
+
+    /// The number of durable changes so far, as it grows.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Waits until the aggregator dies; for ever where there is none.

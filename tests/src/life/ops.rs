@@ -9,11 +9,16 @@ use rand::{RngExt, SeedableRng};
 
 use super::disk::Moment;
 
+/// About as many durable changes as a round of four members makes.
+const ROUND_CHANGES: u32 = 40;
+
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// So many milliseconds pass.
     Wait(u32),
+    /// Time passes until the aggregator has made so many durable changes more, or has none to make.
+    Changes(u32),
     /// The aggregator dies at a durable change to come, counted from 1, and is started again.
     Crash(Moment, u32),
     /// The aggregator dies now, and stays away until `start`.
@@ -80,6 +85,7 @@ impl Op {
     fn is_gentle(self, members: usize) -> bool {
         match self {
             Self::Wait(_)
+            | Self::Changes(_)
             | Self::Crash(..)
             | Self::Stop
             | Self::Start
@@ -120,7 +126,7 @@ impl Case {
         let mut saved = false;
         let mut backed_up = false;
         for _ in 0..rng.random_range(2..=12) {
-            ops.push(Op::Wait(drawn_pause(rng)));
+            ops.push(drawn_pause(rng));
             let op = loop {
                 let op = drawn_op(rng, members);
                 let possible = match op {
@@ -180,13 +186,15 @@ impl Case {
     }
 }
 
-/// Much happens within milliseconds of each other, or while a run waits for somebody.
-fn drawn_pause(rng: &mut StdRng) -> u32 {
-    match rng.random_range(0..10) {
-        0..4 => rng.random_range(0..60),
-        4..8 => rng.random_range(60..1200),
-        8 => rng.random_range(1200..8000),
-        _ => rng.random_range(8000..40_000),
+/// Much happens in the middle of a round, within milliseconds of each other, or while a run waits for
+/// somebody.
+fn drawn_pause(rng: &mut StdRng) -> Op {
+    match rng.random_range(0..20) {
+        0..10 => Op::Changes(rng.random_range(1..=ROUND_CHANGES)),
+        10..14 => Op::Wait(rng.random_range(0..60)),
+        14..17 => Op::Wait(rng.random_range(60..1200)),
+        17..19 => Op::Wait(rng.random_range(1200..8000)),
+        _ => Op::Wait(rng.random_range(8000..40_000)),
     }
 }
 
@@ -195,8 +203,7 @@ fn drawn_op(rng: &mut StdRng, members: usize) -> Op {
     match rng.random_range(0..44) {
         0..9 => {
             let moments = [Moment::Before, Moment::Torn, Moment::After, Moment::Power];
-            // A round of four members makes some fifty changes.
-            let number = rng.random_range(1..=40);
+            let number = rng.random_range(1..=ROUND_CHANGES);
             Op::Crash(moments[rng.random_range(0..moments.len())], number)
         }
         9 => Op::Stop,
@@ -247,6 +254,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wait(time) => write!(f, "wait {time}"),
+            Self::Changes(number) => write!(f, "changes {number}"),
             Self::Crash(moment, number) => write!(f, "crash {moment} {number}"),
             Self::Stop => f.write_str("stop"),
             Self::Start => f.write_str("start"),
@@ -309,6 +317,7 @@ impl FromStr for Op {
         let member = || number(first, text);
         Ok(match name {
             "wait" => Self::Wait(number(first, text)?),
+            "changes" => Self::Changes(number(first, text)?),
             "crash" => {
                 let moment = match first {
                     Some("before") => Moment::Before,

@@ -11,6 +11,7 @@ use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::RunPlan;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::checks;
@@ -24,6 +25,8 @@ use super::ops::{Case, Op};
 const RESTART: Duration = Duration::from_secs(2);
 /// How long runs may take once nothing goes wrong any more.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// How long an aggregator without a change is taken to be at work.
+const IDLE: Duration = Duration::from_secs(3);
 /// How often to look whether all is over.
 const LOOK: Duration = Duration::from_secs(2);
 /// The longest time for members to join in the setup.
@@ -126,7 +129,28 @@ impl<'a> World<'a> {
 
     /// Lets time pass; an aggregator that dies meanwhile is started again.
     async fn pass(&mut self, time: Duration) {
+        self.pass_until(time, std::future::pending()).await;
+    }
+
+    /// Lets time pass until the aggregator has made so many durable changes more. Where it makes none
+    /// for a while, it has nothing to do.
+    async fn pass_changes(&mut self, number: u64) {
+        let mut changes = self.operator.changes();
+        let last = *changes.borrow_and_update() + number;
+        while *changes.borrow_and_update() < last {
+            let before = *changes.borrow();
+            let one = changes.clone();
+            self.pass_until(IDLE, more(one)).await;
+            if *changes.borrow() == before {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass until something is over, but no more than this.
+    async fn pass_until(&mut self, time: Duration, over: impl Future<Output = ()>) {
         let end = Instant::now() + time;
+        tokio::pin!(over);
         loop {
             let restart = self.restart;
             let starting = async {
@@ -137,6 +161,7 @@ impl<'a> World<'a> {
             };
             tokio::select! {
                 () = sleep_until(end) => return,
+                () = &mut over => return,
                 () = starting => {
                     self.restart = None;
                     self.operator.start();
@@ -152,8 +177,15 @@ impl<'a> World<'a> {
 
     async fn carry_out(&mut self, op: Op) {
         self.observer.note(format!("-- {op}"));
+        if !matches!(op, Op::Wait(_) | Op::Changes(_)) {
+            let in_run = self.queued.keys().any(|run| self.is_under_way(*run));
+            let figures = &mut self.observer.seen().figures;
+            figures.ops += 1;
+            figures.ops_in_runs += u64::from(in_run);
+        }
         match op {
             Op::Wait(time) => self.pass(Duration::from_millis(time.into())).await,
+            Op::Changes(number) => self.pass_changes(number.into()).await,
             Op::Crash(moment, number) => self.operator.arm(moment, number),
             Op::Stop => {
                 self.restart = None;
@@ -257,6 +289,11 @@ impl<'a> World<'a> {
     pub(super) fn is_over(&self, run: RunId) -> bool {
         let folder = self.operator.run(run);
         folder.is_some_and(|folder| matches!(folder.end(), Ok(Some(_))))
+    }
+
+    fn is_under_way(&self, run: RunId) -> bool {
+        let folder = self.operator.run(run);
+        folder.is_some_and(|folder| matches!(folder.end(), Ok(None)))
     }
 
     fn abort_first(&mut self) {
@@ -376,6 +413,13 @@ impl<'a> World<'a> {
         let withdrawn = self.facts.aborted.contains(&run) || self.facts.restored;
         let queue = self.operator.directory.queue();
         withdrawn && self.operator.run(run).is_none() && !queue.contains(run)
+    }
+}
+
+/// Waits for one change more.
+async fn more(mut changes: watch::Receiver<u64>) {
+    if changes.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -19,7 +19,7 @@ use fedlora_protocol::plan::RunPlan;
 use fedlora_protocol::round::coordinator::Reject;
 use fedlora_protocol::round::member::{RosterQuestion, RunOutcome};
 use fedlora_protocol::wire::messages::RoundResult;
-use fedlora_tests::{Federation, repository};
+use fedlora_tests::{Federation, TestLink, repository};
 use fedlora_train::{Device, Engine};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -114,7 +114,7 @@ impl Served {
             &token.expect("an invitation"),
             &home,
             SystemClock.now(),
-            Default::default(),
+            (TestLink::choice(), None),
         )
         .await
         .expect("the member joins");

@@ -62,7 +62,7 @@ impl CurrentRound {
                     return Ok(Step::Open(self));
                 };
                 let input = Input::Uploaded { from, open, claim };
-                match self.judge_upload(from, input).await {
+                match self.judge_upload(from, input) {
                     Ok(event) => {
                         // The member hears nothing, and uploads again once the run goes on.
                         if let Err(error) = self.tally.keep(from) {
@@ -202,12 +202,8 @@ impl CurrentRound {
 
     /// Judges a stored update, once it is sure that it can be added: from the event on, its sender
     /// counts as a survivor.
-    async fn judge_upload(
-        &mut self,
-        from: MemberIndex,
-        input: Input,
-    ) -> Result<Event, UploadRefusal> {
-        self.tally.check(from).await?;
+    fn judge_upload(&mut self, from: MemberIndex, input: Input) -> Result<Event, UploadRefusal> {
+        self.tally.check(from)?;
         self.decide_from(from, input)
             .map_err(|reject| UploadRefusal::Rejected {
                 said: self.chain.roster.naming(&reject.to_string()),

@@ -41,6 +41,9 @@ pub struct Floors {
     pub exposure: f64,
     /// The weakest suite of algorithms: `hybrid`, or `classical` to allow both.
     pub suite: Suite,
+    /// Whether a run may begin from an adapter that this member has not held in an earlier run, such as the
+    /// result of one before it joined. The aggregator could have made it up.
+    pub unknown_start: bool,
 }
 
 impl Default for Floors {
@@ -57,6 +60,7 @@ impl Default for Floors {
             colluding: 0.05,
             exposure: 0.0,
             suite: Suite::Hybrid,
+            unknown_start: false,
         }
     }
 }

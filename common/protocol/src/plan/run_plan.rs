@@ -32,6 +32,11 @@ pub struct RunPlan {
     // Nothing may be skipped: the codec has no field names.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// The digest of a published adapter that the run begins from, in place of a fresh one: the newest of
+    /// an earlier run, of the same rank, alpha, dropout and targets. A member takes part in one sum on
+    /// each adapter, so one run alone can begin from it.
+    #[serde(default)]
+    pub start_from: Option<Digest>,
     /// The base model that all members must hold.
     #[serde(default)]
     pub base: BasePlan,
@@ -493,6 +498,25 @@ mod tests {
             );
             let text = toml::to_string(&plan).unwrap();
             assert_eq!(RunPlan::from_toml(&text), Ok(plan));
+        }
+    }
+
+    #[test]
+    fn the_plans_digest_covers_the_adapter_that_it_begins_from() {
+        let key = IdentityKey::from_bytes(&[1; 32]);
+        let fresh = RunPlan::from_toml(PLAN).unwrap();
+        assert_eq!(fresh.start_from, None);
+        let digest = Digest::from_bytes([7; 32]);
+        let from = RunPlan::from_toml(&format!("start_from = \"{digest}\"\n{PLAN}")).unwrap();
+        assert_eq!(from.start_from, Some(digest));
+        assert_ne!(from.digest(), fresh.digest());
+        let signed = SignedPlan::sign(RunId([3; 16]), from.clone(), &key);
+        let bytes = codec::encode(&signed).unwrap();
+        let taken: SignedPlan = codec::decode(&bytes).unwrap();
+        assert_eq!(taken.verify(&key.public()), Ok((RunId([3; 16]), from)));
+        for none in ["\"\"", "\"07\"", "3"] {
+            let text = format!("start_from = {none}\n{PLAN}");
+            assert!(RunPlan::from_toml(&text).is_err(), "{none}");
         }
     }
 

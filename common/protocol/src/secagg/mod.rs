@@ -28,4 +28,4 @@ pub use pair::PairContext;
 pub use parameters::{ParameterError, SparseParameters, dropouts};
 pub use policy::{Assumptions, CohortPolicy, MAX_ATTEMPTS, MAX_COMPLETE, MAX_MEMBERS, PolicyError};
 pub use recovery::{Dealt, DealtSecrets, RecoveryError, Unmasking};
-pub use sum::{RunningSum, RunningSums};
+pub use sum::{Adding, RunningSum, RunningSums};

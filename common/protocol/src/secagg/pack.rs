@@ -118,15 +118,26 @@ fn low_bits(lanes: &[u32; GROUP], bits: u32) -> [u64; GROUP] {
 /// # Errors
 /// [`PackError`], as [`unpack`].
 pub(crate) fn check(bits: LaneBits, bytes: &[u8], lanes: usize) -> Result<(), PackError> {
+    let last = bytes.last().copied().unwrap_or_default();
+    check_ends(bits, bytes.len() as u64, last, lanes)
+}
+
+/// The same of bytes of which the number and the last one are known.
+pub(crate) fn check_ends(
+    bits: LaneBits,
+    bytes: u64,
+    last: u8,
+    lanes: usize,
+) -> Result<(), PackError> {
     let expected = packed_len(bits, lanes);
-    if bytes.len() != expected {
+    if bytes != expected as u64 {
         return Err(PackError::Length {
-            got: bytes.len(),
+            got: usize::try_from(bytes).unwrap_or(usize::MAX),
             expected,
         });
     }
     // Only an odd number of 20-bit lanes leaves bits over.
-    if bits == LaneBits::B20 && lanes % 2 == 1 && bytes[expected - 1] >> 4 != 0 {
+    if bits == LaneBits::B20 && lanes % 2 == 1 && last >> 4 != 0 {
         return Err(PackError::Padding);
     }
     Ok(())

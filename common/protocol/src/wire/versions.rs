@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The newest version of all messages in [`super`].
-pub const PROTOCOL: u16 = 7;
+pub const PROTOCOL: u16 = 8;
 
 /// Versions that a program speaks, from the oldest to the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Protocols {
 impl Protocols {
     /// Those of this release.
     pub const OWN: Self = Self {
-        oldest: 7,
+        oldest: 8,
         newest: PROTOCOL,
     };
 

@@ -203,6 +203,12 @@ impl FileSink {
         })
     }
 
+    /// The files that a transfer to `path` may leave.
+    pub fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
+        let others = [".part", ".manifest"].map(|suffix| beside(path, suffix).ok());
+        std::iter::once(path.to_owned()).chain(others.into_iter().flatten())
+    }
+
     fn open(&mut self) -> io::Result<&mut Open> {
         self.open.as_mut().ok_or_else(not_begun)
     }

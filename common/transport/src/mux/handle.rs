@@ -158,6 +158,11 @@ impl Mux {
         )
     }
 
+    /// Bounds the bytes that the peer may have on the way to this side.
+    pub(crate) fn set_window(&self, bytes: u32) {
+        self.0.0.with(|state| state.set_window(bytes));
+    }
+
     pub(crate) fn close(&self, code: u32, reason: &[u8]) {
         let closing = |state: &mut State| state.close(End::ClosedHere, code, reason);
         self.0.0.with(closing);

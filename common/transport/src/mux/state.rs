@@ -97,6 +97,11 @@ pub(super) struct State {
     granted: u32,
     /// Bytes that were read, and that the peer does not know of yet.
     read: u32,
+    /// The window that the peer has: what it may still send, what waits here and what it does not know
+    /// of yet come to this, and to what it is still to lose.
+    room: u32,
+    /// Bytes by which the window has shrunk, and that the peer is not granted again once they are read.
+    excess: u32,
     ping: Option<u64>,
     pong: Option<u64>,
     ponged: Option<u64>,
@@ -126,6 +131,8 @@ impl State {
             window: 0,
             granted: own.connection_window,
             read: 0,
+            room: own.connection_window,
+            excess: 0,
             ping: None,
             pong: None,
             ponged: None,
@@ -289,14 +296,34 @@ impl State {
             receiving.wake();
         } else {
             // Nobody reads it: the connection has its room back.
-            self.read += length;
+            self.give_back(length);
         }
         Ok(())
     }
 
+    /// Gives the peer room for so many bytes again, less what its window has shrunk by.
+    fn give_back(&mut self, bytes: u32) {
+        let kept = bytes.min(self.excess);
+        self.excess -= kept;
+        self.read += bytes - kept;
+    }
+
+    /// Makes the peer's window another one. What it was granted before stands.
+    pub(super) fn set_window(&mut self, bytes: u32) {
+        match bytes.checked_sub(self.room) {
+            Some(more) => {
+                let kept = more.min(self.excess);
+                self.excess -= kept;
+                self.read += more - kept;
+            }
+            None => self.excess += self.room - bytes,
+        }
+        self.room = bytes;
+    }
+
     /// Whether so much was read that the peer should know.
     fn must_tell_room(&self) -> bool {
-        self.read > 0 && self.read >= self.own.connection_window.div_ceil(2)
+        self.read > 0 && self.read >= self.room.div_ceil(2)
     }
 
     /// Counts a stream that is over no longer, and forgets one that nobody holds.

@@ -75,6 +75,55 @@ async fn streams_carry_more_than_their_window_both_ways() {
 }
 
 #[tokio::test]
+async fn a_window_that_shrinks_bounds_what_waits_and_one_that_grows_lets_the_rest_through() {
+    const SMALL: u32 = 16 << 10;
+    let (client, server) = pair();
+    server.set_window(SMALL);
+    // What was granted before stands until it is used.
+    let (mut writer, _) = client.open(BULK).await.unwrap();
+    let (_, _, mut reader) = soon(server.accept()).await.unwrap();
+    let sending = async {
+        writer.write_all(&vec![1; 300_000]).await.unwrap();
+        writer.finish();
+    };
+    let reading = async {
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.unwrap();
+        all.len()
+    };
+    let ((), read) = soon(async { tokio::join!(sending, reading) }).await;
+    assert_eq!(read, 300_000);
+
+    let (mut writer, _) = client.open(BULK).await.unwrap();
+    let (_, _, mut reader) = soon(server.accept()).await.unwrap();
+    let total = 300_000;
+    let mut sent = 0;
+    let flood = async {
+        while sent < total {
+            sent += writer.write(&vec![2; total - sent]).await.unwrap();
+        }
+    };
+    // Nobody reads: what gets through is the window, and what waits here to be sent.
+    let stuck = timeout(Duration::from_millis(200), flood).await;
+    assert!(stuck.is_err());
+    let most = SMALL as usize + super::half::SEND_BUFFER;
+    assert!(sent <= most, "{sent} bytes, not {most} at most");
+
+    server.set_window(256 << 10);
+    let sending = async {
+        writer.write_all(&vec![2; total - sent]).await.unwrap();
+        writer.finish();
+    };
+    let reading = async {
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.unwrap();
+        all.len()
+    };
+    let ((), read) = soon(async { tokio::join!(sending, reading) }).await;
+    assert_eq!(read, total);
+}
+
+#[tokio::test]
 async fn no_more_streams_are_open_than_allowed_and_the_ended_make_room() {
     let (client, server) = pair();
     let asking = async {
@@ -295,6 +344,7 @@ enum Op {
     Read(u32),
     Write(u32, usize),
     Finish(u32),
+    Window(u32),
     DropReader(u32),
     DropWriter(u32),
     Fill,
@@ -310,6 +360,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => id.clone().prop_map(Op::Read),
         1 => (id.clone(), 0..70_000_usize).prop_map(|(id, size)| Op::Write(id, size)),
         1 => id.clone().prop_map(Op::Finish),
+        1 => (0u32..300_000).prop_map(Op::Window),
         1 => id.clone().prop_map(Op::DropReader),
         1 => id.prop_map(Op::DropWriter),
         2 => Just(Op::Fill),
@@ -340,6 +391,7 @@ proptest! {
                 Op::Read(id) => { let _ = state.poll_read(id, context, |bytes| bytes.len()); }
                 Op::Write(id, size) => { let _ = state.poll_write(id, context, &vec![7; size]); }
                 Op::Finish(id) => { state.finish(id); }
+                Op::Window(bytes) => state.set_window(bytes),
                 Op::DropReader(id) => state.drop_reader(id),
                 Op::DropWriter(id) => state.drop_writer(id),
                 Op::Fill => {

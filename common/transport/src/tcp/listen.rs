@@ -19,6 +19,7 @@ use crate::error::{PeerContext, TransportError};
 use crate::limits::Limits;
 use crate::mux::Side;
 use crate::pki::Certificate;
+use crate::places::Places;
 use crate::route::{Route, TransportKind};
 
 /// How long a refused client may take to hear why.
@@ -75,8 +76,9 @@ impl TcpServer {
         }
     }
 
-    /// Accepts connections for as long as it is polled. Handshakes are limited in number and time;
-    /// `connections` is shared with QUIC.
+    /// Accepts connections for as long as it is polled. Those that have not sent a byte yet, and
+    /// handshakes, are limited in number and time, and the oldest makes room; `connections` is shared
+    /// with QUIC.
     pub(crate) async fn accept<T: Send + 'static>(
         self,
         listener: tokio::net::TcpListener,
@@ -86,14 +88,11 @@ impl TcpServer {
         admit: Arc<dyn Fn(Connection) -> Result<T, TransportError> + Send + Sync>,
         sender: mpsc::Sender<Result<T, TransportError>>,
     ) {
-        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+        let silent = Places::new(limits.silent);
+        let handshakes = Arc::new(Places::new(limits.handshakes));
         loop {
             let Ok((stream, address)) = listener.accept().await else {
                 tokio::time::sleep(PAUSE).await;
-                continue;
-            };
-            // Where no place is free, the newcomer is refused by closing.
-            let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
                 continue;
             };
             let (server, connections) = (self.clone(), connections.clone());
@@ -103,11 +102,22 @@ impl TcpServer {
                 address,
                 alpn,
             };
-            tokio::spawn(async move {
-                let accepted = server.shake(stream, peer, limits, &connections).await;
-                let accepted = accepted.and_then(|connection| admit(connection));
-                let _ = sender.send(accepted).await;
-                drop(handshake);
+            let handshakes = Arc::clone(&handshakes);
+            silent.spawn(async move {
+                // A client begins at once: nothing is spent on one that does not.
+                if timeout(limits.handshake, stream.readable()).await.is_err() {
+                    let error = TransportError::HandshakeTimeout {
+                        address,
+                        after: limits.handshake,
+                    };
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+                handshakes.spawn(async move {
+                    let accepted = server.shake(stream, peer, limits, &connections).await;
+                    let accepted = accepted.and_then(|connection| admit(connection));
+                    let _ = sender.send(accepted).await;
+                });
             });
         }
     }

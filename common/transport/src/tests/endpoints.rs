@@ -49,6 +49,7 @@ async fn ipv6_works_as_ipv4_does(over: TransportKind) {
         Vec::new(),
         limits(),
         &RestartSecret::derive(&[1; 32]),
+        Transports::All,
     ) else {
         // No IPv6 on this machine: nothing to test.
         return;

@@ -220,29 +220,47 @@ async fn clients_that_never_shake_hands_are_cut_off_and_hold_up_nobody() {
         Vec::new(),
         Limits {
             handshakes: 4,
-            handshake: Duration::from_millis(500),
+            silent: 4,
             ..limits()
         },
     );
     let address = server.local_address().unwrap();
-    let mut silent = Vec::new();
-    for _ in 0..8 {
-        silent.push(TcpStream::connect(address).await.unwrap());
-    }
-    for _ in 0..4 {
-        let cut = server.accept().await.unwrap();
-        assert!(
-            matches!(cut, Err(TransportError::HandshakeTimeout { .. })),
-            "{cut:?}"
-        );
-    }
-    for mut client in silent {
-        // Closed, by an end or a reset.
-        assert!(!matches!(client.read(&mut [0]).await, Ok(1..)));
+    // Some say nothing, some begin a handshake and go no further.
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+        let mut begun = TcpStream::connect(address).await.unwrap();
+        begun.write_all(&[22, 3, 1]).await.unwrap();
+        idle.push(begun);
     }
     let member = federation.member("a");
     let (client, _) = meet(TransportKind::Tcp, &mut server, &member, &federation).await;
     assert_eq!(client.unwrap(), b"welcome");
+    // The oldest have made room: closed, by an end or a reset.
+    for client in &mut idle[..30] {
+        assert!(!matches!(client.read(&mut [0]).await, Ok(1..)));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_shakes_hands_is_cut_off_in_time() {
+    let federation = Federation::new();
+    let mut server = federation.listen_with(
+        Vec::new(),
+        Limits {
+            handshake: Duration::from_millis(200),
+            ..limits()
+        },
+    );
+    let mut silent = TcpStream::connect(server.local_address().unwrap())
+        .await
+        .unwrap();
+    let cut = server.accept().await.unwrap();
+    assert!(
+        matches!(cut, Err(TransportError::HandshakeTimeout { .. })),
+        "{cut:?}"
+    );
+    assert!(!matches!(silent.read(&mut [0]).await, Ok(1..)));
 }
 
 #[tokio::test]

@@ -14,7 +14,14 @@ over_both!(
 );
 
 fn listen(credentials: &Credentials, authority: &CertificateAuthority) -> JoinServer {
-    JoinServer::bind(loopback(), credentials, authority.certificate(), limits()).unwrap()
+    JoinServer::bind(
+        loopback(),
+        credentials,
+        authority.certificate(),
+        limits(),
+        Transports::All,
+    )
+    .unwrap()
 }
 
 async fn join(

@@ -34,7 +34,7 @@ use super::hello::{hello, receive_hello};
 use super::pki::{CertificateAuthority, Credentials, Issued, RevocationList, TlsKeyPair};
 use super::{
     CaFingerprint, Certificate, Connection, Dialer, Limits, MemberConnection, RestartSecret,
-    ServerEndpoint, TransportChoice, TransportError, TransportKind,
+    ServerEndpoint, TransportChoice, TransportError, TransportKind, Transports,
 };
 use fedlora_protocol::ids::MemberName;
 
@@ -121,6 +121,7 @@ impl Federation {
             revocations,
             limits,
             &RestartSecret::derive(&[1; 32]),
+            Transports::All,
         )
         .unwrap()
     }

@@ -343,6 +343,7 @@ fn plan_for(members: usize, bits: LaneBits) -> RunPlan {
         rounds: 2,
         members,
         seed: Some(0),
+        start_from: None,
         base: BasePlan::default(),
         adapter: AdapterPlan {
             lora: first_adapter().config().clone(),

@@ -21,7 +21,8 @@ use super::error::MemberError;
 pub enum MemberEffect {
     /// Send a message on the control stream.
     Send(ToAggregator),
-    /// Make base digest and first adapter for an accepted plan, then call
+    /// Make base digest and first adapter for an accepted plan, or fetch the adapter that it begins from,
+    /// then call
     /// [`Member::prepared`](super::Member::prepared).
     Prepare {
         /// The run that the plan begins.
@@ -105,6 +106,9 @@ pub struct DoneRound {
     pub took_part: bool,
     /// Whether the members' votes took the step before back.
     pub taken_back: bool,
+    /// The round's adapter, where this member holds it: it is what the result names, and its step is
+    /// within what the plan allows.
+    pub held: Option<Digest>,
 }
 
 /// A roster that the member has not accepted.
@@ -132,7 +136,7 @@ pub enum LeaveReason {
 pub struct Prepared {
     /// The digest of the base model's configuration and weights.
     pub base: Digest,
-    /// The run's first adapter, which follows from the plan's seed.
+    /// The run's first adapter, which follows from the plan's seed or is the one that it begins from.
     pub adapter: Adapter,
 }
 

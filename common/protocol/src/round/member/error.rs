@@ -79,6 +79,14 @@ pub enum MemberError {
         /// The digest that the result names.
         expected: Digest,
     },
+    /// The adapter to begin with is not the one that the plan names.
+    #[error("the first adapter has digest {got}; the signed plan begins from {expected}")]
+    OtherStart {
+        /// The digest of what this member was given.
+        got: Digest,
+        /// The digest that the plan names.
+        expected: Digest,
+    },
     /// The aggregator ended the run without a failure, and neither the plan's last round nor its
     /// patience had been reached.
     #[error(

@@ -46,7 +46,7 @@ pub use effect::{
 };
 pub use error::MemberError;
 pub use member_round::{MemberRound, RoundAnswer};
-pub use pin::{MemoryRosterPin, PinError, RosterPin, Verdict, judge};
+pub use pin::{AcceptedRosters, MemoryRosterPin, PinError, RosterPin, Verdict, judge};
 pub use settings::{MemberSettings, Stores};
 
 /// The machine of one member in one run.
@@ -120,7 +120,7 @@ impl Member {
     /// Takes what [`MemberEffect::Prepare`] asked for.
     pub fn prepared(&mut self, prepared: Prepared) -> Vec<MemberEffect> {
         self.step(|_, phase| match phase {
-            RunPhase::Work(phase) => next(Ok(phase.prepared(prepared))),
+            RunPhase::Work(phase) => next(phase.prepared(prepared)),
             other => Ok((other, Vec::new())),
         })
     }

@@ -53,12 +53,19 @@ impl AwaitWork {
         Ok((self, vec![prepare]))
     }
 
-    /// Base digest and first adapter are there: the member is ready.
-    pub(super) fn prepared(self, prepared: Prepared) -> (AwaitRoster, Vec<MemberEffect>) {
+    /// Base digest and first adapter are there: the member is ready, unless that is another adapter than
+    /// the plan begins from.
+    pub(super) fn prepared(self, prepared: Prepared) -> PhaseStep<AwaitRoster> {
+        if let Some(expected) = self.plan.start_from {
+            let got = prepared.adapter.digest();
+            if got != expected {
+                return Err(MemberError::OtherStart { got, expected });
+            }
+        }
         let planned = PlannedRun::new(self.id, self.plan, self.signed, prepared);
         let phase = AwaitRoster(planned);
         let ready = phase.0.ready();
-        (phase, vec![ready])
+        Ok((phase, vec![ready]))
     }
 
     fn prepare(&self) -> MemberEffect {

@@ -256,6 +256,7 @@ impl PinnedRun {
         self.activity = Activity::Idle;
         self.training = None;
         let mut effects = Vec::new();
+        let held = values.is_some().then_some(result.adapter);
         if let Some(values) = values {
             self.check_step_back(&result)?;
             let adapter = self.check_fetched(values, &result.adapter, &self.allowed)?;
@@ -272,6 +273,7 @@ impl PinnedRun {
             survivors: result.survivors.len(),
             took_part: result.survivors.contains(&self.context.me),
             taken_back: self.takes_back(&result),
+            held,
         }));
         Ok((self, effects))
     }

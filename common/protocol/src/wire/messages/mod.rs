@@ -20,4 +20,4 @@ pub use result::RoundResult;
 pub use reveal::{Reveal, RevealedShare};
 pub use shares::{Deal, DealtShares, HeldShares, SealedShares, ShareCommitments, ShareKind};
 pub use survivors::{ClaimedVector, Confirmation, Confirmations, SurvivorList, Survivors};
-pub use update::{UpdateClaim, dealers_digest, vector_digest};
+pub use update::{UpdateClaim, VectorDigest, dealers_digest, vector_digest};

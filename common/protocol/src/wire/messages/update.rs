@@ -39,5 +39,23 @@ pub fn dealers_digest(transcript: &Digest, dealers: &MemberSet) -> Digest {
 
 /// The digest of a packed masked vector, the same that the bulk transfer checks.
 pub fn vector_digest(packed: &[u8]) -> Digest {
-    Digest::from_bytes(*blake3::hash(packed).as_bytes())
+    let mut whole = VectorDigest::default();
+    whole.update(packed);
+    whole.finish()
+}
+
+/// [`vector_digest`] of a vector that comes in pieces.
+#[derive(Debug, Default)]
+pub struct VectorDigest(blake3::Hasher);
+
+impl VectorDigest {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The digest of all pieces together.
+    pub fn finish(&self) -> Digest {
+        Digest::from_bytes(*self.0.finalize().as_bytes())
+    }
 }

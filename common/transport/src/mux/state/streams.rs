@@ -49,8 +49,8 @@ impl State {
         };
         // What is buffered is at most a window.
         receiving.read += taken as u32;
-        self.read += taken as u32;
         let told = !receiving.ended && receiving.read >= self.own.stream_window.div_ceil(2);
+        self.give_back(taken as u32);
         if told {
             self.tell(id);
         }
@@ -115,10 +115,12 @@ impl State {
         if let Some(stream) = self.streams.get_mut(&id) {
             let receiving = &mut stream.receiving;
             receiving.held = false;
-            self.read += receiving.bytes.len() as u32;
+            let unread = receiving.bytes.len() as u32;
             receiving.bytes = VecDeque::new();
-            if !receiving.ended {
-                receiving.stop = true;
+            receiving.stop = !receiving.ended;
+            let told = receiving.stop;
+            self.give_back(unread);
+            if told {
                 self.tell(id);
             }
         }

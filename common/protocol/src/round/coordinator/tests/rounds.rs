@@ -91,6 +91,7 @@ fn check_members(mut world: World<'_>, survivors: &[MemberIndex]) {
             survivors: survivors.len(),
             took_part: survivors.contains(&me),
             taken_back: false,
+            held: Some(next.digest()),
         };
         assert_eq!(done, expected);
         let effects = world.hand(me, ToMember::Finished { failure: None });

@@ -4,7 +4,7 @@ use super::*;
 use crate::crypto::os_rng;
 use crate::crypto::sign::IdentityKey;
 use crate::ids::RunId;
-use crate::plan::{FloorValue, Floors, PlanError, Roster, RosterChange, SignedPlan};
+use crate::plan::{FloorValue, Floors, PlanError, Roster, RosterChange, RunPlan, SignedPlan};
 use crate::round::member::{
     MemberError, MemberSettings, MemoryRosterPin, PinError, RosterPin, Stores,
 };
@@ -104,6 +104,38 @@ fn plan_and_roster_lead_to_a_pinned_run() {
     assert_eq!(kept.verify([]).unwrap().run, federation.run);
     assert_eq!(*roster, federation.roster.digest());
     assert_effects(&joining.hand(open), &["opened 1/1", "train 1", "send keys"]);
+}
+
+#[test]
+fn a_member_is_ready_with_the_adapter_that_the_plan_begins_from_and_with_no_other() {
+    let federation = Federation::new(4);
+    let beginning_from = |start| {
+        let plan = RunPlan {
+            start_from: Some(start),
+            ..federation.plan.clone()
+        };
+        SignedPlan::sign(federation.run, plan, &federation.aggregator)
+    };
+    let own = federation.adapter.digest();
+    let mut joining = Joining::new(federation.settings(0));
+    joining.hand(ToMember::Plan(beginning_from(own)));
+    let effects = joining.member.prepared(federation.prepared());
+    assert_effects(&effects, &["send ready"]);
+
+    let expected = Digest::from_bytes([9; 32]);
+    let mut joining = Joining::new(federation.settings(0));
+    joining.hand(ToMember::Plan(beginning_from(expected)));
+    let effects = joining.member.prepared(federation.prepared());
+    let [
+        MemberEffect::End(Err(MemberError::OtherStart {
+            got,
+            expected: named,
+        })),
+    ] = &effects[..]
+    else {
+        panic!("another adapter ends it: {effects:?}");
+    };
+    assert_eq!((*got, *named), (own, expected));
 }
 
 #[test]

@@ -166,6 +166,7 @@ fn a_superseded_adapter_is_not_fetched() {
         effects[..],
         [MemberEffect::RoundDone(DoneRound {
             took_part: true,
+            held: None,
             ..
         })]
     ));
@@ -175,6 +176,11 @@ fn a_superseded_adapter_is_not_fetched() {
     assert_effects(&world.hand(ME, second), &["fetch"]);
     let effects = machine(&mut world).fetched(Some(values));
     assert_effects(&effects, &["send fetched", "done 2"]);
+    let held = world.next_adapter().digest();
+    assert!(matches!(
+        effects[1],
+        MemberEffect::RoundDone(DoneRound { held: Some(one), .. }) if one == held
+    ));
     let effects = world.hand(ME, ToMember::Finished { failure: None });
     let [MemberEffect::End(Ok(outcome))] = &effects[..] else {
         panic!("the run ends");
