@@ -230,9 +230,11 @@ fn a_key_that_something_else_holds_signs_and_says_why_it_does_not() {
         CertificateAuthority::create_remote(token(), "demo", yesterday(), 30, rng).unwrap();
     assert!(authority.key_pem().is_none());
     let request = TlsKeyPair::generate().unwrap().signing_request().unwrap();
+    // A certificate holds whole seconds.
+    let from = yesterday().replace_nanosecond(0).unwrap();
     let issue = || {
         let rng = &mut fedlora_protocol::crypto::os_rng();
-        authority.issue_member_certificate(&request, &name("a"), yesterday(), 9, rng)
+        authority.issue_member_certificate(&request, &name("a"), from, 9, rng)
     };
     let issued = issue().unwrap();
     let now = fedlora_common::clock::Timestamp(now().unix_timestamp() as u64 * 1000);
