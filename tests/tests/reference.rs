@@ -121,6 +121,8 @@ fn the_page_of_the_configuration_has_every_key() {
     for key in ["advertise", "join_advertise"] {
         operator[key] = Value::Null;
     }
+    // Written where it is not the default alone.
+    operator["udp"] = true.into();
     operator["ca"] = serde_json::json!({"pkcs11": {
         "module": null, "token": null, "key": null, "pin_file": null,
     }});

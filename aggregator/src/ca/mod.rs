@@ -195,8 +195,8 @@ impl Authority {
         }
     }
 
-    /// Lets the authority issue or sign something. A sealed key is opened for that, and wiped
-    /// afterwards: about a third of a second of a processor.
+    /// Lets the authority issue or sign something. A sealed key is opened for that, which takes longer than
+    /// the signature, and wiped afterwards.
     ///
     /// # Errors
     /// [`CaError::Locked`] where the key is sealed, and no passphrase was given; what `work` refuses.

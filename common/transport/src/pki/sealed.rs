@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::error::PkiError;
 
 /// Rounds of PBKDF2: what OWASP's cheat sheet on password storage asks for with HMAC-SHA256 (2023,
-/// unchanged in 2026). Each try takes about a third of a second of a processor.
+/// unchanged in 2026). Each try takes 0.13 s of an AMD EPYC processor, which has instructions for SHA-256.
 const SEAL_ROUNDS: u32 = 600_000;
 
 /// The fewest characters of a passphrase that seals a key.

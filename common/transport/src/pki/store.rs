@@ -73,8 +73,8 @@ fn save(path: &Path, bytes: &[u8], access: Access) -> Result<(), PkiError> {
     write_atomic(path, bytes, access).map_err(at(path))
 }
 
-/// Reads a key file, or one with a passphrase, unless every user of the machine may. A group may read it: it can be how the
-/// operator hands the key to the service.
+/// Reads a key file, or one with a passphrase, unless every user of the machine may. A group may read
+/// it: it can be how the operator hands the key to the service.
 ///
 /// # Errors
 /// [`PkiError::File`] or [`PkiError::Exposed`].
