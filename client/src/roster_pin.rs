@@ -181,7 +181,7 @@ mod tests {
         let entry = |name: &str, key: u8| RosterEntry {
             name: name.parse().unwrap(),
             identity: IdentityPublic::from_bytes([key; 32]),
-            certificate_key: Digest::from_bytes([key; 32]),
+            certificate_key: Digest::from_bytes([100 + key; 32]),
         };
         let (a, b, c) = (entry("a", 1), entry("b", 2), entry("c", 3));
         let roster = |entries: &[&RosterEntry]| {

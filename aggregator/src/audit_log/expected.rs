@@ -182,6 +182,11 @@ impl Expected {
         let Found::File(bytes) = found else {
             return Some(Difference::Missing);
         };
+        let expected = parts.last().map_or(0, |part| part.at + part.length);
+        let found = bytes.len() as u64;
+        if found != expected {
+            return Some(Difference::Length { found, expected });
+        }
         for part in parts {
             let from = usize::try_from(part.at).ok()?;
             let to = usize::try_from(part.at + part.length).ok()?;
@@ -191,11 +196,6 @@ impl Expected {
                 return Some(Difference::Content { number });
             }
         }
-        let expected = parts.last().map_or(0, |part| part.at + part.length);
-        let length = bytes.len() as u64;
-        (length != expected).then_some(Difference::Length {
-            found: length,
-            expected,
-        })
+        None
     }
 }

@@ -213,7 +213,7 @@ mod tests {
         let entry = |&(name, key): &(&str, u8)| RosterEntry {
             name: name.parse().unwrap(),
             identity: IdentityPublic::from_bytes([key; 32]),
-            certificate_key: Digest::from_bytes([key; 32]),
+            certificate_key: Digest::from_bytes([100 + key; 32]),
         };
         Roster::new(members.iter().map(entry).collect()).unwrap()
     }
