@@ -1,17 +1,21 @@
 //! How long certificates are valid, and when others take their place: the aggregator's own while it
 //! serves, and members' when they connect.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fedlora_common::clock::Timestamp;
 use fedlora_protocol::crypto::os_rng;
-use fedlora_transport::pki::{Issued, PkiError};
+use fedlora_transport::pki::Issued;
 use fedlora_transport::{Certificate, Credentials, Peer, TlsKeyPair, TransportError};
 use tracing::{info, warn};
 
+use crate::ca::CaError;
+use crate::ca::requests::{Requests, Waiting, end_of};
+use crate::ca::server_certificate::{self, KEPT_DAYS, Kept};
 use crate::clock::Clock;
-use crate::directory::Opened;
+use crate::directory::{Directory, Opened};
 
 /// How long a member's certificate is valid. One that connects in the second half gets another.
 pub(crate) const MEMBER_DAYS: u32 = 365;
@@ -31,13 +35,16 @@ pub(crate) fn renew(
     let renewed = match own.renewed() {
         Ok(None) => return,
         Ok(Some(credentials)) => reconfigure(&credentials, own.authority()),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            warn!(%error, "the server's certificate cannot be renewed");
+            return;
+        }
     };
     match renewed {
         Ok(()) => info!("the server shows a new certificate"),
         Err(error) => {
             (own.issued, own.due, own.end) = before;
-            warn!(%error, "the server's certificate cannot be renewed");
+            warn!(%error, "the server's certificate cannot be shown");
         }
     }
 }
@@ -45,6 +52,8 @@ pub(crate) fn renew(
 /// The authority, and the time by which it issues.
 #[derive(Debug, Clone)]
 pub(crate) struct Certificates {
+    requests: Requests,
+    root: PathBuf,
     opened: Arc<Opened>,
     clock: Arc<dyn Clock>,
 }
@@ -63,8 +72,13 @@ fn half_of(days: u32) -> Duration {
 }
 
 impl Certificates {
-    pub(crate) fn new(opened: Arc<Opened>, clock: Arc<dyn Clock>) -> Self {
-        Self { opened, clock }
+    pub(crate) fn new(directory: &Directory, opened: Arc<Opened>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            requests: Requests::of(directory.root()),
+            root: directory.root().to_owned(),
+            opened,
+            clock,
+        }
     }
 
     /// The authority's certificate.
@@ -72,40 +86,55 @@ impl Certificates {
         self.opened.authority.certificate()
     }
 
-    /// A new key and certificate for a server.
+    /// A new key and certificate for a server; those that are kept, where the authority's key is not at
+    /// hand.
     ///
     /// # Errors
-    /// An authority whose own certificate has ended, or a failure of the cryptographic library.
-    pub(crate) fn for_server(&self) -> Result<(Credentials, OwnCertificate), PkiError> {
+    /// [`CaError::NoServerCertificate`] where none is kept that is valid; an authority whose own
+    /// certificate has ended, or a failure of the cryptographic library.
+    pub(crate) fn for_server(&self) -> Result<(Credentials, OwnCertificate), CaError> {
         let mut own = OwnCertificate {
             certificates: self.clone(),
             issued: Timestamp::default(),
             due: Timestamp::default(),
             end: Timestamp::default(),
         };
-        let credentials = own.issue()?;
-        Ok((credentials, own))
+        match own.issue()? {
+            Some(credentials) => Ok((credentials, own)),
+            None => Err(CaError::NoServerCertificate),
+        }
     }
 
     /// Another certificate for a member whose own, as shown in its verified handshake, is in its second
-    /// half.
+    /// half. Where the authority's key is not at hand, one that was signed meanwhile; there is none until
+    /// then.
     ///
     /// # Errors
-    /// As [`for_server`](Self::for_server).
+    /// As [`for_server`](Self::for_server); a request that cannot be kept.
     pub(crate) fn renewed(
         &self,
         peer: &Peer,
         shown: &Certificate,
-    ) -> Result<Option<Issued>, PkiError> {
-        if self.clock.now().until(peer.not_after) > half_of(MEMBER_DAYS) {
+    ) -> Result<Option<Issued>, CaError> {
+        let now = self.clock.now();
+        if now.until(peer.not_after) > half_of(MEMBER_DAYS) {
+            // It has what was signed for it.
+            self.requests.has(peer)?;
             return Ok(None);
         }
         let from = self.clock.valid_from();
-        let authority = &self.opened.authority;
-        let issued = authority.renew_member_certificate(shown, from, MEMBER_DAYS, &mut os_rng())?;
+        let issued = self.opened.authority.sign(|authority| {
+            authority.renew_member_certificate(shown, from, MEMBER_DAYS, &mut os_rng())
+        });
+        let issued = match issued {
+            Err(CaError::Locked) => match self.requests.renewing(peer, shown, now)? {
+                Waiting::Signed(issued) => issued,
+                Waiting::Waits | Waiting::OtherKeys => return Ok(None),
+            },
+            issued => issued?,
+        };
         // The authority's own end may leave no more time than there was.
-        let end = u64::try_from(issued.not_after.unix_timestamp()).unwrap_or(0);
-        Ok((end * 1000 > peer.not_after.0).then_some(issued))
+        Ok((end_of(&issued) > peer.not_after).then_some(issued))
     }
 }
 
@@ -114,11 +143,11 @@ impl OwnCertificate {
     ///
     /// # Errors
     /// As [`Certificates::for_server`].
-    pub(crate) fn renewed(&mut self) -> Result<Option<Credentials>, PkiError> {
+    pub(crate) fn renewed(&mut self) -> Result<Option<Credentials>, CaError> {
         // A clock that was ahead, and was set back: nobody would take the certificate for years.
         match (self.issued..self.due).contains(&self.certificates.clock.now()) {
             true => Ok(None),
-            false => self.issue().map(Some),
+            false => self.issue(),
         }
     }
 
@@ -132,19 +161,38 @@ impl OwnCertificate {
         self.end
     }
 
-    fn issue(&mut self) -> Result<Credentials, PkiError> {
-        let Certificates { opened, clock } = &self.certificates;
+    fn issue(&mut self) -> Result<Option<Credentials>, CaError> {
+        let Certificates { opened, clock, .. } = &self.certificates;
         let key = TlsKeyPair::generate()?;
         let from = clock.valid_from();
-        let issued =
-            opened
-                .authority
-                .issue_server_certificate(&key, from, SERVER_DAYS, &mut os_rng())?;
+        let issued = opened.authority.sign(|authority| {
+            authority.issue_server_certificate(&key, from, SERVER_DAYS, &mut os_rng())
+        });
+        let issued = match issued {
+            Err(CaError::Locked) => return self.take_kept(),
+            issued => issued?,
+        };
         self.issued = clock.now();
         self.due = self.issued.after(half_of(SERVER_DAYS));
-        let end = u64::try_from(issued.not_after.unix_timestamp()).unwrap_or(0);
-        self.end = Timestamp(end * 1000);
-        Credentials::new(issued.certificate, &key)
+        self.end = end_of(&issued);
+        Ok(Some(Credentials::new(issued.certificate, &key)?))
+    }
+
+    /// The certificate that is kept, where it is a later one than the one in use and still valid. Asks
+    /// for another where that is due.
+    fn take_kept(&mut self) -> Result<Option<Credentials>, CaError> {
+        let Certificates { clock, root, .. } = &self.certificates;
+        let now = clock.now();
+        server_certificate::ask_if_due(root, now)?;
+        let kept = Kept::read(root)?;
+        let Some(kept) = kept.filter(|kept| kept.end > self.end.max(now)) else {
+            return Ok(None);
+        };
+        let whole = half_of(KEPT_DAYS) * 2;
+        self.issued = Timestamp(kept.end.0.saturating_sub(whole.as_millis() as u64));
+        self.due = kept.due();
+        self.end = kept.end;
+        Ok(Some(kept.credentials))
     }
 }
 
@@ -152,10 +200,15 @@ impl OwnCertificate {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::*;
-    use crate::config::AggregatorConfig;
-    use crate::directory::Directory;
     use fedlora_protocol::ids::MemberName;
+    use fedlora_transport::pki::Passphrase;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::ca::passphrase::PassphraseSource;
+    use crate::ca::sign;
+    use crate::config::AggregatorConfig;
+    use crate::registry::Registry;
 
     const DAY: u64 = 86_400_000;
 
@@ -169,12 +222,19 @@ mod tests {
     }
 
     fn certificates(root: &std::path::Path) -> (Certificates, Arc<Settable>) {
+        certificates_sealed(root, None)
+    }
+
+    fn certificates_sealed(
+        root: &std::path::Path,
+        passphrase: Option<&Passphrase>,
+    ) -> (Certificates, Arc<Settable>) {
         let clock = Arc::new(Settable::default());
         clock.0.store(20_000 * DAY, Ordering::Relaxed);
         let config = AggregatorConfig::new("test", "127.0.0.1:4433".parse().unwrap()).unwrap();
-        Directory::init(root, &config, clock.valid_from()).unwrap();
-        let (_, opened) = Directory::open(root).unwrap();
-        let certificates = Certificates::new(Arc::new(opened), clock.clone());
+        Directory::init_sealed(root, &config, clock.valid_from(), passphrase).unwrap();
+        let (directory, opened) = Directory::open(root).unwrap();
+        let certificates = Certificates::new(&directory, Arc::new(opened), clock.clone());
         (certificates, clock)
     }
 
@@ -202,6 +262,46 @@ mod tests {
     }
 
     #[test]
+    fn without_the_passphrase_the_server_shows_the_certificate_that_was_signed_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let text = Zeroizing::new("correct horse battery".to_owned());
+        let passphrase = Passphrase::chosen(text).unwrap();
+        let (certificates, clock) = certificates_sealed(root, Some(&passphrase));
+        let waits = || certificates.requests.all().unwrap().len();
+        let error = certificates.for_server().unwrap_err();
+        assert!(matches!(error, CaError::NoServerCertificate), "{error}");
+        assert_eq!(waits(), 1);
+        let sign = || {
+            let (directory, opened) = Directory::open(root).unwrap();
+            let source = PassphraseSource::Given(passphrase.clone());
+            let opened = opened.with_passphrase(Some(&source)).unwrap();
+            let registry = Registry::new(directory);
+            let handled = sign::sign_waiting(&registry, &opened.authority, &*clock);
+            handled.unwrap().len()
+        };
+        let at = |days: u64| clock.0.store((20_000 + days) * DAY, Ordering::Relaxed);
+        assert_eq!((sign(), sign(), waits()), (1, 0, 0));
+        let (_, mut own) = certificates.for_server().unwrap();
+        at(44);
+        assert!(own.renewed().unwrap().is_none());
+        assert_eq!((waits(), sign()), (0, 0));
+        // In its second half it waits for another, and goes on with this one.
+        at(45);
+        assert!(own.renewed().unwrap().is_none());
+        assert_eq!(waits(), 1);
+        let end = own.end();
+        assert_eq!(sign(), 1);
+        assert!(own.renewed().unwrap().is_some());
+        assert!(own.end() > end && waits() == 0);
+        assert!(own.renewed().unwrap().is_none());
+        // One that has ended is not shown.
+        at(45 + 90);
+        let error = certificates.for_server().unwrap_err();
+        assert!(matches!(error, CaError::NoServerCertificate), "{error}");
+    }
+
+    #[test]
     fn a_member_gets_another_certificate_for_its_key_in_the_second_half() {
         let folder = tempfile::tempdir().unwrap();
         let (certificates, clock) = certificates(folder.path());
@@ -210,7 +310,10 @@ mod tests {
         let mut shown = certificates
             .opened
             .authority
-            .issue_member_certificate(&request, &name, clock.valid_from(), 365, &mut os_rng())
+            .sign(|authority| {
+                let from = clock.valid_from();
+                authority.issue_member_certificate(&request, &name, from, 365, &mut os_rng())
+            })
             .unwrap()
             .certificate;
         let (mut ends, mut renewals) = (Timestamp::default(), 0);

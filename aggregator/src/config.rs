@@ -1,6 +1,7 @@
 //! `aggregator.toml`: what the operator decides once, beside the plans of single runs.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub struct AggregatorConfig {
     /// The host and port by which members reach `join_listen`, where it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join_advertise: Option<String>,
+    /// How the key of the certificate authority is kept; without it, in the file `ca.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaConfig>,
     /// Whether to listen over UDP too. Turn it off where only TCP reaches this machine: members find out,
     /// which takes each some seconds, unless they choose `tcp`.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
@@ -44,6 +48,29 @@ fn is_yes(udp: &bool) -> bool {
     *udp
 }
 
+/// How the key of the certificate authority is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaConfig {
+    /// A PKCS #11 token that holds the key, and signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pkcs11: Option<Pkcs11Config>,
+}
+
+/// A key in a PKCS #11 token. Needs a program that was built with the feature `pkcs11`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pkcs11Config {
+    /// The file of the token's PKCS #11 module: a shared library, as its maker provides it.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token: String,
+    /// The label of the key pair, on P-256.
+    pub key: String,
+    /// The file with the user's PIN, which only the service can read.
+    pub pin_file: PathBuf,
+}
+
 impl AggregatorConfig {
     /// A configuration that listens on `listen` and, for joining, on the port above.
     ///
@@ -62,6 +89,7 @@ impl AggregatorConfig {
             join_listen,
             advertise: None,
             join_advertise: None,
+            ca: None,
             udp: true,
             store: None,
             retention: None,

@@ -12,7 +12,6 @@ use std::time::Duration;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::ids::RunId;
 use fedlora_protocol::plan::{PlanError, RunPlan};
-use fedlora_transport::pki::PkiError;
 use fedlora_transport::{
     JoinServer, Limits, RestartSecret, ServerEndpoint, TransportError, Transports,
 };
@@ -23,6 +22,8 @@ use tracing::{info, warn};
 
 use crate::adapters::StartError;
 use crate::audit::{self, AuditError};
+use crate::ca::CaError;
+use crate::ca::passphrase::PassphraseSource;
 use crate::certificates::{Certificates, OwnCertificate};
 use crate::clock::Clock;
 use crate::database::{Attempt, Database, SharedStore, StoreError};
@@ -152,12 +153,18 @@ impl Aggregator {
         Self::open(parts, lock, clock, None)
     }
 
-    /// Opens an operator's directory, wherever it is kept; see [`bind`](Self::bind).
+    /// Opens an operator's directory, wherever it is kept; see [`bind`](Self::bind). `passphrase` is that
+    /// of the authority's key, where it is sealed. Without it joins and renewals wait.
     ///
     /// # Errors
     /// [`ServeError`] naming the file or address, or the store.
-    pub fn of_directory(root: &Path, clock: Arc<dyn Clock>) -> Result<Opening, ServeError> {
+    pub fn of_directory(
+        root: &Path,
+        passphrase: Option<&PassphraseSource>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Opening, ServeError> {
         let (directory, opened) = Directory::open(root)?;
+        let opened = opened.with_passphrase(passphrase)?;
         let lock = directory.lock()?;
         match block_in_place(|| directory.shared_store(&opened))? {
             None => {
@@ -181,10 +188,16 @@ impl Aggregator {
         database: Option<Arc<Database>>,
     ) -> Result<Self, ServeError> {
         let opened = Arc::new(opened);
-        let certificates = Certificates::new(Arc::clone(&opened), Arc::clone(&clock));
+        let certificates = Certificates::new(&directory, Arc::clone(&opened), Arc::clone(&clock));
         let (credentials, own) = certificates.for_server()?;
         let (join_credentials, join_own) = certificates.for_server()?;
         let authority = &opened.authority;
+        if authority.is_locked()? {
+            warn!(
+                "the authority's key is sealed, and no passphrase was given: joins and renewals of \
+                 certificates wait until they are signed"
+            );
+        }
         // The places of sessions are counted by member: these are above all of them.
         let limits = Limits::for_server(MAX_OPEN + HANDSHAKES);
         let transports = match opened.config.udp {
@@ -438,7 +451,7 @@ pub enum ServeError {
     Store(#[from] StoreError),
     /// The server's key or certificate cannot be made.
     #[error(transparent)]
-    Pki(#[from] PkiError),
+    Ca(#[from] CaError),
     /// An endpoint cannot listen.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -470,9 +483,9 @@ impl ServeError {
         match self {
             Self::Directory(error) => error.remedy(),
             Self::Store(error) => error.remedy(),
+            Self::Ca(error) => error.remedy(),
             Self::OpenRun(_) | Self::Run(RunFailure::TakeUp(_)) => Some(Remedy::RestoreOrGiveUp),
-            Self::Pki(_)
-            | Self::Transport(_)
+            Self::Transport(_)
             | Self::Plan(_)
             | Self::Start(_)
             | Self::Queue { .. }

@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! aggregator.toml      configuration
-//! ca.pem ca.key        the federation's certificate authority
+//! ca.pem ca.key        the federation's certificate authority; its key may be sealed
+//! ca-requests/ID.json  a certificate that waits for the authority's key
+//! ca-answers/ID.pem    one that was signed, until its member has it
+//! server.pem server.key the aggregator's own certificate, where the authority's key is sealed
+//! ca.lock              held while the authority's key is changed
 //! identity.key         the key that signs plans and results
 //! invitations/NAME     an open invitation; or who used one, until it expires
 //! members/NAME         a member: certificate serial, keys; members/lock, held while one is changed
@@ -26,12 +30,14 @@ use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityKey;
 use fedlora_protocol::ids::RunId;
 use fedlora_transport::CertificateAuthority;
-use fedlora_transport::pki::PkiError;
+use fedlora_transport::pki::{Passphrase, PkiError, seal};
 use time::OffsetDateTime;
 use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::audit_log::{AuditLog, Event, LogError};
+use crate::ca::passphrase::PassphraseSource;
+use crate::ca::{Authority, CERTIFICATE_FILE, CaError, KEY_FILE};
 use crate::clock::SystemClock;
 use crate::config::AggregatorConfig;
 use crate::database::{Database, SharedStore, StoreError, without_passwords};
@@ -61,10 +67,29 @@ pub struct Directory {
 pub struct Opened {
     /// What `aggregator.toml` says.
     pub config: AggregatorConfig,
-    /// The federation's certificate authority, with its key.
-    pub authority: CertificateAuthority,
+    /// The federation's certificate authority, and the way to its key.
+    pub authority: Authority,
     /// The key that signs plans and results.
     pub identity: IdentityKey,
+}
+
+impl Opened {
+    /// The same with the passphrase of the authority's key, where that is sealed and one is given.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Ca`] where it does not open the key.
+    pub fn with_passphrase(
+        self,
+        passphrase: Option<&PassphraseSource>,
+    ) -> Result<Self, DirectoryError> {
+        match passphrase {
+            None => Ok(self),
+            Some(source) => Ok(Self {
+                authority: self.authority.with_passphrase(source)?,
+                ..self
+            }),
+        }
+    }
 }
 
 impl Directory {
@@ -76,6 +101,20 @@ impl Directory {
         root: &Path,
         config: &AggregatorConfig,
         valid_from: OffsetDateTime,
+    ) -> Result<Self, DirectoryError> {
+        Self::init_sealed(root, config, valid_from, None)
+    }
+
+    /// The same, with the authority's key sealed by a passphrase, where there is one: it never is on disk
+    /// in the clear.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub fn init_sealed(
+        root: &Path,
+        config: &AggregatorConfig,
+        valid_from: OffsetDateTime,
+        passphrase: Option<&Passphrase>,
     ) -> Result<Self, DirectoryError> {
         let directory = Self {
             root: root.to_owned(),
@@ -94,15 +133,22 @@ impl Directory {
         for folder in [directory.invitations(), directory.members()] {
             fs::create_dir_all(&folder).map_err(|error| io_error(&folder, error))?;
         }
-        let authority = CertificateAuthority::create(
-            &config.federation,
-            valid_from,
-            AUTHORITY_DAYS,
-            &mut os_rng(),
-        )?;
-        directory.write("ca.key", authority.key_pem().as_bytes(), Access::Owner)?;
+        let (name, days) = (&config.federation, AUTHORITY_DAYS);
+        let token = config.ca.as_ref().and_then(|ca| ca.pkcs11.as_ref());
+        let authority = match token {
+            Some(token) => Authority::create_in_token(token, name, valid_from, days)?,
+            None => CertificateAuthority::create(name, valid_from, days, &mut os_rng())?,
+        };
+        if let Some(key) = authority.key_pem() {
+            let sealed = passphrase.map(|one| seal(&key, one, &mut os_rng()));
+            let text = match sealed.transpose()? {
+                Some(sealed) => Zeroizing::new(sealed),
+                None => key,
+            };
+            directory.write(KEY_FILE, text.as_bytes(), Access::Owner)?;
+        }
         directory.write(
-            "ca.pem",
+            CERTIFICATE_FILE,
             authority.certificate_pem().as_bytes(),
             Access::Everyone,
         )?;
@@ -131,7 +177,7 @@ impl Directory {
             });
         }
         let text = directory.read_text("aggregator.toml")?;
-        let config = toml::from_str(&text).map_err(|error| {
+        let config: AggregatorConfig = toml::from_str(&text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start));
             DirectoryError::Config {
                 path,
@@ -140,10 +186,7 @@ impl Directory {
                 reason: without_passwords(error.message()),
             }
         })?;
-        let authority = CertificateAuthority::from_pem(
-            &directory.read_text("ca.pem")?,
-            &Zeroizing::new(directory.read_text("ca.key")?),
-        )?;
+        let authority = Authority::open(root, config.ca.as_ref())?;
         let path = directory.root.join("identity.key");
         let seed = Zeroizing::new(fs::read(&path).map_err(|error| io_error(&path, error))?);
         let seed = <&[u8; 32]>::try_from(seed.as_slice())
@@ -368,9 +411,9 @@ pub enum DirectoryError {
         /// The file that was read or written.
         path: PathBuf,
     },
-    /// The certificate authority cannot be made or read.
+    /// The certificate authority cannot be made or read, or its key not be used.
     #[error("certificate authority: {0}")]
-    Pki(#[from] PkiError),
+    Ca(#[from] CaError),
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -392,11 +435,17 @@ impl DirectoryError {
                 Some(Remedy::InitialiseDirectory { path: path.clone() })
             }
             Self::Store(error) => error.remedy(),
+            Self::Ca(error) => error.remedy(),
             Self::Served { .. }
             | Self::Config { .. }
             | Self::IdentityKey { .. }
-            | Self::Pki(_)
             | Self::Io { .. } => None,
         }
+    }
+}
+
+impl From<PkiError> for DirectoryError {
+    fn from(error: PkiError) -> Self {
+        Self::Ca(error.into())
     }
 }

@@ -14,6 +14,8 @@ use fedlora_transport::{Connection, JoinServer, Places};
 use tracing::{info, warn};
 
 use crate::blocking::in_place;
+use crate::ca::CaError;
+use crate::ca::requests::{Requests, Waiting};
 use crate::certificates::{MEMBER_DAYS, OwnCertificate, RENEWAL_TICK, renew};
 use crate::clock::Clock;
 use crate::directory::Opened;
@@ -92,6 +94,9 @@ pub(crate) async fn answer(
         Ok(response) => response,
         Err(refusal) => {
             let reason = refusal.to_string();
+            if let JoinRefusal::Ca(error) = &refusal {
+                warn!(%error, "no certificate can be issued");
+            }
             if let Some(more) = complaints.may_say(Instant::now()) {
                 let from = connection.remote_address();
                 warn!(%reason, %from, more, "refused to let a member join");
@@ -123,13 +128,26 @@ fn enrol(
         .identity
         .verify(&proof, &request.proof)
         .map_err(|_| JoinRefusal::Proof)?;
-    let issued = opened.authority.issue_member_certificate(
-        &request.certificate_request,
-        &request.name,
-        clock.valid_from(),
-        MEMBER_DAYS,
-        &mut os_rng(),
-    )?;
+    let requests = Requests::of(registry.directory().root());
+    let issued = opened.authority.sign(|authority| {
+        authority.issue_member_certificate(
+            &request.certificate_request,
+            &request.name,
+            clock.valid_from(),
+            MEMBER_DAYS,
+            &mut os_rng(),
+        )
+    });
+    let issued = match issued {
+        Err(CaError::Locked) => match requests.joining(&request, clock.now())? {
+            Waiting::Signed(issued) => issued,
+            Waiting::Waits => return Err(JoinRefusal::Waits),
+            Waiting::OtherKeys => {
+                return Err(RegistryError::Used { name: request.name }.into());
+            }
+        },
+        issued => issued?,
+    };
     let record = MemberRecord {
         name: request.name.clone(),
         identity: request.identity,
@@ -142,6 +160,7 @@ fn enrol(
         joined: clock.now(),
     };
     registry.redeem(&record, &request.secret, clock.now())?;
+    requests.joined(&record.name)?;
     info!(member = %record.name, identity = %record.identity.fingerprint(), "a member joined");
     Ok(JoinResponse::Welcome {
         federation: opened.config.federation.clone(),
@@ -149,6 +168,16 @@ fn enrol(
         address,
         aggregator: opened.identity.public(),
     })
+}
+
+/// What a member is told of an error: where the operator's files lie is nobody's business.
+fn without_paths(error: &CaError) -> String {
+    match error {
+        CaError::Pki(error @ (PkiError::Request { .. } | PkiError::AuthorityExpired { .. })) => {
+            error.to_string()
+        }
+        _ => "the authority's key cannot be used: the operator's log says why".to_owned(),
+    }
 }
 
 /// Whose program has to be upgraded.
@@ -177,7 +206,13 @@ enum JoinRefusal {
     /// The identity key's signature does not verify.
     #[error("the join request is not signed by the identity key in it")]
     Proof,
-    /// The certificate request is refused.
-    #[error(transparent)]
-    Pki(#[from] PkiError),
+    /// The operator has yet to sign.
+    #[error(
+        "the certificate waits for the operator, who keeps the key for it sealed: join again with \
+         the same token, into the same folder, once it is signed"
+    )]
+    Waits,
+    /// The certificate request is refused, or cannot be kept.
+    #[error("{}", without_paths(.0))]
+    Ca(#[from] CaError),
 }

@@ -6,6 +6,7 @@ pub mod adapters;
 pub mod audit;
 pub mod audit_log;
 mod blocking;
+pub mod ca;
 mod certificates;
 pub mod cli;
 mod clock;

@@ -17,6 +17,7 @@ use fedlora_transport::CaFingerprint;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::ca::requests::Requests;
 use crate::directory::{Directory, DirectoryError, io_error};
 use crate::remedy::Remedy;
 
@@ -132,6 +133,9 @@ impl Registry {
             _ => {}
         }
         self.discard(&self.used_path(&name))?;
+        Requests::of(self.directory.root())
+            .invited(&name)
+            .map_err(DirectoryError::from)?;
         let mut secret = [0; 32];
         os_rng().fill_bytes(&mut secret);
         let token = InviteToken {
@@ -166,6 +170,17 @@ impl Registry {
             Err(RegistryError::NotInvited { .. }) => self.open(name, secret, now).map(|_| ()),
             used => used.map(|_| ()),
         }
+    }
+
+    /// Whether there is an invitation for that name with a secret of this digest, used or not.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn is_invited(&self, name: &MemberName, secret: &Digest) -> Result<bool, RegistryError> {
+        let open = self.read::<Invitation>(self.invitation_path(name))?;
+        let used = self.read::<UsedInvitation>(self.used_path(name))?;
+        let mut found = open.into_iter().chain(used.map(|one| one.invitation));
+        Ok(found.any(|one| one.secret == *secret))
     }
 
     /// Uses an invitation up and records the member. Only one of several that race for an
@@ -226,6 +241,9 @@ impl Registry {
     /// [`RegistryError::NotJoined`], and what cannot be read or written.
     pub fn remove(&self, name: &MemberName) -> Result<Option<MemberRecord>, RegistryError> {
         let _lock = self.lock()?;
+        Requests::of(self.directory.root())
+            .forget(name)
+            .map_err(DirectoryError::from)?;
         let path = self.member_path(name);
         let (record, serial) = match self.member(name) {
             Ok(None) => {

@@ -44,6 +44,18 @@ pub enum Remedy {
         /// The operator's directory.
         path: PathBuf,
     },
+    /// Give the passphrase of the authority's key.
+    GivePassphrase,
+    /// Sign what waits for the authority's key.
+    SignWaiting,
+    /// Give the sealed key another passphrase, or unseal it first.
+    ChangePassphrase,
+    /// Seal the key first.
+    SealKey,
+    /// Build this program with the feature `pkcs11`.
+    BuildWithPkcs11,
+    /// Make a key pair on P-256 with that label in the token.
+    MakeTokenKey,
     /// Serve the next run so that its rounds can be replayed.
     KeepForAudit,
 }

@@ -42,7 +42,7 @@ pub async fn serve(
     let lock = directory.lock()?;
     directory.record_start();
     let registry = Registry::new(directory.clone());
-    let certificates = Certificates::new(Arc::clone(&operator), Arc::clone(&clock));
+    let certificates = Certificates::new(&directory, Arc::clone(&operator), Arc::clone(&clock));
     let address = operator.config.member_address();
     let (front, control) = front::open();
     let sessions = Sessions::new(certificates, registry.clone(), front);

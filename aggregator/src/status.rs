@@ -14,6 +14,8 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_transport::TransportKind;
 use serde::{Deserialize, Serialize};
 
+use crate::ca::requests::CertificateRequest;
+
 /// The state of a run, as one JSON document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -86,10 +88,36 @@ pub struct Status {
     /// no file does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standby_of: Option<String>,
+    /// The certificates that wait for the authority's key. Only the command `status` says so;
+    /// no file does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates_waiting: Vec<WaitingCertificate>,
     /// When this was written.
     pub updated: Timestamp,
     /// The process id of the aggregator that serves the run.
     pub pid: u32,
+}
+
+/// A certificate that waits for the authority's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingCertificate {
+    /// `server` for the aggregator's own, `join` or `renewal`.
+    pub kind: String,
+    /// The member that it is for; null for the aggregator's own.
+    pub member: Option<MemberName>,
+    /// When it was asked for.
+    pub asked: Timestamp,
+}
+
+impl WaitingCertificate {
+    /// What a request tells.
+    pub(crate) fn of(request: &CertificateRequest) -> Self {
+        Self {
+            kind: request.kind().to_owned(),
+            member: request.member().cloned(),
+            asked: request.asked(),
+        }
+    }
 }
 
 /// A member's part in the run.

@@ -52,21 +52,54 @@ impl Federation {
         Self::kept_in(StoreKind::asked())
     }
 
+    /// The same with the key of its certificate authority sealed by a passphrase.
+    pub fn sealed(passphrase: &str) -> Self {
+        let federation = Self::unmade(StoreKind::asked());
+        let file = federation.folder().join("passphrase");
+        fs::write(&file, passphrase).expect("a file can be written");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(&file, mode).expect("a mode can be set");
+        }
+        let mut init = federation.init();
+        init.args(["--seal-ca", "--passphrase-file"]).arg(file);
+        federation.made(&mut init)
+    }
+
+    /// The same, made by this command: one of [`init`](Self::init) with other options.
+    pub fn made_by(options: impl FnOnce(&Self, &mut Command)) -> Self {
+        let federation = Self::unmade(StoreKind::asked());
+        let mut init = federation.init();
+        options(&federation, &mut init);
+        federation.made(&mut init)
+    }
+
     /// The same with a store of this kind.
     pub fn kept_in(store: Option<StoreKind>) -> Self {
+        let federation = Self::unmade(store);
+        let mut init = federation.init();
+        federation.made(&mut init)
+    }
+
+    fn unmade(store: Option<StoreKind>) -> Self {
         let (listen, join_listen) = free_ports();
-        let federation = Self {
+        Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             listen,
             join_listen,
             store: store.map(TestStore::new),
-        };
-        Finished::of("init", &mut federation.init()).done();
-        TestLink::configure(&federation.operator());
-        if let Some(store) = &federation.store {
-            store.configure(&federation.operator());
         }
-        federation
+    }
+
+    fn made(self, init: &mut Command) -> Self {
+        Finished::of("init", init).done();
+        TestLink::configure(&self.operator());
+        if let Some(store) = &self.store {
+            store.configure(&self.operator());
+        }
+        self
     }
 
     /// The command that initialises the operator's directory.

@@ -13,7 +13,8 @@ use crate::link::TestLink;
 use crate::{FakedClock, TestStore, wait_for};
 
 /// Variables that would change what the programs do.
-const VARIABLES: [&str; 20] = [
+const VARIABLES: [&str; 21] = [
+    "CREDENTIALS_DIRECTORY",
     "FEDLORA_DIR",
     "FEDLORA_LISTEN",
     "FEDLORA_JOIN_LISTEN",
@@ -53,7 +54,9 @@ fn folder() -> &'static Path {
             .args(["-p", "fedlora-aggregator", "-p", "fedlora-client"])
             .args(["-p", "fedlora-examples"])
             // As the tests' own library has it, so that nothing is built twice.
-            .args(["--features", "fedlora-aggregator/database", "--target-dir"])
+            .args(["--features", "fedlora-aggregator/database"])
+            .args(["--features", "fedlora-aggregator/pkcs11"])
+            .arg("--target-dir")
             .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         if !cfg!(debug_assertions) {

@@ -13,7 +13,7 @@ const PLAN: &str =
 
 /// A heading, and commands under it. `~` is a folder with `operator`, a directory that was initialised,
 /// and the files that [`prepare`] writes.
-const CASES: [(&str, &[&str]); 6] = [
+const CASES: [(&str, &[&str]); 7] = [
     (
         "Command lines",
         &[
@@ -38,6 +38,18 @@ const CASES: [(&str, &[&str]); 6] = [
             "fedlora-aggregator audit verify --dir ~/operator",
             "fedlora-aggregator audit verify --dir ~/nowhere",
             "fedlora-aggregator retention --dir ~/operator",
+        ],
+    ),
+    (
+        "The authority's key",
+        &[
+            "fedlora-aggregator ca seal --dir ~/operator",
+            "fedlora-aggregator ca seal --dir ~/operator --passphrase-file ~/short.txt",
+            "fedlora-aggregator ca seal --dir ~/operator --passphrase-file ~/open.txt",
+            "fedlora-aggregator ca unseal --dir ~/operator",
+            "fedlora-aggregator ca seal --dir ~/sealed",
+            "fedlora-aggregator ca unseal --dir ~/sealed --passphrase-file ~/other.txt",
+            "fedlora-aggregator ca unseal --dir ~/sealed --passphrase-file ~/nowhere.txt",
         ],
     ),
     (
@@ -133,6 +145,34 @@ fn prepare(folder: &Path) {
     let mut init = program("fedlora-aggregator");
     init.args(["init", "--listen", "127.0.0.1:4433", "--name", "consortium"]);
     Finished::of("init", init.arg("--dir").arg(folder.join("operator"))).done();
+    for (name, text) in [
+        ("short.txt", "short"),
+        ("right.txt", "correct horse battery"),
+        ("other.txt", "staple wrong horse"),
+    ] {
+        write(name, text);
+        only_its_owners(&folder.join(name));
+    }
+    write("open.txt", "correct horse battery");
+    let mut init = program("fedlora-aggregator");
+    init.args(["init", "--listen", "127.0.0.1:4433", "--name", "consortium"]);
+    init.arg("--seal-ca").arg("--passphrase-file");
+    init.arg(folder.join("right.txt"))
+        .arg("--dir")
+        .arg(folder.join("sealed"));
+    Finished::of("init", &mut init).done();
+}
+
+/// As a file with a passphrase has to be.
+fn only_its_owners(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(path, mode).expect("a mode can be set");
+    }
+    #[cfg(not(unix))]
+    let _ = path;
 }
 
 #[test]

@@ -161,13 +161,12 @@ fn a_members_certificate_is_renewed_as_it_connects() {
     let read = |path: &Path| fs::read_to_string(path).expect("it is there");
     let key = TlsKeyPair::from_pem(&read(&home.join("tls.key"))).expect("a key");
     let (_, operator) = Directory::open(&federation.operator()).expect("the operator's directory");
-    let issued = operator.authority.issue_member_certificate(
-        &key.signing_request().expect("a request"),
-        &name.parse().expect("a name"),
-        (SystemTime::now() - Duration::from_secs(200 * 86_400)).into(),
-        365,
-        &mut os_rng(),
-    );
+    let request = key.signing_request().expect("a request");
+    let from = SystemTime::now() - Duration::from_secs(200 * 86_400);
+    let issued = operator.authority.sign(|authority| {
+        let name = name.parse().expect("a name");
+        authority.issue_member_certificate(&request, &name, from.into(), 365, &mut os_rng())
+    });
     let old = issued.expect("a certificate").pem();
     let path = home.join("tls.pem");
     fs::write(&path, &old).expect("the certificate can be written");

@@ -121,6 +121,11 @@ fn the_page_of_the_configuration_has_every_key() {
     for key in ["advertise", "join_advertise"] {
         operator[key] = Value::Null;
     }
+    // Written where it is not the default alone.
+    operator["udp"] = true.into();
+    operator["ca"] = serde_json::json!({"pkcs11": {
+        "module": null, "token": null, "key": null, "pin_file": null,
+    }});
     operator["store"] = serde_json::json!({"database": null, "blobs": null});
     operator["retention"] = serde_json::json!({
         "runs": null, "days": null, "keep": RetentionConfig::default().keep,

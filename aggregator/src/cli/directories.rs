@@ -9,9 +9,9 @@ use fedlora_shell::values::listening;
 use fedlora_shell::{Failure, Printer};
 use serde_json::json;
 
-use super::exits;
+use super::{ca, exits, passphrase};
 use crate::clock::{Clock, SystemClock};
-use crate::config::AggregatorConfig;
+use crate::config::{AggregatorConfig, CaConfig, Pkcs11Config};
 use crate::directory::Directory;
 use crate::registry::{InvitationFor, Registry};
 
@@ -36,6 +36,53 @@ pub(super) struct InitArgs {
     /// The federation's name.
     #[arg(long)]
     name: String,
+    /// Seal the key of the certificate authority by a passphrase: 12 characters or more. `serve` then
+    /// needs it to let members in and to renew certificates, or `ca sign` does that.
+    #[arg(long)]
+    seal_ca: bool,
+    /// The file with that passphrase; `-` is a line of standard input. By default it is asked for on the
+    /// terminal.
+    #[arg(long, value_name = "FILE", requires = "seal_ca")]
+    passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenArgs,
+}
+
+/// A PKCS #11 token that holds the key of the certificate authority: all of these, or none.
+#[derive(Debug, clap::Args)]
+struct TokenArgs {
+    /// The PKCS #11 module of a token that holds the key of the certificate authority, on P-256. The
+    /// token signs, and `ca.key` is not made. Needs the feature `pkcs11`.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires_all = ["pkcs11_token", "pkcs11_key", "pkcs11_pin_file"],
+        conflicts_with = "seal_ca"
+    )]
+    pkcs11_module: Option<PathBuf>,
+    /// The token's label.
+    #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
+    pkcs11_token: Option<String>,
+    /// The label of the key pair in the token.
+    #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
+    pkcs11_key: Option<String>,
+    /// The file with the PIN, which `serve` reads too.
+    #[arg(long, value_name = "FILE", requires = "pkcs11_module")]
+    pkcs11_pin_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    fn config(self) -> Option<CaConfig> {
+        let pkcs11 = Pkcs11Config {
+            module: self.pkcs11_module?,
+            token: self.pkcs11_token?,
+            key: self.pkcs11_key?,
+            pin_file: self.pkcs11_pin_file?,
+        };
+        Some(CaConfig {
+            pkcs11: Some(pkcs11),
+        })
+    }
 }
 
 /// Options of `fedlora-aggregator invite`.
@@ -54,23 +101,35 @@ pub(super) struct InviteArgs {
 /// Makes a federation.
 pub(super) fn init(args: InitArgs, printer: &Printer) -> Result<(), Failure> {
     let dir = args.dir.clone();
+    let passphrase = match args.seal_ca {
+        true => Some(passphrase::choose(args.passphrase_file.as_deref())?),
+        false => None,
+    };
     let config = config(args)?;
-    Directory::init(&dir, &config, SystemClock.valid_from()).map_err(exits::directory)?;
+    let (clock, passphrase) = (SystemClock, passphrase.as_ref());
+    let made = Directory::init_sealed(&dir, &config, clock.valid_from(), passphrase);
+    made.map_err(exits::directory)?;
     let (_, opened) = Directory::open(&dir).map_err(exits::directory)?;
+    if let Some(passphrase) = passphrase {
+        ca::sign_own(&dir, passphrase)?;
+    }
     let authority = opened.authority.fingerprint();
     let identity = opened.identity.public().fingerprint();
     let document = json!({
         "federation": config.federation,
         "authority": authority.to_string(),
         "identity": identity.to_string(),
+        "ca_key": opened.authority.custody(),
         "listen": config.listen.to_string(),
         "join_listen": config.join_listen.to_string(),
     });
     printer.result(&document, || {
         format!(
-            "federation   {}\nauthority    {authority}\nidentity     {identity}\n\
+            "federation   {}\nauthority    {authority}\nits key      {}\n\
+             identity     {identity}\n\
              members at   {} (UDP and TCP)\njoining at   {} (UDP and TCP)",
             config.federation,
+            opened.authority.custody().words(),
             config.member_address(),
             config.join_address()
         )
@@ -147,6 +206,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
         advertise,
         join_advertise,
         name,
+        token,
         ..
     } = args;
     let mut config = AggregatorConfig::new(&name, listen).or_else(|error| {
@@ -156,6 +216,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
             join_listen,
             advertise: None,
             join_advertise: None,
+            ca: None,
             udp: true,
             store: None,
             retention: None,
@@ -168,6 +229,7 @@ fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {
     if let Some(join_listen) = join_listen {
         config.join_listen = join_listen;
     }
+    config.ca = token.config();
     config
         .advertised(advertise.as_deref(), join_advertise.as_deref())
         .map_err(exits::address)

@@ -7,6 +7,8 @@ use fedlora_shell::Failure;
 use super::hints;
 use crate::adapters::StartError;
 use crate::audit::AuditError;
+use crate::ca::sign::SignError;
+use crate::ca::{CaError, TokenError};
 use crate::config::ConfigError;
 use crate::daemon::ServeError;
 use crate::database::StoreError;
@@ -87,8 +89,8 @@ pub fn serve_exit(error: &ServeError) -> Exit {
             | DirectoryError::Served { .. },
         )
         | ServeError::Queue { .. } => Exit::Failed,
-        ServeError::Directory(DirectoryError::IdentityKey { .. } | DirectoryError::Pki(_))
-        | ServeError::Pki(_) => Exit::Identity,
+        ServeError::Directory(DirectoryError::IdentityKey { .. }) => Exit::Identity,
+        ServeError::Directory(DirectoryError::Ca(error)) | ServeError::Ca(error) => ca_exit(error),
         ServeError::Directory(DirectoryError::Store(error)) | ServeError::Store(error) => {
             store_exit(error)
         }
@@ -97,6 +99,46 @@ pub fn serve_exit(error: &ServeError) -> Exit {
         ServeError::Transport(_) => Exit::Network,
         ServeError::OpenRun(error) => audit_exit(error),
         ServeError::Run(failure) => run_exit(failure),
+    }
+}
+
+/// A key of the authority that cannot be used.
+pub(super) fn ca(error: CaError) -> Failure {
+    serve(ServeError::Ca(error))
+}
+
+/// Certificates that wait, and cannot be signed.
+pub(super) fn sign(error: SignError) -> Failure {
+    match error {
+        SignError::Ca(error) => ca(error),
+        SignError::Registry(error) => registry(error),
+    }
+}
+
+fn ca_exit(error: &CaError) -> Exit {
+    match error {
+        CaError::Locked
+        | CaError::NoServerCertificate
+        | CaError::WrongPassphrase { .. }
+        | CaError::AlreadySealed { .. }
+        | CaError::NotSealed { .. }
+        | CaError::Pki(_) => Exit::Identity,
+        CaError::Token(error) => match error {
+            TokenError::NotBuilt => Exit::Configuration,
+            // A token that is away comes back, and a service manager may try again. It must not do so
+            // with a PIN that is wrong.
+            TokenError::Module { .. } | TokenError::NoToken { .. } | TokenError::Refused { .. } => {
+                Exit::Failed
+            }
+            TokenError::Keys { .. }
+            | TokenError::Curve { .. }
+            | TokenError::Pin { .. }
+            | TokenError::Locked { .. }
+            | TokenError::PinFile(_) => Exit::Identity,
+        },
+        CaError::Passphrase(_) => Exit::Configuration,
+        CaError::Request { .. } => Exit::Integrity,
+        CaError::Io { .. } => Exit::Failed,
     }
 }
 

@@ -45,6 +45,28 @@ pub(super) fn of(remedy: &Remedy) -> String {
              {0}`; to take what the database has, remove {0}/store.json",
             path.display()
         ),
+        Remedy::GivePassphrase => {
+            "give it on a terminal, or in a file with --passphrase-file; `-` is \
+                                   standard input"
+                .to_owned()
+        }
+        Remedy::SignWaiting => {
+            "run `fedlora-aggregator ca sign`, or give `serve` the passphrase with \
+                                --passphrase-file"
+                .to_owned()
+        }
+        Remedy::ChangePassphrase => {
+            "to give it another passphrase use `fedlora-aggregator ca change-passphrase`".to_owned()
+        }
+        Remedy::SealKey => "seal it with `fedlora-aggregator ca seal`".to_owned(),
+        Remedy::BuildWithPkcs11 => "build it with `cargo build --release -p fedlora-aggregator \
+                                    --features pkcs11`"
+            .to_owned(),
+        Remedy::MakeTokenKey => {
+            "make it with `pkcs11-tool --module MODULE --token-label TOKEN --login \
+                                 --keypairgen --key-type EC:prime256v1 --label KEY --usage-sign`"
+                .to_owned()
+        }
         Remedy::KeepForAudit => {
             "a run can be replayed if it is served with `serve --keep-for-audit`".to_owned()
         }

@@ -5,9 +5,11 @@
 mod adapter;
 mod audit;
 mod audit_log;
+mod ca;
 mod directories;
 pub mod exits;
 mod hints;
+mod passphrase;
 mod plan_notes;
 mod retention;
 mod roster;
@@ -90,6 +92,12 @@ enum Command {
         after_help = "Example:\n  fedlora-aggregator audit replay --dir ~/operator --round 1"
     )]
     Audit(audit::AuditCommand),
+    /// Look after the key of the certificate authority: seal it, sign what waits for it.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fedlora-aggregator ca seal --dir ~/operator"
+    )]
+    Ca(ca::CaCommand),
     /// Look after the published adapters of all runs: list, export, put an earlier one back, prune.
     #[command(
         subcommand,
@@ -148,6 +156,7 @@ impl Program for Cli {
             Command::Status(args) => status::run(&args, &printer),
             Command::Watch(args) => watch::run(&args, &printer).await,
             Command::Store(command) => store::run(command, &printer),
+            Command::Ca(command) => ca::run(&command, &printer),
             Command::Audit(command) => audit::run(&command, &printer),
             Command::Adapter(command) => adapter::run(&command, &printer),
             Command::Retention(args) => retention::run(&args, &printer),

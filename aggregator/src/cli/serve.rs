@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::info;
 
-use super::exits;
 use super::runs::read_plan;
+use super::{exits, passphrase};
 use crate::clock::SystemClock;
 use crate::daemon::{Aggregator, MAX_SOCKETS, Opening};
 use crate::directory::Directory;
@@ -43,6 +43,11 @@ pub(super) struct ServeArgs {
     /// goes on.
     #[arg(long, requires = "plan")]
     new_run: bool,
+    /// The file with the passphrase of the certificate authority's key, where that is sealed; `-` is a
+    /// line of standard input. It is read for each certificate that is issued. Without it joins and
+    /// renewals wait until `ca sign` signs them [default: the systemd credential `ca-passphrase`].
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Answer monitoring at this address: `/metrics` for Prometheus, `/healthz`, `/readyz`. A port
     /// alone is one of this machine that others cannot reach. There is no password: name another
     /// address only in a network of your own [default: off].
@@ -109,9 +114,14 @@ fn allow_connections(directories: usize) {
 async fn for_ever(args: &ServeArgs, directories: &[PathBuf], stop: Stop) -> Result<(), Failure> {
     allow_connections(directories.len());
     let mut serving = JoinSet::new();
+    let passphrase = passphrase::given(args.passphrase_file.as_deref())?;
+    let open = |dir: &PathBuf| {
+        let clock = Arc::new(SystemClock);
+        Aggregator::of_directory(dir, passphrase.as_ref(), clock).map_err(exits::serve)
+    };
     let all = directories
         .iter()
-        .map(|dir| Aggregator::of_directory(dir, Arc::new(SystemClock)).map_err(exits::serve))
+        .map(open)
         .collect::<Result<Vec<_>, _>>()?;
     let stands_by = |one: &Opening| matches!(one, Opening::Candidate(_));
     let ready = Arc::new(AtomicBool::new(!all.iter().any(stands_by)));
@@ -158,7 +168,10 @@ async fn one_run(
 ) -> Result<(), Failure> {
     let plan = read_plan(plan, printer)?;
     allow_connections(1);
-    let opening = Aggregator::of_directory(dir, Arc::new(SystemClock)).map_err(exits::serve)?;
+    let passphrase = passphrase::given(args.passphrase_file.as_deref())?;
+    let clock = Arc::new(SystemClock);
+    let opening = Aggregator::of_directory(dir, passphrase.as_ref(), clock);
+    let opening = opening.map_err(exits::serve)?;
     let stands_by = matches!(opening, Opening::Candidate(_));
     let ready = Arc::new(AtomicBool::new(!stands_by));
     let _monitor = monitor(args, &ready).await?;

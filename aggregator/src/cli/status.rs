@@ -7,10 +7,12 @@ use fedlora_common::exit::Exit;
 use fedlora_shell::{Failure, Format, Printer};
 use serde_json::json;
 
-use super::exits;
+use super::{ca, exits};
+use crate::ca::requests::Requests;
 use crate::database::StoreNote;
 use crate::directory::Directory;
-use crate::status::Status;
+use crate::status::words::day;
+use crate::status::{Status, WaitingCertificate};
 
 /// Options of `fedlora-aggregator status`.
 #[derive(Debug, clap::Args)]
@@ -42,19 +44,32 @@ pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
         status
     });
     let federation = &opened.config.federation;
+    let waiting = Requests::of(directory.root()).all().map_err(exits::ca)?;
     match (printer.format(), status) {
         // Read from a file, with the version of its form.
-        (Format::Json, Some(status)) => printer.stored(&status),
+        (Format::Json, Some(mut status)) => {
+            status.certificates_waiting = waiting.iter().map(WaitingCertificate::of).collect();
+            printer.stored(&status);
+        }
         (Format::Text, Some(status)) => printer.data(&status.page(fedlora_shell::now())),
         (_, None) => {
             let mut document = json!({"federation": federation, "state": null});
             if let Some(host) = &standby_of {
                 document["standby_of"] = json!(host);
             }
+            if !waiting.is_empty() {
+                document["certificates_waiting"] = json!(ca::documents(&waiting));
+            }
             printer.result(&document, || {
                 format!("{federation}: no run was served here yet")
             });
         }
+    }
+    for one in waiting.iter().filter(|_| printer.is_text()) {
+        let (what, since) = (ca::words_of(one), day(one.asked()));
+        printer.note(&format!(
+            "waits for the authority's key since {since}: {what}; `fedlora-aggregator ca sign` signs it"
+        ));
     }
     if let Some(host) = standby_of.filter(|_| printer.is_text()) {
         printer.note(&format!(

@@ -122,6 +122,7 @@ impl Progress<'_> {
             last_result: overview.last_result,
             certificate_end: overview.certificate_end,
             standby_of: None,
+            certificates_waiting: Vec::new(),
             updated: now,
             pid: std::process::id(),
         }

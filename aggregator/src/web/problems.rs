@@ -7,6 +7,7 @@ use fedlora_common::clock::Timestamp;
 use serde::Serialize;
 
 use super::snapshot::DiskRoom;
+use crate::ca::requests::CertificateRequest;
 use crate::run_list::{ListedRun, ListedState};
 use crate::status::words::{bytes, day, span};
 use crate::status::{RunState, Status};
@@ -95,6 +96,23 @@ pub(super) fn of_status(status: &Status, now: Timestamp, found: &mut Vec<Problem
     if live && silent > STALE {
         let text = format!("the run has told nothing for {}: see the log", span(silent));
         found.push(Problem::new(ProblemKind::Run, Some(&status.run), text));
+    }
+}
+
+/// What waits for the authority's key.
+pub(super) fn of_waiting(waiting: &[CertificateRequest], found: &mut Vec<Problem>) {
+    for one in waiting {
+        let what = match one {
+            CertificateRequest::Server { .. } => "the aggregator's own certificate",
+            CertificateRequest::Join { .. } => "its first certificate",
+            CertificateRequest::Renewal { .. } => "another certificate",
+        };
+        let text = format!(
+            "{what} waits for the authority's key since {}: `fedlora-aggregator ca sign` signs it",
+            day(one.asked())
+        );
+        let about = one.member().map(|name| name.as_str());
+        found.push(Problem::new(ProblemKind::Certificate, about, text));
     }
 }
 

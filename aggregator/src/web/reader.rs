@@ -15,6 +15,7 @@ use fedlora_shell::disk;
 
 use super::problems::{self, Problem, ProblemKind};
 use super::snapshot::{DiskRoom, FederationView, RunView, Snapshot};
+use crate::ca::requests::Requests;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::registry::Registry;
@@ -130,6 +131,10 @@ impl Read {
         let status = status.map(|one| if one.pid == pid { one } else { one.unserved() });
         if let Some(status) = &status {
             problems::of_status(status, now, &mut found);
+        }
+        match Requests::of(directory.root()).all() {
+            Ok(waiting) => problems::of_waiting(&waiting, &mut found),
+            Err(error) => found.push(unread("what waits for the authority's key", &error)),
         }
         let served = status.as_ref().filter(|status| status.pid == pid);
         let served = served.map(|status| status.run.as_str());

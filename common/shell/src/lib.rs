@@ -16,6 +16,7 @@ mod options;
 mod printer;
 mod program;
 mod progress;
+mod prompt;
 mod reference;
 mod stop;
 #[cfg(feature = "otlp")]
@@ -35,6 +36,7 @@ pub use options::{Format, GlobalOptions};
 pub use printer::{Printer, print_error};
 pub use program::{Interruption, Program, Shell, command, run_main};
 pub use progress::{Progress, ProgressUnit};
+pub use prompt::ask_secret;
 pub use reference::{exit_codes, reference, without_example};
 pub use stop::Stop;
 pub use terminal::{stderr_is_rich, stdout_is_rich};

@@ -1,4 +1,5 @@
-//! The authority: it is made once, stored as two PEM texts, and issues every certificate.
+//! The authority: it is made once, and issues every certificate. Its certificate is stored as PEM; its
+//! key is too, or is sealed, or something else holds it.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use rand::CryptoRng;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams,
     CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, RevokedCertParams, SanType,
     SerialNumber,
 };
 use rustls_pki_types::CertificateSigningRequestDer;
@@ -14,6 +15,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 use zeroize::Zeroizing;
 
+use super::authority_key::{AuthorityKey, RemoteKey};
 use super::certificate::{Certificate, RevocationList, parse_certificate};
 use super::error::PkiError;
 use super::identity::{CaFingerprint, MEMBER_SUFFIX, Peer, SERVER_NAME};
@@ -38,6 +40,27 @@ pub struct Issued {
 }
 
 impl Issued {
+    /// What a certificate of ours, issued before, says of itself. It is not verified here.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`] for one that no authority of ours has issued.
+    pub fn read(certificate: Certificate) -> Result<Self, PkiError> {
+        let (serial, key, not_after) = {
+            let parsed = parse_certificate(certificate.as_der())?;
+            (
+                <[u8; 16]>::try_from(parsed.raw_serial()).ok(),
+                key_digest(parsed.public_key().raw),
+                parsed.validity().not_after.to_datetime(),
+            )
+        };
+        Ok(Self {
+            serial: serial.ok_or_else(|| PkiError::certificate("its serial number is not ours"))?,
+            certificate,
+            key,
+            not_after,
+        })
+    }
+
     /// The certificate as PEM.
     pub fn pem(&self) -> String {
         self.certificate.to_pem()
@@ -53,10 +76,60 @@ pub struct Revocation {
     pub at: OffsetDateTime,
 }
 
-/// The federation's certificate authority. It lives with the aggregator and is the only root that
-/// members and aggregator trust.
+/// An authority's certificate: public, the root that members pin.
+#[derive(Debug, Clone)]
+pub struct AuthorityCertificate {
+    certificate: Certificate,
+    /// Digest of the public key.
+    key: Digest,
+    not_after: OffsetDateTime,
+}
+
+impl AuthorityCertificate {
+    /// Reads an authority's certificate.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`] where it is none, or not an authority's.
+    pub fn from_pem(pem: &str) -> Result<Self, PkiError> {
+        let certificate = Certificate::from_pem(pem)?;
+        let (key, not_after, is_ca) = {
+            let parsed = parse_certificate(certificate.as_der())?;
+            (
+                key_digest(parsed.public_key().raw),
+                parsed.validity().not_after.to_datetime(),
+                parsed.is_ca(),
+            )
+        };
+        match is_ca {
+            true => Ok(Self {
+                certificate,
+                key,
+                not_after,
+            }),
+            false => Err(PkiError::certificate("not an authority's certificate")),
+        }
+    }
+
+    /// The certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// The fingerprint that join tokens carry.
+    pub fn fingerprint(&self) -> CaFingerprint {
+        CaFingerprint::of(&self.certificate)
+    }
+
+    /// The end of its validity.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.not_after
+    }
+}
+
+/// The federation's certificate authority, able to sign. It is the only root that members and
+/// aggregator trust.
 pub struct CertificateAuthority {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, AuthorityKey>,
     certificate: Certificate,
     not_after: OffsetDateTime,
 }
@@ -73,11 +146,36 @@ impl CertificateAuthority {
         days: u32,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, PkiError> {
+        Self::create_with(AuthorityKey::generate()?, federation, not_before, days, rng)
+    }
+
+    /// Makes an authority of a key that something else holds, such as a hardware token; see
+    /// [`create`](Self::create).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_remote(
+        key: Box<dyn RemoteKey>,
+        federation: &str,
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, PkiError> {
+        let key = AuthorityKey::remote(key);
+        Self::create_with(key, federation, not_before, days, rng)
+    }
+
+    fn create_with(
+        key: AuthorityKey,
+        federation: &str,
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, PkiError> {
         let length = federation.chars().count();
         if !(1..=64).contains(&length) || federation.chars().any(char::is_control) {
             return Err(PkiError::FederationName { length });
         }
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Generation)?;
         let not_after = end_of(not_before, days)?;
         let mut params = CertificateParams::default();
         params.not_before = not_before;
@@ -90,7 +188,7 @@ impl CertificateAuthority {
         // It issues end-entity certificates and nothing below them.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key).map_err(PkiError::Generation)?;
+        let certificate = params.self_signed(&key).map_err(|error| key.error(error))?;
         Ok(Self {
             certificate: Certificate::from_der(certificate.der().to_vec()),
             issuer: Issuer::new(params, key),
@@ -104,26 +202,44 @@ impl CertificateAuthority {
     /// [`PkiError::Key`], [`PkiError::Certificate`], or [`PkiError::OtherKey`] when the two do not
     /// belong together.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
-        let key = TlsKeyPair::from_pem(key_pem)?;
-        let certificate = Certificate::from_pem(certificate_pem)?;
-        let (found, not_after, is_ca) = {
-            let parsed = parse_certificate(certificate.as_der())?;
-            (
-                key_digest(parsed.public_key().raw),
-                parsed.validity().not_after.to_datetime(),
-                parsed.is_ca(),
-            )
-        };
-        if !is_ca {
-            return Err(PkiError::certificate("not an authority's certificate"));
-        }
-        if found != key.digest() {
+        Self::with_key_pem(AuthorityCertificate::from_pem(certificate_pem)?, key_pem)
+    }
+
+    /// The same of a certificate that was read before.
+    ///
+    /// # Errors
+    /// [`PkiError::Key`] or [`PkiError::OtherKey`].
+    pub fn with_key_pem(
+        certificate: AuthorityCertificate,
+        key_pem: &str,
+    ) -> Result<Self, PkiError> {
+        Self::with_key(certificate, AuthorityKey::from_pem(key_pem)?)
+    }
+
+    /// An authority whose key something else holds, such as a hardware token.
+    ///
+    /// # Errors
+    /// [`PkiError::OtherKey`] when the two do not belong together.
+    pub fn remote(
+        certificate: AuthorityCertificate,
+        key: Box<dyn RemoteKey>,
+    ) -> Result<Self, PkiError> {
+        Self::with_key(certificate, AuthorityKey::remote(key))
+    }
+
+    fn with_key(authority: AuthorityCertificate, key: AuthorityKey) -> Result<Self, PkiError> {
+        if authority.key != key.digest() {
             return Err(PkiError::OtherKey {
-                certificate: found,
+                certificate: authority.key,
                 key: key.digest(),
             });
         }
-        let issuer = Issuer::from_ca_cert_der(certificate.der(), key.0)
+        let AuthorityCertificate {
+            certificate,
+            not_after,
+            ..
+        } = authority;
+        let issuer = Issuer::from_ca_cert_der(certificate.der(), key)
             .map_err(|error| PkiError::certificate(error.to_string()))?;
         Ok(Self {
             issuer,
@@ -142,9 +258,10 @@ impl CertificateAuthority {
         self.certificate.to_pem()
     }
 
-    /// The authority's private key as PKCS #8 PEM, for a file that only its owner may read.
-    pub fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(self.issuer.key().serialize_pem())
+    /// The authority's private key as PKCS #8 PEM, for a file that only its owner may read; nothing
+    /// where something else holds it.
+    pub fn key_pem(&self) -> Option<Zeroizing<String>> {
+        self.issuer.key().to_pem()
     }
 
     /// The fingerprint that join tokens carry.
@@ -165,6 +282,28 @@ impl CertificateAuthority {
     ) -> Result<Issued, PkiError> {
         self.issue(
             &key.0,
+            SERVER_NAME,
+            ExtendedKeyUsagePurpose::ServerAuth,
+            not_before,
+            days,
+            rng,
+        )
+    }
+
+    /// The same for the public key in `request` (PKCS #10, DER).
+    ///
+    /// # Errors
+    /// [`PkiError::Request`] as [`issue_member_certificate`](Self::issue_member_certificate);
+    /// [`PkiError::Validity`] or [`PkiError::Generation`].
+    pub fn issue_requested_server_certificate(
+        &self,
+        request: &[u8],
+        not_before: OffsetDateTime,
+        days: u32,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Issued, PkiError> {
+        self.issue(
+            &verified_request_key(request)?,
             SERVER_NAME,
             ExtendedKeyUsagePurpose::ServerAuth,
             not_before,
@@ -260,7 +399,7 @@ impl CertificateAuthority {
         }
         .signed_by(&self.issuer)
         .map(|list| RevocationList(list.into()))
-        .map_err(PkiError::Generation)
+        .map_err(|error| self.issuer.key().error(error))
     }
 
     fn issue(
@@ -295,7 +434,7 @@ impl CertificateAuthority {
         params.use_authority_key_identifier_extension = true;
         let certificate = params
             .signed_by(key, &self.issuer)
-            .map_err(PkiError::Generation)?;
+            .map_err(|error| self.issuer.key().error(error))?;
         Ok(Issued {
             certificate: Certificate::from_der(certificate.der().to_vec()),
             serial,

@@ -34,6 +34,21 @@ pub enum PkiError {
     /// Not a private key of ours. Says nothing of what was found, which may be key material.
     #[error("not a P-256 private key in PKCS #8 PEM ('-----BEGIN PRIVATE KEY-----')")]
     Key,
+    /// A passphrase that does not open the key.
+    #[error("the passphrase does not open the key")]
+    WrongPassphrase,
+    /// A sealed key that no passphrase opens.
+    #[error("the sealed key cannot be used: {reason}")]
+    Sealed {
+        /// What was found.
+        reason: String,
+    },
+    /// What holds the key did not sign.
+    #[error("the holder of the authority's key did not sign: {reason}")]
+    Remote {
+        /// What it said.
+        reason: String,
+    },
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {

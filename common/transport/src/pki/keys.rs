@@ -3,6 +3,7 @@
 use std::fmt;
 
 use fedlora_common::digest::Digest;
+use pkcs8::SecretDocument;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
@@ -29,7 +30,13 @@ impl TlsKeyPair {
     /// # Errors
     /// [`PkiError::Key`] when it is not a P-256 key in PKCS #8 PEM.
     pub fn from_pem(pem: &str) -> Result<Self, PkiError> {
-        KeyPair::from_pkcs8_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256)
+        // Decoded where it is wiped afterwards.
+        let (label, der) = SecretDocument::from_pem(pem).map_err(|_| PkiError::Key)?;
+        if label != "PRIVATE KEY" {
+            return Err(PkiError::Key);
+        }
+        let der = PrivatePkcs8KeyDer::from(der.as_bytes());
+        KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)
             .map(Self)
             .map_err(|_| PkiError::Key)
     }

@@ -7,15 +7,21 @@
 //! the one that the operator invited. The current time is always an argument.
 
 mod authority;
+mod authority_key;
 mod certificate;
 mod error;
 mod identity;
 mod keys;
+mod sealed;
 mod store;
 
-pub use authority::{CertificateAuthority, Issued, MAX_REQUEST_BYTES, Revocation, request_key};
+pub use authority::{
+    AuthorityCertificate, CertificateAuthority, Issued, MAX_REQUEST_BYTES, Revocation, request_key,
+};
+pub use authority_key::RemoteKey;
 pub use certificate::{Certificate, MAX_CERTIFICATE_BYTES, RevocationList};
 pub use error::PkiError;
 pub use identity::{CaFingerprint, MEMBER_SUFFIX, Peer, SERVER_NAME};
 pub use keys::{Credentials, TlsKeyPair};
-pub use store::{load_certificate, save_certificate};
+pub use sealed::{MIN_PASSPHRASE, Passphrase, PassphraseError, is_sealed, seal, unseal};
+pub use store::{load_certificate, read_key, save_certificate};

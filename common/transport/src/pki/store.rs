@@ -12,12 +12,15 @@ use super::keys::TlsKeyPair;
 use fedlora_common::files::{Access, write_atomic};
 
 impl CertificateAuthority {
-    /// Stores the authority as two files; the key's has mode 0600.
+    /// Stores the authority as two files; the key's has mode 0600. There is none where something else
+    /// holds the key.
     ///
     /// # Errors
     /// [`PkiError::File`].
     pub fn save(&self, certificate: &Path, key: &Path) -> Result<(), PkiError> {
-        save(key, self.key_pem().as_bytes(), Access::Owner)?;
+        if let Some(pem) = self.key_pem() {
+            save(key, pem.as_bytes(), Access::Owner)?;
+        }
         save_certificate(certificate, self.certificate())
     }
 
@@ -70,9 +73,12 @@ fn save(path: &Path, bytes: &[u8], access: Access) -> Result<(), PkiError> {
     write_atomic(path, bytes, access).map_err(at(path))
 }
 
-/// Reads a key file, unless every user of the machine may. A group may read it: it can be how the
-/// operator hands the key to the service.
-fn read_key(path: &Path) -> Result<Zeroizing<String>, PkiError> {
+/// Reads a key file, or one with a passphrase, unless every user of the machine may. A group may read
+/// it: it can be how the operator hands the key to the service.
+///
+/// # Errors
+/// [`PkiError::File`] or [`PkiError::Exposed`].
+pub fn read_key(path: &Path) -> Result<Zeroizing<String>, PkiError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -1,10 +1,13 @@
 //! The authority: what it issues, what it refuses, and what survives storage.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proptest::prelude::*;
-use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SanType};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PublicKeyData, SanType, SigningKey};
 
 use super::*;
-use crate::pki::{Certificate, MAX_REQUEST_BYTES, Peer, PkiError};
+use crate::pki::{AuthorityCertificate, Certificate, MAX_REQUEST_BYTES, Peer, PkiError, RemoteKey};
 
 fn issue(federation: &Federation, request: &[u8]) -> Result<Issued, PkiError> {
     federation.authority.issue_member_certificate(
@@ -87,7 +90,8 @@ fn an_authority_survives_storage_and_mismatched_halves_are_refused() {
     let (federation, other) = (Federation::new(), Federation::new());
     let authority = &federation.authority;
     let stored =
-        CertificateAuthority::from_pem(&authority.certificate_pem(), &authority.key_pem()).unwrap();
+        CertificateAuthority::from_pem(&authority.certificate_pem(), &authority.key_pem().unwrap())
+            .unwrap();
     assert_eq!(stored.fingerprint(), authority.fingerprint());
     let key = TlsKeyPair::generate().unwrap();
     let request = key.signing_request().unwrap();
@@ -106,7 +110,10 @@ fn an_authority_survives_storage_and_mismatched_halves_are_refused() {
     assert_eq!(parsed.issuer(), root.subject());
 
     assert!(matches!(
-        CertificateAuthority::from_pem(&authority.certificate_pem(), &other.authority.key_pem()),
+        CertificateAuthority::from_pem(
+            &authority.certificate_pem(),
+            &other.authority.key_pem().unwrap()
+        ),
         Err(PkiError::OtherKey { .. })
     ));
     assert!(matches!(
@@ -187,4 +194,68 @@ proptest! {
             prop_assert_eq!(issued.key, key.digest());
         }
     }
+}
+
+/// A key that something else holds: it signs, and may refuse.
+#[derive(Debug)]
+struct Token {
+    key: KeyPair,
+    refuses: Arc<AtomicBool>,
+}
+
+impl RemoteKey for Token {
+    fn public_key(&self) -> &[u8] {
+        self.key.der_bytes()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        match self.refuses.load(Ordering::Relaxed) {
+            true => Err("the token is not there".to_owned()),
+            false => self.key.sign(message).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+#[test]
+fn a_key_that_something_else_holds_signs_and_says_why_it_does_not() {
+    let rng = &mut fedlora_protocol::crypto::os_rng();
+    let refuses = Arc::new(AtomicBool::new(false));
+    let token = || {
+        Box::new(Token {
+            key: KeyPair::from_pem(&TlsKeyPair::generate().unwrap().to_pem()).unwrap(),
+            refuses: Arc::clone(&refuses),
+        })
+    };
+    let authority =
+        CertificateAuthority::create_remote(token(), "demo", yesterday(), 30, rng).unwrap();
+    assert!(authority.key_pem().is_none());
+    let request = TlsKeyPair::generate().unwrap().signing_request().unwrap();
+    // A certificate holds whole seconds.
+    let from = yesterday().replace_nanosecond(0).unwrap();
+    let issue = || {
+        let rng = &mut fedlora_protocol::crypto::os_rng();
+        authority.issue_member_certificate(&request, &name("a"), from, 9, rng)
+    };
+    let issued = issue().unwrap();
+    let now = fedlora_common::clock::Timestamp(now().unix_timestamp() as u64 * 1000);
+    crate::check_member_certificate(&issued.certificate, authority.certificate(), now).unwrap();
+    assert_eq!(Issued::read(issued.certificate.clone()).unwrap(), issued);
+    authority.revocation_list(&[], 1, yesterday(), 9).unwrap();
+
+    refuses.store(true, Ordering::Relaxed);
+    for error in [
+        issue().unwrap_err(),
+        authority
+            .revocation_list(&[], 2, yesterday(), 9)
+            .unwrap_err(),
+    ] {
+        assert!(
+            error.to_string().contains("the token is not there"),
+            "{error}"
+        );
+    }
+    // Nor is another token's key taken for the authority's.
+    let certificate = AuthorityCertificate::from_pem(&authority.certificate_pem()).unwrap();
+    let other = CertificateAuthority::remote(certificate, token());
+    assert!(matches!(other, Err(PkiError::OtherKey { .. })));
 }
