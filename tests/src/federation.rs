@@ -375,17 +375,15 @@ impl Default for Federation {
     }
 }
 
-/// Two free UDP ports, one above the other.
+/// Two free ports of UDP and TCP, one above the other: below those that the system gives to sockets which
+/// ask for none, so that none of these takes them before they are used.
 fn free_ports() -> (SocketAddr, SocketAddr) {
+    let free = |at| UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok();
     loop {
-        let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let listen = first.local_addr().expect("a bound socket has an address");
-        let Some(above) = listen.port().checked_add(1) else {
-            continue;
-        };
-        let join_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, above));
-        let free = |at| UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok();
-        if TcpListener::bind(listen).is_ok() && free(join_listen) {
+        let port = rand::random_range(10_000..32_000);
+        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (listen, join_listen) = (at(port), at(port + 1));
+        if free(listen) && free(join_listen) {
             return (listen, join_listen);
         }
     }
