@@ -3,6 +3,7 @@
 //! behind a NAT that forgets. What happens to which datagram follows from a seed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -261,11 +262,11 @@ async fn carry(
                 Err(_) => continue,
             },
         };
-        if !bindings.contains_key(&from) {
+        if let Entry::Vacant(place) = bindings.entry(from) {
             let Ok(binding) = bind(&near, from, to, link).await else {
                 continue;
             };
-            bindings.insert(from, binding);
+            place.insert(binding);
         }
         let socket = &bindings[&from].socket;
         link.deliver(&datagram[..length], |bytes| {
