@@ -66,7 +66,7 @@ impl Settings {
             }),
             value => Ok(value),
         };
-        let endpoint = |signal: &str, path: &str| {
+        let endpoint = |signal: &str, path: &str| -> Result<Option<String>, TelemetryError> {
             let exporter = format!("OTEL_{signal}_EXPORTER");
             let exporter = expect(exporter, &["otlp", "none"], "otlp or none")?;
             let own = get(&format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"));
@@ -195,7 +195,7 @@ impl Telemetry {
     /// What turns spans into traces.
     pub(crate) fn layer<S>(&self) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
-        S: Subscriber + for<'a> LookupSpan<'a>,
+        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
         let tracer = self.traces.as_ref()?.tracer("fedlora");
         let layer = tracing_opentelemetry::layer()
