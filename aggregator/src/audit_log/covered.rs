@@ -2,9 +2,10 @@
 //! an open run and what replays stand on, which the signed results prove by themselves; keys,
 //! configuration, status and locks, which are a host's own.
 
-use std::fs;
 use std::io;
-use std::path::{Component, Path};
+use std::path::Path;
+
+use crate::store::tree;
 
 /// The folders with such files.
 const FOLDERS: [&str; 4] = ["invitations", "members", "queue", "runs"];
@@ -15,13 +16,7 @@ const ENDS: [&str; 3] = [".part", fedlora_common::files::TEMPORARY, ".state"];
 
 /// The path as the log has it, with `/` between names; nothing for one that it does not speak of.
 pub(super) fn covers(path: &Path) -> Option<String> {
-    let mut names = Vec::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => names.push(name.to_str()?),
-            _ => return None,
-        }
-    }
+    let names = tree::names(path)?;
     let (first, last) = (*names.first()?, *names.last()?);
     let apart = first == "runs" && names.get(2).is_some_and(|part| APART.contains(part));
     let other = ENDS.iter().any(|end| last.ends_with(end)) || last == "lock";
@@ -31,28 +26,12 @@ pub(super) fn covers(path: &Path) -> Option<String> {
 /// Such files below `root`, in order.
 pub(super) fn walk(root: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
-    for folder in FOLDERS {
-        walk_folder(root, &root.join(folder), &mut found)?;
-    }
+    tree::visit(root, &FOLDERS, &mut |path, _| {
+        found.extend(covers(path));
+        Ok(())
+    })?;
     found.sort();
     Ok(found)
-}
-
-fn walk_folder(root: &Path, folder: &Path, found: &mut Vec<String>) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        if kind.is_dir() {
-            walk_folder(root, &path, found)?;
-        } else if kind.is_file() {
-            found.extend(path.strip_prefix(root).ok().and_then(covers));
-        }
-    }
-    Ok(())
 }
 
 /// Whether a file may lie there without the log: an adapter whose run was given up before it was

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+use crate::store::tree;
 
 /// The folders whose files are kept.
 const KEPT: [&str; 5] = ["invitations", "log", "members", "queue", "runs"];
@@ -15,13 +17,7 @@ pub(super) const MASKED: &str = ".masked";
 
 /// The path as the database has it, with `/` between names; nothing for one that is not kept there.
 pub(super) fn kept(path: &Path) -> Option<String> {
-    let mut names = Vec::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => names.push(name.to_str()?),
-            _ => return None,
-        }
-    }
+    let names = tree::names(path)?;
     let (first, last) = (names.first()?, names.last()?);
     let local = LOCAL_ENDS.iter().any(|end| last.ends_with(end)) || *last == "lock";
     (names.len() > 1 && KEPT.contains(first) && !local).then(|| names.join("/"))
@@ -30,29 +26,13 @@ pub(super) fn kept(path: &Path) -> Option<String> {
 /// The kept files below `root`, with their lengths in bytes.
 pub(super) fn walk(root: &Path) -> io::Result<BTreeMap<String, u64>> {
     let mut found = BTreeMap::new();
-    for folder in KEPT {
-        walk_folder(root, &root.join(folder), &mut found)?;
-    }
-    Ok(found)
-}
-
-fn walk_folder(root: &Path, folder: &Path, found: &mut BTreeMap<String, u64>) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        if kind.is_dir() {
-            walk_folder(root, &path, found)?;
-        } else if kind.is_file()
-            && let Some(name) = path.strip_prefix(root).ok().and_then(kept)
-        {
+    tree::visit(root, &KEPT, &mut |path, entry| {
+        if let Some(name) = kept(path) {
             found.insert(name, entry.metadata()?.len());
         }
-    }
-    Ok(())
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Makes the folders that are there without files, and removes the others that are empty.

@@ -4,11 +4,13 @@
 //! | module | owns |
 //! |---|---|
 //! | `log` | a file that grows, event by event |
+//! | `tree` | the files below the directory, and their names |
 //!
 //! A [`Mirror`] hears of each change before the folder has it, and may refuse it: nothing in the folder is
 //! ever ahead of the mirror.
 
 mod log;
+pub(crate) mod tree;
 
 use std::fmt::Debug;
 use std::fs::{self, File};
