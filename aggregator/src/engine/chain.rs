@@ -206,11 +206,14 @@ impl AdapterChain {
         let before = match &self.results[..] {
             [] => return Ok(None),
             [_] => {
-                let first = Adapter::initial(plan.adapter.lora.clone(), layout, plan.seed())?;
-                return Ok(Some(GlobalState {
-                    adapter: Arc::new(first),
-                    optimizer,
-                }));
+                let adapter = match &self.start {
+                    Some((_, start)) => Arc::clone(start),
+                    None => {
+                        let lora = plan.adapter.lora.clone();
+                        Arc::new(Adapter::initial(lora, layout, plan.seed())?)
+                    }
+                };
+                return Ok(Some(GlobalState { adapter, optimizer }));
             }
             [.., before, _] => before.claimed(),
         };

@@ -363,6 +363,22 @@ mod tests {
         assert!(matches!(other, Err(PublishError::OtherAdapter { .. })));
     }
 
+    #[tokio::test]
+    async fn the_state_before_the_first_result_is_the_adapter_that_the_run_began_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_sender, inbox) = mpsc::channel(1);
+        let mut running = running(folder.path(), 0, inbox, (9, None));
+        let mut start = running.chain.adapter().clone();
+        let layout = start.layout().clone();
+        start.add(&layout, &vec![0.25; layout.len()]).unwrap();
+        running.context.setup.plan.start_from = Some(start.digest());
+        let roster = (*running.chain.roster).clone();
+        running.chain = AdapterChain::begin(&running.context, roster, start.clone());
+        extend(&mut running.chain, 3.0);
+        let former = running.chain.former(&running.context).unwrap();
+        assert_eq!(*former.unwrap().adapter, start);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_run_that_only_harms_ends_early_with_the_first_adapter() {
         let folder = tempfile::tempdir().unwrap();
