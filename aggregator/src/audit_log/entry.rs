@@ -41,7 +41,7 @@ pub enum Event {
     },
     /// A file was there when the log began.
     Found {
-        /// The file.
+        /// Its path in the operator's directory.
         path: String,
         /// Its length.
         length: u64,
@@ -50,7 +50,7 @@ pub enum Event {
     },
     /// A file gets this content.
     Written {
-        /// The file.
+        /// Its path in the operator's directory.
         path: String,
         /// Its length.
         length: u64,
@@ -59,7 +59,7 @@ pub enum Event {
     },
     /// A file grows.
     Appended {
-        /// The file.
+        /// Its path in the operator's directory.
         path: String,
         /// Its length before.
         at: u64,
@@ -70,26 +70,26 @@ pub enum Event {
     },
     /// A file is cut.
     Cut {
-        /// The file.
+        /// Its path in the operator's directory.
         path: String,
         /// Its length afterwards.
         length: u64,
     },
     /// A file gets another name.
     Renamed {
-        /// The file.
+        /// Its path in the operator's directory.
         path: String,
         /// Its new path.
         to: String,
     },
     /// A file goes.
     Removed {
-        /// The file.
+        /// Its path in the operator's directory.
         path: String,
     },
     /// A folder goes, with all that is in it.
     FolderRemoved {
-        /// The folder.
+        /// Its path in the operator's directory.
         path: String,
     },
     /// The change of this line was not made: the aggregator died just then.

@@ -52,7 +52,7 @@ pub enum LogError {
     /// Its own chain is broken.
     #[error("{}, line {line}: {problem}", path.display())]
     Broken {
-        /// The file.
+        /// The log's file.
         path: PathBuf,
         /// The line.
         line: u64,

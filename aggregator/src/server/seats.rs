@@ -87,7 +87,7 @@ impl Seats {
         Ok((seat, is_put_out))
     }
 
-    /// A place for a connection of somebody who is no member.
+    /// A place for a connection whose certificate is valid and whose member has no record.
     ///
     /// # Errors
     /// [`Full`] where there is none.

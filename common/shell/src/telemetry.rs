@@ -342,7 +342,7 @@ pub(crate) enum TelemetryError {
     /// A file of certificates that cannot be used.
     #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {}: {reason}", path.display())]
     Certificate {
-        /// The file.
+        /// The file of certificates.
         path: PathBuf,
         /// The reason.
         reason: String,
