@@ -38,7 +38,8 @@ const VARIABLES: [&str; 21] = [
 ];
 
 /// The folder of the programs, which are built once in the tests' own profile: cargo does not
-/// build other packages' programs for a test.
+/// build other packages' programs for a test. As tests of the whole workspace, so that what these
+/// have built is not built once more with other features.
 fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -50,12 +51,8 @@ fn folder() -> &'static Path {
         let target = profile.parent().expect("a profile lies in a target folder");
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build
-            .args(["build", "--bins", "--quiet"])
-            .args(["-p", "fedlora-aggregator", "-p", "fedlora-client"])
-            .args(["-p", "fedlora-examples"])
-            // As the tests' own library has it, so that nothing is built twice.
-            .args(["--features", "fedlora-aggregator/database"])
-            .args(["--features", "fedlora-aggregator/pkcs11"])
+            .args(["test", "--workspace", "--no-run", "--quiet"])
+            .args(["--test", "program"])
             .arg("--target-dir")
             .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"));
