@@ -87,10 +87,8 @@ pub fn apply(
                 after,
                 scaled,
             } = (state.optimizer).step(open.factors, std::mem::take(&mut mean.delta), open.clip);
-            let mut adapter = Adapter::clone(&state.adapter);
-            adapter.add(part, &values)?;
             let next = GlobalState {
-                adapter: Arc::new(adapter),
+                adapter: Arc::new(state.adapter.with_added(part, values)?),
                 optimizer: after,
             };
             (next, scaled)

@@ -21,7 +21,7 @@ use crate::daemon::ServeError;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
 use crate::registry::Registry;
-use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, clear_uploads, ended_by_operator};
+use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, ended_by_operator};
 use crate::server::front::{CurrentRun, FrontControl};
 
 /// How often to look for another plan, and for the wish that a run end.
@@ -156,8 +156,7 @@ impl Serving {
             (Err(failure), None) if !failure.is_final() => {}
             (Err(failure), Some(reason)) if !failure.is_final() => {
                 self.keep_end(run, &directory, EndOutcome::Aborted, reason);
-                clear_uploads(&directory);
-                if let Err(error) = record.end() {
+                if let Err(error) = audit::close(&directory, &record) {
                     warn!(%run, %error, "the record of the run cannot be closed");
                 }
             }

@@ -59,8 +59,13 @@ fn drawn_lives_break_no_promise() {
 /// Carries out a case that once broke a promise.
 #[track_caller]
 fn is_mended(case: &str) {
+    is_mended_from(0, case);
+}
+
+#[track_caller]
+fn is_mended_from(seed: u64, case: &str) {
     let case = case.parse().expect("a case");
-    let broken = live(&case, 0, false).broken;
+    let broken = live(&case, seed, false).broken;
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
@@ -77,6 +82,19 @@ fn a_run_that_is_taken_up_while_the_disk_is_full_goes_on_once_there_is_room() {
 fn a_member_that_comes_back_last_is_in_the_next_round() {
     is_mended("members 5 rounds 3; crash after 59; wait 2097");
     is_mended("members 5 rounds 3; wait 1245; crash power 9; wait 8520");
+}
+
+/// The aggregator died between keeping a run's end and removing its masked updates: they stayed.
+#[test]
+fn a_run_that_is_over_leaves_no_masked_updates() {
+    for seed in [0, 104_673] {
+        for after in 15..25 {
+            is_mended_from(
+                seed,
+                &format!("members 5 rounds 1; changes 12; abort; crash after {after}; wait 711"),
+            );
+        }
+    }
 }
 
 #[test]

@@ -48,7 +48,9 @@ pub use record::{AttemptRecord, KeptOpening, KeptPlan, RecordError, keep_run};
 pub use replay::replay;
 pub use report::{Comparison, Finding, ReplayReport};
 pub(crate) use run::KeptRun;
-pub(crate) use take_up::{BegunAttempt, OpenRun, begun_attempt, is_genuine, open_run, open_runs};
+pub(crate) use take_up::{
+    BegunAttempt, OpenRun, begun_attempt, close, is_genuine, open_run, open_runs,
+};
 pub use verdict::{EvidenceVerdict, check_evidence};
 pub use verify::{VerifiedReport, verified, verify};
 

@@ -53,7 +53,6 @@ impl OpenRun {
     /// # Errors
     /// [`AuditError::Io`] naming the folder.
     pub(crate) fn give_up(self, reason: &str, now: Timestamp) -> Result<(), AuditError> {
-        clear_uploads(&self.directory);
         let path = self.record.path().to_owned();
         let end = RunEnding {
             outcome: EndOutcome::Aborted,
@@ -61,9 +60,19 @@ impl OpenRun {
             at: now,
         };
         let ended = self.directory.store_end(&end);
-        let ended = ended.and_then(|()| self.record.end());
+        let ended = ended.and_then(|()| close(&self.directory, &self.record));
         ended.map_err(|source| AuditError::Io { path, source })
     }
+}
+
+/// Removes what a run that is over does not need. How it ended is kept before: its mark as an open run goes
+/// last, so that after a crash in between the next start comes back here.
+///
+/// # Errors
+/// What cannot be removed.
+pub(crate) fn close(directory: &RunDirectory, record: &RecordFolder) -> io::Result<()> {
+    clear_uploads(directory);
+    record.end()
 }
 
 /// The run of `plan` in the operator's directory that is not over, if there is one. The plan is the
@@ -102,7 +111,7 @@ pub(crate) fn open_runs(operator: &Store) -> Result<Vec<OpenRun>, AuditError> {
         };
         if let Ok(Some(_)) = directory.end() {
             // The aggregator stopped while it closed the record.
-            if let Err(error) = record.end() {
+            if let Err(error) = close(&directory, &record) {
                 let path = record.path().display();
                 warn!(%path, %error, "the record of a run that is over stays open");
             }

@@ -25,8 +25,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -302,8 +302,18 @@ fn digest_of(bytes: &[u8]) -> Digest {
 }
 
 fn digest_of_file(path: &Path) -> io::Result<(u64, Digest)> {
-    let bytes = fs::read(path)?;
+    // An adapter's file is not held in memory.
+    const PIECE: usize = 1 << 20;
+    let mut file = File::open(path)?;
     let mut writer = DigestWriter::new(CONTENT);
-    writer.raw_in_parallel(&bytes);
-    Ok((bytes.len() as u64, writer.finish()))
+    let mut piece = vec![0; PIECE];
+    let mut length = 0;
+    loop {
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            return Ok((length, writer.finish()));
+        }
+        writer.raw_in_parallel(&piece[..read]);
+        length += read as u64;
+    }
 }

@@ -18,9 +18,9 @@ use super::failure::RunFailure;
 use super::messages::ToEngine;
 use super::progress::Progress;
 use super::refusal::UploadRefusal;
-use crate::blocking;
 use crate::run_directory::{EndOutcome, RunEnding};
 use crate::status::RunState;
+use crate::{audit, blocking};
 
 /// How long members may take to fetch the last adapter.
 const MAX_FAREWELL: Duration = Duration::from_secs(60);
@@ -172,7 +172,7 @@ impl Farewell {
         if let Err(error) = blocking::in_place(|| setup.directory.store_end(&end)) {
             warn!(%error, "how the run ended cannot be kept");
         }
-        if let Err(error) = blocking::in_place(|| setup.record.end()) {
+        if let Err(error) = blocking::in_place(|| audit::close(&setup.directory, &setup.record)) {
             warn!(%error, "the record of the run cannot be closed");
         }
     }

@@ -172,11 +172,16 @@ impl Store {
     /// # Errors
     /// Any I/O error; the file may then end within the line.
     pub fn append(&self, path: &Path, line: &[u8]) -> io::Result<()> {
-        let mut file = File::options().create(true).append(true).open(path)?;
-        let at = file.metadata()?.len();
+        let at = match fs::metadata(path) {
+            Ok(file) => file.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
         let change = Change::Append { at, bytes: line };
+        // Before the file is made: a crash in between leaves none that nobody knows.
         let entered = self.enter(path, change)?;
         self.tell(path, change)?;
+        let mut file = File::options().create(true).append(true).open(path)?;
         self.make(path, Change::Sync, || {
             file.write_all(line)?;
             file.sync_all()?;

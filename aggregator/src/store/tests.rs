@@ -108,6 +108,7 @@ fn a_mirror_holds_what_the_folder_holds_after_each_change() {
     let before = names(root);
     assert!(store.write(&at("b"), b"", Access::Owner).is_err());
     assert!(store.append(&at("lines"), b"third\n").is_err());
+    assert!(store.append(&at("first lines"), b"first\n").is_err());
     assert!(store.truncate(&at("lines"), 0).is_err());
     assert!(store.rename(&at("lines"), &at("others")).is_err());
     assert!(store.remove(&at("lines")).is_err());

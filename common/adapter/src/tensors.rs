@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use fedlora_common::bytes::{f32_as_le, f32_from_le};
 use fedlora_common::files::{self, Access};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView, View};
 use safetensors::{SafeTensorError, SafeTensors};
 
 /// The element type of a tensor on disk.
@@ -86,23 +86,59 @@ pub fn write<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
 ) -> Result<(), TensorFileError> {
     let views = tensors.into_iter().map(|(name, shape, values)| {
-        (
-            name,
-            Encoded {
-                float,
-                shape,
-                values,
-            },
-        )
+        let encoded = Encoded {
+            float,
+            shape,
+            values,
+        };
+        (name, encoded)
     });
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|source| {
-        TensorFileError::Format {
-            path: path.to_owned(),
-            source,
-        }
+    let mut views: Vec<_> = views.collect();
+    views.sort_by_key(|&(name, _)| name);
+    let header = header(&views).map_err(|source| TensorFileError::Format {
+        path: path.to_owned(),
+        source,
     })?;
-    write_atomic(path, &bytes)
+    // One tensor at a time: the whole file in memory would be a second adapter.
+    replace(path, |temporary| {
+        let mut file = BufWriter::new(File::create(temporary)?);
+        file.write_all(&header)?;
+        for (_, view) in &views {
+            file.write_all(&view.data())?;
+        }
+        file.flush()
+    })
+}
+
+/// The longest header that readers take, in bytes.
+const MAX_HEADER: usize = 100_000_000;
+
+/// What stands before the values in a safetensors file: the header's length, and the header, filled up
+/// with spaces to a multiple of eight bytes. The tensors are of one type, and in the order of their names.
+fn header(views: &[(&str, Encoded<'_>)]) -> Result<Vec<u8>, SafeTensorError> {
+    const LENGTH: usize = size_of::<u64>();
+    let mut end = 0;
+    let infos = views.iter().map(|(name, view)| {
+        let begin = end;
+        end += view.data_len();
+        let info = TensorInfo {
+            dtype: view.dtype(),
+            shape: view.shape.to_vec(),
+            data_offsets: (begin, end),
+        };
+        (name.to_string(), info)
+    });
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(about), infos.collect())?;
+    let mut bytes = vec![0; LENGTH];
+    serde_json::to_writer(&mut bytes, &metadata)?;
+    bytes.resize(bytes.len().next_multiple_of(LENGTH), b' ');
+    let length = bytes.len() - LENGTH;
+    if length > MAX_HEADER {
+        return Err(SafeTensorError::HeaderTooLarge);
+    }
+    bytes[..LENGTH].copy_from_slice(&(length as u64).to_le_bytes());
+    Ok(bytes)
 }
 
 /// Reads a whole file of at most `most` bytes.
@@ -141,10 +177,14 @@ pub fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, TensorFileError> 
 /// # Errors
 /// [`TensorFileError::Io`], with the path.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TensorFileError> {
-    files::replace(path, Access::Everyone, |temporary| {
-        fs::write(temporary, bytes)
-    })
-    .map_err(|source| TensorFileError::Io {
+    replace(path, |temporary| fs::write(temporary, bytes))
+}
+
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), TensorFileError> {
+    files::replace(path, Access::Everyone, write).map_err(|source| TensorFileError::Io {
         path: path.to_owned(),
         source,
     })
@@ -286,6 +326,30 @@ mod tests {
             assert_eq!(read["t"].shape, [3]);
             assert_eq!(read["t"].values, VALUES);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_file_is_what_the_safetensors_library_writes() {
+        let tensors = [
+            ("b", &[2_usize, 2][..], &[1.0, -2.5, 0.125, 3.0][..]),
+            ("a.weight", &[3][..], &VALUES[..]),
+        ];
+        for float in [FloatType::F32, FloatType::Bf16] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("x.safetensors");
+            write(&path, float, tensors).unwrap();
+            let views = tensors.map(|(name, shape, values)| {
+                let view = Encoded {
+                    float,
+                    shape,
+                    values,
+                };
+                (name, view)
+            });
+            let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+            let expected = safetensors::serialize(views, Some(about)).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), expected);
         }
     }
 

@@ -130,6 +130,20 @@ impl Adapter {
         Ok(())
     }
 
+    /// This adapter with `change` added as [`add`](Self::add) does. A change of all tensors becomes the
+    /// new adapter's values: an adapter can be large, and there is no third one for a moment.
+    pub fn with_added(&self, part: &Layout, mut change: Vec<f32>) -> Result<Self, AdapterError> {
+        if *part != self.layout {
+            let mut moved = self.clone();
+            moved.add(part, &change)?;
+            return Ok(moved);
+        }
+        for (change, value) in change.iter_mut().zip(&self.values) {
+            *change += value;
+        }
+        Self::new(self.config.clone(), self.layout.clone(), change)
+    }
+
     /// This adapter minus `base`, over the tensors in `part`.
     pub fn difference(&self, base: &Adapter, part: &Layout) -> Result<Delta, AdapterError> {
         if self.layout != base.layout || self.config != base.config {
@@ -444,6 +458,21 @@ mod tests {
         assert!(changed.add(&part, &change).is_err());
         assert!(changed.add(&part, &[1.0]).is_err());
         assert_eq!(changed, adapter());
+    }
+
+    #[test]
+    fn an_adapter_with_a_change_added_is_the_one_that_it_is_added_to() {
+        for factors in [Factors::Both, Factors::A, Factors::B] {
+            let part = layout().subset(factors).unwrap();
+            let change: Vec<f32> = (0..part.len()).map(|i| 0.3 * i as f32).collect();
+            let mut changed = adapter();
+            changed.add(&part, &change).unwrap();
+            assert_eq!(adapter().with_added(&part, change.clone()), Ok(changed));
+            assert!(adapter().with_added(&part, vec![1.0]).is_err());
+            let mut infinite = change;
+            infinite[3] = f32::INFINITY;
+            assert!(adapter().with_added(&part, infinite).is_err());
+        }
     }
 
     #[test]
