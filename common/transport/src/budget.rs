@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::limits::REST_WINDOW;
 
 /// Bytes of all transfers together, in each direction.
-const TOTAL: usize = 32 << 20;
+const TOTAL: usize = 16 << 20;
 /// The largest window of one: 1 Gbit/s at 60 ms.
 const MAX_WINDOW: usize = 8 << 20;
 
@@ -66,8 +66,8 @@ mod tests {
         let budget = WindowBudget::default();
         for (transfers, window) in [
             (1, MAX_WINDOW),
-            (4, MAX_WINDOW),
-            (32, 1 << 20),
+            (2, MAX_WINDOW),
+            (32, 512 << 10),
             (5000, 128 << 10),
         ] {
             budget.0.store(transfers, Ordering::Relaxed);

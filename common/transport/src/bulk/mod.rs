@@ -21,5 +21,5 @@ pub use reply::{MAX_REPLY_BYTES, Refusal, Reply, ReplyError};
 pub use storage::{ByteSource, ChunkSink, FileSink, FileSource, MemorySink, MemorySource};
 pub use transfer::{Expected, ExpectedLength, Progress, Transferred, receive, send};
 
-/// The chunk size to use unless there is a reason for another: 512 KiB.
-pub const DEFAULT_CHUNK: u32 = 512 << 10;
+/// The chunk size to use unless there is a reason for another: 256 KiB.
+pub const DEFAULT_CHUNK: u32 = 256 << 10;
