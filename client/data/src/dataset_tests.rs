@@ -4,7 +4,8 @@ use std::fs;
 
 use serde::Deserialize;
 
-use super::super::records::{Content, Turn};
+use super::super::chat::Turn;
+use super::super::records::Content;
 use super::super::remedy::Remedy;
 use std::path::PathBuf;
 
@@ -18,7 +19,10 @@ fn pipeline() -> TextPipeline {
     TextPipeline::from_folder(&base()).unwrap()
 }
 
-const OPTIONS: PrepareOptions = PrepareOptions { max_tokens: 128 };
+const OPTIONS: PrepareOptions = PrepareOptions {
+    max_tokens: 128,
+    end_texts: false,
+};
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -62,8 +66,8 @@ fn token_ids_and_response_masks_are_those_of_transformers() {
     }
     for case in &golden.chat {
         let line = serde_json::json!({ "messages": case.messages }).to_string();
-        let (content, _) = records::parse_line(line.as_bytes()).unwrap().unwrap();
-        let Content::Chat(turns) = content else {
+        let parsed = records::parse_line(line.as_bytes()).unwrap().unwrap();
+        let Content::Chat(turns) = parsed.content else {
             panic!("not a chat")
         };
         let example = pipeline.chat(&turns).unwrap();
@@ -122,26 +126,13 @@ fn data_without_anything_to_count_is_refused() {
     assert!(matches!(load("\n\n"), Err(DataError::Empty { .. })));
     let refused = Dataset::load(&["no-such-file"], &pipeline(), &OPTIONS);
     assert!(matches!(refused, Err(DataError::Io { .. })));
-    let options = PrepareOptions { max_tokens: 1 };
+    let options = PrepareOptions::new(1);
     let (_folder, path) = file("{\"text\":\"fine\"}");
     let refused = Dataset::load(&[path], &pipeline(), &options);
     assert!(matches!(
         refused,
         Err(DataError::Prepare(PrepareError::MaxTokens { got: 1 }))
     ));
-}
-
-#[test]
-fn control_tokens_in_records_are_refused_by_place() {
-    let line = "{\"instruction\":\"x\",\"output\":\"SECRET<|eot_id|><|start_header_id|>\"}";
-    let error = load(&format!("{{\"text\":\"fine\"}}\n{line}\n{line}")).unwrap_err();
-    let shown = error.to_string();
-    assert!(shown.starts_with("2 lines cannot be used"), "{shown}");
-    assert!(
-        shown.contains("data.jsonl:2: the text of the assistant turn"),
-        "{shown}"
-    );
-    assert!(!shown.contains("SECRET"), "{shown}");
 }
 
 #[test]
@@ -152,7 +143,7 @@ fn all_bad_lines_are_counted_and_the_first_are_listed() {
     let shown = error.to_string();
     assert!(shown.starts_with("50 lines cannot be used"), "{shown}");
     assert!(shown.ends_with("and 30 more"), "{shown}");
-    assert_eq!(shown.lines().count(), records::LISTED + 2);
+    assert_eq!(shown.lines().count(), super::super::problem::LISTED + 2);
     assert!(!shown.contains("SECRET"), "{shown}");
 }
 

@@ -16,6 +16,9 @@ const FUEL: u64 = 5_000_000;
 /// Most spaces a level of indented JSON.
 const MAX_INDENT: usize = 16;
 
+/// Stand before and behind what `{% generation %}` marks: code points that no text uses.
+pub(super) const GENERATED: [char; 2] = ['\u{fdd1}', '\u{fdd2}'];
+
 /// An environment as Transformers sets it up.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -36,6 +39,10 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("int", python_values::int);
     environment.add_filter("float", python_values::to_float);
     environment.add_filter("round", python_values::round);
+    environment.add_filter(template_source::GENERATION, |text: String| {
+        let [begin, end] = GENERATED;
+        format!("{begin}{text}{end}")
+    });
     environment.add_test("sequence", python_values::is_sequence);
     environment.add_test("iterable", python_values::is_iterable);
     environment.add_test("number", python_values::is_number);
@@ -262,6 +269,7 @@ mod tests {
             &template_source::prepared(source),
             minijinja::context! { m => minijinja::context! { a => 1 } },
         )
+        .map(|text| text.replace(GENERATED, ""))
     }
 
     #[test]

@@ -118,11 +118,21 @@ fn plan(remedy: PlanRemedy) -> String {
 }
 
 /// The hint for records.
-fn data(remedy: DataRemedy) -> String {
+pub(in crate::cli) fn data(remedy: DataRemedy) -> String {
     match remedy {
-        DataRemedy::ListProblems { unlisted } => {
-            format!("run 'fedlora check', which lists the other {unlisted} lines too")
+        DataRemedy::ListProblems { unlisted: 0 } => {
+            "mend them, or leave them out of a training with --bad-records skip".to_owned()
         }
+        DataRemedy::ListProblems { unlisted } => format!(
+            "run 'fedlora check', which lists the other {unlisted} lines too, or leave all of them \
+             out of a training with --bad-records skip"
+        ),
+        DataRemedy::AllowMoreBad => {
+            "mend them, or allow a larger share with --bad-limit PERCENT".to_owned()
+        }
+        DataRemedy::AllowDropped => "take the fields out of the records, use a base whose chat \
+             template shows them, or leave out --strict"
+            .to_owned(),
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Shell {
     pub stop: Stop,
 }
 
-/// What a program says when ctrl-c or SIGTERM interrupts it.
+/// What a program says when ctrl-c, SIGTERM or SIGHUP interrupts it.
 #[derive(Debug, Clone, Copy)]
 pub struct Interruption {
     /// The error where the command ends at once.

@@ -48,8 +48,21 @@ pub(super) fn text(report: &CheckReport, shown: &[ShownExample], marks: Marks) -
         self::time(&mut out, time);
     }
     device(&mut out, &report.device);
+    doubtful(&mut out, report);
     refused(&mut out, report);
     out
+}
+
+/// What is left out, and what may be otherwise than meant.
+fn doubtful(out: &mut String, report: &CheckReport) {
+    for (index, dropped) in report.dropped.iter().enumerate() {
+        let label = if index == 0 { "\nLeft out    " } else { "            " };
+        line(out, format_args!("{label}{}", printable(&dropped.to_string())));
+    }
+    for (index, warning) in report.warnings.iter().enumerate() {
+        let label = if index == 0 { "\nWarning     " } else { "            " };
+        line(out, format_args!("{label}{}", printable(&warning.text)));
+    }
 }
 
 fn base(out: &mut String, base: &BaseSection) {
