@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::json_text::NO_NUMBER;
+use super::json_text::is_no_number;
 
 /// Keys of a record that mean something to training by a convention of the field, without case,
 /// spaces and underscores. All other keys are labels, which stay free and unnamed.
@@ -52,10 +52,11 @@ pub(super) fn matters_in_message(key: &str) -> bool {
 pub(super) fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.trim().is_empty() || text == NO_NUMBER,
+        Value::String(text) => text.trim().is_empty(),
         Value::Array(items) => items.iter().all(says_nothing),
         Value::Object(map) => map.values().all(says_nothing),
-        Value::Bool(true) | Value::Number(_) => false,
+        Value::Bool(true) => false,
+        Value::Number(_) => is_no_number(value),
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::chat::{Chat, Context, Turn};
 use super::dropped::{Cause, LeftOut, matters_in_record, plain, says_nothing};
-use super::json_text::{HALF, NO_NUMBER};
+use super::json_text::{HALF, is_no_number};
 use super::problem::LineProblem;
 use super::records::{Content, LONGEST_LABEL, Parsed, PrivateText};
 use super::turns;
@@ -93,9 +93,9 @@ impl<'a> Fields<'a> {
     fn optional(&mut self, name: &str) -> Result<Option<String>, LineProblem> {
         match self.take(name) {
             None => Ok(None),
-            Some(value) if matches!(value, Value::Null | Value::String(_)) && says_nothing(&value) => {
-                Ok(None)
-            }
+            Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+            Some(value) if is_no_number(&value) => Ok(None),
             Some(value) => turns::text(value, name).map(Some),
         }
     }
@@ -120,7 +120,7 @@ pub(super) fn parse_value(value: Value, text: &str) -> Result<Parsed, LineProble
         .object
         .into_iter()
         .filter_map(|(key, value)| match value {
-            Value::String(text) if text.len() <= LONGEST_LABEL && !text.contains(HALF) && text != NO_NUMBER => {
+            Value::String(text) if text.len() <= LONGEST_LABEL && !text.contains(HALF) => {
                 Some((key, text))
             }
             _ => None,
@@ -328,3 +328,7 @@ fn inner(fields: &mut Fields<'_>, name: &str) -> Result<JinjaValue, LineProblem>
         }),
     }
 }
+
+#[cfg(test)]
+#[path = "forms_tests.rs"]
+mod tests;

@@ -5,8 +5,8 @@ use minijinja::Value as JinjaValue;
 use serde_json::{Map, Value};
 
 use super::chat::{Turn, Written};
-use super::dropped::{Cause, LeftOut, plain, says_nothing};
-use super::json_text::{HALF, NO_NUMBER};
+use super::dropped::{Cause, LeftOut, matters_in_message, plain, says_nothing};
+use super::json_text::{HALF, is_no_number};
 use super::problem::LineProblem;
 
 /// What roles are called, and which of the four that templates know they are.
@@ -122,7 +122,7 @@ fn turn(
     if text.trim().is_empty() && !acts {
         return match (role, written) {
             ("system", _) => Ok(None),
-            ("tool", Written::Text) => Ok(Some(Turn { message: kept(&message, &given, &field)?, ..turn })),
+            ("tool", Written::Text) => Ok(Some(Turn { message: kept(&given, place)?, ..turn })),
             (_, Written::Text) => Err(LineProblem::Empty { field }),
             _ => Err(LineProblem::Kind {
                 field,
@@ -133,40 +133,36 @@ fn turn(
     }
     turn.content = text;
     turn.written = written;
-    turn.message = kept(&message, &given, &field)?;
+    turn.message = kept(&given, place)?;
     Ok(Some(turn))
 }
 
-/// The keys beside role and content, in the record's order, if there are any.
-fn kept(
-    message: &Map<String, Value>,
-    given: &JinjaValue,
-    field: &str,
-) -> Result<Option<JinjaValue>, LineProblem> {
-    if message.is_empty() {
-        return Ok(None);
-    }
-    let mut pairs = Vec::new();
+/// The whole message in the record's order, where it has keys beside role and content. Keys that
+/// say nothing stay: a template may ask whether they are there.
+fn kept(given: &JinjaValue, place: &str) -> Result<Option<JinjaValue>, LineProblem> {
+    let (mut pairs, mut more) = (Vec::new(), false);
     for key in given.try_iter().into_iter().flatten() {
         let Some(name) = key.as_str() else { continue };
         let mut value = given.get_item(&key).unwrap_or_default();
-        let own = matches!(name, "role" | "content");
-        if !own && !message.contains_key(name) {
-            continue;
-        }
-        if name == "tool_calls" && let Some(text) = value.as_str() {
-            value = json(text, &format!("{field}.tool_calls"))?;
-        }
-        let text = value.to_string();
-        if !own && text.contains(HALF) {
-            let place = field.rsplit_once('.').map_or(field, |(place, _)| place);
-            return Err(LineProblem::HalfCharacter {
-                field: format!("{place}.{}", if super::dropped::matters_in_message(name) { name } else { "(another key)" }),
-            });
+        match name {
+            "role" | "content" => {}
+            "from" | "value" => continue,
+            _ => {
+                more = true;
+                let field = || format!("{place}.{name}");
+                if name == "tool_calls"
+                    && let Some(text) = value.as_str().filter(|text| !text.trim().is_empty())
+                {
+                    value = json(text, &field())?;
+                }
+                if matters_in_message(name) && value.to_string().contains(HALF) {
+                    return Err(LineProblem::HalfCharacter { field: field() });
+                }
+            }
         }
         pairs.push((key, value));
     }
-    Ok(Some(pairs.into_iter().collect()))
+    Ok(more.then(|| pairs.into_iter().collect()))
 }
 
 /// Whether the turn is trained on, as the usual keys say.
@@ -175,6 +171,9 @@ fn trained(message: &mut Map<String, Value>, turn: &mut Turn, left_out: &mut Vec
         let Some(value) = message.remove(key) else {
             continue;
         };
+        if value.is_null() || is_no_number(&value) {
+            continue;
+        }
         let weight = match &value {
             Value::Bool(yes) => Some(f64::from(u8::from(*yes))),
             other => other.as_f64(),
@@ -182,7 +181,6 @@ fn trained(message: &mut Map<String, Value>, turn: &mut Turn, left_out: &mut Vec
         match (turn.role, weight) {
             ("assistant", Some(0.0)) => turn.trained = false,
             ("assistant", Some(1.0)) | (_, Some(0.0)) => {}
-            _ if value.is_null() => {}
             ("assistant", _) => left_out.push(LeftOut::new(key, Cause::Weight)),
             _ => left_out.push(LeftOut::new(key, Cause::OtherRole)),
         }
@@ -314,7 +312,7 @@ pub(super) fn text(value: Value, field: &str) -> Result<String, LineProblem> {
 fn plain_text(value: Value, field: &str) -> Result<String, LineProblem> {
     let field = || field.to_owned();
     match value {
-        Value::String(text) if text == NO_NUMBER => Err(LineProblem::NotANumber { field: field() }),
+        value if is_no_number(&value) => Err(LineProblem::NotANumber { field: field() }),
         Value::String(text) if text.contains(HALF) => {
             Err(LineProblem::HalfCharacter { field: field() })
         }
