@@ -302,7 +302,8 @@ fn context(fields: &mut Fields<'_>) -> Result<Context, LineProblem> {
         });
         variables.push(("tools".to_owned(), tools.collect::<Vec<_>>().into()));
     }
-    if fields.has("chat_template_kwargs") {
+    let variables_here = fields.key("chat_template_kwargs");
+    if variables_here.is_some_and(|key| !fields.object[&key].is_null()) {
         let given = inner(fields, "chat_template_kwargs")?;
         for key in given.try_iter().into_iter().flatten() {
             let value = given.get_item(&key).unwrap_or_default();

@@ -127,6 +127,9 @@ fn by_prefix(
         words.as_ref().map_or(common, |words| words.start.clamp(before.len(), common))
     };
     let words_end = words.map_or(start, |words| words.end.max(start));
+    if start == through.len() && !chat.turns[index].content.trim().is_empty() {
+        return None;
+    }
     Some(Response {
         text: start..through.len(),
         words_end,

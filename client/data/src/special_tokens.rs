@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::dropped::Warning;
@@ -114,10 +113,20 @@ pub(super) fn load(folder: &Path, bytes: &[u8]) -> Result<(Tokenizer, Vec<Warnin
     if config["split_special_tokens"] == true {
         tokenizer.set_encode_special_tokens(true);
     }
-    let given = ["add_bos_token", "add_eos_token"].map(|key| config.get(key));
-    if given.iter().any(Option::is_some) || changed.is_some() && tokenizer.get_post_processor().is_none() {
-        let on = given.map(|value| value == Some(&Value::Bool(true)));
-        around(&mut tokenizer, &named, on)?;
+    for (key, name) in [("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")] {
+        let wanted = config.get(key).and_then(Value::as_bool);
+        let id = named.get(name).and_then(|token| tokenizer.token_to_id(token));
+        let around = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?;
+        let puts = id.is_some_and(|id| around.get_ids().contains(&id));
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != puts) {
+            warnings.push(Warning {
+                kind: "tokenizer",
+                text: format!(
+                    "tokenizer_config.json says {key} {wanted}, and tokenizer.json does otherwise: \
+                     tokenizer.json is used, as Transformers 5 does (4 took the setting)"
+                ),
+            });
+        }
     }
     Ok((tokenizer, warnings))
 }
@@ -213,37 +222,6 @@ fn is_placed(
         ));
     }
     true
-}
-
-/// Puts the tokens around a text that `add_bos_token` and `add_eos_token` ask for.
-fn around(
-    tokenizer: &mut Tokenizer,
-    named: &BTreeMap<String, String>,
-    [bos, eos]: [bool; 2],
-) -> Result<(), String> {
-    let token = |wanted: bool, name: &str| {
-        let text = named.get(name).filter(|_| wanted)?;
-        Some((text.clone(), tokenizer.token_to_id(text)?))
-    };
-    let (bos, eos) = (token(bos, "bos_token"), token(eos, "eos_token"));
-    let piece = |token: &Option<(String, u32)>, part: &str| {
-        token.as_ref().map(|(text, _)| format!("{text}:{part}"))
-    };
-    let sequence = |name: &str, part: &str| {
-        let pieces = [piece(&bos, part), Some(format!("${name}:{part}")), piece(&eos, part)];
-        pieces.into_iter().flatten().collect::<Vec<_>>()
-    };
-    let (single, second) = (sequence("A", "0"), sequence("B", "1"));
-    let pair: Vec<String> = single.iter().cloned().chain(second).collect();
-    let processor = TemplateProcessing::builder()
-        .try_single(single)
-        .and_then(|builder| builder.try_pair(pair))
-        .map_err(|error| error.to_string())?
-        .special_tokens(bos.into_iter().chain(eos).collect::<Vec<_>>())
-        .build()
-        .map_err(|error| error.to_string())?;
-    tokenizer.with_post_processor(Some(processor));
-    Ok(())
 }
 
 /// The `tokenizer.json` as the settings' class builds it: how a text's first word begins.

@@ -14,16 +14,18 @@ use fedlora_shell::Failure;
 
 use super::args::{DataSpec, HeldOutSpec};
 use super::exits::data;
+use super::hints;
 
 /// Examples to train on and held-out ones.
 pub(super) struct Examples {
     pub(super) training: Vec<Example>,
     pub(super) held_out: Vec<Example>,
+    /// What is skipped, left out or doubtful, a line each. It is said even where notes are not.
+    pub(super) doubts: Vec<String>,
 }
 
 impl Examples {
-    /// Reads the records and cuts the examples at `max_tokens`. `note` gets a line for each set, and
-    /// for all that is skipped, left out or doubtful.
+    /// Reads the records and cuts the examples at `max_tokens`. `note` gets a line for each set.
     pub(super) fn read(
         spec: &DataSpec,
         pipeline: &TextPipeline,
@@ -66,8 +68,12 @@ impl Examples {
             _ if held_out.is_empty() => Vec::new(),
             _ => prepare("held out", &held_out)?,
         };
-        sets.finish(pipeline, note)?;
-        Ok(Self { training, held_out })
+        let doubts = sets.doubts(pipeline)?;
+        Ok(Self {
+            training,
+            held_out,
+            doubts,
+        })
     }
 }
 
@@ -121,7 +127,10 @@ impl<'a> Sets<'a> {
             self.check_bad()?;
         }
         let report = prepared.report;
-        if prepared.examples.is_empty() && report.records > 0 && self.problems.is_empty() {
+        if prepared.examples.is_empty() && !self.problems.is_empty() {
+            self.check_bad()?;
+        }
+        if prepared.examples.is_empty() && report.records > 0 {
             return Err(data(DataError::NothingCounted {
                 records: report.records,
                 max_tokens: options.max_tokens,
@@ -138,25 +147,17 @@ impl<'a> Sets<'a> {
         self.spec.bad_records.check(problems, self.of).map_err(data)
     }
 
-    /// Says what is skipped, left out and doubtful, and refuses what may not be.
-    fn finish(
-        mut self,
-        pipeline: &TextPipeline,
-        note: &mut dyn FnMut(&str),
-    ) -> Result<(), Failure> {
-        if let Some(skipped) = self.check_bad()? {
-            note(&skipped);
-        }
+    /// What is skipped, left out and doubtful; refuses what may not be.
+    fn doubts(mut self, pipeline: &TextPipeline) -> Result<Vec<String>, Failure> {
+        let mut doubts: Vec<String> = self.check_bad()?.into_iter().collect();
         if self.spec.strict && !self.dropped.is_empty() {
             return Err(data(DataError::Dropped(self.dropped)));
         }
-        for dropped in &self.dropped {
-            note(&format!("left out: {dropped}"));
-        }
-        for warning in pipeline.warnings().iter().chain(&self.warnings) {
-            note(&format!("warning: {}", warning.text));
-        }
-        Ok(())
+        let dropped = self.dropped.iter();
+        doubts.extend(dropped.map(|dropped| format!("left out: {dropped}")));
+        let warnings = pipeline.warnings().iter().chain(&self.warnings);
+        doubts.extend(warnings.map(|one| format!("warning: {}", hints::warning(one))));
+        Ok(doubts)
     }
 }
 

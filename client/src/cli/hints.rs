@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use fedlora_data::{DataError, PrepareError, Remedy as DataRemedy};
+use fedlora_data::{DataError, PrepareError, Remedy as DataRemedy, Warning};
 use fedlora_hub::{HubError, Remedy as HubRemedy};
 use fedlora_protocol::Remedy as PlanRemedy;
 use fedlora_train::eval::{EvaluationError, LabelError, QuestionError};
@@ -133,6 +133,14 @@ pub(in crate::cli) fn data(remedy: DataRemedy) -> String {
         DataRemedy::AllowDropped => "take the fields out of the records, use a base whose chat \
              template shows them, or leave out --strict"
             .to_owned(),
+    }
+}
+
+/// A warning about records or a base, with the option that would help.
+pub(in crate::cli) fn warning(warning: &Warning) -> String {
+    match warning.kind {
+        "no_end" => format!("{} (--end-texts ends them)", warning.text),
+        _ => warning.text.clone(),
     }
 }
 

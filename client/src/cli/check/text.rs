@@ -9,6 +9,7 @@ use super::numbers::{bytes, counted, duration, grouped, line, percent, short};
 use super::report::{
     BaseSection, CheckReport, DeviceSection, Measured, MemorySection, SetSection, TimeSection,
 };
+use crate::cli::hints;
 
 /// Longest bar of the histogram, in characters.
 const BAR: usize = 40;
@@ -61,7 +62,7 @@ fn doubtful(out: &mut String, report: &CheckReport) {
     }
     for (index, warning) in report.warnings.iter().enumerate() {
         let label = if index == 0 { "\nWarning     " } else { "            " };
-        line(out, format_args!("{label}{}", printable(&warning.text)));
+        line(out, format_args!("{label}{}", printable(&hints::warning(warning))));
     }
 }
 
