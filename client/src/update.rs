@@ -486,8 +486,16 @@ mod tests {
             panic!("{refused}")
         };
         assert_eq!(first, 65);
-        assert!(refused.to_string().contains("none of the 3 training examples"), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .contains("none of the 3 training examples"),
+            "{refused}"
+        );
         assert!(within(&examples, 65).is_ok());
-        assert!(within(&[], 64).is_ok(), "that is said where the records are read");
+        assert!(
+            within(&[], 64).is_ok(),
+            "that is said where the records are read"
+        );
     }
 }

@@ -53,9 +53,15 @@ impl PlainTokenizer {
             .collect();
         copy.add_tokens(&stand_ins);
         copy.set_encode_special_tokens(true);
-        let ids = stand_ins.iter().zip(&control).filter_map(|(stand_in, token)| {
-            Some((copy.token_to_id(&stand_in.content)?, tokenizer.token_to_id(token)?))
-        });
+        let ids = stand_ins
+            .iter()
+            .zip(&control)
+            .filter_map(|(stand_in, token)| {
+                Some((
+                    copy.token_to_id(&stand_in.content)?,
+                    tokenizer.token_to_id(token)?,
+                ))
+            });
         let ids = ids.collect();
         Self {
             tokenizer: copy,
@@ -76,7 +82,9 @@ impl PlainTokenizer {
             text
         };
         let turns = turns.iter();
-        turns.map(|turn| turn.saying(hide(&turn.content), turn.written)).collect()
+        turns
+            .map(|turn| turn.saying(hide(&turn.content), turn.written))
+            .collect()
     }
 
     /// A rendered text with the hidden text written back.
@@ -100,7 +108,11 @@ impl PlainTokenizer {
         while let Some(c) = rendered[at..].chars().next() {
             let rest = &rendered[at..];
             let hidden = self.hidden_at(rest);
-            let own = || self.control.iter().position(|token| rest.starts_with(token));
+            let own = || {
+                self.control
+                    .iter()
+                    .position(|token| rest.starts_with(token))
+            };
             let length = if let Some((number, length)) = hidden {
                 text.push_str(&self.control[number]);
                 length
@@ -126,7 +138,9 @@ impl PlainTokenizer {
         let found = found.collect();
         let encoding = self.tokenizer.encode(text.as_str(), false).ok()?;
         let ids = encoding.get_ids().iter();
-        let ids = ids.map(|id| self.ids.get(id).copied().unwrap_or(*id)).collect();
+        let ids = ids
+            .map(|id| self.ids.get(id).copied().unwrap_or(*id))
+            .collect();
         Some((ids, encoding.get_offsets().to_vec(), found))
     }
 
@@ -141,6 +155,8 @@ impl PlainTokenizer {
 
 /// A number as a private code point, enclosed in a mark.
 fn enclosed(mark: char, number: usize) -> String {
-    let number = u32::try_from(number).ok().and_then(|number| char::from_u32(NUMBERS + number));
+    let number = u32::try_from(number)
+        .ok()
+        .and_then(|number| char::from_u32(NUMBERS + number));
     String::from_iter([mark, number.unwrap_or(mark), mark])
 }

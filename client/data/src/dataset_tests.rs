@@ -152,9 +152,14 @@ fn the_text_of_control_tokens_within_turns_stays_text() {
     assert!(text.contains(hostile), "{text}");
     let counted = example.tokens().iter().zip(example.loss_mask());
     let counted: Vec<u32> = counted.filter_map(|(id, c)| c.then_some(*id)).collect();
-    assert_eq!(pipeline.decode_whole(&counted).unwrap(), format!("{hostile}<|eot_id|>"));
+    assert_eq!(
+        pipeline.decode_whole(&counted).unwrap(),
+        format!("{hostile}<|eot_id|>")
+    );
     // Around it, the tokens are those of the chat without it.
-    let plain = pipeline.chat(&[Turn::new("user", "a"), Turn::new("assistant", "b")]).unwrap();
+    let plain = pipeline
+        .chat(&[Turn::new("user", "a"), Turn::new("assistant", "b")])
+        .unwrap();
     let same = example.tokens().iter().zip(plain.tokens());
     assert!(same.take_while(|(a, b)| a == b).count() >= plain.tokens().len() - 2);
 }
@@ -169,12 +174,17 @@ fn plain_texts_keep_their_control_tokens_and_get_an_end_where_that_is_asked_for(
     let kinds: Vec<_> = made.warnings.iter().map(|warning| warning.kind).collect();
     assert_eq!(kinds, ["control_tokens", "begun_twice", "no_end"]);
     assert_eq!(made.warnings[2].text[..12], *"1 plain text");
-    let [one, two] = &made.examples[..] else { panic!("two examples") };
+    let [one, two] = &made.examples[..] else {
+        panic!("two examples")
+    };
     assert_ne!(one.tokens().last(), Some(&end));
     let begin = pipeline.token_id("<|begin_of_text|>").unwrap();
     let begins = two.tokens().iter().filter(|id| **id == begin).count();
     assert_eq!(begins, 1);
-    let options = PrepareOptions { end_texts: true, ..OPTIONS };
+    let options = PrepareOptions {
+        end_texts: true,
+        ..OPTIONS
+    };
     let ended = data.prepare_each(&pipeline, &options).unwrap();
     let kinds: Vec<_> = ended.warnings.iter().map(|warning| warning.kind).collect();
     assert_eq!(kinds, ["control_tokens", "begun_twice"]);
@@ -192,7 +202,11 @@ fn what_is_left_out_is_counted_by_field_over_all_records() {
     ];
     let data = Dataset::from_lines(lines.join("\n").as_bytes(), "f").unwrap();
     let made = data.prepare_each(&pipeline(), &OPTIONS).unwrap();
-    let dropped: Vec<_> = made.dropped.iter().map(|one| (one.field.as_str(), one.records)).collect();
+    let dropped: Vec<_> = made
+        .dropped
+        .iter()
+        .map(|one| (one.field.as_str(), one.records))
+        .collect();
     assert_eq!(dropped, [("images", 1), ("reasoning_content", 2)]);
     assert!(made.dropped[1].what.contains("template does not show it"));
 }

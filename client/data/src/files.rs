@@ -93,7 +93,9 @@ pub(super) fn read(path: &Path) -> Result<Read, DataError> {
     }
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     match (text.trim_ascii_start().first().copied(), ending(path)) {
-        (Some(b'['), kind) if !matches!(kind, Some("csv" | "tsv")) => json_array::read(source, &file).map_err(failed),
+        (Some(b'['), kind) if !matches!(kind, Some("csv" | "tsv")) => {
+            json_array::read(source, &file).map_err(failed)
+        }
         (_, Some("parquet")) => {
             let found = "no Parquet: is it cut off, or named wrongly?";
             Err(DataError::Unknown { file, found })

@@ -17,21 +17,46 @@ use super::records::{Content, LONGEST_LABEL, Parsed, PrivateText};
 use super::turns;
 
 /// Names of a chat.
-pub(super) const CHATS: [&str; 5] = ["messages", "conversations", "conversation", "dialogue", "dialog"];
+pub(super) const CHATS: [&str; 5] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "dialogue",
+    "dialog",
+];
 /// Names of a question, the first one present is it.
 const QUESTIONS: [&str; 9] = [
-    "instruction", "question", "prompt", "query", "problem", "user", "human", "instructions",
+    "instruction",
+    "question",
+    "prompt",
+    "query",
+    "problem",
+    "user",
+    "human",
+    "instructions",
     "input",
 ];
 /// Names of its answer.
 const ANSWERS: [&str; 8] = [
-    "output", "response", "completion", "answer", "solution", "assistant", "bot", "target",
+    "output",
+    "response",
+    "completion",
+    "answer",
+    "solution",
+    "assistant",
+    "bot",
+    "target",
 ];
 /// Names of what is added to a question.
 const EXTRAS: [&str; 2] = ["input", "context"];
 /// Names of a system turn beside a question or a chat.
 const SYSTEMS: [&str; 6] = [
-    "system", "system_prompt", "system_message", "system_instruction", "sys_prompt", "sysprompt",
+    "system",
+    "system_prompt",
+    "system_message",
+    "system_instruction",
+    "sys_prompt",
+    "sysprompt",
 ];
 /// Names of the reasoning before an answer, which the assistant's message keeps.
 const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
@@ -74,7 +99,9 @@ impl<'a> Fields<'a> {
     /// The first of the names that says something, or else is there.
     fn first(&self, names: &[&'static str]) -> Option<&'static str> {
         let found = names.iter().find(|name| self.has(name));
-        found.or_else(|| names.iter().find(|name| self.names(name))).copied()
+        found
+            .or_else(|| names.iter().find(|name| self.names(name)))
+            .copied()
     }
 
     /// A field's value as templates see it, with the keys of objects in the record's order.
@@ -163,13 +190,13 @@ fn is_repeated(value: &Value, content: &Content) -> bool {
     let text = text.trim();
     let said = |turn: &&Turn| turn.role != "system";
     chat.iter().any(|turn| turn.content.contains(text))
-        || chat.iter().filter(said).all(|turn| text.contains(turn.content.trim()))
+        || chat
+            .iter()
+            .filter(said)
+            .all(|turn| text.contains(turn.content.trim()))
 }
 
-fn content(
-    fields: &mut Fields<'_>,
-    left_out: &mut Vec<LeftOut>,
-) -> Result<Content, LineProblem> {
+fn content(fields: &mut Fields<'_>, left_out: &mut Vec<LeftOut>) -> Result<Content, LineProblem> {
     let chat = CHATS.into_iter().find(|name| fields.has(name));
     let empty_chat = || CHATS.into_iter().find(|name| fields.names(name));
     let question = fields.first(&QUESTIONS);
@@ -237,7 +264,10 @@ fn answered(
         turns.extend(turns::history(value, &|| fields.ordered(&key), left_out)?);
     }
     // A prompt may be a chat of its own, whose turns are not trained on.
-    if fields.key(question).is_some_and(|key| fields.object[&key].is_array()) {
+    if fields
+        .key(question)
+        .is_some_and(|key| fields.object[&key].is_array())
+    {
         let key = fields.key(question).unwrap_or_default();
         let value = fields.object.remove(&key).unwrap_or_default();
         let before = turns::messages(value, question, &|| fields.ordered(&key), left_out)?;
@@ -261,16 +291,28 @@ fn answered(
         }
         turns.push(Turn::new("user", asked.join("\n\n")));
     }
-    if fields.key(answer).is_some_and(|key| fields.object[&key].is_array()) {
+    if fields
+        .key(answer)
+        .is_some_and(|key| fields.object[&key].is_array())
+    {
         let key = fields.key(answer).unwrap_or_default();
         let value = fields.object.remove(&key).unwrap_or_default();
-        turns.extend(turns::messages(value, answer, &|| fields.ordered(&key), left_out)?);
+        turns.extend(turns::messages(
+            value,
+            answer,
+            &|| fields.ordered(&key),
+            left_out,
+        )?);
     } else {
         let mut last = Turn::new("assistant", fields.text(answer)?);
         if let Some(name) = REASONING.into_iter().find(|name| fields.has(name))
             && let Some(text) = fields.optional(name)?
         {
-            last.message = Some([(JinjaValue::from(name), JinjaValue::from(text))].into_iter().collect());
+            last.message = Some(
+                [(JinjaValue::from(name), JinjaValue::from(text))]
+                    .into_iter()
+                    .collect(),
+            );
         }
         turns.push(last);
     }

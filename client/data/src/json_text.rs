@@ -95,7 +95,10 @@ mod tests {
         assert_eq!(value["c"], format!("NaN {HALF}"));
         let whole = read(r#"{"a": "\ud83d\udea4 \\ud83d", "b": NaN}"#).unwrap();
         assert_eq!(whole["a"], "\u{1f6a4} \\ud83d");
-        assert_eq!(read(r#""x\udc00\ud83d""#).unwrap(), format!("x{HALF}{HALF}"));
+        assert_eq!(
+            read(r#""x\udc00\ud83d""#).unwrap(),
+            format!("x{HALF}{HALF}")
+        );
     }
 
     #[test]

@@ -29,7 +29,13 @@ const MAX_ROWS: i64 = 1 << 24;
 const ROWS: usize = 128;
 /// Columns that have to be text where they are there.
 const TEXTS: [&str; 7] = [
-    "instruction", "input", "output", "context", "response", "text", "system",
+    "instruction",
+    "input",
+    "output",
+    "context",
+    "response",
+    "text",
+    "system",
 ];
 
 /// Why a Parquet file cannot be read.
@@ -97,7 +103,10 @@ fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
             rows: file.num_rows(),
         });
     }
-    let Columns { read: columns, left_out } = columns(file.schema_descr())?;
+    let Columns {
+        read: columns,
+        left_out,
+    } = columns(file.schema_descr())?;
     let name: Arc<str> = name.into();
     let mut found = Read::default();
     let mut row = 0;
@@ -141,9 +150,15 @@ fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
 
 /// A column that is read.
 enum Column {
-    Text { name: String, leaf: usize },
+    Text {
+        name: String,
+        leaf: usize,
+    },
     /// A chat with the keys of its messages: role, content, and further text.
-    Chat { name: String, keys: Vec<(String, usize)> },
+    Chat {
+        name: String,
+        keys: Vec<(String, usize)>,
+    },
 }
 
 /// What is read of a file's columns.
@@ -448,7 +463,10 @@ impl Open {
                         }
                     }
                 }
-                Ok(rows.into_iter().map(|row| row.map_or(Cell::Null, Cell::Chat)).collect())
+                Ok(rows
+                    .into_iter()
+                    .map(|row| row.map_or(Cell::Null, Cell::Chat))
+                    .collect())
             }
         }
     }

@@ -217,25 +217,31 @@ impl NoteCounts {
             (
                 self.control_text,
                 "control_text",
-                records(self.control_text, "chat") + ": text of the tokenizer's control tokens \
+                records(self.control_text, "chat")
+                    + ": text of the tokenizer's control tokens \
                  within the turns is trained on as plain text",
             ),
             (
                 self.control_tokens,
                 "control_tokens",
-                records(self.control_tokens, "plain text") + ": the tokenizer's control tokens in \
+                records(self.control_tokens, "plain text")
+                    + ": the tokenizer's control tokens in \
                  them are taken as such",
             ),
             (
                 self.begun_twice,
                 "begun_twice",
-                records(self.begun_twice, "plain text") + ": the token that begins a text stands \
+                records(self.begun_twice, "plain text")
+                    + ": the token that begins a text stands \
                  in them and is put before them by the tokenizer; it is taken once",
             ),
             (
                 self.endless,
                 "no_end",
-                records(self.endless, "plain text") + " without " + &end + ": the model does not \
+                records(self.endless, "plain text")
+                    + " without "
+                    + &end
+                    + ": the model does not \
                  learn to stop",
             ),
         ];

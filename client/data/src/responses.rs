@@ -48,10 +48,7 @@ pub struct Responses {
 ///
 /// # Errors
 /// [`TemplateError::NoTurn`] where no turn can be found, and what rendering gives.
-pub(super) fn find(
-    template: &ChatTemplate,
-    chat: ChatRef<'_>,
-) -> Result<Responses, TemplateError> {
+pub(super) fn find(template: &ChatTemplate, chat: ChatRef<'_>) -> Result<Responses, TemplateError> {
     let (text, marks) = template.render_marked(chat)?;
     let assistants = chat.turns.iter().filter(|turn| turn.role == "assistant");
     if !marks.is_empty() {
@@ -74,7 +71,11 @@ pub(super) fn find(
             })
             .collect();
         let missed = 0;
-        return Ok(Responses { text, found, missed });
+        return Ok(Responses {
+            text,
+            found,
+            missed,
+        });
     }
     let (mut found, mut missed, mut first) = (Vec::new(), 0, 0);
     for (index, turn) in chat.turns.iter().enumerate() {
@@ -94,7 +95,11 @@ pub(super) fn find(
     if found.is_empty() && missed > 0 {
         return Err(TemplateError::NoTurn { turn: first });
     }
-    Ok(Responses { text, found, missed })
+    Ok(Responses {
+        text,
+        found,
+        missed,
+    })
 }
 
 /// The turn where the template's turns only add text: behind the prompt for it, or behind as
@@ -114,7 +119,11 @@ fn by_prefix(
     if !text.starts_with(&through) {
         return None;
     }
-    let words = words(&chat.turns[index], &through, common_prefix(&asked, &through));
+    let words = words(
+        &chat.turns[index],
+        &through,
+        common_prefix(&asked, &through),
+    );
     let start = if through.starts_with(&asked) {
         asked.len()
     } else {
@@ -124,7 +133,9 @@ fn by_prefix(
         if !through.starts_with(&before) || common < before.len() {
             return None;
         }
-        words.as_ref().map_or(common, |words| words.start.clamp(before.len(), common))
+        words
+            .as_ref()
+            .map_or(common, |words| words.start.clamp(before.len(), common))
     };
     let words_end = words.map_or(start, |words| words.end.max(start));
     if start == through.len() && !chat.turns[index].content.trim().is_empty() {
@@ -141,13 +152,16 @@ fn by_prefix(
 fn words(turn: &Turn, text: &str, from: usize) -> Option<Range<usize>> {
     let said = turn.content.trim();
     let answer = said.rsplit(END_OF_THOUGHT).next().unwrap_or(said).trim();
-    [said, answer].into_iter().filter(|said| !said.is_empty()).find_map(|said| {
-        // The template may show the beginning of the words as part of its prompt.
-        let earliest = from.saturating_sub(said.len());
-        let earliest = (earliest..=from).find(|at| text.is_char_boundary(*at))?;
-        let start = earliest + text[earliest..].find(said)?;
-        Some(start..start + said.len())
-    })
+    [said, answer]
+        .into_iter()
+        .filter(|said| !said.is_empty())
+        .find_map(|said| {
+            // The template may show the beginning of the words as part of its prompt.
+            let earliest = from.saturating_sub(said.len());
+            let earliest = (earliest..=from).find(|at| text.is_char_boundary(*at))?;
+            let start = earliest + text[earliest..].find(said)?;
+            Some(start..start + said.len())
+        })
 }
 
 /// The turn where the template changes what stands before it: a sentinel in place of its words
@@ -159,10 +173,14 @@ fn by_sentinel(
     index: usize,
 ) -> Option<Response> {
     let own = &chat.turns[index];
-    let thought = own.content.rfind(END_OF_THOUGHT).map(|at| at + END_OF_THOUGHT.len());
-    let replacements = [Some(SENTINEL.to_owned()), thought.map(|at| {
-        format!("{}\n\n{SENTINEL}", &own.content[..at])
-    })];
+    let thought = own
+        .content
+        .rfind(END_OF_THOUGHT)
+        .map(|at| at + END_OF_THOUGHT.len());
+    let replacements = [
+        Some(SENTINEL.to_owned()),
+        thought.map(|at| format!("{}\n\n{SENTINEL}", &own.content[..at])),
+    ];
     replacements.into_iter().flatten().find_map(|content| {
         let mut turns = chat.turns.to_vec();
         turns[index] = own.saying(content, Written::Text);
@@ -181,7 +199,10 @@ fn by_sentinel(
         let words_end = text.len() - after.len();
         // What the template puts behind the turn where it is the last: its end.
         let last = of(index + 1, false);
-        let tail = last.as_deref().and_then(around).map_or("", |(_, tail)| tail);
+        let tail = last
+            .as_deref()
+            .and_then(around)
+            .map_or("", |(_, tail)| tail);
         let end = words_end + common_prefix(tail, &text[words_end..]);
         // Spaces before the words are theirs, unless they end the prompt for the turn.
         let asked = of(index, true).unwrap_or_default();
@@ -230,7 +251,10 @@ pub(super) fn left_out(
         if shown.holds(&turn.content) {
             continue;
         }
-        let answer = turn.content.rsplit_once(END_OF_THOUGHT).map(|(_, answer)| answer);
+        let answer = turn
+            .content
+            .rsplit_once(END_OF_THOUGHT)
+            .map(|(_, answer)| answer);
         let cause = match (turn.role, answer) {
             ("assistant", Some(answer)) if shown.holds(answer) => Cause::Thought,
             (role, _) => Cause::Turn { role },
@@ -284,7 +308,9 @@ pub(super) fn left_out(
                 turns: chat.turns,
                 context: without.as_ref(),
             };
-            template.render(chat, false).is_ok_and(|without| without == text)
+            template
+                .render(chat, false)
+                .is_ok_and(|without| without == text)
         } else {
             !template.names(name)
         };
@@ -318,8 +344,15 @@ impl Shown {
         let json = serde_json::to_string(&json).unwrap_or_default();
         let bare = json.trim_matches('"');
         // Escaped line ends are white space too.
-        let bare = bare.replace("\\n", "").replace("\\t", "").replace("\\r", "");
-        let shown = self.0.replace("\\n", "").replace("\\t", "").replace("\\r", "");
+        let bare = bare
+            .replace("\\n", "")
+            .replace("\\t", "")
+            .replace("\\r", "");
+        let shown = self
+            .0
+            .replace("\\n", "")
+            .replace("\\t", "")
+            .replace("\\r", "");
         shown.contains(&Self::of(&bare).0)
     }
 }

@@ -42,7 +42,10 @@ fn chat(json: &str) -> super::super::chat::Chat {
 fn found(source: &str, json: &str) -> Vec<String> {
     let chat = chat(json);
     let responses = template(source).render_responses(&chat).unwrap();
-    let texts = responses.found.iter().map(|one| responses.text[one.text.clone()].to_owned());
+    let texts = responses
+        .found
+        .iter()
+        .map(|one| responses.text[one.text.clone()].to_owned());
     texts.collect()
 }
 
@@ -63,8 +66,14 @@ const TWO: &str = r#"{"messages": [{"role": "user", "content": "Q1"},
 fn the_response_is_what_follows_the_prompt() {
     assert_eq!(found(CHATML, TWO), ["A1<|im_end|>\n", "A2<|im_end|>\n"]);
     let responses = template(CHATML).render_responses(&chat(TWO)).unwrap();
-    let ends = responses.found.iter().map(|one| &responses.text[..one.words_end]);
-    assert!(ends.zip(["A1", "A2"]).all(|(text, words)| text.ends_with(words)));
+    let ends = responses
+        .found
+        .iter()
+        .map(|one| &responses.text[..one.words_end]);
+    assert!(
+        ends.zip(["A1", "A2"])
+            .all(|(text, words)| text.ends_with(words))
+    );
 }
 
 #[test]
@@ -75,7 +84,10 @@ fn a_prompt_that_opens_more_than_the_turn_holds_ends_where_they_part() {
     assert_eq!(found(THINKING, &tagged), ["<thin> A1<E>", "A2<E>"]);
     let thought = TWO.replace("A2", "<think>\\nT\\n</think>A2");
     assert_eq!(found(THINKING, &thought), ["A1<E>", "A2<E>"]);
-    assert_eq!(lost(THINKING, &thought), [("content".to_owned(), Cause::Thought)]);
+    assert_eq!(
+        lost(THINKING, &thought),
+        [("content".to_owned(), Cause::Thought)]
+    );
     assert_eq!(template(THINKING).warnings()[0].kind, "generation_prompt");
     assert_eq!(template(CHATML).warnings(), []);
 }
@@ -103,7 +115,10 @@ fn turns_that_no_rendering_shows_are_refused_or_counted() {
     assert_eq!((responses.found.len(), responses.missed), (1, 1));
     assert_eq!(&responses.text[responses.found[0].text.clone()], "A2<E>");
     let none = template("{{ messages[0].content }}").render_responses(&chat(TWO));
-    assert!(matches!(none, Err(TemplateError::NoTurn { turn: 2 })), "{none:?}");
+    assert!(
+        matches!(none, Err(TemplateError::NoTurn { turn: 2 })),
+        "{none:?}"
+    );
 }
 
 #[test]
@@ -122,9 +137,15 @@ fn keys_that_the_template_shows_are_no_loss_and_all_others_are_named() {
     assert_eq!(lost(LAST_THOUGHT, &thought), []);
     assert!(found(LAST_THOUGHT, &thought)[1].contains("<think>T</think>"));
     let shown = |field: &str, cause| (field.to_owned(), cause);
-    assert_eq!(lost(CHATML, &thought), [shown("reasoning_content", Cause::NotShown)]);
+    assert_eq!(
+        lost(CHATML, &thought),
+        [shown("reasoning_content", Cause::NotShown)]
+    );
     let both = thought.replace(r#""A1""#, r#""A1", "reasoning_content": "Elsewhere""#);
-    assert_eq!(lost(LAST_THOUGHT, &both), [shown("reasoning_content", Cause::PartlyShown)]);
+    assert_eq!(
+        lost(LAST_THOUGHT, &both),
+        [shown("reasoning_content", Cause::PartlyShown)]
+    );
     let labels = TWO.replace(r#""Q1""#, r#""Q1", "id": 7, "lang": "en", "name": "ann""#);
     assert_eq!(lost(CHATML, &labels), [shown("name", Cause::NotShown)]);
     let cut = CHATML.replace("m['content'].strip()", "m.content[:1]");
@@ -149,14 +170,20 @@ fn tools_are_shown_or_named_and_a_lost_call_is_refused() {
     assert_eq!(lost(shows, call), []);
     // The order of the keys is the record's.
     let first = found(shows, call).remove(0);
-    assert!(first.contains(r#""arguments": {"b": 1, "a": 2}"#), "{first}");
+    assert!(
+        first.contains(r#""arguments": {"b": 1, "a": 2}"#),
+        "{first}"
+    );
     let hides = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<E>{% endfor %}";
     let record = chat(call);
     let template = template(hides);
     let text = template.render(&record, false).unwrap();
     assert!(!text.contains("None"), "{text}");
     let refused = left_out(&template, (&record).into(), &text).unwrap_err();
-    assert!(matches!(refused, LineProblem::CallAlone { turn: 2, .. }), "{refused}");
+    assert!(
+        matches!(refused, LineProblem::CallAlone { turn: 2, .. }),
+        "{refused}"
+    );
     let with_text = call.replace("null", "\"Let me look.\"");
     let lost = lost(hides, &with_text);
     assert_eq!(lost.len(), 2, "{lost:?}");

@@ -12,7 +12,14 @@ use super::dropped::Warning;
 
 /// Special tokens that a class names where the settings do not.
 const DEFAULTS: [(&str, &[(&str, &str)]); 3] = [
-    ("Llama", &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")]),
+    (
+        "Llama",
+        &[
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("unk_token", "<unk>"),
+        ],
+    ),
     (
         "GPT2",
         &[
@@ -31,14 +38,20 @@ const DEFAULTS: [(&str, &[(&str, &str)]); 3] = [
     ),
 ];
 /// Classes that take all but the special tokens from `tokenizer.json`.
-const PLAIN_CLASSES: [&str; 3] = ["PreTrainedTokenizer", "TokenizersBackend", "PreTrainedTokenizerFast"];
+const PLAIN_CLASSES: [&str; 3] = [
+    "PreTrainedTokenizer",
+    "TokenizersBackend",
+    "PreTrainedTokenizerFast",
+];
 
 /// The special tokens by the names that templates use, such as `bos_token`.
 pub(super) fn named(folder: &Path, config: &Value) -> BTreeMap<String, String> {
     let mut named: BTreeMap<String, String> = BTreeMap::new();
     let class = class(config);
     for (_, tokens) in DEFAULTS.iter().filter(|(name, _)| *name == class) {
-        let pairs = tokens.iter().map(|(name, token)| ((*name).to_owned(), (*token).to_owned()));
+        let pairs = tokens
+            .iter()
+            .map(|(name, token)| ((*name).to_owned(), (*token).to_owned()));
         named.extend(pairs);
     }
     for (name, token) in settings(folder, config) {
@@ -90,18 +103,26 @@ fn json(path: &Path) -> Option<Value> {
 pub(super) fn load(folder: &Path, bytes: &[u8]) -> Result<(Tokenizer, Vec<Warning>), String> {
     let mut warnings = Vec::new();
     let config = json(&folder.join("tokenizer_config.json")).unwrap_or_default();
-    let changed = with_class(bytes, &config, &mut warnings);
+    let model = json(&folder.join("config.json")).unwrap_or_default();
+    let class = match model["model_type"] == "qwen2" {
+        // Transformers 5 takes this class whatever the settings say.
+        true => "Qwen2",
+        false => class(&config),
+    };
+    let changed = with_class(bytes, (class, &config), &mut warnings);
     let mut tokenizer = Tokenizer::from_bytes(changed.as_deref().unwrap_or(bytes))
         .map_err(|error| error.to_string())?;
     let settings = settings(folder, &config);
     let named = named(folder, &config);
-    let limit = json(&folder.join("config.json")).and_then(|config| config["vocab_size"].as_u64());
+    let limit = model["vocab_size"].as_u64();
     let highest = tokenizer.get_added_tokens_decoder().into_keys().max();
     let model = tokenizer.get_vocab_size(false) as u64;
     let mut next = highest.map_or(model, |highest| model.max(u64::from(highest) + 1));
     let mut tokens = tokens_to_add(&tokenizer, &settings, &named);
     tokens.retain(|(id, token)| {
-        let number = tokenizer.token_to_id(&token.content).map_or(next, u64::from);
+        let number = tokenizer
+            .token_to_id(&token.content)
+            .map_or(next, u64::from);
         let placed = is_placed(token, (*id, number), limit, &mut warnings);
         next += u64::from(placed && number == next);
         placed
@@ -113,10 +134,17 @@ pub(super) fn load(folder: &Path, bytes: &[u8]) -> Result<(Tokenizer, Vec<Warnin
     if config["split_special_tokens"] == true {
         tokenizer.set_encode_special_tokens(true);
     }
-    for (key, name) in [("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")] {
+    for (key, name) in [
+        ("add_bos_token", "bos_token"),
+        ("add_eos_token", "eos_token"),
+    ] {
         let wanted = config.get(key).and_then(Value::as_bool);
-        let id = named.get(name).and_then(|token| tokenizer.token_to_id(token));
-        let around = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?;
+        let id = named
+            .get(name)
+            .and_then(|token| tokenizer.token_to_id(token));
+        let around = tokenizer
+            .encode_fast("", true)
+            .map_err(|error| error.to_string())?;
         let puts = id.is_some_and(|id| around.get_ids().contains(&id));
         if let Some(wanted) = wanted.filter(|wanted| *wanted != puts) {
             warnings.push(Warning {
@@ -140,7 +168,9 @@ fn tokens_to_add(
 ) -> Vec<(Option<u64>, AddedToken)> {
     let known = tokenizer.get_added_tokens_decoder();
     let mut found: Vec<(Option<u64>, AddedToken)> = Vec::new();
-    let listed = settings.get("added_tokens_decoder").and_then(Value::as_object);
+    let listed = settings
+        .get("added_tokens_decoder")
+        .and_then(Value::as_object);
     for (id, token) in listed.into_iter().flatten() {
         let Some(token) = added(token, token["special"] == true) else {
             continue;
@@ -151,7 +181,10 @@ fn tokens_to_add(
     }
     found.sort_by_key(|(id, _)| *id);
     let lists = ["additional_special_tokens", "extra_special_tokens"];
-    let more = lists.iter().filter_map(|key| settings.get(*key)?.as_array()).flatten();
+    let more = lists
+        .iter()
+        .filter_map(|key| settings.get(*key)?.as_array())
+        .flatten();
     let of_names = named.iter().map(|(name, text)| match settings.get(name) {
         Some(token @ Value::Object(_)) => token.clone(),
         _ => Value::String(text.clone()),
@@ -175,7 +208,9 @@ fn tokens_to_add(
 fn added(token: &Value, special: bool) -> Option<AddedToken> {
     let content = text(token)?;
     let flag = |name: &str| token[name] == true;
-    let normalized = token.get("normalized").map_or(!special, |value| value == true);
+    let normalized = token
+        .get("normalized")
+        .map_or(!special, |value| value == true);
     (!content.is_empty()).then(|| {
         AddedToken::from(content, special)
             .lstrip(flag("lstrip"))
@@ -188,7 +223,13 @@ fn added(token: &Value, special: bool) -> Option<AddedToken> {
 /// Whether two tokens agree in every flag; the library's own comparison is of texts alone.
 fn same(one: &AddedToken, other: &AddedToken) -> bool {
     let flags = |token: &AddedToken| {
-        [token.special, token.lstrip, token.rstrip, token.single_word, token.normalized]
+        [
+            token.special,
+            token.lstrip,
+            token.rstrip,
+            token.single_word,
+            token.normalized,
+        ]
     };
     one.content == other.content && flags(one) == flags(other)
 }
@@ -225,9 +266,12 @@ fn is_placed(
 }
 
 /// The `tokenizer.json` as the settings' class builds it: how a text's first word begins.
-fn with_class(bytes: &[u8], config: &Value, warnings: &mut Vec<Warning>) -> Option<Vec<u8>> {
+fn with_class(
+    bytes: &[u8],
+    (class, config): (&str, &Value),
+    warnings: &mut Vec<Warning>,
+) -> Option<Vec<u8>> {
     let prefix = config.get("add_prefix_space").and_then(Value::as_bool);
-    let class = class(config);
     if !matches!(class, "Llama" | "GPT2" | "Qwen2") && prefix.is_none() {
         return None;
     }
@@ -254,6 +298,15 @@ fn with_class(bytes: &[u8], config: &Value, warnings: &mut Vec<Warning>) -> Opti
             let wanted = prefix.unwrap_or(false);
             for part in byte_levels(&mut json["pre_tokenizer"]) {
                 part["add_prefix_space"] = wanted.into();
+            }
+            if !cuts_as_class(class, &json) {
+                warnings.push(Warning {
+                    kind: "tokenizer",
+                    text: format!(
+                        "the tokenizer's class, {class}Tokenizer, cuts texts otherwise in \
+                         Transformers 5 than tokenizer.json says, which is used here"
+                    ),
+                });
             }
         }
         _ => {
@@ -282,12 +335,27 @@ fn with_class(bytes: &[u8], config: &Value, warnings: &mut Vec<Warning>) -> Opti
     (json != before).then(|| json.to_string().into_bytes())
 }
 
+/// Whether a byte-level `tokenizer.json` cuts texts as its class does, which builds it anew.
+fn cuts_as_class(class: &str, json: &Value) -> bool {
+    let (normalizer, pre_tokenizer) = (&json["normalizer"], &json["pre_tokenizer"]);
+    if class == "GPT2" {
+        let regex = pre_tokenizer["use_regex"] != false;
+        return normalizer.is_null() && pre_tokenizer["type"] == "ByteLevel" && regex;
+    }
+    let split = &pre_tokenizer["pretokenizers"][0];
+    normalizer["type"] == "NFC"
+        && split["pattern"]["Regex"] == super::gguf_tokenizer::QWEN2
+        && pre_tokenizer["pretokenizers"][1]["type"] == "ByteLevel"
+}
+
 /// The byte-level steps of a pre-tokenizer.
 fn byte_levels(pre_tokenizer: &mut Value) -> Vec<&mut Value> {
     if pre_tokenizer["type"] == "ByteLevel" {
         return vec![pre_tokenizer];
     }
-    let parts = pre_tokenizer.get_mut("pretokenizers").and_then(Value::as_array_mut);
+    let parts = pre_tokenizer
+        .get_mut("pretokenizers")
+        .and_then(Value::as_array_mut);
     let parts = parts.into_iter().flatten();
     parts.filter(|part| part["type"] == "ByteLevel").collect()
 }

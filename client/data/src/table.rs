@@ -51,7 +51,10 @@ pub(super) fn read(source: impl BufRead, file: &str, tabs: bool) -> io::Result<R
             continue;
         };
         let parsed = if fields.len() == columns.len() {
-            let filled = columns.iter().zip(fields).filter(|(_, field)| !field.is_empty());
+            let filled = columns
+                .iter()
+                .zip(fields)
+                .filter(|(_, field)| !field.is_empty());
             let row: Map<String, Value> = filled
                 .map(|(column, field)| (column.clone(), field.into()))
                 .collect();
@@ -225,7 +228,10 @@ mod tests {
     #[test]
     fn commas_semicolons_and_tabs_separate() {
         for (text, tabs) in [
-            ("\u{feff}instruction,output\r\nI,\"O, \"\"so\"\"\nand\"\r\n", false),
+            (
+                "\u{feff}instruction,output\r\nI,\"O, \"\"so\"\"\nand\"\r\n",
+                false,
+            ),
             ("instruction;output\nI;\"O, \"\"so\"\"\nand\"\n", false),
             ("instruction\toutput\nI\t\"O, \"\"so\"\"\nand\"", true),
         ] {

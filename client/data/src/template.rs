@@ -250,11 +250,13 @@ impl ChatTemplate {
 
     /// A turn as the template sees it.
     fn message(&self, turn: &Turn, as_written: bool) -> JinjaValue {
-        let quoted = |name: &str| {
-            self.names(&format!("'{name}'")) || self.names(&format!("\"{name}\""))
-        };
+        let quoted =
+            |name: &str| self.names(&format!("'{name}'")) || self.names(&format!("\"{name}\""));
         // A template that knows the record's own name for a role gets it.
-        let role = turn.alias.filter(|alias| quoted(alias)).unwrap_or(turn.role);
+        let role = turn
+            .alias
+            .filter(|alias| quoted(alias))
+            .unwrap_or(turn.role);
         let content = match turn.written {
             Written::Null if as_written => Some(JinjaValue::from(())),
             Written::Missing if as_written => None,
@@ -262,7 +264,10 @@ impl ChatTemplate {
         };
         let Some(message) = &turn.message else {
             let pairs = [("role", Some(role.into())), ("content", content)];
-            return pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            return pairs
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value?)))
+                .collect();
         };
         let (mut role, mut content) = (Some(JinjaValue::from(role)), content);
         let mut pairs = Vec::new();
@@ -275,7 +280,9 @@ impl ChatTemplate {
             pairs.extend(value.map(|value| (key, value)));
         }
         let rest = [("role", role), ("content", content)];
-        let rest = rest.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));
+        let rest = rest
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.into(), value?)));
         rest.chain(pairs).collect()
     }
 
@@ -313,10 +320,16 @@ impl ChatTemplate {
             // other could carry part of the record.
             let own = error.detail().filter(|text| self.source.contains(*text));
             let method = || {
-                let unknown = error.kind() == ErrorKind::UnknownMethod;
-                let name = error.detail().filter(|_| unknown)?.rsplit(' ').next()?;
-                let called = self.source.contains(&format!(".{name}("));
-                called.then(|| format!("{} '{name}'", error.kind()))
+                let mut words = error.detail()?.split(' ');
+                let name = match error.kind() {
+                    ErrorKind::UnknownMethod => words.next_back()?,
+                    // "filter x is unknown", and the same of tests; "x is unknown".
+                    ErrorKind::UnknownFilter | ErrorKind::UnknownTest => words.nth(1)?,
+                    ErrorKind::UnknownFunction => words.next()?,
+                    _ => return None,
+                };
+                self.names(name)
+                    .then(|| format!("{} '{name}'", error.kind()))
             };
             TemplateError::Render {
                 what: own
@@ -441,6 +454,26 @@ mod tests {
             error.contains("unknown method 'encode' at its line 2"),
             "{error}"
         );
+        for (source, said) in [
+            (
+                "\n{{ 'x' | striptags }}",
+                "unknown filter 'striptags' at its line 2",
+            ),
+            (
+                "{{ nothing('x') }}",
+                "unknown function 'nothing' at its line 1",
+            ),
+            (
+                "{{ 1 if 'x' is strange }}",
+                "unknown test 'strange' at its line 1",
+            ),
+        ] {
+            let error = template(source)
+                .render(&chat(), false)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(said), "{error}");
+        }
         let leaking = template("{{ raise_exception('bad: ' + messages[0].content) }}");
         let error = leaking.render(&chat(), false).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");

@@ -44,7 +44,11 @@ pub(super) fn prepared(source: &str) -> String {
                 continue;
             }
             Some("generation") if closing == "%}" => {
-                replace(&mut tokens, first, &format!("with %}}{{% filter {GENERATION}"));
+                replace(
+                    &mut tokens,
+                    first,
+                    &format!("with %}}{{% filter {GENERATION}"),
+                );
             }
             Some("endgeneration") if closing == "%}" => {
                 replace(&mut tokens, first, "endfilter %}{% endwith");

@@ -98,7 +98,9 @@ impl TextPipeline {
         let config = std::fs::read(folder.join("tokenizer_config.json")).unwrap_or_default();
         let config = serde_json::from_slice(&config).unwrap_or_default();
         let named = special_tokens::named(folder, &config);
-        let end = named.get("eos_token").and_then(|token| made.token_id(token));
+        let end = named
+            .get("eos_token")
+            .and_then(|token| made.token_id(token));
         made.end = end.or_else(|| configured.first().copied()).or(made.end);
         made.ends.extend(configured);
         made.warnings.splice(0..0, warnings);
@@ -154,7 +156,9 @@ impl TextPipeline {
         };
         made.ends = made.template_ends();
         if let Ok(template) = &made.template {
-            made.end = template.token("eos_token").and_then(|token| made.token_id(token));
+            made.end = template
+                .token("eos_token")
+                .and_then(|token| made.token_id(token));
             made.warnings = template.warnings();
         }
         Ok(made)
@@ -296,7 +300,10 @@ impl TextPipeline {
         if holds_control {
             let plain = self.plain();
             let turns = plain.hidden(chat.turns);
-            let chat = ChatRef { turns: &turns, ..chat };
+            let chat = ChatRef {
+                turns: &turns,
+                ..chat
+            };
             let rendered = template.render_responses(chat)?;
             let encoded = plain.encode(&rendered.text, &rendered.found);
             let (ids, offsets, found) = encoded.ok_or(TokenizerError::Encode)?;
@@ -322,7 +329,9 @@ impl TextPipeline {
     }
 
     fn holds_control_text(&self, chat: ChatRef<'_>) -> bool {
-        chat.turns.iter().any(|turn| self.holds_control(&turn.content))
+        chat.turns
+            .iter()
+            .any(|turn| self.holds_control(&turn.content))
     }
 
     fn plain(&self) -> &PlainTokenizer {
@@ -386,7 +395,10 @@ impl TextPipeline {
         if self.holds_control_text(chat) {
             let plain = self.plain();
             let turns = plain.hidden(chat.turns);
-            let chat = ChatRef { turns: &turns, ..chat };
+            let chat = ChatRef {
+                turns: &turns,
+                ..chat
+            };
             let text = template.render(chat, true)?;
             let encoded = plain.encode(&text, &[]).ok_or(TokenizerError::Encode)?;
             return Ok(encoded.0);
@@ -492,3 +504,7 @@ mod tests {
         assert!(matches!(broken, TokenizerError::Format { .. }));
     }
 }
+
+#[cfg(test)]
+#[path = "differential_tests.rs"]
+mod differential;

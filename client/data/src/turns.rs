@@ -50,7 +50,9 @@ pub(super) fn messages(
     let (messages, ordered): (_, Ordered<'_>) = match value {
         Value::Array(messages) => (messages, ordered),
         Value::String(text) if text.trim_start().starts_with('[') => {
-            let field = || LineProblem::InnerJson { field: name.to_owned() };
+            let field = || LineProblem::InnerJson {
+                field: name.to_owned(),
+            };
             let messages = serde_json::from_str(&text).map_err(|_| field())?;
             inner = move || serde_json::from_str(&text).unwrap_or_default();
             (messages, &inner)
@@ -90,7 +92,9 @@ fn turn(
     whole: impl FnOnce() -> JinjaValue,
     left_out: &mut Vec<LeftOut>,
 ) -> Result<Option<Turn>, LineProblem> {
-    let role_key = ["role", "from"].into_iter().find(|key| message.contains_key(*key));
+    let role_key = ["role", "from"]
+        .into_iter()
+        .find(|key| message.contains_key(*key));
     let role_key = role_key.unwrap_or("role");
     let field = format!("{place}.{role_key}");
     let said = text(message.remove(role_key).unwrap_or_default(), &field)?;
@@ -98,7 +102,9 @@ fn turn(
     let Some((alias, role)) = known else {
         return Err(LineProblem::Role { field });
     };
-    let content_key = ["content", "value"].into_iter().find(|key| message.contains_key(*key));
+    let content_key = ["content", "value"]
+        .into_iter()
+        .find(|key| message.contains_key(*key));
     let content_key = content_key.unwrap_or("content");
     let field = format!("{place}.{content_key}");
     let (mut text, mut written) = match message.remove(content_key) {
@@ -118,11 +124,16 @@ fn turn(
         turn.alias = None;
         message.insert("tool_calls".to_owned(), Value::Bool(true));
     }
-    let acts = ["tool_calls", "function_call"].iter().any(|key| message.contains_key(*key));
+    let acts = ["tool_calls", "function_call"]
+        .iter()
+        .any(|key| message.contains_key(*key));
     if text.trim().is_empty() && !acts {
         return match (role, written) {
             ("system", _) => Ok(None),
-            ("tool", Written::Text) => Ok(Some(Turn { message: kept(&given, place)?, ..turn })),
+            ("tool", Written::Text) => Ok(Some(Turn {
+                message: kept(&given, place)?,
+                ..turn
+            })),
             (_, Written::Text) => Err(LineProblem::Empty { field }),
             _ => Err(LineProblem::Kind {
                 field,
@@ -201,7 +212,9 @@ fn contents(value: Value, field: &str) -> Result<String, LineProblem> {
             Value::Object(mut part) => {
                 let of_text = match part.get("type") {
                     None => true,
-                    Some(kind) => ["text", "input_text", "output_text"].iter().any(|t| kind == t),
+                    Some(kind) => ["text", "input_text", "output_text"]
+                        .iter()
+                        .any(|t| kind == t),
                 };
                 match part.remove("text") {
                     Some(text @ Value::String(_)) if of_text => {
@@ -245,7 +258,10 @@ pub(super) fn history(
         let pair: [Value; 2] = match item {
             Value::Array(pair) if pair.len() == 2 => {
                 let mut pair = pair.into_iter();
-                [pair.next().unwrap_or_default(), pair.next().unwrap_or_default()]
+                [
+                    pair.next().unwrap_or_default(),
+                    pair.next().unwrap_or_default(),
+                ]
             }
             other => {
                 return Err(LineProblem::Kind {

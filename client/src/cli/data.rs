@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use fedlora_common::exit::Exit;
 use fedlora_data::{
-    BadRecords, DataError, DataReport, Dataset, Dropped, PrepareOptions, Prepared, Problem,
-    Survey, TextPipeline, Warning,
+    BadRecords, DataError, DataReport, Dataset, Dropped, PrepareOptions, Prepared, Problem, Survey,
+    TextPipeline, Warning,
 };
 use fedlora_model::Example;
 use fedlora_shell::Failure;

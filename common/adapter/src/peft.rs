@@ -78,7 +78,9 @@ pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
     let weights = dir.join(WEIGHTS_FILE);
     let tensors = tensors::read(&weights, MAX_WEIGHT_BYTES)?;
     let plain = |name: &str| name.replace(".default.weight", ".weight");
-    let names = tensors.keys().filter_map(|name| ProjectionTensor::parse(&plain(name)));
+    let names = tensors
+        .keys()
+        .filter_map(|name| ProjectionTensor::parse(&plain(name)));
     let config = settings.config(&path, names.map(|place| place.target))?;
     assemble(&weights, config, tensors)
 }
@@ -134,8 +136,14 @@ fn assemble(
         let name = name.replace(".lora_A.default.", ".lora_A.");
         let name = name.replace(".lora_B.default.", ".lora_B.");
         let Some(place) = ProjectionTensor::parse(&name) else {
-            let whole = [".embed_tokens.weight", ".lm_head.weight", ".embed_tokens.bias", ".lm_head.bias"];
-            let beside = whole.iter().any(|end| name.ends_with(end)) || name.contains("modules_to_save");
+            let whole = [
+                ".embed_tokens.weight",
+                ".lm_head.weight",
+                ".embed_tokens.bias",
+                ".lm_head.bias",
+            ];
+            let beside =
+                whole.iter().any(|end| name.ends_with(end)) || name.contains("modules_to_save");
             return Err(match beside {
                 true => PeftError::Beside {
                     path: path.to_owned(),
@@ -230,10 +238,13 @@ impl Settings {
 
 /// The target of a module's name, alone or at the end of a full path in the model.
 fn target(name: &str) -> Option<(Target, bool)> {
-    let (path, module) = name.rsplit_once('.').map_or((None, name), |(path, module)| (Some(path), module));
+    let (path, module) = name
+        .rsplit_once('.')
+        .map_or((None, name), |(path, module)| (Some(path), module));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
     let known = Target::from_module(module)?;
-    path.is_none_or(|path| path.chars().all(plain)).then_some((known, path.is_some()))
+    path.is_none_or(|path| path.chars().all(plain))
+        .then_some((known, path.is_some()))
 }
 
 fn read_config(path: &Path, object: &Map<String, Value>) -> Result<Settings, PeftError> {
@@ -473,7 +484,10 @@ mod tests {
 
     #[test]
     fn the_tensors_say_what_a_pattern_covers() {
-        let paths = ["model.layers.0.self_attn.q_proj", "model.layers.3.mlp.down_proj"];
+        let paths = [
+            "model.layers.0.self_attn.q_proj",
+            "model.layers.3.mlp.down_proj",
+        ];
         for (key, value) in [
             ("target_modules", json!("all-linear")),
             ("target_modules", json!(".*\\.(q_proj|down_proj)")),
@@ -488,7 +502,10 @@ mod tests {
         let dir = saved();
         edit_config(dir.path(), "target_modules", json!("all-linear"));
         let text = std::fs::read(dir.path().join(CONFIG_FILE)).unwrap();
-        assert!(parse_config(Path::new("c"), &text).is_err(), "no tensors, no targets");
+        assert!(
+            parse_config(Path::new("c"), &text).is_err(),
+            "no tensors, no targets"
+        );
     }
 
     #[test]
@@ -501,13 +518,21 @@ mod tests {
             shape: vec![2, 3],
         };
         let zeros = vec![0.0; 64];
-        let specs = adapter.layout().tensors().iter().chain([&more]).map(|spec| {
-            let count = spec.shape.iter().product();
-            (spec.name.as_str(), spec.shape.as_slice(), &zeros[..count])
-        });
+        let specs = adapter
+            .layout()
+            .tensors()
+            .iter()
+            .chain([&more])
+            .map(|spec| {
+                let count = spec.shape.iter().product();
+                (spec.name.as_str(), spec.shape.as_slice(), &zeros[..count])
+            });
         tensors::write(&path, FloatType::F32, specs).unwrap();
         let refused = load(dir.path()).unwrap_err().to_string();
-        assert!(refused.contains("embed_tokens.weight' is a whole module"), "{refused}");
+        assert!(
+            refused.contains("embed_tokens.weight' is a whole module"),
+            "{refused}"
+        );
         assert!(refused.contains("save_embedding_layers=False"), "{refused}");
     }
 

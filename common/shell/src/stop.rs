@@ -98,7 +98,9 @@ fn ignores_hang_up() -> Option<bool> {
 /// The same of the text of Linux's `/proc/PID/status`, whose mask has signal 1 in its lowest bit.
 #[cfg(unix)]
 fn ignored(status: &str) -> Option<bool> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))?;
     let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
     Some(mask & 1 == 1)
 }

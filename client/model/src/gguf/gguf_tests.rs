@@ -204,7 +204,10 @@ fn parts_that_do_not_belong_together_are_named() {
     let other = dir.path().join("other.gguf");
     std::fs::copy(&paths[1], &other).unwrap();
     let said = refusal(&other);
-    assert!(said.contains("it is part 2 of 2") && said.contains("-00002-of-00002.gguf"), "{said}");
+    assert!(
+        said.contains("it is part 2 of 2") && said.contains("-00002-of-00002.gguf"),
+        "{said}"
+    );
     std::fs::rename(&paths[1], dir.path().join("away.gguf")).unwrap();
     let said = refusal(&paths[0]);
     assert!(said.contains("part 2 is missing: put"), "{said}");

@@ -37,7 +37,9 @@ pub(super) fn open(path: &Path) -> Result<(Vec<Part>, Header), GgufError> {
         why,
     };
     if count > MAX_PARTS {
-        return Err(refuse(format!("split.count is {count}: at most {MAX_PARTS} parts")));
+        return Err(refuse(format!(
+            "split.count is {count}: at most {MAX_PARTS} parts"
+        )));
     }
     let own = number(&header.metadata, "split.no")?.unwrap_or(0);
     let ending = format!("-{:05}-of-{count:05}.gguf", own + 1);
@@ -49,7 +51,8 @@ pub(super) fn open(path: &Path) -> Result<(Vec<Part>, Header), GgufError> {
             own + 1
         )));
     };
-    let path_of = |number: i128| path.with_file_name(format!("{stem}-{number:05}-of-{count:05}.gguf"));
+    let path_of =
+        |number: i128| path.with_file_name(format!("{stem}-{number:05}-of-{count:05}.gguf"));
     let mut parts = Vec::new();
     let mut whole: Option<Header> = None;
     let mut start = 0_u64;
@@ -65,7 +68,10 @@ pub(super) fn open(path: &Path) -> Result<(Vec<Part>, Header), GgufError> {
         }
         let (part, header) = one(&path, start)?;
         if number(&header.metadata, "split.no")?.unwrap_or(0) != index {
-            return Err(refuse(format!("{} says that it is another part", path.display())));
+            return Err(refuse(format!(
+                "{} says that it is another part",
+                path.display()
+            )));
         }
         let length = part.length;
         parts.push(part);

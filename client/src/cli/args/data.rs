@@ -63,7 +63,9 @@ impl FromStr for Percent {
     fn from_str(text: &str) -> Result<Self, String> {
         let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
         let share = number.filter(|number| (0.0..=100.0).contains(number));
-        share.map(Self).ok_or_else(|| "give a number from 0 to 100".to_owned())
+        share
+            .map(Self)
+            .ok_or_else(|| "give a number from 0 to 100".to_owned())
     }
 }
 

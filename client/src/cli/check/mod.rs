@@ -102,10 +102,16 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         memory = Some(memory_section(args.batch, &plan, estimate, available));
     }
     if let Some(base) = &base {
-        checked.warnings.extend(base.pipeline.warnings().iter().cloned());
+        checked
+            .warnings
+            .extend(base.pipeline.warnings().iter().cloned());
     }
     // Whether a training would go on past them.
-    let of = checked.files.iter().map(|file| file.records + file.bad).sum();
+    let of = checked
+        .files
+        .iter()
+        .map(|file| file.records + file.bad)
+        .sum();
     let stopped = spec.bad_records.check(checked.problems.clone(), of).err();
     let losing = spec.strict && !checked.dropped.is_empty();
     let refusal = match (stopped, losing) {

@@ -57,12 +57,26 @@ pub(super) fn text(report: &CheckReport, shown: &[ShownExample], marks: Marks) -
 /// What is left out, and what may be otherwise than meant.
 fn doubtful(out: &mut String, report: &CheckReport) {
     for (index, dropped) in report.dropped.iter().enumerate() {
-        let label = if index == 0 { "\nLeft out    " } else { "            " };
-        line(out, format_args!("{label}{}", printable(&dropped.to_string())));
+        let label = if index == 0 {
+            "\nLeft out    "
+        } else {
+            "            "
+        };
+        line(
+            out,
+            format_args!("{label}{}", printable(&dropped.to_string())),
+        );
     }
     for (index, warning) in report.warnings.iter().enumerate() {
-        let label = if index == 0 { "\nWarning     " } else { "            " };
-        line(out, format_args!("{label}{}", printable(&hints::warning(warning))));
+        let label = if index == 0 {
+            "\nWarning     "
+        } else {
+            "            "
+        };
+        line(
+            out,
+            format_args!("{label}{}", printable(&hints::warning(warning))),
+        );
     }
 }
 

@@ -352,7 +352,11 @@ mod tests {
         ] {
             assert!(warmup.never_ends(steps).is_some(), "{warmup:?} {steps}");
         }
-        for (warmup, steps) in [(Warmup::Steps(2), 3), (Warmup::Steps(0), 1), (Warmup::Share(0.03), 2)] {
+        for (warmup, steps) in [
+            (Warmup::Steps(2), 3),
+            (Warmup::Steps(0), 1),
+            (Warmup::Share(0.03), 2),
+        ] {
             assert_eq!(warmup.never_ends(steps), None, "{warmup:?} {steps}");
         }
     }

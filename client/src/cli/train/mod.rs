@@ -10,7 +10,8 @@ use fedlora_common::exit::Exit;
 use fedlora_model::LlamaConfig;
 use fedlora_shell::{Failure, Format, Interruption, Printer, Stop};
 use fedlora_train::{
-    Engine, Event, OutputError, OutputFolder, RunOutcome, Setup, Summary, free_memory, run as run_training,
+    Engine, Event, OutputError, OutputFolder, RunOutcome, Setup, Summary, free_memory,
+    run as run_training,
 };
 use serde::Serialize;
 
