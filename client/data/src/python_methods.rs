@@ -279,9 +279,7 @@ fn expanded(text: &str, size: i64) -> Result<String, Error> {
     for c in text.chars() {
         match c {
             '\t' => {
-                let spaces = size
-                    .checked_sub(column.checked_rem(size).unwrap_or(0))
-                    .unwrap_or(0);
+                let spaces = size.saturating_sub(column.checked_rem(size).unwrap_or(0));
                 out.extend(std::iter::repeat_n(' ', spaces));
                 column += spaces;
             }
