@@ -233,9 +233,7 @@ fn messages(
     let value = fields.object.remove(&key).unwrap_or_default();
     let ordered = || fields.ordered(&key);
     let mut turns = turns::messages(value, name, &ordered, left_out)?;
-    if turns.iter().all(|turn| turn.role != "assistant") {
-        return Err(LineProblem::NoAssistant);
-    }
+    check_answers(&turns)?;
     if turns.iter().all(|turn| turn.role != "system")
         && let Some(system) = fields.first(&SYSTEMS)
         && let Some(text) = fields.optional(system)?
@@ -316,11 +314,24 @@ fn answered(
         }
         turns.push(last);
     }
-    if turns.iter().all(|turn| turn.role != "assistant") {
-        return Err(LineProblem::NoAssistant);
-    }
+    check_answers(&turns)?;
     let context = context(fields)?;
     Ok(Chat { turns, context })
+}
+
+/// Refuses turns none of which is trained on.
+fn check_answers(turns: &[Turn]) -> Result<(), LineProblem> {
+    let mut answers = turns
+        .iter()
+        .filter(|turn| turn.role == "assistant")
+        .peekable();
+    if answers.peek().is_none() {
+        return Err(LineProblem::NoAssistant);
+    }
+    match answers.any(|turn| turn.trained) {
+        true => Ok(()),
+        false => Err(LineProblem::NoneTrained),
+    }
 }
 
 /// Tools, documents and the template's variables.

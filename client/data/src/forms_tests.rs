@@ -184,6 +184,10 @@ fn refusals_say_what_stands_there_and_what_would_do() {
             "an object with question and a field of another",
         ),
         (
+            r#"{"messages": [{"role": "assistant", "content": "SECRET", "weight": 0}]}"#,
+            "every turn of the assistant has weight 0",
+        ),
+        (
             r#"{"instruction": "Q", "output": NaN}"#,
             "field 'output' is NaN or Infinity",
         ),

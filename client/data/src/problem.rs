@@ -119,6 +119,11 @@ pub enum LineProblem {
     /// A chat in which the assistant says nothing.
     #[error("no message has the role 'assistant': there is nothing to train on")]
     NoAssistant,
+    /// A chat whose marks keep every turn out.
+    #[error(
+        "every turn of the assistant has weight 0 or train false: there is nothing to train on"
+    )]
+    NoneTrained,
     /// A call that the template would lose, with nothing else in its turn.
     #[error(
         "turn {turn} holds {field} alone, which the base's chat template does not show: use a \
