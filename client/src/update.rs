@@ -138,6 +138,7 @@ impl LocalWork {
     /// # Errors
     /// [`UpdateError::DoesNotFit`], with what would.
     pub fn fits(&self, plan: &RunPlan) -> Result<(), UpdateError> {
+        within(&self.examples.training, plan.training.max_tokens as usize)?;
         let (device, kind) = self.engine.place();
         let Ok(Some(free)) = free_memory(&device) else {
             return Ok(());
@@ -409,6 +410,23 @@ impl fmt::Debug for LocalUpdate {
     }
 }
 
+/// Whether an example keeps a target token where all are cut at `max_tokens`.
+fn within(examples: &[Example], max_tokens: usize) -> Result<(), UpdateError> {
+    // The first token of an example is predicted from nothing, so that it is no target.
+    let first = |example: &Example| {
+        let mut targets = example.loss_mask().iter().skip(1);
+        targets.position(|target| *target).map(|place| place + 2)
+    };
+    match examples.iter().filter_map(first).min() {
+        Some(first) if first > max_tokens => Err(UpdateError::NothingWithin {
+            examples: examples.len(),
+            max_tokens,
+            first,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Why a round's local training gave no update.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
@@ -427,6 +445,20 @@ pub enum UpdateError {
     /// A loss that is negative or not a number.
     #[error(transparent)]
     Fixed(#[from] FixedError),
+    /// Nothing is left of any example at the plan's cut.
+    #[error(
+        "none of the {examples} training examples has a response within the plan's max_tokens, \
+         {max_tokens}: the shortest begins at token {first}; shorten the prompts, or ask the \
+         operator for a plan with a larger max_tokens"
+    )]
+    NothingWithin {
+        /// How many examples there are.
+        examples: usize,
+        /// Tokens at which the plan cuts.
+        max_tokens: usize,
+        /// Where the earliest target token stands, from 1.
+        first: usize,
+    },
     /// The plan's training takes more memory than the device has.
     #[error(transparent)]
     DoesNotFit(#[from] DoesNotFit),
@@ -436,4 +468,34 @@ pub enum UpdateError {
     /// A bug, or a device that failed.
     #[error("training ended unexpectedly; the reason stands above")]
     Panicked,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_whose_records_nothing_is_left_is_told_so() {
+        let example = |prompt: usize| {
+            let mask = (0..prompt + 2).map(|place| place >= prompt).collect();
+            Example::new(vec![1; prompt + 2], mask)
+        };
+        let examples = [example(90), example(64), example(200)];
+        let refused = within(&examples, 64).unwrap_err();
+        let UpdateError::NothingWithin { first, .. } = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(first, 65);
+        assert!(
+            refused
+                .to_string()
+                .contains("none of the 3 training examples"),
+            "{refused}"
+        );
+        assert!(within(&examples, 65).is_ok());
+        assert!(
+            within(&[], 64).is_ok(),
+            "that is said where the records are read"
+        );
+    }
 }

@@ -214,7 +214,7 @@ fn every_bad_line_of_every_file_is_shown() {
     let folder = folder(&[
         (
             "a.jsonl",
-            &format!("{RECORDS}{{\"text\": 7}}\n{{\"text\": \"SECRET<|eot_id|>\"}}\n"),
+            &format!("{RECORDS}{{\"text\": 7}}\n{{\"question\": \"SECRET\"}}\n"),
         ),
         ("b.jsonl", &bad),
         ("c.json", "[{\"text\": \"fine\"},\n {\"text\": \" \"}]"),

@@ -57,7 +57,7 @@ impl Exit {
             Self::Data => "data, model or device cannot be used",
             Self::Privacy => "the privacy budget is spent",
             Self::Integrity => "a digest, a signature or a roster is not what it must be",
-            Self::Interrupted => "interrupted by ctrl-c or SIGTERM",
+            Self::Interrupted => "interrupted by ctrl-c, SIGTERM or SIGHUP",
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::io;
 
+use super::dropped::Dropped;
 use super::parquet::ParquetError;
 use super::prepare::PrepareError;
-use super::records::{Problem, list};
+use super::problem::{LISTED, Problem, list, listed};
 use super::remedy::Remedy;
 
 /// Why data cannot be used.
@@ -19,13 +20,13 @@ pub enum DataError {
         source: io::Error,
     },
     /// A folder without a file of records.
-    #[error("no .jsonl, .ndjson, .json or .parquet file in the folder {folder}")]
+    #[error("no .jsonl, .ndjson, .json, .parquet, .csv or .tsv file in the folder {folder}")]
     NoFiles {
         /// The folder that was searched.
         folder: String,
     },
     /// A file of another format.
-    #[error("{file} is {found}; expected JSON Lines, a JSON array of records, or Parquet")]
+    #[error("{file} is {found}; expected JSON Lines, a JSON array of records, Parquet, CSV or TSV")]
     Unknown {
         /// The path of the file.
         file: String,
@@ -42,7 +43,8 @@ pub enum DataError {
     },
     /// Files without a single record.
     #[error(
-        "no record with text in {files}: expected JSON Lines, a JSON array of records, or Parquet"
+        "no record with text in {files}: expected JSON Lines, a JSON array of records, Parquet, CSV or \
+         TSV"
     )]
     Empty {
         /// The paths of all files read, separated by commas.
@@ -51,6 +53,24 @@ pub enum DataError {
     /// Lines that cannot be used.
     #[error("{}", list(.0))]
     Lines(Vec<Problem>),
+    /// More such lines than may be left out.
+    #[error(
+        "{bad} of {of} records cannot be used, more than {at_most} per cent{}",
+        listed(problems, LISTED)
+    )]
+    TooManyBad {
+        /// How many cannot be used.
+        bad: usize,
+        /// How many there are in all.
+        of: usize,
+        /// The share that may be left out, in per cent.
+        at_most: f64,
+        /// What is wrong with each.
+        problems: Vec<Problem>,
+    },
+    /// Records of which something would be left out, where nothing may be.
+    #[error("training would leave something out of the records{}", lines(.0))]
+    Dropped(Vec<Dropped>),
     /// Records that cannot be made into examples.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
@@ -83,9 +103,16 @@ impl DataError {
     /// What would help, where that is known.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
-            Self::Lines(problems) => Remedy::for_problems(problems),
+            Self::Lines(problems) => Some(Remedy::for_problems(problems)),
+            Self::TooManyBad { .. } => Some(Remedy::AllowMoreBad),
+            Self::Dropped(_) => Some(Remedy::AllowDropped),
             Self::Prepare(error) => error.remedy(),
             _ => None,
         }
     }
+}
+
+/// What is left out, one a line.
+fn lines(dropped: &[Dropped]) -> String {
+    dropped.iter().map(|one| format!("\n  {one}")).collect()
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::error::DataError;
 use super::records::{self, Read};
-use super::{json_array, parquet};
+use super::{json_array, parquet, table};
 
 /// Endings of the files that are read from a folder.
-const ENDINGS: [&str; 4] = ["jsonl", "ndjson", "json", "parquet"];
+const ENDINGS: [&str; 6] = ["jsonl", "ndjson", "json", "parquet", "csv", "tsv"];
 /// The bytes of other formats, by which they are told.
 const OTHERS: [(&[u8], &str); 7] = [
     (b"\x1f\x8b", "a gzip file: unpack it first"),
@@ -93,10 +93,15 @@ pub(super) fn read(path: &Path) -> Result<Read, DataError> {
     }
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     match (text.trim_ascii_start().first().copied(), ending(path)) {
-        (Some(b'['), _) => json_array::read(source, &file).map_err(failed),
+        (Some(b'['), kind) if !matches!(kind, Some("csv" | "tsv")) => {
+            json_array::read(source, &file).map_err(failed)
+        }
         (_, Some("parquet")) => {
             let found = "no Parquet: is it cut off, or named wrongly?";
             Err(DataError::Unknown { file, found })
+        }
+        (_, Some(table @ ("csv" | "tsv"))) => {
+            table::read(source, &file, table == "tsv").map_err(failed)
         }
         (Some(b'{'), _) | (_, Some(_)) => records::read(source, &file).map_err(failed),
         _ => {
@@ -138,7 +143,7 @@ mod tests {
         assert_eq!(found, expected);
         let refused = expand(&[path("deeper.json")]).unwrap_err().to_string();
         assert!(
-            refused.contains("no .jsonl, .ndjson, .json or .parquet file"),
+            refused.contains("no .jsonl, .ndjson, .json, .parquet, .csv or .tsv file"),
             "{refused}"
         );
     }
@@ -170,7 +175,7 @@ mod tests {
             ("a.jsonl", b"\x1f\x8b\x08SECRET", "gzip"),
             ("a.parquet", b"{\"text\": \"SECRET\"}", "no Parquet"),
             ("a.parquet", b"", "no Parquet"),
-            ("a.csv", b"text\nSECRET", "something else"),
+            ("a.tab", b"text\nSECRET", "something else"),
             ("a.txt", b"SECRET", "something else"),
             ("a", b"ARROW1\0\0SECRET", "an Arrow file"),
         ];

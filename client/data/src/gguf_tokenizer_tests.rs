@@ -1,6 +1,6 @@
 use serde_json::Value as Json;
 
-use super::super::records::Turn;
+use super::super::chat::Turn;
 use super::*;
 use fedlora_model::testing::{TestFile, golden, golden_path, smollm2};
 
@@ -26,10 +26,7 @@ fn compare(name: &str, path: &Path) {
         );
     }
     if golden["prompt_ids"].is_array() {
-        let turn = |role, content: &str| Turn {
-            role,
-            content: content.to_owned(),
-        };
+        let turn = |role, content: &str| Turn::new(role, content);
         let turns = [
             turn("system", "Be brief."),
             turn("user", "How many rounds were there in 2024?"),

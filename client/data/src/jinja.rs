@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
@@ -15,6 +15,9 @@ use super::{python_methods, python_values, template_source};
 const FUEL: u64 = 5_000_000;
 /// Most spaces a level of indented JSON.
 const MAX_INDENT: usize = 16;
+
+/// Stand before and behind what `{% generation %}` marks: code points that no text uses.
+pub(super) const GENERATED: [char; 2] = ['\u{fdd1}', '\u{fdd2}'];
 
 /// An environment as Transformers sets it up.
 pub(super) fn environment() -> Environment<'static> {
@@ -29,6 +32,28 @@ pub(super) fn environment() -> Environment<'static> {
     });
     environment.add_filter("tojson", json);
     environment.add_filter("string", python_values::text);
+    environment.add_filter("capitalize", |value: Value| {
+        python_values::text(&value).map(|text| python_methods::capitalized(&text))
+    });
+    for name in ["e", "escape"] {
+        environment.add_filter(name, |value: Value| {
+            python_values::text(&value).map(|text| escaped_markup(&text))
+        });
+    }
+    environment.add_filter("urlencode", |value: Value| {
+        python_values::text(&value).map(|text| url_encoded(&text))
+    });
+    environment.add_filter("truncate", truncated);
+    environment.add_filter("center", |value: Value, width: Option<i64>| {
+        let text = python_values::text(&value)?;
+        python_methods::padded(&text, width.unwrap_or(80), " ", "center")
+    });
+    environment.add_filter("wordcount", |value: Value| {
+        let text = python_values::text(&value)?;
+        // Jinja2 counts runs of letters, digits and underscores.
+        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        Ok::<_, Error>(words.filter(|word| !word.is_empty()).count())
+    });
     environment.add_filter("join", python_values::join);
     environment.add_filter("format", python_values::format);
     environment.add_filter("indent", python_values::indent);
@@ -36,6 +61,10 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("int", python_values::int);
     environment.add_filter("float", python_values::to_float);
     environment.add_filter("round", python_values::round);
+    environment.add_filter(template_source::GENERATION, |text: String| {
+        let [begin, end] = GENERATED;
+        format!("{begin}{text}{end}")
+    });
     environment.add_test("sequence", python_values::is_sequence);
     environment.add_test("iterable", python_values::is_iterable);
     environment.add_test("number", python_values::is_number);
@@ -88,6 +117,68 @@ fn json(value: Value, options: Kwargs) -> Result<Value, Error> {
     } else {
         text.into()
     })
+}
+
+/// MarkupSafe's `escape`.
+fn escaped_markup(text: &str) -> String {
+    let pairs = [
+        ("&", "&amp;"),
+        (">", "&gt;"),
+        ("<", "&lt;"),
+        ("'", "&#39;"),
+        ("\"", "&#34;"),
+    ];
+    let text = text.to_owned();
+    pairs
+        .iter()
+        .fold(text, |text, (plain, code)| text.replace(plain, code))
+}
+
+/// Jinja2's `urlencode` of a text: `urllib.parse.quote`, with slashes left as they are.
+fn url_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' | b'/' => {
+                out.push(char::from(byte));
+            }
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Jinja2's `truncate`: at `length` characters with the ending, if it is more than `leeway` longer.
+fn truncated(value: Value, arguments: Rest<Value>, options: Kwargs) -> Result<String, Error> {
+    let text = python_values::text(&value)?;
+    let given = |at: usize, name: &str| -> Result<Option<Value>, Error> {
+        let named: Option<Value> = options.get(name)?;
+        Ok(arguments.get(at).cloned().or(named))
+    };
+    let count = |value: Option<Value>, default: usize| value.map_or(Ok(default), usize::try_from);
+    let length = count(given(0, "length")?, 255)?;
+    let kill_words = given(1, "killwords")?.is_some_and(|value| value.is_true());
+    let end = given(2, "end")?.map_or(Ok("...".to_owned()), |end| python_values::text(&end))?;
+    let leeway = count(given(3, "leeway")?, 5)?;
+    options.assert_all_used()?;
+    let ending = end.chars().count();
+    if length < ending {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "truncate: shorter than its ending",
+        ));
+    }
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text);
+    }
+    let kept: String = text.chars().take(length - ending).collect();
+    let kept = match kill_words {
+        true => kept.as_str(),
+        false => kept
+            .rsplit_once(' ')
+            .map_or(kept.as_str(), |(before, _)| before),
+    };
+    Ok(format!("{kept}{end}"))
 }
 
 /// The value with the keys of every dictionary in ascending order.
@@ -258,10 +349,12 @@ mod tests {
     use super::*;
 
     fn render(source: &str) -> Result<String, Error> {
-        environment().render_str(
-            &template_source::prepared(source),
-            minijinja::context! { m => minijinja::context! { a => 1 } },
-        )
+        environment()
+            .render_str(
+                &template_source::prepared(source),
+                minijinja::context! { m => minijinja::context! { a => 1 } },
+            )
+            .map(|text| text.replace(GENERATED, ""))
     }
 
     #[test]

@@ -6,9 +6,9 @@
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::records::{LONGEST_LINE, LineProblem, Parsed, Place, Problem, Read, parse_value};
+use super::forms::parse_value;
+use super::json_text;
+use super::records::{LONGEST_LINE, LineProblem, Parsed, Place, Problem, Read};
 
 /// Reads every element of the array that `source` holds. A byte-order mark is allowed.
 ///
@@ -77,11 +77,11 @@ enum Broken {
 fn parse(bytes: &[u8]) -> Result<Parsed, Broken> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| Broken::Record(LineProblem::Encoding { hint: "" }))?;
-    let value: Value = serde_json::from_str(text).map_err(|error| Broken::Json {
+    let (value, text) = json_text::parse(text).map_err(|error| Broken::Json {
         line: error.line().max(1),
         column: error.column(),
     })?;
-    parse_value(value).map_err(Broken::Record)
+    parse_value(value, &text).map_err(Broken::Record)
 }
 
 /// A place in a text, counted from 1; columns in bytes.

@@ -16,9 +16,10 @@ use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::schema::types::{SchemaDescriptor, Type};
 use serde_json::{Map, Value};
 
-use super::records::{
-    KNOWN, LONGEST_LABEL, LONGEST_LINE, LineProblem, Parsed, Place, Read, fields, parse_value,
-};
+use super::dropped::{Cause, LeftOut, matters_in_message, matters_in_record};
+use super::forms::{CHATS, is_form, names, parse_value};
+use super::problem::FORMS;
+use super::records::{LONGEST_LABEL, LONGEST_LINE, LineProblem, Parsed, Place, Read};
 
 /// How a Parquet file begins.
 pub(super) const MAGIC: &[u8] = b"PAR1";
@@ -26,8 +27,16 @@ pub(super) const MAGIC: &[u8] = b"PAR1";
 const MAX_ROWS: i64 = 1 << 24;
 /// Rows that are read at a time.
 const ROWS: usize = 128;
-/// The column that holds a chat.
-const CHAT: &str = "messages";
+/// Columns that have to be text where they are there.
+const TEXTS: [&str; 7] = [
+    "instruction",
+    "input",
+    "output",
+    "context",
+    "response",
+    "text",
+    "system",
+];
 
 /// Why a Parquet file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +60,7 @@ pub enum ParquetError {
         rows: i64,
     },
     /// None of the four forms.
-    #[error(
-        "its columns are {found}: expected instruction + output (Alpaca), instruction + response \
-         (Dolly), messages (chat) or text"
-    )]
+    #[error("its columns are {found}: expected {FORMS}")]
     Form {
         /// Known columns by name, others by number.
         found: String,
@@ -97,7 +103,10 @@ fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
             rows: file.num_rows(),
         });
     }
-    let columns = columns(file.schema_descr())?;
+    let Columns {
+        read: columns,
+        left_out,
+    } = columns(file.schema_descr())?;
     let name: Arc<str> = name.into();
     let mut found = Read::default();
     let mut row = 0;
@@ -127,7 +136,11 @@ fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
                     .iter_mut()
                     .map(|column| column.next().unwrap_or_default());
                 let place = Place::line(&name, row);
-                found.take(place, parse(&columns, cells));
+                let parsed = parse(&columns, cells).map(|mut parsed| {
+                    parsed.left_out.extend(left_out.iter().cloned());
+                    parsed
+                });
+                found.take(place, parsed);
             }
             left -= count;
         }
@@ -137,71 +150,98 @@ fn read_rows(file: File, name: &str) -> Result<Read, ParquetError> {
 
 /// A column that is read.
 enum Column {
-    Text { name: String, leaf: usize },
-    Chat { role: usize, content: usize },
+    Text {
+        name: String,
+        leaf: usize,
+    },
+    /// A chat with the keys of its messages: role, content, and further text.
+    Chat {
+        name: String,
+        keys: Vec<(String, usize)>,
+    },
+}
+
+/// What is read of a file's columns.
+struct Columns {
+    read: Vec<Column>,
+    /// Columns that mean something to training and hold no text.
+    left_out: Vec<LeftOut>,
 }
 
 impl Column {
     fn name(&self) -> &str {
         match self {
-            Self::Text { name, .. } => name,
-            Self::Chat { .. } => CHAT,
+            Self::Text { name, .. } | Self::Chat { name, .. } => name,
         }
     }
 }
 
 /// The columns that make up records, and text that can be labels.
-fn columns(schema: &SchemaDescriptor) -> Result<Vec<Column>, ParquetError> {
+fn columns(schema: &SchemaDescriptor) -> Result<Columns, ParquetError> {
     let leaf = |path: &[&str]| {
         let found = |leaf: &usize| schema.column(*leaf).path().parts() == path;
         (0..schema.num_columns()).find(found)
     };
-    let mut columns = Vec::new();
+    let (mut columns, mut left_out) = (Vec::new(), Vec::new());
     for field in schema.root_schema().get_fields() {
         let name = field.name();
-        if name == CHAT {
-            let chat = chat_columns(field).and_then(|path| {
-                let leaf = |last| {
-                    let mut path = path.clone();
-                    path.push(last);
-                    leaf(&path)
-                };
-                Some((leaf("role")?, leaf("content")?))
-            });
-            let Some((role, content)) = chat else {
+        if let Some(column) = CHATS.into_iter().find(|chat| *chat == name)
+            && !is_text(field)
+        {
+            let Some((path, element)) = chat_columns(field) else {
                 return Err(ParquetError::Column {
-                    column: CHAT,
+                    column,
                     found: describe(field),
                     expected: "a list of {role, content} structs of text",
                 });
             };
-            columns.push(Column::Chat { role, content });
+            let mut keys = Vec::new();
+            for part in element {
+                let key = part.name();
+                let wanted = CHAT_KEYS.contains(&key) || matters_in_message(key);
+                let mut path = path.clone();
+                path.push(key);
+                match leaf(&path) {
+                    Some(leaf) if wanted && is_text(part) => keys.push((key.to_owned(), leaf)),
+                    _ if wanted => left_out.push(LeftOut::new(key, Cause::Column)),
+                    _ => {}
+                }
+            }
+            columns.push(Column::Chat {
+                name: name.to_owned(),
+                keys,
+            });
         } else if let (true, Some(leaf)) = (is_text(field), leaf(&[name])) {
             let name = name.to_owned();
             columns.push(Column::Text { name, leaf });
-        } else if let Some(column) = KNOWN.into_iter().find(|known| *known == name) {
+        } else if let Some(column) = TEXTS.into_iter().find(|known| *known == name) {
             return Err(ParquetError::Column {
                 column,
                 found: describe(field),
                 expected: "text",
             });
+        } else if matters_in_record(name) {
+            left_out.push(LeftOut::new(name, Cause::Column));
         }
     }
-    let names = || columns.iter().map(Column::name);
-    let has = |name: &str| names().any(|column| column == name);
-    let answered = has("output") || has("response");
-    if !(has(CHAT) || has("instruction") && answered || has("text")) {
+    if !is_form(columns.iter().map(Column::name)) {
         let all = schema.root_schema().get_fields().iter();
         return Err(ParquetError::Form {
-            found: fields(all.map(|field| field.name())),
+            found: names(all.map(|field| field.name())),
         });
     }
-    Ok(columns)
+    Ok(Columns {
+        read: columns,
+        left_out,
+    })
 }
 
-/// The path to the struct of a list of structs, as the format has lists: a repeated group in
-/// the list's group, or the older forms that leave out one of the two.
-fn chat_columns(field: &Type) -> Option<Vec<&str>> {
+/// Keys of a message, one of each pair.
+const CHAT_KEYS: [&str; 4] = ["role", "from", "content", "value"];
+
+/// The path to the struct of a list of structs, and its fields, as the format has lists: a
+/// repeated group in the list's group, or the older forms that leave out one of the two.
+fn chat_columns(field: &Type) -> Option<(Vec<&str>, &[Arc<Type>])> {
     let mut path = vec![field.name()];
     let repeated: &Type = if is_repeated(field) {
         field
@@ -222,11 +262,12 @@ fn chat_columns(field: &Type) -> Option<Vec<&str>> {
         }
         _ => repeated,
     };
-    let has = |name: &str| {
-        let found = groups(element)?.iter().find(|field| field.name() == name)?;
-        is_text(found).then_some(())
+    let fields = groups(element)?;
+    let has = |names: [&str; 2]| {
+        let found = fields.iter().find(|field| names.contains(&field.name()));
+        found.is_some_and(|field| is_text(field))
     };
-    has("role").and(has("content")).map(|()| path)
+    (has(["role", "from"]) && has(["content", "value"])).then_some((path, fields))
 }
 
 fn groups(field: &Type) -> Option<&[Arc<Type>]> {
@@ -274,8 +315,8 @@ enum Cell {
     #[default]
     Null,
     Text(ByteArray),
-    /// Roles and contents.
-    Chat(Vec<[Option<ByteArray>; 2]>),
+    /// A value of each key for each message.
+    Chat(Vec<Vec<Option<ByteArray>>>),
 }
 
 /// A row's value in one leaf: a list's elements, or at most one value.
@@ -381,16 +422,16 @@ impl Leaf {
 /// A column of a row group that is being read.
 enum Open {
     Text(Box<Leaf>),
-    Chat(Box<[Leaf; 2]>),
+    Chat(Vec<Leaf>),
 }
 
 impl Open {
     fn new(group: &dyn RowGroupReader, column: &Column) -> Result<Self, ParquetError> {
         Ok(match column {
             Column::Text { leaf, .. } => Self::Text(Box::new(Leaf::new(group, *leaf)?)),
-            Column::Chat { role, content } => {
-                let leaves = [Leaf::new(group, *role)?, Leaf::new(group, *content)?];
-                Self::Chat(Box::new(leaves))
+            Column::Chat { keys, .. } => {
+                let leaves = keys.iter().map(|(_, leaf)| Leaf::new(group, *leaf));
+                Self::Chat(leaves.collect::<Result<_, _>>()?)
             }
         })
     }
@@ -405,18 +446,27 @@ impl Open {
                 Ok(leaf.next_rows(count)?.into_iter().map(text).collect())
             }
             Self::Chat(leaves) => {
-                let [roles, contents] = &mut **leaves;
-                let rows = roles.next_rows(count)?.into_iter();
-                rows.zip(contents.next_rows(count)?)
-                    .map(|row| match row {
-                        (None, None) => Ok(Cell::Null),
-                        (Some(roles), Some(contents)) if roles.len() == contents.len() => {
-                            let turns = roles.into_iter().zip(contents);
-                            Ok(Cell::Chat(turns.map(|(r, c)| [r, c]).collect()))
+                let mut rows: Vec<Option<Vec<Vec<Option<ByteArray>>>>> = vec![None; count];
+                for (place, leaf) in leaves.iter_mut().enumerate() {
+                    for (row, values) in rows.iter_mut().zip(leaf.next_rows(count)?) {
+                        match (row, values) {
+                            (row @ None, Some(values)) if place == 0 => {
+                                *row = Some(values.into_iter().map(|value| vec![value]).collect());
+                            }
+                            (Some(messages), Some(values)) if messages.len() == values.len() => {
+                                for (message, value) in messages.iter_mut().zip(values) {
+                                    message.push(value);
+                                }
+                            }
+                            (None, None) => {}
+                            _ => return Err(leaf.uneven()),
                         }
-                        _ => Err(contents.uneven()),
-                    })
-                    .collect()
+                    }
+                }
+                Ok(rows
+                    .into_iter()
+                    .map(|row| row.map_or(Cell::Null, Cell::Chat))
+                    .collect())
             }
         }
     }
@@ -430,7 +480,7 @@ fn parse(columns: &[Column], cells: impl Iterator<Item = Cell>) -> Result<Parsed
         let value = match cell {
             Cell::Null => continue,
             Cell::Text(text) => {
-                let known = KNOWN.contains(&column.name());
+                let known = matters_in_record(column.name());
                 if !known && text.len() > LONGEST_LABEL {
                     continue;
                 }
@@ -447,12 +497,19 @@ fn parse(columns: &[Column], cells: impl Iterator<Item = Cell>) -> Result<Parsed
                 if bytes > LONGEST_LINE {
                     return Err(LineProblem::TooLong);
                 }
+                let Column::Chat { keys, .. } = column else {
+                    continue;
+                };
                 let turns = turns.into_iter().map(|turn| {
-                    let [role, content] = turn.map(|text| text.map(|text| utf8(&text)));
-                    let mut turn = Map::new();
-                    turn.insert("role".to_owned(), role.transpose()?.into());
-                    turn.insert("content".to_owned(), content.transpose()?.into());
-                    Ok(Value::Object(turn))
+                    let mut message = Map::new();
+                    for ((key, _), text) in keys.iter().zip(turn) {
+                        // An empty cell of another key is a missing one.
+                        if text.is_some() || CHAT_KEYS.contains(&key.as_str()) {
+                            let text = text.map(|text| utf8(&text)).transpose()?;
+                            message.insert(key.clone(), text.into());
+                        }
+                    }
+                    Ok(Value::Object(message))
                 });
                 Value::Array(turns.collect::<Result<_, LineProblem>>()?)
             }
@@ -462,7 +519,9 @@ fn parse(columns: &[Column], cells: impl Iterator<Item = Cell>) -> Result<Parsed
     if bytes > LONGEST_LINE {
         return Err(LineProblem::TooLong);
     }
-    parse_value(Value::Object(row))
+    let row = Value::Object(row);
+    let text = row.to_string();
+    parse_value(row, &text)
 }
 
 fn utf8(text: &ByteArray) -> Result<String, LineProblem> {

@@ -88,7 +88,7 @@ fn columns_of_other_types_are_named() {
         ),
         (
             "columns",
-            "its columns are output and a field of another name: expected instruction",
+            "its columns are output and a field of another name: expected messages",
         ),
         ("brotli", "column 'text' is compressed with BROTLI"),
     ] {

@@ -42,6 +42,64 @@ fn of_string(text: &str, method: &str, arguments: &[Value]) -> Result<Option<Val
             let () = from_args(arguments)?;
             title(text).into()
         }
+        "capitalize" => {
+            let () = from_args(arguments)?;
+            capitalized(text).into()
+        }
+        "swapcase" => {
+            let () = from_args(arguments)?;
+            swapped(text).into()
+        }
+        "casefold" => {
+            let () = from_args(arguments)?;
+            folded(text).into()
+        }
+        "partition" | "rpartition" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            parted(text, part, method == "rpartition")?
+        }
+        "center" | "ljust" | "rjust" => {
+            let (width, fill): (i64, Option<&str>) = from_args(arguments)?;
+            padded(text, width, fill.unwrap_or(" "), method)?.into()
+        }
+        "zfill" => {
+            let (width,): (i64,) = from_args(arguments)?;
+            let sign = if text.starts_with(['+', '-']) { 1 } else { 0 };
+            let width = width.saturating_sub(sign as i64);
+            format!(
+                "{}{}",
+                &text[..sign],
+                padded(&text[sign..], width, "0", "rjust")?
+            )
+            .into()
+        }
+        "expandtabs" => {
+            let (size,): (Option<i64>,) = from_args(arguments)?;
+            expanded(text, size.unwrap_or(8))?.into()
+        }
+        "index" | "rindex" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            let found = if method == "index" {
+                text.find(part)
+            } else {
+                text.rfind(part)
+            };
+            if found.is_none() {
+                return Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    "substring not found",
+                ));
+            }
+            character(text, found)
+        }
+        "isascii" => {
+            let () = from_args(arguments)?;
+            text.is_ascii().into()
+        }
+        "istitle" => {
+            let () = from_args(arguments)?;
+            (text.chars().any(char::is_alphabetic) && title(text) == text).into()
+        }
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(arguments)?;
             text.strip_prefix(prefix).unwrap_or(text).into()
@@ -98,11 +156,144 @@ fn title(text: &str) -> String {
         if inside {
             out.extend(c.to_lowercase());
         } else {
-            out.extend(c.to_uppercase());
+            push_title(c, &mut out);
         }
         inside = c.is_alphabetic();
     }
     out
+}
+
+/// `str.capitalize`: the first character in title case, the rest small.
+pub(super) fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut out = String::with_capacity(text.len());
+    chars
+        .next()
+        .into_iter()
+        .for_each(|c| push_title(c, &mut out));
+    out.push_str(&chars.as_str().to_lowercase());
+    out
+}
+
+/// Appends a character in title case (Unicode, SpecialCasing and UnicodeData).
+fn push_title(c: char, out: &mut String) {
+    match c {
+        '\u{1c4}'..='\u{1c6}' => out.push('\u{1c5}'),
+        '\u{1c7}'..='\u{1c9}' => out.push('\u{1c8}'),
+        '\u{1ca}'..='\u{1cc}' => out.push('\u{1cb}'),
+        '\u{1f1}'..='\u{1f3}' => out.push('\u{1f2}'),
+        // Georgian has no title case of its own.
+        '\u{10d0}'..='\u{10ff}' => out.push(c),
+        // Greek letters with an iota below keep it there.
+        '\u{1f80}'..='\u{1faf}' => out.extend(char::from_u32(u32::from(c) | 8)),
+        '\u{1fb3}' => out.push('\u{1fbc}'),
+        '\u{1fc3}' => out.push('\u{1fcc}'),
+        '\u{1ff3}' => out.push('\u{1ffc}'),
+        c => {
+            let mut upper = c.to_uppercase();
+            out.extend(upper.next());
+            upper.for_each(|rest| out.extend(rest.to_lowercase()));
+        }
+    }
+}
+
+/// `str.swapcase`.
+fn swapped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_uppercase() => out.extend(c.to_lowercase()),
+            c if c.is_lowercase() => out.extend(c.to_uppercase()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// `str.casefold`: small letters without variants.
+fn folded(text: &str) -> String {
+    let fold = |c: char| -> String {
+        match c {
+            // Turkish small i without a dot is a letter of its own.
+            '\u{131}' => c.to_string(),
+            c => c.to_uppercase().flat_map(char::to_lowercase).collect(),
+        }
+    };
+    text.chars().map(fold).collect()
+}
+
+/// `str.partition` and `str.rpartition`.
+fn parted(text: &str, part: &str, last: bool) -> Result<Value, Error> {
+    if part.is_empty() {
+        return Err(empty_separator());
+    }
+    let found = if last {
+        text.rsplit_once(part)
+    } else {
+        text.split_once(part)
+    };
+    let parts = match found {
+        Some((before, after)) => [before, part, after],
+        None if last => ["", "", text],
+        None => [text, "", ""],
+    };
+    Ok(parts.into_iter().map(Value::from).collect())
+}
+
+/// `str.center`, `str.ljust` and `str.rjust`; at most 9999 characters wide.
+pub(super) fn padded(text: &str, width: i64, fill: &str, method: &str) -> Result<String, Error> {
+    let refused = |what: &'static str| Error::new(ErrorKind::InvalidOperation, what);
+    if width > 9999 {
+        return Err(refused("a width of more than 9999"));
+    }
+    if fill.chars().count() != 1 {
+        return Err(refused(
+            "the fill character must be exactly one character long",
+        ));
+    }
+    let width = usize::try_from(width).unwrap_or(0);
+    let left = width.saturating_sub(text.chars().count());
+    let before = match method {
+        "ljust" => 0,
+        "rjust" => left,
+        // Python's rule for an odd rest.
+        _ => left / 2 + (left & width & 1),
+    };
+    Ok(format!(
+        "{}{text}{}",
+        fill.repeat(before),
+        fill.repeat(left - before)
+    ))
+}
+
+/// `str.expandtabs`.
+fn expanded(text: &str, size: i64) -> Result<String, Error> {
+    if size > 9999 {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a tab of more than 9999",
+        ));
+    }
+    let size = usize::try_from(size).unwrap_or(0);
+    let (mut out, mut column) = (String::with_capacity(text.len()), 0_usize);
+    for c in text.chars() {
+        match c {
+            '\t' => {
+                let spaces = size.saturating_sub(column.checked_rem(size).unwrap_or(0));
+                out.extend(std::iter::repeat_n(' ', spaces));
+                column += spaces;
+            }
+            c => {
+                column = if matches!(c, '\n' | '\r') {
+                    0
+                } else {
+                    column + 1
+                };
+                out.push(c);
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// `str.rsplit`: at most `limit` splits, counted from the end; a negative limit means all.

@@ -33,7 +33,7 @@ fn the_four_forms_are_read() {
 
 #[test]
 fn empty_and_null_inputs_count_as_none() {
-    let parse = |line: &str| parse_line(line.as_bytes()).unwrap().unwrap().0;
+    let parse = |line: &str| parse_line(line.as_bytes()).unwrap().unwrap().content;
     let without = parse(r#"{"instruction":"I","output":"O"}"#);
     assert_eq!(
         without,
@@ -61,7 +61,7 @@ fn records_without_text_are_left_out_and_counted() {
     // An empty system message is left out.
     let without =
         r#"{"messages":[{"role":"user","content":"U"},{"role":"assistant","content":"A"}]}"#;
-    let without = parse_line(without.as_bytes()).unwrap().unwrap().0;
+    let without = parse_line(without.as_bytes()).unwrap().unwrap().content;
     assert_eq!(found.records[1].content(), &without);
     assert_eq!(found.records.len(), 2);
 }
@@ -94,8 +94,10 @@ fn every_bad_line_is_reported_with_its_place_and_never_its_content() {
     assert_eq!(problems[9].place.line, 12);
     assert_eq!(
         problem("{\"SECRET\": 1, \"output\": \"SECRET\"}").to_string(),
-        "an object with output and a field of another name: expected instruction + output (Alpaca), \
-         instruction + response (Dolly), messages (chat) or text"
+        format!(
+            "an object with output and a field of another name: expected {}",
+            crate::problem::FORMS
+        )
     );
 }
 
@@ -161,8 +163,8 @@ proptest::proptest! {
     #[test]
     fn what_is_written_is_read(question in "[^\\s]\\PC{0,40}", answer in "[^\\s]\\PC{0,40}") {
         let line = serde_json::json!({"instruction": question, "output": answer}).to_string();
-        let (content, _) = parse_line(line.as_bytes()).unwrap().unwrap();
-        let Content::Chat(turns) = content else { panic!("not a chat") };
+        let parsed = parse_line(line.as_bytes()).unwrap().unwrap();
+        let Content::Chat(turns) = parsed.content else { panic!("not a chat") };
         proptest::prop_assert_eq!(&turns[0].content, &question);
         proptest::prop_assert_eq!(&turns[1].content, &answer);
     }

@@ -9,24 +9,16 @@ use std::path::Path;
 use minijinja::{Environment, ErrorKind, Value as JinjaValue};
 use serde_json::Value;
 
-use super::jinja::environment;
-use super::records::Turn;
-use super::template_source::prepared;
+use super::chat::{ChatRef, Turn, Written};
+use super::dropped::Warning;
+use super::jinja::{GENERATED, environment};
+use super::responses::{self, Responses};
+use super::special_tokens;
+use super::template_source::{GENERATION, prepared};
 
 const NAME: &str = "chat";
 /// Largest text, in bytes, that one rendering may make.
 const MAX_RENDERED: usize = 256 << 20;
-/// Special tokens that templates use by these names.
-const TOKENS: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
-
 /// Why there is no chat template, or why it cannot render.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
@@ -76,32 +68,21 @@ pub enum TemplateError {
     },
     /// The assistant's text cannot be told from the rest.
     #[error(
-        "the chat template changes earlier turns when a later one follows, so that the response \
-         cannot be told from the prompt: give a template whose turns only add text"
+        "the chat template does not show the words of turn {turn}, the assistant's, as the record \
+         has them: it leaves the turn out, or writes it in another way in each rendering"
     )]
-    NotIncremental,
-}
-
-/// A turn as templates see it, its fields in this order.
-#[derive(serde::Serialize)]
-struct TemplateMessage<'a> {
-    role: &'a str,
-    content: &'a str,
-}
-
-/// An assistant's turn in a rendered chat, in bytes of the text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    /// All that the template puts there for the turn.
-    pub text: Range<usize>,
-    /// Where the turn's own words end in it; its beginning where the template changes them.
-    pub words_end: usize,
+    NoTurn {
+        /// The first such turn, from 1.
+        turn: usize,
+    },
 }
 
 /// A compiled chat template with the special tokens that it may name.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
+    /// Whether it marks the assistant's text itself.
+    marks: bool,
     tokens: BTreeMap<String, String>,
 }
 
@@ -129,14 +110,7 @@ impl ChatTemplate {
                 column: error.column(),
             })?,
         };
-        let tokens = TOKENS
-            .into_iter()
-            .filter_map(|name| {
-                let value = &config[name];
-                let text = value.as_str().or_else(|| value["content"].as_str())?;
-                Some((name.to_owned(), text.to_owned()))
-            })
-            .collect();
+        let tokens = special_tokens::named(folder, &config);
         let source = match read(&folder.join("chat_template.jinja"))? {
             Some(source) => Some(source),
             None => in_config(&config["chat_template"]),
@@ -153,8 +127,10 @@ impl ChatTemplate {
     /// [`TemplateError::Syntax`].
     pub fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, TemplateError> {
         let mut environment = environment();
+        let prepared = prepared(source);
+        let marks = prepared.contains(GENERATION);
         environment
-            .add_template_owned(NAME, prepared(source))
+            .add_template_owned(NAME, prepared)
             .map_err(|error| TemplateError::Syntax {
                 what: error.to_string(),
                 line: error.line().unwrap_or_default(),
@@ -162,8 +138,14 @@ impl ChatTemplate {
         Ok(Self {
             environment,
             source: source.to_owned(),
+            marks,
             tokens,
         })
+    }
+
+    /// Whether the template's source holds a name.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.source.contains(name)
     }
 
     /// The text of a special token by the name that templates use, such as `eos_token`.
@@ -171,19 +153,149 @@ impl ChatTemplate {
         self.tokens.get(name).map(String::as_str)
     }
 
+    /// What a user of the template should know: a token that it asks for and nothing names, and a
+    /// prompt for a turn that turns do not begin with.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        for name in ["bos_token", "eos_token"] {
+            if self.names(name) && !self.tokens.contains_key(name) {
+                warnings.push(Warning {
+                    kind: "special_token",
+                    text: format!(
+                        "the chat template uses {name}, which neither tokenizer_config.json nor \
+                         special_tokens_map.json names: it is written as nothing"
+                    ),
+                });
+            }
+        }
+        let turns = [("user", "a"), ("assistant", "b")].map(|(role, said)| Turn::new(role, said));
+        if let (Ok(asked), Ok(said)) = (self.render(&turns[..1], true), self.render(&turns, false))
+            && !said.starts_with(&asked)
+        {
+            let same = asked.chars().zip(said.chars()).take_while(|(a, b)| a == b);
+            let opened: String = asked.chars().skip(same.count()).collect();
+            if !opened.trim().is_empty() {
+                warnings.push(Warning {
+                    kind: "generation_prompt",
+                    text: format!(
+                        "the chat template asks for a turn with {opened:?}, which the turns to \
+                         train on do not begin with: the model is trained on other text than it \
+                         is asked with"
+                    ),
+                });
+            }
+        }
+        warnings
+    }
+
     /// Renders turns; `prompt` adds what precedes the assistant's next turn.
     ///
     /// # Errors
     /// [`TemplateError::Render`], which shows the template's words and never the record's.
-    pub fn render(&self, turns: &[Turn], prompt: bool) -> Result<String, TemplateError> {
-        let messages: Vec<_> = turns
+    pub fn render<'a>(
+        &self,
+        chat: impl Into<ChatRef<'a>>,
+        prompt: bool,
+    ) -> Result<String, TemplateError> {
+        let text = self.rendered(chat.into(), prompt)?;
+        Ok(match self.marks {
+            true => text.replace(GENERATED, ""),
+            false => text,
+        })
+    }
+
+    /// Renders turns; gives what `{% generation %}` marks too, in bytes of the text.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub(super) fn render_marked(
+        &self,
+        chat: ChatRef<'_>,
+    ) -> Result<(String, Vec<Range<usize>>), TemplateError> {
+        let marked = self.rendered(chat, false)?;
+        if !self.marks {
+            return Ok((marked, Vec::new()));
+        }
+        let mut text = String::with_capacity(marked.len());
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for part in marked.split_inclusive(GENERATED) {
+            text.push_str(part.trim_end_matches(GENERATED));
+            let here = text.len();
+            let [begin, end] = GENERATED;
+            match (part.chars().next_back(), ranges.last_mut()) {
+                (Some(mark), _) if mark == begin => ranges.push(here..usize::MAX),
+                (Some(mark), Some(open)) if mark == end => open.end = here,
+                _ => {}
+            }
+        }
+        ranges.retain(|range| range.start < range.end && range.end <= text.len());
+        Ok((text, ranges))
+    }
+
+    /// Renders turns as they are. A content that is null or missing is none to the template, as
+    /// in Transformers, unless it then shows the word `None` or refuses it: there it is empty.
+    fn rendered(&self, chat: ChatRef<'_>, prompt: bool) -> Result<String, TemplateError> {
+        let whole = chat.turns.iter().all(|turn| turn.written == Written::Text);
+        let first = self.render_as(chat, prompt, true);
+        if whole {
+            return first;
+        }
+        let nones = |text: &String| text.matches("None").count();
+        match (first, self.render_as(chat, prompt, false)) {
+            (Ok(first), Ok(empty)) if nones(&first) > nones(&empty) => Ok(empty),
+            (Err(_), Ok(empty)) => Ok(empty),
+            (first, _) => first,
+        }
+    }
+
+    /// A turn as the template sees it.
+    fn message(&self, turn: &Turn, as_written: bool) -> JinjaValue {
+        let quoted =
+            |name: &str| self.names(&format!("'{name}'")) || self.names(&format!("\"{name}\""));
+        // A template that knows the record's own name for a role gets it.
+        let role = turn
+            .alias
+            .filter(|alias| quoted(alias))
+            .unwrap_or(turn.role);
+        let content = match turn.written {
+            Written::Null if as_written => Some(JinjaValue::from(())),
+            Written::Missing if as_written => None,
+            _ => Some(turn.content.as_str().into()),
+        };
+        let Some(message) = &turn.message else {
+            let pairs = [("role", Some(role.into())), ("content", content)];
+            return pairs
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value?)))
+                .collect();
+        };
+        let (mut role, mut content) = (Some(JinjaValue::from(role)), content);
+        let mut pairs = Vec::new();
+        for key in message.try_iter().into_iter().flatten() {
+            let value = match key.as_str() {
+                Some("role") => role.take(),
+                Some("content") => content.take(),
+                _ => message.get_item(&key).ok(),
+            };
+            pairs.extend(value.map(|value| (key, value)));
+        }
+        let rest = [("role", role), ("content", content)];
+        let rest = rest
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.into(), value?)));
+        rest.chain(pairs).collect()
+    }
+
+    fn render_as(
+        &self,
+        chat: ChatRef<'_>,
+        prompt: bool,
+        as_written: bool,
+    ) -> Result<String, TemplateError> {
+        let messages: Vec<_> = chat
+            .turns
             .iter()
-            .map(|turn| {
-                JinjaValue::from_serialize(TemplateMessage {
-                    role: turn.role,
-                    content: &turn.content,
-                })
-            })
+            .map(|turn| self.message(turn, as_written))
             .collect();
         let mut context: BTreeMap<&str, JinjaValue> = self
             .tokens
@@ -194,6 +306,9 @@ impl ChatTemplate {
         context.insert("add_generation_prompt", prompt.into());
         context.insert("tools", ().into());
         context.insert("documents", ().into());
+        for (name, value) in chat.context.map_or(&[][..], |context| &context.0) {
+            context.insert(name, value.clone());
+        }
         let rendered = self.environment.get_template(NAME).and_then(|template| {
             let mut text = BoundedText::default();
             template.render_captured_to(context, &mut text)?;
@@ -205,10 +320,16 @@ impl ChatTemplate {
             // other could carry part of the record.
             let own = error.detail().filter(|text| self.source.contains(*text));
             let method = || {
-                let unknown = error.kind() == ErrorKind::UnknownMethod;
-                let name = error.detail().filter(|_| unknown)?.rsplit(' ').next()?;
-                let called = self.source.contains(&format!(".{name}("));
-                called.then(|| format!("{} '{name}'", error.kind()))
+                let mut words = error.detail()?.split(' ');
+                let name = match error.kind() {
+                    ErrorKind::UnknownMethod => words.next_back()?,
+                    // "filter x is unknown", and the same of tests; "x is unknown".
+                    ErrorKind::UnknownFilter | ErrorKind::UnknownTest => words.nth(1)?,
+                    ErrorKind::UnknownFunction => words.next()?,
+                    _ => return None,
+                };
+                self.names(name)
+                    .then(|| format!("{} '{name}'", error.kind()))
             };
             TemplateError::Render {
                 what: own
@@ -220,37 +341,16 @@ impl ChatTemplate {
         })
     }
 
-    /// Renders a chat and finds the assistant's turns in it: what the template adds between
-    /// the prompt for a turn and the end of that turn, in bytes of the text.
+    /// Renders a chat and finds the assistant's turns in it.
     ///
     /// # Errors
-    /// [`TemplateError::NotIncremental`] when the turns do not only add text, and what
+    /// [`TemplateError::NoTurn`] where none of the turns can be told from the rest, and what
     /// [`render`](Self::render) gives.
-    pub fn render_responses(
+    pub fn render_responses<'a>(
         &self,
-        turns: &[Turn],
-    ) -> Result<(String, Vec<Response>), TemplateError> {
-        let text = self.render(turns, false)?;
-        let mut responses = Vec::new();
-        for (index, turn) in turns
-            .iter()
-            .enumerate()
-            .filter(|(_, turn)| turn.role == "assistant")
-        {
-            let before = self.render(&turns[..index], true)?;
-            let through = self.render(&turns[..=index], false)?;
-            if !through.starts_with(&before) || !text.starts_with(&through) {
-                return Err(TemplateError::NotIncremental);
-            }
-            let text = before.len()..through.len();
-            let words = turn.content.trim();
-            let words_end = match through[text.clone()].find(words) {
-                Some(start) => text.start + start + words.len(),
-                None => text.start,
-            };
-            responses.push(Response { text, words_end });
-        }
-        Ok((text, responses))
+        chat: impl Into<ChatRef<'a>>,
+    ) -> Result<Responses, TemplateError> {
+        responses::find(self, chat.into())
     }
 }
 
@@ -299,30 +399,12 @@ mod tests {
 
     fn chat() -> Vec<Turn> {
         [("user", "SECRET question"), ("assistant", "SECRET answer")]
-            .map(|(role, content)| Turn {
-                role,
-                content: content.to_owned(),
-            })
+            .map(|(role, content)| Turn::new(role, content))
             .to_vec()
     }
 
     fn template(source: &str) -> ChatTemplate {
         ChatTemplate::new(source, BTreeMap::from([("bos_token".into(), "<s>".into())])).unwrap()
-    }
-
-    const CHATML: &str = "{% for m in messages %}\n<|im_start|>{{ m.role }}\n\
-        {{ m['content'].strip() }}<|im_end|>\n{% endfor %}\n\
-        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-
-    #[test]
-    fn the_response_is_what_follows_the_prompt() {
-        let (text, responses) = template(CHATML).render_responses(&chat()).unwrap();
-        let [response] = responses.as_slice() else {
-            panic!("one response")
-        };
-        assert_eq!(&text[response.text.clone()], "SECRET answer<|im_end|>\n");
-        assert!(text[..response.words_end].ends_with("SECRET answer"));
-        assert!(text.starts_with("<|im_start|>user\nSECRET question<|im_end|>\n<|im_start|>"));
     }
 
     #[derive(serde::Deserialize)]
@@ -346,8 +428,8 @@ mod tests {
             serde_json::from_str(include_str!("../../vectors/templates.json")).unwrap();
         for case in &golden.cases {
             let line = serde_json::json!({ "messages": case.messages }).to_string();
-            let (content, _) = parse_line(line.as_bytes()).unwrap().unwrap();
-            let Content::Chat(turns) = content else {
+            let parsed = parse_line(line.as_bytes()).unwrap().unwrap();
+            let Content::Chat(turns) = parsed.content else {
                 panic!("not a chat")
             };
             let template = ChatTemplate::new(&case.template, golden.tokens.clone()).unwrap();
@@ -356,13 +438,6 @@ mod tests {
             let prompt = template.render(&turns[..turns.len() - 1], true).unwrap();
             assert_eq!(prompt, case.prompt, "{}", case.name);
         }
-    }
-
-    #[test]
-    fn a_template_that_rewrites_earlier_turns_is_refused() {
-        let rewriting = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}";
-        let refused = template(rewriting).render_responses(&chat());
-        assert!(matches!(refused, Err(TemplateError::NotIncremental)));
     }
 
     #[test]
@@ -379,6 +454,26 @@ mod tests {
             error.contains("unknown method 'encode' at its line 2"),
             "{error}"
         );
+        for (source, said) in [
+            (
+                "\n{{ 'x' | striptags }}",
+                "unknown filter 'striptags' at its line 2",
+            ),
+            (
+                "{{ nothing('x') }}",
+                "unknown function 'nothing' at its line 1",
+            ),
+            (
+                "{{ 1 if 'x' is strange }}",
+                "unknown test 'strange' at its line 1",
+            ),
+        ] {
+            let error = template(source)
+                .render(&chat(), false)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(said), "{error}");
+        }
         let leaking = template("{{ raise_exception('bad: ' + messages[0].content) }}");
         let error = leaking.render(&chat(), false).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");

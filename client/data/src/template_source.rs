@@ -7,8 +7,11 @@ pub(super) const PERCENT: &str = "__percent";
 /// The function that stands for `~`.
 pub(super) const CONCATENATE: &str = "__concatenate";
 
-/// The source that the engine compiles. `{% generation %}` marks the assistant's text and prints
-/// nothing; as in Transformers, what is set inside stays inside.
+/// The filter that marks what stands between the `generation` tags.
+pub(super) const GENERATION: &str = "__generation";
+
+/// The source that the engine compiles. `{% generation %}` marks the assistant's text; as in
+/// Transformers, what is set inside stays inside.
 pub(super) fn prepared(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -40,8 +43,16 @@ pub(super) fn prepared(source: &str) -> String {
                 rest = &rest[end..];
                 continue;
             }
-            Some("generation") if closing == "%}" => replace(&mut tokens, first, "with"),
-            Some("endgeneration") if closing == "%}" => replace(&mut tokens, first, "endwith"),
+            Some("generation") if closing == "%}" => {
+                replace(
+                    &mut tokens,
+                    first,
+                    &format!("with %}}{{% filter {GENERATION}"),
+                );
+            }
+            Some("endgeneration") if closing == "%}" => {
+                replace(&mut tokens, first, "endfilter %}{% endwith");
+            }
             _ => {
                 call_instead(&mut tokens, "%", PERCENT);
                 call_instead(&mut tokens, "~", CONCATENATE);
@@ -265,7 +276,7 @@ mod tests {
             ),
             (
                 "{%- generation -%}x{% endgeneration %}",
-                "{%- with -%}x{% endwith %}",
+                "{%- with %}{% filter __generation -%}x{% endfilter %}{% endwith %}",
             ),
             ("{% set x = '%}' %}{{ x", "{% set x = '%}' %}{{ x"),
         ];

@@ -2,12 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use fedlora_common::digest::Digest;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::records::{LineProblem, Turn};
+use super::chat::{ChatRef, Turn};
+use super::control_text::PlainTokenizer;
+use super::dropped::Warning;
+use super::problem::LineProblem;
+use super::responses::Response;
+use super::special_tokens;
 use super::template::{ChatTemplate, TemplateError};
 use fedlora_model::Example;
 
@@ -48,6 +54,11 @@ pub struct TextPipeline {
     control: Vec<String>,
     special: Vec<bool>,
     ends: BTreeSet<u32>,
+    /// The token that ends a text.
+    end: Option<u32>,
+    /// Made where a record first holds a control token's text.
+    plain: OnceLock<PlainTokenizer>,
+    warnings: Vec<Warning>,
     digest: Digest,
 }
 
@@ -77,9 +88,22 @@ impl TextPipeline {
             Err(TemplateError::Missing { folder }) => Err(folder),
             Err(error) => return Err(error.into()),
         };
-        let mut made =
-            Self::new(&bytes, template).map_err(|why| TokenizerError::Format { file, why })?;
-        made.ends.extend(configured_ends(folder));
+        let failed = |why| TokenizerError::Format {
+            file: file.clone(),
+            why,
+        };
+        let (tokenizer, warnings) = special_tokens::load(folder, &bytes).map_err(failed)?;
+        let mut made = Self::new(tokenizer, &bytes, template).map_err(failed)?;
+        let configured = configured_ends(folder);
+        let config = std::fs::read(folder.join("tokenizer_config.json")).unwrap_or_default();
+        let config = serde_json::from_slice(&config).unwrap_or_default();
+        let named = special_tokens::named(folder, &config);
+        let end = named
+            .get("eos_token")
+            .and_then(|token| made.token_id(token));
+        made.end = end.or_else(|| configured.first().copied()).or(made.end);
+        made.ends.extend(configured);
+        made.warnings.splice(0..0, warnings);
         Ok(made)
     }
 
@@ -89,14 +113,20 @@ impl TextPipeline {
         template: Result<ChatTemplate, String>,
         ends: impl IntoIterator<Item = u32>,
     ) -> Result<Self, String> {
-        let mut made = Self::new(bytes, template)?;
+        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
+        let mut made = Self::new(tokenizer, bytes, template)?;
+        let ends: Vec<u32> = ends.into_iter().collect();
+        made.end = made.end.or_else(|| ends.first().copied());
         made.ends.extend(ends);
         Ok(made)
     }
 
-    /// Reads a `tokenizer.json`; without a template, `Err` is where one was looked for.
-    fn new(bytes: &[u8], template: Result<ChatTemplate, String>) -> Result<Self, String> {
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
+    /// Takes a tokenizer, read from `bytes`; without a template, `Err` is where one was looked for.
+    fn new(
+        mut tokenizer: Tokenizer,
+        bytes: &[u8],
+        template: Result<ChatTemplate, String>,
+    ) -> Result<Self, String> {
         // What these do to length is decided by `PrepareOptions`, and counted.
         tokenizer
             .with_truncation(None)
@@ -119,9 +149,18 @@ impl TextPipeline {
             control,
             special,
             ends: BTreeSet::new(),
+            end: None,
+            plain: OnceLock::new(),
+            warnings: Vec::new(),
             digest: Digest::of("fedlora tokenizer file 1", bytes),
         };
         made.ends = made.template_ends();
+        if let Ok(template) = &made.template {
+            made.end = template
+                .token("eos_token")
+                .and_then(|token| made.token_id(token));
+            made.warnings = template.warnings();
+        }
         Ok(made)
     }
 
@@ -132,10 +171,8 @@ impl TextPipeline {
         };
         let end_of_text = template.token("eos_token").and_then(|t| self.token_id(t));
         // A turn whose words mean nothing shows what the template puts after them.
-        let turns = [("user", "a"), ("assistant", "b")].map(|(role, content)| Turn {
-            role,
-            content: content.to_owned(),
-        });
+        let turns = [("user", "a"), ("assistant", "b")];
+        let turns = turns.map(|(role, content)| Turn::new(role, content));
         let end_of_turn = self.chat(&turns).ok().and_then(|example| {
             let counted = example.tokens().iter().zip(example.loss_mask());
             counted
@@ -218,25 +255,106 @@ impl TextPipeline {
         Ok(Example::new(tokens, counts))
     }
 
-    /// A chat as one example in which the assistant's tokens are the targets, each turn up to and with
-    /// the special token that ends it. A token that reaches into a turn from before it does not.
+    /// What a user of this base should know: settings that its files do not agree on.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// The token that ends a text, where the base names one.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end
+    }
+
+    /// The text of the token that ends a text.
+    pub(super) fn end_name(&self) -> Option<String> {
+        self.tokenizer.id_to_token(self.end?)
+    }
+
+    /// Whether the text begins with a token's own text.
+    pub(super) fn starts_with_token(&self, text: &str, id: u32) -> bool {
+        let token = self.tokenizer.id_to_token(id);
+        token.is_some_and(|token| text.starts_with(&token))
+    }
+
+    /// Whether the text holds the text of a control token.
+    pub(super) fn holds_control(&self, text: &str) -> bool {
+        self.control.iter().any(|token| text.contains(token))
+    }
+
+    /// A chat as one example in which the assistant's tokens are the targets, each turn up to and
+    /// with the special token that ends it. A token that reaches into a turn from before it does not
+    /// count. Where the template marks the assistant's text itself, the marks decide.
+    ///
+    /// The text of a control token within a turn stays text: it ends no turn and begins none.
     ///
     /// # Errors
     /// [`TokenizerError::Template`] when there is no template or it refuses the turns.
-    pub fn chat(&self, turns: &[Turn]) -> Result<Example, TokenizerError> {
-        let (text, responses) = self.template()?.render_responses(turns)?;
+    pub fn chat<'a>(&self, chat: impl Into<ChatRef<'a>>) -> Result<Example, TokenizerError> {
+        self.chat_as_shown(chat.into()).map(|shown| shown.example)
+    }
+
+    /// The same with the text that the tokens are of.
+    pub(super) fn chat_as_shown(&self, chat: ChatRef<'_>) -> Result<ShownChat, TokenizerError> {
+        let template = self.template()?;
+        let holds_control = self.holds_control_text(chat);
+        if holds_control {
+            let plain = self.plain();
+            let turns = plain.hidden(chat.turns);
+            let chat = ChatRef {
+                turns: &turns,
+                ..chat
+            };
+            let rendered = template.render_responses(chat)?;
+            let encoded = plain.encode(&rendered.text, &rendered.found);
+            let (ids, offsets, found) = encoded.ok_or(TokenizerError::Encode)?;
+            return Ok(ShownChat {
+                example: self.counted(&ids, &offsets, &found),
+                text: plain.shown(&rendered.text),
+                missed: rendered.missed,
+                holds_control,
+            });
+        }
+        let rendered = template.render_responses(chat)?;
         let encoding = self
             .tokenizer
-            .encode(text.as_str(), false)
+            .encode(rendered.text.as_str(), false)
             .map_err(|_| TokenizerError::Encode)?;
-        let (ids, offsets) = (encoding.get_ids(), encoding.get_offsets());
+        let example = self.counted(encoding.get_ids(), encoding.get_offsets(), &rendered.found);
+        Ok(ShownChat {
+            example,
+            text: rendered.text,
+            missed: rendered.missed,
+            holds_control,
+        })
+    }
+
+    fn holds_control_text(&self, chat: ChatRef<'_>) -> bool {
+        chat.turns
+            .iter()
+            .any(|turn| self.holds_control(&turn.content))
+    }
+
+    fn plain(&self) -> &PlainTokenizer {
+        let make = || PlainTokenizer::new(&self.tokenizer, &self.control);
+        self.plain.get_or_init(make)
+    }
+
+    /// An example whose targets are the tokens of the responses.
+    fn counted(&self, ids: &[u32], offsets: &[(usize, usize)], found: &[Response]) -> Example {
         let mut counts = vec![false; ids.len()];
-        for response in responses {
+        for response in found {
+            let text = &response.text;
+            if response.marked {
+                // As Transformers: from the token with the first character to that with the last.
+                for (count, (start, end)) in counts.iter_mut().zip(offsets) {
+                    *count |= *start < text.end && *end > text.start;
+                }
+                continue;
+            }
             let inside = offsets
                 .iter()
                 .enumerate()
                 .filter(|(_, (start, end))| {
-                    let text = &response.text;
                     *start >= text.start && *end > text.start && *end <= text.end
                 })
                 .map(|(index, _)| index);
@@ -249,15 +367,43 @@ impl TextPipeline {
                 }
             }
         }
-        Ok(Example::new(ids.to_vec(), counts))
+        Example::new(ids.to_vec(), counts)
+    }
+
+    /// What of a chat its rendered text does not show.
+    ///
+    /// # Errors
+    /// [`LineProblem::CallAlone`] for a turn of which nothing is left.
+    pub(super) fn left_out(
+        &self,
+        chat: ChatRef<'_>,
+        text: &str,
+    ) -> Result<Vec<super::dropped::LeftOut>, LineProblem> {
+        match &self.template {
+            Ok(template) => super::responses::left_out(template, chat, text),
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
     /// The tokens that ask the assistant for its next turn.
     ///
     /// # Errors
     /// As [`chat`](Self::chat).
-    pub fn prompt(&self, turns: &[Turn]) -> Result<Vec<u32>, TokenizerError> {
-        let text = self.template()?.render(turns, true)?;
+    pub fn prompt<'a>(&self, chat: impl Into<ChatRef<'a>>) -> Result<Vec<u32>, TokenizerError> {
+        let chat = chat.into();
+        let template = self.template()?;
+        if self.holds_control_text(chat) {
+            let plain = self.plain();
+            let turns = plain.hidden(chat.turns);
+            let chat = ChatRef {
+                turns: &turns,
+                ..chat
+            };
+            let text = template.render(chat, true)?;
+            let encoded = plain.encode(&text, &[]).ok_or(TokenizerError::Encode)?;
+            return Ok(encoded.0);
+        }
+        let text = template.render(chat, true)?;
         self.tokenizer
             .encode_fast(text.as_str(), false)
             .map(|encoding| encoding.get_ids().to_vec())
@@ -289,6 +435,17 @@ impl TextPipeline {
             }),
         }
     }
+}
+
+/// A chat's example, and how its text came about.
+pub(super) struct ShownChat {
+    pub(super) example: Example,
+    /// What the template makes of the chat.
+    pub(super) text: String,
+    /// Turns to train on that cannot be told from the rest.
+    pub(super) missed: usize,
+    /// Whether a turn holds the text of a control token.
+    pub(super) holds_control: bool,
 }
 
 /// The ends of text that a folder's configurations name; what cannot be read names none.
@@ -347,3 +504,7 @@ mod tests {
         assert!(matches!(broken, TokenizerError::Format { .. }));
     }
 }
+
+#[cfg(test)]
+#[path = "differential_tests.rs"]
+mod differential;

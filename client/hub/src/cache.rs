@@ -16,7 +16,7 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 use super::error::HubError;
 use super::name::{HubName, escapes, is_commit, is_gguf, is_plain_file};
-use super::select::{INDEX, SINGLE, shards};
+use super::select::{INDEX, SINGLE, first_part, shards};
 
 /// Largest index that is read: about a hundred bytes a tensor, and no model has a million.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -137,7 +137,14 @@ impl ModelCache {
         }
         let mut found = Vec::new();
         gguf_files(&folder, &mut found);
-        found.pop().filter(|_| found.is_empty())
+        let names: Vec<String> = found
+            .iter()
+            .map(|path| path.to_string_lossy().into_owned())
+            .collect();
+        match first_part(&names) {
+            Some(first) => Some(PathBuf::from(first)),
+            None => found.pop().filter(|_| found.is_empty()),
+        }
     }
 }
 

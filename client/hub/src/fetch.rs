@@ -11,7 +11,7 @@ use super::config::HubConfig;
 use super::error::HubError;
 use super::name::{HubName, is_commit};
 use super::progress::{FetchEvent, FetchProgress};
-use super::select::{INDEX, SINGLE, Selection, ShardError, select, shards};
+use super::select::{INDEX, SINGLE, Selection, ShardError, parts, select, shards};
 use super::transfer::{FileInfo, HubClient, host, network};
 use super::verify::Check;
 
@@ -118,7 +118,10 @@ async fn fetch_from(
     let folder = cache.snapshot(&commit);
     let fetched = match select(name, &files)? {
         Selection::Gguf(file) => {
-            job.bring(std::slice::from_ref(&file)).await?;
+            let mut parts = parts(&file);
+            // A part that is not there is missed by whoever opens the model.
+            parts.retain(|part| *part == file || files.contains(part));
+            job.bring(&parts).await?;
             Fetched::Gguf(folder.join(file))
         }
         Selection::Folder { beside, sharded } => {

@@ -67,6 +67,9 @@ pub(super) fn select(name: &HubName, files: &[String]) -> Result<Selection, HubE
             sharded: !has(SINGLE),
         });
     }
+    if let Some(first) = first_part(&ggufs) {
+        return Ok(Selection::Gguf(first.clone()));
+    }
     match ggufs.as_slice() {
         [one] => Ok(Selection::Gguf(one.clone())),
         [] => Err(HubError::NoWeights {
@@ -79,6 +82,34 @@ pub(super) fn select(name: &HubName, files: &[String]) -> Result<Selection, HubE
         }),
         _ => Err(HubError::WhichGguf { repo, files: ggufs }),
     }
+}
+
+/// The most parts of a model that are looked for.
+const MAX_PARTS: usize = 999;
+
+/// All files of a model of which `file` is a part (`NAME-00001-of-00003.gguf`), with `file` as the
+/// last, so that where it is all others are; `file` alone where it is whole.
+pub(super) fn parts(file: &str) -> Vec<String> {
+    let found = || {
+        let (before, count) = file.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (stem, number) = before.rsplit_once('-')?;
+        let five = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let total: usize = count.parse().ok().filter(|_| five(count) && five(number))?;
+        let names =
+            (1..=total.min(MAX_PARTS)).map(|part| format!("{stem}-{part:05}-of-{count}.gguf"));
+        Some(names.collect::<Vec<_>>())
+    };
+    let mut parts = found().unwrap_or_default();
+    parts.retain(|part| part != file);
+    parts.push(file.to_owned());
+    parts
+}
+
+/// The first of files that are all parts of one model, and all of its parts.
+pub(super) fn first_part(files: &[String]) -> Option<&String> {
+    let first = files.iter().min().filter(|_| files.len() > 1)?;
+    let all: BTreeSet<String> = parts(first).into_iter().collect();
+    (all == files.iter().cloned().collect()).then_some(first)
 }
 
 /// The weights' files that an index names.
@@ -116,6 +147,28 @@ mod tests {
     fn select_(name: &str, files: &[&str]) -> Result<Selection, HubError> {
         let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
         select(&name.parse().expect("a name"), &files)
+    }
+
+    #[test]
+    fn the_parts_of_a_model_come_together() {
+        let name = |part: usize| format!("q4/m-0000{part}-of-00003.gguf");
+        assert_eq!(parts(&name(2)), [name(1), name(3), name(2)]);
+        for whole in [
+            "m.gguf",
+            "m-1-of-2.gguf",
+            "m-00001-of-0000x.gguf",
+            "m-of-00002.gguf",
+        ] {
+            assert_eq!(parts(whole), [whole]);
+        }
+        let files = [name(3), name(1), name(2)];
+        let mut files: Vec<&str> = files.iter().map(String::as_str).collect();
+        assert_eq!(select_("a/b", &files).unwrap(), Selection::Gguf(name(1)));
+        files.push("other.gguf");
+        assert!(matches!(
+            select_("a/b", &files),
+            Err(HubError::WhichGguf { .. })
+        ));
     }
 
     #[test]

@@ -1,18 +1,27 @@
 //! From files of records to examples, with a line on what became of them.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use anyhow::anyhow;
 use fedlora_common::exit::Exit;
-use fedlora_data::{DataReport, Dataset, PrepareOptions, TextPipeline};
+use fedlora_data::{
+    BadRecords, DataError, DataReport, Dataset, Dropped, PrepareOptions, Prepared, Problem, Survey,
+    TextPipeline, Warning,
+};
 use fedlora_model::Example;
 use fedlora_shell::Failure;
 
 use super::args::{DataSpec, HeldOutSpec};
 use super::exits::data;
+use super::hints;
 
 /// Examples to train on and held-out ones.
 pub(super) struct Examples {
     pub(super) training: Vec<Example>,
     pub(super) held_out: Vec<Example>,
+    /// What is skipped, left out or doubtful, a line each. It is said even where notes are not.
+    pub(super) doubts: Vec<String>,
 }
 
 impl Examples {
@@ -23,17 +32,21 @@ impl Examples {
         max_tokens: usize,
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, Failure> {
-        let options = PrepareOptions { max_tokens };
-        let records = Dataset::read(&spec.training).map_err(data)?;
+        let options = PrepareOptions {
+            end_texts: spec.end_texts,
+            ..PrepareOptions::new(max_tokens)
+        };
+        let mut sets = Sets::new(spec);
+        let records = sets.records(&spec.training)?;
         let (training, held_out) = match &spec.held_out {
             HeldOutSpec::Nothing => (records, Dataset::default()),
-            HeldOutSpec::Files(files) => (records, Dataset::read(files).map_err(data)?),
+            HeldOutSpec::Files(files) => (records, sets.records(files)?),
             HeldOutSpec::Share { share, .. } => records.split(*share),
         };
         let mut prepare = |what, records: &Dataset| -> Result<Vec<Example>, Failure> {
-            let (examples, report) = records.prepare(pipeline, &options).map_err(data)?;
-            note(&data_line(what, &report, max_tokens));
-            Ok(examples)
+            let prepared = sets.prepare(records, pipeline, &options)?;
+            note(&data_line(what, &prepared.report, max_tokens));
+            Ok(prepared.examples)
         };
         let training = prepare("training", &training)?;
         if training.is_empty() {
@@ -55,7 +68,96 @@ impl Examples {
             _ if held_out.is_empty() => Vec::new(),
             _ => prepare("held out", &held_out)?,
         };
-        Ok(Self { training, held_out })
+        let doubts = sets.doubts(pipeline)?;
+        Ok(Self {
+            training,
+            held_out,
+            doubts,
+        })
+    }
+}
+
+/// All sets of records that a command reads, and what there is to say of them.
+struct Sets<'a> {
+    spec: &'a DataSpec,
+    problems: Vec<Problem>,
+    /// Records that can be used and that cannot.
+    of: usize,
+    dropped: Vec<Dropped>,
+    warnings: BTreeSet<Warning>,
+}
+
+impl<'a> Sets<'a> {
+    fn new(spec: &'a DataSpec) -> Self {
+        Self {
+            spec,
+            problems: Vec::new(),
+            of: 0,
+            dropped: Vec::new(),
+            warnings: BTreeSet::new(),
+        }
+    }
+
+    fn records(&mut self, files: &[PathBuf]) -> Result<Dataset, Failure> {
+        if self.spec.bad_records == BadRecords::Stop {
+            let records = Dataset::read(files).map_err(data)?;
+            self.of += records.len();
+            return Ok(records);
+        }
+        let mut survey = Survey::of(files);
+        if let Some(failure) = survey.failures.into_iter().next() {
+            return Err(data(failure));
+        }
+        self.of += survey.dataset.len() + survey.problems.len();
+        self.problems.append(&mut survey.problems);
+        Ok(survey.dataset)
+    }
+
+    fn prepare(
+        &mut self,
+        records: &Dataset,
+        pipeline: &TextPipeline,
+        options: &PrepareOptions,
+    ) -> Result<Prepared, Failure> {
+        let mut prepared = records
+            .prepare_each(pipeline, options)
+            .map_err(|error| data(DataError::from(error)))?;
+        self.problems.append(&mut prepared.problems);
+        if self.spec.bad_records == BadRecords::Stop {
+            self.check_bad()?;
+        }
+        let report = prepared.report;
+        if prepared.examples.is_empty() && !self.problems.is_empty() {
+            self.check_bad()?;
+        }
+        if prepared.examples.is_empty() && report.records > 0 {
+            return Err(data(DataError::NothingCounted {
+                records: report.records,
+                max_tokens: options.max_tokens,
+            }));
+        }
+        let dropped = std::mem::take(&mut prepared.dropped);
+        self.dropped = Dropped::merged(std::mem::take(&mut self.dropped), dropped);
+        self.warnings.extend(prepared.warnings.drain(..));
+        Ok(prepared)
+    }
+
+    fn check_bad(&mut self) -> Result<Option<String>, Failure> {
+        let problems = std::mem::take(&mut self.problems);
+        self.spec.bad_records.check(problems, self.of).map_err(data)
+    }
+
+    /// What is skipped, left out and doubtful; refuses what may not be.
+    fn doubts(mut self, pipeline: &TextPipeline) -> Result<Vec<String>, Failure> {
+        let mut doubts: Vec<String> = self.check_bad()?.into_iter().collect();
+        if self.spec.strict && !self.dropped.is_empty() {
+            return Err(data(DataError::Dropped(self.dropped)));
+        }
+        let dropped = self.dropped.iter();
+        doubts.extend(dropped.map(|dropped| format!("left out: {dropped}")));
+        let warnings = pipeline.warnings().iter().chain(&self.warnings);
+        doubts.extend(warnings.map(|one| format!("warning: {}", hints::warning(one))));
+        Ok(doubts)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use fedlora_data::{DataError, PrepareError, Remedy as DataRemedy};
+use fedlora_data::{DataError, PrepareError, Remedy as DataRemedy, Warning};
 use fedlora_hub::{HubError, Remedy as HubRemedy};
 use fedlora_protocol::Remedy as PlanRemedy;
 use fedlora_train::eval::{EvaluationError, LabelError, QuestionError};
@@ -118,11 +118,29 @@ fn plan(remedy: PlanRemedy) -> String {
 }
 
 /// The hint for records.
-fn data(remedy: DataRemedy) -> String {
+pub(in crate::cli) fn data(remedy: DataRemedy) -> String {
     match remedy {
-        DataRemedy::ListProblems { unlisted } => {
-            format!("run 'fedlora check', which lists the other {unlisted} lines too")
+        DataRemedy::ListProblems { unlisted: 0 } => {
+            "mend them, or leave them out of a training with --bad-records skip".to_owned()
         }
+        DataRemedy::ListProblems { unlisted } => format!(
+            "run 'fedlora check', which lists the other {unlisted} lines too, or leave all of them \
+             out of a training with --bad-records skip"
+        ),
+        DataRemedy::AllowMoreBad => {
+            "mend them, or allow a larger share with --bad-limit PERCENT".to_owned()
+        }
+        DataRemedy::AllowDropped => "take the fields out of the records, use a base whose chat \
+             template shows them, or leave out --strict"
+            .to_owned(),
+    }
+}
+
+/// A warning about records or a base, with the option that would help.
+pub(in crate::cli) fn warning(warning: &Warning) -> String {
+    match warning.kind {
+        "no_end" => format!("{} (--end-texts ends them)", warning.text),
+        _ => warning.text.clone(),
     }
 }
 

@@ -139,6 +139,9 @@ pub(super) fn declined(error: &ParticipantError) -> Option<String> {
         ParticipantError::Start { .. } => {
             Some("the adapter that the plan begins from does not fit this member's base".to_owned())
         }
+        ParticipantError::Update(UpdateError::NothingWithin { .. }) => {
+            Some("none of this member's records has a response within the plan's cut".to_owned())
+        }
         ParticipantError::Update(UpdateError::DoesNotFit(_)) => {
             Some("the plan's training does not fit into this member's memory".to_owned())
         }

@@ -20,10 +20,12 @@ const MAX_WEIGHT_BYTES: u64 = 9 << 30;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Settings that do not change what a trained adapter computes.
-const FREE_KEYS: [&str; 11] = [
+const FREE_KEYS: [&str; 12] = [
     "auto_mapping",
     "base_model_name_or_path",
     "ensure_weight_tying",
+    // The tensors say what is adapted.
+    "exclude_modules",
     "inference_mode",
     "layers_pattern",
     "megatron_core",
@@ -72,9 +74,15 @@ pub fn save(dir: &Path, adapter: &Adapter, base_model: &str) -> Result<(), PeftE
 /// [`PeftError`] with the path, and the setting or tensor that is not supported.
 pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
     let path = dir.join(CONFIG_FILE);
-    let config = parse_config(&path, &tensors::read_bounded(&path, MAX_CONFIG_BYTES)?)?;
-    let path = dir.join(WEIGHTS_FILE);
-    assemble(&path, config, tensors::read(&path, MAX_WEIGHT_BYTES)?)
+    let settings = parse_settings(&path, &tensors::read_bounded(&path, MAX_CONFIG_BYTES)?)?;
+    let weights = dir.join(WEIGHTS_FILE);
+    let tensors = tensors::read(&weights, MAX_WEIGHT_BYTES)?;
+    let plain = |name: &str| name.replace(".default.weight", ".weight");
+    let names = tensors
+        .keys()
+        .filter_map(|name| ProjectionTensor::parse(&plain(name)));
+    let config = settings.config(&path, names.map(|place| place.target))?;
+    assemble(&weights, config, tensors)
 }
 
 /// An adapter from a file of weights that is in memory, and a configuration that is known from elsewhere;
@@ -86,11 +94,16 @@ pub fn from_weights(path: &Path, config: LoraConfig, bytes: &[u8]) -> Result<Ada
     assemble(path, config, tensors::parse(path, bytes)?)
 }
 
-/// Reads an `adapter_config.json` from its content; `path` is used in errors only.
+/// Reads an `adapter_config.json` from its content; `path` is used in errors only. The targets have
+/// to be named one by one: without the tensors, a pattern does not say what it covers.
 ///
 /// # Errors
 /// [`PeftError`] for malformed JSON, or a setting that is not supported.
 pub fn parse_config(path: &Path, text: &[u8]) -> Result<LoraConfig, PeftError> {
+    parse_settings(path, text)?.config(path, [])
+}
+
+fn parse_settings(path: &Path, text: &[u8]) -> Result<Settings, PeftError> {
     let object: Map<String, Value> =
         serde_json::from_slice(text).map_err(|source| PeftError::Json {
             path: path.to_owned(),
@@ -119,8 +132,25 @@ fn assemble(
     };
     let mut found: Vec<_> = Vec::new();
     for (name, tensor) in tensors {
+        // A state that was saved by hand keeps the adapter's own name in PEFT.
+        let name = name.replace(".lora_A.default.", ".lora_A.");
+        let name = name.replace(".lora_B.default.", ".lora_B.");
         let Some(place) = ProjectionTensor::parse(&name) else {
-            return Err(in_file(AdapterError::Unknown { name }));
+            let whole = [
+                ".embed_tokens.weight",
+                ".lm_head.weight",
+                ".embed_tokens.bias",
+                ".lm_head.bias",
+            ];
+            let beside =
+                whole.iter().any(|end| name.ends_with(end)) || name.contains("modules_to_save");
+            return Err(match beside {
+                true => PeftError::Beside {
+                    path: path.to_owned(),
+                    name,
+                },
+                false => in_file(AdapterError::Unknown { name }),
+            });
         };
         found.push((place, name, tensor));
     }
@@ -177,7 +207,47 @@ fn whole_or_float(value: f64) -> Value {
     }
 }
 
-fn read_config(path: &Path, object: &Map<String, Value>) -> Result<LoraConfig, PeftError> {
+/// What a configuration says, before the tensors are known.
+struct Settings {
+    rank: usize,
+    alpha: f64,
+    dropout: f64,
+    /// Targets by name; none where a pattern stands for them.
+    targets: Option<Vec<Target>>,
+}
+
+impl Settings {
+    /// With the targets of the tensors, where the configuration gives a pattern.
+    fn config(
+        self,
+        path: &Path,
+        of_tensors: impl IntoIterator<Item = Target>,
+    ) -> Result<LoraConfig, PeftError> {
+        let targets = match self.targets {
+            Some(targets) => targets,
+            None => of_tensors.into_iter().collect(),
+        };
+        LoraConfig::new(self.rank, self.alpha, self.dropout, targets).map_err(|source| {
+            PeftError::Config {
+                path: path.to_owned(),
+                source,
+            }
+        })
+    }
+}
+
+/// The target of a module's name, alone or at the end of a full path in the model.
+fn target(name: &str) -> Option<(Target, bool)> {
+    let (path, module) = name
+        .rsplit_once('.')
+        .map_or((None, name), |(path, module)| (Some(path), module));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+    let known = Target::from_module(module)?;
+    path.is_none_or(|path| path.chars().all(plain))
+        .then_some((known, path.is_some()))
+}
+
+fn read_config(path: &Path, object: &Map<String, Value>) -> Result<Settings, PeftError> {
     let refuse = |key: &str, expected: &'static str| PeftError::Setting {
         path: path.to_owned(),
         key: key.to_owned(),
@@ -186,7 +256,7 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<LoraConfig, P
             .map_or_else(|| "nothing".to_owned(), |v| clip(&v.to_string())),
         expected,
     };
-    let mut targets = Vec::new();
+    let (mut targets, mut pattern) = (Vec::new(), false);
     for (key, value) in object {
         match key.as_str() {
             "peft_type" if value == "LORA" => {}
@@ -205,23 +275,29 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<LoraConfig, P
                     return Err(refuse(key, "true, false, gaussian, eva or orthogonal"));
                 }
             }
+            // A pattern, or "all-linear": the tensors say what it covers.
+            "target_modules" if value.is_string() => pattern = true,
             "target_modules" => {
                 let names = value
                     .as_array()
-                    .ok_or_else(|| refuse(key, "a list of module names"))?;
+                    .ok_or_else(|| refuse(key, "a list of module names, or a pattern"))?;
                 for name in names {
-                    let target = name.as_str().and_then(Target::from_module).ok_or_else(|| {
+                    let found = name.as_str().and_then(target).ok_or_else(|| {
                         refuse(
                             key,
                             "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
                         )
                     })?;
-                    targets.push(target);
+                    targets.push(found.0);
+                    // A full path names one block's module.
+                    pattern |= found.1;
                 }
             }
             "r" | "lora_alpha" | "lora_dropout" => {}
             _ if FREE_KEYS.contains(&key.as_str()) => {}
             _ if is_off(value) => {}
+            // A variant is switched on by true, or by what it holds; these are settings of variants.
+            _ if value.is_number() || value.is_string() => {}
             _ => return Err(refuse(key, "absent, null, false or empty: not supported")),
         }
     }
@@ -243,11 +319,11 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<LoraConfig, P
         None => 0.0,
         Some(_) => number("lora_dropout")?,
     };
-    LoraConfig::new(rank, number("lora_alpha")?, dropout, targets).map_err(|source| {
-        PeftError::Config {
-            path: path.to_owned(),
-            source,
-        }
+    Ok(Settings {
+        rank,
+        alpha: number("lora_alpha")?,
+        dropout,
+        targets: (!pattern).then_some(targets),
     })
 }
 
@@ -306,6 +382,19 @@ pub enum PeftError {
         path: PathBuf,
         /// The setting out of range.
         source: ConfigError,
+    },
+    /// Weights of whole modules, which are no part of a LoRA.
+    #[error(
+        "{}: '{name}' is a whole module saved beside the adapter: only the adapter can be read. \
+         Where the module is the base's own, save the adapter again with \
+         save_embedding_layers=False; where it was trained, merge all of it into the base",
+        path.display()
+    )]
+    Beside {
+        /// The path of the file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
     },
     /// The tensors form no layout.
     #[error("{}: {source}", path.display())]
@@ -375,7 +464,6 @@ mod tests {
             ("fan_in_fan_out", json!(true)),
             ("target_parameters", json!(["x"])),
             ("target_modules", json!(["lm_head"])),
-            ("target_modules", json!("all-linear")),
             ("target_modules", json!([])),
             ("init_lora_weights", json!("pissa")),
             ("peft_type", json!("IA3")),
@@ -392,6 +480,60 @@ mod tests {
             let error = load(dir.path()).unwrap_err().to_string();
             assert!(error.contains("adapter_"), "{key} {value}: {error}");
         }
+    }
+
+    #[test]
+    fn the_tensors_say_what_a_pattern_covers() {
+        let paths = [
+            "model.layers.0.self_attn.q_proj",
+            "model.layers.3.mlp.down_proj",
+        ];
+        for (key, value) in [
+            ("target_modules", json!("all-linear")),
+            ("target_modules", json!(".*\\.(q_proj|down_proj)")),
+            ("target_modules", json!(paths)),
+            ("exclude_modules", json!(["lm_head"])),
+            ("exclude_modules", json!(".*vision.*")),
+        ] {
+            let dir = saved();
+            edit_config(dir.path(), key, value.clone());
+            assert_eq!(load(dir.path()).unwrap(), adapter(), "{key} {value}");
+        }
+        let dir = saved();
+        edit_config(dir.path(), "target_modules", json!("all-linear"));
+        let text = std::fs::read(dir.path().join(CONFIG_FILE)).unwrap();
+        assert!(
+            parse_config(Path::new("c"), &text).is_err(),
+            "no tensors, no targets"
+        );
+    }
+
+    #[test]
+    fn whole_modules_beside_an_adapter_are_named() {
+        let adapter = adapter();
+        let dir = saved();
+        let path = dir.path().join(WEIGHTS_FILE);
+        let more = TensorSpec {
+            name: "base_model.model.model.embed_tokens.weight".to_owned(),
+            shape: vec![2, 3],
+        };
+        let zeros = vec![0.0; 64];
+        let specs = adapter
+            .layout()
+            .tensors()
+            .iter()
+            .chain([&more])
+            .map(|spec| {
+                let count = spec.shape.iter().product();
+                (spec.name.as_str(), spec.shape.as_slice(), &zeros[..count])
+            });
+        tensors::write(&path, FloatType::F32, specs).unwrap();
+        let refused = load(dir.path()).unwrap_err().to_string();
+        assert!(
+            refused.contains("embed_tokens.weight' is a whole module"),
+            "{refused}"
+        );
+        assert!(refused.contains("save_embedding_layers=False"), "{refused}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct Shell {
     pub stop: Stop,
 }
 
-/// What a program says when ctrl-c or SIGTERM interrupts it.
+/// What a program says when ctrl-c, SIGTERM or SIGHUP interrupts it.
 #[derive(Debug, Clone, Copy)]
 pub struct Interruption {
     /// The error where the command ends at once.
@@ -80,8 +80,15 @@ pub fn run_main<P: Program>() -> ExitCode {
     let program = match parsed.and_then(|mut matches| P::from_arg_matches_mut(&mut matches)) {
         Ok(program) => program,
         Err(error) => {
-            // Nothing can be done where the terminal is gone.
-            let _ = error.print();
+            let shown = error.to_string();
+            let arguments: Vec<String> = std::env::args_os()
+                .map(|it| it.to_string_lossy().into_owned())
+                .collect();
+            match without_secrets(&shown, &arguments) {
+                Some(masked) => print_error(&masked.trim_end()),
+                // Nothing can be done where the terminal is gone.
+                None => _ = error.print(),
+            }
             // `--help` and `--version` are printed on standard output.
             return if error.use_stderr() {
                 Exit::Usage.into()
@@ -122,6 +129,25 @@ pub fn run_main<P: Program>() -> ExitCode {
             failure.exit().into()
         }
     }
+}
+
+/// How an invitation token begins. It is a secret: who has it may join.
+const INVITATION: &str = "fedlora1.";
+/// The shortest part of a token, cut up by a mail program, that is kept out of errors.
+const SHORTEST_PART: usize = 12;
+
+/// An error about the command line without what may be part of a secret in it; `None` where it
+/// holds none. A token that was wrapped is several arguments, from its beginning on.
+fn without_secrets(error: &str, arguments: &[String]) -> Option<String> {
+    let first = arguments
+        .iter()
+        .position(|argument| argument.contains(INVITATION))?;
+    let parts = arguments[first..]
+        .iter()
+        .flat_map(|argument| argument.split('='));
+    let secret = parts.filter(|part| part.len() >= SHORTEST_PART && !part.starts_with('-'));
+    let masked = secret.fold(error.to_owned(), |error, part| error.replace(part, "..."));
+    (masked != error).then_some(masked)
 }
 
 /// The program's command line as clap has it, with its name in the examples of the commands that
@@ -172,5 +198,37 @@ async fn interruptible<P: Program>(program: P, printer: Printer) -> Result<(), F
     tokio::select! {
         outcome = command => outcome,
         () = interrupts.next() => interrupted(said.forced),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_the_command_line_does_not_repeat_a_token() {
+        let masked = |error: &str, line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            without_secrets(error, &arguments)
+        };
+        let error = "error: unexpected argument 'QkJCQlNFQ1JFVA' found";
+        let line = "fedlora join fedlora1.AAAAAAAAAAAA QkJCQlNFQ1JFVA";
+        let shown = "error: unexpected argument '...' found";
+        assert_eq!(masked(error, line).as_deref(), Some(shown));
+        let whole = error.replace("QkJCQlNFQ1JFVA", "fedlora1.AAAA");
+        assert_eq!(
+            masked(&whole, "fedlora jion fedlora1.AAAA").as_deref(),
+            Some(shown)
+        );
+        assert_eq!(
+            masked(&whole, "fedlora join --to=fedlora1.AAAA").as_deref(),
+            Some(shown)
+        );
+        let ordinary = "error: unexpected argument '--directory' found";
+        assert_eq!(
+            masked(ordinary, "fedlora join fedlora1.AAAA --directory x"),
+            None
+        );
+        assert_eq!(masked(ordinary, "fedlora check --directory x"), None);
     }
 }

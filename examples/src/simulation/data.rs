@@ -67,7 +67,7 @@ impl SimulationData {
         pipeline: &TextPipeline,
         max_tokens: usize,
     ) -> anyhow::Result<Self> {
-        let prepare = PrepareOptions { max_tokens };
+        let prepare = PrepareOptions::new(max_tokens);
         let (mut institutions, origin) = match &options.data {
             Some(file) => {
                 let (by, how) = (options.split_by.as_deref(), options.partition);

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::error::GgufError;
 use super::metadata::{List, Metadata, ScalarType, Value};
+use super::parts::{self, Part};
 use super::quant::TensorType;
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -64,27 +65,22 @@ pub(crate) struct Header {
 #[derive(Debug)]
 pub struct Container {
     path: PathBuf,
-    file: File,
+    parts: Vec<Part>,
     header: Header,
 }
 
 impl Container {
-    /// Opens a file and reads its header, never its tensors.
+    /// Opens a file and reads its header, never its tensors. Where it is one part of several, all
+    /// of them are opened.
     ///
     /// # Errors
-    /// [`GgufError`] where the file cannot be read, is malformed, or has a tensor of a type that is
-    /// not supported.
+    /// [`GgufError`] where the file cannot be read, is malformed, has a tensor of a type that is
+    /// not supported, or is a part whose others are missing.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let io = |source| GgufError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let header = read_header(path, BufReader::with_capacity(1 << 16, &file), length)?;
+        let (parts, header) = parts::open(path)?;
         Ok(Self {
             path: path.to_owned(),
-            file,
+            parts,
             header,
         })
     }
@@ -104,15 +100,19 @@ impl Container {
         &self.header.tensors
     }
 
-    /// Fills `buffer` with the bytes at `offset`, from the start of the file.
+    /// Fills `buffer` with the bytes at `offset`, from the start of the file, or of the first of
+    /// its parts.
     ///
     /// # Errors
     /// [`GgufError::Io`], also where the file ends too early.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), GgufError> {
-        self.file
-            .read_exact_at(buffer, offset)
+        let after = self.parts.partition_point(|part| part.start <= offset);
+        // The first part begins at 0.
+        let part = &self.parts[after.saturating_sub(1)];
+        part.file
+            .read_exact_at(buffer, offset - part.start)
             .map_err(|source| GgufError::Io {
-                path: self.path.clone(),
+                path: part.path.clone(),
                 source,
             })
     }

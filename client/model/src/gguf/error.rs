@@ -21,6 +21,14 @@ pub enum GgufError {
         /// Path of the file.
         path: PathBuf,
     },
+    /// Parts of a model that do not belong together.
+    #[error("{}: {why}", path.display())]
+    Split {
+        /// Path of the part that was named.
+        path: PathBuf,
+        /// What is missing or does not fit.
+        why: String,
+    },
     /// A version, or byte order, that is not supported.
     #[error("{}: GGUF version {got} is not supported{}: expected 2 or 3", path.display(),
         if matches!(got.swap_bytes(), 1..=3) { " (the file is big-endian)" } else { "" })]

@@ -158,6 +158,64 @@ fn a_file_written_again_is_the_same_model() {
     assert_eq!(again.digest().unwrap(), weights.digest().unwrap());
 }
 
+/// Writes a golden file in two parts as `gguf-split` does: the metadata in the first alone.
+fn in_two_parts(dir: &std::path::Path) -> [PathBuf; 2] {
+    let whole = TestFile::golden("llama-mixed.gguf");
+    let (count, half) = (whole.tensors.len(), whole.tensors.len() / 2);
+    let split = |file: TestFile, number: i128| {
+        file.set("split.no", Value::Integer(number))
+            .set("split.count", Value::Integer(2))
+            .set("split.tensors.count", Value::Integer(count as i128))
+    };
+    let mut first = split(whole, 0);
+    let mut second = TestFile {
+        values: Default::default(),
+        tensors: Default::default(),
+    };
+    let moved: Vec<_> = first.tensors.keys().skip(half).cloned().collect();
+    for name in moved {
+        let tensor = first.tensors.remove(&name).unwrap();
+        second.tensors.insert(name, tensor);
+    }
+    let paths = [1, 2].map(|part| dir.join(format!("m-0000{part}-of-00002.gguf")));
+    for (path, file) in paths.iter().zip([first, split(second, 1)]) {
+        let (_dir, written) = file.write();
+        std::fs::copy(written, path).unwrap();
+    }
+    paths
+}
+
+#[test]
+fn a_model_in_two_parts_is_read_by_either() {
+    let whole = BaseWeights::from_gguf(&golden_path("llama-mixed.gguf")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let paths = in_two_parts(dir.path());
+    let first = BaseWeights::from_gguf(&paths[0]).unwrap();
+    assert_eq!(first.digest().unwrap(), whole.digest().unwrap());
+    let second = BaseWeights::from_gguf(&paths[1]).unwrap();
+    assert_eq!(second.digest().unwrap(), whole.digest().unwrap());
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = in_two_parts(dir.path());
+    let refusal = |path: &std::path::Path| BaseWeights::from_gguf(path).unwrap_err().to_string();
+    let other = dir.path().join("other.gguf");
+    std::fs::copy(&paths[1], &other).unwrap();
+    let said = refusal(&other);
+    assert!(
+        said.contains("it is part 2 of 2") && said.contains("-00002-of-00002.gguf"),
+        "{said}"
+    );
+    std::fs::rename(&paths[1], dir.path().join("away.gguf")).unwrap();
+    let said = refusal(&paths[0]);
+    assert!(said.contains("part 2 is missing: put"), "{said}");
+    std::fs::copy(&paths[0], &paths[1]).unwrap();
+    let said = refusal(&paths[0]);
+    assert!(said.contains("says that it is another part"), "{said}");
+}
+
 #[test]
 fn names_tensors_that_are_missing_extra_misshaped_or_not_finite() {
     let file = || TestFile::golden("llama-mixed.gguf");

@@ -11,6 +11,7 @@ pub(crate) mod container;
 pub(crate) mod error;
 pub(crate) mod metadata;
 mod names;
+mod parts;
 mod quant;
 mod rope_factors;
 mod source;
@@ -37,7 +38,7 @@ pub fn is_gguf(path: &Path) -> bool {
 }
 
 impl BaseWeights {
-    /// Opens a GGUF file of a Llama or Qwen2 model. Its tensors are read, and de-quantised to
+    /// Opens a GGUF file of a Llama or Qwen2 model, or all parts of it by one of them. Its tensors are read, and de-quantised to
     /// `f32`, when they are asked for.
     ///
     /// # Errors

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use fedlora_data::HeldOut;
+use clap::ValueEnum;
+use fedlora_data::{BadRecords, HeldOut};
 
 /// The options of every command that reads records to train on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Private records: JSON Lines, JSON arrays, Parquet, or a folder of them; may be repeated.
+    /// Private records: JSON (Lines or arrays), Parquet, CSV, TSV, or a folder; may be repeated.
     #[arg(long, required = true, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Held-out records, which are scored and never trained on; may be given several times.
@@ -23,6 +24,55 @@ pub(crate) struct DataArgs {
         conflicts_with = "eval_data"
     )]
     hold_out: Option<Share>,
+    /// What to do about records that cannot be used: end, or leave them out, counted and shown.
+    #[arg(long, value_enum, value_name = "stop|skip", default_value_t = BadRecordsKind::Stop)]
+    bad_records: BadRecordsKind,
+    /// The most records that --bad-records skip leaves out, in per cent of all.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = Percent::from_str,
+        default_value = "50",
+        allow_negative_numbers = true
+    )]
+    bad_limit: Percent,
+    /// Refuse records of which training would leave something out, such as unused fields.
+    #[arg(long)]
+    strict: bool,
+    /// End each plain text with the base's end-of-text token, and train on it.
+    #[arg(long)]
+    end_texts: bool,
+}
+
+/// What becomes of records that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BadRecordsKind {
+    /// The first of them ends the command.
+    Stop,
+    /// They are left out.
+    Skip,
+}
+
+/// A share in per cent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Percent(f64);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+        let share = number.filter(|number| (0.0..=100.0).contains(number));
+        share
+            .map(Self)
+            .ok_or_else(|| "give a number from 0 to 100".to_owned())
+    }
+}
+
+impl std::fmt::Display for Percent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Files of records, and where the held-out records come from.
@@ -30,6 +80,12 @@ pub(crate) struct DataArgs {
 pub(crate) struct DataSpec {
     pub(crate) training: Vec<PathBuf>,
     pub(crate) held_out: HeldOutSpec,
+    /// What to do about records that cannot be used.
+    pub(crate) bad_records: BadRecords,
+    /// Whether nothing of a record may be left out.
+    pub(crate) strict: bool,
+    /// Whether plain texts get an end.
+    pub(crate) end_texts: bool,
 }
 
 /// Where held-out records come from.
@@ -58,6 +114,14 @@ impl DataArgs {
         DataSpec {
             training: self.data.clone(),
             held_out,
+            bad_records: match self.bad_records {
+                BadRecordsKind::Stop => BadRecords::Stop,
+                BadRecordsKind::Skip => BadRecords::Skip {
+                    at_most: self.bad_limit.0,
+                },
+            },
+            strict: self.strict,
+            end_texts: self.end_texts,
         }
     }
 }

@@ -150,12 +150,8 @@ mod tests {
     fn what_is_trained_on_is_marked() {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
         let pipeline = TextPipeline::from_folder(&base).unwrap();
-        let turns = [("user", "Why?"), ("assistant", "So.\nIndeed.")].map(|(role, content)| {
-            fedlora_data::Turn {
-                role,
-                content: content.to_owned(),
-            }
-        });
+        let turns = [("user", "Why?"), ("assistant", "So.\nIndeed.")]
+            .map(|(role, content)| fedlora_data::Turn::new(role, content));
         let example = pipeline.chat(&turns).unwrap();
         let shown = ShownExample::of(&example, "f.jsonl:3".to_owned(), &pipeline);
         let rendered = |marks| {

@@ -13,7 +13,7 @@ mod time;
 
 use anyhow::anyhow;
 use fedlora_common::exit::Exit;
-use fedlora_data::PrepareOptions;
+use fedlora_data::{DataError, PrepareOptions};
 use fedlora_model::ActivationCheckpointing;
 use fedlora_shell::{Failure, Format, Printer};
 use fedlora_train::{DoesNotFit, Estimate, Machine, MemoryPlan, check_device, free_memory};
@@ -49,8 +49,12 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         (Some(seq), _) => seq,
         (None, most) => most.unwrap_or(SEQ).min(SEQ),
     };
-    let (training, held_out) = checked.records(&args.data.resolve(HeldOutSpec::Nothing));
-    let options = PrepareOptions { max_tokens: seq };
+    let spec = args.data.resolve(HeldOutSpec::Nothing);
+    let (training, held_out) = checked.records(&spec);
+    let options = PrepareOptions {
+        end_texts: spec.end_texts,
+        ..PrepareOptions::new(seq)
+    };
     let pipeline = base.as_ref().map(|base| &base.pipeline);
     let training = pipeline.and_then(|text| checked.prepare(&training, text, &options));
     let held_out = held_out
@@ -97,15 +101,34 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         }
         memory = Some(memory_section(args.batch, &plan, estimate, available));
     }
+    if let Some(base) = &base {
+        checked
+            .warnings
+            .extend(base.pipeline.warnings().iter().cloned());
+    }
+    // Whether a training would go on past them.
+    let of = checked
+        .files
+        .iter()
+        .map(|file| file.records + file.bad)
+        .sum();
+    let stopped = spec.bad_records.check(checked.problems.clone(), of).err();
+    let losing = spec.strict && !checked.dropped.is_empty();
+    let refusal = match (stopped, losing) {
+        (Some(stopped), _) => stopped.remedy(),
+        (None, true) => DataError::Dropped(Vec::new()).remedy(),
+        (None, false) => None,
+    };
     checked.problems.sort_by(|a, b| a.place.cmp(&b.place));
     let hint = device_error
         .as_ref()
         .and_then(|error| error.remedy())
         .or(hint)
-        .map(|remedy| hints::train(&remedy));
+        .map(|remedy| hints::train(&remedy))
+        .or_else(|| refusal.map(hints::data));
     let device_error = device_error.map(|error| error.to_string());
     let report = CheckReport {
-        usable: checked.problems.is_empty()
+        usable: refusal.is_none()
             && checked.failures.is_empty()
             && device_error.is_none()
             && prepared.is_some(),
@@ -122,6 +145,8 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         },
         failures: checked.failures,
         problems: checked.problems.iter().map(ProblemEntry::from).collect(),
+        dropped: checked.dropped,
+        warnings: checked.warnings.into_iter().collect(),
     };
     match printer.format() {
         Format::Json => printer.document(&report),
@@ -134,12 +159,12 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
             printer.write(|out| out.write_all(text.as_bytes()));
         }
     }
-    verdict(&report, checked.exit.unwrap_or(Exit::Data))
+    verdict(&report, losing, checked.exit.unwrap_or(Exit::Data))
         .map_err(|failure| failure.with_hint_if(hint))
 }
 
 /// The failure where something keeps the data from being used.
-fn verdict(report: &CheckReport, exit: Exit) -> Result<(), Failure> {
+fn verdict(report: &CheckReport, losing: bool, exit: Exit) -> Result<(), Failure> {
     if report.usable {
         return Ok(());
     }
@@ -151,12 +176,14 @@ fn verdict(report: &CheckReport, exit: Exit) -> Result<(), Failure> {
     let nothing = report.training.as_ref().and_then(|set| {
         (set.report.examples == 0).then(|| "there is nothing to train on".to_owned())
     });
+    let losing = losing.then(|| "training would leave something out of the records".to_owned());
     let said: Vec<_> = report
         .failures
         .iter()
         .cloned()
         .chain(report.device.error.clone())
         .chain(lines)
+        .chain(losing)
         .chain(nothing)
         .collect();
     Err(Failure::new(exit, anyhow!("{}", said.join("; "))))

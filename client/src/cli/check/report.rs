@@ -1,6 +1,6 @@
 //! What `fedlora check` found out, as its JSON document holds it. No record's text is in it.
 
-use fedlora_data::{DataReport, FileReport, Lengths, Problem};
+use fedlora_data::{DataReport, Dropped, FileReport, Lengths, Problem, Warning};
 use fedlora_train::{Estimate, Machine};
 use serde::Serialize;
 
@@ -21,6 +21,10 @@ pub(super) struct CheckReport {
     pub(super) failures: Vec<String>,
     /// Every line or row that cannot be used.
     pub(super) problems: Vec<ProblemEntry>,
+    /// What of the records is left out, by field.
+    pub(super) dropped: Vec<Dropped>,
+    /// What may be otherwise than its owner means it.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// The base model's shape.

@@ -1,10 +1,12 @@
 //! What a check reads: the base model, the files of records, the examples made of them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use fedlora_common::exit::Exit;
 use fedlora_data::{
-    Dataset, FileReport, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline,
+    Dataset, Dropped, FileReport, Lengths, PrepareOptions, Prepared, Problem, Survey, TextPipeline,
+    Warning,
 };
 use fedlora_model::{BaseWeights, LlamaConfig};
 use fedlora_shell::Printer;
@@ -21,6 +23,8 @@ pub(super) struct Checked {
     pub(super) files: Vec<FileReport>,
     pub(super) problems: Vec<Problem>,
     pub(super) failures: Vec<String>,
+    pub(super) dropped: Vec<Dropped>,
+    pub(super) warnings: BTreeSet<Warning>,
     /// The exit code for a base that cannot be had: the network may be what is missing.
     pub(super) exit: Option<Exit>,
 }
@@ -81,6 +85,9 @@ impl Checked {
     ) -> Option<PreparedSet> {
         let mut prepared = self.note(records.prepare_each(pipeline, options))?;
         self.problems.append(&mut prepared.problems);
+        let dropped = std::mem::take(&mut prepared.dropped);
+        self.dropped = Dropped::merged(std::mem::take(&mut self.dropped), dropped);
+        self.warnings.extend(prepared.warnings.drain(..));
         Some(PreparedSet {
             records: records.clone(),
             prepared,

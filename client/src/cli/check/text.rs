@@ -9,6 +9,7 @@ use super::numbers::{bytes, counted, duration, grouped, line, percent, short};
 use super::report::{
     BaseSection, CheckReport, DeviceSection, Measured, MemorySection, SetSection, TimeSection,
 };
+use crate::cli::hints;
 
 /// Longest bar of the histogram, in characters.
 const BAR: usize = 40;
@@ -48,8 +49,35 @@ pub(super) fn text(report: &CheckReport, shown: &[ShownExample], marks: Marks) -
         self::time(&mut out, time);
     }
     device(&mut out, &report.device);
+    doubtful(&mut out, report);
     refused(&mut out, report);
     out
+}
+
+/// What is left out, and what may be otherwise than meant.
+fn doubtful(out: &mut String, report: &CheckReport) {
+    for (index, dropped) in report.dropped.iter().enumerate() {
+        let label = if index == 0 {
+            "\nLeft out    "
+        } else {
+            "            "
+        };
+        line(
+            out,
+            format_args!("{label}{}", printable(&dropped.to_string())),
+        );
+    }
+    for (index, warning) in report.warnings.iter().enumerate() {
+        let label = if index == 0 {
+            "\nWarning     "
+        } else {
+            "            "
+        };
+        line(
+            out,
+            format_args!("{label}{}", printable(&hints::warning(warning))),
+        );
+    }
 }
 
 fn base(out: &mut String, base: &BaseSection) {

@@ -64,7 +64,7 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> Result<(), Failure> {
             "note: the base takes {positions} tokens: records are cut there"
         ));
     }
-    let options = PrepareOptions { max_tokens };
+    let options = PrepareOptions::new(max_tokens);
     let (examples, report) = records.prepare(&opened.pipeline, &options).map_err(data)?;
 
     let begun = Instant::now();

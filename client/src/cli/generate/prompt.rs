@@ -66,10 +66,7 @@ pub(super) fn tokens(
         pipeline
             .refuse_control(content, &format!("the {role} turn"))
             .map_err(|error| data(error).with_hint("give the whole text with --raw"))?;
-        turns.push(Turn {
-            role,
-            content: content.to_owned(),
-        });
+        turns.push(Turn::new(role, content));
     }
     pipeline.prompt(&turns).map_err(data)
 }

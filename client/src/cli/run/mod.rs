@@ -14,7 +14,7 @@ use fedlora_common::exit::Exit;
 use fedlora_data::HeldOut;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::round::member::RunOutcome;
-use fedlora_shell::{Failure, Printer, Stop};
+use fedlora_shell::{Failure, Printer, Stop, print_error};
 use fedlora_train::Engine;
 use rand::Rng;
 use serde_json::json;
@@ -293,6 +293,7 @@ fn prepare(
     let examples = Examples::read(records, &pipeline, engine.max_tokens(), &mut |line| {
         printer.note(&line);
     })?;
+    examples.doubts.iter().for_each(print_error);
     Ok(LocalWork::new(
         engine,
         MemberExamples::new(examples.training, examples.held_out),

@@ -203,6 +203,22 @@ pub(super) enum Warmup {
     Share(f64),
 }
 
+impl Warmup {
+    /// What to say where the peak rate is not reached within a training of `steps` steps.
+    pub(super) fn never_ends(self, steps: usize) -> Option<String> {
+        let warmup = match self {
+            Self::Steps(warmup) => warmup,
+            Self::Share(share) => (share * steps as f64).ceil() as usize,
+        };
+        (warmup >= steps).then(|| {
+            format!(
+                "warning: the warm-up of {warmup} steps is no shorter than the training of {steps}: \
+                 the learning rate never reaches --lr; use a smaller --warmup, or train longer"
+            )
+        })
+    }
+}
+
 impl FromStr for Warmup {
     type Err = WarmupError;
 
@@ -323,6 +339,25 @@ mod tests {
         assert_eq!("0.03".parse(), Ok(Warmup::Share(0.03)));
         for bad in ["", "-1", "1.5", "NaN", "3%"] {
             assert_eq!(bad.parse::<Warmup>(), Err(WarmupError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_warm_up_as_long_as_the_training_is_said() {
+        for (warmup, steps) in [
+            (Warmup::Steps(100), 5),
+            (Warmup::Steps(3), 3),
+            (Warmup::Share(1.0), 3),
+            (Warmup::Share(0.03), 1),
+        ] {
+            assert!(warmup.never_ends(steps).is_some(), "{warmup:?} {steps}");
+        }
+        for (warmup, steps) in [
+            (Warmup::Steps(2), 3),
+            (Warmup::Steps(0), 1),
+            (Warmup::Share(0.03), 2),
+        ] {
+            assert_eq!(warmup.never_ends(steps), None, "{warmup:?} {steps}");
         }
     }
 

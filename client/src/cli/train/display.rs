@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fedlora_shell::{Format, Printer, Progress, ProgressUnit};
+use fedlora_shell::{Format, Printer, Progress, ProgressUnit, print_error};
 use fedlora_train::{EvaluationRecord, Event, StepRecord, Summary};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
@@ -123,6 +123,12 @@ impl TrainDisplay {
     pub(super) fn line(&mut self, text: &str) {
         self.log(text);
         self.progress.line(&text);
+    }
+
+    /// A line that is printed even where others are not.
+    pub(super) fn warning(&mut self, text: &str) {
+        self.log(text);
+        print_error(&text);
     }
 
     fn begin(&mut self, step: usize, steps: usize) {

@@ -10,7 +10,8 @@ use fedlora_common::exit::Exit;
 use fedlora_model::LlamaConfig;
 use fedlora_shell::{Failure, Format, Interruption, Printer, Stop};
 use fedlora_train::{
-    Engine, OutputError, OutputFolder, RunOutcome, Setup, Summary, free_memory, run as run_training,
+    Engine, Event, OutputError, OutputFolder, RunOutcome, Setup, Summary, free_memory,
+    run as run_training,
 };
 use serde::Serialize;
 
@@ -72,6 +73,9 @@ pub(super) fn run(args: &TrainArgs, printer: &Printer, stop: &Stop) -> Result<()
         None => most.min(1024),
     };
     let examples = Examples::read(&records, &pipeline, seq, &mut |line| display.line(line))?;
+    for doubt in &examples.doubts {
+        display.warning(doubt);
+    }
     if !args.memory.ignore_memory {
         fits(args, &model, &first, weights.config(), seq, &examples)?;
     }
@@ -107,6 +111,11 @@ pub(super) fn run(args: &TrainArgs, printer: &Printer, stop: &Stop) -> Result<()
     };
     stop.heed();
     let outcome = run_training(&setup, &mut folder, &|| stop.asked(), &mut |event| {
+        if let Event::Begun { steps } | Event::Resumed { steps, .. } = event
+            && let Some(warning) = args.warmup.never_ends(steps)
+        {
+            display.warning(&warning);
+        }
         display.show(&event);
     });
     display.end();

@@ -16,10 +16,7 @@ static BASE: LazyLock<(Engine, TextPipeline)> = LazyLock::new(|| {
 });
 
 fn prompt() -> Vec<u32> {
-    let turns = [Turn {
-        role: "user",
-        content: "What is a buffer overflow?".to_owned(),
-    }];
+    let turns = [Turn::new("user", "What is a buffer overflow?")];
     BASE.1.prompt(&turns).unwrap()
 }
 

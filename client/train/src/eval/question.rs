@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use fedlora_data::{Content, Dataset, Record, Turn};
+use fedlora_data::{Chat, Content, Dataset, Record, Turn};
 
 use crate::remedy::Remedy;
 
 /// A record's prompt and its reference response. `Debug` shows neither.
 #[derive(Clone)]
 pub struct Question {
-    turns: Vec<Turn>,
+    turns: Chat,
     reference: String,
     place: String,
 }
@@ -36,7 +36,7 @@ impl Question {
         };
         match turns.split_last() {
             Some((last, before)) if last.role == "assistant" => Ok(Self {
-                turns: before.to_vec(),
+                turns: turns.with_turns(before.to_vec()),
                 reference: last.content.clone(),
                 place,
             }),
@@ -45,18 +45,15 @@ impl Question {
     }
 
     /// The turns before the response.
-    pub fn turns(&self) -> &[Turn] {
+    pub fn turns(&self) -> &Chat {
         &self.turns
     }
 
     /// The turns with `response` as the assistant's last.
-    pub fn answered(&self, response: &str) -> Vec<Turn> {
-        let mut turns = self.turns.clone();
-        turns.push(Turn {
-            role: "assistant",
-            content: response.to_owned(),
-        });
-        turns
+    pub fn answered(&self, response: &str) -> Chat {
+        let mut chat = self.turns.clone();
+        chat.turns.push(Turn::new("assistant", response));
+        chat
     }
 
     /// The reference: the response in the record.
