@@ -262,7 +262,7 @@ impl Open {
     /// Removes the member, which asks for that.
     async fn leave(mut self, registry: &Registry) -> Result<(), SessionError> {
         let (registry, name) = (registry.clone(), self.member.clone());
-        let removed = tokio::task::spawn_blocking(move || registry.remove(&name)).await;
+        let removed = tokio::task::spawn_blocking(move || registry.leave(&name)).await;
         removed.map_err(|_| SessionError::Panicked)??;
         info!(member = %self.member, "the member has left the federation");
         let _ = self.control.0.finish();
