@@ -91,6 +91,8 @@ fn somebody_joins_and_gets_other_keys_although_the_key_is_elsewhere() {
         .join(&token, "first")
         .failed(4, &["waits for the operator"]);
     aggregator.wait_for("a certificate waits for the authority's key");
+    let told = Finished::of("status", &mut federation.operate("status")).done();
+    assert!(told.stderr.contains("ca export"), "{}", told.stderr);
     // Here nothing can be signed; there only what is named.
     let mut here = ca("sign", &federation.operator());
     Finished::of("sign", &mut here).failed(4, &["kept apart", "ca export", "ca import"]);

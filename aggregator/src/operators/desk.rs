@@ -228,7 +228,10 @@ impl<'a> Desk<'a> {
                     reason: error.to_string(),
                 });
             }
-            Act::Rule(_) => return Ok(()),
+            // Whoever wrote it did not need the command.
+            Act::Rule(rule) => {
+                return TwoOperators::new(rule.operators.clone(), rule.acts.clone()).map(|_| ());
+            }
         };
         let now = registry.member(member)?.map(|one| one.identity);
         match now == *then {

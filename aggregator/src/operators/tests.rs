@@ -335,6 +335,14 @@ fn a_rule_has_two_operators_or_more_each_with_its_own_key() {
     ] {
         assert!(matches!(new(wrong), Err(OperatorsError::Operators)));
     }
+    // Nor by a proposal that no command has written.
+    let office = Office::new();
+    let [alice, bob, _] = &office.keys;
+    let mut one = rule(&office.keys, &ActKind::ALL);
+    one.operators.truncate(1);
+    let one = office.desk(0).propose(Act::Rule(one), alice).unwrap();
+    let refused = office.desk(0).approve(&one.id.to_string(), bob);
+    assert!(matches!(refused, Err(OperatorsError::Operators)));
 }
 
 #[test]
