@@ -133,12 +133,6 @@ fn a_run_goes_on_where_its_members_were_killed_as_well() {
     for member in members {
         member.kill();
     }
-    // Whoever never comes back has what is done so far.
-    let newest = &federation.results()[0]["adapter"];
-    for member in INSTITUTIONS {
-        let adapter = json!(federation.adapter(member).digest().to_string());
-        assert_eq!(*newest, adapter, "{member}");
-    }
     let mut aggregator = federation.serve(&plan);
     aggregator.wait_for("the run is taken up");
     let members: Vec<_> = INSTITUTIONS
