@@ -127,7 +127,7 @@ impl Certificates {
             authority.renew_member_certificate(shown, from, MEMBER_DAYS, &mut os_rng())
         });
         let issued = match issued {
-            Err(CaError::Locked) => match self.requests.renewing(peer, shown, now)? {
+            Err(error) if error.is_waiting() => match self.requests.renewing(peer, shown, now)? {
                 Waiting::Signed(issued) => issued,
                 Waiting::Waits | Waiting::OtherKeys => return Ok(None),
             },
@@ -169,7 +169,7 @@ impl OwnCertificate {
             authority.issue_server_certificate(&key, from, SERVER_DAYS, &mut os_rng())
         });
         let issued = match issued {
-            Err(CaError::Locked) => return self.take_kept(),
+            Err(error) if error.is_waiting() => return self.take_kept(),
             issued => issued?,
         };
         self.issued = clock.now();

@@ -52,6 +52,10 @@ fn is_yes(udp: &bool) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaConfig {
+    /// Whether the key is in a folder of its own, on another machine: what needs it waits until it was
+    /// carried there and back. `ca detach` sets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
     /// A PKCS #11 token that holds the key, and signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pkcs11: Option<Pkcs11Config>,

@@ -22,13 +22,14 @@ use tracing::{info, warn};
 
 use crate::adapters::StartError;
 use crate::audit::{self, AuditError};
-use crate::ca::CaError;
 use crate::ca::passphrase::PassphraseSource;
+use crate::ca::{CaError, CustodyKind};
 use crate::certificates::{Certificates, OwnCertificate};
 use crate::clock::Clock;
 use crate::database::{Attempt, Database, SharedStore, StoreError};
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{RunEvent, RunFailure, RunSummary};
+use crate::operators::{self, ActKind, OperatorsError};
 use crate::registry::Registry;
 use crate::remedy::Remedy;
 use crate::server::front;
@@ -193,10 +194,11 @@ impl Aggregator {
         let (join_credentials, join_own) = certificates.for_server()?;
         let authority = &opened.authority;
         if authority.is_locked()? {
-            warn!(
-                "the authority's key is sealed, and no passphrase was given: joins and renewals of \
-                 certificates wait until they are signed"
-            );
+            let why = match authority.custody() {
+                CustodyKind::Apart => "the authority's key is kept apart",
+                _ => "the authority's key is sealed, and no passphrase was given",
+            };
+            warn!("{why}: joins and renewals of certificates wait until they are signed");
         }
         // The places of sessions are counted by member: these are above all of them.
         let limits = Limits::for_server(MAX_OPEN + HANDSHAKES);
@@ -313,6 +315,11 @@ impl Aggregator {
         let begun = match open {
             Some(open) => BegunRun::taken_up(open)?,
             None => {
+                let identity = self.opened.identity.public();
+                let ledger = operators::of_directory(&self.directory, &identity)?;
+                if ledger.rule_for(ActKind::Plans).is_some() {
+                    return Err(OperatorsError::PlanNotQueued.into());
+                }
                 let mut id = [0; 16];
                 os_rng().fill_bytes(&mut id);
                 plan.seed.get_or_insert_with(|| os_rng().next_u64() >> 1);
@@ -472,6 +479,9 @@ pub enum ServeError {
         /// The system's reason.
         source: io::Error,
     },
+    /// What needs two operators, or a log that does not say.
+    #[error(transparent)]
+    Operators(#[from] OperatorsError),
     /// The run ended before its plan did.
     #[error(transparent)]
     Run(#[from] RunFailure),
@@ -484,6 +494,7 @@ impl ServeError {
             Self::Directory(error) => error.remedy(),
             Self::Store(error) => error.remedy(),
             Self::Ca(error) => error.remedy(),
+            Self::Operators(error) => error.remedy(),
             Self::OpenRun(_) | Self::Run(RunFailure::TakeUp(_)) => Some(Remedy::RestoreOrGiveUp),
             Self::Transport(_)
             | Self::Plan(_)

@@ -13,6 +13,7 @@
 //! queue/ID.json        a plan that waits, or is being carried out
 //! runs/ID/             roster.json, adapters/, results.jsonl, uploads/ (emptied after each round),
 //!                      evidence/, audit/ (where the operator asks for it), end.json (once it is over)
+//! proposals/ID.json    what one operator proposes, and another has yet to approve; proposals/lock
 //! log/                 log.jsonl, the audit log: each change of the above, signed and chained
 //! status.json          what `status` prints
 //! store.json           what this host remembers of the database, where there is one
@@ -260,6 +261,18 @@ impl Directory {
         if let Some(Err(error)) = noted {
             warn!(%error, "the start cannot be written to the audit log");
         }
+    }
+
+    /// Adds a line of its own to the audit log.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`]; of a directory whose keys are not at hand.
+    pub(crate) fn note(&self, event: Event) -> Result<(), DirectoryError> {
+        let noted = match &self.log {
+            Some(log) => log.note(&self.store, event),
+            None => Err(io::Error::other("the keys are not at hand")),
+        };
+        noted.map_err(|error| io_error(&crate::audit_log::path_in(&self.root), error))
     }
 
     /// Takes what differs from the audit log as it is; gives how many files.

@@ -19,6 +19,7 @@ use crate::ca::requests::{Requests, Waiting};
 use crate::certificates::{MEMBER_DAYS, OwnCertificate, RENEWAL_TICK, renew};
 use crate::clock::Clock;
 use crate::directory::Opened;
+use crate::operators::{self, ActKind, OperatorsError};
 use crate::registry::{MemberRecord, Registry, RegistryError};
 use crate::server::reticence::Reticence;
 
@@ -94,6 +95,9 @@ pub(crate) async fn answer(
         Ok(response) => response,
         Err(refusal) => {
             let reason = refusal.to_string();
+            if let JoinRefusal::Operators(error) = &refusal {
+                warn!(%error, "an invitation does not count");
+            }
             if let JoinRefusal::Ca(error) = &refusal {
                 warn!(%error, "no certificate can be issued");
             }
@@ -123,6 +127,12 @@ fn enrol(
     Protocols::OWN.common(request.protocol)?;
     // The invitation first: who holds none learns nothing of what else would be wrong.
     registry.check(&request.name, &request.secret, clock.now())?;
+    let (file, content) = registry.invitation_file(&request.name, &request.secret, clock.now())?;
+    operators::of_directory(registry.directory(), &opened.identity.public())?.check(
+        ActKind::Admission,
+        &file,
+        &content,
+    )?;
     let proof = JoinRequest::proof_digest(&request.name, &request.certificate_request);
     request
         .identity
@@ -139,7 +149,7 @@ fn enrol(
         )
     });
     let issued = match issued {
-        Err(CaError::Locked) => match requests.joining(&request, clock.now())? {
+        Err(error) if error.is_waiting() => match requests.joining(&request, clock.now())? {
             Waiting::Signed(issued) => issued,
             Waiting::Waits => return Err(JoinRefusal::Waits),
             Waiting::OtherKeys => {
@@ -203,13 +213,16 @@ enum JoinRefusal {
     /// No open invitation, or a record that cannot be written.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The invitation was not approved by two operators, or nobody can tell.
+    #[error("the invitation is not approved by two operators: ask the operator for another one")]
+    Operators(#[from] OperatorsError),
     /// The identity key's signature does not verify.
     #[error("the join request is not signed by the identity key in it")]
     Proof,
     /// The operator has yet to sign.
     #[error(
-        "the certificate waits for the operator, who keeps the key for it sealed: join again with \
-         the same token, into the same folder, once it is signed"
+        "the certificate waits for the operator, who does not leave the key for it with the aggregator: \
+         join again with the same token, into the same folder, once it is signed"
     )]
     Waits,
     /// The certificate request is refused, or cannot be kept.

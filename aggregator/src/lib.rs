@@ -18,6 +18,7 @@ pub mod engine;
 mod enrol;
 mod http;
 pub mod monitor;
+pub mod operators;
 pub mod optimizer;
 pub mod publish;
 pub mod queue;

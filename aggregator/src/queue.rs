@@ -83,6 +83,17 @@ impl Queue {
         Ok(plans)
     }
 
+    /// The file of this run's plan, as it stands; nothing where there is none.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub(crate) fn content(&self, run: RunId) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.path(run)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            content => content.map(Some),
+        }
+    }
+
     /// Whether the plan of this run is in the queue.
     pub fn contains(&self, run: RunId) -> bool {
         self.path(run).exists()

@@ -17,6 +17,7 @@ use fedlora_transport::CaFingerprint;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::audit_log::Event;
 use crate::ca::requests::Requests;
 use crate::directory::{Directory, DirectoryError, io_error};
 use crate::remedy::Remedy;
@@ -183,6 +184,24 @@ impl Registry {
         Ok(found.any(|one| one.secret == *secret))
     }
 
+    /// The name and content of the file in which the open or used invitation with this secret was made.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn invitation_file(
+        &self,
+        name: &MemberName,
+        secret: &JoinSecret,
+        now: Timestamp,
+    ) -> Result<(String, Vec<u8>), RegistryError> {
+        let invitation = match self.used(name, secret, now) {
+            Err(RegistryError::NotInvited { .. }) => self.open(name, secret, now)?,
+            used => used?.invitation,
+        };
+        let text = serde_json::to_vec_pretty(&invitation).expect("records have text keys");
+        Ok((format!("invitations/{name}.json"), text))
+    }
+
     /// Uses an invitation up and records the member. Only one of several that race for an
     /// invitation gets it; the keys that did may use it again until it expires.
     ///
@@ -271,6 +290,16 @@ impl Registry {
         let renamed = self.directory.store().rename(&path, &removed);
         renamed.map_err(|error| io_error(&path, error))?;
         record
+    }
+
+    /// Removes a member that asks for it itself.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn leave(&self, name: &MemberName) -> Result<Option<MemberRecord>, RegistryError> {
+        let member = name.clone();
+        self.directory.note(Event::Leaves { member })?;
+        self.remove(name)
     }
 
     /// One change at a time, over all processes.

@@ -46,6 +46,18 @@ pub enum Remedy {
     },
     /// Give the passphrase of the authority's key.
     GivePassphrase,
+    /// Carry what waits to the machine with the authority's key, sign it there, and bring it back.
+    CarryRequests,
+    /// Say that the member has other keys by intent, or leave it out.
+    AllowOtherKeys,
+    /// Propose it with an operator's own key, for another one to approve.
+    GiveOperatorKey,
+    /// Queue the plan, as a proposal.
+    QueuePlan,
+    /// See which proposals wait.
+    ListProposals,
+    /// Say who the operators are, and what needs two.
+    RequireTwo,
     /// Sign what waits for the authority's key.
     SignWaiting,
     /// Give the sealed key another passphrase, or unseal it first.

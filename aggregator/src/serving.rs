@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::daemon::ServeError;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
+use crate::operators::{self, ActKind, OperatorsError};
 use crate::registry::Registry;
 use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, ended_by_operator};
 use crate::server::front::{CurrentRun, FrontControl};
@@ -307,6 +308,15 @@ impl Serving {
                 set_aside.insert(run);
                 continue;
             }
+            // Withdrawn just now: it is not looked at.
+            let Some(content) = queue.content(run).map_err(unreadable)? else {
+                continue;
+            };
+            if let Err(error) = self.check_approved(run, &content) {
+                error!(%run, %error, "the plan is not carried out: it is set aside until the next start");
+                set_aside.insert(run);
+                continue;
+            }
             let (plan, keep) = (queued.plan, queued.keep_for_audit);
             let begun = BegunRun::new(&self.directory, run, plan, keep)?;
             // Whoever withdraws a plan removes it first, and looks for its run then.
@@ -315,6 +325,13 @@ impl Serving {
             }
         }
         Ok(None)
+    }
+
+    /// Checks that two operators approved a plan in the queue, where that is needed.
+    fn check_approved(&self, run: RunId, content: &[u8]) -> Result<(), OperatorsError> {
+        let identity = self.operator.identity.public();
+        let ledger = operators::of_directory(&self.directory, &identity)?;
+        ledger.check(ActKind::Plans, &format!("queue/{run}.json"), content)
     }
 
     /// Ends all connections, and tells their members why.

@@ -14,6 +14,8 @@ pub enum Remedy {
     },
     /// Put the newest copy of the file back, or join with other keys into a new folder.
     OtherKeys,
+    /// End all other processes with this member's keys; other keys, where none is its own.
+    EndCopies,
     /// Take part, until the aggregator shows the roster.
     RunOnce,
     /// Agree to show the weight class, or ask for a plan with equal weights.

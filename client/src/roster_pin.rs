@@ -145,6 +145,8 @@ mod tests {
         let root = folder.path();
         let refused = pin(root, None).pin(&roster(1)).unwrap_err();
         assert!(matches!(refused, PinError::Unaccepted { change: None, .. }));
+        // One that was named is another: what was named counts although nothing is pinned.
+        assert!(pin(root, Some(2)).pin(&roster(1)).is_err());
         let known = pin(root, None).known().unwrap();
         assert_eq!((known.accepted, known.pending), (None, Some(roster(1))));
 

@@ -209,6 +209,11 @@ impl Running {
         self.signal("-INT");
     }
 
+    /// Asks the program to end, as a service manager does.
+    pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
     /// Stops the program until it is to go on.
     pub fn freeze(&self) {
         self.signal("-STOP");

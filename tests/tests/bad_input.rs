@@ -107,6 +107,18 @@ fn tokens_that_are_damaged_used_expired_or_of_another_federation() {
     let (head, tail) = token.split_at(40);
     fs::write(&file, format!("\"{head}\r\n  {tail}\"\n")).expect("a token can be written");
     join_with(&["--token-file", file.to_str().expect("a plain path")]).done();
+    // The same from standard input, which the first one's folder refuses once it has read it.
+    let piped = |home: &str| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "exec \"$0\" join - --dir \"$1\" < \"$2\""]);
+        let program = program("fedlora");
+        shell
+            .arg(program.get_program())
+            .arg(federation.home(home))
+            .arg(&file);
+        finished("join", shell)
+    };
+    piped("second").failed(4, &["refused", "hospital-a"]);
     join(&token, "second").failed(4, &["refused", "hospital-a"]);
     // Neither failure left a membership behind; nor is the first overwritten.
     assert!(!federation.home("second").join("fedlora.toml").exists());

@@ -50,6 +50,12 @@ const CASES: [(&str, &[&str]); 7] = [
             "fedlora-aggregator ca seal --dir ~/sealed",
             "fedlora-aggregator ca unseal --dir ~/sealed --passphrase-file ~/other.txt",
             "fedlora-aggregator ca unseal --dir ~/sealed --passphrase-file ~/nowhere.txt",
+            "fedlora-aggregator ca detach --dir ~/operator --to ~/ca --passphrase-file ~/other.txt",
+            "fedlora-aggregator ca sign ~/asked.json --out ~/signed.json --dir ~/operator",
+            "fedlora-aggregator ca import ~/nowhere.json --dir ~/operator",
+            "fedlora-aggregator invite hospital-a --operator-key ~/alice.key --dir ~/operator",
+            "fedlora-aggregator operator require alice=0123 bob=4567 --dir ~/operator",
+            "fedlora-aggregator operator show 01234567 --dir ~/operator",
         ],
     ),
     (

@@ -97,6 +97,18 @@ fn a_run_that_is_over_leaves_no_masked_updates() {
     }
 }
 
+/// Uploads that cannot be stored are not acknowledged, and the operator reads why at once, not after the
+/// time for updates as if no member had answered.
+#[test]
+fn a_full_disk_is_told_with_its_cause_before_any_time_is_over() {
+    let case = "members 3 rounds 2; wait 690; full; wait 20000; free";
+    let lived = live(&case.parse().expect("a case"), 0, false);
+    assert!(lived.broken.is_empty(), "{:#?}", lived.broken);
+    let told = |error: &String| error.contains("stands still") && error.contains("storage");
+    assert!(lived.errors.iter().any(told), "{:#?}", lived.errors);
+    assert_eq!(lived.figures.results, 2, "{}", lived.figures);
+}
+
 #[test]
 fn a_clock_that_is_set_neither_ends_a_round_nor_holds_it_up() {
     is_mended("members 4 rounds 3; wait 700; jump 3600; wait 700; jump -7200; wait 700; jump 3600");

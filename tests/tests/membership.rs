@@ -226,13 +226,68 @@ fn an_address_that_nobody_could_reach_is_refused() {
 fn memory_with_keys_is_not_dumped() {
     let federation = Federation::new();
     let aggregator = federation.serve(&plan(3, 1));
-    let limits = fs::read_to_string(format!("/proc/{}/limits", aggregator.id()));
-    let limits = limits.expect("the system tells");
-    let core = limits
-        .lines()
-        .find(|line| line.starts_with("Max core file size"));
-    let words: Vec<_> = core.expect("a limit").split_whitespace().collect();
-    assert_eq!(words[4..6], ["0", "0"], "{words:?}");
+    federation.join(INSTITUTIONS[0]);
+    let mut member = federation.start(INSTITUTIONS[0]);
+    member.wait_for("2 rounds of 1 steps");
+    for program in [&aggregator, &member] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", program.id()));
+        let limits = limits.expect("the system tells");
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let words: Vec<_> = core.expect("a limit").split_whitespace().collect();
+        assert_eq!(words[4..6], ["0", "0"], "{words:?}");
+    }
+}
+
+/// A directory serves one process, and a copy of it another member's keys to nobody: the one that took part
+/// first ends, says why, and has told the operator.
+#[test]
+fn a_copy_of_a_members_directory_is_noticed_and_told_to_member_and_operator() {
+    let federation = Federation::new();
+    let mut aggregator = federation.serve(&plan(3, 1));
+    let (name, copy) = (INSTITUTIONS[0], "copy");
+    federation.join(name);
+    let mut first = federation.start(name);
+    first.wait_for("waiting for the other members");
+    // In the same directory it is refused before it connects.
+    federation
+        .start(name)
+        .finish()
+        .failed(1, &["another process takes part with"]);
+
+    fs::create_dir_all(federation.home(copy)).expect("a folder can be made");
+    for entry in fs::read_dir(federation.home(name)).expect("a folder") {
+        let path = entry.expect("a file").path();
+        if path.is_file() {
+            let to = federation
+                .home(copy)
+                .join(path.file_name().expect("a name"));
+            fs::copy(&path, to).expect("a file can be copied");
+        }
+    }
+    let base = fedlora_tests::repository().join("examples/assets/base");
+    let data = federation.data(name, "train");
+    let mut second = federation.taking_part_with(copy, &base, &data);
+    let mut second = Running::start(copy, &mut second);
+    let words = [
+        "another process has connected with this member's keys",
+        "re-key",
+    ];
+    first.finish().failed(4, &words);
+    aggregator.wait_for("a copy of the member's directory may be in use");
+    assert!(
+        aggregator.stderr().contains(name),
+        "{}",
+        aggregator.stderr()
+    );
+    // The newer one stays, and nobody puts it out.
+    second.wait_for("waiting for the other members");
+    assert!(
+        !second.stderr().contains("trying again"),
+        "{}",
+        second.stderr()
+    );
 }
 
 /// A member that leaves is no member from then on, and its keys are gone; receipts stay.

@@ -77,14 +77,23 @@ fn a_run_ends_well_with_one_adapter_for_all() {
     let federation = Federation::new();
     let aggregator = federation.serve(&plan(2, 3, SMALL, ""));
     let running = join_and_start(&federation, members);
+    // What is healthy is no warning.
+    let warns = |done: &Finished| {
+        let lines = done.stderr.lines();
+        let found: Vec<_> = lines.filter(|line| line.contains("WARN")).collect();
+        assert!(found.is_empty(), "{}: {found:#?}", done.name);
+    };
     for member in running {
         let done = member.finish().done();
         let document = done.document();
         assert_eq!(document["rounds"], 2);
         assert_eq!(document["took_part"], 2);
         assert_kept(&document);
+        warns(&done);
     }
-    let document = aggregator.finish().done().document();
+    let served = aggregator.finish().done();
+    warns(&served);
+    let document = served.document();
     assert_eq!(document["rounds"], 2);
     let status = federation.status();
     assert_eq!(status["state"], "finished");

@@ -139,3 +139,38 @@ fn members_and_operator_hold_the_same_chain_and_any_edit_is_found() {
     fs::write(&path, second).expect("it can be written");
     verify(&federation, &first).failed(9, &["result 1 does not follow"]);
 }
+
+/// As on a full disk: the last result cannot be written at first. The member waits with it, and ends with the
+/// run's adapter and a whole chain once there is room.
+#[test]
+fn a_member_without_room_for_the_last_result_keeps_it_once_there_is_some() {
+    let federation = Federation::new();
+    let mut aggregator = federation.serve(&PLAN.replace("rounds = 2", "rounds = 1"));
+    let members = &INSTITUTIONS[..3];
+    for member in members {
+        federation.join(member);
+    }
+    let mut running: Vec<Running> = members
+        .iter()
+        .map(|member| federation.start(member))
+        .collect();
+    aggregator.wait_for("the round opens");
+    // The round waits for this one while the way is blocked.
+    running[0].freeze();
+    let run = federation.run().expect("a run");
+    let home = federation.home(members[2]);
+    let folder = home.join("runs").join(run.file_name().expect("an id"));
+    let in_the_way = folder.join("results.jsonl");
+    fs::create_dir(&in_the_way).expect("no result is there so far");
+    running[0].thaw();
+    running[2].wait_for("a result cannot be kept; trying again");
+    fs::remove_dir(&in_the_way).expect("it can be removed");
+    for member in running {
+        member.finish().done();
+    }
+    aggregator.finish().done();
+    let result = &federation.results()[0]["adapter"];
+    let held = federation.adapter(members[2]).digest().to_string();
+    assert_eq!(*result, json!(held));
+    assert_eq!(runs(&home).done().document()["runs"][0]["rounds"], 1);
+}

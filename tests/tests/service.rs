@@ -130,6 +130,14 @@ fn queued_plans_are_carried_out_by_agents_while_everybody_is_killed_once() {
         let digest = federation.adapter(member).digest().to_string();
         assert_eq!(json!(digest), done["adapter"], "{member}");
     }
+    // The second run has overwritten nothing of the first.
+    for member in INSTITUTIONS {
+        let earlier = federation.home(member).join("runs").join(&first);
+        let digest = peft::load(&earlier.join("global"))
+            .expect("an adapter")
+            .digest();
+        assert_eq!(json!(digest.to_string()), of(&first)["adapter"], "{member}");
+    }
     // Any published adapter can be fetched, and is checked against the signed result.
     let out = federation.folder().join("fetched");
     let arguments = ["fetch", &first, "--round", "2", "--format", "json"];

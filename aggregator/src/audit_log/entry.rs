@@ -6,7 +6,10 @@ use std::io;
 use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic, Signature};
+use fedlora_protocol::ids::MemberName;
 use serde::{Deserialize, Serialize};
+
+use crate::operators::{Consent, TwoOperators};
 
 /// What the signature of a line is of.
 const SIGNED: &str = "fedlora 1 audit log entry";
@@ -124,6 +127,32 @@ pub enum Event {
         /// Why, in the operator's words.
         reason: String,
     },
+    /// Who the operators are from now on, and what needs two of them.
+    Operators {
+        /// The rule.
+        rule: TwoOperators,
+    },
+    /// Two operators have decided an act: it follows.
+    Approved {
+        /// What was proposed, as it was signed.
+        proposal: String,
+        /// The signature of the one that proposed it.
+        proposed: Consent,
+        /// The signature of the one that approved it.
+        approved: Consent,
+    },
+    /// An operator refuses what was proposed.
+    Refused {
+        /// The proposal's digest.
+        proposal: Digest,
+        /// The operator's signature.
+        refused: Consent,
+    },
+    /// A member leaves by itself: its removal follows.
+    Leaves {
+        /// The member.
+        member: MemberName,
+    },
     /// The aggregator is started.
     Started {
         /// Its release.
@@ -167,6 +196,10 @@ impl Event {
             | Self::Pruned { .. }
             | Self::RolledBack { .. }
             | Self::Accepted { .. }
+            | Self::Operators { .. }
+            | Self::Approved { .. }
+            | Self::Refused { .. }
+            | Self::Leaves { .. }
             | Self::Started { .. } => None,
         }
     }

@@ -88,6 +88,10 @@ impl Expected {
                 | Event::Pruned { .. }
                 | Event::RolledBack { .. }
                 | Event::Accepted { .. }
+                | Event::Operators { .. }
+                | Event::Approved { .. }
+                | Event::Refused { .. }
+                | Event::Leaves { .. }
                 | Event::Started { .. },
                 _,
             ) => true,
@@ -161,6 +165,10 @@ impl Expected {
             | Event::Pruned { .. }
             | Event::RolledBack { .. }
             | Event::Accepted { .. }
+            | Event::Operators { .. }
+            | Event::Approved { .. }
+            | Event::Refused { .. }
+            | Event::Leaves { .. }
             | Event::Started { .. } => {}
         }
         Ok(())

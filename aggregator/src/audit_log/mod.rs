@@ -297,8 +297,13 @@ fn written(path: String, length: u64, digest: Digest) -> Event {
     }
 }
 
-fn digest_of(bytes: &[u8]) -> Digest {
+/// The digest of a file's content, as lines have it.
+pub(crate) fn content(bytes: &[u8]) -> Digest {
     Digest::of(CONTENT, bytes)
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    content(bytes)
 }
 
 fn digest_of_file(path: &Path) -> io::Result<(u64, Digest)> {

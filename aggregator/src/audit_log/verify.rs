@@ -14,6 +14,7 @@ use super::covered::{may_be_extra, walk};
 use super::entry::{self, Entry, Event};
 use super::expected::{Difference, Expected, Found};
 use super::path_in;
+use crate::operators::Ledger;
 
 /// A whole log, and how the directory differs from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -166,6 +167,7 @@ fn verify_locked(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, Log
         };
         verified.find(Some(number), None, problem);
     }
+    check_operators(&entries, &mut verified);
     compare(root, &entries, &mut verified)?;
     Ok(verified)
 }
@@ -231,6 +233,16 @@ fn follow(verified: &mut Verified, number: u64, line: &str) -> Result<Entry, Str
     verified.entries = number;
     verified.head = entry::digest(line.as_bytes());
     Ok(entry)
+}
+
+/// Checks that what needed two operators has had them.
+fn check_operators(entries: &[Entry], verified: &mut Verified) {
+    let mut ledger = Ledger::default();
+    for entry in entries {
+        if let Err(problem) = ledger.follow(entry) {
+            verified.find(Some(entry.number), entry.event.path(), problem);
+        }
+    }
 }
 
 /// Compares the directory with what the lines lead to.

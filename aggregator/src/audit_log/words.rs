@@ -1,6 +1,7 @@
 //! A line of the log for people.
 
 use super::entry::{Event, PrunedBy};
+use crate::operators::Proposal;
 
 /// What a line tells, in words.
 pub fn words(event: &Event) -> String {
@@ -63,6 +64,37 @@ pub fn words(event: &Event) -> String {
             adapter.adapter.short()
         ),
         Event::Accepted { reason } => format!("the operator accepts what differs: {reason}"),
+        Event::Operators { rule } if rule.acts.is_empty() => {
+            "nothing needs two operators any more".to_owned()
+        }
+        Event::Operators { rule } => {
+            let names: Vec<_> = rule
+                .operators
+                .iter()
+                .map(|one| one.name.to_string())
+                .collect();
+            let acts: Vec<_> = rule.acts.iter().map(|act| act.name()).collect();
+            let (names, acts) = (names.join(", "), acts.join(", "));
+            format!("the operators are {names}; two are needed for {acts}")
+        }
+        Event::Approved {
+            proposal,
+            proposed,
+            approved,
+        } => {
+            let what = serde_json::from_str::<Proposal>(proposal);
+            let what = what.map_or_else(|_| "what nobody can read".to_owned(), |it| it.act.words());
+            let (one, two) = (&proposed.operator, &approved.operator);
+            format!("{one} proposes and {two} approves: {what}")
+        }
+        Event::Refused { proposal, refused } => {
+            format!(
+                "{} refuses the proposal {}",
+                refused.operator,
+                proposal.short()
+            )
+        }
+        Event::Leaves { member } => format!("{member} leaves by itself"),
         Event::Started { release } => format!("the aggregator {release} is started"),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `apart/` | the key in a folder of its own, on another machine: what is carried there and back |
 //! | `passphrase.rs` | where a passphrase comes from |
 //! | `key_file.rs` | sealing `ca.key`, unsealing it, changing its passphrase |
 //! | `requests.rs` | certificates that wait for the key, and those that were signed |
@@ -13,6 +14,7 @@
 //! The key in the clear is in memory as long as the process runs. A sealed key is opened for each
 //! signature, and wiped after it; what serves without the passphrase lets requests wait.
 
+pub mod apart;
 pub mod key_file;
 pub mod passphrase;
 pub mod requests;
@@ -64,6 +66,8 @@ enum Custody {
     },
     /// In a token, which signs.
     Token(Pkcs11Config),
+    /// In a folder on another machine.
+    Apart,
 }
 
 /// How the authority's key is kept, for people and scripts.
@@ -76,6 +80,8 @@ pub enum CustodyKind {
     Sealed,
     /// In a PKCS #11 token.
     Token,
+    /// In a folder of its own, on another machine.
+    Apart,
 }
 
 impl CustodyKind {
@@ -85,6 +91,7 @@ impl CustodyKind {
             Self::Clear => "in the clear: whoever reads ca.key has it",
             Self::Sealed => "sealed by a passphrase",
             Self::Token => "in a PKCS #11 token",
+            Self::Apart => "apart from this directory, on another machine",
         }
     }
 }
@@ -116,11 +123,12 @@ impl Authority {
     pub fn open(root: &Path, config: Option<&CaConfig>) -> Result<Self, CaError> {
         let path = root.join(CERTIFICATE_FILE);
         let certificate = AuthorityCertificate::from_pem(&read(&path)?)?;
-        if let Some(CaConfig {
-            pkcs11: Some(token),
-        }) = config
-        {
-            let custody = Custody::Token(token.clone());
+        let elsewhere = match config {
+            Some(CaConfig { apart: true, .. }) => Some(Custody::Apart),
+            Some(CaConfig { pkcs11, .. }) => pkcs11.clone().map(Custody::Token),
+            None => None,
+        };
+        if let Some(custody) = elsewhere {
             return Ok(Self {
                 certificate,
                 custody,
@@ -178,10 +186,11 @@ impl Authority {
             Custody::Clear(_) => CustodyKind::Clear,
             Custody::Sealed { .. } => CustodyKind::Sealed,
             Custody::Token(_) => CustodyKind::Token,
+            Custody::Apart => CustodyKind::Apart,
         }
     }
 
-    /// Whether the key is sealed, and no passphrase was given.
+    /// Whether the key is not at hand: it is sealed, and no passphrase was given, or elsewhere.
     ///
     /// # Errors
     /// [`CaError::Io`].
@@ -191,6 +200,7 @@ impl Authority {
                 path,
                 passphrase: None,
             } => Ok(is_sealed(&read(path)?)),
+            Custody::Apart => Ok(true),
             Custody::Clear(_) | Custody::Sealed { .. } | Custody::Token(_) => Ok(false),
         }
     }
@@ -199,13 +209,15 @@ impl Authority {
     /// the signature, and wiped afterwards.
     ///
     /// # Errors
-    /// [`CaError::Locked`] where the key is sealed, and no passphrase was given; what `work` refuses.
+    /// [`CaError::Locked`] where the key is sealed, and no passphrase was given, [`CaError::Apart`] where
+    /// it is on another machine; what `work` refuses.
     pub fn sign<T>(
         &self,
         work: impl FnOnce(&CertificateAuthority) -> Result<T, PkiError>,
     ) -> Result<T, CaError> {
         match &self.custody {
             Custody::Clear(authority) => Ok(work(authority)?),
+            Custody::Apart => Err(CaError::Apart),
             Custody::Token(config) => {
                 let key = Box::new(TokenKey::find(config)?);
                 let authority = CertificateAuthority::remote(self.certificate.clone(), key)?;
@@ -247,7 +259,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, CaError> {
     Ok(Zeroizing::new(text))
 }
 
-fn io_error(path: &Path, source: io::Error) -> CaError {
+pub(crate) fn io_error(path: &Path, source: io::Error) -> CaError {
     CaError::Io {
         path: path.to_owned(),
         source,
@@ -260,10 +272,16 @@ pub enum CaError {
     /// The key is sealed, and no passphrase is at hand.
     #[error("the authority's key is sealed, and no passphrase was given")]
     Locked,
+    /// The key is on another machine.
+    #[error("the authority's key is kept apart, on another machine")]
+    Apart,
+    /// What is carried to the key and back is not what it should be.
+    #[error(transparent)]
+    Carried(#[from] apart::CarriedError),
     /// The aggregator cannot show who it is.
     #[error(
         "the aggregator has no certificate of its own that is valid, and the authority's key is \
-         sealed"
+         not at hand"
     )]
     NoServerCertificate,
     /// A passphrase that does not open the key.
@@ -312,10 +330,17 @@ pub enum CaError {
 }
 
 impl CaError {
+    /// Whether what needs the key may wait for it.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Locked | Self::Apart)
+    }
+
     /// What would help, where something simple would.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Locked => Some(Remedy::GivePassphrase),
+            Self::Apart => Some(Remedy::CarryRequests),
+            Self::Carried(error) => error.remedy(),
             Self::NoServerCertificate => Some(Remedy::SignWaiting),
             Self::AlreadySealed { .. } => Some(Remedy::ChangePassphrase),
             Self::NotSealed { .. } => Some(Remedy::SealKey),

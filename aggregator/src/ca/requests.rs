@@ -11,7 +11,7 @@ use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::IdentityPublic;
 use fedlora_protocol::ids::MemberName;
 use fedlora_protocol::wire::session::JoinRequest;
-use fedlora_transport::pki::{Issued, request_key};
+use fedlora_transport::pki::{Issued, PkiError, request_key};
 use fedlora_transport::{Certificate, Peer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tracing::warn;
@@ -98,6 +98,27 @@ impl CertificateRequest {
         }
     }
 
+    /// The identity key of somebody who joins.
+    pub fn identity(&self) -> Option<&IdentityPublic> {
+        match self {
+            Self::Join { identity, .. } => Some(identity),
+            Self::Server { .. } | Self::Renewal { .. } => None,
+        }
+    }
+
+    /// The digest of the key that the certificate is to be for.
+    ///
+    /// # Errors
+    /// A signing request or certificate that cannot be read.
+    pub fn key(&self) -> Result<Digest, PkiError> {
+        match self {
+            Self::Server { request, .. } | Self::Join { request, .. } => request_key(&request.0),
+            Self::Renewal { shown, .. } => {
+                Ok(Peer::from_certificate(&Certificate::from_der(shown.0.clone()))?.key)
+            }
+        }
+    }
+
     /// When it was asked for.
     pub fn asked(&self) -> Timestamp {
         match self {
@@ -152,6 +173,14 @@ impl Requests {
         }
         found.sort_by_key(|one| (one.member().cloned(), one.kind()));
         Ok(found)
+    }
+
+    /// The request of this name, where it waits.
+    ///
+    /// # Errors
+    /// As [`all`](Self::all).
+    pub(super) fn waiting(&self, id: &str) -> Result<Option<CertificateRequest>, CaError> {
+        Ok(self.all()?.into_iter().find(|one| one.id() == id))
     }
 
     /// What waits for the certificate of somebody who joins; from now on at the latest.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fedlora_common::clock::Timestamp;
+use fedlora_common::digest::Digest;
 use fedlora_common::files::{Access, write_atomic};
 use fedlora_transport::pki::{Issued, load_certificate};
 use fedlora_transport::{Certificate, Credentials, TlsKeyPair};
@@ -21,6 +22,8 @@ pub(crate) const KEPT_DAYS: u32 = 90;
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) credentials: Credentials,
+    /// The digest of its key.
+    pub(crate) key: Digest,
     pub(crate) end: Timestamp,
 }
 
@@ -42,6 +45,7 @@ impl Kept {
         let end = end_of(&issued);
         Ok(Some(Self {
             credentials: Credentials::new(issued.certificate, &key)?,
+            key: issued.key,
             end,
         }))
     }

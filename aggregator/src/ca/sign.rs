@@ -47,7 +47,10 @@ pub fn prepare(
     authority: &Authority,
     now: Timestamp,
 ) -> Result<Vec<CertificateRequest>, CaError> {
-    if authority.custody() == CustodyKind::Sealed {
+    if matches!(
+        authority.custody(),
+        CustodyKind::Sealed | CustodyKind::Apart
+    ) {
         server_certificate::ask_if_due(root, now)?;
     }
     Requests::of(root).all()
@@ -108,7 +111,10 @@ pub fn sign_waiting(
     Ok(handled)
 }
 
-fn of(request: &CertificateRequest, outcome: Result<SignedCertificate, String>) -> Handled {
+pub(super) fn of(
+    request: &CertificateRequest,
+    outcome: Result<SignedCertificate, String>,
+) -> Handled {
     Handled {
         kind: request.kind(),
         member: request.member().cloned(),
@@ -116,7 +122,7 @@ fn of(request: &CertificateRequest, outcome: Result<SignedCertificate, String>) 
     }
 }
 
-fn keep(
+pub(super) fn keep(
     root: &Path,
     requests: &Requests,
     request: &CertificateRequest,
@@ -132,7 +138,10 @@ fn keep(
 }
 
 /// Whether the name is still invited, or a member with that key.
-fn still_wanted(request: &CertificateRequest, registry: &Registry) -> Result<bool, RegistryError> {
+pub(super) fn still_wanted(
+    request: &CertificateRequest,
+    registry: &Registry,
+) -> Result<bool, RegistryError> {
     match request {
         CertificateRequest::Server { .. } => Ok(true),
         CertificateRequest::Join { name, secret, .. } => registry.is_invited(name, secret),
@@ -146,7 +155,7 @@ fn still_wanted(request: &CertificateRequest, registry: &Registry) -> Result<boo
 }
 
 /// Issues what a request asks for. Takes nothing from it that its sender has not proved.
-fn issue(
+pub(super) fn issue(
     request: &CertificateRequest,
     authority: &CertificateAuthority,
     clock: &dyn Clock,

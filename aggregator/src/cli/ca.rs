@@ -6,8 +6,10 @@ use fedlora_shell::{Failure, Printer};
 use fedlora_transport::pki::Passphrase;
 use serde_json::{Value, json};
 
+use super::ca_apart::{self, DetachArgs, ExportArgs, ImportArgs, SignArgs};
 use super::{exits, passphrase};
 use crate::ca::CustodyKind;
+use crate::ca::apart::AuthorityFolder;
 use crate::ca::key_file::KeyFile;
 use crate::ca::passphrase::PassphraseSource;
 use crate::ca::requests::{CertificateRequest, Requests};
@@ -33,9 +35,28 @@ pub(super) enum CaCommand {
     #[command(after_help = "Example:\n  fedlora-aggregator ca change-passphrase --dir ~/operator")]
     ChangePassphrase(ChangeArgs),
     /// Sign the certificates that wait for the key, while `serve` runs or not. Members that wait have
-    /// theirs when they connect the next time.
-    #[command(after_help = "Example:\n  fedlora-aggregator ca sign --dir ~/operator")]
-    Sign(OpenArgs),
+    /// theirs when they connect the next time. Where the key is apart: sign what `ca export` has
+    /// written.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator ca sign --dir ~/operator\n  fedlora-aggregator ca sign requests.json --out certificates.json --dir /media/ca"
+    )]
+    Sign(SignArgs),
+    /// Take the sealed key out of the directory into a folder of its own, for another machine. Joins and
+    /// renewals wait from then on until `ca export`, `ca sign` and `ca import` were run.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator ca detach --to /media/ca --dir ~/operator"
+    )]
+    Detach(DetachArgs),
+    /// Write what waits for the key into a file, to be carried to the machine with the key.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator ca export requests.json --dir ~/operator"
+    )]
+    Export(ExportArgs),
+    /// Take the certificates that were signed on the other machine, while `serve` runs or not.
+    #[command(
+        after_help = "Example:\n  fedlora-aggregator ca import certificates.json --dir ~/operator"
+    )]
+    Import(ImportArgs),
 }
 
 /// Options of `ca show`.
@@ -44,6 +65,22 @@ pub(super) struct CaArgs {
     /// The operator's directory.
     #[arg(long, env = "FEDLORA_DIR")]
     dir: PathBuf,
+}
+
+impl CaArgs {
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl OpenArgs {
+    pub(super) fn dir(&self) -> &Path {
+        &self.directory.dir
+    }
+
+    pub(super) fn passphrase_file(&self) -> Option<&Path> {
+        self.passphrase_file.as_deref()
+    }
 }
 
 /// Options of the commands that open the key.
@@ -86,7 +123,14 @@ pub(super) fn run(command: &CaCommand, printer: &Printer) -> Result<(), Failure>
         CaCommand::Seal(args) => seal(args, printer),
         CaCommand::Unseal(args) => unseal(args, printer),
         CaCommand::ChangePassphrase(args) => change(args, printer),
-        CaCommand::Sign(args) => sign(args, printer),
+        CaCommand::Sign(args) => match &args.requests {
+            Some(requests) => ca_apart::sign(args, requests, printer),
+            None if AuthorityFolder::is_one(args.open.dir()) => Err(ca_apart::nothing_named()),
+            None => sign(&args.open, printer),
+        },
+        CaCommand::Detach(args) => ca_apart::detach(args, printer),
+        CaCommand::Export(args) => ca_apart::export(args, printer),
+        CaCommand::Import(args) => ca_apart::import(args, printer),
     }
 }
 
@@ -225,11 +269,12 @@ fn sign(args: &OpenArgs, printer: &Printer) -> Result<(), Failure> {
     let registry = Registry::new(directory);
     let handled = sign::sign_waiting(&registry, &opened.authority, &SystemClock);
     let handled = handled.map_err(exits::sign)?;
-    print_handled(&handled, printer);
+    print_handled(&handled, "nothing waits for the authority's key", printer);
     Ok(())
 }
 
-fn print_handled(handled: &[Handled], printer: &Printer) {
+/// Prints what became of requests, and `none` where there were none.
+pub(super) fn print_handled(handled: &[Handled], none: &str, printer: &Printer) {
     let document = |one: &Handled| {
         let signed = one.outcome.as_ref().ok();
         json!({
@@ -254,7 +299,7 @@ fn print_handled(handled: &[Handled], printer: &Printer) {
             }
         };
         match handled {
-            [] => "nothing waits for the authority's key".to_owned(),
+            [] => none.to_owned(),
             some => some.iter().map(line).collect::<Vec<_>>().join("\n"),
         }
     });

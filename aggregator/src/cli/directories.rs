@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fedlora_protocol::ids::MemberName;
+use fedlora_protocol::wire::token::InviteToken;
 use fedlora_shell::values::listening;
 use fedlora_shell::{Failure, Printer};
 use serde_json::json;
 
+use super::operator::{self, OperatorArgs};
 use super::{ca, exits, passphrase};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AggregatorConfig, CaConfig, Pkcs11Config};
 use crate::directory::Directory;
-use crate::registry::{InvitationFor, Registry};
+use crate::operators::{Act, ActKind};
+use crate::registry::{InvitationFor, MemberRecord, Registry, RegistryError};
 
 /// Options of `fedlora-aggregator init`.
 #[derive(Debug, clap::Args)]
@@ -81,6 +84,7 @@ impl TokenArgs {
         };
         Some(CaConfig {
             pkcs11: Some(pkcs11),
+            apart: false,
         })
     }
 }
@@ -96,6 +100,8 @@ pub(super) struct InviteArgs {
     /// Hours until the invitation expires.
     #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u64).range(1..=8760))]
     hours: u64,
+    #[command(flatten)]
+    operator: OperatorArgs,
 }
 
 /// Makes a federation.
@@ -145,25 +151,41 @@ pub(super) struct RemoveArgs {
     dir: PathBuf,
     /// The member's name.
     member: MemberName,
+    #[command(flatten)]
+    operator: OperatorArgs,
 }
 
 /// Removes a member.
 pub(super) fn remove(args: &RemoveArgs, printer: &Printer) -> Result<(), Failure> {
-    let (directory, _) = Directory::open_to_change(&args.dir).map_err(exits::directory)?;
-    let removed = Registry::new(directory).remove(&args.member);
-    let removed = removed.map_err(exits::registry)?;
+    let (directory, opened) = Directory::open_to_change(&args.dir).map_err(exits::directory)?;
+    let registry = Registry::new(directory.clone());
+    let propose = || -> Result<Act, Failure> {
+        let member = args.member.clone();
+        let there = registry.member(&member).map_err(exits::registry)?;
+        let identity = there.map(|one| one.identity);
+        Ok(Act::Remove { member, identity })
+    };
+    let desk = (&directory, &opened);
+    if operator::proposed(desk, ActKind::Removal, propose, &args.operator, printer)? {
+        return Ok(());
+    }
+    let removed = registry.remove(&args.member).map_err(exits::registry)?;
+    print_removed(&args.member, removed, printer);
+    Ok(())
+}
+
+/// Prints who was removed.
+pub(super) fn print_removed(member: &MemberName, removed: Option<MemberRecord>, printer: &Printer) {
     let identity = removed.as_ref().map(|one| one.identity.fingerprint());
     let document = json!({
-        "member": args.member,
+        "member": member,
         "identity": identity.map(|identity| identity.to_string()),
         "serial": removed.map(|one| one.serial),
     });
-    let member = &args.member;
     printer.result(&document, || match identity {
         Some(identity) => format!("removed      {member}\nidentity     {identity}"),
         None => format!("{member} had not joined: its invitation is withdrawn"),
     });
-    Ok(())
 }
 
 /// Makes an invitation for a new member, or for other keys of one.
@@ -172,8 +194,38 @@ pub(super) fn invite(
     what: InvitationFor,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let InviteArgs { dir, member, hours } = args;
+    let InviteArgs {
+        dir,
+        member,
+        hours,
+        operator,
+    } = args;
     let (directory, opened) = Directory::open_to_change(&dir).map_err(exits::directory)?;
+    let propose = || -> Result<Act, Failure> {
+        let registry = Registry::new(directory.clone());
+        let there = registry.member(&member).map_err(exits::registry)?;
+        let member = member.clone();
+        // What cannot be done is not proposed.
+        let replaces = match (what, there) {
+            (InvitationFor::NewMember, None) => None,
+            (InvitationFor::OtherKeys, Some(there)) => Some(there.identity),
+            (InvitationFor::NewMember, Some(_)) => {
+                return Err(exits::registry(RegistryError::Joined { name: member }));
+            }
+            (InvitationFor::OtherKeys, None) => {
+                return Err(exits::registry(RegistryError::NotJoined { name: member }));
+            }
+        };
+        Ok(Act::Invite {
+            member,
+            hours,
+            replaces,
+        })
+    };
+    let desk = (&directory, &opened);
+    if operator::proposed(desk, ActKind::Admission, propose, &operator, printer)? {
+        return Ok(());
+    }
     let expires = SystemClock.now().after(Duration::from_secs(hours * 3600));
     let address = opened.config.join_address();
     let token = Registry::new(directory)
@@ -184,6 +236,12 @@ pub(super) fn invite(
             expires,
         )
         .map_err(exits::registry)?;
+    print_token(&token, hours, printer);
+    Ok(())
+}
+
+/// Prints an invitation, which is to be handed over.
+pub(super) fn print_token(token: &InviteToken, hours: u64, printer: &Printer) {
     let document = json!({
         "member": token.name.to_string(),
         "expires": token.expires,
@@ -196,7 +254,6 @@ pub(super) fn invite(
             token.name
         ));
     }
-    Ok(())
 }
 
 fn config(args: InitArgs) -> Result<AggregatorConfig, Failure> {

@@ -7,6 +7,7 @@ use fedlora_shell::Failure;
 use super::hints;
 use crate::adapters::StartError;
 use crate::audit::AuditError;
+use crate::ca::apart::CarriedError;
 use crate::ca::sign::SignError;
 use crate::ca::{CaError, TokenError};
 use crate::config::ConfigError;
@@ -14,6 +15,7 @@ use crate::daemon::ServeError;
 use crate::database::StoreError;
 use crate::directory::DirectoryError;
 use crate::engine::RunFailure;
+use crate::operators::OperatorsError;
 use crate::optimizer::StateError;
 use crate::registry::RegistryError;
 
@@ -33,18 +35,48 @@ pub(super) fn directory(error: DirectoryError) -> Failure {
     serve(ServeError::Directory(error))
 }
 
+/// An act that needs two operators, or a proposal that is not taken.
+pub(super) fn operators(error: OperatorsError) -> Failure {
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(operators_exit(&error), error).with_hint_if(hint)
+}
+
+fn operators_exit(error: &OperatorsError) -> Exit {
+    match error {
+        OperatorsError::TwoNeeded { .. }
+        | OperatorsError::PlanNotQueued
+        | OperatorsError::Stranger { .. }
+        | OperatorsError::SameOperator { .. } => Exit::Identity,
+        OperatorsError::NotApproved { .. }
+        | OperatorsError::Proposal { .. }
+        | OperatorsError::Decided { .. }
+        | OperatorsError::Unreadable(_) => Exit::Integrity,
+        OperatorsError::Operators => Exit::Usage,
+        OperatorsError::NoRule => Exit::Configuration,
+        OperatorsError::Expired { .. }
+        | OperatorsError::Which { .. }
+        | OperatorsError::Changed { .. }
+        | OperatorsError::Directory(_) => Exit::Failed,
+        OperatorsError::Key(error) => ca_exit(error),
+        OperatorsError::Registry(error) => registry_exit(error),
+    }
+}
+
 /// A record of a member that cannot be read or written.
 pub(super) fn registry(error: RegistryError) -> Failure {
-    let exit = match error {
+    let hint = error.remedy().map(|remedy| hints::of(&remedy));
+    Failure::new(registry_exit(&error), error).with_hint_if(hint)
+}
+
+fn registry_exit(error: &RegistryError) -> Exit {
+    match error {
         RegistryError::Joined { .. }
         | RegistryError::NotJoined { .. }
         | RegistryError::SameKeys { .. }
         | RegistryError::Used { .. } => Exit::Identity,
         RegistryError::Roster(_) => Exit::Integrity,
         _ => Exit::Failed,
-    };
-    let hint = error.remedy().map(|remedy| hints::of(&remedy));
-    Failure::new(exit, error).with_hint_if(hint)
+    }
 }
 
 /// A round that cannot be replayed, or evidence that cannot be checked.
@@ -95,6 +127,7 @@ pub fn serve_exit(error: &ServeError) -> Exit {
             store_exit(error)
         }
         ServeError::Directory(_) | ServeError::Plan(_) => Exit::Configuration,
+        ServeError::Operators(error) => operators_exit(error),
         ServeError::Start(error) => start_exit(error),
         ServeError::Transport(_) => Exit::Network,
         ServeError::OpenRun(error) => audit_exit(error),
@@ -117,7 +150,9 @@ pub(super) fn sign(error: SignError) -> Failure {
 
 fn ca_exit(error: &CaError) -> Exit {
     match error {
+        CaError::Carried(error) => carried_exit(error),
         CaError::Locked
+        | CaError::Apart
         | CaError::NoServerCertificate
         | CaError::WrongPassphrase { .. }
         | CaError::AlreadySealed { .. }
@@ -139,6 +174,17 @@ fn ca_exit(error: &CaError) -> Exit {
         CaError::Passphrase(_) => Exit::Configuration,
         CaError::Request { .. } => Exit::Integrity,
         CaError::Io { .. } => Exit::Failed,
+    }
+}
+
+fn carried_exit(error: &CarriedError) -> Exit {
+    match error {
+        CarriedError::Malformed { .. } | CarriedError::Signature { .. } => Exit::Integrity,
+        CarriedError::OtherAuthority { .. }
+        | CarriedError::Refused { .. }
+        | CarriedError::NothingSigned => Exit::Identity,
+        CarriedError::Taken { .. } => Exit::Failed,
+        CarriedError::NoFolder { .. } => Exit::Configuration,
     }
 }
 

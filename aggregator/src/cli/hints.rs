@@ -46,12 +46,38 @@ pub(super) fn of(remedy: &Remedy) -> String {
             path.display()
         ),
         Remedy::GivePassphrase => {
-            "give it on a terminal, or in a file with --passphrase-file; `-` is \
-                                   standard input"
+            "give it on a terminal, or in a file with --passphrase-file (--operator-passphrase-file \
+             for an operator's key); `-` is standard input"
                 .to_owned()
         }
+        Remedy::CarryRequests => {
+            "write what waits with `fedlora-aggregator ca export FILE`, sign that file on the other \
+             machine with `ca sign FILE --out CERTIFICATES`, and take them with `ca import CERTIFICATES`"
+                .to_owned()
+        }
+        Remedy::AllowOtherKeys => {
+            "where it has new keys by intent, sign again with --re-key NAME; leave others out with \
+             --except NAME"
+                .to_owned()
+        }
+        Remedy::GiveOperatorKey => {
+            "propose it with your own key, --operator-key FILE; another operator then runs \
+             `fedlora-aggregator operator approve`"
+                .to_owned()
+        }
+        Remedy::QueuePlan => {
+            "propose it with `fedlora-aggregator run submit --operator-key FILE`, and run `serve` \
+             without a plan"
+                .to_owned()
+        }
+        Remedy::ListProposals => {
+            "`fedlora-aggregator operator list` shows all; name eight digits or more".to_owned()
+        }
+        Remedy::RequireTwo => {
+            "say who the operators are with `fedlora-aggregator operator require`".to_owned()
+        }
         Remedy::SignWaiting => {
-            "run `fedlora-aggregator ca sign`, or give `serve` the passphrase with \
+            "run `fedlora-aggregator ca sign` (`ca export` where the key is kept apart), or give `serve` the passphrase with \
                                 --passphrase-file"
                 .to_owned()
         }

@@ -6,9 +6,11 @@ mod adapter;
 mod audit;
 mod audit_log;
 mod ca;
+mod ca_apart;
 mod directories;
 pub mod exits;
 mod hints;
+mod operator;
 mod passphrase;
 mod plan_notes;
 mod retention;
@@ -98,6 +100,12 @@ enum Command {
         after_help = "Example:\n  fedlora-aggregator ca seal --dir ~/operator"
     )]
     Ca(ca::CaCommand),
+    /// Acts that need two operators: who they are, what one proposes, and what another approves.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  fedlora-aggregator operator list --dir ~/operator"
+    )]
+    Operator(operator::OperatorCommand),
     /// Look after the published adapters of all runs: list, export, put an earlier one back, prune.
     #[command(
         subcommand,
@@ -157,6 +165,7 @@ impl Program for Cli {
             Command::Watch(args) => watch::run(&args, &printer).await,
             Command::Store(command) => store::run(command, &printer),
             Command::Ca(command) => ca::run(&command, &printer),
+            Command::Operator(command) => operator::run(&command, &printer),
             Command::Audit(command) => audit::run(&command, &printer),
             Command::Adapter(command) => adapter::run(&command, &printer),
             Command::Retention(args) => retention::run(&args, &printer),

@@ -66,15 +66,40 @@ pub(super) fn choose(file: Option<&Path>) -> Result<Passphrase, Failure> {
             let source = PassphraseSource::File(file.to_owned());
             source.choose().map_err(|fault| exits::ca(fault.into()))
         }
-        None => {
-            let chosen = ask("New passphrase of the authority's key")?;
-            let chosen = Passphrase::chosen(chosen).map_err(usage)?;
-            let again = Passphrase::new(ask("The same again")?).map_err(usage)?;
-            match chosen == again {
-                true => Ok(chosen),
-                false => Err(usage(anyhow!("the two passphrases differ"))),
-            }
-        }
+        None => twice("New passphrase of the authority's key"),
+    }
+}
+
+/// A passphrase that is to seal an operator's own key.
+///
+/// # Errors
+/// As [`choose`].
+pub(super) fn choose_for_operator(file: Option<&Path>) -> Result<Passphrase, Failure> {
+    match file {
+        Some(file) => choose(Some(file)),
+        None => twice("New passphrase of your operator's key"),
+    }
+}
+
+fn twice(question: &str) -> Result<Passphrase, Failure> {
+    let chosen = Passphrase::chosen(ask(question)?).map_err(usage)?;
+    let again = Passphrase::new(ask("The same again")?).map_err(usage)?;
+    match chosen == again {
+        true => Ok(chosen),
+        false => Err(usage(anyhow!("the two passphrases differ"))),
+    }
+}
+
+/// The passphrase that opens an operator's own key, asked for on the terminal where no file gives it.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn of_operator(file: Option<&Path>) -> Result<Passphrase, Failure> {
+    // The credential of the authority's key is another one.
+    let source = file.map(|file| given(Some(file))).transpose()?.flatten();
+    match source {
+        Some(source) => source.open().map_err(|fault| exits::ca(fault.into())),
+        None => Passphrase::new(ask("Passphrase of your operator's key")?).map_err(usage),
     }
 }
 

@@ -12,10 +12,13 @@ use fedlora_shell::{Failure, Printer};
 use rand::Rng;
 use serde_json::json;
 
+use super::operator::{self, OperatorArgs};
 use super::{exits, plan_notes};
 use crate::adapters::{PublishedAdapter, StartError, StartingAdapter};
+use crate::audit_log;
 use crate::clock::{Clock, SystemClock};
 use crate::directory::Directory;
+use crate::operators::{Act, ActKind};
 use crate::queue::QueuedPlan;
 use crate::run_directory::{RunDirectory, RunEnding, clear_uploads};
 use crate::run_list::{self, ListedRun, ListedState};
@@ -67,6 +70,8 @@ pub(super) struct SubmitArgs {
     /// with this digest. Takes the place of the plan's `start_from`.
     #[arg(long, value_name = "RUN[:ROUND]|DIGEST")]
     start_from: Option<String>,
+    #[command(flatten)]
+    operator: OperatorArgs,
 }
 
 /// Options of `run show`.
@@ -121,7 +126,7 @@ pub(super) fn read_plan(path: &Path, printer: &Printer) -> Result<RunPlan, Failu
 
 fn submit(args: &SubmitArgs, printer: &Printer) -> Result<(), Failure> {
     let dir = &args.directory.dir;
-    let (directory, _) = Directory::open_to_change(dir).map_err(exits::directory)?;
+    let (directory, opened) = Directory::open_to_change(dir).map_err(exits::directory)?;
     let mut plan = read_plan(&args.plan, printer)?;
     // What a run cannot be made of is told now, not when its turn comes.
     let possible = plan.policy().and(plan.server_settings());
@@ -139,6 +144,17 @@ fn submit(args: &SubmitArgs, printer: &Printer) -> Result<(), Failure> {
         keep_for_audit: args.keep_for_audit,
         plan,
     };
+    let propose = || -> Result<Act, Failure> {
+        let text = serde_json::to_vec_pretty(&queued).expect("a plan has text keys");
+        Ok(Act::Plan {
+            queued: Box::new(queued.clone()),
+            file: audit_log::content(&text),
+        })
+    };
+    let desk = (&directory, &opened);
+    if operator::proposed(desk, ActKind::Plans, propose, &args.operator, printer)? {
+        return Ok(());
+    }
     let queue = directory.queue();
     queue
         .submit(&queued)

@@ -8,6 +8,7 @@ use fedlora_shell::{Failure, Format, Printer};
 use serde_json::json;
 
 use super::{ca, exits};
+use crate::ca::CustodyKind;
 use crate::ca::requests::Requests;
 use crate::database::StoreNote;
 use crate::directory::Directory;
@@ -67,8 +68,12 @@ pub(super) fn run(args: &StatusArgs, printer: &Printer) -> Result<(), Failure> {
     }
     for one in waiting.iter().filter(|_| printer.is_text()) {
         let (what, since) = (ca::words_of(one), day(one.asked()));
+        let way = match opened.authority.custody() {
+            CustodyKind::Apart => "`fedlora-aggregator ca export` writes it for the key's machine",
+            _ => "`fedlora-aggregator ca sign` signs it",
+        };
         printer.note(&format!(
-            "waits for the authority's key since {since}: {what}; `fedlora-aggregator ca sign` signs it"
+            "waits for the authority's key since {since}: {what}; {way}"
         ));
     }
     if let Some(host) = standby_of.filter(|_| printer.is_text()) {

@@ -3,6 +3,7 @@
 //! the next one.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::SignedPlan;
@@ -27,6 +28,8 @@ pub(crate) struct CurrentRun {
 pub(crate) struct Front {
     sessions: mpsc::Sender<FromSession>,
     current: watch::Receiver<Option<CurrentRun>>,
+    /// Each member's newest connection that has taken part.
+    newest: Arc<Mutex<BTreeMap<MemberName, SessionId>>>,
 }
 
 /// What whoever serves the runs holds.
@@ -68,6 +71,7 @@ pub(crate) fn open() -> (Front, FrontControl) {
     let front = Front {
         sessions,
         current: watched,
+        newest: Arc::default(),
     };
     (front, FrontControl { commands, current })
 }
@@ -82,6 +86,7 @@ impl Front {
     ) -> Option<(mpsc::UnboundedReceiver<ToMember>, oneshot::Receiver<()>)> {
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let (over, is_over) = oneshot::channel();
+        self.newest().insert(member.clone(), session);
         let link = Link {
             session,
             outbox,
@@ -91,6 +96,15 @@ impl Front {
         let opened = FromSession::Opened { member, link };
         self.sessions.send(opened).await.ok()?;
         Some((outgoing, is_over))
+    }
+
+    /// Whether no newer connection of the member has taken part since.
+    pub(super) fn is_newest(&self, member: &MemberName, session: SessionId) -> bool {
+        self.newest().get(member) == Some(&session)
+    }
+
+    fn newest(&self) -> MutexGuard<'_, BTreeMap<MemberName, SessionId>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a message to the current run's engine. Where there is none it is dropped, with its

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use fedlora_transport::connection::CloseCode;
-use fedlora_transport::{MemberConnection, ServerEndpoint, WindowBudget};
+use fedlora_transport::{MemberConnection, ServerEndpoint, TransportError, WindowBudget};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -35,7 +35,7 @@ use crate::registry::Registry;
 use front::Front;
 use reticence::Reticence;
 use seats::{Full, Seats};
-use session::Shared;
+use session::{SessionError, Shared};
 
 /// Serves members' connections until the endpoint is closed.
 pub(crate) async fn serve(
@@ -150,13 +150,19 @@ impl Sessions {
                 ended = &mut running => ended,
                 () = put_out => {
                     info!(member = %name, "the oldest connection of a member makes room");
-                    connection.close(CloseCode::Replaced, "newer connections took over");
+                    connection.close(CloseCode::Busy, "newer connections took over");
                     // It tells the engine that the member is gone.
                     running.await
                 }
             };
             match ended {
                 Ok(()) => {}
+                // Before it had said what the connection is for.
+                Err(SessionError::Transport(TransportError::Closed { code, reason }))
+                    if code == CloseCode::Declined as u64 =>
+                {
+                    session::tell_of_copy(&name, &reason);
+                }
                 Err(error) if error.is_usual() => {
                     info!(member = %name, reason = %error, "the member is disconnected");
                 }

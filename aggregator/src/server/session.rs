@@ -126,6 +126,9 @@ pub(super) async fn run(
         }
         _ => None,
     };
+    if let (Purpose::Watch, Some(reason)) = (&purpose, &said) {
+        tell_of_copy(&name, reason);
+    }
     if let Purpose::TakePart { .. } = purpose {
         let gone = ToEngine::Disconnected {
             member: name.clone(),
@@ -142,6 +145,11 @@ pub(super) async fn run(
         }
         (ended, _) => ended,
     }
+}
+
+/// Tells the operator what a member says that somebody else has put out.
+pub(super) fn tell_of_copy(member: &MemberName, reason: &str) {
+    warn!(%member, %reason, "a copy of the member's directory may be in use");
 }
 
 /// A connection whose control stream is open.
@@ -214,8 +222,12 @@ impl Open {
                         backlog.end();
                     }
                 }
-                // A newer connection of this member is in this one's place.
-                connection.close(CloseCode::Replaced, "a newer connection took over");
+                let (code, reason) = match front.is_newest(member, session) {
+                    // Its engine has gone: the run is taken up by another one.
+                    true => (CloseCode::ShuttingDown, "the run is taken up again"),
+                    false => (CloseCode::Replaced, "a newer connection took over"),
+                };
+                connection.close(code, reason);
                 Ok(())
             } => ended,
             Ok(()) = over => {
@@ -250,7 +262,7 @@ impl Open {
     /// Removes the member, which asks for that.
     async fn leave(mut self, registry: &Registry) -> Result<(), SessionError> {
         let (registry, name) = (registry.clone(), self.member.clone());
-        let removed = tokio::task::spawn_blocking(move || registry.remove(&name)).await;
+        let removed = tokio::task::spawn_blocking(move || registry.leave(&name)).await;
         removed.map_err(|_| SessionError::Panicked)??;
         info!(member = %self.member, "the member has left the federation");
         let _ = self.control.0.finish();

@@ -108,7 +108,8 @@ pub(super) fn of_waiting(waiting: &[CertificateRequest], found: &mut Vec<Problem
             CertificateRequest::Renewal { .. } => "another certificate",
         };
         let text = format!(
-            "{what} waits for the authority's key since {}: `fedlora-aggregator ca sign` signs it",
+            "{what} waits for the authority's key since {}: `fedlora-aggregator ca sign` signs it, or \
+             `ca export` writes it where the key is on another machine",
             day(one.asked())
         );
         let about = one.member().map(|name| name.as_str());

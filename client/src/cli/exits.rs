@@ -134,7 +134,8 @@ pub fn participant_exit(error: &ParticipantError) -> Exit {
         E::Link(LinkError::Transport(
             TransportError::CertificateRefused { .. }
             | TransportError::ServerCertificate(_)
-            | TransportError::Refused { .. },
+            | TransportError::Refused { .. }
+            | TransportError::Replaced,
         )) => Exit::Identity,
         E::Link(_) => Exit::Network,
         E::Receipts(ReceiptsError::Io { .. }) => Exit::Failed,

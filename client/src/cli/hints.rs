@@ -83,6 +83,12 @@ pub(in crate::cli) fn member(remedy: &Remedy) -> String {
              for other keys and join with it into a new folder"
                 .to_owned()
         }
+        Remedy::EndCopies => {
+            "end the other one, wherever it runs, and go on with the directory that took part last; \
+             where it is none of yours, tell the operator at once, and ask for other keys \
+             ('fedlora-aggregator re-key')"
+                .to_owned()
+        }
         Remedy::RunOnce => {
             "start 'fedlora run': once all members are ready, it shows the roster and \
              asks; or ask the operator for what 'fedlora-aggregator roster' prints"

@@ -63,6 +63,7 @@ impl ParticipantError {
                 Some(Remedy::AgreeToClass { class: *own })
             }
             Self::UnknownStart { .. } => Some(Remedy::AllowUnknownStart),
+            Self::Link(error) if is_replaced(error) => Some(Remedy::EndCopies),
             _ => None,
         }
     }
@@ -149,12 +150,20 @@ pub(super) fn declined(error: &ParticipantError) -> Option<String> {
     }
 }
 
-/// Whether trying again cannot help: one side's certificate is refused by the other.
+/// Whether somebody else has taken part with this member's keys meanwhile. To try again would only put the
+/// other out, and the two would answer for one member with a ledger each.
+pub(super) fn is_replaced(error: &LinkError) -> bool {
+    matches!(error, LinkError::Transport(TransportError::Replaced))
+}
+
+/// Whether trying again cannot help: one side's certificate is refused by the other, or its keys are in use
+/// elsewhere.
 fn is_identity(error: &TransportError) -> bool {
     matches!(
         error,
         TransportError::CertificateRefused { .. }
             | TransportError::ServerCertificate(_)
             | TransportError::Refused { .. }
+            | TransportError::Replaced
     )
 }

@@ -11,7 +11,7 @@ use tracing::info;
 use super::Participant;
 use super::events::MemberEvent;
 use super::link::{Connector, MemberLink};
-use super::outcome::{ParticipantError, declined, is_hopeless};
+use super::outcome::{ParticipantError, declined, is_hopeless, is_replaced};
 use super::shell::{Report, Shell};
 
 /// The pause before the first attempt to reconnect; doubled each time.
@@ -72,6 +72,9 @@ pub(super) async fn run<C: Connector>(
             }
             Err(error) => error,
         };
+        if is_replaced(&broken) {
+            tell_of_copy(&connector).await;
+        }
         if is_hopeless(&broken) || lost.elapsed() > patience {
             return Err(broken.into());
         }
@@ -81,6 +84,15 @@ pub(super) async fn run<C: Connector>(
         info!(error = %broken, "not connected; trying again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// Tells the operator that another process takes part with this member's keys, over a connection that takes
+/// nobody's place. One that cannot be told may find out by its own log.
+async fn tell_of_copy<C: Connector>(connector: &C) {
+    if let Ok(link) = connector.open(Purpose::Watch).await {
+        let reason = "another process has connected with this member's keys, and this one ends";
+        link.decline(reason).await;
     }
 }
 

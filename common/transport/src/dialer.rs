@@ -287,3 +287,30 @@ impl Turns {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name may have an address that this network does not carry, before one that it does.
+    #[test]
+    fn the_next_address_has_its_turn_unless_a_peer_has_answered() {
+        let unreachable = |text: &str| TransportError::Broken {
+            detail: text.to_owned(),
+        };
+        let mut turns = Turns::default();
+        assert!(turns.took(Err(unreachable("first"))).is_none());
+        assert!(turns.took(Err(unreachable("second"))).is_none());
+        let refused = TransportError::Refused {
+            reason: "no".to_owned(),
+        };
+        let answered = turns.took(Err(refused));
+        assert!(matches!(
+            answered,
+            Some(Err(TransportError::Refused { .. }))
+        ));
+        // Of several that do not answer the first is told.
+        let failed = turns.failed();
+        assert!(matches!(&failed, TransportError::Broken { detail } if detail == "first"));
+    }
+}

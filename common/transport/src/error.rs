@@ -131,6 +131,12 @@ pub enum TransportError {
     /// The server has as many connections as it takes.
     #[error("the aggregator has as many connections as it takes: try again later")]
     Busy,
+    /// A newer connection with the same keys is in this one's place.
+    #[error(
+        "another process has connected with this member's keys: a copy of its directory is in use, or \
+         somebody else has the keys"
+    )]
+    Replaced,
     /// The connection was silent for too long.
     #[error("the connection was silent for too long and is taken for dead")]
     Silent,
@@ -349,6 +355,8 @@ impl PeerContext {
         let reason = printable(reason);
         if code == CloseCode::Busy as u64 {
             TransportError::Busy
+        } else if code == CloseCode::Replaced as u64 && !self.server {
+            TransportError::Replaced
         } else if code == CloseCode::NotAMember as u64 && !self.server {
             TransportError::Refused { reason }
         } else {

@@ -60,4 +60,4 @@ pub use route::{Proxy, Route, TransportChoice, TransportKind, UnknownTransport};
 pub use server_certificate::ServerCertificateProblem;
 pub use silence::{Silence, SilenceOutOfRange};
 pub use stream::{RecvStream, SendStream, StreamClosed};
-pub use tls::{TlsError, check_member_certificate};
+pub use tls::{TlsError, check_member_certificate, check_server_certificate};

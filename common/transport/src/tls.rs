@@ -22,7 +22,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::pki::{CaFingerprint, Certificate, Credentials, RevocationList};
+use super::pki::{CaFingerprint, Certificate, Credentials, RevocationList, SERVER_NAME};
 use super::server_certificate::ServerCertificateProblem;
 
 /// The application protocol of members with certificates.
@@ -170,6 +170,24 @@ pub fn check_member_certificate(
     verifier
         .map_err(|error| refuse(error.to_string()))?
         .verify_client_cert(certificate.der(), &[], now)
+        .map(|_| ())
+        .map_err(|error| refuse(error.to_string()))
+}
+
+/// Checks that a server's certificate is the authority's, for the aggregator's one name, and valid now.
+///
+/// # Errors
+/// [`TlsError::Verifier`] with the reason.
+pub fn check_server_certificate(
+    certificate: &Certificate,
+    authority: &Certificate,
+    now: Timestamp,
+) -> Result<(), TlsError> {
+    let refuse = |error: String| TlsError::Verifier(error);
+    let name = ServerName::try_from(SERVER_NAME).map_err(|error| refuse(error.to_string()))?;
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
+    webpki(authority.der())?
+        .verify_server_cert(certificate.der(), &[], &name, &[], now)
         .map(|_| ())
         .map_err(|error| refuse(error.to_string()))
 }

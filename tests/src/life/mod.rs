@@ -55,6 +55,8 @@ pub struct Lived {
     pub broken: Vec<String>,
     /// What happened, in numbers.
     pub figures: Figures,
+    /// What the programs have logged as errors.
+    pub errors: Vec<String>,
 }
 
 /// Carries out a case whose updates and runs follow from `seed`; prints what happens where `shown`.
@@ -102,7 +104,11 @@ fn live_under(observer: Observer, case: &Case, seed: u64, shown: bool) -> Lived 
         }
     }
     let figures = observer.seen().figures;
-    Lived { broken, figures }
+    Lived {
+        broken,
+        figures,
+        errors: log.errors(),
+    }
 }
 
 /// The panics that nobody has asked for yet: the thread, whether it is one of a runtime's, and the words.

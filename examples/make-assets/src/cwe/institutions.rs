@@ -69,7 +69,7 @@ mod tests {
         let Content::Chat(turns) = record.content() else {
             panic!("{} is not a chat", record.place())
         };
-        let [question, answer] = turns.as_slice() else {
+        let [question, answer] = &turns[..] else {
             panic!("{} is not a pair", record.place())
         };
         let text = match record.label("kind") {
