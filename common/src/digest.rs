@@ -1,6 +1,7 @@
 //! BLAKE3 digests, and the writer that computes one over several fields.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,24 @@ impl Digest {
         let mut hasher = DigestWriter::new(context);
         hasher.raw(data);
         hasher.finish()
+    }
+
+    /// [`of`](Self::of) all that is left to read, a megabyte at a time, with its length.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn of_all(context: &'static str, mut from: impl Read) -> io::Result<(u64, Self)> {
+        const PIECE: usize = 1 << 20;
+        let mut writer = DigestWriter::new(context);
+        let (mut piece, mut length) = (vec![0; PIECE], 0);
+        loop {
+            let read = from.read(&mut piece)?;
+            if read == 0 {
+                return Ok((length, writer.finish()));
+            }
+            writer.raw_in_parallel(&piece[..read]);
+            length += read as u64;
+        }
     }
 
     /// The digest's bytes.
@@ -141,6 +160,15 @@ mod tests {
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!("12".parse::<Digest>().is_err());
         assert!("zz".repeat(32).parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn what_is_read_has_the_digest_of_its_bytes() {
+        for length in [0, 1, (1 << 20) - 1, 1 << 20, (5 << 19) + 3] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let read = Digest::of_all("fedlora test", bytes.as_slice()).unwrap();
+            assert_eq!(read, (length as u64, Digest::of("fedlora test", &bytes)));
+        }
     }
 
     #[test]

@@ -26,12 +26,12 @@ mod words;
 mod tests;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fedlora_common::clock::Timestamp;
-use fedlora_common::digest::{Digest, DigestWriter};
+use fedlora_common::digest::Digest;
 use fedlora_common::files::{create_private_folder, lock};
 use fedlora_protocol::crypto::sign::IdentityKey;
 
@@ -298,27 +298,10 @@ fn written(path: String, length: u64, digest: Digest) -> Event {
 }
 
 /// The digest of a file's content, as lines have it.
-pub(crate) fn content(bytes: &[u8]) -> Digest {
+pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
     Digest::of(CONTENT, bytes)
 }
 
-fn digest_of(bytes: &[u8]) -> Digest {
-    content(bytes)
-}
-
 fn digest_of_file(path: &Path) -> io::Result<(u64, Digest)> {
-    // An adapter's file is not held in memory.
-    const PIECE: usize = 1 << 20;
-    let mut file = File::open(path)?;
-    let mut writer = DigestWriter::new(CONTENT);
-    let mut piece = vec![0; PIECE];
-    let mut length = 0;
-    loop {
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            return Ok((length, writer.finish()));
-        }
-        writer.raw_in_parallel(&piece[..read]);
-        length += read as u64;
-    }
+    Digest::of_all(CONTENT, File::open(path)?)
 }

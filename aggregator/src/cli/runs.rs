@@ -148,7 +148,7 @@ fn submit(args: &SubmitArgs, printer: &Printer) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(&queued).expect("a plan has text keys");
         Ok(Act::Plan {
             queued: Box::new(queued.clone()),
-            file: audit_log::content(&text),
+            file: audit_log::digest_of(&text),
         })
     };
     let desk = (&directory, &opened);

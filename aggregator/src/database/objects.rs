@@ -200,20 +200,6 @@ pub(super) fn digest_of(content: &[u8]) -> Digest {
 
 /// The same of a file on the disk, with its length.
 pub(super) fn digest_of_file(path: &Path) -> std::io::Result<Stored> {
-    use std::io::Read;
-    let mut file = std::fs::File::open(path)?;
-    let mut digest = DigestWriter::new(DIGEST_CONTEXT);
-    let (mut chunk, mut length) = (vec![0; CHUNK], 0);
-    loop {
-        let read = file.read(&mut chunk)?;
-        if read == 0 {
-            break;
-        }
-        digest.raw(&chunk[..read]);
-        length += read as u64;
-    }
-    Ok(Stored {
-        length,
-        digest: digest.finish(),
-    })
+    let (length, digest) = Digest::of_all(DIGEST_CONTEXT, std::fs::File::open(path)?)?;
+    Ok(Stored { length, digest })
 }

@@ -219,7 +219,7 @@ impl<'a> Desk<'a> {
             Act::Remove { member, identity } => (member, identity),
             Act::Plan { queued, file } => {
                 let text = serde_json::to_vec_pretty(queued).expect("a plan has text keys");
-                if audit_log::content(&text) != *file {
+                if audit_log::digest_of(&text) != *file {
                     let reason = "the plan is not the one whose digest was signed".to_owned();
                     return Err(OperatorsError::Changed { reason });
                 }

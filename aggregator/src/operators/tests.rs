@@ -164,7 +164,7 @@ fn plan() -> Act {
     let text = serde_json::to_vec_pretty(&queued).unwrap();
     Act::Plan {
         queued: Box::new(queued),
-        file: audit_log::content(&text),
+        file: audit_log::digest_of(&text),
     }
 }
 

@@ -6,6 +6,10 @@ use std::ops::Deref;
 use fedlora_common::digest::DigestWriter;
 use minijinja::Value;
 
+/// Keys of the reasoning before an answer, which the assistant's message keeps; some templates show it in
+/// the last turns only.
+pub(crate) const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
+
 /// Whether a turn's content stands in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Written {

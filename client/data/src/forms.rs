@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use minijinja::Value as JinjaValue;
 use serde_json::{Map, Value};
 
-use super::chat::{Chat, Context, Turn};
+use super::chat::{Chat, Context, REASONING, Turn};
 use super::dropped::{Cause, LeftOut, matters_in_record, plain, says_nothing};
 use super::json_text::{HALF, is_no_number};
 use super::problem::LineProblem;
@@ -58,8 +58,6 @@ const SYSTEMS: [&str; 6] = [
     "sys_prompt",
     "sysprompt",
 ];
-/// Names of the reasoning before an answer, which the assistant's message keeps.
-const REASONING: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 /// Variables of a rendering that a record may not set.
 const RESERVED: [&str; 2] = ["messages", "add_generation_prompt"];
 

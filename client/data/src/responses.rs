@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use minijinja::Value;
 
-use super::chat::{ChatRef, Turn, Written};
+use super::chat::{ChatRef, REASONING, Turn, Written};
 use super::dropped::{Cause, LeftOut, matters_in_message};
 use super::problem::LineProblem;
 use super::template::{ChatTemplate, TemplateError};
@@ -19,8 +19,6 @@ use super::template::{ChatTemplate, TemplateError};
 const SENTINEL: &str = "\u{fdd3}\u{fdd4}\u{fdd3}";
 /// How a thought ends in the text of the models that write theirs out.
 const END_OF_THOUGHT: &str = "</think>";
-/// Keys of a turn's thoughts, which some templates show in the last turns only.
-const THOUGHTS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 
 /// An assistant's turn in a rendered chat, in bytes of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -295,7 +293,7 @@ pub(super) fn left_out(
             let value = turn.value(&key);
             value.is_some_and(|value| value.as_str().is_some_and(|text| !shown.holds(text)))
         };
-        if THOUGHTS.contains(&key.as_str()) && chat.turns.iter().any(hidden) {
+        if REASONING.contains(&key.as_str()) && chat.turns.iter().any(hidden) {
             lost.push(LeftOut::new(key, Cause::PartlyShown));
         }
     }

@@ -28,7 +28,7 @@ pub enum CarriedError {
     /// A file that is not what it should be.
     #[error("{}: {reason}", path.display())]
     Malformed {
-        /// The file.
+        /// Its path.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -39,13 +39,13 @@ pub enum CarriedError {
         path.display()
     )]
     Signature {
-        /// The file.
+        /// Its path.
         path: PathBuf,
     },
     /// A file of another federation.
     #[error("{}: it is of another authority, {found}; this one is {own}", path.display())]
     OtherAuthority {
-        /// The file.
+        /// Its path.
         path: PathBuf,
         /// The authority in it.
         found: String,
