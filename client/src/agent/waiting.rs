@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_protocol::crypto::os_rng;
 use fedlora_protocol::crypto::sign::IdentityPublic;
@@ -134,12 +135,13 @@ impl<C: Connector> Agent<C> {
         let (first, longest) = PAUSE;
         let mut pause = first;
         loop {
+            let opened = fedlora_shell::now();
             let broken = match self.connector.open(Purpose::Watch).await {
                 Ok(mut link) => {
                     pause = first;
                     let address = self.connector.address().to_owned();
                     self.tell(AgentNote::Waiting { address }, note);
-                    match self.watch(&mut link, note).await {
+                    match self.watch(&mut link, opened, note).await {
                         Ok(run) => {
                             link.finish().await;
                             return Ok(run);
@@ -193,14 +195,16 @@ impl<C: Connector> Agent<C> {
         }
     }
 
+    /// Follows a connection whose hello was sent after `opened`: where the day changes while it is
+    /// answered, the connection is old at once.
     async fn watch(
         &mut self,
         link: &mut C::Link,
+        opened: Timestamp,
         note: &mut (dyn FnMut(&AgentNote) + Send),
     ) -> Result<AcceptedRun, Ended> {
         let mut shown = None;
         let mut tick = tokio::time::interval(TICK);
-        let opened = fedlora_shell::now();
         loop {
             tokio::select! {
                 _ = tick.tick() => {
