@@ -107,7 +107,7 @@ pub use run::{
 };
 pub use step::{
     AdamW, AdamWConfig, Batches, Beside, Best, ClipNorm, Decay, DecayError, LearningRate, Length,
-    MaxTokens, Position, Progress, Proximal, Schedule, Search, Span, TrainError, TrainOption,
-    TrainOptions, TrainOptionsError, TrainReport, Trained, Trainer, TrainerState, Warmup,
-    WarmupShare, WeightDecay, clip_global_norm,
+    MaxTokens, Position, Progress, Proximal, RateRatio, Schedule, Search, Span, TrainError,
+    TrainOption, TrainOptions, TrainOptionsError, TrainReport, Trained, Trainer, TrainerState,
+    Warmup, WarmupShare, WeightDecay, clip_global_norm,
 };

@@ -92,7 +92,7 @@ impl FromStr for Target {
     }
 }
 
-/// One of the two matrices of a low-rank pair: the layer adds `alpha / rank * B A x`.
+/// One of the two matrices of a low-rank pair: the layer adds `s B A x`, with [`LoraConfig::scale`] for `s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Factor {
     /// The inner matrix, `[rank, in]`.
@@ -177,6 +177,7 @@ pub struct LoraConfig {
     alpha: f64,
     dropout: f64,
     targets: BTreeSet<Target>,
+    use_rslora: bool,
 }
 
 impl LoraConfig {
@@ -209,7 +210,45 @@ impl LoraConfig {
             alpha,
             dropout,
             targets,
+            use_rslora: false,
         })
+    }
+
+    /// The same, scaled by `alpha / sqrt(rank)` (rsLoRA, Kalajdzievski, arXiv 2312.03732): the
+    /// gradients of an adapter of a high rank then stay as large as those of one of a low rank.
+    #[must_use]
+    pub fn rank_stabilised(self) -> Self {
+        Self {
+            use_rslora: true,
+            ..self
+        }
+    }
+
+    /// The same with another dropout.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for one outside [0, 1).
+    pub fn with_dropout(self, dropout: f64) -> Result<Self, ConfigError> {
+        RawConfig {
+            dropout,
+            ..self.into()
+        }
+        .try_into()
+    }
+
+    /// The same scale at another rank.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a rank outside 1 to 256.
+    pub fn with_rank(self, rank: usize) -> Result<Self, ConfigError> {
+        let more = rank as f64 / self.rank as f64;
+        let more = if self.use_rslora { more.sqrt() } else { more };
+        RawConfig {
+            rank,
+            alpha: self.alpha * more,
+            ..self.into()
+        }
+        .try_into()
     }
 
     /// The rank `r` of the low-rank pair.
@@ -222,9 +261,19 @@ impl LoraConfig {
         self.alpha
     }
 
-    /// The factor before `B A x`: alpha / rank.
+    /// Whether the scale is `alpha / sqrt(rank)`, as of [`rank_stabilised`](Self::rank_stabilised).
+    pub fn is_rank_stabilised(&self) -> bool {
+        self.use_rslora
+    }
+
+    /// The factor before `B A x`: `alpha / rank`, or `alpha / sqrt(rank)`.
     pub fn scale(&self) -> f64 {
-        self.alpha / self.rank as f64
+        let rank = self.rank as f64;
+        if self.use_rslora {
+            self.alpha / rank.sqrt()
+        } else {
+            self.alpha / rank
+        }
     }
 
     /// The probability with which an input of A is zeroed in training.
@@ -247,13 +296,21 @@ struct RawConfig {
     #[serde(default)]
     dropout: f64,
     targets: BTreeSet<Target>,
+    /// PEFT's name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    use_rslora: bool,
 }
 
 impl TryFrom<RawConfig> for LoraConfig {
     type Error = ConfigError;
 
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
-        Self::new(raw.rank, raw.alpha, raw.dropout, raw.targets)
+        let config = Self::new(raw.rank, raw.alpha, raw.dropout, raw.targets)?;
+        Ok(if raw.use_rslora {
+            config.rank_stabilised()
+        } else {
+            config
+        })
     }
 }
 
@@ -264,6 +321,7 @@ impl From<LoraConfig> for RawConfig {
             alpha: config.alpha,
             dropout: config.dropout,
             targets: config.targets,
+            use_rslora: config.use_rslora,
         }
     }
 }
@@ -343,7 +401,26 @@ mod tests {
             assert!(LoraConfig::new(8, 16.0, dropout, q).is_err(), "{dropout}");
         }
         assert!(LoraConfig::new(8, 16.0, 0.0, []).is_err());
+        let config = LoraConfig::new(8, 16.0, 0.0, q).unwrap();
+        assert!(config.clone().with_dropout(1.0).is_err());
+        assert!(config.with_rank(512).is_err());
         let json = r#"{"rank":0,"alpha":1.0,"dropout":0.0,"targets":["q"]}"#;
         assert!(serde_json::from_str::<LoraConfig>(json).is_err());
+    }
+
+    #[test]
+    fn a_rank_stabilised_scale_divides_by_the_root_of_the_rank() {
+        let plain = LoraConfig::new(16, 8.0, 0.0, [Target::Q]).unwrap();
+        let stabilised = plain.clone().rank_stabilised();
+        assert_eq!((plain.scale(), stabilised.scale()), (0.5, 2.0));
+        for config in [plain, stabilised] {
+            let wider = config.clone().with_rank(64).unwrap();
+            assert_eq!((wider.rank(), wider.scale()), (64, config.scale()));
+            assert_eq!(wider.is_rank_stabilised(), config.is_rank_stabilised());
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(text.contains("use_rslora"), config.is_rank_stabilised());
+            let read: LoraConfig = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, config);
+        }
     }
 }
