@@ -1,6 +1,7 @@
 //! Reading and writing of `config.json`.
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 
