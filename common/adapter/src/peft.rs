@@ -327,6 +327,10 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<Settings, Pef
             "rank_pattern" | "alpha_pattern" if value.is_object() => {}
             _ if FREE_KEYS.contains(&key.as_str()) => {}
             _ if is_off(value) => {}
+            "use_rslora" => return Err(refuse(key, "true or false")),
+            "rank_pattern" | "alpha_pattern" => {
+                return Err(refuse(key, "numbers by the names of modules"));
+            }
             "use_dora" => {
                 let expected = "false: DoRA gives each output a trained magnitude, which the mean of \
                                 members' factors has no place for";
