@@ -358,7 +358,7 @@ impl LocalWork {
             accumulation: TrainOption::Accumulation.count(training.accumulation as usize)?,
             max_tokens: MaxTokens::new(training.max_tokens as usize)?,
             learning_rate: LearningRate::new(plan.round_learning_rate())?,
-            rate_ratio: RateRatio::new(training.loraplus_lr_ratio)?,
+            rate_ratio: RateRatio::default(),
             decay: match training.schedule {
                 LearningRateSchedule::Cosine => Decay::Cosine,
                 LearningRateSchedule::Linear => Decay::Linear,

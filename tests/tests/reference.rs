@@ -23,7 +23,7 @@ const GENERATED: &str =
 
 /// What the keys of `adapter.lora` mean: the fields of its struct are private and have no
 /// documentation of their own.
-const LORA: [(&str, &str); 5] = [
+const LORA: [(&str, &str); 4] = [
     ("rank", "Rank of the adapter: 1 to 256."),
     (
         "alpha",
@@ -36,10 +36,6 @@ const LORA: [(&str, &str); 5] = [
     (
         "targets",
         "Adapted layers of each block: some of `q`, `k`, `v`, `o`, `gate`, `up`, `down`.",
-    ),
-    (
-        "use_rslora",
-        "Whether the scale is `alpha / sqrt(rank)` (rsLoRA), as suits high ranks.",
     ),
 ];
 
@@ -83,10 +79,7 @@ fn the_page_of_the_plan_has_every_key() {
          it to the members. `examples/configs/run.toml` is a plan with every key. Unknown keys are\n\
          refused.\n\n"
     );
-    let mut values = serde_json::to_value(&plan).expect("a plan has text keys");
-    // Written where they are not the default alone.
-    values["adapter"]["lora"]["use_rslora"] = false.into();
-    values["training"]["loraplus_lr_ratio"] = 1.0.into();
+    let values = serde_json::to_value(&plan).expect("a plan has text keys");
     let mut rows = Rows::new(&source, &required);
     rows.section("RunPlan", "", &values);
     rows.print(&mut text);

