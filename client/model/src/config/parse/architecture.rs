@@ -234,7 +234,7 @@ fn unrotated(top: &Fields<'_>, blocks: usize) -> Result<BTreeSet<usize>, ModelCo
             .optional_size("no_rope_layer_interval", TOKENS)?
             .unwrap_or(4);
         return Ok((0..blocks)
-            .filter(|block| (block + 1) % every == 0)
+            .filter(|block| (block + 1).is_multiple_of(every))
             .collect());
     };
     let flags: Option<Vec<u64>> = value
