@@ -131,7 +131,7 @@ impl PublishedRun {
             .fetch_weights(adapter, MAX_WEIGHTS)
             .await?;
         let lora = self.plan.adapter.lora.clone();
-        let read = peft::from_weights(Path::new("the fetched file"), lora, &weights)?;
+        let read = peft::parse_weights(Path::new("the fetched file"), lora, &weights)?;
         if read.digest() != adapter {
             return Err(FetchError::OtherAdapter { round });
         }

@@ -3,37 +3,18 @@
 
 use std::path::PathBuf;
 
-use fedlora_adapter::{Adapter, Factors, LoraConfig, Target, peft};
+use fedlora_adapter::{Adapter, LoraConfig, Target, peft};
 use fedlora_model::Example;
-use fedlora_model::SplitMix;
 use fedlora_train::{Device, Engine};
 use serde_json::Value;
 
-fn golden_dir() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
+mod goldens;
 
-fn golden() -> Value {
-    let text = std::fs::read_to_string(golden_dir().join("golden.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    let values = value.as_array().unwrap().iter();
-    values.map(|number| number.as_f64().unwrap()).collect()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    numbers(value).into_iter().map(|id| id as u32).collect()
-}
+use goldens::{golden, golden_dir, ids, numbers, random_adapter, tiny};
 
 fn base() -> Engine {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/assets/base");
     Engine::open(&dir, &Device::Cpu).unwrap()
-}
-
-fn tiny() -> Engine {
-    Engine::open(&golden_dir().join("tiny"), &Device::Cpu).unwrap()
 }
 
 /// Relative to the largest of the expected values: logits cross zero.
@@ -64,7 +45,7 @@ fn whole(tokens: Vec<u32>) -> Example {
 
 #[test]
 fn tiny_logits_are_transformers() {
-    let golden = golden();
+    let golden = golden("golden.json");
     let logits = tiny()
         .logits(None, &ids(&golden["tiny"]["tokens"]))
         .unwrap();
@@ -73,7 +54,7 @@ fn tiny_logits_are_transformers() {
 
 #[test]
 fn base_logits_are_transformers() {
-    let golden = &golden()["base"];
+    let golden = &golden("golden.json")["base"];
     let engine = base();
     let logits = engine.logits(None, &ids(&golden["tokens"])).unwrap();
     let vocab = engine.vocab_size();
@@ -89,14 +70,7 @@ fn base_logits_are_transformers() {
 /// An adapter with random A and B on the embedded base, the same on every machine.
 fn our_adapter(engine: &Engine) -> Adapter {
     let config = LoraConfig::new(2, 6.0, 0.05, [Target::Q, Target::V, Target::Down]).unwrap();
-    let mut adapter = engine.init_adapter(&config, 1).unwrap();
-    let part = adapter.layout().subset(Factors::B).unwrap();
-    let mut random = SplitMix::new(2, 2);
-    let values: Vec<f32> = (0..part.len())
-        .map(|_| (0.1 * random.normal()) as f32)
-        .collect();
-    adapter.add(&part, &values).unwrap();
-    adapter
+    random_adapter(engine, &config)
 }
 
 #[test]
@@ -111,7 +85,7 @@ fn peft_computes_our_adapter_as_we_do() {
     }
     // What PEFT read is what we write today.
     assert_eq!(peft::load(&dir).unwrap().digest(), adapter.digest());
-    let golden = &golden()["base"];
+    let golden = &golden("golden.json")["base"];
     let examples = [whole(ids(&golden["tokens"]))];
     let plain = engine.evaluate(None, &examples).unwrap().loss;
     assert_loss(plain, &golden["loss"], 1e-3);
@@ -125,7 +99,7 @@ fn peft_computes_our_adapter_as_we_do() {
 
 #[test]
 fn we_compute_an_adapter_of_peft_as_it_does() {
-    let golden = &golden()["base"];
+    let golden = &golden("golden.json")["base"];
     let adapter = peft::load(&golden_dir().join("theirs")).unwrap();
     assert_eq!(
         (adapter.config().rank(), adapter.config().alpha()),

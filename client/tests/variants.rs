@@ -3,36 +3,15 @@
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use fedlora_adapter::{Adapter, Factors, LoraConfig, Target, peft};
-use fedlora_model::{Example, SplitMix};
-use fedlora_train::{
-    Batches, Decay, Device, Engine, LearningRate, RateRatio, TrainOptions, WeightDecay,
-};
+use fedlora_model::Example;
+use fedlora_train::{Batches, Decay, LearningRate, RateRatio, TrainOptions, WeightDecay};
 use serde_json::Value;
 
-fn golden_dir() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
+mod goldens;
 
-fn golden() -> Value {
-    let text = std::fs::read_to_string(golden_dir().join("variants/golden.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    let values = value.as_array().unwrap().iter();
-    values.map(|number| number.as_f64().unwrap()).collect()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    numbers(value).into_iter().map(|id| id as u32).collect()
-}
-
-fn tiny() -> Engine {
-    Engine::open(&golden_dir().join("tiny"), &Device::Cpu).unwrap()
-}
+use goldens::{golden, golden_dir, ids, numbers, random_adapter, tiny};
 
 /// The logits of the last four tokens are PEFT's, and not those of the base.
 fn assert_logits(golden: &Value, adapter: Option<&Adapter>, expected: &Value) {
@@ -58,7 +37,7 @@ fn assert_logits(golden: &Value, adapter: Option<&Adapter>, expected: &Value) {
 
 #[test]
 fn ranks_alphas_and_scales_of_peft_are_read() {
-    let golden = golden();
+    let golden = golden("variants/golden.json");
     assert_logits(&golden, None, &golden["plain"]);
     for (name, rank) in [("rslora", 4), ("patterns", 5), ("patterns-rslora", 4)] {
         let adapter = peft::load(&golden_dir().join("variants").join(name)).unwrap();
@@ -70,14 +49,7 @@ fn ranks_alphas_and_scales_of_peft_are_read() {
 /// With rsLoRA and random A and B, the same on every machine.
 fn our_adapter() -> Adapter {
     let config = LoraConfig::new(8, 4.0, 0.0, [Target::V, Target::O, Target::Up]).unwrap();
-    let mut adapter = tiny().init_adapter(&config.rank_stabilised(), 1).unwrap();
-    let part = adapter.layout().subset(Factors::B).unwrap();
-    let mut random = SplitMix::new(2, 2);
-    let values: Vec<f32> = (0..part.len())
-        .map(|_| (0.1 * random.normal()) as f32)
-        .collect();
-    adapter.add(&part, &values).unwrap();
-    adapter
+    random_adapter(&tiny(), &config.rank_stabilised(true))
 }
 
 #[test]
@@ -91,13 +63,13 @@ fn peft_computes_our_rank_stabilised_adapter_as_we_do() {
     }
     // What PEFT read is what we write today.
     assert_eq!(peft::load(&dir).unwrap().digest(), adapter.digest());
-    let golden = golden();
+    let golden = golden("variants/golden.json");
     assert_logits(&golden, Some(&adapter), &golden["ours"]);
 }
 
 #[test]
 fn a_training_with_lora_plus_and_rslora_is_that_of_peft() {
-    let golden = &golden()["training"];
+    let golden = &golden("variants/golden.json")["training"];
     let number = |key: &str| golden[key].as_f64().unwrap();
     let count = |key: &str| NonZeroUsize::new(number(key) as usize).unwrap();
     let sequences = golden["examples"].as_array().unwrap().iter().map(ids);

@@ -215,14 +215,12 @@ impl LoraConfig {
         })
     }
 
-    /// The same, scaled by `alpha / sqrt(rank)` (rsLoRA, Kalajdzievski, arXiv 2312.03732): the
-    /// gradients of an adapter of a high rank then stay as large as those of one of a low rank.
+    /// The same, scaled by `alpha / sqrt(rank)` (rsLoRA, Kalajdzievski, arXiv 2312.03732) where
+    /// `use_rslora`, and by `alpha / rank` otherwise. With the root the gradients of an adapter of a
+    /// high rank stay as large as those of one of a low rank.
     #[must_use]
-    pub fn rank_stabilised(self) -> Self {
-        Self {
-            use_rslora: true,
-            ..self
-        }
+    pub fn rank_stabilised(self, use_rslora: bool) -> Self {
+        Self { use_rslora, ..self }
     }
 
     /// The same with another dropout.
@@ -231,10 +229,7 @@ impl LoraConfig {
     /// [`ConfigError`] for one outside [0, 1).
     pub fn with_dropout(self, dropout: f64) -> Result<Self, ConfigError> {
         let config = Self::new(self.rank, self.alpha, dropout, self.targets)?;
-        Ok(Self {
-            use_rslora: self.use_rslora,
-            ..config
-        })
+        Ok(config.rank_stabilised(self.use_rslora))
     }
 
     /// The same scale at another rank.
@@ -245,10 +240,7 @@ impl LoraConfig {
         let more = rank as f64 / self.rank as f64;
         let more = if self.use_rslora { more.sqrt() } else { more };
         let config = Self::new(rank, self.alpha * more, self.dropout, self.targets)?;
-        Ok(Self {
-            use_rslora: self.use_rslora,
-            ..config
-        })
+        Ok(config.rank_stabilised(self.use_rslora))
     }
 
     /// The rank `r` of the low-rank pair.
@@ -402,7 +394,7 @@ mod tests {
     #[test]
     fn a_rank_stabilised_scale_divides_by_the_root_of_the_rank() {
         let plain = LoraConfig::new(16, 8.0, 0.0, [Target::Q]).unwrap();
-        let stabilised = plain.clone().rank_stabilised();
+        let stabilised = plain.clone().rank_stabilised(true);
         assert_eq!((plain.scale(), stabilised.scale()), (0.5, 2.0));
         for config in [plain, stabilised] {
             let wider = config.clone().with_rank(64).unwrap();

@@ -87,10 +87,7 @@ impl Patterns {
                 [place.target],
             );
             let same = same.map_err(refuse)?;
-            let own = match config.is_rank_stabilised() {
-                true => same.rank_stabilised(),
-                false => same,
-            };
+            let own = same.rank_stabilised(config.is_rank_stabilised());
             let more = own.scale() / target.scale();
             let of = |factor| ProjectionTensor { factor, ..place }.name();
             if let Some(a) = tensors.get_mut(&of(Factor::A)) {

@@ -77,11 +77,7 @@ pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
     let path = dir.join(CONFIG_FILE);
     let settings = parse_settings(&path, &tensors::read_bounded(&path, MAX_CONFIG_BYTES)?)?;
     let weights = dir.join(WEIGHTS_FILE);
-    let tensors = tensors::read(&weights, MAX_WEIGHT_BYTES)?;
-    let tensors = tensors.into_iter();
-    let mut tensors: BTreeMap<_, _> = tensors
-        .map(|(name, tensor)| (plain_name(name), tensor))
-        .collect();
+    let mut tensors = with_plain_names(tensors::read(&weights, MAX_WEIGHT_BYTES)?);
     let names = tensors
         .keys()
         .filter_map(|name| ProjectionTensor::parse(name));
@@ -95,18 +91,12 @@ pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
 }
 
 /// A state that was saved by hand keeps the adapter's own name in PEFT.
-fn plain_name(name: String) -> String {
-    let name = name.replace(".lora_A.default.", ".lora_A.");
-    name.replace(".lora_B.default.", ".lora_B.")
-}
-
-/// An adapter from a file of weights that is in memory, and a configuration that is known from elsewhere;
-/// `path` is used in errors only.
-///
-/// # Errors
-/// [`PeftError`] with the tensor that is not supported, or does not fit the configuration.
-pub fn from_weights(path: &Path, config: LoraConfig, bytes: &[u8]) -> Result<Adapter, PeftError> {
-    assemble(path, config, tensors::parse(path, bytes)?)
+fn with_plain_names(tensors: BTreeMap<String, FloatTensor>) -> BTreeMap<String, FloatTensor> {
+    let plain = |(name, tensor): (String, FloatTensor)| {
+        let name = name.replace(".lora_A.default.", ".lora_A.");
+        (name.replace(".lora_B.default.", ".lora_B."), tensor)
+    };
+    tensors.into_iter().map(plain).collect()
 }
 
 /// Reads an `adapter_config.json` from its content; `path` is used in errors only. The targets have
@@ -137,7 +127,7 @@ fn parse_settings(path: &Path, text: &[u8]) -> Result<Settings, PeftError> {
 /// # Errors
 /// [`PeftError`] for a malformed file, or tensors that `config` does not have.
 pub fn parse_weights(path: &Path, config: LoraConfig, bytes: &[u8]) -> Result<Adapter, PeftError> {
-    assemble(path, config, tensors::parse(path, bytes)?)
+    assemble(path, config, with_plain_names(tensors::parse(path, bytes)?))
 }
 
 fn assemble(
@@ -151,7 +141,6 @@ fn assemble(
     };
     let mut found: Vec<_> = Vec::new();
     for (name, tensor) in tensors {
-        let name = plain_name(name);
         let Some(place) = ProjectionTensor::parse(&name) else {
             let whole = [
                 ".embed_tokens.weight",
@@ -252,11 +241,7 @@ impl Settings {
             path: path.to_owned(),
             source,
         })?;
-        Ok(if self.rank_stabilised {
-            config.rank_stabilised()
-        } else {
-            config
-        })
+        Ok(config.rank_stabilised(self.rank_stabilised))
     }
 }
 

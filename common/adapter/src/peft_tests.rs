@@ -175,7 +175,7 @@ fn factors_sort_as_the_layout_does() {
 #[test]
 fn a_rank_stabilised_adapter_round_trips() {
     let adapter = adapter();
-    let config = adapter.config().clone().rank_stabilised();
+    let config = adapter.config().clone().rank_stabilised(true);
     let layout = adapter.layout().clone();
     let adapter = Adapter::new(config, layout, adapter.values().to_vec()).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -185,6 +185,10 @@ fn a_rank_stabilised_adapter_round_trips() {
     let read = load(dir.path()).unwrap();
     assert_eq!(read, adapter);
     assert_eq!(read.config().scale(), 16.0 / 2.0_f64.sqrt());
+    // It computes something else than the plain one of the same values.
+    assert_eq!(read.digest(), adapter.digest());
+    edit_config(dir.path(), "use_rslora", json!(false));
+    assert_ne!(load(dir.path()).unwrap().digest(), adapter.digest());
 }
 
 /// What an adapter does on each projection: `s B A`.

@@ -176,7 +176,10 @@ impl Adapter {
 
     /// A digest of configuration, layout and values (as little-endian `f32`).
     pub fn digest(&self) -> Digest {
-        let mut writer = DigestWriter::new("fedlora adapter v1");
+        let mut writer = DigestWriter::new(match self.config.is_rank_stabilised() {
+            false => "fedlora adapter v1",
+            true => "fedlora adapter v1, rank-stabilised",
+        });
         writer.number(self.config.rank() as u64);
         writer.number(self.config.alpha().to_bits());
         writer.number(self.config.dropout().to_bits());

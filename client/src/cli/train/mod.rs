@@ -182,11 +182,7 @@ fn first_adapter(args: &TrainArgs) -> Result<First, Failure> {
         let dropout = args.dropout.unwrap_or(0.0);
         let targets = args.shape.targets.iter().copied();
         let config = LoraConfig::new(args.shape.rank, alpha, dropout, targets).map_err(usage)?;
-        return Ok(First::Fresh(if args.rslora {
-            config.rank_stabilised()
-        } else {
-            config
-        }));
+        return Ok(First::Fresh(config.rank_stabilised(args.rslora)));
     };
     let adapter = peft::load(dir).map_err(data)?;
     let config = adapter.config();
