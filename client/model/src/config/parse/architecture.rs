@@ -138,52 +138,43 @@ pub(super) fn variation(
         Architecture::Mistral => stated,
         Architecture::Qwen2 | Architecture::Qwen3 => {
             variation.qk_norm = architecture == Architecture::Qwen3;
-            let used = top.flag("use_sliding_window")?;
-            match stated.filter(|_| used) {
-                None => None,
-                Some(window) => {
-                    let full = match layer_types(top, blocks)? {
-                        Some(full) => full,
-                        None => max_window_layers(top, blocks)?,
-                    };
-                    some_blocks(window, full, blocks, positions, &mut variation)
-                }
-            }
+            let unstated = || max_window_layers(top, blocks);
+            let (window, full) = window_by_block(top, stated, (blocks, positions), unstated)?;
+            variation.unwindowed = full;
+            window
         }
         Architecture::SmolLm3 => {
             variation.unrotated = unrotated(top, blocks)?;
-            let used = top.flag("use_sliding_window")?;
-            match stated.filter(|_| used) {
-                None => None,
-                Some(window) => {
-                    let full = match layer_types(top, blocks)? {
-                        Some(full) => full,
-                        None => (0..blocks)
-                            .filter(|block| !variation.unrotated.contains(block))
-                            .collect(),
-                    };
-                    some_blocks(window, full, blocks, positions, &mut variation)
-                }
-            }
+            let rotated = |block: &usize| !variation.unrotated.contains(block);
+            let unstated = || Ok((0..blocks).filter(rotated).collect());
+            let (window, full) = window_by_block(top, stated, (blocks, positions), unstated)?;
+            variation.unwindowed = full;
+            window
         }
     };
     Ok((window, variation))
 }
 
-/// The window of all blocks but the `full` ones. One that no block has, or that no sequence
-/// leaves, is none.
-fn some_blocks(
-    window: usize,
-    full: BTreeSet<usize>,
-    blocks: usize,
-    positions: usize,
-    variation: &mut Variation,
-) -> Option<usize> {
+/// The window of all blocks but some, and those: what `layer_types` lists, or else `unstated`. One
+/// that is not used, that no block has, or that no sequence leaves, is none.
+fn window_by_block(
+    top: &Fields<'_>,
+    stated: Option<usize>,
+    (blocks, positions): (usize, usize),
+    unstated: impl FnOnce() -> Result<BTreeSet<usize>, ModelConfigError>,
+) -> Result<(Option<usize>, BTreeSet<usize>), ModelConfigError> {
+    let used = top.flag("use_sliding_window")?;
+    let Some(window) = stated.filter(|_| used) else {
+        return Ok(Default::default());
+    };
+    let full = match layer_types(top, blocks)? {
+        Some(full) => full,
+        None => unstated()?,
+    };
     if full.len() == blocks || (!full.is_empty() && window >= positions) {
-        return None;
+        return Ok(Default::default());
     }
-    variation.unwindowed = full;
-    Some(window)
+    Ok((Some(window), full))
 }
 
 /// The blocks without a window, where `layer_types` lists them.
