@@ -1,6 +1,7 @@
 //! The aggregator's side: its authority's key is taken apart, what waits for it is written out, and what
 //! was signed is taken.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -130,9 +131,9 @@ pub fn export(
 /// Whoever was removed, with the keys of that time, unless they are a member's again.
 fn removed(registry: &Registry) -> Result<Vec<RemovedMember>, RegistryError> {
     let members = registry.members()?;
-    let is_member = |key| members.iter().any(|one| one.certificate_key == key);
+    let keys: BTreeSet<_> = members.iter().map(|one| one.certificate_key).collect();
     let removed = registry.removed()?.into_iter();
-    let gone = removed.filter(|one| !is_member(one.certificate_key));
+    let gone = removed.filter(|one| !keys.contains(&one.certificate_key));
     Ok(gone
         .map(|one| RemovedMember {
             member: one.name,
