@@ -23,7 +23,8 @@ use rand::CryptoRng;
 use fedlora_model::{ActivationCheckpointing, Example, WeightsError};
 use fedlora_train::{
     Batches, ClipNorm, Decay, DoesNotFit, Engine, LearningRate, MaxTokens, Progress, Proximal,
-    Span, TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload, free_memory,
+    RateRatio, Span, TrainError, TrainOption, TrainOptions, Warmup, WeightDecay, Workload,
+    free_memory,
 };
 
 use crate::examples::MemberExamples;
@@ -357,6 +358,7 @@ impl LocalWork {
             accumulation: TrainOption::Accumulation.count(training.accumulation as usize)?,
             max_tokens: MaxTokens::new(training.max_tokens as usize)?,
             learning_rate: LearningRate::new(plan.round_learning_rate())?,
+            rate_ratio: RateRatio::default(),
             decay: match training.schedule {
                 LearningRateSchedule::Cosine => Decay::Cosine,
                 LearningRateSchedule::Linear => Decay::Linear,

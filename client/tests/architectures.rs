@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use fedlora_adapter::tensors;
 use fedlora_model::{BaseWeights, LlamaConfig};
+use fedlora_train::decode::{Sampler, Sampling};
 use fedlora_train::{Device, Engine};
 use serde_json::Value;
 
@@ -27,7 +28,7 @@ fn logits_are_transformers() {
     let tokens: Vec<u32> = serde_json::from_value(golden["tokens"].clone()).unwrap();
     let logits = tensors::read(&folder().join("logits.safetensors"), 1 << 20).unwrap();
     let names = names(&golden);
-    assert_eq!((names.len(), logits.len()), (9, 9));
+    assert_eq!((names.len(), logits.len()), (18, 18));
     for name in names {
         let engine = Engine::open(&folder().join(name), &Device::Cpu).unwrap();
         let got = engine.logits(None, &tokens).unwrap();
@@ -45,6 +46,25 @@ fn logits_are_transformers() {
         println!("{name}: {worst:e} of the largest logit");
         assert_eq!(got.len(), expected.values.len());
         assert!(worst < 1e-4, "{name}: off by {worst} of the largest logit");
+    }
+}
+
+#[test]
+fn greedy_tokens_are_transformers() {
+    let golden = golden();
+    for name in names(&golden) {
+        let greedy = &golden["models"][name]["greedy"];
+        let ids = |key: &str| -> Vec<u32> { serde_json::from_value(greedy[key].clone()).unwrap() };
+        let engine = Engine::open(&folder().join(name), &Device::Cpu).unwrap();
+        let mut decoder = engine.decoder(None).unwrap();
+        let mut sampler = Sampler::new(Sampling::Greedy);
+        let mut logits = decoder.extend(&ids("prompt")).unwrap();
+        let expected = ids("tokens");
+        assert_eq!(expected.len(), 20, "{name}");
+        for (at, &token) in expected.iter().enumerate() {
+            assert_eq!(sampler.next(&logits).unwrap(), token, "{name}, token {at}");
+            logits = decoder.extend(&[token]).unwrap();
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Fifty steps of training against PyTorch and PEFT: the numbers in `golden/curve.json`, which
-//! `examples/oracle/training_curve.py` writes.
+//! Training against PyTorch and PEFT: the numbers in `golden/curve.json` and
+//! `golden/curve-qwen3.json`, which `examples/oracle/training_curve.py` writes.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -19,14 +19,16 @@ fn golden_dir() -> PathBuf {
 }
 
 struct Curve {
+    /// Where the adapter is that training begins with.
+    start: PathBuf,
     golden: Value,
     engine: Engine,
     examples: Vec<Example>,
 }
 
 impl Curve {
-    fn read() -> Self {
-        let text = std::fs::read_to_string(golden_dir().join("curve.json")).unwrap();
+    fn read(name: &str, base: &str) -> Self {
+        let text = std::fs::read_to_string(golden_dir().join(format!("{name}.json"))).unwrap();
         let golden: Value = serde_json::from_str(&text).unwrap();
         let prompt = golden["prompt"].as_u64().unwrap() as usize;
         let examples = golden["examples"]
@@ -45,8 +47,9 @@ impl Curve {
             })
             .collect();
         Self {
+            start: golden_dir().join(format!("{name}-start")),
             golden,
-            engine: Engine::open(&golden_dir().join("tiny"), &Device::Cpu).unwrap(),
+            engine: Engine::open(&golden_dir().join(base), &Device::Cpu).unwrap(),
             examples,
         }
     }
@@ -83,11 +86,8 @@ impl Curve {
     }
 
     fn train(&self, options: &TrainOptions) -> Vec<Progress> {
-        let start = peft::load(&golden_dir().join("curve-start")).unwrap();
-        assert_eq!(
-            (start.config().rank(), start.config().targets().len()),
-            (8, 7)
-        );
+        let start = peft::load(&self.start).unwrap();
+        assert_eq!(start.config().targets().len(), 7);
         let mut steps = Vec::new();
         self.engine
             .train(
@@ -116,19 +116,32 @@ impl Curve {
                 "{step:?} instead of {norm}"
             );
         }
-        assert!(losses[49] < losses[0] - 1.0, "PyTorch learnt nothing");
+        let last = losses[losses.len() - 1];
+        assert!(last < losses[0] - 0.3, "PyTorch learnt nothing");
     }
 }
 
 #[test]
 fn fifty_steps_follow_pytorch_and_peft() {
-    let curve = Curve::read();
+    let curve = Curve::read("curve", "tiny");
     curve.assert_follows(&curve.options());
+}
+
+/// Gradients flow through the norms of queries and keys.
+#[test]
+fn twenty_steps_of_qwen3_follow_pytorch_and_peft() {
+    let curve = Curve::read("curve-qwen3", "architectures/qwen3");
+    assert_eq!(curve.count("steps").get(), 20);
+    curve.assert_follows(&curve.options());
+    curve.assert_follows(&TrainOptions {
+        checkpointing: ActivationCheckpointing::PerBlock,
+        ..curve.options()
+    });
 }
 
 #[test]
 fn so_do_accumulated_planned_and_low_memory_steps() {
-    let curve = Curve::read();
+    let curve = Curve::read("curve", "tiny");
     let batch = curve.count("batch");
     curve.assert_follows(&TrainOptions {
         batches: curve.batches(NonZeroUsize::MIN),
@@ -153,7 +166,7 @@ fn so_do_accumulated_planned_and_low_memory_steps() {
 
 #[test]
 fn another_learning_rate_does_not_follow() {
-    let curve = Curve::read();
+    let curve = Curve::read("curve", "tiny");
     let options = curve.options();
     let other = TrainOptions {
         learning_rate: LearningRate::new(1.1 * options.learning_rate.get()).unwrap(),

@@ -125,6 +125,32 @@ fn bad_records_stop_a_training_or_are_skipped_up_to_a_limit() {
 }
 
 #[test]
+fn an_evaluation_says_what_it_leaves_out() {
+    let folder = folder(&[
+        ("a.jsonl", format!("{FINE}{BAD}{FINE}{FINE}")),
+        ("b.jsonl", LOSING.to_owned()),
+    ]);
+    let eval = |arguments: &[&str]| {
+        let fixed = ["--task", "generate", "--max-tokens", "2", "--quiet"];
+        let output = run(folder.path(), "eval", &[&fixed, arguments].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("SECRET"), "{said}");
+        (output.status.code(), said)
+    };
+    let (code, said) = eval(&["--data", "a.jsonl"]);
+    assert_eq!(code, Some(7), "{said}");
+    assert!(said.contains("a.jsonl:2: "), "{said}");
+    let (code, said) = eval(&["--data", "a.jsonl", "--bad-records", "skip"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("skipped 1 of 4 records"), "{said}");
+    let (code, said) = eval(&["--data", "b.jsonl"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("left out: 'rationale' of 1 record"), "{said}");
+    let (code, said) = eval(&["--data", "b.jsonl", "--strict"]);
+    assert_eq!(code, Some(7), "{said}");
+}
+
+#[test]
 fn what_may_be_otherwise_than_meant_is_said() {
     let text = "{\"text\": \"SECRET\"}\n".to_owned();
     let folder = folder(&[("a.jsonl", text)]);

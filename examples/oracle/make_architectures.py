@@ -1,6 +1,6 @@
 """Small random checkpoints of every supported architecture with Transformers' logits, and the
 rotary frequencies of well-known models, for client/tests/architectures.rs and
-client/src/model/rope.rs.
+client/model/src/rope.rs.
 
 Run from the top of the repository:
 
@@ -23,7 +23,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers import LlamaConfig, MistralConfig, Qwen2Config
+from transformers import GraniteConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +51,7 @@ LLAMA3_ROPE = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=64,
 )
+YARN_ROPE = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=32)
 
 
 def plain(theta):
@@ -122,7 +123,164 @@ def models():
             torch.float16,
             None,
         ),
+        (
+            "llama-linear",
+            LlamaConfig(
+                **SHAPE,
+                num_key_value_heads=2,
+                rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=2.5),
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "llama-dynamic",
+            LlamaConfig(
+                **SHAPE,
+                num_key_value_heads=2,
+                rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=3.7),
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "llama-yarn",
+            LlamaConfig(**SHAPE, num_key_value_heads=1, head_dim=16, rope_parameters=YARN_ROPE),
+            torch.bfloat16,
+            None,
+        ),
+        # Groups that no number of threads divides, heads wider than the model, and blocks of two kinds.
+        (
+            "qwen3",
+            Qwen3Config(
+                **SHAPE | dict(hidden_size=24, intermediate_size=20, num_attention_heads=3),
+                num_key_value_heads=1,
+                head_dim=80,
+                rope_parameters=plain(1000000.0),
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "qwen3-window",
+            Qwen3Config(
+                **SHAPE
+                | dict(
+                    hidden_size=16,
+                    intermediate_size=20,
+                    num_hidden_layers=3,
+                    num_attention_heads=2,
+                    tie_word_embeddings=True,
+                ),
+                num_key_value_heads=1,
+                head_dim=96,
+                use_sliding_window=True,
+                sliding_window=6,
+                max_window_layers=1,
+                rope_parameters=YARN_ROPE,
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "smollm3",
+            SmolLM3Config(
+                **SHAPE
+                | dict(
+                    hidden_size=30,
+                    intermediate_size=28,
+                    num_hidden_layers=5,
+                    num_attention_heads=3,
+                    tie_word_embeddings=True,
+                ),
+                num_key_value_heads=1,
+                pad_token_id=None,
+                rope_parameters=plain(2000000.0),
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "smollm3-window",
+            SmolLM3Config(
+                **SHAPE | dict(num_hidden_layers=3),
+                num_key_value_heads=4,
+                pad_token_id=None,
+                no_rope_layers=[0, 1, 0],
+                use_sliding_window=True,
+                sliding_window=6,
+                rope_parameters=plain(10000.0),
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "granite",
+            GraniteConfig(
+                **SHAPE | dict(hidden_size=40, num_attention_heads=5),
+                num_key_value_heads=1,
+                embedding_multiplier=12.0,
+                attention_multiplier=0.5,
+                residual_multiplier=0.22,
+                logits_scaling=6.0,
+                rope_parameters=plain(10000.0),
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "granite-tied",
+            GraniteConfig(
+                **SHAPE | dict(tie_word_embeddings=True),
+                num_key_value_heads=4,
+                embedding_multiplier=3.0,
+                attention_multiplier=0.0625,
+                residual_multiplier=1.5,
+                logits_scaling=0.5,
+                rope_parameters=plain(10000.0),
+            ),
+            torch.float32,
+            None,
+        ),
     ]
+
+
+def without(config):
+    """What each part of the configuration is replaced with, so that it has no effect."""
+    kind = getattr(config, "model_type")
+    rope = config.rope_parameters
+    if rope["rope_type"] not in ("default", "dynamic"):
+        yield "scaling", dict(rope_parameters=plain(rope["rope_theta"]))
+    if getattr(config, "sliding_window", None) is not None:
+        yield "window", dict(sliding_window=1000)
+    if kind == "smollm3":
+        yield "unrotated_blocks", dict(no_rope_layers=[1] * config.num_hidden_layers)
+    if kind == "granite":
+        for name in ("embedding_multiplier", "residual_multiplier", "logits_scaling"):
+            yield name, {name: 1.0}
+        yield "attention_multiplier", dict(attention_multiplier=(config.hidden_size // config.num_attention_heads) ** -0.5)
+
+
+def greedy(model):
+    """A greedy continuation without a close call, by Transformers' own cache."""
+    new = 20
+    for seed in range(50):
+        prompt = [(7 * seed + 3 + 11 * i * (i + 1)) % 64 for i in range(9)]
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=new,
+                eos_token_id=None,
+                pad_token_id=0,
+            )[0].tolist()
+            found = model(input_ids=torch.tensor([out])).logits[0, len(prompt) - 1 : -1].double()
+        best = found.topk(2, dim=1).values
+        if len(out) == len(prompt) + new and (best[:, 0] - best[:, 1]).min().item() > 1e-3:
+            return {"prompt": prompt, "tokens": out[len(prompt) :]}
+    raise SystemExit("no prompt has a clear continuation")
 
 
 def tokens():
@@ -171,12 +329,13 @@ def make(seed, name, config, dtype, shard, written):
     facts = {"class": type(model).__name__, "dtype": str(dtype).removeprefix("torch.")}
 
     # The goldens are to show each part of the configuration at work.
-    if config.model_type == "llama" and config.rope_parameters["rope_type"] == "llama3":
-        other = load_with(folder, rope_parameters=plain(config.rope_parameters["rope_theta"]))
-        facts["without_scaling"] = difference(found, logits(other))
-    if getattr(config, "sliding_window", None) is not None:
-        other = load_with(folder, sliding_window=1000)
-        facts["without_window"] = difference(found, logits(other))
+    for part, settings in without(config):
+        facts[f"without_{part}"] = difference(found, logits(load_with(folder, **settings)))
+    if any(name.endswith("q_norm.weight") for name, _ in model.named_parameters()):
+        other = load(folder)
+        for layer in other.model.layers:
+            layer.self_attn.q_norm = layer.self_attn.k_norm = torch.nn.Identity()
+        facts["without_norms"] = difference(found, logits(other))
     if any(name.endswith("q_proj.bias") for name, _ in model.named_parameters()):
         other = load(folder)
         with torch.no_grad():
@@ -186,6 +345,8 @@ def make(seed, name, config, dtype, shard, written):
         facts["without_biases"] = difference(found, logits(other))
     for key, value in facts.items():
         assert not key.startswith("without") or value > 0.01, (name, key, value)
+    model.generation_config.eos_token_id = None
+    facts["greedy"] = greedy(model)
 
     if kept is not None:
         with tempfile.TemporaryDirectory() as other:
@@ -209,6 +370,7 @@ def load_with(folder, **settings):
 def frequencies():
     """Inverse frequencies that Transformers computes for the shapes of well-known models."""
     llama31 = dict(LLAMA3_ROPE, original_max_position_embeddings=8192)
+    yarn = dict(rope_type="yarn", rope_theta=1000000.0, factor=4.0, original_max_position_embeddings=32768)
     cases = {
         "llama-2-7b": (4096, 32, 128, 4096, plain(10000.0)),
         "llama-3-8b": (4096, 32, 128, 8192, plain(500000.0)),
@@ -218,6 +380,15 @@ def frequencies():
                                                 original_max_position_embeddings=1000)),
         "qwen2.5-0.5b": (896, 14, 64, 32768, plain(1000000.0)),
         "smollm2-135m": (576, 9, 64, 8192, plain(100000.0)),
+        "linear": (4096, 32, 128, 16384, dict(rope_type="linear", rope_theta=10000.0, factor=2.5)),
+        "dynamic": (4096, 32, 128, 16384, dict(rope_type="dynamic", rope_theta=10000.0, factor=7.3)),
+        "qwen3-8b-yarn": (4096, 32, 128, 131072, yarn),
+        "yarn-odd": (96, 4, 24, 4096, dict(yarn, factor=7.3, beta_fast=5.0, beta_slow=0.5, truncate=False,
+                                           original_max_position_embeddings=1000)),
+        "yarn-mscale": (2048, 32, 64, 163840, dict(yarn, factor=40.0, mscale=0.7, mscale_all_dim=1.1,
+                                                   original_max_position_embeddings=4096)),
+        "yarn-stated": (2048, 32, 64, 163840, dict(yarn, attention_factor=1.25)),
+        "yarn-short": (64, 4, 16, 128, dict(YARN_ROPE)),
     }
     result = {}
     for name, (hidden, heads, dim, positions, rope) in cases.items():
@@ -228,8 +399,13 @@ def frequencies():
             max_position_embeddings=positions,
             rope_parameters=dict(rope),
         )
-        found = LlamaRotaryEmbedding(config).inv_freq
-        result[name] = {"head_dim": dim, "rope": rope, "inv_freq": found.tolist()}
+        rotary = LlamaRotaryEmbedding(config)
+        result[name] = {
+            "head_dim": dim,
+            "rope": rope,
+            "attention_factor": rotary.attention_scaling,
+            "inv_freq": rotary.inv_freq.tolist(),
+        }
     return result
 
 

@@ -1,7 +1,7 @@
-"""A training of fifty steps in PyTorch and PEFT, for client/tests/curve.rs: the losses, the
-gradients' norms, and the adapter that it begins with.
+"""Trainings in PyTorch and PEFT, for client/tests/curve.rs: the losses, the gradients' norms, and
+the adapter that each begins with.
 
-Run from the top of the repository, where client/tests/golden/tiny is the model:
+Run from the top of the repository, where client/tests/golden/tiny and architectures/ are the models:
 
     python -m venv oracle && oracle/bin/pip install torch transformers peft
     oracle/bin/python examples/oracle/training_curve.py
@@ -17,12 +17,14 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "client/tests/golden"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-STEPS, BATCH, RATE, WARMUP, CLIP, PROMPT = 50, 4, 5e-3, 5, 1.0, 4
+BATCH, RATE, WARMUP, CLIP, PROMPT = 4, 5e-3, 5, 1.0, 4
+# Name of what is written, the model, steps, and the adapter's rank.
+RUNS = [("curve", "tiny", 50, 8), ("curve-qwen3", "architectures/qwen3", 20, 4)]
 
 
 def examples(vocab):
@@ -34,19 +36,19 @@ def examples(vocab):
     return made
 
 
-def factor(step):
+def factor(step, steps):
     """Linear warm-up, then half a cosine down to zero."""
     if step < WARMUP:
         return (step + 1) / (WARMUP + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
+    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
 
 
-def main():
-    model = LlamaForCausalLM.from_pretrained(GOLDEN / "tiny", dtype=torch.float32)
+def run(name, base, steps, rank):
+    model = AutoModelForCausalLM.from_pretrained(GOLDEN / base, dtype=torch.float32)
     torch.manual_seed(5)
-    config = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
-    start = GOLDEN / "curve-start"
+    start = GOLDEN / f"{name}-start"
     if start.exists():
         shutil.rmtree(start)
     adapted.save_pretrained(start)
@@ -59,8 +61,8 @@ def main():
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=RATE)
     losses, norms = [], []
-    for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = RATE * factor(step)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = RATE * factor(step, steps)
         chosen = [data[(step * BATCH + i) % len(data)] for i in range(BATCH)]
         longest = max(len(tokens) for tokens in chosen)
         ids = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in chosen])
@@ -77,7 +79,7 @@ def main():
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "peft": peft.__version__,
-        "steps": STEPS,
+        "steps": steps,
         "batch": BATCH,
         "rate": RATE,
         "warmup": WARMUP,
@@ -87,9 +89,14 @@ def main():
         "losses": losses,
         "norms": norms,
     }
-    (GOLDEN / "curve.json").write_text(json.dumps(golden) + "\n")
-    print("losses:", " ".join(f"{loss:.4f}" for loss in losses))
-    print(f"{sum(norm > CLIP for norm in norms)} of {STEPS} steps are clipped")
+    (GOLDEN / f"{name}.json").write_text(json.dumps(golden) + "\n")
+    print(name, "losses:", " ".join(f"{loss:.4f}" for loss in losses))
+    print(f"{sum(norm > CLIP for norm in norms)} of {steps} steps are clipped")
+
+
+def main():
+    for name, base, steps, rank in RUNS:
+        run(name, base, steps, rank)
 
 
 if __name__ == "__main__":

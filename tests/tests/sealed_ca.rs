@@ -51,6 +51,11 @@ fn reading(command: &Command, input: &Path) -> Command {
         .args(["-c", "exec \"$0\" \"$@\" < \"$INPUT\""])
         .arg(command.get_program())
         .args(command.get_args())
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
         .env("INPUT", input);
     shell
 }

@@ -231,6 +231,11 @@ fn differences(its: &LoraConfig, plan: &LoraConfig) -> Vec<String> {
         ("rank", its.rank().to_string(), plan.rank().to_string()),
         ("alpha", its.alpha().to_string(), plan.alpha().to_string()),
         (
+            "use_rslora",
+            its.is_rank_stabilised().to_string(),
+            plan.is_rank_stabilised().to_string(),
+        ),
+        (
             "dropout",
             its.dropout().to_string(),
             plan.dropout().to_string(),

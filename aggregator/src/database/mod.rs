@@ -125,7 +125,7 @@ pub struct Checked {
     pub differences: Vec<Difference>,
     /// Files in the database.
     pub files: usize,
-    /// How many of these are single masked updates: none where no round is open.
+    /// How many of these are single masked updates: of a round that is open, or kept for the audit.
     pub masked_updates: usize,
     /// Objects that are to be deleted, or are being stored.
     pub loose_objects: usize,

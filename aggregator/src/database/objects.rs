@@ -29,6 +29,8 @@ pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
     prefix: Key,
     shown: String,
+    /// Whether the environment has a key of the bucket's owner: without one, the machine is asked.
+    has_key: bool,
 }
 
 /// Without credentials.
@@ -94,6 +96,7 @@ impl Objects {
             store,
             prefix: prefix.join(of_one),
             shown,
+            has_key: url.scheme() != "s3" || std::env::var_os("AWS_ACCESS_KEY_ID").is_some(),
         })
     }
 
@@ -102,16 +105,23 @@ impl Objects {
     }
 
     fn away(&self, error: &object_store::Error) -> StoreError {
-        StoreError::Away {
-            shown: self.shown.clone(),
-            reason: without_passwords(&error.to_string()),
-        }
+        self.away_because(&error.to_string())
     }
 
     fn away_io(&self, error: &std::io::Error) -> StoreError {
+        self.away_because(&error.to_string())
+    }
+
+    fn away_because(&self, reason: &str) -> StoreError {
+        let reason = without_passwords(reason);
         StoreError::Away {
             shown: self.shown.clone(),
-            reason: without_passwords(&error.to_string()),
+            reason: match self.has_key {
+                true => reason,
+                false => format!(
+                    "AWS_ACCESS_KEY_ID is not set, and asking this machine for credentials gave: {reason}"
+                ),
+            },
         }
     }
 

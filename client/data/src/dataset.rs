@@ -1,6 +1,6 @@
 //! A member's records: read from files, grouped, split and prepared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -109,6 +109,14 @@ impl Dataset {
     /// All records, in the order of the files and of their lines.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// The same without the records that have these problems.
+    #[must_use]
+    pub fn without(mut self, problems: &[Problem]) -> Self {
+        let bad: BTreeSet<_> = problems.iter().map(|one| &one.place).collect();
+        self.records.retain(|record| !bad.contains(record.place()));
+        self
     }
 
     /// Splits into what is trained on and what is held out, by content.

@@ -248,11 +248,13 @@ impl<'a> Vocabulary<'a> {
             }));
         }
         let key = "tokenizer.ggml.pre";
-        let expected = "one of \"default\", \"gpt-2\", \"smollm\", \"llama-bpe\", \"llama3\", \
-                        \"llama-v3\", \"smaug-bpe\", \"qwen2\", \"deepseek-r1-qwen\", \"tekken\"";
+        let expected = "one of \"default\", \"gpt-2\", \"smollm\", \"refact\", \"llama-bpe\", \
+                        \"llama3\", \"llama-v3\", \"smaug-bpe\", \"qwen2\", \
+                        \"deepseek-r1-qwen\", \"tekken\"";
         let pattern = match self.metadata.optional(key, expected, Value::as_text)? {
-            // GPT-2's own pattern, which the byte-level step has built in.
-            None | Some("default" | "gpt-2" | "smollm") => None,
+            // GPT-2's own pattern, which the byte-level step has built in. `refact` is what
+            // converters call that of Granite; no merge of its vocabulary or SmolLM's joins digits.
+            None | Some("default" | "gpt-2" | "smollm" | "refact") => None,
             Some("llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe") => Some(LLAMA3),
             Some("qwen2" | "deepseek-r1-qwen") => Some(QWEN2),
             Some("tekken") => Some(TEKKEN),

@@ -93,6 +93,11 @@ fn the_digest_is_of_the_tokenizer_alone() {
     let mut same = TestFile::golden("llama-mixed.gguf").without("llama.block_count");
     same.tensors.clear();
     assert_eq!(digest(&same), first);
+    // Granite's files have another name for what SmolLM's call `smollm`.
+    let pre = |name: &str| Value::Text(name.to_owned());
+    let named = |name| TestFile::golden("llama-mixed.gguf").set("tokenizer.ggml.pre", pre(name));
+    assert_eq!(digest(&named("refact")), first);
+    assert_ne!(digest(&named("qwen2")), first);
     let other = whole.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
     assert_ne!(digest(&other), first);
 }

@@ -101,7 +101,11 @@ impl<B: FusedOps> Llama<B> {
                 cos: tables.cos.slice([past..all, 0..half]),
                 sin: tables.sin.slice([past..all, 0..half]),
             },
-            hidden: self.hidden_keys(past, all),
+            windowed: self.hidden_keys(past, all, self.config().sliding_window),
+            unwindowed: match self.config().variation.unwindowed.is_empty() {
+                true => None,
+                false => self.hidden_keys(past, all, None),
+            },
         };
         let mut x = self.embed(tokens);
         for layer in 0..self.config().num_hidden_layers {
@@ -113,8 +117,13 @@ impl<B: FusedOps> Llama<B> {
 
     /// Which keys each token from `past` on may not see, `[all - past, all]`; `None` where
     /// all may be seen.
-    fn hidden_keys(&self, past: usize, all: usize) -> Option<Tensor<B, 2, Bool>> {
-        let window = self.config().sliding_window.unwrap_or(usize::MAX);
+    fn hidden_keys(
+        &self,
+        past: usize,
+        all: usize,
+        window: Option<usize>,
+    ) -> Option<Tensor<B, 2, Bool>> {
+        let window = window.unwrap_or(usize::MAX);
         if all - past == 1 && all <= window {
             return None;
         }
@@ -131,7 +140,10 @@ struct Step<'a, B: FusedOps> {
     model: &'a Llama<B>,
     lora: Option<&'a Lora<B>>,
     rotation: Rotation<Tensor<B, 2>>,
-    hidden: Option<Tensor<B, 2, Bool>>,
+    /// The keys that a block with the model's sliding window, if it has one, does not see.
+    windowed: Option<Tensor<B, 2, Bool>>,
+    /// The same of a block without it.
+    unwindowed: Option<Tensor<B, 2, Bool>>,
 }
 
 impl<B: FusedOps> Step<'_, B> {
@@ -152,7 +164,7 @@ impl<B: FusedOps> Step<'_, B> {
                     values: Tensor::cat(vec![before.values.clone(), values], 1),
                 },
             };
-            let context = self.attend(self.heads(q), &now);
+            let context = self.attend(layer, self.heads(q), &now);
             if layer < blocks.len() {
                 blocks[layer] = now;
             } else {
@@ -172,17 +184,21 @@ impl<B: FusedOps> Step<'_, B> {
     }
 
     /// The values weighted by the attention of `q` to the keys, `[rows, heads * dim]`.
-    fn attend(&self, q: Tensor<B, 3>, seen: &KeysAndValues<B>) -> Tensor<B, 2> {
+    fn attend(&self, layer: usize, q: Tensor<B, 3>, seen: &KeysAndValues<B>) -> Tensor<B, 2> {
         let [heads, rows, dim] = q.dims();
         let [groups, all, _] = seen.keys.dims();
         // Query heads that share keys lie side by side: one product serves the group.
         let shared = heads / groups;
         let scores = q
-            .mul_scalar(self.model.attention_shape().scale())
+            .mul_scalar(self.model.attention_shape(layer).scale)
             .reshape([groups, shared * rows, dim])
             .matmul(seen.keys.clone().swap_dims(1, 2))
             .cast(FloatDType::F32);
-        let scores = match &self.hidden {
+        let hidden = match self.model.config().variation.unwindowed.contains(&layer) {
+            true => &self.unwindowed,
+            false => &self.windowed,
+        };
+        let scores = match hidden {
             None => scores,
             Some(hidden) => {
                 let hidden = hidden.clone().reshape([1, 1, rows, all]);

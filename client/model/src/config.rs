@@ -1,12 +1,17 @@
 //! The shape of a Llama-class model, and `config.json` of a Hugging Face folder.
 
 mod parse;
+mod rope;
+mod variation;
+mod write;
 
 use std::path::{Path, PathBuf};
 
 use fedlora_adapter::Target;
 use fedlora_adapter::tensors::{self, TensorFileError};
-use serde_json::{Map, Value, json};
+pub use rope::{Llama3Scaling, RopeScaling, YarnScaling};
+use serde_json::{Map, Value};
+pub use variation::{Multipliers, Variation};
 
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -20,11 +25,24 @@ pub enum Architecture {
     Mistral,
     /// Qwen2 and Qwen2.5: Llama with biases on q, k and v.
     Qwen2,
+    /// Qwen3: Llama with norms on queries and keys.
+    Qwen3,
+    /// SmolLM3: Llama with blocks that do not rotate.
+    SmolLm3,
+    /// Granite 3 and later: Llama with multipliers.
+    Granite,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Llama, Self::Mistral, Self::Qwen2];
+    pub const ALL: [Self; 6] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::SmolLm3,
+        Self::Granite,
+    ];
 
     /// `model_type` in `config.json`.
     pub fn model_type(self) -> &'static str {
@@ -32,6 +50,9 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Mistral => "mistral",
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::SmolLm3 => "smollm3",
+            Self::Granite => "granite",
         }
     }
 
@@ -41,21 +62,11 @@ impl Architecture {
             Self::Llama => "LlamaForCausalLM",
             Self::Mistral => "MistralForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::SmolLm3 => "SmolLM3ForCausalLM",
+            Self::Granite => "GraniteForCausalLM",
         }
     }
-}
-
-/// Llama 3.1's stretching of the rotary frequencies (`rope_scaling` of type `llama3`).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Llama3Scaling {
-    /// By how much low frequencies are slowed.
-    pub factor: f64,
-    /// Wavelengths above `original / low_freq_factor` are low frequencies.
-    pub low_freq_factor: f64,
-    /// Wavelengths below `original / high_freq_factor` are left alone.
-    pub high_freq_factor: f64,
-    /// The positions that the model was first trained with.
-    pub original_max_position_embeddings: usize,
 }
 
 /// The shape of a Llama model. All sizes are counts of features, heads, blocks or tokens.
@@ -84,11 +95,14 @@ pub struct LlamaConfig {
     /// The base of the rotary frequencies.
     pub rope_theta: f64,
     /// How the rotary frequencies are stretched.
-    pub rope_scaling: Option<Llama3Scaling>,
-    /// Keys that a token attends to, its own included; all that precede it where `None`.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Keys that a token attends to, its own included; all that precede it where `None`. Blocks
+    /// that [`Variation::unwindowed`] names have no window.
     pub sliding_window: Option<usize>,
     /// Whether the q, k and v projections add a bias.
     pub qkv_bias: bool,
+    /// What the blocks compute otherwise than Llama's.
+    pub variation: Variation,
     /// Whether the output layer is the embedding.
     pub tie_word_embeddings: bool,
     /// The token that begins a sequence.
@@ -113,55 +127,10 @@ impl LlamaConfig {
         parse::config(&path, &object)
     }
 
-    /// The text of a `config.json` that Transformers reads; `dtype` names the type on disk.
-    pub fn to_json(&self, dtype: &str) -> String {
-        let mut value = json!({
-            "architectures": [self.architecture.class()],
-            "attention_dropout": 0.0,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size,
-            "initializer_range": 0.02,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "model_type": self.architecture.model_type(),
-            "num_attention_heads": self.num_attention_heads,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_key_value_heads": self.num_key_value_heads,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": self.rope_scaling.map(|scaling| json!({
-                "rope_type": "llama3",
-                "factor": scaling.factor,
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_position_embeddings,
-            })),
-            "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "torch_dtype": dtype,
-            "use_cache": true,
-            "vocab_size": self.vocab_size,
-        });
-        match self.architecture {
-            Architecture::Llama => {
-                value["attention_bias"] = json!(self.qkv_bias);
-                value["mlp_bias"] = json!(false);
-                value["pretraining_tp"] = json!(1);
-            }
-            Architecture::Mistral => value["sliding_window"] = json!(self.sliding_window),
-            Architecture::Qwen2 => {
-                value["use_sliding_window"] = json!(self.sliding_window.is_some());
-                value["sliding_window"] = json!(self.sliding_window);
-                // Blocks from this one on have the window.
-                value["max_window_layers"] = match self.sliding_window {
-                    Some(_) => json!(0),
-                    None => json!(self.num_hidden_layers),
-                };
-            }
-        }
-        format!("{value:#}\n")
+    /// The sliding window of a block, if it has one.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let windowed = |_: &usize| !self.variation.unwindowed.contains(&layer);
+        self.sliding_window.filter(windowed)
     }
 
     /// (in, out) features of a projection.
@@ -180,7 +149,7 @@ impl LlamaConfig {
 
     /// Every tensor of a checkpoint, in the order in which [`super::Llama`] holds them:
     /// embedding; by block input norm, q k v o, second norm, gate up down, and the biases of
-    /// q k v where there are any; last norm; and the output layer where it is not tied.
+    /// q k v and the norms of queries and keys where there are any; last norm; and the output layer where it is not tied.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
         let vocab = vec![self.vocab_size, hidden];
@@ -203,6 +172,14 @@ impl LlamaConfig {
                     specs.push((
                         format!("model.layers.{layer}.{path}.bias"),
                         vec![self.projection(target).1],
+                    ));
+                }
+            }
+            if self.variation.qk_norm {
+                for name in ["q_norm", "k_norm"] {
+                    specs.push((
+                        format!("model.layers.{layer}.self_attn.{name}.weight"),
+                        vec![self.head_dim],
                     ));
                 }
             }
@@ -243,6 +220,9 @@ pub enum ModelConfigError {
     },
 }
 
+#[cfg(test)]
+#[path = "config/architecture_tests.rs"]
+mod architecture_tests;
 #[cfg(test)]
 #[path = "config_tests.rs"]
 pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! Reading and writing of `config.json`.
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 
@@ -20,6 +21,7 @@ pub(crate) fn tiny() -> LlamaConfig {
         rope_scaling: None,
         sliding_window: None,
         qkv_bias: false,
+        variation: Default::default(),
         tie_word_embeddings: true,
         bos_token_id: Some(0),
         eos_token_id: Some(1),
@@ -39,7 +41,7 @@ fn object(config: &LlamaConfig) -> Map<String, Value> {
 
 /// The configuration's own file with some settings replaced, or taken out where "ABSENT"
 /// stands.
-fn with(config: &LlamaConfig, settings: Value) -> Result<LlamaConfig, ModelConfigError> {
+pub(super) fn with(config: &LlamaConfig, settings: Value) -> Result<LlamaConfig, ModelConfigError> {
     let mut object = object(config);
     for (key, value) in settings.as_object().unwrap() {
         if *value == json!("ABSENT") {
@@ -59,7 +61,7 @@ fn mistral() -> LlamaConfig {
     }
 }
 
-fn qwen2() -> LlamaConfig {
+pub(super) fn qwen2() -> LlamaConfig {
     LlamaConfig {
         architecture: Architecture::Qwen2,
         qkv_bias: true,
@@ -67,15 +69,84 @@ fn qwen2() -> LlamaConfig {
     }
 }
 
+pub(super) fn qwen3() -> LlamaConfig {
+    LlamaConfig {
+        architecture: Architecture::Qwen3,
+        head_dim: 10,
+        variation: Variation {
+            qk_norm: true,
+            ..Variation::default()
+        },
+        ..tiny()
+    }
+}
+
+pub(super) fn smollm3() -> LlamaConfig {
+    LlamaConfig {
+        architecture: Architecture::SmolLm3,
+        variation: Variation {
+            unrotated: [1].into(),
+            ..Variation::default()
+        },
+        ..tiny()
+    }
+}
+
+pub(super) fn granite() -> LlamaConfig {
+    LlamaConfig {
+        architecture: Architecture::Granite,
+        variation: Variation {
+            multipliers: Multipliers {
+                embedding: 12.0,
+                attention: Some(0.015_625),
+                residual: 0.22,
+                logits_scaling: 8.0,
+            },
+            ..Variation::default()
+        },
+        ..tiny()
+    }
+}
+
+/// With a window in the second of two blocks alone.
+fn in_second_block(config: LlamaConfig) -> LlamaConfig {
+    LlamaConfig {
+        sliding_window: Some(8),
+        variation: Variation {
+            unwindowed: [0].into(),
+            ..config.variation
+        },
+        ..config
+    }
+}
+
 fn llama31() -> LlamaConfig {
     LlamaConfig {
-        rope_scaling: Some(Llama3Scaling {
+        rope_scaling: Some(RopeScaling::Llama3(Llama3Scaling {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position_embeddings: 16,
-        }),
+        })),
         ..tiny()
+    }
+}
+
+fn scaled(scaling: RopeScaling) -> LlamaConfig {
+    LlamaConfig {
+        rope_scaling: Some(scaling),
+        ..tiny()
+    }
+}
+
+fn yarn() -> YarnScaling {
+    YarnScaling {
+        factor: 4.0,
+        attention_factor: 1.2,
+        beta_fast: 24.0,
+        beta_slow: 2.0,
+        original_max_position_embeddings: 16,
+        truncate: false,
     }
 }
 
@@ -100,7 +171,16 @@ fn every_architecture_round_trips() {
         open,
         qwen2(),
         windowed,
+        qwen3(),
+        smollm3(),
+        granite(),
+        in_second_block(qwen2()),
+        in_second_block(qwen3()),
+        in_second_block(smollm3()),
         llama31(),
+        scaled(RopeScaling::Linear { factor: 2.5 }),
+        scaled(RopeScaling::Dynamic { factor: 2.0 }),
+        scaled(RopeScaling::Yarn(yarn())),
         biased,
     ] {
         assert_eq!(load(&object(&config)).unwrap(), config);
@@ -134,6 +214,22 @@ fn absent_settings_are_what_transformers_takes() {
         (8, 131_072, Some(4096), (Some(1), Some(2)))
     );
     assert_eq!(read(&qwen2()), (32, 32_768, None, (None, None)));
+    assert_eq!(read(&granite()), read(&tiny()));
+    let qwen3 = with(&qwen3(), json!({"head_dim": "ABSENT"})).unwrap();
+    assert_eq!(qwen3.head_dim, 128);
+    let smollm3 = with(&smollm3(), absent.clone()).unwrap();
+    assert_eq!(
+        (
+            smollm3.rope_theta,
+            smollm3.tie_word_embeddings,
+            smollm3.num_key_value_heads
+        ),
+        (2_000_000.0, true, 4)
+    );
+    assert_eq!(
+        (smollm3.bos_token_id, smollm3.eos_token_id),
+        (Some(128_000), Some(128_001))
+    );
     for config in [tiny(), mistral(), qwen2()] {
         let null = with(&config, json!({"num_key_value_heads": null})).unwrap();
         assert_eq!(null.num_key_value_heads, 4);
@@ -157,7 +253,10 @@ fn reads_rope_as_either_release_writes_it() {
     let read = scaled(json!({"rope_scaling": {
         "rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
     }}));
-    let original = |read: LlamaConfig| read.rope_scaling.unwrap().original_max_position_embeddings;
+    let original = |read: LlamaConfig| match read.rope_scaling {
+        Some(RopeScaling::Llama3(scaling)) => scaling.original_max_position_embeddings,
+        other => panic!("{other:?}"),
+    };
     assert_eq!(original(read), 64);
     let read = scaled(
         json!({"original_max_position_embeddings": 24, "rope_scaling": {
@@ -176,46 +275,12 @@ fn reads_rope_as_either_release_writes_it() {
 }
 
 #[test]
-fn qwen2_has_its_window_in_all_blocks_or_none() {
-    let window = |settings: Value| with(&qwen2(), settings).map(|config| config.sliding_window);
-    let on = |blocks: u64| {
-        json!({
-            "use_sliding_window": true, "sliding_window": 8, "max_window_layers": blocks,
-        })
-    };
-    assert_eq!(window(on(0)).unwrap(), Some(8));
-    assert_eq!(window(on(2)).unwrap(), None);
-    assert_eq!(window(on(99)).unwrap(), None);
-    let off = json!({"use_sliding_window": false, "sliding_window": 8, "max_window_layers": 1});
-    assert_eq!(window(off).unwrap(), None);
-    // A window that no sequence leaves is none.
-    let wide = json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 1});
-    assert_eq!(window(wide).unwrap(), None);
-    let error = window(on(1)).unwrap_err().to_string();
-    assert!(
-        error.contains("'max_window_layers' is 1") && error.contains("some blocks"),
-        "{error}"
-    );
-    let kinds = |first: &str| {
-        json!({
-            "use_sliding_window": true, "sliding_window": 8,
-            "layer_types": [first, "sliding_attention"],
-        })
-    };
-    assert_eq!(window(kinds("sliding_attention")).unwrap(), Some(8));
-    for first in ["full_attention", "chunked_attention"] {
-        let error = window(kinds(first)).unwrap_err().to_string();
-        assert!(error.contains("layer_types"), "{error}");
-    }
-}
-
-#[test]
 fn refuses_by_name_what_is_not_supported() {
     let bad = [
         (
             "model_type",
             json!("gpt2"),
-            "\"gpt2\": expected \"llama\", \"mistral\" or \"qwen2\"",
+            "\"gpt2\": expected \"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\"",
         ),
         ("model_type", json!("ABSENT"), "absent"),
         ("hidden_act", json!("gelu"), "\"silu\""),
@@ -235,9 +300,30 @@ fn refuses_by_name_what_is_not_supported() {
             "absent",
         ),
         (
-            "rope_scaling.type",
-            json!({"type": "linear", "factor": 8.0}),
-            "\"linear\"",
+            "rope_scaling.factor",
+            json!({"type": "linear", "factor": 0}),
+            "above 0",
+        ),
+        (
+            "rope_scaling.original_max_position_embeddings",
+            json!({"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 16}),
+            "begins earlier is not supported",
+        ),
+        (
+            "rope_scaling.beta_fast",
+            json!({"type": "yarn", "factor": 2.0, "beta_fast": 1, "beta_slow": 2}),
+            "not below beta_slow",
+        ),
+        (
+            "rope_scaling.truncate",
+            json!({"type": "yarn", "factor": 2.0, "truncate": null}),
+            "true or false",
+        ),
+        ("rope_scaling.factor", json!({"type": "yarn"}), "absent"),
+        (
+            "rope_scaling.mscale",
+            json!({"type": "linear", "factor": 2.0, "mscale": 1.0}),
+            "no such setting",
         ),
         ("rope_scaling.rope_type", json!({"rope_type": 3}), "is 3"),
         (
@@ -247,8 +333,8 @@ fn refuses_by_name_what_is_not_supported() {
         ),
         (
             "rope_parameters.rope_type",
-            json!({"rope_type": "yarn"}),
-            "\"default\" or \"llama3\"",
+            json!({"rope_type": "longrope"}),
+            "\"yarn\" or \"llama3\"",
         ),
         (
             "rope_parameters.full_attention",
@@ -287,11 +373,13 @@ fn refuses_by_name_what_is_not_supported() {
         error.to_string().contains("'sliding_window' is 0"),
         "{error}"
     );
-    let error = with(&mistral(), json!({"attention_bias": true})).unwrap_err();
-    assert!(
-        error.to_string().contains("'attention_bias' is true"),
-        "{error}"
-    );
+    for config in [mistral(), qwen3(), smollm3(), granite()] {
+        let error = with(&config, json!({"attention_bias": true})).unwrap_err();
+        assert!(
+            error.to_string().contains("'attention_bias' is true"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -316,9 +404,14 @@ fn value() -> impl Strategy<Value = Value> {
             "llama",
             "mistral",
             "qwen2",
+            "qwen3",
+            "smollm3",
+            "granite",
             "llama3",
             "default",
             "yarn",
+            "linear",
+            "dynamic",
             "full_attention",
             "sliding_attention",
         ])
@@ -333,6 +426,9 @@ fn value() -> impl Strategy<Value = Value> {
             "high_freq_factor",
             "rope_theta",
             "original_max_position_embeddings",
+            "attention_factor",
+            "beta_fast",
+            "truncate",
             "odd",
         ])
         .prop_map(str::to_owned);
@@ -351,7 +447,13 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), value()), 0..6),
         architecture in prop::sample::select(Architecture::ALL.to_vec()),
     ) {
-        let mut object = object(&LlamaConfig { architecture, ..tiny() });
+        let config = match architecture {
+            Architecture::Qwen3 => qwen3(),
+            Architecture::SmolLm3 => smollm3(),
+            Architecture::Granite => granite(),
+            _ => LlamaConfig { architecture, ..tiny() },
+        };
+        let mut object = object(&config);
         object.insert("rope_parameters".to_owned(), Value::Null);
         object.insert("layer_types".to_owned(), Value::Null);
         let keys: Vec<String> = object.keys().cloned().collect();

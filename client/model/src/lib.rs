@@ -42,6 +42,7 @@
 //!     rope_scaling: None,
 //!     sliding_window: None,
 //!     qkv_bias: false,
+//!     variation: Default::default(),
 //!     tie_word_embeddings: true,
 //!     bos_token_id: None,
 //!     eos_token_id: None,
@@ -105,7 +106,10 @@ mod weights;
 
 pub use batch::Batch;
 pub use cache::Cache;
-pub use config::{Architecture, Llama3Scaling, LlamaConfig, ModelConfigError};
+pub use config::{
+    Architecture, Llama3Scaling, LlamaConfig, ModelConfigError, Multipliers, RopeScaling,
+    Variation, YarnScaling,
+};
 pub use dropout::{Dropout, DropoutMask};
 pub use example::Example;
 pub use gguf::{GgufError, is_gguf};

@@ -228,26 +228,43 @@ impl<B: Backend> Llama<B> {
             .then(|| self.weights[self.index(layer, FIRST_BIAS + target as usize)].dense())
     }
 
+    /// The norms of queries and keys, `[1, head_dim]` each, if the model has them.
+    pub(super) fn qk_norms(&self, layer: usize) -> Option<[Tensor<B, 2>; 2]> {
+        let first = FIRST_BIAS + self.biases();
+        let norm = |place| self.weights[self.index(layer, first + place)].dense();
+        self.config.variation.qk_norm.then(|| [norm(0), norm(1)])
+    }
+
+    /// Biases of a block.
+    fn biases(&self) -> usize {
+        if self.config.qkv_bias { 3 } else { 0 }
+    }
+
     fn index(&self, layer: usize, offset: usize) -> usize {
-        let each = if self.config.qkv_bias {
-            FIRST_BIAS + 3
-        } else {
-            FIRST_BIAS
-        };
+        let norms = if self.config.variation.qk_norm { 2 } else { 0 };
+        let each = FIRST_BIAS + self.biases() + norms;
         1 + layer * each + offset
+    }
+
+    /// Whether a block turns its queries and keys.
+    pub(super) fn rotates(&self, layer: usize) -> bool {
+        !self.config.variation.unrotated.contains(&layer)
     }
 
     pub(super) fn rope(&self) -> &Rope<B> {
         &self.rope
     }
 
-    /// The heads of the attention layers.
-    pub fn attention_shape(&self) -> AttentionShape {
+    /// The heads of a block's attention.
+    pub fn attention_shape(&self, layer: usize) -> AttentionShape {
+        let config = &self.config;
+        let attention = config.variation.multipliers.attention;
         AttentionShape {
-            heads: self.config.num_attention_heads,
-            kv_heads: self.config.num_key_value_heads,
-            dim: self.config.head_dim,
-            window: self.config.sliding_window,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            dim: config.head_dim,
+            window: config.window(layer),
+            scale: attention.unwrap_or_else(|| AttentionShape::usual_scale(config.head_dim)),
         }
     }
 }
@@ -264,7 +281,8 @@ impl<B: FusedOps> Llama<B> {
             Weight::Dense(tensor) => tensor.clone().select(0, ids(tokens, &self.device())),
             Weight::Packed(packed) => wrap(B::packed_rows(packed, tokens)),
         };
-        rows.cast(self.float)
+        let rows: Tensor<B, 2> = rows.cast(self.float);
+        times(rows, self.config.variation.multipliers.embedding)
     }
 
     /// Hidden states after the last norm, `[rows, hidden]`, composed of single operations.
@@ -310,7 +328,7 @@ impl<B: FusedOps> Llama<B> {
         lora: Option<&Lora<B>>,
         dropout: &mut Option<Dropout>,
     ) -> Tensor<B, 2> {
-        let shape = self.attention_shape();
+        let shape = self.attention_shape(layer);
         self.block_with(layer, x, rotation, lora, dropout, |q, k, v| {
             let (q, k, v) = (raw(q), raw(k), raw(v));
             wrap(B::causal_attention(q, k, v, &shape, batch.sequences()).context)
@@ -330,14 +348,20 @@ impl<B: FusedOps> Llama<B> {
     ) -> Tensor<B, 2> {
         let mut project = |target, x: &Tensor<B, 2>| self.project(layer, target, x, lora, dropout);
         let normed = self.norm(x.clone(), self.first_norm(layer));
-        let q = self.rotate(project(Target::Q, &normed), rotation);
-        let k = self.rotate(project(Target::K, &normed), rotation);
+        let (mut q, mut k) = (project(Target::Q, &normed), project(Target::K, &normed));
+        if let Some([by_query, by_key]) = self.qk_norms(layer) {
+            (q, k) = (self.norm_heads(q, by_query), self.norm_heads(k, by_key));
+        }
+        if self.rotates(layer) {
+            (q, k) = (self.rotate(q, rotation), self.rotate(k, rotation));
+        }
         let v = project(Target::V, &normed);
-        let x = x + project(Target::O, &attend(q, k, v));
+        let added = self.config.variation.multipliers.residual;
+        let x = x + times(project(Target::O, &attend(q, k, v)), added);
         let normed = self.norm(x.clone(), self.second_norm(layer));
         let (gate, up) = (project(Target::Gate, &normed), project(Target::Up, &normed));
         let inner: Tensor<B, 2> = wrap(B::swiglu(raw(gate), raw(up)));
-        x + project(Target::Down, &inner)
+        x + times(project(Target::Down, &inner), added)
     }
 
     /// A projection with its bias and its low-rank pair, `[rows, in]` to `[rows, out]`.
@@ -362,7 +386,16 @@ impl<B: FusedOps> Llama<B> {
 
     /// The logits of rows of hidden states, `[rows, hidden]` to `[rows, vocab]`, in `f32`.
     pub fn logits(&self, hidden: &Tensor<B, 2>) -> Tensor<B, 2> {
-        self.product(hidden, self.output()).cast(FloatDType::F32)
+        let hidden = self.before_output(hidden.clone());
+        self.product(&hidden, self.output()).cast(FloatDType::F32)
+    }
+
+    /// Rows of hidden states as the output layer takes them.
+    pub(super) fn before_output(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        times(
+            hidden,
+            self.config.variation.multipliers.logits_scaling.recip(),
+        )
     }
 
     /// `x weight^T`.
@@ -378,6 +411,14 @@ impl<B: FusedOps> Llama<B> {
     /// The root-mean-square norm of each row.
     pub(super) fn norm(&self, x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
         wrap(B::rms_norm(raw(x), raw(weight), self.config.rms_norm_eps))
+    }
+
+    /// The norm of each head of queries or keys, `[rows, heads * dim]`.
+    fn norm_heads(&self, x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [rows, width] = x.dims();
+        let dim = self.config.head_dim;
+        let heads = x.reshape([rows * width / dim, dim]);
+        self.norm(heads, weight).reshape([rows, width])
     }
 
     /// Queries or keys turned by their positions.
@@ -396,5 +437,14 @@ impl<B: FusedOps> Llama<B> {
             rotation,
             Turn::Forward,
         ))
+    }
+}
+
+/// `x` multiplied, unless by 1.
+fn times<B: Backend>(x: Tensor<B, 2>, factor: f64) -> Tensor<B, 2> {
+    if factor == 1.0 {
+        x
+    } else {
+        x.mul_scalar(factor)
     }
 }

@@ -26,6 +26,7 @@ pub fn loss_sum<B: FusedOps>(
         "a batch without a target token"
     );
     let hidden = target_rows(model.hidden(batch, lora, dropout), batch);
+    let hidden = model.before_output(hidden);
     let targets: Arc<[u32]> = batch.targets().into();
     let loss = B::head_loss(
         hidden.into_primitive().tensor(),

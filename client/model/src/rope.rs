@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::config::{Llama3Scaling, LlamaConfig};
+use super::config::{Llama3Scaling, LlamaConfig, RopeScaling, YarnScaling};
 use super::ops::arguments::Rotation;
 
 /// Tables hold at least this many positions.
@@ -18,6 +18,8 @@ const MIN_POSITIONS: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct Rope<B: Backend> {
     frequencies: Arc<[f32]>,
+    /// What cosines and sines are multiplied with.
+    magnitude: f32,
     most: usize,
     tables: Arc<Mutex<Option<Rotation<Tensor<B, 2>>>>>,
     device: B::Device,
@@ -27,6 +29,7 @@ impl<B: Backend> Rope<B> {
     pub(crate) fn new(config: &LlamaConfig, device: &B::Device) -> Self {
         Self {
             frequencies: inverse_frequencies(config).into(),
+            magnitude: magnitude(config),
             most: config.max_position_embeddings,
             tables: Arc::default(),
             device: device.clone(),
@@ -53,8 +56,8 @@ impl<B: Backend> Rope<B> {
             for frequency in self.frequencies.iter() {
                 // Rounded to `f32` where Transformers rounds it.
                 let angle = f64::from(position as f32 * frequency);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
+                cos.push(angle.cos() as f32 * self.magnitude);
+                sin.push(angle.sin() as f32 * self.magnitude);
             }
         }
         let table =
@@ -80,10 +83,19 @@ impl<B: Backend> Rope<B> {
         });
         Rope {
             frequencies: self.frequencies.clone(),
+            magnitude: self.magnitude,
             most: self.most,
             tables: Arc::new(Mutex::new(tables)),
             device: device.clone(),
         }
+    }
+}
+
+/// What cosines and sines are multiplied with: other than 1 in YaRN alone.
+fn magnitude(config: &LlamaConfig) -> f32 {
+    match &config.rope_scaling {
+        Some(RopeScaling::Yarn(yarn)) => yarn.attention_factor as f32,
+        _ => 1.0,
     }
 }
 
@@ -93,16 +105,52 @@ impl<B: Backend> Rope<B> {
 pub(crate) fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
     let dim = config.head_dim as f32;
     let base = f64::from(config.rope_theta as f32);
-    (0..config.head_dim / 2)
-        .map(|pair| {
-            let exponent = (2 * pair) as f32 / dim;
-            let frequency = 1.0 / base.powf(f64::from(exponent)) as f32;
-            match &config.rope_scaling {
-                None => frequency,
-                Some(scaling) => stretch(frequency, scaling),
-            }
-        })
-        .collect()
+    let mut periods = (0..config.head_dim / 2).map(|pair| {
+        let exponent = (2 * pair) as f32 / dim;
+        base.powf(f64::from(exponent)) as f32
+    });
+    match &config.rope_scaling {
+        // No sequence is longer than the positions from which `dynamic` begins.
+        None | Some(RopeScaling::Dynamic { .. }) => periods.map(f32::recip).collect(),
+        Some(RopeScaling::Linear { factor }) => {
+            let slow = |period: f32| period.recip() / *factor as f32;
+            periods.map(slow).collect()
+        }
+        Some(RopeScaling::Llama3(scaling)) => periods
+            .map(|period| stretch(period.recip(), scaling))
+            .collect(),
+        Some(RopeScaling::Yarn(yarn)) => {
+            let ramp = ramp(yarn, config);
+            let blend = |pair| Some(blend(periods.next()?, yarn.factor as f32, ramp(pair)));
+            (0..config.head_dim / 2).map_while(blend).collect()
+        }
+    }
+}
+
+/// YaRN's share of the slowed frequency in each pair's (section 3.2): 0 up to the pair that turns
+/// `beta_fast` times over the original positions, 1 from the one that turns `beta_slow` times.
+fn ramp(yarn: &YarnScaling, config: &LlamaConfig) -> impl Fn(usize) -> f32 + use<> {
+    let dim = config.head_dim as f64;
+    let turning = |turns: f64| {
+        let period = yarn.original_max_position_embeddings as f64 / (turns * 2.0 * PI);
+        dim * period.ln() / (2.0 * config.rope_theta.ln())
+    };
+    let (mut low, mut high) = (turning(yarn.beta_fast), turning(yarn.beta_slow));
+    if yarn.truncate {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    (low, high) = (low.max(0.0), high.min(dim - 1.0));
+    if low == high {
+        high += 0.001;
+    }
+    move |pair| ((pair as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0)
+}
+
+/// The frequency of a period, of which `share` is slowed by the factor.
+fn blend(period: f32, factor: f32, share: f32) -> f32 {
+    // Of what is left, as Transformers rounds it.
+    let kept = 1.0 - share;
+    (factor * period).recip() * (1.0 - kept) + period.recip() * kept
 }
 
 /// Llama 3.1's rule: with wavelengths in tokens, short ones stay, long ones are stretched by
@@ -128,10 +176,22 @@ fn stretch(frequency: f32, scaling: &Llama3Scaling) -> f32 {
 mod tests {
     use std::path::PathBuf;
 
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::super::config::tests::tiny;
     use super::*;
+
+    /// The scaling that a golden was made with.
+    fn scaling(rope: &Value) -> Option<RopeScaling> {
+        let text = json!({
+            "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": 1, "num_attention_heads": 4, "rope_parameters": rope,
+            "max_position_embeddings": 131_072,
+        });
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), text.to_string()).unwrap();
+        LlamaConfig::load(dir.path()).unwrap().rope_scaling
+    }
 
     #[test]
     fn frequencies_are_transformers() {
@@ -144,13 +204,7 @@ mod tests {
             let config = LlamaConfig {
                 head_dim: model["head_dim"].as_u64().unwrap() as usize,
                 rope_theta: number("rope_theta"),
-                rope_scaling: (rope["rope_type"] == "llama3").then(|| Llama3Scaling {
-                    factor: number("factor"),
-                    low_freq_factor: number("low_freq_factor"),
-                    high_freq_factor: number("high_freq_factor"),
-                    original_max_position_embeddings: number("original_max_position_embeddings")
-                        as usize,
-                }),
+                rope_scaling: scaling(rope),
                 ..tiny()
             };
             let got = inverse_frequencies(&config);
@@ -167,6 +221,8 @@ mod tests {
                 different += usize::from(got != expected);
             }
             assert!(different <= 2, "{name}: {different} differ");
+            let factor = model["attention_factor"].as_f64().unwrap();
+            assert_eq!(magnitude(&config), factor as f32, "{name}");
         }
     }
 
@@ -185,7 +241,7 @@ mod tests {
             original_max_position_embeddings: 8192,
         };
         let plain = inverse_frequencies(&config(None));
-        let scaled = inverse_frequencies(&config(Some(scaling)));
+        let scaled = inverse_frequencies(&config(Some(RopeScaling::Llama3(scaling))));
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[31], plain[31] / 8.0);
         let between = plain

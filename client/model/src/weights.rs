@@ -10,7 +10,7 @@ use fedlora_common::digest::{Digest, DigestWriter};
 use rayon::prelude::*;
 
 use super::checkpoint::{Checkpoint, SINGLE_FILE};
-use super::config::{Architecture, LlamaConfig};
+use super::config::{Architecture, LlamaConfig, Variation};
 use super::source::{TensorSource, WeightsError};
 
 /// Values that are digested at a time: enough for several threads.
@@ -186,7 +186,8 @@ fn write_variant(writer: &mut DigestWriter, config: &LlamaConfig) {
     let plain = config.architecture == Architecture::Llama
         && config.rope_scaling.is_none()
         && config.sliding_window.is_none()
-        && !config.qkv_bias;
+        && !config.qkv_bias
+        && config.variation == Variation::default();
     if plain {
         return;
     }
@@ -195,16 +196,18 @@ fn write_variant(writer: &mut DigestWriter, config: &LlamaConfig) {
     writer.number(u64::from(config.qkv_bias));
     // No window has 0 keys.
     writer.number(config.sliding_window.unwrap_or(0) as u64);
-    writer.number(u64::from(config.rope_scaling.is_some()));
-    if let Some(scaling) = &config.rope_scaling {
-        for number in [
-            scaling.factor,
-            scaling.low_freq_factor,
-            scaling.high_freq_factor,
-        ] {
-            writer.number(number.to_bits());
+    let (kind, numbers) = match &config.rope_scaling {
+        None => (0, Vec::new()),
+        Some(scaling) => scaling.numbers(),
+    };
+    writer.number(kind);
+    for number in numbers {
+        writer.number(number);
+    }
+    if config.variation != Variation::default() {
+        for number in config.variation.numbers() {
+            writer.number(number);
         }
-        writer.number(scaling.original_max_position_embeddings as u64);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::super::config::Llama3Scaling;
 use super::super::config::tests::tiny;
+use super::super::config::{Llama3Scaling, Multipliers, RopeScaling, YarnScaling};
 use super::*;
 use crate::testing::random_weights as random;
 
@@ -35,7 +35,15 @@ fn every_kind_round_trips() {
         architecture: Architecture::Qwen2,
         ..biased.clone()
     };
-    for config in [tiny(), biased, mistral, qwen2] {
+    let normed = LlamaConfig {
+        architecture: Architecture::Qwen3,
+        variation: Variation {
+            qk_norm: true,
+            ..Variation::default()
+        },
+        ..tiny()
+    };
+    for config in [tiny(), biased, mistral, qwen2, normed] {
         round_trip(&random(config, 1));
     }
 }
@@ -67,10 +75,33 @@ fn the_digest_covers_what_the_model_computes() {
         high_freq_factor: 4.0,
         original_max_position_embeddings: 16,
     };
-    let scaled = |scaling| LlamaConfig {
+    let stretched = |scaling| LlamaConfig {
         rope_scaling: Some(scaling),
         ..tiny()
     };
+    let scaled = |scaling| stretched(RopeScaling::Llama3(scaling));
+    let yarn = YarnScaling {
+        factor: 8.0,
+        attention_factor: 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_max_position_embeddings: 16,
+        truncate: true,
+    };
+    let varied = |variation| LlamaConfig {
+        architecture: Architecture::SmolLm3,
+        sliding_window: Some(4),
+        variation,
+        ..tiny()
+    };
+    let multiplied = |multipliers| {
+        varied(Variation {
+            multipliers,
+            ..Variation::default()
+        })
+    };
+    let plain_factors = Multipliers::default();
+    let yarned = |yarn| stretched(RopeScaling::Yarn(yarn));
     let window = |sliding_window| LlamaConfig {
         architecture: Architecture::Mistral,
         sliding_window,
@@ -111,6 +142,55 @@ fn the_digest_covers_what_the_model_computes() {
         scaled(Llama3Scaling {
             original_max_position_embeddings: 24,
             ..scaling
+        }),
+        stretched(RopeScaling::Linear { factor: 8.0 }),
+        stretched(RopeScaling::Linear { factor: 4.0 }),
+        stretched(RopeScaling::Dynamic { factor: 8.0 }),
+        yarned(yarn),
+        yarned(YarnScaling {
+            attention_factor: 1.5,
+            ..yarn
+        }),
+        yarned(YarnScaling {
+            beta_fast: 16.0,
+            ..yarn
+        }),
+        yarned(YarnScaling {
+            beta_slow: 2.0,
+            ..yarn
+        }),
+        yarned(YarnScaling {
+            truncate: false,
+            ..yarn
+        }),
+        varied(Variation::default()),
+        varied(Variation {
+            qk_norm: true,
+            ..Variation::default()
+        }),
+        varied(Variation {
+            unrotated: [1].into(),
+            ..Variation::default()
+        }),
+        varied(Variation {
+            unwindowed: [1].into(),
+            ..Variation::default()
+        }),
+        multiplied(Multipliers {
+            embedding: 2.0,
+            ..plain_factors
+        }),
+        multiplied(Multipliers {
+            attention: Some(2.0),
+            ..plain_factors
+        }),
+        multiplied(Multipliers {
+            residual: 2.0,
+            ..plain_factors
+        }),
+        multiplied(Multipliers {
+            logits_scaling: 2.0,
+            ..plain_factors
         }),
     ];
     let mut digests = vec![random(plain.clone(), 1).digest().unwrap()];

@@ -12,7 +12,7 @@ use fedlora_data::{
 use fedlora_model::Example;
 use fedlora_shell::Failure;
 
-use super::args::{DataSpec, HeldOutSpec};
+use super::args::{DataSpec, HeldOutSpec, RecordSpec};
 use super::exits::data;
 use super::hints;
 
@@ -33,10 +33,10 @@ impl Examples {
         note: &mut dyn FnMut(&str),
     ) -> Result<Self, Failure> {
         let options = PrepareOptions {
-            end_texts: spec.end_texts,
+            end_texts: spec.records.end_texts,
             ..PrepareOptions::new(max_tokens)
         };
-        let mut sets = Sets::new(spec);
+        let mut sets = Sets::new(spec.records);
         let records = sets.records(&spec.training)?;
         let (training, held_out) = match &spec.held_out {
             HeldOutSpec::Nothing => (records, Dataset::default()),
@@ -78,8 +78,8 @@ impl Examples {
 }
 
 /// All sets of records that a command reads, and what there is to say of them.
-struct Sets<'a> {
-    spec: &'a DataSpec,
+pub(super) struct Sets {
+    spec: RecordSpec,
     problems: Vec<Problem>,
     /// Records that can be used and that cannot.
     of: usize,
@@ -87,8 +87,8 @@ struct Sets<'a> {
     warnings: BTreeSet<Warning>,
 }
 
-impl<'a> Sets<'a> {
-    fn new(spec: &'a DataSpec) -> Self {
+impl Sets {
+    pub(super) fn new(spec: RecordSpec) -> Self {
         Self {
             spec,
             problems: Vec::new(),
@@ -98,7 +98,7 @@ impl<'a> Sets<'a> {
         }
     }
 
-    fn records(&mut self, files: &[PathBuf]) -> Result<Dataset, Failure> {
+    pub(super) fn records(&mut self, files: &[PathBuf]) -> Result<Dataset, Failure> {
         if self.spec.bad_records == BadRecords::Stop {
             let records = Dataset::read(files).map_err(data)?;
             self.of += records.len();
@@ -113,7 +113,8 @@ impl<'a> Sets<'a> {
         Ok(survey.dataset)
     }
 
-    fn prepare(
+    /// The examples of `records`, and what became of each.
+    pub(super) fn prepare(
         &mut self,
         records: &Dataset,
         pipeline: &TextPipeline,
@@ -142,13 +143,18 @@ impl<'a> Sets<'a> {
         Ok(prepared)
     }
 
+    /// The records that no problem was found with so far.
+    pub(super) fn usable(&self, records: Dataset) -> Dataset {
+        records.without(&self.problems)
+    }
+
     fn check_bad(&mut self) -> Result<Option<String>, Failure> {
         let problems = std::mem::take(&mut self.problems);
         self.spec.bad_records.check(problems, self.of).map_err(data)
     }
 
     /// What is skipped, left out and doubtful; refuses what may not be.
-    fn doubts(mut self, pipeline: &TextPipeline) -> Result<Vec<String>, Failure> {
+    pub(super) fn doubts(mut self, pipeline: &TextPipeline) -> Result<Vec<String>, Failure> {
         let mut doubts: Vec<String> = self.check_bad()?.into_iter().collect();
         if self.spec.strict && !self.dropped.is_empty() {
             return Err(data(DataError::Dropped(self.dropped)));

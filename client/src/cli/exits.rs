@@ -111,6 +111,7 @@ pub(super) fn option(error: TrainOptionsError) -> Failure {
         TrainOption::Steps | TrainOption::ScheduleSteps => "--steps",
         TrainOption::Epochs => "--epochs",
         TrainOption::LearningRate => "--lr",
+        TrainOption::RateRatio => "--loraplus-lr-ratio",
         TrainOption::WarmupShare => "--warmup",
         TrainOption::WeightDecay => "--weight-decay",
         TrainOption::ClipNorm => "--clip",

@@ -40,6 +40,7 @@
 //!     rope_scaling: None,
 //!     sliding_window: None,
 //!     qkv_bias: false,
+//!     variation: Default::default(),
 //!     tie_word_embeddings: true,
 //!     bos_token_id: None,
 //!     eos_token_id: None,
@@ -107,7 +108,7 @@ pub use run::{
 };
 pub use step::{
     AdamW, AdamWConfig, Batches, Beside, Best, ClipNorm, Decay, DecayError, LearningRate, Length,
-    MaxTokens, Position, Progress, Proximal, Schedule, Search, Span, TrainError, TrainOption,
-    TrainOptions, TrainOptionsError, TrainReport, Trained, Trainer, TrainerState, Warmup,
-    WarmupShare, WeightDecay, clip_global_norm,
+    MaxTokens, Position, Progress, Proximal, RateRatio, Schedule, Search, Span, TrainError,
+    TrainOption, TrainOptions, TrainOptionsError, TrainReport, Trained, Trainer, TrainerState,
+    Warmup, WarmupShare, WeightDecay, clip_global_norm,
 };

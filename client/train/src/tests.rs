@@ -26,6 +26,7 @@ pub(crate) fn weights() -> BaseWeights {
         rope_scaling: None,
         sliding_window: None,
         qkv_bias: false,
+        variation: Default::default(),
         tie_word_embeddings: true,
         bos_token_id: None,
         eos_token_id: None,

@@ -92,7 +92,7 @@ impl FromStr for Target {
     }
 }
 
-/// One of the two matrices of a low-rank pair: the layer adds `alpha / rank * B A x`.
+/// One of the two matrices of a low-rank pair: the layer adds `s B A x`, with [`LoraConfig::scale`] for `s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Factor {
     /// The inner matrix, `[rank, in]`.
@@ -169,7 +169,8 @@ impl ProjectionTensor {
     }
 }
 
-/// Rank, scale, dropout and targets of an adapter.
+/// Rank, scale, dropout and targets of an adapter. As a part of a message or a plan it is one that is
+/// scaled by `alpha / rank`; files of PEFT say which of the two scales they have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawConfig", into = "RawConfig")]
 pub struct LoraConfig {
@@ -177,6 +178,7 @@ pub struct LoraConfig {
     alpha: f64,
     dropout: f64,
     targets: BTreeSet<Target>,
+    use_rslora: bool,
 }
 
 impl LoraConfig {
@@ -209,6 +211,43 @@ impl LoraConfig {
             alpha,
             dropout,
             targets,
+            use_rslora: false,
+        })
+    }
+
+    /// The same, scaled by `alpha / sqrt(rank)` (rsLoRA, Kalajdzievski, arXiv 2312.03732): the
+    /// gradients of an adapter of a high rank then stay as large as those of one of a low rank.
+    #[must_use]
+    pub fn rank_stabilised(self) -> Self {
+        Self {
+            use_rslora: true,
+            ..self
+        }
+    }
+
+    /// The same with another dropout.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for one outside [0, 1).
+    pub fn with_dropout(self, dropout: f64) -> Result<Self, ConfigError> {
+        let config = Self::new(self.rank, self.alpha, dropout, self.targets)?;
+        Ok(Self {
+            use_rslora: self.use_rslora,
+            ..config
+        })
+    }
+
+    /// The same scale at another rank.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a rank outside 1 to 256.
+    pub fn with_rank(self, rank: usize) -> Result<Self, ConfigError> {
+        let more = rank as f64 / self.rank as f64;
+        let more = if self.use_rslora { more.sqrt() } else { more };
+        let config = Self::new(rank, self.alpha * more, self.dropout, self.targets)?;
+        Ok(Self {
+            use_rslora: self.use_rslora,
+            ..config
         })
     }
 
@@ -222,9 +261,19 @@ impl LoraConfig {
         self.alpha
     }
 
-    /// The factor before `B A x`: alpha / rank.
+    /// Whether the scale is `alpha / sqrt(rank)`, as of [`rank_stabilised`](Self::rank_stabilised).
+    pub fn is_rank_stabilised(&self) -> bool {
+        self.use_rslora
+    }
+
+    /// The factor before `B A x`: `alpha / rank`, or `alpha / sqrt(rank)`.
     pub fn scale(&self) -> f64 {
-        self.alpha / self.rank as f64
+        let rank = self.rank as f64;
+        if self.use_rslora {
+            self.alpha / rank.sqrt()
+        } else {
+            self.alpha / rank
+        }
     }
 
     /// The probability with which an input of A is zeroed in training.
@@ -343,7 +392,22 @@ mod tests {
             assert!(LoraConfig::new(8, 16.0, dropout, q).is_err(), "{dropout}");
         }
         assert!(LoraConfig::new(8, 16.0, 0.0, []).is_err());
+        let config = LoraConfig::new(8, 16.0, 0.0, q).unwrap();
+        assert!(config.clone().with_dropout(1.0).is_err());
+        assert!(config.with_rank(512).is_err());
         let json = r#"{"rank":0,"alpha":1.0,"dropout":0.0,"targets":["q"]}"#;
         assert!(serde_json::from_str::<LoraConfig>(json).is_err());
+    }
+
+    #[test]
+    fn a_rank_stabilised_scale_divides_by_the_root_of_the_rank() {
+        let plain = LoraConfig::new(16, 8.0, 0.0, [Target::Q]).unwrap();
+        let stabilised = plain.clone().rank_stabilised();
+        assert_eq!((plain.scale(), stabilised.scale()), (0.5, 2.0));
+        for config in [plain, stabilised] {
+            let wider = config.clone().with_rank(64).unwrap();
+            assert_eq!((wider.rank(), wider.scale()), (64, config.scale()));
+            assert_eq!(wider.is_rank_stabilised(), config.is_rank_stabilised());
+        }
     }
 }

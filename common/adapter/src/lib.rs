@@ -10,6 +10,7 @@ mod delta;
 mod init;
 mod joined;
 mod layout;
+mod patterns;
 pub mod peft;
 pub mod tensors;
 mod values;

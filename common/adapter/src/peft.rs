@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{ConfigError, LoraConfig, ProjectionTensor, Target};
 use super::layout::{Layout, LayoutError, TensorSpec};
+use super::patterns::Patterns;
 use super::tensors::{self, FloatTensor, FloatType, TensorFileError};
 use super::values::{Adapter, AdapterError};
 
@@ -77,12 +78,26 @@ pub fn load(dir: &Path) -> Result<Adapter, PeftError> {
     let settings = parse_settings(&path, &tensors::read_bounded(&path, MAX_CONFIG_BYTES)?)?;
     let weights = dir.join(WEIGHTS_FILE);
     let tensors = tensors::read(&weights, MAX_WEIGHT_BYTES)?;
-    let plain = |name: &str| name.replace(".default.weight", ".weight");
+    let tensors = tensors.into_iter();
+    let mut tensors: BTreeMap<_, _> = tensors
+        .map(|(name, tensor)| (plain_name(name), tensor))
+        .collect();
     let names = tensors
         .keys()
-        .filter_map(|name| ProjectionTensor::parse(&plain(name)));
-    let config = settings.config(&path, names.map(|place| place.target))?;
+        .filter_map(|name| ProjectionTensor::parse(name));
+    let targets: Vec<_> = names.map(|place| place.target).collect();
+    let patterns = settings.patterns.clone();
+    let mut config = settings.config(&path, targets)?;
+    if let Some(patterns) = patterns {
+        config = patterns.apply(&path, config, &mut tensors)?;
+    }
     assemble(&weights, config, tensors)
+}
+
+/// A state that was saved by hand keeps the adapter's own name in PEFT.
+fn plain_name(name: String) -> String {
+    let name = name.replace(".lora_A.default.", ".lora_A.");
+    name.replace(".lora_B.default.", ".lora_B.")
 }
 
 /// An adapter from a file of weights that is in memory, and a configuration that is known from elsewhere;
@@ -100,7 +115,11 @@ pub fn from_weights(path: &Path, config: LoraConfig, bytes: &[u8]) -> Result<Ada
 /// # Errors
 /// [`PeftError`] for malformed JSON, or a setting that is not supported.
 pub fn parse_config(path: &Path, text: &[u8]) -> Result<LoraConfig, PeftError> {
-    parse_settings(path, text)?.config(path, [])
+    let settings = parse_settings(path, text)?;
+    match settings.patterns {
+        Some(patterns) => Err(patterns.refused(path)),
+        None => settings.config(path, []),
+    }
 }
 
 fn parse_settings(path: &Path, text: &[u8]) -> Result<Settings, PeftError> {
@@ -132,9 +151,7 @@ fn assemble(
     };
     let mut found: Vec<_> = Vec::new();
     for (name, tensor) in tensors {
-        // A state that was saved by hand keeps the adapter's own name in PEFT.
-        let name = name.replace(".lora_A.default.", ".lora_A.");
-        let name = name.replace(".lora_B.default.", ".lora_B.");
+        let name = plain_name(name);
         let Some(place) = ProjectionTensor::parse(&name) else {
             let whole = [
                 ".embed_tokens.weight",
@@ -194,7 +211,7 @@ fn config_json(config: &LoraConfig, base_model: &str) -> Value {
         "target_modules": modules,
         "task_type": "CAUSAL_LM",
         "use_dora": false,
-        "use_rslora": false,
+        "use_rslora": config.is_rank_stabilised(),
     })
 }
 
@@ -214,6 +231,9 @@ struct Settings {
     dropout: f64,
     /// Targets by name; none where a pattern stands for them.
     targets: Option<Vec<Target>>,
+    rank_stabilised: bool,
+    /// What differs by module, where something does.
+    patterns: Option<Patterns>,
 }
 
 impl Settings {
@@ -227,11 +247,15 @@ impl Settings {
             Some(targets) => targets,
             None => of_tensors.into_iter().collect(),
         };
-        LoraConfig::new(self.rank, self.alpha, self.dropout, targets).map_err(|source| {
-            PeftError::Config {
-                path: path.to_owned(),
-                source,
-            }
+        let config = LoraConfig::new(self.rank, self.alpha, self.dropout, targets);
+        let config = config.map_err(|source| PeftError::Config {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(if self.rank_stabilised {
+            config.rank_stabilised()
+        } else {
+            config
         })
     }
 }
@@ -257,6 +281,7 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<Settings, Pef
         expected,
     };
     let (mut targets, mut pattern) = (Vec::new(), false);
+    let mut rank_stabilised = false;
     for (key, value) in object {
         match key.as_str() {
             "peft_type" if value == "LORA" => {}
@@ -272,7 +297,11 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<Settings, Pef
                         .iter()
                         .any(|&name| value == name);
                 if !plain {
-                    return Err(refuse(key, "true, false, gaussian, eva or orthogonal"));
+                    let expected = "true, false, gaussian, eva or orthogonal: PiSSA, OLoRA, CorDA and \
+                                    LoftQ change the base's weights too. Save the adapter with \
+                                    PEFT's path_initial_model_for_weight_conversion: it then fits \
+                                    the base as it was";
+                    return Err(refuse(key, expected));
                 }
             }
             // A pattern, or "all-linear": the tensors say what it covers.
@@ -294,8 +323,19 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<Settings, Pef
                 }
             }
             "r" | "lora_alpha" | "lora_dropout" => {}
+            "use_rslora" if value.is_boolean() => rank_stabilised = value == true,
+            "rank_pattern" | "alpha_pattern" if value.is_object() => {}
             _ if FREE_KEYS.contains(&key.as_str()) => {}
             _ if is_off(value) => {}
+            "use_rslora" => return Err(refuse(key, "true or false")),
+            "rank_pattern" | "alpha_pattern" => {
+                return Err(refuse(key, "numbers by the names of modules"));
+            }
+            "use_dora" => {
+                let expected = "false: DoRA gives each output a trained magnitude, which the mean of \
+                                members' factors has no place for";
+                return Err(refuse(key, expected));
+            }
             // A variant is switched on by true, or by what it holds; these are settings of variants.
             _ if value.is_number() || value.is_string() => {}
             _ => return Err(refuse(key, "absent, null, false or empty: not supported")),
@@ -324,6 +364,8 @@ fn read_config(path: &Path, object: &Map<String, Value>) -> Result<Settings, Pef
         alpha: number("lora_alpha")?,
         dropout,
         targets: (!pattern).then_some(targets),
+        rank_stabilised,
+        patterns: Patterns::read(object).map_err(|(key, expected)| refuse(key, expected))?,
     })
 }
 
@@ -415,176 +457,5 @@ pub enum PeftError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::config::Factor;
-    use super::*;
-
-    fn adapter() -> Adapter {
-        let config = LoraConfig::new(2, 16.0, 0.05, [Target::Q, Target::Down]).unwrap();
-        // Eleven blocks: by name, block 10 sorts before block 2.
-        let layout = Adapter::layout_for(&config, 11, |_, _| (3, 4)).unwrap();
-        let values = (0..layout.len()).map(|i| i as f32 * 0.25).collect();
-        Adapter::new(config, layout, values).unwrap()
-    }
-
-    fn saved() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        save(dir.path(), &adapter(), "base").unwrap();
-        dir
-    }
-
-    fn edit_config(dir: &Path, key: &str, value: Value) {
-        let path = dir.join(CONFIG_FILE);
-        let mut object: Map<String, Value> =
-            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        object.insert(key.to_owned(), value);
-        std::fs::write(&path, serde_json::to_vec(&object).unwrap()).unwrap();
-    }
-
-    #[test]
-    fn round_trips() {
-        let dir = saved();
-        let read = load(dir.path()).unwrap();
-        assert_eq!(read, adapter());
-        assert_eq!(read.digest(), adapter().digest());
-    }
-
-    #[test]
-    fn refuses_variants_by_their_setting() {
-        let bad = [
-            ("use_dora", json!(true)),
-            ("use_rslora", json!(true)),
-            ("bias", json!("all")),
-            ("lora_bias", json!(true)),
-            ("modules_to_save", json!(["lm_head"])),
-            ("rank_pattern", json!({"q_proj": 4})),
-            ("alpha_pattern", json!({"q_proj": 4})),
-            ("layers_to_transform", json!([0])),
-            ("layer_replication", json!([[0, 1]])),
-            ("fan_in_fan_out", json!(true)),
-            ("target_parameters", json!(["x"])),
-            ("target_modules", json!(["lm_head"])),
-            ("target_modules", json!([])),
-            ("init_lora_weights", json!("pissa")),
-            ("peft_type", json!("IA3")),
-            ("task_type", json!("SEQ_CLS")),
-            ("some_later_variant", json!({"x": 1})),
-            ("r", json!(0)),
-            ("r", json!(3)),
-            ("lora_alpha", json!("16")),
-            ("lora_dropout", json!(1.0)),
-        ];
-        for (key, value) in bad {
-            let dir = saved();
-            edit_config(dir.path(), key, value.clone());
-            let error = load(dir.path()).unwrap_err().to_string();
-            assert!(error.contains("adapter_"), "{key} {value}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_tensors_say_what_a_pattern_covers() {
-        let paths = [
-            "model.layers.0.self_attn.q_proj",
-            "model.layers.3.mlp.down_proj",
-        ];
-        for (key, value) in [
-            ("target_modules", json!("all-linear")),
-            ("target_modules", json!(".*\\.(q_proj|down_proj)")),
-            ("target_modules", json!(paths)),
-            ("exclude_modules", json!(["lm_head"])),
-            ("exclude_modules", json!(".*vision.*")),
-        ] {
-            let dir = saved();
-            edit_config(dir.path(), key, value.clone());
-            assert_eq!(load(dir.path()).unwrap(), adapter(), "{key} {value}");
-        }
-        let dir = saved();
-        edit_config(dir.path(), "target_modules", json!("all-linear"));
-        let text = std::fs::read(dir.path().join(CONFIG_FILE)).unwrap();
-        assert!(
-            parse_config(Path::new("c"), &text).is_err(),
-            "no tensors, no targets"
-        );
-    }
-
-    #[test]
-    fn whole_modules_beside_an_adapter_are_named() {
-        let adapter = adapter();
-        let dir = saved();
-        let path = dir.path().join(WEIGHTS_FILE);
-        let more = TensorSpec {
-            name: "base_model.model.model.embed_tokens.weight".to_owned(),
-            shape: vec![2, 3],
-        };
-        let zeros = vec![0.0; 64];
-        let specs = adapter
-            .layout()
-            .tensors()
-            .iter()
-            .chain([&more])
-            .map(|spec| {
-                let count = spec.shape.iter().product();
-                (spec.name.as_str(), spec.shape.as_slice(), &zeros[..count])
-            });
-        tensors::write(&path, FloatType::F32, specs).unwrap();
-        let refused = load(dir.path()).unwrap_err().to_string();
-        assert!(
-            refused.contains("embed_tokens.weight' is a whole module"),
-            "{refused}"
-        );
-        assert!(refused.contains("save_embedding_layers=False"), "{refused}");
-    }
-
-    #[test]
-    fn refuses_missing_extra_and_misshaped_tensors() {
-        let adapter = adapter();
-        let specs = adapter.layout().tensors();
-        let write = |edit: &dyn Fn(&mut Vec<TensorSpec>)| {
-            let dir = saved();
-            let mut specs = specs.to_vec();
-            edit(&mut specs);
-            let zeros = vec![0.0; 64];
-            let path = dir.path().join(WEIGHTS_FILE);
-            let tensors = specs.iter().map(|spec| {
-                let count = spec.shape.iter().product();
-                (spec.name.as_str(), spec.shape.as_slice(), &zeros[..count])
-            });
-            tensors::write(&path, FloatType::F32, tensors).unwrap();
-            load(dir.path())
-        };
-        assert!(write(&|_| ()).is_ok());
-        let missing = write(&|specs| drop(specs.remove(5)))
-            .unwrap_err()
-            .to_string();
-        assert!(missing.contains(&specs[5].name), "{missing}");
-        let extra = write(&|specs| specs[5].name.push('x'))
-            .unwrap_err()
-            .to_string();
-        assert!(extra.contains("weightx"), "{extra}");
-        let shape = write(&|specs| specs[5].shape = vec![4, 3])
-            .unwrap_err()
-            .to_string();
-        assert!(shape.contains(&specs[5].name), "{shape}");
-        let rank = write(&|specs| specs[5].shape = vec![12])
-            .unwrap_err()
-            .to_string();
-        assert!(rank.contains(&specs[5].name), "{rank}");
-    }
-
-    #[test]
-    fn refuses_a_folder_without_files_and_text_that_is_not_json() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = load(dir.path()).unwrap_err().to_string();
-        assert!(error.contains(CONFIG_FILE), "{error}");
-        let dir = saved();
-        std::fs::write(dir.path().join(CONFIG_FILE), "{").unwrap();
-        assert!(matches!(load(dir.path()), Err(PeftError::Json { .. })));
-    }
-
-    #[test]
-    fn factors_sort_as_the_layout_does() {
-        assert!(Factor::A < Factor::B);
-        assert!(Target::ALL.is_sorted());
-    }
-}
+#[path = "peft_tests.rs"]
+mod tests;

@@ -63,10 +63,11 @@ pub(crate) fn forward(
         kv_heads,
         dim,
         window,
+        ..
     } = *shape;
     let (wide, narrow) = (heads * dim, kv_heads * dim);
     let (q, k, v) = (matrix(q, wide), matrix(k, narrow), matrix(v, narrow));
-    let scale = shape.scale() as f32;
+    let scale = shape.scale as f32;
     let sums = divide_sums(sums, heads, sequences);
     let targets = divide_heads(matrix_mut(context, wide), heads, dim, sequences);
     let tasks: Vec<_> = places(heads, sequences).zip(targets).zip(sums).collect();
@@ -116,6 +117,7 @@ pub(crate) fn backward(
         kv_heads,
         dim,
         window,
+        ..
     } = *shape;
     let (wide, narrow, group) = (heads * dim, kv_heads * dim, heads / kv_heads);
     let (q, k, v) = (
@@ -124,7 +126,7 @@ pub(crate) fn backward(
         matrix(attended.v, narrow),
     );
     let (context, gradient) = (matrix(attended.context, wide), matrix(gradient, wide));
-    let scale = shape.scale() as f32;
+    let scale = shape.scale as f32;
     let total = sequences.rows();
     // A task has a key head: the query heads that share it add to the same gradients.
     let by_q = divide_heads(matrix_mut(by_q, wide), kv_heads, group * dim, sequences);

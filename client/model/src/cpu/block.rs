@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::attention;
 use super::elementwise::{rms_norm, rms_norm_backward, swiglu, swiglu_backward};
+use super::kept::Kept;
 use super::pool::Pool;
 use super::projection::{PairGradient, Projection};
 use super::rope::{Tables, rotate};
@@ -21,6 +22,10 @@ pub(crate) struct TransformerBlock<'a> {
     pub(crate) projections: [Projection<'a>; 7],
     pub(crate) first_norm: &'a [f32],
     pub(crate) second_norm: &'a [f32],
+    /// Those of each head of queries and of keys, before they are rotated.
+    pub(crate) qk_norms: Option<[&'a [f32]; 2]>,
+    /// Whether queries and keys are rotated.
+    pub(crate) rotates: bool,
     pub(crate) eps: f32,
     pub(crate) shape: AttentionShape,
 }
@@ -33,49 +38,6 @@ pub(crate) struct Rows<'a> {
     pub(crate) ranges: &'a [Range<usize>],
     pub(crate) tables: Tables<'a>,
     pub(crate) pool: &'a Pool,
-}
-
-/// Activations that the forward pass keeps for the backward pass.
-pub(crate) struct Kept {
-    /// The block's input.
-    x: Vec<f32>,
-    /// Rotated queries and keys, and values.
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    context: Vec<f32>,
-    sums: Vec<f32>,
-    /// The rows of `context` that the feed-forward layers see, where those are not all.
-    seen: Option<Vec<f32>>,
-    /// The residual stream after attention.
-    middle: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    /// The low-rank pairs' inner activations `x A^T`, `[rows, rank]`.
-    inner: [Vec<f32>; 7],
-}
-
-impl Kept {
-    /// Returns all buffers to the pool but the input, which it hands out.
-    fn release(self, pool: &Pool) -> Vec<f32> {
-        for buffer in [
-            self.q,
-            self.k,
-            self.v,
-            self.context,
-            self.sums,
-            self.middle,
-            self.gate,
-            self.up,
-        ]
-        .into_iter()
-        .chain(self.inner)
-        .chain(self.seen)
-        {
-            pool.give(buffer);
-        }
-        self.x
-    }
 }
 
 /// The index of each projection, as in `Target::ALL`.
@@ -122,6 +84,10 @@ impl TransformerBlock<'_> {
         let [q, k, v, _, gate, up, _] = &self.projections;
         let mut kept = Kept {
             x,
+            raw: [q, k].map(|of| match self.qk_norms {
+                Some(_) => pool.take(count * of.output),
+                None => Vec::new(),
+            }),
             q: pool.take(count * q.output),
             k: pool.take(count * k.output),
             v: pool.take(count * v.output),
@@ -176,6 +142,8 @@ impl TransformerBlock<'_> {
         struct QkvTask<'a> {
             range: Range<usize>,
             outputs: [&'a mut [f32]; 3],
+            /// Queries and keys before their norms, where they have any.
+            raw: Option<[&'a mut [f32]; 2]>,
             inner: [&'a mut [f32]; 3],
         }
         let hidden = self.hidden();
@@ -190,6 +158,10 @@ impl TransformerBlock<'_> {
             .into_iter()
             .zip(narrow(inner_k, K))
             .zip(narrow(inner_v, V));
+        let [raw_q, raw_k] = &mut kept.raw;
+        let mut raw = self
+            .qk_norms
+            .map(|_| part(raw_q, Q).into_iter().zip(part(raw_k, K)));
         let tasks: Vec<_> = rows
             .ranges
             .iter()
@@ -198,13 +170,14 @@ impl TransformerBlock<'_> {
             .map(|((range, ((q, k), v)), ((iq, ik), iv))| QkvTask {
                 range: range.clone(),
                 outputs: [q, k, v],
+                raw: raw.as_mut().and_then(|raw| raw.next().map(<[_; 2]>::from)),
                 inner: [iq, ik, iv],
             })
             .collect();
         let x = &kept.x;
         tasks.into_par_iter().with_max_len(1).for_each_init(
             || rows.pool.scratch(),
-            |held, task| {
+            |held, mut task| {
                 let scratch = &mut held.scratch;
                 let x = &x[task.range.start * hidden..task.range.end * hidden];
                 let mut normed = rows.pool.take(x.len());
@@ -213,7 +186,14 @@ impl TransformerBlock<'_> {
                     let projection = &self.projections[at];
                     let first = task.range.start;
                     projection.forward(&normed, y, inner, first, &mut scratch.wide);
-                    if at != V {
+                    if at == V {
+                        continue;
+                    }
+                    if let (Some(norms), Some(raw)) = (self.qk_norms, &mut task.raw) {
+                        raw[at].copy_from_slice(y);
+                        rms_norm(raw[at], norms[at], self.eps, y);
+                    }
+                    if self.rotates {
                         let positions = &rows.positions[task.range.clone()];
                         let (width, dim) = (projection.output, self.shape.dim);
                         rotate(y, width, dim, positions, rows.tables, Turn::Forward);
@@ -517,9 +497,16 @@ impl TransformerBlock<'_> {
                     let mut store = Store::Replace;
                     for (at, by_y) in (Q..=V).zip(task.by_outputs) {
                         let projection = &self.projections[at];
-                        if at != V {
+                        if at != V && self.rotates {
                             let (width, dim) = (projection.output, self.shape.dim);
                             rotate(by_y, width, dim, positions, rows.tables, Turn::Back);
+                        }
+                        if let Some(norms) = self.qk_norms.filter(|_| at != V) {
+                            let raw = &kept.raw[at][of(projection.output)];
+                            let mut by_raw = pool.zeros(raw.len());
+                            rms_norm_backward(raw, norms[at], by_y, self.eps, &mut by_raw, None);
+                            by_y.copy_from_slice(&by_raw);
+                            pool.give(by_raw);
                         }
                         let inner = &kept.inner[at][of(projection.rank())];
                         let by_x = task.by_x.is_some().then_some((&mut by_normed[..], store));

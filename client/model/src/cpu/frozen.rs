@@ -25,10 +25,12 @@ pub(crate) struct Panels<'a> {
     pub(crate) output: usize,
     /// Rows of a panel.
     pub(crate) rows: usize,
+    /// Factor of the product.
+    pub(crate) scale: f32,
 }
 
 impl Panels<'_> {
-    /// `y = x W^T`, `[rows, in]` to `[rows, out]`.
+    /// `y = scale x W^T`, `[rows, in]` to `[rows, out]`.
     pub(crate) fn forward(
         &self,
         x: MatRef<'_, f32>,
@@ -37,11 +39,11 @@ impl Panels<'_> {
     ) {
         self.for_each(scratch, |outputs, panel| {
             let part = y.as_mut().subcols_mut(outputs.start, outputs.len());
-            multiply(part, Store::Replace, x, panel.transpose(), 1.0);
+            multiply(part, Store::Replace, x, panel.transpose(), self.scale);
         });
     }
 
-    /// `by_x (+)= by_y W`, `[rows, out]` to `[rows, in]`: the gradient by the input. Panels are
+    /// `by_x (+)= scale by_y W`, `[rows, out]` to `[rows, in]`: the gradient by the input. Panels are
     /// added up in their order.
     pub(crate) fn backward(
         &self,
@@ -53,7 +55,7 @@ impl Panels<'_> {
         let mut store = store;
         self.for_each(scratch, |outputs, panel| {
             let part = by_y.subcols(outputs.start, outputs.len());
-            multiply(by_x.as_mut(), store, part, panel, 1.0);
+            multiply(by_x.as_mut(), store, part, panel, self.scale);
             store = Store::Add;
         });
     }

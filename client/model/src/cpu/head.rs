@@ -25,6 +25,8 @@ pub(crate) struct OutputHead<'a> {
     /// `[vocab, hidden]`.
     pub(crate) weight: Frozen<'a>,
     pub(crate) vocab: usize,
+    /// Factor of the logits.
+    pub(crate) scale: f32,
 }
 
 impl OutputHead<'_> {
@@ -75,6 +77,7 @@ impl OutputHead<'_> {
             input: hidden,
             output: self.vocab,
             rows: PANEL,
+            scale: self.scale,
         };
         panels.forward(left, matrix_mut(&mut logits, self.vocab), scratch);
         let mut score = Score::default();

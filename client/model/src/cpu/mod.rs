@@ -9,6 +9,7 @@ pub(super) mod elementwise;
 pub(super) mod frozen;
 pub(super) mod head;
 pub(super) mod host;
+mod kept;
 pub(super) mod passes;
 pub(super) mod pool;
 pub(super) mod projection;

@@ -7,10 +7,11 @@ use burn::tensor::{Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
 use fedlora_adapter::{Factor, Factors, Target};
 
-use super::block::{Kept, PairGradients, Rows, TransformerBlock, Wanted};
+use super::block::{PairGradients, Rows, TransformerBlock, Wanted};
 use super::frozen::Frozen;
 use super::head::OutputHead;
 use super::host::{HostWeight, flat, tensor, values};
+use super::kept::Kept;
 use super::pool::Pool;
 use super::projection::{Pair, Projection};
 use super::rope::Tables;
@@ -37,6 +38,8 @@ struct Host<'a> {
 
 struct HostBlock {
     norms: [FlexTensor; 2],
+    /// Those of queries and keys.
+    qk_norms: Option<[FlexTensor; 2]>,
     weights: [HostWeight; 7],
     biases: [Option<FlexTensor>; 3],
     pairs: [Option<(FlexTensor, FlexTensor)>; 7],
@@ -69,6 +72,7 @@ impl<'a> Host<'a> {
                         flat(model.first_norm(layer)),
                         flat(model.second_norm(layer)),
                     ],
+                    qk_norms: model.qk_norms(layer).map(|norms| norms.map(flat)),
                     weights: Target::ALL.map(|target| host_weight(model.projection(layer, target))),
                     biases: [Target::Q, Target::K, Target::V]
                         .map(|target| model.bias(layer, target).map(flat)),
@@ -103,16 +107,22 @@ impl<'a> Host<'a> {
         let block = &self.blocks[layer];
         let projections = std::array::from_fn(|at| {
             let (input, output) = config.projection(Target::ALL[at]);
+            // What these two give is added to the residual stream.
+            let scale = match Target::ALL[at] {
+                Target::O | Target::Down => config.variation.multipliers.residual as f32,
+                _ => 1.0,
+            };
             Projection {
                 input,
                 output,
                 weight: block.weights[at].frozen(),
+                scale,
                 bias: block.biases.get(at).and_then(Option::as_ref).map(values),
                 pair: block.pairs[at].as_ref().map(|(a, b)| Pair {
                     a: values(a),
                     b: values(b),
                     rank: values(a).len() / input,
-                    scale: self.scale,
+                    scale: self.scale * scale,
                     dropout: block.dropouts[at],
                 }),
             }
@@ -122,7 +132,12 @@ impl<'a> Host<'a> {
             first_norm: values(&block.norms[0]),
             second_norm: values(&block.norms[1]),
             eps: config.rms_norm_eps as f32,
-            shape: self.model.attention_shape(),
+            qk_norms: block
+                .qk_norms
+                .as_ref()
+                .map(|norms| norms.each_ref().map(values)),
+            rotates: self.model.rotates(layer),
+            shape: self.model.attention_shape(layer),
         }
     }
 
@@ -132,6 +147,13 @@ impl<'a> Host<'a> {
             eps: self.model.config().rms_norm_eps as f32,
             weight: self.output.frozen(),
             vocab: self.model.config().vocab_size,
+            scale: self
+                .model
+                .config()
+                .variation
+                .multipliers
+                .logits_scaling
+                .recip() as f32,
         }
     }
 
@@ -146,6 +168,10 @@ impl<'a> Host<'a> {
                 }
                 Frozen::Packed(packed) => packed.unpack_rows(token..token + 1, row),
             }
+        }
+        let factor = self.model.config().variation.multipliers.embedding as f32;
+        if factor != 1.0 {
+            x.iter_mut().for_each(|value| *value *= factor);
         }
         x
     }

@@ -1,5 +1,5 @@
 //! A frozen projection with its bias and its low-rank pair, on slices of rows:
-//! `y = x W^T + b + s (d(x) A^T) B^T`, with `d` the dropout of the pair's input.
+//! `y = r x W^T + b + s (d(x) A^T) B^T`, with `d` the dropout of the pair's input.
 
 use super::frozen::{Frozen, Panels};
 use super::pool::Scratch;
@@ -31,6 +31,8 @@ pub(crate) struct Projection<'a> {
     pub(crate) input: usize,
     pub(crate) output: usize,
     pub(crate) weight: Frozen<'a>,
+    /// Factor of the frozen product.
+    pub(crate) scale: f32,
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) pair: Option<Pair<'a>>,
 }
@@ -168,6 +170,7 @@ impl Projection<'_> {
             input: self.input,
             output: self.output,
             rows: PANEL,
+            scale: self.scale,
         }
     }
 }

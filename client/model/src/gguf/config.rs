@@ -1,11 +1,12 @@
 //! A model's configuration from a GGUF file's metadata and the tensors it has.
 
-use super::super::config::{Architecture, LlamaConfig};
+use super::super::config::{Architecture, LlamaConfig, Multipliers, RopeScaling, Variation};
 use super::container::Container;
 use super::error::GgufError;
 use super::metadata::{Metadata, Value};
 use super::names::{EMBEDDING, OUTPUT};
 use super::rope_factors;
+use super::rope_scaling;
 
 /// Far above any model, far below what could overflow a product of two.
 const MAX_SIZE: i128 = 1 << 24;
@@ -28,7 +29,7 @@ pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
     let rope_theta = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
     let blocks = keys.size("block_count")?;
     has_blocks(container, blocks)?;
-    let sliding_window = keys.optional_size("attention.sliding_window")?;
+    let sliding_window = sliding_window(&keys, architecture)?;
     let config = LlamaConfig {
         architecture: match (architecture, sliding_window) {
             // Mistral's files call themselves Llama; only a window tells them apart.
@@ -47,9 +48,10 @@ pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
             .positive("attention.layer_norm_rms_epsilon")?
             .ok_or_else(|| keys.refuse("attention.layer_norm_rms_epsilon", POSITIVE))?,
         rope_theta,
-        rope_scaling: rope_factors::scaling(container, head_dim, rope_theta)?,
+        rope_scaling: scaling(container, &keys, head_dim, rope_theta)?,
         sliding_window,
         qkv_bias: architecture == Architecture::Qwen2,
+        variation: variation(&keys, architecture, blocks)?,
         tie_word_embeddings: !container.tensors().contains_key(OUTPUT),
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id")?,
         eos_token_id: token(metadata, "tokenizer.ggml.eos_token_id")?,
@@ -57,16 +59,85 @@ pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
     Ok(config)
 }
 
+/// What the metadata says, or what the file's factors come from.
+fn scaling(
+    container: &Container,
+    keys: &Keys<'_>,
+    head_dim: usize,
+    theta: f64,
+) -> Result<Option<RopeScaling>, GgufError> {
+    let stated = rope_scaling::read(keys)?;
+    let found = rope_factors::scaling(container, head_dim, theta)?;
+    if stated.is_some() && found.is_some() {
+        let expected = "absent or \"none\" beside 'rope_freqs.weight': two kinds of scaled RoPE";
+        return Err(keys.refuse("rope.scaling.type", expected));
+    }
+    Ok(stated.or(found.map(RopeScaling::Llama3)))
+}
+
 const POSITIVE: &str = "a number above 0";
+
+const SUPPORTED: &str = "\"llama\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\", the supported \
+                         architectures";
+const DENSE: &str = "a dense model (\"llama\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\"): \
+                     this one is a mixture of experts, which is not supported";
 
 fn architecture(metadata: &Metadata) -> Result<(Architecture, &'static str), GgufError> {
     let key = "general.architecture";
-    let expected = "\"llama\" or \"qwen2\", the supported architectures";
-    match metadata.required(key, expected, Value::as_text)? {
+    match metadata.required(key, SUPPORTED, Value::as_text)? {
         "llama" => Ok((Architecture::Llama, "llama")),
         "qwen2" => Ok((Architecture::Qwen2, "qwen2")),
-        _ => Err(metadata.refuse(key, expected)),
+        "qwen3" => Ok((Architecture::Qwen3, "qwen3")),
+        "smollm3" => Ok((Architecture::SmolLm3, "smollm3")),
+        "granite" => Ok((Architecture::Granite, "granite")),
+        "llama4" | "gpt-oss" => Err(metadata.refuse(key, DENSE)),
+        mixture if mixture.ends_with("moe") => Err(metadata.refuse(key, DENSE)),
+        _ => Err(metadata.refuse(key, SUPPORTED)),
     }
+}
+
+/// One window for all blocks. Which blocks have it a file of a newer architecture does not tell.
+fn sliding_window(keys: &Keys<'_>, architecture: Architecture) -> Result<Option<usize>, GgufError> {
+    let window = keys.optional_size("attention.sliding_window")?;
+    let mixed = matches!(
+        architecture,
+        Architecture::Qwen3 | Architecture::SmolLm3 | Architecture::Granite
+    );
+    if mixed && window.is_some() {
+        let expected = "absent: a window is not supported in a GGUF file of this architecture";
+        return Err(keys.refuse("attention.sliding_window", expected));
+    }
+    Ok(window)
+}
+
+/// What the blocks compute otherwise than Llama's.
+fn variation(
+    keys: &Keys<'_>,
+    architecture: Architecture,
+    blocks: usize,
+) -> Result<Variation, GgufError> {
+    let factor = |name| -> Result<f64, GgufError> { Ok(keys.positive(name)?.unwrap_or(1.0)) };
+    Ok(match architecture {
+        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => Variation::default(),
+        Architecture::Qwen3 => Variation {
+            qk_norm: true,
+            ..Variation::default()
+        },
+        // No metadata tells: llama.cpp rotates all blocks but every fourth.
+        Architecture::SmolLm3 => Variation {
+            unrotated: (0..blocks).filter(|block| block % 4 == 3).collect(),
+            ..Variation::default()
+        },
+        Architecture::Granite => Variation {
+            multipliers: Multipliers {
+                embedding: factor("embedding_scale")?,
+                attention: keys.positive("attention.scale")?,
+                residual: factor("residual_scale")?,
+                logits_scaling: factor("logit_scale")?,
+            },
+            ..Variation::default()
+        },
+    })
 }
 
 /// Refuses more blocks than the file has tensors of, before a list of them is made.
@@ -94,21 +165,21 @@ pub fn token(metadata: &Metadata, key: &str) -> Result<Option<u32>, GgufError> {
 }
 
 /// Metadata under the architecture's name.
-struct Keys<'a> {
-    metadata: &'a Metadata,
+pub(super) struct Keys<'a> {
+    pub(super) metadata: &'a Metadata,
     prefix: &'static str,
 }
 
 impl Keys<'_> {
-    fn key(&self, name: &str) -> String {
+    pub(super) fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.prefix)
     }
 
-    fn refuse(&self, name: &str, expected: &'static str) -> GgufError {
+    pub(super) fn refuse(&self, name: &str, expected: &'static str) -> GgufError {
         self.metadata.refuse(&self.key(name), expected)
     }
 
-    fn optional_size(&self, name: &str) -> Result<Option<usize>, GgufError> {
+    pub(super) fn optional_size(&self, name: &str) -> Result<Option<usize>, GgufError> {
         self.metadata.optional(&self.key(name), SIZE, |value| {
             value
                 .as_integer()
@@ -117,7 +188,7 @@ impl Keys<'_> {
         })
     }
 
-    fn size(&self, name: &str) -> Result<usize, GgufError> {
+    pub(super) fn size(&self, name: &str) -> Result<usize, GgufError> {
         self.optional_size(name)?
             .ok_or_else(|| self.refuse(name, SIZE))
     }
@@ -126,7 +197,7 @@ impl Keys<'_> {
         Ok(self.optional_size(name)?.unwrap_or(default))
     }
 
-    fn positive(&self, name: &str) -> Result<Option<f64>, GgufError> {
+    pub(super) fn positive(&self, name: &str) -> Result<Option<f64>, GgufError> {
         self.metadata.optional(&self.key(name), POSITIVE, |value| {
             value
                 .as_float()
@@ -177,20 +248,6 @@ impl Keys<'_> {
         self.metadata.optional(&experts, none, |value| {
             value.as_integer().filter(|&experts| experts == 0)
         })?;
-        let kind = self.key("rope.scaling.type");
-        let none = "absent or \"none\": this kind of scaled RoPE is not supported";
-        self.metadata.optional(&kind, none, |value| {
-            value.as_text().filter(|&kind| kind == "none")
-        })?;
-        let one = "absent or 1: this kind of scaled RoPE is not supported";
-        for factor in ["rope.scaling.factor", "rope.scale_linear"] {
-            // Converters write a factor of 0 or 1 where there is no scaling.
-            self.metadata.optional(&self.key(factor), one, |value| {
-                value
-                    .as_float()
-                    .filter(|&factor| factor == 0.0 || factor == 1.0)
-            })?;
-        }
         Ok(())
     }
 }

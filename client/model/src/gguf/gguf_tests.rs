@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use fedlora_adapter::tensors::FloatType;
 use proptest::prelude::*;
 
-use super::super::config::{Architecture, Llama3Scaling};
+use super::super::config::{Architecture, Llama3Scaling, RopeScaling, YarnScaling};
 use super::metadata::{List, Value};
 use super::test_file::{TestFile, golden, golden_path, smollm2};
 use super::*;
@@ -92,7 +92,7 @@ fn the_configuration_is_that_of_the_metadata() {
         high_freq_factor: 4.0,
         original_max_position_embeddings: 8192,
     };
-    assert_eq!(config.rope_scaling, Some(scaling));
+    assert_eq!(config.rope_scaling, Some(RopeScaling::Llama3(scaling)));
 
     let qwen2 = open("qwen2.gguf");
     assert_eq!(qwen2.config().architecture, Architecture::Qwen2);
@@ -311,9 +311,10 @@ fn refuses_by_name_what_the_metadata_must_not_say() {
         ("llama.attention.layer_norm_rms_epsilon", float(-1.0)),
         ("llama.attention.layer_norm_rms_epsilon", number(1)),
         ("llama.rope.freq_base", float(f64::NAN)),
-        ("llama.rope.scaling.type", text("yarn")),
-        ("llama.rope.scaling.factor", float(4.0)),
-        ("llama.rope.scale_linear", float(4.0)),
+        ("llama.rope.scaling.type", text("longrope")),
+        ("llama.rope.scaling.factor", float(-4.0)),
+        ("llama.rope.scale_linear", text("4")),
+        ("llama.rope.scaling.attn_factor", float(2.0)),
         ("llama.expert_count", number(8)),
         ("llama.vocab_size", number(0)),
         ("tokenizer.ggml.eos_token_id", number(-1)),
@@ -364,6 +365,93 @@ fn takes_what_files_may_leave_out() {
     assert_eq!(config(&file).architecture, Architecture::Mistral);
     file.tensors.remove("output.weight");
     assert!(config(&file).tie_word_embeddings);
+}
+
+#[test]
+fn what_architectures_compute_otherwise_is_that_of_the_metadata() {
+    let open = |name| BaseWeights::from_gguf(&golden_path(name)).unwrap();
+    let qwen3 = open("qwen3.gguf").config().clone();
+    assert!(qwen3.variation.qk_norm && !qwen3.qkv_bias);
+    assert_eq!(
+        (qwen3.architecture, qwen3.head_dim),
+        (Architecture::Qwen3, 80)
+    );
+    let smollm3 = open("smollm3.gguf").config().clone();
+    assert_eq!(smollm3.variation.unrotated, [3].into());
+    let granite = open("granite.gguf").config().variation.multipliers;
+    assert_eq!((granite.embedding, granite.attention), (12.0, Some(0.5)));
+    assert_eq!(
+        (granite.residual as f32, granite.logits_scaling),
+        (0.22, 6.0)
+    );
+    // As llama.cpp takes them where they are absent.
+    let file = TestFile::golden("granite.gguf").without("granite.attention.scale");
+    assert_eq!(
+        read(&file)
+            .unwrap()
+            .config()
+            .variation
+            .multipliers
+            .attention,
+        None
+    );
+    let windowed =
+        TestFile::golden("qwen3.gguf").set("qwen3.attention.sliding_window", Value::Integer(8));
+    let error = refusal(&windowed);
+    assert!(
+        error.contains("'qwen3.attention.sliding_window' is 8"),
+        "{error}"
+    );
+    for mixture in ["qwen3moe", "llama4", "granitemoe"] {
+        let named = Value::Text(mixture.to_owned());
+        let error = refusal(&TestFile::golden("qwen3.gguf").set("general.architecture", named));
+        assert!(error.contains("mixture of experts"), "{error}");
+    }
+}
+
+#[test]
+fn scaled_rotations_are_read_as_llama_cpp_reads_them() {
+    let file = || TestFile::golden("llama-mixed.gguf");
+    let read = |file: TestFile| read(&file).map(|weights| weights.config().rope_scaling);
+    let text = |text: &str| Value::Text(text.to_owned());
+    let linear = Some(RopeScaling::Linear { factor: 4.0 });
+    let factor = || file().set("llama.rope.scaling.factor", Value::Float(4.0));
+    assert_eq!(read(factor()).unwrap(), linear);
+    let named = factor().set("llama.rope.scaling.type", text("linear"));
+    assert_eq!(read(named).unwrap(), linear);
+    let older = file().set("llama.rope.scale_linear", Value::Float(4.0));
+    assert_eq!(read(older).unwrap(), linear);
+    let off = factor().set("llama.rope.scaling.type", text("none"));
+    assert_eq!(read(off).unwrap(), None);
+
+    let original = "llama.rope.scaling.original_context_length";
+    let yarn = || factor().set("llama.rope.scaling.type", text("yarn"));
+    let found = read(yarn().set(original, Value::Integer(32))).unwrap();
+    let expected = YarnScaling {
+        factor: 4.0,
+        attention_factor: 0.1 * 4.0_f64.ln() + 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_max_position_embeddings: 32,
+        truncate: true,
+    };
+    assert_eq!(found, Some(RopeScaling::Yarn(expected)));
+    let error = read(yarn()).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("'{original}' is absent")),
+        "{error}"
+    );
+    let plain = file().set("llama.rope.scaling.type", text("yarn"));
+    let error = read(plain).unwrap_err().to_string();
+    assert!(
+        error.contains("'llama.rope.scaling.factor' is absent"),
+        "{error}"
+    );
+
+    let both =
+        TestFile::golden("llama3-rope.gguf").set("llama.rope.scaling.factor", Value::Float(4.0));
+    let error = read(both).unwrap_err().to_string();
+    assert!(error.contains("rope_freqs.weight"), "{error}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod names;
 mod parts;
 mod quant;
 mod rope_factors;
+mod rope_scaling;
 mod source;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod test_file;
@@ -38,8 +39,8 @@ pub fn is_gguf(path: &Path) -> bool {
 }
 
 impl BaseWeights {
-    /// Opens a GGUF file of a Llama or Qwen2 model, or all parts of it by one of them. Its tensors are read, and de-quantised to
-    /// `f32`, when they are asked for.
+    /// Opens a GGUF file of a supported architecture, or all parts of it by one of them. Its
+    /// tensors are read, and de-quantised to `f32`, when they are asked for.
     ///
     /// # Errors
     /// [`WeightsError::Gguf`]: a file that is malformed, or metadata or tensors that are missing,

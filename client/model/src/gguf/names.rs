@@ -21,6 +21,8 @@ pub(super) fn stored_name(name: &str) -> Option<String> {
         "input_layernorm" => "attn_norm",
         "self_attn.q_proj" => "attn_q",
         "self_attn.k_proj" => "attn_k",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
         "self_attn.v_proj" => "attn_v",
         "self_attn.o_proj" => "attn_output",
         "post_attention_layernorm" => "ffn_norm",
@@ -36,14 +38,18 @@ pub(super) fn stored_name(name: &str) -> Option<String> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::super::config::LlamaConfig;
     use super::super::super::config::tests::tiny;
+    use super::super::super::config::{LlamaConfig, Variation};
     use super::*;
 
     #[test]
     fn every_tensor_of_the_model_has_a_name_of_its_own() {
         let config = LlamaConfig {
             qkv_bias: true,
+            variation: Variation {
+                qk_norm: true,
+                ..Variation::default()
+            },
             tie_word_embeddings: false,
             ..tiny()
         };
@@ -53,7 +59,10 @@ mod tests {
             .map(|(name, _)| stored_name(name).unwrap())
             .collect();
         assert_eq!(stored.len(), names.len());
-        assert!(stored.contains("blk.1.attn_k.bias") && stored.contains("blk.0.ffn_norm.weight"));
+        assert!(
+            stored.contains("blk.1.attn_k.bias") && stored.contains("blk.1.attn_k_norm.weight")
+        );
+        assert!(stored.contains("blk.0.ffn_norm.weight"));
         assert_eq!(stored_name("model.layers.0.mlp.odd.weight"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The tensors of a GGUF file under the names, in the order and in the layout of the model.
 //!
-//! GGUF files of architecture `llama` hold the rows of q and k in another order: there the two
+//! GGUF files of most architectures hold the rows of q and k in another order: there the two
 //! features that turn together are neighbours, in Hugging Face's layout they lie half a head
 //! apart. `values` puts rows back as it reads them.
 
@@ -49,9 +49,7 @@ impl GgufSource {
                 });
             }
             let rotated = name.contains(".attn_q.") || name.contains(".attn_k.");
-            // Qwen2's files keep the order.
-            let reordered = rotated && config.architecture != Architecture::Qwen2;
-            let order = if reordered {
+            let order = if rotated && interleaved(config.architecture) {
                 RowOrder::Interleaved {
                     head: config.head_dim,
                 }
@@ -71,6 +69,17 @@ impl GgufSource {
             });
         }
         Ok(Self { container, places })
+    }
+}
+
+/// Whether converters put rows that turn together beside each other.
+fn interleaved(architecture: Architecture) -> bool {
+    match architecture {
+        Architecture::Qwen2 | Architecture::Qwen3 => false,
+        Architecture::Llama
+        | Architecture::Mistral
+        | Architecture::SmolLm3
+        | Architecture::Granite => true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the fused operations take and give, beyond tensors.
 
 /// The heads of an attention layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionShape {
     /// Number of query heads.
     pub heads: usize,
@@ -12,12 +12,14 @@ pub struct AttentionShape {
     pub dim: usize,
     /// Rows that a row attends to, itself included; all before it where `None`.
     pub window: Option<usize>,
+    /// What scores are multiplied with.
+    pub scale: f64,
 }
 
 impl AttentionShape {
-    /// What scores are multiplied with: `1 / sqrt(dim)` (Vaswani et al., 2017).
-    pub fn scale(&self) -> f64 {
-        1.0 / (self.dim as f64).sqrt()
+    /// The scale that most models have: `1 / sqrt(dim)` (Vaswani et al., 2017).
+    pub fn usual_scale(dim: usize) -> f64 {
+        1.0 / (dim as f64).sqrt()
     }
 }
 

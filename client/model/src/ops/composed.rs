@@ -286,7 +286,7 @@ impl QueryChunk {
         product(q.clone(), k.clone().swap_dims(1, 2))
             .reshape(apart)
             .cast(wide(q.dtype()))
-            .mul_scalar(shape.scale())
+            .mul_scalar(shape.scale)
             .mask_fill(hidden, f32::NEG_INFINITY)
             .reshape([heads, rows, width])
     }
@@ -367,7 +367,7 @@ pub(super) fn causal_attention_backward<B: FusedOps>(
                 .cast(wide(dtype))
                 .sum_dim(2);
             let slopes = (p.clone() * (by_p - dots))
-                .mul_scalar(shape.scale())
+                .mul_scalar(shape.scale)
                 .cast(dtype);
             by_q.push(chunk.queries(product(slopes.clone(), k)));
             // Query heads of a group share their keys: the product adds their gradients up.

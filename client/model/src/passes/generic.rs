@@ -21,6 +21,7 @@ const ROWS: usize = 256;
 pub(crate) fn score<B: FusedOps>(model: &Llama<B>, lora: Option<&Lora<B>>, batch: &Batch) -> Score {
     let batch = &*batch.aligned(B::ALIGNMENT, model.config().max_position_embeddings);
     let hidden = target_rows(model.hidden(batch, lora, &mut None), batch);
+    let hidden = model.before_output(hidden);
     let weight = model.output_weight().transpose();
     let width = hidden.dims()[1];
     let mut score = Score::default();
@@ -136,6 +137,7 @@ fn block_by_block<B: FusedOps>(
     };
     let last: Tensor<Autodiff<B>, 2> = Tensor::from_inner(x).require_grad();
     let hidden = target_rows(lifted.norm(last.clone(), lifted.last_norm()), batch);
+    let hidden = lifted.before_output(hidden);
     let loss = B::head_loss(
         raw(hidden.clone().inner()),
         raw(model.output_weight()),

@@ -7,7 +7,10 @@ use super::*;
 use crate::Example;
 use crate::testing::fresh_seed;
 use crate::testing::random_weights;
-use crate::{Llama3Scaling, LlamaConfig, SplitMix, WeightKind};
+use crate::{
+    Llama3Scaling, LlamaConfig, Multipliers, RopeScaling, SplitMix, Variation, WeightKind,
+    YarnScaling,
+};
 
 pub(super) fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
     LlamaConfig {
@@ -22,17 +25,46 @@ pub(super) fn config(window: Option<usize>, qkv_bias: bool) -> LlamaConfig {
         max_position_embeddings: 200,
         rms_norm_eps: 1e-5,
         rope_theta: 10_000.0,
-        rope_scaling: Some(Llama3Scaling {
+        rope_scaling: Some(RopeScaling::Llama3(Llama3Scaling {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position_embeddings: 64,
-        }),
+        })),
         sliding_window: window,
         qkv_bias,
+        variation: Default::default(),
         tie_word_embeddings: window.is_some(),
         bos_token_id: None,
         eos_token_id: None,
+    }
+}
+
+/// All that blocks can compute otherwise than Llama's, with a group that no two threads share.
+fn varied() -> LlamaConfig {
+    LlamaConfig {
+        num_attention_heads: 3,
+        num_key_value_heads: 1,
+        rope_scaling: Some(RopeScaling::Yarn(YarnScaling {
+            factor: 4.0,
+            attention_factor: 1.3,
+            beta_fast: 8.0,
+            beta_slow: 1.0,
+            original_max_position_embeddings: 50,
+            truncate: true,
+        })),
+        variation: Variation {
+            qk_norm: true,
+            unrotated: [1].into(),
+            unwindowed: [0].into(),
+            multipliers: Multipliers {
+                embedding: 3.0,
+                attention: Some(0.7),
+                residual: 0.4,
+                logits_scaling: 1.7,
+            },
+        },
+        ..config(Some(7), false)
     }
 }
 
@@ -122,13 +154,14 @@ fn same(got: &Gradients<Flex>, expected: &Gradients<Flex>, what: &str) {
 fn gradients_are_those_of_the_plain_composition_in_double_precision() {
     let all = Target::ALL;
     let some = [Target::K, Target::O, Target::Up];
-    for (window, bias, targets, lengths) in [
-        (None, false, &all[..], vec![9, 90, 3]),
-        (Some(5), true, &all[..], vec![40, 12]),
-        (None, true, &some[..], vec![150]),
+    for (config, targets, lengths) in [
+        (config(None, false), &all[..], vec![9, 90, 3]),
+        (config(Some(5), true), &all[..], vec![40, 12]),
+        (config(None, true), &some[..], vec![150]),
+        (varied(), &all[..], vec![70, 11]),
     ] {
         let seed = fresh_seed();
-        let weights = random_weights(config(window, bias), seed);
+        let weights = random_weights(config, seed);
         let device = Default::default();
         for kind in [WeightKind::F32, WeightKind::Int4] {
             let model = Llama::<Flex>::with_kind(&weights, kind, &device).unwrap();

@@ -24,6 +24,13 @@ pub(crate) struct DataArgs {
         conflicts_with = "eval_data"
     )]
     hold_out: Option<Share>,
+    #[command(flatten)]
+    records: RecordArgs,
+}
+
+/// How strict a command is with records.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecordArgs {
     /// What to do about records that cannot be used: end, or leave them out, counted and shown.
     #[arg(long, value_enum, value_name = "stop|skip", default_value_t = BadRecordsKind::Stop)]
     bad_records: BadRecordsKind,
@@ -36,7 +43,7 @@ pub(crate) struct DataArgs {
         allow_negative_numbers = true
     )]
     bad_limit: Percent,
-    /// Refuse records of which training would leave something out, such as unused fields.
+    /// Refuse records of which something would be left out, such as unused fields.
     #[arg(long)]
     strict: bool,
     /// End each plain text with the base's end-of-text token, and train on it.
@@ -80,6 +87,12 @@ impl std::fmt::Display for Percent {
 pub(crate) struct DataSpec {
     pub(crate) training: Vec<PathBuf>,
     pub(crate) held_out: HeldOutSpec,
+    pub(crate) records: RecordSpec,
+}
+
+/// How strict a command is with records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordSpec {
     /// What to do about records that cannot be used.
     pub(crate) bad_records: BadRecords,
     /// Whether nothing of a record may be left out.
@@ -114,6 +127,14 @@ impl DataArgs {
         DataSpec {
             training: self.data.clone(),
             held_out,
+            records: self.records.resolve(),
+        }
+    }
+}
+
+impl RecordArgs {
+    pub(crate) fn resolve(&self) -> RecordSpec {
+        RecordSpec {
             bad_records: match self.bad_records {
                 BadRecordsKind::Stop => BadRecords::Stop,
                 BadRecordsKind::Skip => BadRecords::Skip {

@@ -8,7 +8,7 @@ mod response;
 mod transport;
 
 pub(super) use adapter::{AdapterArg, ShapeArgs};
-pub(super) use data::{DataArgs, DataSpec, HeldOutSpec};
+pub(super) use data::{DataArgs, DataSpec, HeldOutSpec, RecordArgs, RecordSpec};
 pub(super) use memory::{MemoryArg, MemoryArgs};
 pub(super) use model::{ModelArgs, ModelSpec};
 pub(super) use response::ResponseArg;

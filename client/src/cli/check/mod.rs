@@ -52,7 +52,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
     let spec = args.data.resolve(HeldOutSpec::Nothing);
     let (training, held_out) = checked.records(&spec);
     let options = PrepareOptions {
-        end_texts: spec.end_texts,
+        end_texts: spec.records.end_texts,
         ..PrepareOptions::new(seq)
     };
     let pipeline = base.as_ref().map(|base| &base.pipeline);
@@ -112,8 +112,12 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Result<(), Failure> {
         .iter()
         .map(|file| file.records + file.bad)
         .sum();
-    let stopped = spec.bad_records.check(checked.problems.clone(), of).err();
-    let losing = spec.strict && !checked.dropped.is_empty();
+    let stopped = spec
+        .records
+        .bad_records
+        .check(checked.problems.clone(), of)
+        .err();
+    let losing = spec.records.strict && !checked.dropped.is_empty();
     let refusal = match (stopped, losing) {
         (Some(stopped), _) => stopped.remedy(),
         (None, true) => DataError::Dropped(Vec::new()).remedy(),

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::anyhow;
-use fedlora_data::{Dataset, PrepareOptions};
+use fedlora_data::{Dataset, PrepareOptions, Prepared};
 use fedlora_model::Example;
-use fedlora_shell::{Failure, Printer, Progress, ProgressUnit, values};
+use fedlora_shell::{Failure, Printer, Progress, ProgressUnit, print_error, values};
 use fedlora_train::Evaluation;
 
-use super::args::{AdapterArg, ModelArgs, ResponseArg};
+use super::args::{AdapterArg, ModelArgs, RecordArgs, ResponseArg};
+use super::data::Sets;
 use super::exits::{data, usage};
 use super::open::{OpenedModel, open_model};
 use report::EvalDocument;
@@ -33,6 +34,8 @@ pub(super) struct EvalArgs {
     /// Records to score; may be given several times.
     #[arg(long, required = true, value_name = "FILE")]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    records: RecordArgs,
     /// Tokens at which a record is cut [default: as many as the base takes].
     #[arg(long, value_name = "TOKENS", value_parser = values::sequence_length)]
     seq: Option<usize>,
@@ -54,8 +57,12 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> Result<(), Failure> {
     check(args)?;
     let model = args.model.resolve()?;
     // Records come first: they are read sooner than a model.
-    let records = Dataset::read(&args.data).map_err(data)?;
-    let task = EvalTask::choose(args.task, &args.labels, args.responses, &records)?;
+    let spec = args.records.resolve();
+    let mut sets = Sets::new(spec);
+    let records = sets.records(&args.data)?;
+    let choose =
+        |records: &Dataset| EvalTask::choose(args.task, &args.labels, args.responses, records);
+    let mut task = choose(&records)?;
     let opened = open_model(&model, args.adapter.folder.as_deref(), printer)?;
     let positions = opened.engine.max_tokens();
     let max_tokens = args.seq.unwrap_or(positions).min(positions);
@@ -64,8 +71,21 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> Result<(), Failure> {
             "note: the base takes {positions} tokens: records are cut there"
         ));
     }
-    let options = PrepareOptions::new(max_tokens);
-    let (examples, report) = records.prepare(&opened.pipeline, &options).map_err(data)?;
+    let options = PrepareOptions {
+        end_texts: spec.end_texts,
+        ..PrepareOptions::new(max_tokens)
+    };
+    let Prepared {
+        examples, report, ..
+    } = sets.prepare(&records, &opened.pipeline, &options)?;
+    let all = records.len();
+    let records = sets.usable(records);
+    if records.len() < all {
+        task = choose(&records)?;
+    }
+    for doubt in sets.doubts(&opened.pipeline)? {
+        print_error(&doubt);
+    }
 
     let begun = Instant::now();
     let loss = score(&opened, &examples, printer)?;

@@ -10,8 +10,8 @@ use fedlora_data::Batching;
 use fedlora_shell::values;
 use fedlora_train::{
     Batches, ClipNorm, Decay, EvaluationInterval, Interval, Keep, LearningRate, Length, MaxTokens,
-    Patience, Proximal, RunOptions, TrainOption, TrainOptions, TrainOptionsError, WarmupShare,
-    WeightDecay,
+    Patience, Proximal, RateRatio, RunOptions, TrainOption, TrainOptions, TrainOptionsError,
+    WarmupShare, WeightDecay,
 };
 
 use crate::cli::args::{DataArgs, MemoryArgs, ModelArgs, ShapeArgs};
@@ -35,6 +35,9 @@ pub(crate) struct TrainArgs {
     /// LoRA's alpha [default: twice the rank].
     #[arg(long, allow_negative_numbers = true, help_heading = "Adapter")]
     pub(super) alpha: Option<f64>,
+    /// Scale by alpha / sqrt(rank) in place of alpha / rank (rsLoRA), as suits high ranks.
+    #[arg(long, help_heading = "Adapter")]
+    pub(super) rslora: bool,
     /// Dropout probability of the adapter's inputs [default: 0, or that of --init-adapter].
     #[arg(long, allow_negative_numbers = true, help_heading = "Adapter")]
     pub(super) dropout: Option<f64>,
@@ -42,7 +45,7 @@ pub(crate) struct TrainArgs {
     #[arg(
         long,
         value_name = "DIR",
-        conflicts_with_all = ["rank", "alpha", "targets"],
+        conflicts_with_all = ["rank", "alpha", "rslora", "targets"],
         help_heading = "Adapter"
     )]
     pub(super) init_adapter: Option<PathBuf>,
@@ -95,6 +98,15 @@ pub(crate) struct TrainArgs {
         help_heading = "Training"
     )]
     pub(super) lr: f64,
+    /// How many times as fast B is trained as A (LoRA+); 16 is usual, with a lower --lr.
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        default_value_t = 1.0,
+        value_name = "RATIO",
+        help_heading = "Training"
+    )]
+    pub(super) loraplus_lr_ratio: f64,
     /// How the learning rate falls after the warm-up.
     #[arg(long, default_value = "cosine", value_parser = decay(), help_heading = "Training")]
     pub(super) schedule: Decay,
@@ -302,6 +314,7 @@ pub(super) fn options(args: &TrainArgs, seq: usize) -> Result<RunOptions, TrainO
             accumulation: TrainOption::Accumulation.count(args.accumulate)?,
             max_tokens: MaxTokens::new(seq)?,
             learning_rate: LearningRate::new(args.lr)?,
+            rate_ratio: RateRatio::new(args.loraplus_lr_ratio)?,
             decay: args.schedule,
             warmup: match args.warmup {
                 Warmup::Steps(steps) => fedlora_train::Warmup::Steps(steps),

@@ -181,15 +181,17 @@ fn first_adapter(args: &TrainArgs) -> Result<First, Failure> {
         let alpha = args.alpha.unwrap_or(2.0 * args.shape.rank as f64);
         let dropout = args.dropout.unwrap_or(0.0);
         let targets = args.shape.targets.iter().copied();
-        return LoraConfig::new(args.shape.rank, alpha, dropout, targets)
-            .map(First::Fresh)
-            .map_err(usage);
+        let config = LoraConfig::new(args.shape.rank, alpha, dropout, targets).map_err(usage)?;
+        return Ok(First::Fresh(if args.rslora {
+            config.rank_stabilised()
+        } else {
+            config
+        }));
     };
     let adapter = peft::load(dir).map_err(data)?;
     let config = adapter.config();
     let dropout = args.dropout.unwrap_or(config.dropout());
-    let targets = config.targets().iter().copied();
-    let config = LoraConfig::new(config.rank(), config.alpha(), dropout, targets).map_err(usage)?;
+    let config = config.clone().with_dropout(dropout).map_err(usage)?;
     let (layout, values) = (adapter.layout().clone(), adapter.values().to_vec());
     Adapter::new(config, layout, values)
         .map(First::Given)

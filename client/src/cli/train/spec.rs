@@ -36,6 +36,15 @@ pub(super) fn spec(
         Device::Cpu => RunSpec::default().with("threads", rayon::current_num_threads()),
         Device::Cuda(_) => RunSpec::default(),
     };
+    let spec = match config.is_rank_stabilised() {
+        true => spec.with("rslora", true),
+        false => spec,
+    };
+    let ratio = train.rate_ratio.get();
+    let spec = match ratio == 1.0 {
+        true => spec,
+        false => spec.with("loraplus-lr-ratio", ratio),
+    };
     spec.with("base model", base)
         .with("base dtype", model.kind)
         .with("device", model.device)

@@ -5,7 +5,7 @@ use fedlora_adapter::{Adapter, LoraConfig, Target};
 use super::*;
 use crate::{Device, Engine};
 use fedlora_model::testing::random_weights;
-use fedlora_model::{Architecture, LlamaConfig, SplitMix};
+use fedlora_model::{Architecture, LlamaConfig, Multipliers, SplitMix, Variation};
 
 fn config() -> LlamaConfig {
     LlamaConfig {
@@ -23,6 +23,7 @@ fn config() -> LlamaConfig {
         rope_scaling: None,
         sliding_window: None,
         qkv_bias: false,
+        variation: Default::default(),
         tie_word_embeddings: true,
         bos_token_id: None,
         eos_token_id: None,
@@ -87,6 +88,22 @@ fn each_step_gives_the_logits_of_the_whole_pass() {
         },
         LlamaConfig {
             num_key_value_heads: 1,
+            ..config()
+        },
+        // Norms of queries and keys, blocks of two kinds, and multipliers.
+        LlamaConfig {
+            sliding_window: Some(5),
+            variation: Variation {
+                qk_norm: true,
+                unrotated: [1].into(),
+                unwindowed: [0].into(),
+                multipliers: Multipliers {
+                    embedding: 3.0,
+                    attention: Some(0.7),
+                    residual: 0.4,
+                    logits_scaling: 2.5,
+                },
+            },
             ..config()
         },
     ] {

@@ -116,6 +116,11 @@ impl Estimate {
         let narrow = rank * workload.targets.len() as u64;
         let heads = config.num_attention_heads as u64;
         let a_row = 2 * hidden + 2 * queries + 2 * keys + heads + 2 * inner + narrow;
+        // Queries and keys before their norms.
+        let a_row = match config.variation.qk_norm {
+            true => a_row + queries + keys,
+            false => a_row,
+        };
         // Autodiff also keeps the norms' outputs and what goes into the last projection.
         let more = if workload.autodiff {
             2 * hidden + inner

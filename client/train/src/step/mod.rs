@@ -22,8 +22,8 @@ pub use decay::{Decay, DecayError};
 pub use error::TrainError;
 pub use optimizer::{AdamW, AdamWConfig, clip_global_norm};
 pub use options::{
-    Batches, ClipNorm, LearningRate, Length, MaxTokens, Proximal, Span, TrainOption, TrainOptions,
-    TrainOptionsError, Warmup, WarmupShare, WeightDecay,
+    Batches, ClipNorm, LearningRate, Length, MaxTokens, Proximal, RateRatio, Span, TrainOption,
+    TrainOptions, TrainOptionsError, Warmup, WarmupShare, WeightDecay,
 };
 pub use order::Position;
 pub use report::{Progress, TrainReport, Trained};

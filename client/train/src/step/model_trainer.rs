@@ -1,7 +1,9 @@
 //! The training of an adapter's factors on one of burn's backends.
 
 use burn::tensor::{Tensor, TensorData};
-use fedlora_adapter::{Adapter, AdapterError, Factors, Layout};
+use fedlora_adapter::{
+    Adapter, AdapterError, Factor, Factors, Layout, ProjectionTensor, TensorSpec,
+};
 use fedlora_model::{Batch, Dropout, Example, Llama, Lora, Passes, SplitMix, loss_and_gradients};
 
 use crate::step::beside::{Beside, Frozen};
@@ -282,10 +284,17 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         let norm = clip_on_device(&mut gradients, limit);
         let learning_rate = self.schedule.rate(scheduled);
         let factors = self.factor_count();
+        let ratio = self.options.rate_ratio.get();
+        let is_b = |place: usize| self.part.tensors().get(place).is_some_and(is_outer);
+        // Cores are in the places of B, and no factors.
+        let faster = self.factors != Factors::Core;
+        let rates = |place| match faster && is_b(place) {
+            true => learning_rate * ratio,
+            false => learning_rate,
+        };
+        let decays = |place| place < factors;
         self.optimizer
-            .step(&mut self.parameters, gradients, learning_rate, |place| {
-                place < factors
-            });
+            .step(&mut self.parameters, gradients, rates, decays);
         self.step += 1;
 
         // One transfer from the device, after the whole step is queued there.
@@ -411,6 +420,12 @@ impl<B: Passes> StepBackend for ModelTrainer<'_, B> {
         self.optimizer = AdamW::resumed(self.options.adamw(), updates, moments);
         Ok(())
     }
+}
+
+/// Whether a tensor is the outer factor of its pair, B.
+fn is_outer(spec: &TensorSpec) -> bool {
+    let place = ProjectionTensor::parse(&spec.name);
+    place.is_some_and(|place| place.factor == Factor::B)
 }
 
 /// The adapter with the selected factors replaced by `parameters`, in layout order.

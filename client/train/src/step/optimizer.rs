@@ -69,13 +69,13 @@ impl<B: Backend> AdamW<B> {
         }
     }
 
-    /// One update at learning rate `rate`. A parameter without a gradient stays as it is.
-    /// `decays` says which parameters weight decay applies to.
+    /// One update at each parameter's own learning rate. A parameter without a gradient stays as it
+    /// is. `decays` says which parameters weight decay applies to.
     pub fn step(
         &mut self,
         parameters: &mut [Tensor<B, 2>],
         gradients: Vec<Option<Tensor<B, 2>>>,
-        rate: f64,
+        rates: impl Fn(usize) -> f64,
         decays: impl Fn(usize) -> bool,
     ) {
         self.step += 1;
@@ -89,6 +89,7 @@ impl<B: Backend> AdamW<B> {
         let correction2 = 1.0 - beta2.powi(self.step);
         for (index, gradient) in gradients.into_iter().enumerate() {
             let Some(gradient) = gradient else { continue };
+            let rate = rates(index);
             let second = (gradient.clone() * gradient.clone()).mul_scalar(1.0 - beta2);
             let first = gradient.mul_scalar(1.0 - beta1);
             let (first, second) = match self.moments[index].take() {
@@ -176,7 +177,7 @@ mod tests {
         let mut parameters = vec![tensor([1.0, -1.0]), tensor([2.0, 2.0])];
         let mut optimizer = AdamW::new(AdamWConfig::default(), 2);
         let gradients = vec![Some(tensor([0.5, -0.25])), None];
-        optimizer.step(&mut parameters, gradients, 0.1, |_| true);
+        optimizer.step(&mut parameters, gradients, |_| 0.1, |_| true);
         // p (1 - 0.1 * 0.01) - 0.1 * sign(g).
         let moved = values(&parameters[0]);
         assert!(

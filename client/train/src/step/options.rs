@@ -23,6 +23,8 @@ pub struct TrainOptions {
     pub max_tokens: MaxTokens,
     /// Learning rate at the end of the warm-up.
     pub learning_rate: LearningRate,
+    /// How many times as fast B is trained as A.
+    pub rate_ratio: RateRatio,
     /// Shape of the learning rate after the warm-up.
     pub decay: Decay,
     /// Length of the warm-up, in which the learning rate rises linearly.
@@ -58,6 +60,7 @@ impl Default for TrainOptions {
             accumulation: NonZeroUsize::MIN,
             max_tokens: MaxTokens(1024),
             learning_rate: LearningRate(1e-4),
+            rate_ratio: RateRatio::default(),
             decay: Decay::Cosine,
             warmup: Warmup::Steps(0),
             span: None,
@@ -215,6 +218,36 @@ impl LearningRate {
     }
 }
 
+/// LoRA+'s ratio of the learning rate of B to that of A (Hayou et al., arXiv 2402.12354): finite and
+/// above 0. By default 1, as in plain LoRA; there 16 is proposed, with a lower rate of A. Cores, and the
+/// weights of an adapter beside another one, have the rate of A.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct RateRatio(f64);
+
+impl RateRatio {
+    /// The ratio `ratio`.
+    ///
+    /// # Errors
+    /// [`TrainOptionsError`] for 0, a negative or an infinite number, or NaN.
+    pub fn new(ratio: f64) -> Result<Self, TrainOptionsError> {
+        if !(ratio.is_finite() && ratio > 0.0) {
+            return refuse(TrainOption::RateRatio, ratio, "a finite number above 0");
+        }
+        Ok(Self(ratio))
+    }
+
+    /// The ratio as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for RateRatio {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
 /// A share of the schedule's steps, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct WarmupShare(f64);
@@ -322,6 +355,8 @@ pub enum TrainOption {
     MaxTokens,
     /// [`LearningRate`].
     LearningRate,
+    /// [`RateRatio`].
+    RateRatio,
     /// [`WarmupShare`].
     WarmupShare,
     /// [`Span::total`].
@@ -353,6 +388,7 @@ impl fmt::Display for TrainOption {
             Self::Accumulation => "accumulation",
             Self::MaxTokens => "max_tokens",
             Self::LearningRate => "learning_rate",
+            Self::RateRatio => "loraplus_lr_ratio",
             Self::WarmupShare => "warmup_share",
             Self::ScheduleSteps => "schedule_steps",
             Self::WeightDecay => "weight_decay",

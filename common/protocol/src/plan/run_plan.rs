@@ -251,8 +251,7 @@ impl RunPlan {
 
     fn doubled_lora(&self) -> Option<LoraConfig> {
         let lora = &self.adapter.lora;
-        let targets = lora.targets().iter().copied();
-        LoraConfig::new(2 * lora.rank(), 2.0 * lora.alpha(), lora.dropout(), targets).ok()
+        lora.clone().with_rank(2 * lora.rank()).ok()
     }
 
     fn check_encoding(&self) -> Result<(), PlanError> {

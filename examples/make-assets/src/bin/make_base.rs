@@ -84,6 +84,7 @@ fn main() -> Result<()> {
         rope_scaling: None,
         sliding_window: None,
         qkv_bias: false,
+        variation: Default::default(),
         tie_word_embeddings: true,
         bos_token_id: Some(corpus.bos),
         eos_token_id: Some(corpus.end_of_turn),

@@ -124,9 +124,12 @@ pub fn pretrain(
         }
         let mut gradients: Vec<_> = sum.into_iter().flatten().map(Some).collect();
         clip_global_norm(&mut gradients, CLIP);
-        optimizer.step(&mut parameters, gradients, schedule.rate(place), |i| {
-            decays[i]
-        });
+        optimizer.step(
+            &mut parameters,
+            gradients,
+            |_| schedule.rate(place),
+            |i| decays[i],
+        );
         tokens += counted;
 
         done += 1;
