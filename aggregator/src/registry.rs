@@ -22,6 +22,9 @@ use crate::ca::requests::Requests;
 use crate::directory::{Directory, DirectoryError, io_error};
 use crate::remedy::Remedy;
 
+/// How the name of a removed member's record ends, before its certificate's serial number.
+const REMOVED: &str = "removed-";
+
 /// An open invitation. The secret itself is in the token alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -286,7 +289,7 @@ impl Registry {
         };
         self.discard(&self.invitation_path(name))?;
         self.discard(&self.used_path(name))?;
-        let removed = path.with_extension(format!("removed-{serial}"));
+        let removed = path.with_extension(format!("{REMOVED}{serial}"));
         let renamed = self.directory.store().rename(&path, &removed);
         renamed.map_err(|error| io_error(&path, error))?;
         record
@@ -391,6 +394,26 @@ impl Registry {
         }
         members.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(members)
+    }
+
+    /// The members that were removed, as they were recorded, in the order of their names. A record that
+    /// could not be read when its member was removed is not among them.
+    ///
+    /// # Errors
+    /// As [`Registry::member`].
+    pub fn removed(&self) -> Result<Vec<MemberRecord>, RegistryError> {
+        let folder = self.directory.members();
+        let mut removed = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|error| io_error(&folder, error))? {
+            let path = entry.map_err(|error| io_error(&folder, error))?.path();
+            let ending = path.extension().and_then(|extension| extension.to_str());
+            if ending.is_some_and(|ending| ending.starts_with(REMOVED)) {
+                let text = fs::read_to_string(&path).map_err(|error| io_error(&path, error))?;
+                removed.extend(parse::<MemberRecord>(path, &text).ok());
+            }
+        }
+        removed.sort_by(|a, b| (&a.name, &a.serial).cmp(&(&b.name, &b.serial)));
+        Ok(removed)
     }
 
     /// The roster of all members that have joined. It is that of a run whose plan is for as many

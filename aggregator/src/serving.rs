@@ -1,5 +1,6 @@
 //! An aggregator that lets members in, and the runs that it carries out one after the other.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs::File;
@@ -20,7 +21,7 @@ use crate::clock::Clock;
 use crate::daemon::ServeError;
 use crate::directory::{Directory, DirectoryError, Opened};
 use crate::engine::{Engine, EngineSetup, RunEvent, RunFailure, RunSummary};
-use crate::operators::{self, ActKind, OperatorsError};
+use crate::operators::{self, ActKind, Ledger, OperatorsError};
 use crate::registry::Registry;
 use crate::run_directory::{EndOutcome, RunDirectory, RunEnding, ended_by_operator};
 use crate::server::front::{CurrentRun, FrontControl};
@@ -288,6 +289,8 @@ impl Serving {
         }
         let queue = self.directory.queue();
         let unreadable = |source| queue_error(queue.path_of_folder(), source);
+        // Read after the queue, so that it has the line of every plan there; and once for all of them.
+        let ledger = OnceCell::new();
         for queued in queue.plans().map_err(unreadable)? {
             let run = queued.run;
             if set_aside.contains(&run) {
@@ -312,7 +315,7 @@ impl Serving {
             let Some(content) = queue.content(run).map_err(unreadable)? else {
                 continue;
             };
-            if let Err(error) = self.check_approved(run, &content) {
+            if let Err(error) = self.check_approved(run, &content, &ledger) {
                 error!(%run, %error, "the plan is not carried out: it is set aside until the next start");
                 set_aside.insert(run);
                 continue;
@@ -328,9 +331,20 @@ impl Serving {
     }
 
     /// Checks that two operators approved a plan in the queue, where that is needed.
-    fn check_approved(&self, run: RunId, content: &[u8]) -> Result<(), OperatorsError> {
-        let identity = self.operator.identity.public();
-        let ledger = operators::of_directory(&self.directory, &identity)?;
+    fn check_approved(
+        &self,
+        run: RunId,
+        content: &[u8],
+        ledger: &OnceCell<Ledger>,
+    ) -> Result<(), OperatorsError> {
+        let ledger = match ledger.get() {
+            Some(ledger) => ledger,
+            None => {
+                let identity = self.operator.identity.public();
+                let read = operators::of_directory(&self.directory, &identity)?;
+                ledger.get_or_init(|| read)
+            }
+        };
         ledger.check(ActKind::Plans, &format!("queue/{run}.json"), content)
     }
 

@@ -16,8 +16,10 @@ use fedlora_transport::pki::{Peer, PkiError};
 use fedlora_transport::{
     CaFingerprint, Certificate, Connection, Dialer, Proxy, Silence, TransportChoice, TransportError,
 };
+use time::Date;
 
 use crate::agent::AgentConfig;
+use crate::certificate::day;
 use crate::directory::{DirectoryError, MemberConfig, MemberDirectory};
 use crate::remedy::Remedy;
 
@@ -56,7 +58,10 @@ pub async fn join_over(
     (now, transport): (Timestamp, TransportChoice),
 ) -> Result<MemberConfig, JoinError> {
     if now > token.expires {
-        return Err(JoinError::Expired);
+        return Err(JoinError::Expired {
+            until: day(token.expires),
+            today: day(now),
+        });
     }
     let directory = MemberDirectory::create(root)?;
     let _lock = directory.lock()?;
@@ -118,8 +123,16 @@ impl JoinError {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The token's expiry has passed.
-    #[error("the invitation has expired: ask the operator for a new one")]
-    Expired,
+    #[error(
+        "the invitation has expired: it was for {until} at the latest, and it is {today} by this machine's \
+         clock; ask the operator for a new one"
+    )]
+    Expired {
+        /// Its last day.
+        until: Date,
+        /// The day of joining.
+        today: Date,
+    },
     /// The aggregator did not accept the invitation.
     #[error("the aggregator refused: {reason}")]
     Refused {

@@ -11,16 +11,18 @@ mod programs;
 mod s3;
 pub mod simulated;
 mod store;
+mod terminal;
 mod udp_proxy;
 
 pub use crowd::{Crowd, Shape};
 pub use faked_clock::FakedClock;
 pub use federation::{Federation, INSTITUTIONS, repository};
 pub use link::TestLink;
-pub use page::compare_page;
+pub use page::{Block, Page, compare_page};
 pub use programs::{Finished, Peaks, Running, program};
 pub use s3::S3Server;
 pub use store::{Postgres, StoreKind, TestStore};
+pub use terminal::AtTerminal;
 pub use udp_proxy::{Carried, LinkFaults, UdpProxy};
 
 use std::time::{Duration, Instant};

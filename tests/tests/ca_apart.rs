@@ -138,6 +138,40 @@ fn somebody_joins_and_gets_other_keys_although_the_key_is_elsewhere() {
     apart.sign(&[]).failed(4, &["nothing is left to sign"]);
 }
 
+/// A removal works at once at the aggregator, without the key; and the key learns of it by the next file.
+#[test]
+fn somebody_is_removed_although_the_key_is_elsewhere() {
+    let apart = Apart::new();
+    let federation = &apart.federation;
+    let _aggregator = federation.serve_all();
+    let token = federation.invite("hospital-a");
+    apart
+        .join(&token, "first")
+        .failed(4, &["waits for the operator"]);
+    apart.export();
+    apart.sign(&[]).done();
+    apart.import().done();
+    apart.join(&token, "first").done();
+    Finished::of("remove", federation.operate("remove").arg("hospital-a")).done();
+    let fetch = || Finished::of("fetch", &mut federation.member("first", &["fetch"]));
+    fetch().failed(4, &["not a member"]);
+
+    // Nothing waits, and the authority is told all the same: that takes no passphrase.
+    assert_eq!(apart.export(), json!([]));
+    fs::write(&apart.passphrase, "another one, and wrong").expect("a file");
+    let told = apart.sign(&[]).done().document();
+    assert_eq!(told["revoked"][0]["member"], "hospital-a");
+    assert_eq!(told["certificates"], json!([]));
+    apart.export();
+    apart.sign(&[]).failed(4, &["nothing is left to sign"]);
+
+    let revoke = |name: &str| Finished::of("revoke", ca("revoke", &apart.authority()).arg(name));
+    assert_eq!(revoke("hospital-a").done().document()["revoked"], json!([]));
+    revoke("hospital-b").failed(4, &["no certificate for hospital-b"]);
+    let mut here = ca("revoke", &federation.operator());
+    Finished::of("revoke", here.arg("hospital-a")).failed(3, &["no authority's key"]);
+}
+
 #[test]
 fn a_file_that_was_changed_on_the_way_is_refused_on_both_sides() {
     let apart = Apart::new();

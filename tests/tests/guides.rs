@@ -3,7 +3,8 @@
 //! Each page of `docs/guide` and the README is run by itself: its blocks marked `sh`, in order,
 //! as one shell script in a fresh folder that has the repository's `examples`, with the
 //! programs on the path. A block marked `sh no-run` needs a network, a GPU, another host or
-//! much time; a comment above it says which. Of those the programs' arguments are parsed.
+//! much time; a comment above it says which. Of those the programs' arguments are parsed. Blocks marked
+//! `sh host` are run by the test `operations`, which plays the host.
 //! Blocks marked `text`, `toml` and `python` are read by people alone.
 
 use std::fs::{self, File};
@@ -14,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fedlora_protocol::plan::RunPlan;
-use fedlora_tests::{program, repository};
+use fedlora_tests::{Block, Page, program, repository};
 
 /// How long one page may take: a debug build on two busy cores.
 const PAGE_LIMIT: Duration = Duration::from_secs(600);
@@ -71,7 +72,7 @@ fn commands_that_are_not_run_have_a_reason_and_arguments_that_exist() {
 fn every_block_has_a_known_kind() {
     for path in pages() {
         for block in Page::read(&path).blocks {
-            let known = ["sh", "sh no-run", "text", "toml", "python"];
+            let known = ["sh", "sh host", "sh no-run", "text", "toml", "python"];
             assert!(
                 known.contains(&block.info.as_str()),
                 "{block} is marked '{}'",
@@ -216,73 +217,17 @@ fn lines_are_at_most_a_hundred_columns() {
     }
 }
 
-/// A fenced block of a page.
-struct Block {
-    page: PathBuf,
-    /// The line of its fence, from 1.
-    line: usize,
-    /// What stands behind the fence.
-    info: String,
-    /// Whether a comment above says why it is not run.
-    has_reason: bool,
-    text: String,
-}
-
-impl std::fmt::Display for Block {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the block at {}:{}", self.page.display(), self.line)
+/// A page's blocks that are run, as one script that stops at the first command that fails.
+fn script(page: &Page) -> String {
+    // Whatever still runs when the script ends is ended with it.
+    let mut script = String::from("set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n");
+    for block in page.blocks.iter().filter(|block| block.info == "sh") {
+        script.push_str(&format!(
+            "echo '== line {}' >&2\n{}",
+            block.line, block.text
+        ));
     }
-}
-
-/// A page's fenced blocks, in order.
-struct Page {
-    blocks: Vec<Block>,
-}
-
-impl Page {
-    fn read(path: &Path) -> Self {
-        let text = read(path);
-        let mut blocks: Vec<Block> = Vec::new();
-        let mut open = false;
-        let mut above = "";
-        for (number, line) in text.lines().enumerate() {
-            match (line.strip_prefix("```"), open) {
-                (Some(info), false) => {
-                    open = true;
-                    blocks.push(Block {
-                        page: path.to_owned(),
-                        line: number + 1,
-                        info: info.trim().to_owned(),
-                        has_reason: above.starts_with("<!-- no-run: "),
-                        text: String::new(),
-                    });
-                }
-                (Some(_), true) => open = false,
-                (None, true) => {
-                    let block = blocks.last_mut().expect("an open block was pushed");
-                    block.text.push_str(line);
-                    block.text.push('\n');
-                }
-                (None, false) => {}
-            }
-            above = line;
-        }
-        assert!(!open, "{}: a block is not closed", path.display());
-        Self { blocks }
-    }
-
-    /// The page as one script that stops at the first command that fails.
-    fn script(&self) -> String {
-        // Whatever still runs when the script ends is ended with it.
-        let mut script = String::from("set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n");
-        for block in self.blocks.iter().filter(|block| block.info == "sh") {
-            script.push_str(&format!(
-                "echo '== line {}' >&2\n{}",
-                block.line, block.text
-            ));
-        }
-        script.replace(ADDRESS, &format!("127.0.0.1:{}", free_port()))
-    }
+    script.replace(ADDRESS, &format!("127.0.0.1:{}", free_port()))
 }
 
 fn run_page(path: &Path) {
@@ -295,7 +240,7 @@ fn run_page(path: &Path) {
     let mut command = Command::new("bash");
     command
         .arg("-c")
-        .arg(page.script())
+        .arg(script(&page))
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(file.try_clone().expect("a file can be shared"))

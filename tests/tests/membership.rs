@@ -241,7 +241,7 @@ fn memory_with_keys_is_not_dumped() {
 }
 
 /// A directory serves one process, and a copy of it another member's keys to nobody: the one that took part
-/// first ends, says why, and has told the operator.
+/// first ends, says why, and has told the operator; the one that stays is told as well.
 #[test]
 fn a_copy_of_a_members_directory_is_noticed_and_told_to_member_and_operator() {
     let federation = Federation::new();
@@ -281,7 +281,8 @@ fn a_copy_of_a_members_directory_is_noticed_and_told_to_member_and_operator() {
         "{}",
         aggregator.stderr()
     );
-    // The newer one stays, and nobody puts it out.
+    // The newer one stays, and nobody puts it out. It is told too: it may be the copy.
+    second.wait_for("a copy of its directory may be in use");
     second.wait_for("waiting for the other members");
     assert!(
         !second.stderr().contains("trying again"),

@@ -43,7 +43,7 @@ use expected::{Expected, Found};
 use tail::Tail;
 
 pub use entry::{Entry, Event, LoggedAdapter, PrunedBy};
-pub use verify::{Finding, LogError, Verified, entries, signed, verify};
+pub use verify::{Finding, LogError, Verified, entries, signed, verify, verify_and_show};
 pub use words::words;
 
 /// The folder of the log, in the operator's directory.

@@ -75,9 +75,12 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`].
 pub fn entries(root: &Path) -> Result<Vec<Entry>, LogError> {
-    let text = read(root)?;
-    let read = |line: &str| Entry::read(line).ok().map(|(entry, _)| entry);
-    Ok(text.lines().filter_map(read).collect())
+    Ok(read(root)?.lines().filter_map(readable).collect())
+}
+
+/// A line's content, whoever wrote it.
+fn readable(line: &str) -> Option<Entry> {
+    Entry::read(line).ok().map(|(entry, _)| entry)
 }
 
 /// The lines of the log in `root`, each verified: signed with this key, and after the one before. None
@@ -115,6 +118,18 @@ pub fn signed(root: &Path, by: &IdentityPublic) -> Result<Vec<Entry>, LogError> 
 /// # Errors
 /// [`LogError`] where it cannot be read at all.
 pub fn verify(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, LogError> {
+    verify_and_show(root, anchors).map(|(verified, _)| verified)
+}
+
+/// The same with the lines that were verified. Those behind a line that is wrong are among them, as far as
+/// they can be read.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_and_show(
+    root: &Path,
+    anchors: &[(u64, Digest)],
+) -> Result<(Verified, Vec<Entry>), LogError> {
     let folder = path_in(root).with_file_name("lock");
     // Of a copy that cannot be written to, nobody changes anything.
     let _lock = folder.exists().then(|| lock(&folder).ok()).flatten();
@@ -126,7 +141,7 @@ pub fn verify(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, LogErr
 /// # Errors
 /// [`LogError`].
 pub(super) fn differing(root: &Path) -> Result<BTreeSet<String>, LogError> {
-    let verified = verify_locked(root, &[])?;
+    let (verified, _) = verify_locked(root, &[])?;
     if let Some(broken) = verified.findings.iter().find(|one| one.path.is_none()) {
         return Err(LogError::Broken {
             path: path_in(root),
@@ -141,7 +156,10 @@ pub(super) fn differing(root: &Path) -> Result<BTreeSet<String>, LogError> {
         .collect())
 }
 
-fn verify_locked(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, LogError> {
+fn verify_locked(
+    root: &Path,
+    anchors: &[(u64, Digest)],
+) -> Result<(Verified, Vec<Entry>), LogError> {
     let text = read(root)?;
     let mut verified = Verified::default();
     let mut entries = Vec::new();
@@ -155,8 +173,9 @@ fn verify_locked(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, Log
             }
             Err(problem) => {
                 verified.find(Some(number), None, problem);
-                // Nothing behind it means anything.
-                return Ok(verified);
+                // Nothing from here on means anything; it is shown all the same.
+                entries.extend(text.lines().skip(place).filter_map(readable));
+                return Ok((verified, entries));
             }
         }
     }
@@ -169,7 +188,7 @@ fn verify_locked(root: &Path, anchors: &[(u64, Digest)]) -> Result<Verified, Log
     }
     check_operators(&entries, &mut verified);
     compare(root, &entries, &mut verified)?;
-    Ok(verified)
+    Ok((verified, entries))
 }
 
 impl Default for Verified {

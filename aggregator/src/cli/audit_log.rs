@@ -57,8 +57,8 @@ pub(super) fn run(args: &LogArgs, printer: &Printer) -> Result<(), Failure> {
     if let Some(reason) = &args.accept {
         accept(&args.dir, reason)?;
     }
-    let verified = audit_log::verify(&args.dir, &anchors).map_err(failed)?;
-    let entries = audit_log::entries(&args.dir).map_err(failed)?;
+    let read = audit_log::verify_and_show(&args.dir, &anchors);
+    let (verified, entries) = read.map_err(failed)?;
     let newest = &entries[entries.len().saturating_sub(args.last)..];
     let ok = verified.findings.is_empty();
     let document = Shown {

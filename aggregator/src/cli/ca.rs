@@ -6,7 +6,7 @@ use fedlora_shell::{Failure, Printer};
 use fedlora_transport::pki::Passphrase;
 use serde_json::{Value, json};
 
-use super::ca_apart::{self, DetachArgs, ExportArgs, ImportArgs, SignArgs};
+use super::ca_apart::{self, DetachArgs, ExportArgs, ImportArgs, RevokeArgs, SignArgs};
 use super::{exits, passphrase};
 use crate::ca::CustodyKind;
 use crate::ca::apart::AuthorityFolder;
@@ -57,6 +57,10 @@ pub(super) enum CaCommand {
         after_help = "Example:\n  fedlora-aggregator ca import certificates.json --dir ~/operator"
     )]
     Import(ImportArgs),
+    /// Give a member's keys no certificate any more, in the folder of a key that is apart. `ca export`
+    /// carries removals there by itself; this is for who does not rely on the aggregator's host.
+    #[command(after_help = "Example:\n  fedlora-aggregator ca revoke hospital-a --dir /media/ca")]
+    Revoke(RevokeArgs),
 }
 
 /// Options of `ca show`.
@@ -131,6 +135,7 @@ pub(super) fn run(command: &CaCommand, printer: &Printer) -> Result<(), Failure>
         CaCommand::Detach(args) => ca_apart::detach(args, printer),
         CaCommand::Export(args) => ca_apart::export(args, printer),
         CaCommand::Import(args) => ca_apart::import(args, printer),
+        CaCommand::Revoke(args) => ca_apart::revoke(args, printer),
     }
 }
 
@@ -275,6 +280,12 @@ fn sign(args: &OpenArgs, printer: &Printer) -> Result<(), Failure> {
 
 /// Prints what became of requests, and `none` where there were none.
 pub(super) fn print_handled(handled: &[Handled], none: &str, printer: &Printer) {
+    let document = json!({"certificates": handled_documents(handled)});
+    printer.result(&document, || handled_words(handled, none));
+}
+
+/// What became of requests, as a list has it.
+pub(super) fn handled_documents(handled: &[Handled]) -> Vec<Value> {
     let document = |one: &Handled| {
         let signed = one.outcome.as_ref().ok();
         json!({
@@ -285,22 +296,24 @@ pub(super) fn print_handled(handled: &[Handled], none: &str, printer: &Printer) 
             "refused": one.outcome.as_ref().err(),
         })
     };
-    let documents: Vec<_> = handled.iter().map(document).collect();
-    printer.result(&json!({"certificates": documents}), || {
-        let line = |one: &Handled| {
-            let what = words(one.kind, one.member.as_ref().map(|name| name.as_str()));
-            match &one.outcome {
-                Ok(signed) => format!(
-                    "signed       {what}: key {}, until {}",
-                    signed.key,
-                    signed.not_after.date()
-                ),
-                Err(reason) => format!("refused      {what}: {reason}"),
-            }
-        };
-        match handled {
-            [] => none.to_owned(),
-            some => some.iter().map(line).collect::<Vec<_>>().join("\n"),
+    handled.iter().map(document).collect()
+}
+
+/// What became of requests, a line each, and `none` where there were none.
+pub(super) fn handled_words(handled: &[Handled], none: &str) -> String {
+    let line = |one: &Handled| {
+        let what = words(one.kind, one.member.as_ref().map(|name| name.as_str()));
+        match &one.outcome {
+            Ok(signed) => format!(
+                "signed       {what}: key {}, until {}",
+                signed.key,
+                signed.not_after.date()
+            ),
+            Err(reason) => format!("refused      {what}: {reason}"),
         }
-    });
+    };
+    match handled {
+        [] => none.to_owned(),
+        some => some.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
 }

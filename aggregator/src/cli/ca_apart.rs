@@ -10,9 +10,11 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_shell::{Failure, Printer};
 use serde_json::json;
 
-use super::ca::{CaArgs, OpenArgs, documents, print_handled, words_of};
+use super::ca::{
+    CaArgs, OpenArgs, documents, handled_documents, handled_words, print_handled, words_of,
+};
 use super::{exits, hints, passphrase};
-use crate::ca::apart::{self, Allowed, AuthorityFolder, Judged};
+use crate::ca::apart::{self, Allowed, AuthorityFolder, Judged, RemovedMember};
 use crate::ca::passphrase::PassphraseSource;
 use crate::clock::{Clock, SystemClock};
 use crate::directory::Directory;
@@ -45,6 +47,16 @@ pub(super) struct ImportArgs {
     directory: CaArgs,
     /// The file that `ca sign` has written.
     certificates: PathBuf,
+}
+
+/// Options of `ca revoke`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RevokeArgs {
+    /// The folder of the key that is apart.
+    #[arg(long, env = "FEDLORA_DIR")]
+    dir: PathBuf,
+    /// The member whose keys get no certificate any more.
+    member: MemberName,
 }
 
 /// Options of `ca sign`.
@@ -93,15 +105,48 @@ pub(super) fn export(args: &ExportArgs, printer: &Printer) -> Result<(), Failure
     let registry = Registry::new(directory);
     let now = SystemClock.now();
     let written = apart::export(&registry, &opened, now, &args.requests).map_err(exits::sign)?;
-    let document = json!({"file": args.requests, "requests": documents(&written)});
-    printer.result(&document, || match &written[..] {
-        [] => "nothing waits for the authority's key".to_owned(),
-        some => {
-            let line = |one| format!("waits        {}", words_of(one));
-            some.iter().map(line).collect::<Vec<_>>().join("\n")
+    let document = json!({
+        "file": args.requests,
+        "requests": documents(&written.requests),
+        "removed": written.removed,
+    });
+    printer.result(&document, || {
+        let waits = written.requests.iter();
+        let waits = waits.map(|one| format!("waits        {}", words_of(one)));
+        let removed = written.removed.iter();
+        let removed = removed.map(|one| format!("removed      {}: key {}", one.member, one.key));
+        let lines: Vec<_> = waits.chain(removed).collect();
+        match &lines[..] {
+            [] => "nothing waits for the authority's key".to_owned(),
+            some => some.join("\n"),
         }
     });
     Ok(())
+}
+
+/// Revokes a member's keys in the folder of a key that is apart.
+pub(super) fn revoke(args: &RevokeArgs, printer: &Printer) -> Result<(), Failure> {
+    let mut folder = AuthorityFolder::open(&args.dir).map_err(exits::ca)?;
+    let revoked = folder.revoke(&args.member, SystemClock.now());
+    let revoked: Vec<_> = revoked
+        .map_err(|error| exits::ca(error.into()))?
+        .into_iter()
+        .collect();
+    folder.keep().map_err(exits::ca)?;
+    printer.result(&json!({"revoked": revoked}), || match &revoked[..] {
+        [] => format!("all keys of {} are revoked already", args.member),
+        some => revoked_lines(some),
+    });
+    if printer.is_text() {
+        printer
+            .note(&"the certificates that it has end by themselves: remove it at the aggregator");
+    }
+    Ok(())
+}
+
+fn revoked_lines(revoked: &[RemovedMember]) -> String {
+    let line = |one: &RemovedMember| format!("revoked      {}: key {}", one.member, one.key);
+    revoked.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Takes what was signed.
@@ -129,12 +174,13 @@ pub(super) fn nothing_named() -> Failure {
 
 /// Shows the requests in a file, and signs them with the key in its folder.
 pub(super) fn sign(args: &SignArgs, requests: &Path, printer: &Printer) -> Result<(), Failure> {
-    let folder = AuthorityFolder::open(args.open.dir()).map_err(exits::ca)?;
+    let mut folder = AuthorityFolder::open(args.open.dir()).map_err(exits::ca)?;
     let requests = folder.requests(requests).map_err(exits::ca)?;
     let allowed = Allowed {
         other_keys: args.re_key.iter().cloned().collect::<BTreeSet<_>>(),
         left_out: args.except.iter().cloned().collect(),
     };
+    let revoked = folder.take_removals(&requests, SystemClock.now());
     let judged = folder.judge(&requests, &allowed);
     if printer.is_text() {
         let (federation, authority) = (folder.federation(), folder.authority().fingerprint());
@@ -144,6 +190,18 @@ pub(super) fn sign(args: &SignArgs, requests: &Path, printer: &Printer) -> Resul
         for one in &judged {
             printer.note(&shown(one));
         }
+        if !revoked.is_empty() {
+            printer.note(&revoked_lines(&revoked));
+        }
+    }
+    if requests.requests.is_empty() && !revoked.is_empty() {
+        // That needs no key.
+        folder.keep().map_err(exits::ca)?;
+        let document = json!({"certificates": [], "revoked": revoked});
+        printer.result(&document, || {
+            "nothing waits for the authority's key".to_owned()
+        });
+        return Ok(());
     }
     // Nobody is asked about what will not be signed.
     apart::check(&judged).map_err(|error| exits::ca(error.into()))?;
@@ -154,7 +212,8 @@ pub(super) fn sign(args: &SignArgs, requests: &Path, printer: &Printer) -> Resul
     if let Some(out) = &args.out {
         certificates.write(out).map_err(exits::ca)?;
     }
-    print_handled(&handled, "nothing was signed", printer);
+    let document = json!({"certificates": handled_documents(&handled), "revoked": revoked});
+    printer.result(&document, || handled_words(&handled, "nothing was signed"));
     Ok(())
 }
 

@@ -182,6 +182,7 @@ fn carried_exit(error: &CarriedError) -> Exit {
         CarriedError::Malformed { .. } | CarriedError::Signature { .. } => Exit::Integrity,
         CarriedError::OtherAuthority { .. }
         | CarriedError::Refused { .. }
+        | CarriedError::NeverIssued { .. }
         | CarriedError::NothingSigned => Exit::Identity,
         CarriedError::Taken { .. } => Exit::Failed,
         CarriedError::NoFolder { .. } => Exit::Configuration,

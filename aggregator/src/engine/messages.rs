@@ -98,6 +98,8 @@ pub enum ToEngine {
 /// What a connection tells of its member.
 #[derive(Debug, Clone, Default)]
 pub struct About {
+    /// The version of the protocol that both speak on it.
+    pub protocol: u16,
     /// The release of its program, as its hello says: printable, at most 40 characters.
     pub release: String,
     /// When the certificate that it showed ends.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fedlora_protocol::ids::{MemberName, RunId};
 use fedlora_protocol::plan::SignedPlan;
 use fedlora_protocol::wire::messages::ToMember;
+use fedlora_protocol::wire::versions::TELLS_OF_COPIES;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::engine::{About, SessionId, ToEngine};
@@ -52,6 +53,7 @@ struct Link {
 #[derive(Debug)]
 enum FromSession {
     Opened { member: MemberName, link: Link },
+    CopySeen { member: MemberName },
     Engine(ToEngine),
 }
 
@@ -96,6 +98,12 @@ impl Front {
         let opened = FromSession::Opened { member, link };
         self.sessions.send(opened).await.ok()?;
         Some((outgoing, is_over))
+    }
+
+    /// A member's other process says that this one, which takes part, has put it out.
+    pub(super) async fn tell_of_copy(&self, member: MemberName) {
+        // Nobody is left to be told where the aggregator ends.
+        let _ = self.sessions.send(FromSession::CopySeen { member }).await;
     }
 
     /// Whether no newer connection of the member has taken part since.
@@ -200,6 +208,15 @@ async fn pass_on(mut sessions: mpsc::Receiver<FromSession>, mut commands: mpsc::
                         links.insert(member, link);
                         message
                     }
+                    FromSession::CopySeen { member } => {
+                        let link = links.get(&member);
+                        // An older program cannot read the message.
+                        let link = link.filter(|link| link.about.protocol >= TELLS_OF_COPIES);
+                        if let Some(link) = link {
+                            let _ = link.outbox.send(ToMember::CopySeen);
+                        }
+                        continue;
+                    }
                     FromSession::Engine(message) => {
                         if let ToEngine::OwnCertificate { end } = &message {
                             own_certificate = Some(*end);
@@ -229,5 +246,37 @@ fn connected(member: &MemberName, link: &Link) -> ToEngine {
         session: link.session,
         outbox: link.outbox.clone(),
         about: link.about.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message is none that an older program could read: it would take its connection for broken.
+    #[tokio::test]
+    async fn who_takes_part_is_told_of_a_copy_where_its_program_knows_the_message() {
+        let (front, control) = open();
+        let mut outboxes = Vec::new();
+        for (number, protocol) in [(1, TELLS_OF_COPIES - 1), (2, TELLS_OF_COPIES)] {
+            let member: MemberName = format!("hospital-{number}").parse().unwrap();
+            let about = About {
+                protocol,
+                ..About::default()
+            };
+            let opened = front
+                .opened(member.clone(), (SessionId(number), about))
+                .await;
+            let (outgoing, _over) = opened.unwrap();
+            front.tell_of_copy(member).await;
+            outboxes.push(outgoing);
+        }
+        // One that takes no part: nobody is told.
+        front.tell_of_copy("hospital-3".parse().unwrap()).await;
+        assert_eq!(outboxes[1].recv().await, Some(ToMember::CopySeen));
+        // All that the task was sent before is done by now.
+        drop((front, control));
+        assert_eq!(outboxes[1].recv().await, None);
+        assert_eq!(outboxes[0].recv().await, None);
     }
 }

@@ -161,7 +161,7 @@ impl Sessions {
                 Err(SessionError::Transport(TransportError::Closed { code, reason }))
                     if code == CloseCode::Declined as u64 =>
                 {
-                    session::tell_of_copy(&name, &reason);
+                    session::tell_of_copy(&name, &reason, &shared.front).await;
                 }
                 Err(error) if error.is_usual() => {
                     info!(member = %name, reason = %error, "the member is disconnected");

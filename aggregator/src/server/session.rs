@@ -68,7 +68,7 @@ pub(super) async fn run(
         front,
         budget,
     } = shared;
-    let release = greet(&member, certificates, registry).await?;
+    let (protocol, release) = greet(&member, certificates, registry).await?;
     let MemberConnection {
         peer, connection, ..
     } = member;
@@ -92,6 +92,7 @@ pub(super) async fn run(
         control,
         budget: budget.clone(),
         about: About {
+            protocol,
             release,
             certificate_end: not_after,
             transport: Some(open_over),
@@ -127,7 +128,7 @@ pub(super) async fn run(
         _ => None,
     };
     if let (Purpose::Watch, Some(reason)) = (&purpose, &said) {
-        tell_of_copy(&name, reason);
+        tell_of_copy(&name, reason, front).await;
     }
     if let Purpose::TakePart { .. } = purpose {
         let gone = ToEngine::Disconnected {
@@ -147,9 +148,10 @@ pub(super) async fn run(
     }
 }
 
-/// Tells the operator what a member says that somebody else has put out.
-pub(super) fn tell_of_copy(member: &MemberName, reason: &str) {
+/// Tells the operator what a member says that somebody else has put out, and that other one too.
+pub(super) async fn tell_of_copy(member: &MemberName, reason: &str, front: &Front) {
     warn!(%member, %reason, "a copy of the member's directory may be in use");
+    front.tell_of_copy(member.clone()).await;
 }
 
 /// A connection whose control stream is open.
@@ -329,12 +331,13 @@ async fn published(
 }
 
 /// Checks that the certificate's holder is a recorded member, with the key it joined with; gives it
-/// another certificate, where that is due. Gives the release of the member's program.
+/// another certificate, where that is due. Gives the protocol that both speak, and the release of the
+/// member's program.
 async fn greet(
     member: &MemberConnection,
     certificates: &Certificates,
     registry: &Registry,
-) -> Result<String, SessionError> {
+) -> Result<(u16, String), SessionError> {
     let MemberConnection {
         peer,
         certificate,
@@ -362,7 +365,7 @@ async fn greet(
                 certificate: renewal(peer, certificate, certificates),
             };
             reply.accept(&codec::encode(&answer)?).await?;
-            Ok(release)
+            Ok((protocol, release))
         }
         Err(refusal) => {
             let reason = refusal.to_string();

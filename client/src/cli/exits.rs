@@ -43,7 +43,7 @@ pub(super) fn join(error: JoinError) -> Failure {
         ) => Exit::Identity,
         JoinError::Transport(_) => Exit::Network,
         JoinError::Directory(error) => directory_exit(error),
-        JoinError::Expired
+        JoinError::Expired { .. }
         | JoinError::Refused { .. }
         | JoinError::OtherCertificate { .. }
         | JoinError::Pki(_)

@@ -87,6 +87,8 @@ pub enum MemberEvent {
         /// What for.
         what: Awaited,
     },
+    /// The aggregator has heard of another process with this member's keys.
+    CopySeen,
     /// This member left a round.
     Left {
         /// The round's number, from 1.

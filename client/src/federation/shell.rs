@@ -133,6 +133,10 @@ impl Shell {
         message: ToMember,
     ) -> Result<Ended, ParticipantError> {
         self.heard += 1;
+        if message == ToMember::CopySeen {
+            self.watch(MemberEvent::CopySeen);
+            return Ok(None);
+        }
         let effects = self.step(message);
         self.carry_out(link, effects).await
     }

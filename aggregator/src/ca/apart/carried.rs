@@ -8,6 +8,7 @@ use fedlora_common::clock::Timestamp;
 use fedlora_common::digest::Digest;
 use fedlora_common::files::{Access, write_atomic};
 use fedlora_protocol::crypto::sign::{IdentityKey, IdentityPublic, Signature};
+use fedlora_protocol::ids::MemberName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,19 @@ pub struct Requests {
     pub exported: Timestamp,
     /// What waits.
     pub requests: Vec<CertificateRequest>,
+    /// Whoever was removed: the authority gives these keys no certificate any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedMember>,
+}
+
+/// A member that was removed, with the key that its certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemovedMember {
+    /// The member's name.
+    pub member: MemberName,
+    /// The digest of its TLS public key.
+    pub key: Digest,
 }
 
 /// What was signed, as it is carried back. Each certificate proves itself.

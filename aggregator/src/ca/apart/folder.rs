@@ -3,10 +3,11 @@
 //! ```text
 //! authority.json   whose authority it is: the federation, and the aggregator that may ask
 //! ca.pem ca.key    the authority; its key is sealed
-//! issued.json      what was issued: names, keys, ends
+//! issued.json      what was issued: names, keys, ends, and what is revoked
 //! ```
 //!
-//! What was issued is noted before a certificate leaves the folder.
+//! What was issued is noted before a certificate leaves the folder. Keys that are revoked get no certificate
+//! any more, whoever asks for one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +21,9 @@ use fedlora_protocol::ids::MemberName;
 use fedlora_transport::pki::PkiError;
 use serde::{Deserialize, Serialize};
 
-use super::carried::{Carried, Certificates, Requests, check_authority, read, write};
+use super::carried::{
+    Carried, Certificates, RemovedMember, Requests, check_authority, read, write,
+};
 use super::{CarriedError, shown, who};
 use crate::ca::passphrase::PassphraseSource;
 use crate::ca::requests::{CertificateRequest, end_of};
@@ -54,6 +57,26 @@ pub(super) struct IssuedEntry {
     pub(super) key: Digest,
     /// The end of its validity, where the authority knows it.
     pub(super) until: Option<Timestamp>,
+    /// When the member was removed, as the authority learned it: its keys get no certificate from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) revoked: Option<Timestamp>,
+}
+
+impl IssuedEntry {
+    /// A key that was a member's before this authority noted what it issues.
+    pub(super) fn never_issued(removed: &RemovedMember) -> Self {
+        Self {
+            member: Some(removed.member.clone()),
+            identity: None,
+            key: removed.key,
+            until: None,
+            revoked: None,
+        }
+    }
+
+    fn is_of(&self, removed: &RemovedMember) -> bool {
+        self.key == removed.key && self.member.as_ref() == Some(&removed.member)
+    }
 }
 
 /// An authority's folder.
@@ -100,6 +123,8 @@ pub enum Doubt {
         /// That name.
         name: String,
     },
+    /// The keys were a member's that was removed.
+    Revoked,
     /// The authority has issued no certificate for that name and key that could be renewed.
     Unknown,
     /// The request is malformed, or not proved.
@@ -124,6 +149,7 @@ impl fmt::Display for Doubt {
                 write!(f, "it has a certificate for another key, {}", shown(former))
             }
             Self::OtherName { name } => write!(f, "its keys have a certificate as {name}"),
+            Self::Revoked => f.write_str("its keys are revoked: the member was removed"),
             Self::Unknown => f.write_str("there is no certificate for it that could be renewed"),
             Self::Request { reason } => f.write_str(reason),
         }
@@ -183,6 +209,64 @@ impl AuthorityFolder {
         Ok(requests)
     }
 
+    /// Revokes the keys of everybody whom the aggregator has removed. Gives who was not known to be so
+    /// far; [`sign`](Self::sign) or [`keep`](Self::keep) notes it in the folder.
+    pub fn take_removals(&mut self, requests: &Requests, now: Timestamp) -> Vec<RemovedMember> {
+        let mut news = Vec::new();
+        for removed in &requests.removed {
+            let is_known = self.issued.iter().any(|one| one.is_of(removed));
+            if !is_known {
+                // Before all others: it is not the newest of its name.
+                self.issued.insert(0, IssuedEntry::never_issued(removed));
+            }
+            news.extend(self.revoke_where(|one| one.is_of(removed), now));
+        }
+        news
+    }
+
+    /// Revokes all keys of a member, whatever the aggregator says of it. Gives those that were not so far.
+    ///
+    /// # Errors
+    /// [`CarriedError::NeverIssued`] for a name that this authority has given no certificate.
+    pub fn revoke(
+        &mut self,
+        member: &MemberName,
+        now: Timestamp,
+    ) -> Result<BTreeSet<RemovedMember>, CarriedError> {
+        let is_own = |one: &IssuedEntry| one.member.as_ref() == Some(member);
+        if !self.issued.iter().any(is_own) {
+            let member = member.clone();
+            return Err(CarriedError::NeverIssued { member });
+        }
+        Ok(self.revoke_where(is_own, now))
+    }
+
+    /// Revokes members' keys, each with all certificates that it has had. Gives those that were not.
+    fn revoke_where(
+        &mut self,
+        which: impl Fn(&IssuedEntry) -> bool,
+        now: Timestamp,
+    ) -> BTreeSet<RemovedMember> {
+        let found = self.issued.iter_mut();
+        let found = found.filter(|one| one.revoked.is_none() && which(one));
+        let revoke = |entry: &mut IssuedEntry| {
+            entry.revoked = Some(now);
+            let (member, key) = (entry.member.clone()?, entry.key);
+            Some(RemovedMember { member, key })
+        };
+        found.filter_map(revoke).collect()
+    }
+
+    /// Notes what was revoked, where nothing is signed.
+    ///
+    /// # Errors
+    /// [`CaError::Io`].
+    pub fn keep(self) -> Result<(), CaError> {
+        let path = self.root.join("ca.lock");
+        let _lock = lock(&path).map_err(|error| io_error(&path, error))?;
+        write(&self.root.join(ISSUED_FILE), &self.issued)
+    }
+
     /// Judges each request that is not left out, by what was issued before.
     pub fn judge<'a>(&self, requests: &'a Requests, allowed: &Allowed) -> Vec<Judged<'a>> {
         let wanted = requests.requests.iter().filter(|one| {
@@ -220,6 +304,9 @@ impl AuthorityFolder {
         let same_keys = |one: &&IssuedEntry| {
             one.key == key || (one.identity.is_some() && one.identity == asks.identity)
         };
+        if all().filter(same_keys).any(|one| one.revoked.is_some()) {
+            return refused(Some(key), Doubt::Revoked);
+        }
         if let Some(other) = all()
             .filter(same_keys)
             .find(|one| one.member != asks.member)
@@ -323,5 +410,6 @@ fn entry_of(request: &CertificateRequest, key: Digest, until: Option<Timestamp>)
         identity,
         key,
         until,
+        revoked: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The aggregator's side: its authority's key is taken apart, what waits for it is written out, and what
 //! was signed is taken.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use fedlora_transport::pki::{Issued, Passphrase, PkiError};
 use fedlora_transport::{Certificate, Peer, check_member_certificate, check_server_certificate};
 
 use super::CarriedError;
-use super::carried::{Carried, Certificates, Requests, check_authority};
+use super::carried::{Carried, Certificates, RemovedMember, Requests, check_authority};
 use super::folder::{About, AuthorityFolder, IssuedEntry};
 use crate::ca::key_file::KeyFile;
 use crate::ca::requests::{self, CertificateRequest};
@@ -18,7 +19,7 @@ use crate::ca::server_certificate::Kept;
 use crate::ca::sign::{Handled, SignError, SignedCertificate, keep, of, prepare, still_wanted};
 use crate::ca::{CERTIFICATE_FILE, CaError, KEY_FILE, io_error, read};
 use crate::directory::Opened;
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryError};
 
 /// Takes the key out of the operator's directory into a new folder, which is then carried to another
 /// machine. Nobody serves the directory meanwhile. The key has to be sealed, by this passphrase.
@@ -39,22 +40,21 @@ pub fn detach(
         let path = to.to_owned();
         return Err(CaError::from(CarriedError::Taken { path }).into());
     }
-    let mut issued: Vec<_> = registry
-        .members()?
-        .into_iter()
-        .map(|one| IssuedEntry {
-            member: Some(one.name),
-            identity: Some(one.identity),
-            key: one.certificate_key,
-            until: None,
-        })
-        .collect();
+    let members = registry.members()?.into_iter().map(|one| IssuedEntry {
+        member: Some(one.name),
+        identity: Some(one.identity),
+        key: one.certificate_key,
+        until: None,
+        revoked: None,
+    });
+    let mut issued: Vec<_> = members.collect();
     if let Some(own) = Kept::read(root)? {
         issued.push(IssuedEntry {
             member: None,
             identity: None,
             key: own.key,
             until: Some(own.end),
+            revoked: None,
         });
     }
     create_private_folder(to).map_err(|error| io_error(to, error))?;
@@ -98,8 +98,8 @@ fn set_apart(root: &Path) -> Result<(), CaError> {
     written.map_err(|error| io_error(&path, error))
 }
 
-/// Writes what waits for the key into a file, signed by the aggregator. A request of somebody who is not
-/// wanted any more is dropped. Gives what was written.
+/// Writes what waits for the key into a file, signed by the aggregator, and who was removed. A request of
+/// somebody who is not wanted any more is dropped. Gives what was written.
 ///
 /// # Errors
 /// A file that cannot be read or written.
@@ -108,7 +108,7 @@ pub fn export(
     opened: &Opened,
     now: Timestamp,
     to: &Path,
-) -> Result<Vec<CertificateRequest>, SignError> {
+) -> Result<Requests, SignError> {
     let root = registry.directory().root();
     let waiting = requests::Requests::of(root);
     let mut wanted = Vec::new();
@@ -122,9 +122,24 @@ pub fn export(
         authority: opened.authority.fingerprint().to_string(),
         exported: now,
         requests: wanted,
+        removed: removed(registry)?,
     };
     file.write(to, &opened.identity)?;
-    Ok(file.requests)
+    Ok(file)
+}
+
+/// Whoever was removed, with the keys of that time, unless they are a member's again.
+fn removed(registry: &Registry) -> Result<Vec<RemovedMember>, RegistryError> {
+    let members = registry.members()?;
+    let keys: BTreeSet<_> = members.iter().map(|one| one.certificate_key).collect();
+    let removed = registry.removed()?.into_iter();
+    let gone = removed.filter(|one| !keys.contains(&one.certificate_key));
+    Ok(gone
+        .map(|one| RemovedMember {
+            member: one.name,
+            key: one.certificate_key,
+        })
+        .collect())
 }
 
 /// Takes what was signed: each certificate that this directory's authority has issued for the name and the

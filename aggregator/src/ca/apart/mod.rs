@@ -18,7 +18,7 @@ use fedlora_protocol::ids::MemberName;
 
 use crate::remedy::Remedy;
 
-pub use carried::{Certificates, Requests};
+pub use carried::{Certificates, RemovedMember, Requests};
 pub use folder::{Allowed, AuthorityFolder, Doubt, Judged, check};
 pub use import::{detach, export, take};
 
@@ -59,6 +59,12 @@ pub enum CarriedError {
         who: String,
         /// Why it is not signed.
         doubt: Doubt,
+    },
+    /// Somebody is to be revoked who has no certificate.
+    #[error("this authority has issued no certificate for {member}")]
+    NeverIssued {
+        /// The name.
+        member: MemberName,
     },
     /// All requests were left out.
     #[error("nothing is left to sign")]

@@ -84,12 +84,12 @@ impl Apart {
 
     /// Signs what is in the file; gives the file that is carried back.
     fn sign(&self, requests: &Path, allowed: &Allowed) -> Result<PathBuf, CaError> {
-        let folder = AuthorityFolder::open(&self.path("ca"))?;
+        let mut folder = AuthorityFolder::open(&self.path("ca"))?;
         let requests = folder.requests(requests)?;
+        folder.take_removals(&requests, SystemClock.now());
         let judged = folder.judge(&requests, allowed);
         let source = PassphraseSource::Given(self.passphrase.clone());
-        let (certificates, _) =
-            AuthorityFolder::open(&self.path("ca"))?.sign(&judged, &source, &SystemClock)?;
+        let (certificates, _) = folder.sign(&judged, &source, &SystemClock)?;
         let path = self.path("certificates");
         certificates.write(&path)?;
         Ok(path)
@@ -289,31 +289,140 @@ fn a_certificate_is_taken_only_for_the_name_and_key_that_wait() {
     assert_eq!(apart.take(&signed)[1], Ok(key.digest()));
 }
 
-#[test]
-fn a_renewal_is_signed_for_the_key_that_was_issued_last() {
-    let apart = Apart::new();
-    let member = name("hospital-a");
+/// A member whose certificate the authority has signed, and the request to renew it.
+fn joined(apart: &Apart, member: &MemberName) -> (TlsKeyPair, CertificateRequest) {
     let (identity, key) = keys();
-    apart.asks(&member, (&identity, &key));
-    let signed = apart.sign(&apart.export(), &Allowed::default()).unwrap();
-    let carried = Certificates::read(&signed).unwrap();
+    apart.asks(member, (&identity, &key));
+    let allowed = Allowed {
+        other_keys: BTreeSet::from([member.clone()]),
+        ..Allowed::default()
+    };
+    let signed = apart.sign(&apart.export(), &allowed).unwrap();
+    let mut carried = Certificates::read(&signed).unwrap().certificates;
     apart.take(&signed);
-    let shown = fedlora_transport::Certificate::from_pem(&carried.certificates[1].certificate);
-    let shown = shown.unwrap();
+    let own = carried.pop().expect("the member's");
+    let shown = fedlora_transport::Certificate::from_pem(&own.certificate).unwrap();
     let record = MemberRecord {
         name: member.clone(),
         identity: identity.public(),
         certificate_key: key.digest(),
-        serial: "00".into(),
+        serial: key.digest().to_string()[..8].to_owned(),
         joined: Timestamp(1),
     };
-    let path = apart.registry.directory().members().join("hospital-a.json");
+    let folder = apart.registry.directory().members();
+    let path = folder.join(format!("{member}.json"));
     fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
     let renewal = CertificateRequest::Renewal {
-        name: member,
+        name: member.clone(),
         shown: Der(shown.as_der().to_vec()),
         asked: Timestamp(1),
     };
+    (key, renewal)
+}
+
+fn refusal(outcome: Result<PathBuf, CaError>) -> Doubt {
+    match outcome {
+        Err(CaError::Carried(CarriedError::Refused { doubt, .. })) => doubt,
+        other => panic!("it is not refused: {other:?}"),
+    }
+}
+
+/// Whoever has taken over the aggregator's host gets a removed member no other certificate.
+#[test]
+fn a_removal_is_carried_to_the_key_which_signs_nothing_for_those_keys_any_more() {
+    let apart = Apart::new();
+    let (member, other) = (name("hospital-a"), name("hospital-b"));
+    let (key, renewal) = joined(&apart, &member);
+    let (_, others) = joined(&apart, &other);
+    // Signed, and then removed, before the certificate is back: it is not taken.
+    apart.waiting().put(&renewal).unwrap();
+    let signed = apart.sign(&apart.export(), &Allowed::default()).unwrap();
+    apart.registry.remove(&member).unwrap();
+    assert_eq!(apart.take(&signed), []);
+    apart.waiting().put(&renewal).unwrap();
+    let taken = apart.take(&signed);
+    assert!(matches!(&taken[..], [Err(_)]), "{taken:?}");
+
+    // The next file tells the authority, whatever else it is for.
+    apart.waiting().put(&others).unwrap();
+    let carried = apart.export();
+    let mut folder = AuthorityFolder::open(&apart.path("ca")).unwrap();
+    let requests = folder.requests(&carried).unwrap();
+    assert_eq!(requests.requests.len(), 1);
+    let removed = RemovedMember {
+        member: member.clone(),
+        key: key.digest(),
+    };
+    assert_eq!(folder.take_removals(&requests, Timestamp(1)), [removed]);
+    apart.sign(&carried, &Allowed::default()).unwrap();
+    let mut folder = AuthorityFolder::open(&apart.path("ca")).unwrap();
+    assert_eq!(folder.take_removals(&requests, Timestamp(2)), []);
+
+    // From then on a file that says otherwise gets nothing, signed by the aggregator as it may be.
+    let forged = |request: &CertificateRequest| {
+        let file = Requests {
+            authority: apart.opened.authority.fingerprint().to_string(),
+            exported: Timestamp(1),
+            requests: vec![request.clone()],
+            removed: Vec::new(),
+        };
+        let path = apart.path("forged");
+        file.write(&path, &apart.opened.identity).unwrap();
+        apart.sign(&path, &Allowed::default())
+    };
+    assert_eq!(refusal(forged(&renewal)), Doubt::Revoked);
+    let stranger = IdentityKey::random(&mut os_rng());
+    let again = join(&member, (&stranger, &key), Digest::from_bytes([1; 32]));
+    assert_eq!(refusal(forged(&again)), Doubt::Revoked);
+    assert!(forged(&others).is_ok());
+    // The name can be given again, to other keys.
+    let (fresh, renewal) = joined(&apart, &member);
+    apart.waiting().put(&renewal).unwrap();
+    let signed = apart.sign(&apart.export(), &Allowed::default()).unwrap();
+    assert_eq!(apart.take(&signed), [Ok(fresh.digest())]);
+}
+
+#[test]
+fn whoever_has_the_key_revokes_a_member_without_the_aggregator() {
+    let apart = Apart::new();
+    let member = name("hospital-a");
+    let (key, renewal) = joined(&apart, &member);
+    let mut folder = AuthorityFolder::open(&apart.path("ca")).unwrap();
+    let unknown = folder.revoke(&name("hospital-b"), Timestamp(1));
+    assert!(matches!(unknown, Err(CarriedError::NeverIssued { .. })));
+    let revoked = folder.revoke(&member, Timestamp(1)).unwrap();
+    assert_eq!(revoked.first().map(|one| one.key), Some(key.digest()));
+    assert_eq!(folder.revoke(&member, Timestamp(2)).unwrap().len(), 0);
+    folder.keep().unwrap();
+    apart.waiting().put(&renewal).unwrap();
+    let refused = apart.sign(&apart.export(), &Allowed::default());
+    assert_eq!(refusal(refused), Doubt::Revoked);
+}
+
+/// The authority's folder notes what it issues from then on; whoever was removed before is carried there.
+#[test]
+fn keys_that_were_removed_before_the_key_was_apart_are_revoked_too() {
+    let apart = Apart::new();
+    let member = name("hospital-a");
+    let (_, renewal) = joined(&apart, &member);
+    apart.registry.remove(&member).unwrap();
+    fs::write(apart.path("ca/issued.json"), "[]").unwrap();
+    let mut folder = AuthorityFolder::open(&apart.path("ca")).unwrap();
+    let requests = folder.requests(&apart.export()).unwrap();
+    assert_eq!(folder.take_removals(&requests, Timestamp(1)).len(), 1);
+    folder.keep().unwrap();
+    let mut asked = requests.clone();
+    asked.requests = vec![renewal];
+    let folder = AuthorityFolder::open(&apart.path("ca")).unwrap();
+    let judged = folder.judge(&asked, &Allowed::default());
+    assert_eq!(judged[0].doubt, Some(Doubt::Revoked));
+}
+
+#[test]
+fn a_renewal_is_signed_for_the_key_that_was_issued_last() {
+    let apart = Apart::new();
+    let member = name("hospital-a");
+    let (key, renewal) = joined(&apart, &member);
     apart.waiting().put(&renewal).unwrap();
     let signed = apart.sign(&apart.export(), &Allowed::default()).unwrap();
     assert_eq!(apart.take(&signed), [Ok(key.digest())]);

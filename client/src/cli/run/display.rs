@@ -111,6 +111,11 @@ impl Display {
                     "round {round}, attempt {attempt} failed: {reason}"
                 ));
             }
+            MemberEvent::CopySeen => self.line(
+                "warning: another process has connected with this member's keys, and was put out by \
+                 this one: a copy of its directory may be in use. Stop one of the two; where you know \
+                 of no other, ask the operator for other keys (`re-key`)",
+            ),
             MemberEvent::Left { round, reason } => {
                 self.line(&format!("left round {round}: {reason}"));
             }
@@ -168,6 +173,7 @@ fn interrupted_after(event: &MemberEvent) -> Option<String> {
         | MemberEvent::Roster { .. }
         | MemberEvent::Training { .. }
         | MemberEvent::Trained { .. }
+        | MemberEvent::CopySeen
         | MemberEvent::Waiting { .. } => None,
     }
 }

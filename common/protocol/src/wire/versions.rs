@@ -9,7 +9,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The newest version of all messages in [`super`].
-pub const PROTOCOL: u16 = 8;
+pub const PROTOCOL: u16 = 9;
+
+/// The first version in which a member is told that its keys are in use elsewhere
+/// ([`ToMember::CopySeen`](super::messages::ToMember::CopySeen)).
+pub const TELLS_OF_COPIES: u16 = 9;
 
 /// Versions that a program speaks, from the oldest to the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

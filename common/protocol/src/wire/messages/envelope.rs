@@ -68,6 +68,9 @@ pub enum ToMember {
         /// What the aggregator found, and what would help.
         reason: String,
     },
+    /// Another process with this member's keys says that this connection has put it out: a copy of the
+    /// member's directory may be in use. Sent from version 9 of the protocol on.
+    CopySeen,
 }
 
 /// From a member to the aggregator, on its control stream.
