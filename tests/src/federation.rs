@@ -354,19 +354,45 @@ impl Federation {
 
     /// The folder of the one run, once there is one.
     pub fn run(&self) -> Option<PathBuf> {
-        let runs = fs::read_dir(self.operator().join("runs")).ok()?;
-        Some(runs.flatten().next()?.path())
+        run_in(&self.operator())
     }
 
     /// The signed results of the one run.
     pub fn results(&self) -> Vec<Value> {
-        let path = self.run().expect("a run").join("results.jsonl");
-        let text = fs::read_to_string(&path).expect("the run has results");
-        let result = |line| -> Value { serde_json::from_str(line).expect("results are JSON") };
-        text.lines()
-            .map(|line| result(line)["body"].take())
-            .collect()
+        results_in(&self.run().expect("a run"))
     }
+
+    /// The adapter that the one run came to: that of its best round, which need not be the last.
+    pub fn outcome(&self) -> Value {
+        outcome_in(&self.operator())
+    }
+}
+
+/// The signed results in a run's folder.
+fn results_in(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("results.jsonl")).expect("the run has results");
+    let result = |line| -> Value { serde_json::from_str(line).expect("results are JSON") };
+    text.lines()
+        .map(|line| result(line)["body"].take())
+        .collect()
+}
+
+/// The folder of the one run in an operator's directory, once there is one.
+fn run_in(operator: &Path) -> Option<PathBuf> {
+    let runs = fs::read_dir(operator.join("runs")).ok()?;
+    Some(runs.flatten().next()?.path())
+}
+
+/// The digest of the adapter that the one run in an operator's directory came to.
+pub fn outcome_in(operator: &Path) -> Value {
+    let mut command = program("fedlora-aggregator");
+    command.args(["status", "--format", "json", "--dir"]);
+    let status = Finished::of("status", command.arg(operator)).done();
+    let best = status.document()["best_round"].as_u64();
+    let before = best.and_then(|round| round.checked_sub(1));
+    let at = before.expect("a round lowered the loss");
+    let run = run_in(operator).expect("a run");
+    results_in(&run)[at as usize]["adapter"].clone()
 }
 
 impl Default for Federation {
