@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fedlora_adapter::{Adapter, Factors, Layout, peft};
 use fedlora_common::digest::Digest;
@@ -13,12 +13,14 @@ use fedlora_protocol::plan::{
 };
 use fedlora_protocol::wire::Unverified;
 use fedlora_protocol::wire::messages::{PhaseName, RoundResult, ToMember};
+use tracing::error;
 
 use super::context::RunContext;
 use super::links::Links;
 use super::opening::Standing;
 use super::progress::Progress;
 use crate::audit::{AuditError, KeptRun};
+use crate::blocking;
 use crate::optimizer::{ServerOptimizer, StateOf};
 use crate::publish::{Applied, GlobalState, PublishError};
 use crate::status::RunState;
@@ -48,11 +50,13 @@ pub(super) struct AdapterChain {
     rounds_by_member: BTreeMap<MemberName, u32>,
 }
 
-/// The adapter with the best loss that results tell.
+/// The adapter with the best loss that results tell. It is on the disk; memory holds it where somebody
+/// fetches it.
 #[derive(Debug)]
 struct BestAdapter {
-    adapter: Arc<Adapter>,
+    round: RoundNumber,
     digest: Digest,
+    in_use: Mutex<Weak<Adapter>>,
 }
 
 /// The run's result, by the results so far.
@@ -62,6 +66,16 @@ pub(super) struct RunResult {
     pub(super) round: RoundNumber,
     /// That adapter.
     pub(super) adapter: Digest,
+}
+
+impl BestAdapter {
+    fn new(round: RoundNumber, digest: Digest) -> Self {
+        Self {
+            round,
+            digest,
+            in_use: Mutex::default(),
+        }
+    }
 }
 
 impl AdapterChain {
@@ -108,9 +122,8 @@ impl AdapterChain {
             chain.results.push(result.clone());
         }
         if let Some(best) = chain.losses.best_told() {
-            let adapter = Arc::new(kept.adapter_after(directory, best)?);
-            let digest = adapter.digest();
-            chain.best = Some(BestAdapter { adapter, digest });
+            let digest = kept.adapter_after(directory, best)?.digest();
+            chain.best = Some(BestAdapter::new(best, digest));
         }
         if chain.newest() > RoundNumber(0) {
             chain.state = kept.state_after(directory, chain.newest())?;
@@ -124,10 +137,7 @@ impl AdapterChain {
         self.advance(result.claimed());
         // The result tells of the adapter before it.
         if self.losses.best_told() == Some(before.0) {
-            self.best = Some(BestAdapter {
-                adapter: Arc::clone(&self.state.adapter),
-                digest: before.1,
-            });
+            self.best = Some(BestAdapter::new(before.0, before.1));
         }
         self.state = applied.state;
         self.rounds_scaled += u32::from(applied.scaled.is_some());
@@ -171,11 +181,47 @@ impl AdapterChain {
         RunResult { round, adapter }
     }
 
-    /// The first adapter, where it is the run's result.
-    pub(super) fn first_as_result(&self) -> Option<&Adapter> {
-        let first = self.result().round == RoundNumber(0);
-        let best = self.best.as_ref().filter(|_| first)?;
-        Some(&best.adapter)
+    /// The first adapter, where it is the run's result and not the newest.
+    ///
+    /// # Errors
+    /// An adapter that does not fit the plan.
+    pub(super) fn first_as_result(
+        &self,
+        context: &RunContext,
+    ) -> Result<Option<Arc<Adapter>>, PublishError> {
+        let first = self.result().round == RoundNumber(0) && self.newest() > RoundNumber(0);
+        first.then(|| self.first(context)).transpose()
+    }
+
+    /// The adapter that the run began from: a published one, or the one that the plan's seed gives.
+    fn first(&self, context: &RunContext) -> Result<Arc<Adapter>, PublishError> {
+        if let Some((_, start)) = &self.start {
+            return Ok(Arc::clone(start));
+        }
+        let plan = &context.setup.plan;
+        let (lora, layout) = (plan.adapter.lora.clone(), self.adapter().layout().clone());
+        Ok(Arc::new(Adapter::initial(lora, layout, plan.seed())?))
+    }
+
+    /// The adapter of an earlier round, whose digest this is; 0 for the first.
+    ///
+    /// # Errors
+    /// What cannot be read, or is not what the round's result names.
+    fn earlier(
+        &self,
+        context: &RunContext,
+        round: RoundNumber,
+        digest: &Digest,
+    ) -> Result<Arc<Adapter>, PublishError> {
+        if round == RoundNumber(0) {
+            return self.first(context);
+        }
+        let path = context.setup.directory.adapter(round.0);
+        let adapter = peft::load(&path)?;
+        if adapter.digest() != *digest {
+            return Err(PublishError::OtherAdapter { path });
+        }
+        Ok(Arc::new(adapter))
     }
 
     /// The newest global adapter.
@@ -200,35 +246,21 @@ impl AdapterChain {
     /// # Errors
     /// What cannot be read, or is not what the result before names.
     pub(super) fn former(&self, context: &RunContext) -> Result<Option<GlobalState>, PublishError> {
-        let plan = &context.setup.plan;
         let layout = self.adapter().layout().clone();
-        let optimizer = ServerOptimizer::new(context.server, layout.clone());
+        let optimizer = ServerOptimizer::new(context.server, layout);
         let before = match &self.results[..] {
             [] => return Ok(None),
             [_] => {
-                let adapter = match &self.start {
-                    Some((_, start)) => Arc::clone(start),
-                    None => {
-                        let lora = plan.adapter.lora.clone();
-                        Arc::new(Adapter::initial(lora, layout, plan.seed())?)
-                    }
-                };
+                let adapter = self.first(context)?;
                 return Ok(Some(GlobalState { adapter, optimizer }));
             }
             [.., before, _] => before.claimed(),
         };
-        let directory = &context.setup.directory;
-        let path = directory.adapter(before.round.0);
-        let adapter = peft::load(&path)?;
-        if adapter.digest() != before.adapter {
-            return Err(PublishError::OtherAdapter { path });
-        }
-        let of = StateOf::after(before, plan.digest());
-        let optimizer = optimizer.restored(&directory.server_state(before.round.0), &of)?;
-        Ok(Some(GlobalState {
-            adapter: Arc::new(adapter),
-            optimizer,
-        }))
+        let adapter = self.earlier(context, before.round, &before.adapter)?;
+        let of = StateOf::after(before, context.setup.plan.digest());
+        let state = context.setup.directory.server_state(before.round.0);
+        let optimizer = optimizer.restored(&state, &of)?;
+        Ok(Some(GlobalState { adapter, optimizer }))
     }
 
     /// The digest of the newest adapter. A result names it: it is not computed again at each fetch
@@ -258,15 +290,25 @@ impl AdapterChain {
     }
 
     /// The newest adapter, the best, or the one that the run began from, whichever has this digest.
-    pub(super) fn fetch(&self, digest: &Digest) -> Option<Arc<Adapter>> {
+    pub(super) fn fetch(&self, context: &RunContext, digest: &Digest) -> Option<Arc<Adapter>> {
         if self.digest() == *digest {
             return Some(Arc::clone(&self.state.adapter));
         }
-        let best = self.best.as_ref().map(|best| (&best.digest, &best.adapter));
-        let start = self.start.as_ref().map(|(digest, start)| (digest, start));
-        let mut others = [best, start].into_iter().flatten();
-        let held = others.find(|(one, _)| *one == digest)?;
-        Some(Arc::clone(held.1))
+        let start = self.start.as_ref().filter(|(start, _)| start == digest);
+        if let Some((_, start)) = start {
+            return Some(Arc::clone(start));
+        }
+        let best = self.best.as_ref().filter(|best| best.digest == *digest)?;
+        let mut in_use = best.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(adapter) = in_use.upgrade() {
+            return Some(adapter);
+        }
+        let read = blocking::in_place(|| self.earlier(context, best.round, digest));
+        let adapter = read
+            .inspect_err(|error| error!(%error, "the best adapter so far cannot be given"))
+            .ok()?;
+        *in_use = Arc::downgrade(&adapter);
+        Some(adapter)
     }
 
     pub(super) fn index_of(&self, member: &MemberName) -> Option<MemberIndex> {

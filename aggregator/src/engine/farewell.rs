@@ -225,7 +225,7 @@ impl Farewell {
             ToEngine::FetchAdapter { adapter, reply } => {
                 let held = match &self.reached {
                     Reached::Gathering(_) => self.context.start(&adapter),
-                    Reached::Rounds { chain, .. } => chain.fetch(&adapter),
+                    Reached::Rounds { chain, .. } => chain.fetch(&self.context, &adapter),
                 };
                 let _ = reply.send(held);
             }

@@ -107,7 +107,7 @@ fn handle(
             let _ = reply.send(Err(UploadRefusal::NoRound));
         }
         ToEngine::FetchAdapter { adapter, reply } => {
-            let _ = reply.send(chain.fetch(&adapter));
+            let _ = reply.send(chain.fetch(context, &adapter));
         }
         ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
     }

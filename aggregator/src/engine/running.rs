@@ -128,12 +128,15 @@ impl Running {
             }
         }
         // Rounds' adapters are on the disk; the first one only where it is the result.
-        if let Some(first) = chain.first_as_result() {
+        let stored = blocking::in_place(|| {
             let (directory, base) = (&context.setup.directory, &context.setup.plan.base);
-            let stored = blocking::in_place(|| publish::store_first(directory, first, &base.name));
-            if let Err(error) = stored {
-                return *end_run(context, chain, None, error.into());
-            }
+            let Some(first) = chain.first_as_result(&context)? else {
+                return Ok(());
+            };
+            publish::store_first(directory, &first, &base.name).map(drop)
+        });
+        if let Err(error) = stored {
+            return *end_run(context, chain, None, error.into());
         }
         Farewell::finished(context, chain)
     }
@@ -323,23 +326,33 @@ mod tests {
     async fn members_can_fetch_the_newest_adapter_and_the_runs_result() {
         let folder = tempfile::tempdir().unwrap();
         let (_sender, inbox) = mpsc::channel(1);
-        let mut chain = running(folder.path(), 0, inbox, (9, None)).chain;
+        let mut running = running(folder.path(), 0, inbox, (9, None));
+        let (context, chain) = (&running.context, &mut running.chain);
         let first = chain.adapter().clone();
         assert_eq!(chain.result().round, RoundNumber(0));
-        let adapters = [3.0, 2.0, 2.5].map(|loss| extend(&mut chain, loss));
+        let adapters = [3.0, 2.0, 2.5].map(|loss| extend(chain, loss));
         let best = RunResult {
             round: RoundNumber(1),
             adapter: adapters[0].digest(),
         };
         assert_eq!(chain.result(), best);
-        let fetched = |adapter: &Adapter| chain.fetch(&adapter.digest());
-        for held in [&adapters[0], &adapters[2]] {
-            assert_eq!(fetched(held).as_deref(), Some(held));
-        }
+        assert!(chain.first_as_result(context).unwrap().is_none() && !chain.has_stopped());
+        let fetched = |adapter: &Adapter| chain.fetch(context, &adapter.digest());
+        assert_eq!(fetched(&adapters[2]).as_deref(), Some(&adapters[2]));
+        // The best is read from the disk, once for all who fetch it together.
+        assert_eq!(fetched(&adapters[0]), None);
+        let path = context.setup.directory.adapter(1);
+        peft::save(&path, &adapters[0], "base").unwrap();
+        let best = fetched(&adapters[0]).unwrap();
+        assert_eq!(*best, adapters[0]);
+        peft::save(&path, &first, "base").unwrap();
+        assert!(Arc::ptr_eq(&best, &fetched(&adapters[0]).unwrap()));
+        drop(best);
+        // Another's file is not given for it.
+        assert_eq!(fetched(&adapters[0]), None);
         for superseded in [&first, &adapters[1]] {
             assert_eq!(fetched(superseded), None);
         }
-        assert!(chain.first_as_result().is_none() && !chain.has_stopped());
     }
 
     #[tokio::test]

@@ -37,7 +37,7 @@ impl CurrentRound {
             }
             ToEngine::Moved { .. } | ToEngine::OwnCertificate { .. } => {}
             ToEngine::FetchAdapter { adapter, reply } => {
-                let _ = reply.send(self.chain.fetch(&adapter));
+                let _ = reply.send(self.chain.fetch(&self.context, &adapter));
             }
             ToEngine::UploadBegins {
                 member,
