@@ -42,6 +42,8 @@ pub(super) struct Writer {
     pub(super) lost: watch::Sender<Option<String>>,
     /// There is something to delete.
     pub(super) loosened: Notify,
+    /// Whoever writes the note has it: two at a time would take each other's temporary file away.
+    pub(super) noting: tokio::sync::Mutex<()>,
 }
 
 /// What a log has grown by.
@@ -61,6 +63,7 @@ impl Writer {
             tails: Mutex::default(),
             lost: watch::Sender::new(None),
             loosened: Notify::new(),
+            noting: tokio::sync::Mutex::default(),
         }
     }
 

@@ -396,8 +396,8 @@ impl SharedStore {
 /// A database and an object store that this process may write to. Ends its lease when dropped.
 #[derive(Debug)]
 pub struct Database {
-    writer: SharedWriter,
-    worker: Arc<Worker>,
+    pub(super) writer: SharedWriter,
+    pub(super) worker: Arc<Worker>,
     /// What keeps the lease, where it is this one's to end.
     kept_up: Mutex<Option<JoinHandle<()>>>,
 }
@@ -482,7 +482,8 @@ impl Drop for Database {
 
 impl Writer {
     /// Notes the newest change: the directory has it.
-    async fn note_revision(&self) -> Result<(), StoreError> {
+    pub(super) async fn note_revision(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.noting.lock().await;
         let lease = self.sql.lease().await?;
         if lease.claim != self.claim {
             return Err(StoreError::Lost { host: lease.host });

@@ -299,3 +299,35 @@ fn what_is_not_kept_is_refused() {
         assert!(!one.join(name).exists());
     }
 }
+
+/// A command that ends notes the newest change while what keeps the lease does so too.
+#[test]
+fn the_newest_change_is_noted_by_several_at_once() {
+    let site = Site::new();
+    let root = site.host("one");
+    let (database, store) = site.serve(&root);
+    for round in 0..20 {
+        let text = format!("{round}");
+        let path = root.join("members/a.json");
+        store.write(&path, text.as_bytes(), Access::Owner).unwrap();
+        let noting = (0..8).map(|_| {
+            let database = Arc::clone(&database);
+            std::thread::spawn(move || {
+                let writer = Arc::clone(&database.writer);
+                let noted = database
+                    .worker
+                    .wait(async move { writer.note_revision().await });
+                noted.unwrap()
+            })
+        });
+        for noted in noting.collect::<Vec<_>>() {
+            noted.join().unwrap().unwrap();
+        }
+        let writer = Arc::clone(&database.writer);
+        let lease = database
+            .worker
+            .wait(async move { writer.sql.lease().await });
+        let newest = lease.unwrap().unwrap().revision;
+        assert_eq!(StoreNote::read(&root).unwrap().revision, newest);
+    }
+}

@@ -298,9 +298,10 @@ fn joined(apart: &Apart, member: &MemberName) -> (TlsKeyPair, CertificateRequest
         ..Allowed::default()
     };
     let signed = apart.sign(&apart.export(), &allowed).unwrap();
-    let mut carried = Certificates::read(&signed).unwrap().certificates;
+    let carried = Certificates::read(&signed).unwrap().certificates;
     apart.take(&signed);
-    let own = carried.pop().expect("the member's");
+    let asked = format!("join-{member}");
+    let own = carried.iter().find(|one| one.request == asked).unwrap();
     let shown = fedlora_transport::Certificate::from_pem(&own.certificate).unwrap();
     let record = MemberRecord {
         name: member.clone(),
