@@ -3,7 +3,7 @@
 //! when.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fedlora_tests::{Federation, Finished, INSTITUTIONS, Running, StoreKind, program, wait_for};
 use rand::rngs::StdRng;
@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 /// Rounds where nothing else is said.
 const ROUNDS: u64 = 6;
+/// The bounds of what a round is taken to last.
+const SHORTEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_secs(2);
 
 fn plan(rounds: u64) -> String {
     format!(
@@ -110,13 +113,17 @@ fn no_round_is_lost_whoever_is_killed_in_it() {
     let federation = Federation::new();
     let mut programs = Programs::start(&federation, plan(rounds));
     programs.wait_for_rounds(1);
-    // As long as a round takes at first: later ones are interrupted.
+    // About as long as a round takes that nobody interrupts: the kill is to fall into it.
     let mut usual = Duration::from_millis(300);
     let mut kills = [0_u64; 2];
     loop {
-        let begun = Instant::now();
-        std::thread::sleep(usual.mul_f64(rng.random_range(0.0..1.2)));
+        let before = programs.rounds_done();
+        std::thread::sleep(usual.mul_f64(rng.random_range(0.0..1.0)));
         let done = programs.rounds_done();
+        usual = match done > before {
+            true => usual.mul_f64(0.7).max(SHORTEST),
+            false => usual.mul_f64(1.1).min(LONGEST),
+        };
         // Once it is over, an aggregator that is started again begins another run.
         if done + 2 > rounds {
             break;
@@ -128,7 +135,6 @@ fn no_round_is_lost_whoever_is_killed_in_it() {
         programs.kill(victim);
         kills[victim.min(1)] += 1;
         programs.wait_for_rounds(done + 1);
-        usual = usual.max(begun.elapsed() / 2).min(Duration::from_secs(2));
     }
     programs.wait_for_rounds(rounds);
     let Programs {
