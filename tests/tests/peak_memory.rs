@@ -1,5 +1,5 @@
 //! How much memory the aggregator takes at most: three updates' size and 150 MB, whatever the number of
-//! members. With ten million elements, of 240 MB, ten members took 205 MB and fifty 224. A true aggregator, and
+//! members. With ten million elements, of 240 MB, ten members took 175 MB and fifty 202. A true aggregator, and
 //! members in this process that make masked updates without training.
 //! What runs with the tests is small. Large updates:
 //!
