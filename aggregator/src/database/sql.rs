@@ -69,11 +69,21 @@ impl Sql {
 
     /// Brings the schema to this program's version.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
-        let migrations = match self.kind {
-            Kind::Sqlite => &SQLITE,
-            Kind::Postgres => &POSTGRES,
+        // Nothing locks a file of SQLite for that: of two programs that begin with a new one, the later
+        // finds the schema made once it tries again.
+        let (migrations, mut tries) = match self.kind {
+            Kind::Sqlite => (&SQLITE, 5),
+            Kind::Postgres => (&POSTGRES, 1),
         };
-        match migrations.run(&self.pool).await {
+        let done = loop {
+            tries -= 1;
+            match migrations.run(&self.pool).await {
+                Err(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) if tries > 0 => {
+                }
+                done => break done,
+            }
+        };
+        match done {
             Ok(()) => Ok(()),
             Err(MigrateError::Execute(error)) => Err(self.trouble(error)),
             Err(MigrateError::VersionMissing(version)) => Err(StoreError::Refused {

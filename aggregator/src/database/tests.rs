@@ -123,6 +123,24 @@ fn change_all(store: &Store) {
 }
 
 #[test]
+fn programs_that_begin_at_once_with_a_new_database_make_its_schema_once() {
+    for _ in 0..5 {
+        let site = Site::new();
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for host in 0..8 {
+                let root = site.host(&format!("{host}"));
+                let (site, together) = (&site, &together);
+                scope.spawn(move || {
+                    together.wait();
+                    site.connect(&root);
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn another_host_gets_what_the_first_one_had() {
     let site = Site::new();
     let (one, other) = (site.host("one"), site.host("other"));
