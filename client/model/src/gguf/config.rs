@@ -1,6 +1,10 @@
 //! A model's configuration from a GGUF file's metadata and the tensors it has.
 
-use super::super::config::{Architecture, LlamaConfig, Multipliers, RopeScaling, Variation};
+use std::collections::BTreeSet;
+
+use super::super::config::{
+    Activation, Architecture, LlamaConfig, Multipliers, RopeScaling, Variation,
+};
 use super::container::Container;
 use super::error::GgufError;
 use super::metadata::{Metadata, Value};
@@ -51,7 +55,17 @@ pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
         rope_scaling: scaling(container, &keys, head_dim, rope_theta)?,
         sliding_window,
         qkv_bias: architecture == Architecture::Qwen2,
-        variation: variation(&keys, architecture, blocks)?,
+        variation: variation(
+            &keys,
+            architecture,
+            Sizes {
+                blocks,
+                hidden_size,
+                heads,
+                head_dim,
+                windowed: sliding_window.is_some(),
+            },
+        )?,
         tie_word_embeddings: !container.tensors().contains_key(OUTPUT),
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id")?,
         eos_token_id: token(metadata, "tokenizer.ggml.eos_token_id")?,
@@ -77,10 +91,13 @@ fn scaling(
 
 const POSITIVE: &str = "a number above 0";
 
-const SUPPORTED: &str = "\"llama\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\", the supported \
-                         architectures";
-const DENSE: &str = "a dense model (\"llama\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\"): \
-                     this one is a mixture of experts, which is not supported";
+const SUPPORTED: &str = "\"llama\", \"qwen2\", \"qwen3\", \"smollm3\", \"granite\" or \"gemma3\", \
+                         the supported architectures";
+const DENSE: &str = "a dense model (\"llama\", \"qwen2\", \"qwen3\", \"smollm3\", \"granite\" or \
+                     \"gemma3\"): this one is a mixture of experts, which is not supported";
+const FUSED: &str = "an architecture with a projection each for q, k, v, gate and up: this one \
+                     fuses them, so that an adapter of them would not be one that PEFT loads into \
+                     the model";
 
 fn architecture(metadata: &Metadata) -> Result<(Architecture, &'static str), GgufError> {
     let key = "general.architecture";
@@ -90,13 +107,16 @@ fn architecture(metadata: &Metadata) -> Result<(Architecture, &'static str), Ggu
         "qwen3" => Ok((Architecture::Qwen3, "qwen3")),
         "smollm3" => Ok((Architecture::SmolLm3, "smollm3")),
         "granite" => Ok((Architecture::Granite, "granite")),
+        "gemma3" => Ok((Architecture::Gemma3, "gemma3")),
+        "phi3" => Err(metadata.refuse(key, FUSED)),
         "llama4" | "gpt-oss" => Err(metadata.refuse(key, DENSE)),
         mixture if mixture.ends_with("moe") => Err(metadata.refuse(key, DENSE)),
         _ => Err(metadata.refuse(key, SUPPORTED)),
     }
 }
 
-/// One window for all blocks. Which blocks have it a file of a newer architecture does not tell.
+/// One window for all blocks, or for those that an architecture says. Which blocks have it a file
+/// of other newer architectures does not tell.
 fn sliding_window(keys: &Keys<'_>, architecture: Architecture) -> Result<Option<usize>, GgufError> {
     let window = keys.optional_size("attention.sliding_window")?;
     let mixed = matches!(
@@ -114,7 +134,7 @@ fn sliding_window(keys: &Keys<'_>, architecture: Architecture) -> Result<Option<
 fn variation(
     keys: &Keys<'_>,
     architecture: Architecture,
-    blocks: usize,
+    sizes: Sizes,
 ) -> Result<Variation, GgufError> {
     let factor = |name| -> Result<f64, GgufError> { Ok(keys.positive(name)?.unwrap_or(1.0)) };
     Ok(match architecture {
@@ -125,7 +145,7 @@ fn variation(
         },
         // No metadata tells: llama.cpp rotates all blocks but every fourth.
         Architecture::SmolLm3 => Variation {
-            unrotated: (0..blocks).filter(|block| block % 4 == 3).collect(),
+            unrotated: (0..sizes.blocks).filter(|block| block % 4 == 3).collect(),
             ..Variation::default()
         },
         Architecture::Granite => Variation {
@@ -136,6 +156,61 @@ fn variation(
                 logits_scaling: factor("logit_scale")?,
             },
             ..Variation::default()
+        },
+        Architecture::Gemma3 => gemma3(keys, sizes)?,
+    })
+}
+
+/// What the variation of blocks depends on.
+#[derive(Clone, Copy)]
+struct Sizes {
+    blocks: usize,
+    hidden_size: usize,
+    heads: usize,
+    head_dim: usize,
+    /// Whether the file states a window.
+    windowed: bool,
+}
+
+/// Blocks of Gemma 3's largest model, whose scores alone have another scale (llama.cpp tells it
+/// by these too).
+const LARGEST_GEMMA3: usize = 62;
+
+/// Gemma 3's: every sixth block has no window, and the others a rotation of their own, unless the
+/// file says otherwise. Its norms are stored as what they multiply with.
+fn gemma3(keys: &Keys<'_>, sizes: Sizes) -> Result<Variation, GgufError> {
+    for name in ["final_logit_softcapping", "attn_logit_softcapping"] {
+        if keys.positive(name)?.is_some() {
+            return Err(keys.refuse(name, "absent: soft caps are not supported"));
+        }
+    }
+    let pattern = keys.size_or("attention.sliding_window_pattern", 6)?;
+    let full = |block: &usize| (block + 1).is_multiple_of(pattern);
+    let full: BTreeSet<usize> = (0..sizes.blocks).filter(full).collect();
+    if sizes.windowed && full.len() == sizes.blocks {
+        let expected = "absent where every block is without a window";
+        return Err(keys.refuse("attention.sliding_window", expected));
+    }
+    let scalar = match sizes.blocks {
+        LARGEST_GEMMA3 => sizes.hidden_size / sizes.heads,
+        _ => sizes.head_dim,
+    };
+    let local = keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    Ok(Variation {
+        qk_norm: true,
+        unrotated: BTreeSet::new(),
+        unwindowed: if sizes.windowed {
+            full
+        } else {
+            BTreeSet::new()
+        },
+        local_theta: sizes.windowed.then_some(local),
+        output_norms: true,
+        activation: Activation::GeluTanh,
+        multipliers: Multipliers {
+            embedding: (sizes.hidden_size as f64).sqrt(),
+            attention: Some((scalar as f64).sqrt().recip()),
+            ..Multipliers::default()
         },
     })
 }
