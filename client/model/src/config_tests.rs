@@ -108,7 +108,7 @@ pub(super) fn granite() -> LlamaConfig {
     }
 }
 
-pub(super) fn gemma3() -> LlamaConfig {
+pub(crate) fn gemma3() -> LlamaConfig {
     LlamaConfig {
         architecture: Architecture::Gemma3,
         head_dim: 10,
