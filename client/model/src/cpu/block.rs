@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::attention;
 use super::elementwise::{gated, gated_backward, rms_norm, rms_norm_backward};
+use super::gradients::{PairGradients, Wanted, sum};
 use super::kept::Kept;
 use super::pool::Pool;
 use super::projection::{PairGradient, Projection};
@@ -53,16 +54,6 @@ const O: usize = 3;
 const GATE: usize = 4;
 const UP: usize = 5;
 const DOWN: usize = 6;
-
-/// The gradients of a block's pairs, by projection.
-pub(crate) type PairGradients = [PairGradient; 7];
-
-/// Which factors' gradients are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) a: bool,
-    pub(crate) b: bool,
-}
 
 impl TransformerBlock<'_> {
     fn hidden(&self) -> usize {
@@ -582,21 +573,4 @@ impl TransformerBlock<'_> {
             }
         })
     }
-}
-
-/// Adds up the parts in their order, so that threads do not change the result.
-fn sum(parts: Vec<PairGradients>, pool: &Pool) -> PairGradients {
-    let mut parts = parts.into_iter();
-    let mut total = parts.next().unwrap_or_default();
-    for part in parts {
-        for (total, part) in total.iter_mut().zip(part) {
-            for (total, part) in [(&mut total.a, part.a), (&mut total.b, part.b)] {
-                if let (Some(total), Some(part)) = (total, part) {
-                    add(total, &part);
-                    pool.give(part);
-                }
-            }
-        }
-    }
-    total
 }

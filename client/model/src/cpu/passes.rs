@@ -7,8 +7,9 @@ use burn::tensor::{Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
 use fedlora_adapter::{Factor, Factors, Target};
 
-use super::block::{PairGradients, Rows, TransformerBlock, Wanted};
+use super::block::{Rows, TransformerBlock};
 use super::frozen::Frozen;
+use super::gradients::{PairGradients, Wanted};
 use super::head::OutputHead;
 use super::host::{HostWeight, flat, tensor, values};
 use super::kept::Kept;

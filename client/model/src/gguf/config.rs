@@ -1,12 +1,9 @@
 //! A model's configuration from a GGUF file's metadata and the tensors it has.
 
-use std::collections::BTreeSet;
-
-use super::super::config::{
-    Activation, Architecture, LlamaConfig, Multipliers, RopeScaling, Variation,
-};
+use super::super::config::{Architecture, LlamaConfig, Multipliers, RopeScaling, Variation};
 use super::container::Container;
 use super::error::GgufError;
+use super::gemma3;
 use super::metadata::{Metadata, Value};
 use super::names::{EMBEDDING, OUTPUT};
 use super::rope_factors;
@@ -157,62 +154,19 @@ fn variation(
             },
             ..Variation::default()
         },
-        Architecture::Gemma3 => gemma3(keys, sizes)?,
+        Architecture::Gemma3 => gemma3::variation(keys, sizes)?,
     })
 }
 
 /// What the variation of blocks depends on.
 #[derive(Clone, Copy)]
-struct Sizes {
-    blocks: usize,
-    hidden_size: usize,
-    heads: usize,
-    head_dim: usize,
+pub(super) struct Sizes {
+    pub(super) blocks: usize,
+    pub(super) hidden_size: usize,
+    pub(super) heads: usize,
+    pub(super) head_dim: usize,
     /// Whether the file states a window.
-    windowed: bool,
-}
-
-/// Blocks of Gemma 3's largest model, whose scores alone have another scale (llama.cpp tells it
-/// by these too).
-const LARGEST_GEMMA3: usize = 62;
-
-/// Gemma 3's: every sixth block has no window, and the others a rotation of their own, unless the
-/// file says otherwise. Its norms are stored as what they multiply with.
-fn gemma3(keys: &Keys<'_>, sizes: Sizes) -> Result<Variation, GgufError> {
-    for name in ["final_logit_softcapping", "attn_logit_softcapping"] {
-        if keys.positive(name)?.is_some() {
-            return Err(keys.refuse(name, "absent: soft caps are not supported"));
-        }
-    }
-    let pattern = keys.size_or("attention.sliding_window_pattern", 6)?;
-    let full = |block: &usize| (block + 1).is_multiple_of(pattern);
-    let full: BTreeSet<usize> = (0..sizes.blocks).filter(full).collect();
-    if sizes.windowed && full.len() == sizes.blocks {
-        let expected = "absent where every block is without a window";
-        return Err(keys.refuse("attention.sliding_window", expected));
-    }
-    let scalar = match sizes.blocks {
-        LARGEST_GEMMA3 => sizes.hidden_size / sizes.heads,
-        _ => sizes.head_dim,
-    };
-    let local = keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
-    Ok(Variation {
-        qk_norm: true,
-        unrotated: BTreeSet::new(),
-        unwindowed: if sizes.windowed {
-            full
-        } else {
-            BTreeSet::new()
-        },
-        local_theta: sizes.windowed.then_some(local),
-        output_norms: true,
-        activation: Activation::GeluTanh,
-        multipliers: Multipliers {
-            embedding: (sizes.hidden_size as f64).sqrt(),
-            attention: Some((scalar as f64).sqrt().recip()),
-            ..Multipliers::default()
-        },
-    })
+    pub(super) windowed: bool,
 }
 
 /// Refuses more blocks than the file has tensors of, before a list of them is made.
@@ -268,7 +222,7 @@ impl Keys<'_> {
             .ok_or_else(|| self.refuse(name, SIZE))
     }
 
-    fn size_or(&self, name: &str, default: usize) -> Result<usize, GgufError> {
+    pub(super) fn size_or(&self, name: &str, default: usize) -> Result<usize, GgufError> {
         Ok(self.optional_size(name)?.unwrap_or(default))
     }
 
