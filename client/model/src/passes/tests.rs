@@ -220,7 +220,9 @@ fn gradients_are_those_of_the_plain_composition_in_double_precision() {
                     // much. The handwritten passes round in another order, not more.
                     let rounding = worst_error(&autodiff, &expected);
                     assert!(rounding <= 1e-2, "autodiff errs by {rounding}, seed {seed}");
-                    let bound = (4.0 * rounding).max(5e-5);
+                    // A norm of a small sum amplifies what it was rounded by, and there are more.
+                    let norms = model.config().variation.output_norms;
+                    let bound = (4.0 * rounding).max(if norms { 3e-4 } else { 5e-5 });
                     for (found, what) in [
                         (run(ActivationCheckpointing::Off), "normal"),
                         (run(ActivationCheckpointing::PerBlock), "low"),
