@@ -60,7 +60,7 @@ CHATS = [
     [("user", "Who keeps the ledger?"), ("assistant", " The clerk. ")],
     [("system", "Be brief."), ("user", "At dusk?"), ("assistant", "On."), ("user", "And by day?"), ("assistant", "Off.")],
     [("assistant", "Out of turn.")],
-    [("user", "One."), ("user", "Two.")],
+    [("user", "One."), ("user", "Two."), ("assistant", "Three.")],
 ]
 
 

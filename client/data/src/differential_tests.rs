@@ -158,5 +158,5 @@ fn gemmas_tokenizer_and_template_are_those_of_transformers() {
         .filter_map(|(&token, &counts)| counts.then_some(token))
         .collect();
     let trained = pipeline.tokenizer.decode(&trained, false).unwrap();
-    assert_eq!(trained, "On.<end_of_turn>\nOff.<end_of_turn>\n");
+    assert_eq!(trained, "On.<end_of_turn>Off.<end_of_turn>");
 }
