@@ -1,5 +1,5 @@
-//! Training against PyTorch and PEFT: the numbers in `golden/curve.json` and
-//! `golden/curve-qwen3.json`, which `examples/oracle/training_curve.py` writes.
+//! Training against PyTorch and PEFT: the numbers in `golden/curve.json`,
+//! `golden/curve-qwen3.json` and `golden/curve-gemma3.json`, which `examples/oracle/training_curve.py` writes.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -150,6 +150,22 @@ fn twenty_steps_of_qwen3_follow_pytorch_and_peft() {
         checkpointing: ActivationCheckpointing::PerBlock,
         ..curve.options()
     });
+}
+
+/// Gradients flow through norms on all sides, GeGLU and blocks of two rotations.
+#[test]
+fn twenty_steps_of_gemma3_follow_pytorch_and_peft() {
+    let curve = Curve::read("curve-gemma3", "architectures/gemma3", (4, 0.3));
+    assert_eq!(curve.count("steps").get(), 20);
+    for checkpointing in [
+        ActivationCheckpointing::Off,
+        ActivationCheckpointing::PerBlock,
+    ] {
+        curve.assert_follows(&TrainOptions {
+            checkpointing,
+            ..curve.options()
+        });
+    }
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn logits_of_other_architectures_are_transformers() {
     let golden: Value = serde_json::from_str(&text).unwrap();
     let tokens: Vec<u32> = serde_json::from_value(golden["tokens"].clone()).unwrap();
     let logits = tensors::read(&folder.join("logits.safetensors"), 1 << 20).unwrap();
-    for name in ["qwen3", "smollm3", "granite", "llama-yarn"] {
+    for name in ["qwen3", "smollm3", "granite", "llama-yarn", "gemma3"] {
         let weights = BaseWeights::from_gguf(&golden_dir().join(format!("{name}.gguf"))).unwrap();
         let theirs = BaseWeights::load(&folder.join(name)).unwrap();
         assert_eq!(weights.config().architecture, theirs.config().architecture);

@@ -10,20 +10,21 @@ Run from the top of the repository:
     oracle/bin/python examples/oracle/make_architectures.py
     cargo test -p fedlora-client --test architectures
 
-The third command writes each configuration as fedlora does (`config.ours.json`); the fourth has
+The second and the fourth command make all of them, or those whose names follow. The third command writes each configuration as fedlora does (`config.ours.json`); the fourth has
 Transformers read it, and asserts that the model is the same. Weights do not change between runs.
 """
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers import GraniteConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
+from transformers import Gemma3TextConfig, GraniteConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, SmolLM3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,15 @@ YARN_ROPE = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_
 
 def plain(theta):
     return dict(rope_type="default", rope_theta=theta)
+
+
+def linear(theta, factor):
+    return dict(rope_type="linear", rope_theta=theta, factor=factor)
+
+
+def gemma3(full, local, **settings):
+    """With one rotation for blocks that see all, and one for those with a window."""
+    return Gemma3TextConfig(**SHAPE | settings, rope_parameters=dict(full_attention=full, sliding_attention=local))
 
 
 def models():
@@ -242,6 +252,61 @@ def models():
             torch.float32,
             None,
         ),
+        # Seven blocks, of which the sixth sees all; scores by the size of a head, as in released models.
+        (
+            "gemma3",
+            gemma3(
+                linear(1000.0, 8.0),
+                plain(10000.0),
+                hidden_size=12,
+                intermediate_size=20,
+                num_hidden_layers=7,
+                num_attention_heads=3,
+                num_key_value_heads=1,
+                head_dim=16,
+                query_pre_attn_scalar=16,
+                sliding_window=6,
+                tie_word_embeddings=True,
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "gemma3-80",
+            gemma3(
+                linear(300.0, 2.5),
+                plain(40.0),
+                hidden_size=18,
+                intermediate_size=20,
+                num_attention_heads=3,
+                num_key_value_heads=1,
+                head_dim=80,
+                query_pre_attn_scalar=37,
+                sliding_window=5,
+                sliding_window_pattern=2,
+            ),
+            torch.bfloat16,
+            None,
+        ),
+        (
+            "gemma3-96",
+            gemma3(
+                plain(30000.0),
+                plain(500.0),
+                hidden_size=10,
+                intermediate_size=28,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                head_dim=96,
+                query_pre_attn_scalar=100,
+                sliding_window=7,
+                layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+                tie_word_embeddings=True,
+            ),
+            torch.float16,
+            None,
+        ),
     ]
 
 
@@ -249,7 +314,14 @@ def without(config):
     """What each part of the configuration is replaced with, so that it has no effect."""
     kind = getattr(config, "model_type")
     rope = config.rope_parameters
-    if rope["rope_type"] not in ("default", "dynamic"):
+    if kind == "gemma3_text":
+        full, local = rope["full_attention"], rope["sliding_attention"]
+        if full["rope_type"] != "default":
+            yield "scaling", dict(rope_parameters=rope | dict(full_attention=plain(full["rope_theta"])))
+        yield "local_rotation", dict(rope_parameters=rope | dict(sliding_attention=full))
+        yield "attention_scalar", dict(query_pre_attn_scalar=config.query_pre_attn_scalar * 9)
+        yield "gelu", dict(hidden_activation="silu")
+    elif rope["rope_type"] not in ("default", "dynamic"):
         yield "scaling", dict(rope_parameters=plain(rope["rope_theta"]))
     if getattr(config, "sliding_window", None) is not None:
         yield "window", dict(sliding_window=1000)
@@ -294,6 +366,8 @@ def logits(model):
 
 def fill(model, seed):
     generator = torch.Generator().manual_seed(seed)
+    # Gemma's norms multiply with one more than their weights.
+    norm = 0.0 if model.config.model_type == "gemma3_text" else 1.0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("o_proj.bias"):
@@ -301,7 +375,7 @@ def fill(model, seed):
                 continue
             # Norms away from one, and layers and biases large enough for the logits to differ.
             noise = torch.randn(parameter.shape, generator=generator) * 0.2
-            parameter.copy_(noise + (1.0 if "norm" in name else 0.0))
+            parameter.copy_(noise + (norm if "norm" in name else 0.0))
 
 
 def load(folder):
@@ -343,6 +417,15 @@ def make(seed, name, config, dtype, shard, written):
                 if parameter_name.endswith("bias"):
                     parameter.zero_()
         facts["without_biases"] = difference(found, logits(other))
+    if model.config.model_type == "gemma3_text":
+        for first in ("attention", "feedforward"):
+            other = load(folder)
+            for layer in other.model.layers:
+                setattr(layer, f"post_{first}_layernorm", torch.nn.Identity())
+            facts[f"without_{first}_output_norm"] = difference(found, logits(other))
+        other = load(folder)
+        other.model.embed_tokens.embed_scale.fill_(1.0)
+        facts["without_embedding_scale"] = difference(found, logits(other))
     for key, value in facts.items():
         assert not key.startswith("without") or value > 0.01, (name, key, value)
     model.generation_config.eos_token_id = None
@@ -412,14 +495,20 @@ def frequencies():
 def main():
     torch.set_num_threads(1)
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    written = {}
-    facts = {}
+    asked = set(sys.argv[1:])
+    written, facts = {}, {}
+    if asked:
+        written = load_file(GOLDEN / "logits.safetensors")
+        facts = json.loads((GOLDEN / "golden.json").read_text())["models"]
     for seed, (name, config, dtype, shard) in enumerate(models(), start=1):
-        facts[name] = make(seed, name, config, dtype, shard, written)
+        if not asked or name in asked:
+            facts[name] = make(seed, name, config, dtype, shard, written)
     save_file({name: found.contiguous() for name, found in written.items()}, GOLDEN / "logits.safetensors")
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     golden = {**versions, "tokens": tokens(), "models": facts}
     (GOLDEN / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
+    if asked:
+        return
     rope = {**versions, "models": frequencies()}
     (GOLDEN / "rope.json").write_text(json.dumps(rope, indent=1) + "\n")
 

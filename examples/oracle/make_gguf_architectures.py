@@ -6,9 +6,12 @@ Run from the top of the repository:
     python -m venv oracle && oracle/bin/pip install torch safetensors gguf
     oracle/bin/python examples/oracle/make_gguf_architectures.py
     cargo test -p fedlora-client --test gguf
+
+The second command makes all files, or those whose names follow.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import gguf
@@ -22,6 +25,7 @@ KINDS = {
     "smollm3": (gguf.MODEL_ARCH.SMOLLM3, True),
     "granite": (gguf.MODEL_ARCH.GRANITE, True),
     "llama-yarn": (gguf.MODEL_ARCH.LLAMA, True),
+    "gemma3": (gguf.MODEL_ARCH.GEMMA3, False),
 }
 
 
@@ -49,7 +53,13 @@ def write(name, arch, interleaved):
     writer.add_value_length(dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     rope = config["rope_parameters"]
+    if name == "gemma3":
+        rope = rope["full_attention"]
+        writer.add_sliding_window(config["sliding_window"])
     writer.add_rope_freq_base(rope["rope_theta"])
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
     if rope["rope_type"] == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
@@ -63,6 +73,8 @@ def write(name, arch, interleaved):
     for key, values in load_file(folder / "model.safetensors").items():
         if interleaved and key.endswith(("q_proj.weight", "k_proj.weight")):
             values = neighbours(values, heads if "q_proj" in key else kv_heads)
+        if name == "gemma3" and key.endswith("norm.weight"):
+            values = values.float() + 1
         stored = names.get_name(key, try_suffixes=(".weight", ".bias"))
         if values.dim() == 1:
             writer.add_tensor(stored, values.float().numpy())
@@ -76,4 +88,5 @@ def write(name, arch, interleaved):
 
 
 for name, (arch, interleaved) in KINDS.items():
-    write(name, arch, interleaved)
+    if not sys.argv[1:] or name in sys.argv[1:]:
+        write(name, arch, interleaved)

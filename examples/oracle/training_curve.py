@@ -6,11 +6,14 @@ Run from the top of the repository, where client/tests/golden/tiny and architect
     python -m venv oracle && oracle/bin/pip install torch transformers peft
     oracle/bin/python examples/oracle/training_curve.py
     cargo test -p fedlora-client --test curve
+
+The second command makes all curves, or those whose names follow.
 """
 
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import peft
@@ -24,7 +27,11 @@ GOLDEN = ROOT / "client/tests/golden"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BATCH, RATE, WARMUP, CLIP, PROMPT = 4, 5e-3, 5, 1.0, 4
 # Name of what is written, the model, steps, and the adapter's rank.
-RUNS = [("curve", "tiny", 50, 8), ("curve-qwen3", "architectures/qwen3", 20, 4)]
+RUNS = [
+    ("curve", "tiny", 50, 8),
+    ("curve-qwen3", "architectures/qwen3", 20, 4),
+    ("curve-gemma3", "architectures/gemma3", 20, 4),
+]
 
 
 def examples(vocab):
@@ -96,7 +103,8 @@ def run(name, base, steps, rank):
 
 def main():
     for name, base, steps, rank in RUNS:
-        run(name, base, steps, rank)
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            run(name, base, steps, rank)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! Generated templates, tokenizer settings and records: the text, the ids and the marked tokens are
-//! those of Transformers (`examples/oracle/differential.py`), or a known refusal.
+//! those of Transformers (`examples/oracle/differential.py`), or a known refusal; and a tokenizer built
+//! as Gemma's (`examples/oracle/gemma_tokenizer.py`).
 
 use std::fs;
 
@@ -14,6 +15,27 @@ use super::*;
 struct Golden {
     tokenizers: Value,
     cases: Vec<Case>,
+}
+
+impl Golden {
+    fn assert_same(&self) {
+        let mut wrong = Vec::new();
+        for (number, case) in self.cases.iter().enumerate() {
+            for difference in case.differences(&self.tokenizers) {
+                let config = &case.config;
+                wrong.push(format!(
+                    "{number}: {}\n  {config}\n  {difference}",
+                    case.template
+                ));
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "{} differ\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
+    }
 }
 
 #[derive(Deserialize)]
@@ -118,20 +140,23 @@ fn generated_cases_are_those_of_transformers() {
     let golden: Golden =
         serde_json::from_str(include_str!("../../vectors/differential.json")).unwrap();
     assert!(golden.cases.len() >= 200);
-    let mut wrong = Vec::new();
-    for (number, case) in golden.cases.iter().enumerate() {
-        for difference in case.differences(&golden.tokenizers) {
-            let config = &case.config;
-            wrong.push(format!(
-                "{number}: {}\n  {config}\n  {difference}",
-                case.template
-            ));
-        }
-    }
-    assert!(
-        wrong.is_empty(),
-        "{} differ\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    golden.assert_same();
+}
+
+/// The assistant's turns are the model's, and the system's text begins the first user's.
+#[test]
+fn gemmas_tokenizer_and_template_are_those_of_transformers() {
+    let golden: Golden = serde_json::from_str(include_str!("../../vectors/gemma.json")).unwrap();
+    assert_eq!(golden.cases.len(), 4);
+    golden.assert_same();
+    // What a training learns: each answer and the end of its turn.
+    let case = &golden.cases[1];
+    let pipeline = case.pipeline(&golden.tokenizers);
+    let example = pipeline.chat(&case.chat()).unwrap();
+    let trained = example.tokens().iter().zip(example.loss_mask());
+    let trained: Vec<u32> = trained
+        .filter_map(|(&token, &counts)| counts.then_some(token))
+        .collect();
+    let trained = pipeline.tokenizer.decode(&trained, false).unwrap();
+    assert_eq!(trained, "On.<end_of_turn>Off.<end_of_turn>");
 }

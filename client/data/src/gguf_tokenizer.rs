@@ -169,7 +169,7 @@ impl<'a> Vocabulary<'a> {
             "normalizer": null,
             "pre_tokenizer": self.pre_tokenizer()?,
             "post_processor": self.post_processor()?,
-            "decoder": self.decoder(),
+            "decoder": self.decoder()?,
             "model": {
                 "type": "BPE",
                 "dropout": null,
@@ -240,10 +240,15 @@ impl<'a> Vocabulary<'a> {
     /// How text is cut into words before merges.
     fn pre_tokenizer(&self) -> Result<Json, GgufError> {
         if self.kind == Kind::SentencePiece {
+            let scheme = if self.begins_with_space()? {
+                "first"
+            } else {
+                "never"
+            };
             return Ok(json!({
                 "type": "Metaspace",
                 "replacement": "\u{2581}",
-                "prepend_scheme": "first",
+                "prepend_scheme": scheme,
                 "split": false,
             }));
         }
@@ -283,20 +288,26 @@ impl<'a> Vocabulary<'a> {
         })
     }
 
+    fn flag(&self, key: &str, default: bool) -> Result<bool, GgufError> {
+        let value = self
+            .metadata
+            .optional(key, "true or false", Value::as_bool)?;
+        Ok(value.unwrap_or(default))
+    }
+
+    /// Whether a SentencePiece vocabulary takes a text as if a space preceded it. Gemma's does not.
+    fn begins_with_space(&self) -> Result<bool, GgufError> {
+        self.flag("tokenizer.ggml.add_space_prefix", true)
+    }
+
     /// What is put around a text.
     fn post_processor(&self) -> Result<Json, GgufError> {
-        let flag = |key, default| -> Result<bool, GgufError> {
-            let value = self
-                .metadata
-                .optional(key, "true or false", Value::as_bool)?;
-            Ok(value.unwrap_or(default))
-        };
-        let begin = flag(
+        let begin = self.flag(
             "tokenizer.ggml.add_bos_token",
             // SentencePiece models were trained with it, and older files do not say so.
             self.kind == Kind::SentencePiece,
         )?;
-        let end = flag("tokenizer.ggml.add_eos_token", false)?;
+        let end = self.flag("tokenizer.ggml.add_eos_token", false)?;
         let mut special = Map::new();
         let mut around = |wanted: bool, name: &str, type_id: u32| {
             let id = self.named.get(name).filter(|_| wanted)?;
@@ -324,24 +335,27 @@ impl<'a> Vocabulary<'a> {
         }))
     }
 
-    fn decoder(&self) -> Json {
-        match self.kind {
+    fn decoder(&self) -> Result<Json, GgufError> {
+        Ok(match self.kind {
             Kind::ByteLevel => json!({
                 "type": "ByteLevel",
                 "add_prefix_space": true,
                 "trim_offsets": true,
                 "use_regex": true,
             }),
-            Kind::SentencePiece => json!({
-                "type": "Sequence",
-                "decoders": [
-                    {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
-                    {"type": "ByteFallback"},
-                    {"type": "Fuse"},
-                    {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-                ],
-            }),
-        }
+            Kind::SentencePiece => {
+                let mut decoders = vec![
+                    json!({"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}),
+                    json!({"type": "ByteFallback"}),
+                    json!({"type": "Fuse"}),
+                ];
+                if self.begins_with_space()? {
+                    let strip = json!({"type": "Strip", "content": " ", "start": 1, "stop": 0});
+                    decoders.push(strip);
+                }
+                json!({"type": "Sequence", "decoders": decoders})
+            }
+        })
     }
 
     /// The pairs that are joined, most urgent first.

@@ -133,6 +133,27 @@ fn begins_and_ends_texts_as_the_file_says() {
     assert_eq!(begun, [&[1][..], &bare].concat());
 }
 
+/// As Gemma's files say of their vocabulary.
+#[test]
+fn a_text_begins_with_no_space_where_the_file_says_so() {
+    let open = |file: TestFile| {
+        let (_dir, path) = file.write();
+        TextPipeline::from_gguf(&path).unwrap()
+    };
+    let file = || TestFile::golden("sentencepiece.gguf");
+    let (before, key) = (open(file()), "tokenizer.ggml.add_space_prefix");
+    let never = open(file().set(key, Value::Bool(false)));
+    let ids = |pipeline: &TextPipeline, text| pipeline.text(text).unwrap().tokens().to_vec();
+    // The space that the one puts before the text the other is given.
+    assert_eq!(ids(&before, "a b"), ids(&never, " a b"));
+    assert_ne!(ids(&before, "a b"), ids(&never, "a b"));
+    for text in ["a b", " a b"] {
+        assert_eq!(never.decode(&ids(&never, text)[1..]).unwrap(), text);
+    }
+    let same = open(file().set(key, Value::Bool(true)));
+    assert_eq!(same.digest(), before.digest());
+}
+
 fn refusal(file: &TestFile) -> String {
     let (_dir, path) = file.write();
     TextPipeline::from_gguf(&path).unwrap_err().to_string()

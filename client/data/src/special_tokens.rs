@@ -11,7 +11,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::dropped::Warning;
 
 /// Special tokens that a class names where the settings do not.
-const DEFAULTS: [(&str, &[(&str, &str)]); 3] = [
+const DEFAULTS: [(&str, &[(&str, &str)]); 4] = [
     (
         "Llama",
         &[
@@ -34,6 +34,15 @@ const DEFAULTS: [(&str, &[(&str, &str)]); 3] = [
             ("eos_token", "<|endoftext|>"),
             ("pad_token", "<|endoftext|>"),
             ("unk_token", "<|endoftext|>"),
+        ],
+    ),
+    (
+        "Gemma",
+        &[
+            ("bos_token", "<bos>"),
+            ("eos_token", "<eos>"),
+            ("pad_token", "<pad>"),
+            ("unk_token", "<unk>"),
         ],
     ),
 ];

@@ -10,7 +10,7 @@ use burn::tensor::{Bool, FloatDType, Tensor, TensorData};
 use super::llama::Llama;
 use super::lora::Lora;
 use super::ops::FusedOps;
-use super::ops::arguments::Rotation;
+use super::rope::Rotations;
 
 /// Tokens that pass the model at a time. Attention holds `heads * STRETCH * positions` scores.
 const STRETCH: usize = 256;
@@ -92,15 +92,12 @@ impl<B: FusedOps> Llama<B> {
         lora: Option<&Lora<B>>,
     ) -> Tensor<B, 2> {
         let (past, all) = (cache.length, cache.length + tokens.len());
-        let tables = self.rope().tables(all);
+        let tables = self.ropes().tables(all);
         let half = self.config().head_dim / 2;
         let step = Step {
             model: self,
             lora,
-            rotation: Rotation {
-                cos: tables.cos.slice([past..all, 0..half]),
-                sin: tables.sin.slice([past..all, 0..half]),
-            },
+            rotations: tables.map(|table| table.slice([past..all, 0..half])),
             windowed: self.hidden_keys(past, all, self.config().sliding_window),
             unwindowed: match self.config().variation.unwindowed.is_empty() {
                 true => None,
@@ -139,7 +136,7 @@ impl<B: FusedOps> Llama<B> {
 struct Step<'a, B: FusedOps> {
     model: &'a Llama<B>,
     lora: Option<&'a Lora<B>>,
-    rotation: Rotation<Tensor<B, 2>>,
+    rotations: Rotations<Tensor<B, 2>>,
     /// The keys that a block with the model's sliding window, if it has one, does not see.
     windowed: Option<Tensor<B, 2, Bool>>,
     /// The same of a block without it.
@@ -154,7 +151,7 @@ impl<B: FusedOps> Step<'_, B> {
         x: Tensor<B, 2>,
         blocks: &mut Vec<KeysAndValues<B>>,
     ) -> Tensor<B, 2> {
-        let (lora, rotation) = (self.lora, &self.rotation);
+        let (lora, rotations) = (self.lora, &self.rotations);
         let attend = |q, k, v| {
             let (keys, values) = (self.heads(k), self.heads(v));
             let now = match blocks.get(layer) {
@@ -173,7 +170,7 @@ impl<B: FusedOps> Step<'_, B> {
             context
         };
         self.model
-            .block_with(layer, x, rotation, lora, &mut None, attend)
+            .block_with(layer, x, rotations, lora, &mut None, attend)
     }
 
     /// `[rows, heads * dim]` to `[heads, rows, dim]`.

@@ -30,6 +30,8 @@ pub(super) struct Checkpoint {
     shards: Vec<Shard>,
     /// In the order of [`LlamaConfig::tensors`].
     tensors: Vec<StoredTensor>,
+    /// What is added to vectors, which are norms where it is not 0.
+    norm_offset: f32,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,7 @@ impl Checkpoint {
         Ok(Self {
             shards,
             tensors: stored,
+            norm_offset: config.architecture.norm_offset(),
         })
     }
 }
@@ -129,7 +132,11 @@ impl TensorSource for Checkpoint {
             place,
             companion,
         } = &self.tensors[index];
-        let tensor = self.shards[place.shard].read(name, &place.entry)?;
+        let mut tensor = self.shards[place.shard].read(name, &place.entry)?;
+        if self.norm_offset != 0.0 && tensor.shape.len() == 1 {
+            let values = tensor.values.iter_mut();
+            values.for_each(|value| *value += self.norm_offset);
+        }
         match companion {
             None => {}
             Some(Companion::Output(place)) => {

@@ -11,7 +11,7 @@ use fedlora_adapter::Target;
 use fedlora_adapter::tensors::{self, TensorFileError};
 pub use rope::{Llama3Scaling, RopeScaling, YarnScaling};
 use serde_json::{Map, Value};
-pub use variation::{Multipliers, Variation};
+pub use variation::{Activation, Multipliers, Variation};
 
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -31,17 +31,20 @@ pub enum Architecture {
     SmolLm3,
     /// Granite 3 and later: Llama with multipliers.
     Granite,
+    /// Gemma 3, text alone: GeGLU, norms on all sides, and blocks of two kinds.
+    Gemma3,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Llama,
         Self::Mistral,
         Self::Qwen2,
         Self::Qwen3,
         Self::SmolLm3,
         Self::Granite,
+        Self::Gemma3,
     ];
 
     /// `model_type` in `config.json`.
@@ -53,6 +56,7 @@ impl Architecture {
             Self::Qwen3 => "qwen3",
             Self::SmolLm3 => "smollm3",
             Self::Granite => "granite",
+            Self::Gemma3 => "gemma3_text",
         }
     }
 
@@ -65,6 +69,16 @@ impl Architecture {
             Self::Qwen3 => "Qwen3ForCausalLM",
             Self::SmolLm3 => "SmolLM3ForCausalLM",
             Self::Granite => "GraniteForCausalLM",
+            Self::Gemma3 => "Gemma3ForCausalLM",
+        }
+    }
+
+    /// What a checkpoint of Transformers stores of a norm's weight less than norms multiply with:
+    /// Gemma's multiply with `1 + w`.
+    pub(crate) fn norm_offset(self) -> f32 {
+        match self {
+            Self::Gemma3 => 1.0,
+            _ => 0.0,
         }
     }
 }
@@ -127,6 +141,16 @@ impl LlamaConfig {
         parse::config(&path, &object)
     }
 
+    /// The shape of which the rotary frequencies of windowed blocks are made, where those have
+    /// frequencies of their own.
+    pub(crate) fn local_rope(&self) -> Option<Self> {
+        self.variation.local_theta.map(|rope_theta| Self {
+            rope_theta,
+            rope_scaling: None,
+            ..self.clone()
+        })
+    }
+
     /// The sliding window of a block, if it has one.
     pub fn window(&self, layer: usize) -> Option<usize> {
         let windowed = |_: &usize| !self.variation.unwindowed.contains(&layer);
@@ -149,7 +173,8 @@ impl LlamaConfig {
 
     /// Every tensor of a checkpoint, in the order in which [`super::Llama`] holds them:
     /// embedding; by block input norm, q k v o, second norm, gate up down, and the biases of
-    /// q k v and the norms of queries and keys where there are any; last norm; and the output layer where it is not tied.
+    /// q k v, the norms of queries and keys, and those of what attention and the feed-forward part
+    /// give, where there are any; last norm; and the output layer where it is not tied.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
         let vocab = vec![self.vocab_size, hidden];
@@ -161,7 +186,11 @@ impl LlamaConfig {
             push("input_layernorm", vec![hidden]);
             for target in Target::ALL {
                 if target == Target::Gate {
-                    push("post_attention_layernorm", vec![hidden]);
+                    let second = match self.variation.output_norms {
+                        true => "pre_feedforward_layernorm",
+                        false => "post_attention_layernorm",
+                    };
+                    push(second, vec![hidden]);
                 }
                 let (input, output) = self.projection(target);
                 push(target.path(), vec![output, input]);
@@ -181,6 +210,11 @@ impl LlamaConfig {
                         format!("model.layers.{layer}.self_attn.{name}.weight"),
                         vec![self.head_dim],
                     ));
+                }
+            }
+            if self.variation.output_norms {
+                for name in ["post_attention_layernorm", "post_feedforward_layernorm"] {
+                    specs.push((format!("model.layers.{layer}.{name}.weight"), vec![hidden]));
                 }
             }
         }

@@ -108,6 +108,28 @@ pub(super) fn granite() -> LlamaConfig {
     }
 }
 
+pub(crate) fn gemma3() -> LlamaConfig {
+    LlamaConfig {
+        architecture: Architecture::Gemma3,
+        head_dim: 10,
+        sliding_window: Some(8),
+        variation: Variation {
+            qk_norm: true,
+            unwindowed: [1].into(),
+            local_theta: Some(10_000.0),
+            output_norms: true,
+            activation: Activation::GeluTanh,
+            multipliers: Multipliers {
+                embedding: 4.0,
+                attention: Some(7_f64.sqrt().recip()),
+                ..Multipliers::default()
+            },
+            ..Variation::default()
+        },
+        ..tiny()
+    }
+}
+
 /// With a window in the second of two blocks alone.
 fn in_second_block(config: LlamaConfig) -> LlamaConfig {
     LlamaConfig {
@@ -174,6 +196,7 @@ fn every_architecture_round_trips() {
         qwen3(),
         smollm3(),
         granite(),
+        gemma3(),
         in_second_block(qwen2()),
         in_second_block(qwen3()),
         in_second_block(smollm3()),
@@ -280,9 +303,11 @@ fn refuses_by_name_what_is_not_supported() {
         (
             "model_type",
             json!("gpt2"),
-            "\"gpt2\": expected \"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\"",
+            "\"gpt2\": expected \"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"smollm3\", \"granite\" or \"gemma3_text\"",
         ),
         ("model_type", json!("ABSENT"), "absent"),
+        ("model_type", json!("gemma3"), "takes images too"),
+        ("model_type", json!("phi3"), "fuses them"),
         ("hidden_act", json!("gelu"), "\"silu\""),
         ("attention_bias", json!("yes"), "true or false"),
         ("mlp_bias", json!(true), "feed-forward"),
@@ -373,7 +398,7 @@ fn refuses_by_name_what_is_not_supported() {
         error.to_string().contains("'sliding_window' is 0"),
         "{error}"
     );
-    for config in [mistral(), qwen3(), smollm3(), granite()] {
+    for config in [mistral(), qwen3(), smollm3(), granite(), gemma3()] {
         let error = with(&config, json!({"attention_bias": true})).unwrap_err();
         assert!(
             error.to_string().contains("'attention_bias' is true"),
@@ -407,6 +432,8 @@ fn value() -> impl Strategy<Value = Value> {
             "qwen3",
             "smollm3",
             "granite",
+            "gemma3_text",
+            "gelu_pytorch_tanh",
             "llama3",
             "default",
             "yarn",
@@ -429,6 +456,8 @@ fn value() -> impl Strategy<Value = Value> {
             "attention_factor",
             "beta_fast",
             "truncate",
+            "full_attention",
+            "sliding_attention",
             "odd",
         ])
         .prop_map(str::to_owned);
@@ -451,6 +480,7 @@ proptest! {
             Architecture::Qwen3 => qwen3(),
             Architecture::SmolLm3 => smollm3(),
             Architecture::Granite => granite(),
+            Architecture::Gemma3 => gemma3(),
             _ => LlamaConfig { architecture, ..tiny() },
         };
         let mut object = object(&config);
@@ -461,7 +491,7 @@ proptest! {
             object.insert(index.get(&keys).clone(), value);
         }
         if let Ok(config) = load(&object) {
-            prop_assert!(config.tensors().len() <= 3 + 12 * 4096);
+            prop_assert!(config.tensors().len() <= 3 + 13 * 4096);
             prop_assert_eq!(config.num_attention_heads % config.num_key_value_heads, 0);
             let again: Value = serde_json::from_str(&config.to_json("float32")).unwrap();
             let again = load(again.as_object().unwrap());

@@ -107,8 +107,8 @@ mod weights;
 pub use batch::Batch;
 pub use cache::Cache;
 pub use config::{
-    Architecture, Llama3Scaling, LlamaConfig, ModelConfigError, Multipliers, RopeScaling,
-    Variation, YarnScaling,
+    Activation, Architecture, Llama3Scaling, LlamaConfig, ModelConfigError, Multipliers,
+    RopeScaling, Variation, YarnScaling,
 };
 pub use dropout::{Dropout, DropoutMask};
 pub use example::Example;

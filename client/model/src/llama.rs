@@ -17,7 +17,7 @@ use super::ops::arguments::{AttentionShape, Rotation, Turn};
 use super::packed::{Packed, WeightKind};
 use super::primitive::{ids, product, raw, wrap};
 use super::reuse::Reuse;
-use super::rope::Rope;
+use super::rope::{Ropes, Rotations};
 use super::source::WeightsError;
 use super::weights::BaseWeights;
 
@@ -48,7 +48,7 @@ pub struct Llama<B: Backend> {
     weights: Vec<Weight<B>>,
     /// What activations and the matrices they are multiplied with are held in.
     float: FloatDType,
-    rope: Rope<B>,
+    ropes: Ropes<B>,
     /// What the backend's passes keep between calls, shared by all clones.
     pub(super) reuse: Reuse,
 }
@@ -125,7 +125,7 @@ impl<B: Backend> Llama<B> {
             })
             .collect::<Result<_, WeightsError>>()?;
         Ok(Self {
-            rope: Rope::new(config, device),
+            ropes: Ropes::new(config, device),
             config: Arc::new(config.clone()),
             weights: placed,
             float,
@@ -172,7 +172,7 @@ impl<B: Backend> Llama<B> {
                 })
                 .collect(),
             float: self.float,
-            rope: self.rope.map(table, device),
+            ropes: self.ropes.map(table, device),
             reuse: Reuse::default(),
         }
     }
@@ -235,14 +235,31 @@ impl<B: Backend> Llama<B> {
         self.config.variation.qk_norm.then(|| [norm(0), norm(1)])
     }
 
+    /// The norms of what attention and the feed-forward part give, if the model has them.
+    pub(super) fn output_norms(&self, layer: usize) -> Option<[Tensor<B, 2>; 2]> {
+        let first = FIRST_BIAS + self.biases() + self.head_norms();
+        let norm = |place| self.weights[self.index(layer, first + place)].dense();
+        let has = self.config.variation.output_norms;
+        has.then(|| [norm(0), norm(1)])
+    }
+
+    /// Norms of a block's queries and keys.
+    fn head_norms(&self) -> usize {
+        if self.config.variation.qk_norm { 2 } else { 0 }
+    }
+
     /// Biases of a block.
     fn biases(&self) -> usize {
         if self.config.qkv_bias { 3 } else { 0 }
     }
 
     fn index(&self, layer: usize, offset: usize) -> usize {
-        let norms = if self.config.variation.qk_norm { 2 } else { 0 };
-        let each = FIRST_BIAS + self.biases() + norms;
+        let output_norms = if self.config.variation.output_norms {
+            2
+        } else {
+            0
+        };
+        let each = FIRST_BIAS + self.biases() + self.head_norms() + output_norms;
         1 + layer * each + offset
     }
 
@@ -251,8 +268,8 @@ impl<B: Backend> Llama<B> {
         !self.config.variation.unrotated.contains(&layer)
     }
 
-    pub(super) fn rope(&self) -> &Rope<B> {
-        &self.rope
+    pub(super) fn ropes(&self) -> &Ropes<B> {
+        &self.ropes
     }
 
     /// The heads of a block's attention.
@@ -296,26 +313,23 @@ impl<B: FusedOps> Llama<B> {
         dropout: &mut Option<Dropout>,
     ) -> Tensor<B, 2> {
         let mut x = self.embed(batch.tokens());
-        let rotation = self.rotation(batch);
+        let rotations = self.rotations(batch);
         for layer in 0..self.config.num_hidden_layers {
-            x = self.block(layer, x, batch, &rotation, lora, dropout);
+            x = self.block(layer, x, batch, &rotations, lora, dropout);
         }
         self.norm(x, self.last_norm())
     }
 
     /// The rotary tables' lines for the rows of a batch.
-    pub(super) fn rotation(&self, batch: &Batch) -> Rotation<Tensor<B, 2>> {
+    pub(super) fn rotations(&self, batch: &Batch) -> Rotations<Tensor<B, 2>> {
         let sequences = batch.sequences();
         assert!(
             sequences.longest() <= self.config.max_position_embeddings,
             "a sequence longer than the model's positions"
         );
-        let tables = self.rope.tables(sequences.longest());
         let positions = ids(&sequences.positions(), &self.device());
-        Rotation {
-            cos: tables.cos.select(0, positions.clone()),
-            sin: tables.sin.select(0, positions),
-        }
+        let tables = self.ropes.tables(sequences.longest());
+        tables.map(|table| table.select(0, positions.clone()))
     }
 
     /// One block, `[rows, hidden]` to the same, with attention within the batch's sequences.
@@ -324,12 +338,12 @@ impl<B: FusedOps> Llama<B> {
         layer: usize,
         x: Tensor<B, 2>,
         batch: &Batch,
-        rotation: &Rotation<Tensor<B, 2>>,
+        rotations: &Rotations<Tensor<B, 2>>,
         lora: Option<&Lora<B>>,
         dropout: &mut Option<Dropout>,
     ) -> Tensor<B, 2> {
         let shape = self.attention_shape(layer);
-        self.block_with(layer, x, rotation, lora, dropout, |q, k, v| {
+        self.block_with(layer, x, rotations, lora, dropout, |q, k, v| {
             let (q, k, v) = (raw(q), raw(k), raw(v));
             wrap(B::causal_attention(q, k, v, &shape, batch.sequences()).context)
         })
@@ -341,7 +355,7 @@ impl<B: FusedOps> Llama<B> {
         &self,
         layer: usize,
         x: Tensor<B, 2>,
-        rotation: &Rotation<Tensor<B, 2>>,
+        rotations: &Rotations<Tensor<B, 2>>,
         lora: Option<&Lora<B>>,
         dropout: &mut Option<Dropout>,
         attend: impl FnOnce(Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
@@ -353,15 +367,29 @@ impl<B: FusedOps> Llama<B> {
             (q, k) = (self.norm_heads(q, by_query), self.norm_heads(k, by_key));
         }
         if self.rotates(layer) {
+            let rotation = rotations.of(self.config.window(layer).is_some());
             (q, k) = (self.rotate(q, rotation), self.rotate(k, rotation));
         }
         let v = project(Target::V, &normed);
-        let added = self.config.variation.multipliers.residual;
-        let x = x + times(project(Target::O, &attend(q, k, v)), added);
+        let [by_attention, by_inner] = match self.output_norms(layer) {
+            Some(norms) => norms.map(Some),
+            None => [None, None],
+        };
+        let x = x + self.added(project(Target::O, &attend(q, k, v)), by_attention);
         let normed = self.norm(x.clone(), self.second_norm(layer));
         let (gate, up) = (project(Target::Gate, &normed), project(Target::Up, &normed));
-        let inner: Tensor<B, 2> = wrap(B::swiglu(raw(gate), raw(up)));
-        x + times(project(Target::Down, &inner), added)
+        let activation = self.config.variation.activation;
+        let inner: Tensor<B, 2> = wrap(B::gated(activation, raw(gate), raw(up)));
+        x + self.added(project(Target::Down, &inner), by_inner)
+    }
+
+    /// What is added to the residual stream of what attention or the feed-forward part give.
+    fn added(&self, given: Tensor<B, 2>, norm: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let given = match norm {
+            Some(norm) => self.norm(given, norm),
+            None => given,
+        };
+        times(given, self.config.variation.multipliers.residual)
     }
 
     /// A projection with its bias and its low-rank pair, `[rows, in]` to `[rows, out]`.

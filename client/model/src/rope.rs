@@ -13,10 +13,78 @@ use super::ops::arguments::Rotation;
 /// Tables hold at least this many positions.
 const MIN_POSITIONS: usize = 256;
 
-/// A model's rotary tables: computed when they are first needed, as far as they are needed,
+/// The rotary tables of a model: one for all blocks, or two where windowed blocks have frequencies
+/// of their own.
+#[derive(Debug, Clone)]
+pub(crate) struct Ropes<B: Backend> {
+    all: Rope<B>,
+    windowed: Option<Rope<B>>,
+}
+
+/// Rotary tables, or the lines of them for some rows, by what turns by them.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotations<F> {
+    /// Of all blocks, or of those without a window.
+    pub(crate) all: Rotation<F>,
+    /// Of those with a window, where they have frequencies of their own.
+    pub(crate) windowed: Option<Rotation<F>>,
+}
+
+impl<F> Rotations<F> {
+    /// That of a block, which has a window or none.
+    pub(crate) fn of(&self, windowed: bool) -> &Rotation<F> {
+        let own = self.windowed.as_ref().filter(|_| windowed);
+        own.unwrap_or(&self.all)
+    }
+
+    /// Each cosine and sine passed through `change`.
+    pub(crate) fn map<G>(self, change: impl Fn(F) -> G) -> Rotations<G> {
+        let both = |rotation: Rotation<F>| Rotation {
+            cos: change(rotation.cos),
+            sin: change(rotation.sin),
+        };
+        Rotations {
+            all: both(self.all),
+            windowed: self.windowed.map(both),
+        }
+    }
+}
+
+impl<B: Backend> Ropes<B> {
+    pub(crate) fn new(config: &LlamaConfig, device: &B::Device) -> Self {
+        let windowed = config.local_rope();
+        Self {
+            all: Rope::new(config, device),
+            windowed: windowed.map(|config| Rope::new(&config, device)),
+        }
+    }
+
+    /// Cosines and sines of positions from 0 to at least `length`, each
+    /// `[positions, head_dim / 2]`.
+    pub(crate) fn tables(&self, length: usize) -> Rotations<Tensor<B, 2>> {
+        Rotations {
+            all: self.all.tables(length),
+            windowed: self.windowed.as_ref().map(|rope| rope.tables(length)),
+        }
+    }
+
+    /// The same with the tables that there are passed through `change`.
+    pub(crate) fn map<C: Backend>(
+        &self,
+        change: impl Fn(Tensor<B, 2>) -> Tensor<C, 2>,
+        device: &C::Device,
+    ) -> Ropes<C> {
+        Ropes {
+            all: self.all.map(&change, device),
+            windowed: self.windowed.as_ref().map(|rope| rope.map(&change, device)),
+        }
+    }
+}
+
+/// Rotary tables of one kind of blocks: computed when they are first needed, as far as they are needed,
 /// for a model may have many more positions than any sequence.
 #[derive(Debug, Clone)]
-pub(crate) struct Rope<B: Backend> {
+struct Rope<B: Backend> {
     frequencies: Arc<[f32]>,
     /// What cosines and sines are multiplied with.
     magnitude: f32,
@@ -26,7 +94,7 @@ pub(crate) struct Rope<B: Backend> {
 }
 
 impl<B: Backend> Rope<B> {
-    pub(crate) fn new(config: &LlamaConfig, device: &B::Device) -> Self {
+    fn new(config: &LlamaConfig, device: &B::Device) -> Self {
         Self {
             frequencies: inverse_frequencies(config).into(),
             magnitude: magnitude(config),
@@ -38,7 +106,7 @@ impl<B: Backend> Rope<B> {
 
     /// Cosines and sines of positions from 0 to at least `length`, each
     /// `[positions, head_dim / 2]`.
-    pub(crate) fn tables(&self, length: usize) -> Rotation<Tensor<B, 2>> {
+    fn tables(&self, length: usize) -> Rotation<Tensor<B, 2>> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = &*tables
             && found.cos.dims()[0] >= length
@@ -71,7 +139,7 @@ impl<B: Backend> Rope<B> {
     }
 
     /// The same with the tables that there are passed through `change`.
-    pub(crate) fn map<C: Backend>(
+    fn map<C: Backend>(
         &self,
         change: impl Fn(Tensor<B, 2>) -> Tensor<C, 2>,
         device: &C::Device,

@@ -1,7 +1,7 @@
 //! Weights, seeds and GGUF files for tests. With the feature `testing` other crates' tests have
 //! them too.
 
-use crate::{BaseWeights, LlamaConfig, SplitMix};
+use crate::{Activation, BaseWeights, LlamaConfig, Multipliers, SplitMix, Variation};
 
 pub use crate::gguf::test_file::{TestFile, TestTensor, golden, golden_path, smollm2};
 
@@ -21,6 +21,25 @@ pub fn random_weights(config: LlamaConfig, seed: u64) -> BaseWeights {
         })
         .collect();
     BaseWeights::new(config, values)
+}
+
+/// All that blocks can compute otherwise than Llama's at once, for a model of at least two blocks
+/// and with a window.
+pub fn varied() -> Variation {
+    Variation {
+        qk_norm: true,
+        unrotated: [1].into(),
+        unwindowed: [0].into(),
+        local_theta: Some(100.0),
+        output_norms: true,
+        activation: Activation::GeluTanh,
+        multipliers: Multipliers {
+            embedding: 3.0,
+            attention: Some(0.7),
+            residual: 0.4,
+            logits_scaling: 1.7,
+        },
+    }
 }
 
 /// A seed that differs in every run; a failing test's output shows it.

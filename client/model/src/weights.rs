@@ -76,9 +76,16 @@ impl BaseWeights {
     /// A tensor that cannot be read, or a file that cannot be written.
     pub fn save(&self, dir: &Path, float: FloatType) -> Result<(), WeightsError> {
         let specs = self.config.tensors();
+        let offset = self.config.architecture.norm_offset();
         let values = (0..specs.len())
-            .map(|index| self.read(index))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|index| {
+                let mut tensor = self.read(index)?;
+                if offset != 0.0 && tensor.shape.len() == 1 {
+                    tensor.values.iter_mut().for_each(|value| *value -= offset);
+                }
+                Ok(tensor)
+            })
+            .collect::<Result<Vec<_>, WeightsError>>()?;
         let biases = self.output_biases();
         let views = specs
             .iter()
@@ -139,7 +146,8 @@ impl BaseWeights {
 
     /// A digest of everything that decides what the model computes: the architecture, the
     /// configuration's numbers, and every tensor's name, shape and values as little-endian
-    /// `f32`. Equal values have equal digests, whatever type and file they were read from.
+    /// `f32`. Equal values have equal digests, whatever type and file they were read from. Of a
+    /// norm they are what it multiplies with: `1 + w` where a checkpoint of Gemma stores `w`.
     ///
     /// # Errors
     /// A tensor that cannot be read: each is read once, and one is held at a time.

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::super::config::tests::tiny;
-use super::super::config::{Llama3Scaling, Multipliers, RopeScaling, YarnScaling};
+use super::super::config::tests::{gemma3, tiny};
+use super::super::config::{Activation, Llama3Scaling, Multipliers, RopeScaling, YarnScaling};
 use super::*;
 use crate::testing::random_weights as random;
 
@@ -46,6 +46,25 @@ fn every_kind_round_trips() {
     for config in [tiny(), biased, mistral, qwen2, normed] {
         round_trip(&random(config, 1));
     }
+}
+
+/// A checkpoint of Gemma holds one less than its norms multiply with.
+#[test]
+fn norms_of_gemma_are_stored_less_one() {
+    let weights = random(gemma3(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    weights.save(dir.path(), FloatType::F32).unwrap();
+    let stored = tensors::read(&dir.path().join(SINGLE_FILE), 1 << 20).unwrap();
+    let config = weights.config();
+    for (index, (name, shape)) in config.tensors().into_iter().enumerate() {
+        let less = if shape.len() == 1 { 1.0 } else { 0.0 };
+        let values = weights.read(index).unwrap().values;
+        for (stored, value) in stored[&name].values.iter().zip(values) {
+            assert_eq!(*stored, value - less, "{name}");
+        }
+    }
+    // What was read from a file is written back without a loss.
+    round_trip(&BaseWeights::load(dir.path()).unwrap());
 }
 
 #[test]
@@ -174,6 +193,22 @@ fn the_digest_covers_what_the_model_computes() {
         }),
         varied(Variation {
             unwindowed: [1].into(),
+            ..Variation::default()
+        }),
+        varied(Variation {
+            local_theta: Some(10_000.0),
+            ..Variation::default()
+        }),
+        varied(Variation {
+            local_theta: Some(20_000.0),
+            ..Variation::default()
+        }),
+        varied(Variation {
+            output_norms: true,
+            ..Variation::default()
+        }),
+        varied(Variation {
+            activation: Activation::GeluTanh,
             ..Variation::default()
         }),
         multiplied(Multipliers {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{granite, qwen2, qwen3, smollm3, tiny, with};
+use super::tests::{gemma3, granite, qwen2, qwen3, smollm3, tiny, with};
 use super::*;
 
 #[test]
@@ -138,6 +138,129 @@ fn granite_multiplies_by_one_where_a_factor_is_absent() {
         error.contains("'logits_scaling' is 0: expected a number above 0"),
         "{error}"
     );
+}
+
+#[test]
+fn gemma3_is_read_as_transformers_reads_it() {
+    let seven = |settings: Value| {
+        let mut all = json!({"num_hidden_layers": 7, "layer_types": "ABSENT"});
+        for (key, value) in settings.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        with(&gemma3(), all).unwrap()
+    };
+    let windows = |config: &LlamaConfig| -> Vec<Option<usize>> {
+        (0..7).map(|block| config.window(block)).collect()
+    };
+    let mut absent = json!({});
+    for key in [
+        "sliding_window",
+        "query_pre_attn_scalar",
+        "rope_theta",
+        "rope_local_base_freq",
+        "hidden_activation",
+        "head_dim",
+        "max_position_embeddings",
+        "tie_word_embeddings",
+        "vocab_size",
+        "bos_token_id",
+        "eos_token_id",
+        "rms_norm_eps",
+    ] {
+        absent[key] = json!("ABSENT");
+    }
+    let config = seven(absent);
+    let mut expected = vec![Some(4096); 7];
+    expected[5] = None;
+    assert_eq!(windows(&config), expected);
+    assert_eq!((config.rope_theta, config.rms_norm_eps), (1e6, 1e-6));
+    assert_eq!(config.variation.local_theta, Some(10_000.0));
+    assert_eq!(config.variation.multipliers.attention, Some(0.0625));
+    assert_eq!(config.variation.multipliers.embedding, 4.0);
+    assert_eq!((config.head_dim, config.vocab_size), (256, 262_208));
+    assert!(config.tie_word_embeddings && config.variation.output_norms);
+    assert_eq!(
+        (config.bos_token_id, config.eos_token_id),
+        (Some(2), Some(1))
+    );
+    assert_eq!(config.max_position_embeddings, 131_072);
+
+    let pattern = seven(json!({"sliding_window_pattern": 2, "sliding_window": 9}));
+    assert_eq!(windows(&pattern)[..3], [Some(9), None, Some(9)]);
+    // A window that no sequence leaves has a rotation of its own all the same.
+    let wide = seven(json!({"sliding_window": 64}));
+    assert_eq!(wide.window(0), Some(64));
+    let full = json!({"layer_types": vec!["full_attention"; 7]});
+    let full = seven(full);
+    assert_eq!(
+        (full.sliding_window, full.variation.local_theta),
+        (None, None)
+    );
+
+    // Transformers 5 writes both rotations as objects.
+    let rotations = |full: Value, local: Value| {
+        json!({
+            "rope_theta": "ABSENT", "rope_scaling": "ABSENT", "rope_local_base_freq": "ABSENT",
+            "rope_parameters": {"full_attention": full, "sliding_attention": local},
+        })
+    };
+    let config = seven(rotations(
+        json!({"rope_type": "linear", "factor": 8.0, "rope_theta": 300.0}),
+        json!({"rope_type": "default", "rope_theta": 20.0}),
+    ));
+    assert_eq!(
+        (config.rope_theta, config.variation.local_theta),
+        (300.0, Some(20.0))
+    );
+    assert_eq!(
+        config.rope_scaling,
+        Some(RopeScaling::Linear { factor: 8.0 })
+    );
+    let local = config.local_rope().unwrap();
+    assert_eq!((local.rope_theta, local.rope_scaling), (20.0, None));
+    let unstated = seven(rotations(json!({"rope_type": "default"}), Value::Null));
+    assert_eq!(
+        (unstated.rope_theta, unstated.variation.local_theta),
+        (1e6, Some(10_000.0))
+    );
+
+    let linear = json!({"rope_type": "linear", "factor": 8.0});
+    let default = json!({"rope_type": "default"});
+    for (settings, key) in [
+        (json!({"hidden_activation": "gelu"}), "'hidden_activation'"),
+        (
+            json!({"final_logit_softcapping": 30.0}),
+            "'final_logit_softcapping'",
+        ),
+        (
+            json!({"attn_logit_softcapping": 50.0}),
+            "'attn_logit_softcapping'",
+        ),
+        (
+            json!({"use_bidirectional_attention": true}),
+            "'use_bidirectional_attention'",
+        ),
+        (json!({"sliding_window": null}), "'sliding_window'"),
+        (
+            json!({"layer_types": null, "sliding_window_pattern": 0}),
+            "'sliding_window_pattern'",
+        ),
+        (
+            rotations(default.clone(), linear.clone()),
+            "'rope_parameters.sliding_attention.rope_type'",
+        ),
+        (
+            json!({"rope_parameters": linear}),
+            "'rope_parameters.factor'",
+        ),
+        (
+            json!({"rope_scaling": linear, "rope_parameters": {"full_attention": default}}),
+            "'rope_scaling'",
+        ),
+    ] {
+        let error = with(&gemma3(), settings).unwrap_err().to_string();
+        assert!(error.contains(key), "{key}: {error}");
+    }
 }
 
 #[test]

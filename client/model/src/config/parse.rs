@@ -3,6 +3,7 @@
 
 mod architecture;
 mod fields;
+mod gemma3;
 mod rope;
 
 use std::path::Path;
@@ -24,7 +25,9 @@ pub(super) fn config(
         object,
     };
     let architecture = architecture(&top)?;
-    top.absent_or("hidden_act", &["silu", "swish"], "\"silu\"")?;
+    if architecture != Architecture::Gemma3 {
+        top.absent_or("hidden_act", &["silu", "swish"], "\"silu\"")?;
+    }
     top.off(
         "mlp_bias",
         "false: a bias in the feed-forward part is not supported",
@@ -46,16 +49,22 @@ pub(super) fn config(
     let max_position_embeddings = top
         .optional_size("max_position_embeddings", TOKENS)?
         .unwrap_or(defaults.positions);
-    let (rope_theta, rope_scaling) = rope::rope(&top, max_position_embeddings, defaults.theta)?;
+    let (rope_theta, rope_scaling) = match architecture {
+        Architecture::Gemma3 => gemma3::full_rope(&top, max_position_embeddings)?,
+        _ => rope::rope(&top, max_position_embeddings, defaults.theta)?,
+    };
     let (sliding_window, variation) = variation(
         &top,
         architecture,
-        num_hidden_layers,
+        (num_hidden_layers, hidden_size),
         max_position_embeddings,
     )?;
     let config = LlamaConfig {
         architecture,
-        vocab_size: top.size("vocab_size", TOKENS)?,
+        vocab_size: match (top.get("vocab_size"), defaults.vocabulary) {
+            (None, Some(default)) => default,
+            _ => top.size("vocab_size", TOKENS)?,
+        },
         hidden_size,
         intermediate_size: top.size("intermediate_size", WIDTH)?,
         num_hidden_layers,

@@ -12,8 +12,27 @@ pub struct Variation {
     pub unrotated: BTreeSet<usize>,
     /// Numbers of the blocks that have no sliding window where others have one.
     pub unwindowed: BTreeSet<usize>,
+    /// The base of the rotary frequencies of blocks with a sliding window, which are not stretched;
+    /// as in the other blocks where `None`.
+    pub local_theta: Option<f64>,
+    /// Whether what attention and the feed-forward part give passes an RMS norm before it is added
+    /// to the residual stream.
+    pub output_norms: bool,
+    /// What the feed-forward part applies to its gate.
+    pub activation: Activation,
     /// What parts of the computation are multiplied with.
     pub multipliers: Multipliers,
+}
+
+/// The function that the feed-forward part applies to its gate (Shazeer, 2020).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// `x sigmoid(x)`: the part is a SwiGLU.
+    #[default]
+    Silu,
+    /// `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2` (Hendrycks and Gimpel, 2016): the part
+    /// is a GeGLU.
+    GeluTanh,
 }
 
 /// Factors on parts of the computation, as Granite has them.
@@ -64,6 +83,15 @@ impl Variation {
             logits_scaling,
         ];
         numbers.extend(factors.map(bits));
+        // Added later: nothing is written for a model that has none of it.
+        if self.local_theta.is_some() || self.output_norms || self.activation != Activation::Silu {
+            numbers.push(bits(self.local_theta.unwrap_or(0.0)));
+            numbers.push(u64::from(self.output_norms));
+            numbers.push(match self.activation {
+                Activation::Silu => 0,
+                Activation::GeluTanh => 1,
+            });
+        }
         numbers
     }
 }

@@ -44,6 +44,7 @@ impl LlamaConfig {
             Architecture::SmolLm3 => self.write_smollm3(&mut value),
             Architecture::Granite => self.write_granite(&mut value),
             Architecture::Qwen2 => self.write_qwen_window(&mut value),
+            Architecture::Gemma3 => self.write_gemma3(&mut value),
         }
         format!("{value:#}\n")
     }
@@ -85,6 +86,25 @@ impl LlamaConfig {
             json!(attention.unwrap_or((self.head_dim as f64).sqrt().recip()));
         value["residual_multiplier"] = json!(multipliers.residual);
         value["logits_scaling"] = json!(multipliers.logits_scaling);
+    }
+
+    fn write_gemma3(&self, value: &mut Value) {
+        let attention = self.variation.multipliers.attention;
+        let scalar = attention.map_or(self.head_dim as f64, |scale| scale.powi(-2));
+        if let Some(object) = value.as_object_mut() {
+            object.remove("hidden_act");
+        }
+        value["hidden_activation"] = json!("gelu_pytorch_tanh");
+        value["attention_bias"] = json!(false);
+        // Transformers takes a whole number.
+        value["query_pre_attn_scalar"] = json!(scalar.round() as u64);
+        value["sliding_window"] = json!(self.sliding_window);
+        value["layer_types"] = self.layer_types();
+        value["rope_local_base_freq"] = json!(self.variation.local_theta);
+        value["final_logit_softcapping"] = Value::Null;
+        value["attn_logit_softcapping"] = Value::Null;
+        // Transformers' default may lie outside of the vocabulary.
+        value["pad_token_id"] = Value::Null;
     }
 
     /// The kind of attention of each block.

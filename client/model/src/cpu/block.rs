@@ -7,13 +7,15 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::attention;
-use super::elementwise::{rms_norm, rms_norm_backward, swiglu, swiglu_backward};
+use super::elementwise::{gated, gated_backward, rms_norm, rms_norm_backward};
+use super::gradients::{PairGradients, Wanted, sum};
 use super::kept::Kept;
 use super::pool::Pool;
 use super::projection::{PairGradient, Projection};
 use super::rope::{Tables, rotate};
 use super::rows::{Selected, Store, split};
 use super::simd::add;
+use crate::config::Activation;
 use crate::ops::arguments::{AttentionShape, Turn};
 use crate::sequences::Sequences;
 
@@ -24,8 +26,13 @@ pub(crate) struct TransformerBlock<'a> {
     pub(crate) second_norm: &'a [f32],
     /// Those of each head of queries and of keys, before they are rotated.
     pub(crate) qk_norms: Option<[&'a [f32]; 2]>,
-    /// Whether queries and keys are rotated.
-    pub(crate) rotates: bool,
+    /// Those of what attention and the feed-forward part give, before it is added to the residual
+    /// stream.
+    pub(crate) output_norms: Option<[&'a [f32]; 2]>,
+    /// What the feed-forward part applies to its gate.
+    pub(crate) activation: Activation,
+    /// What queries and keys are rotated by, if they are.
+    pub(crate) tables: Option<Tables<'a>>,
     pub(crate) eps: f32,
     pub(crate) shape: AttentionShape,
 }
@@ -36,7 +43,6 @@ pub(crate) struct Rows<'a> {
     pub(crate) positions: &'a [u32],
     /// The ranges of rows that tasks compute.
     pub(crate) ranges: &'a [Range<usize>],
-    pub(crate) tables: Tables<'a>,
     pub(crate) pool: &'a Pool,
 }
 
@@ -48,16 +54,6 @@ const O: usize = 3;
 const GATE: usize = 4;
 const UP: usize = 5;
 const DOWN: usize = 6;
-
-/// The gradients of a block's pairs, by projection.
-pub(crate) type PairGradients = [PairGradient; 7];
-
-/// Which factors' gradients are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) a: bool,
-    pub(crate) b: bool,
-}
 
 impl TransformerBlock<'_> {
     fn hidden(&self) -> usize {
@@ -94,6 +90,10 @@ impl TransformerBlock<'_> {
             context: pool.take(count * q.output),
             sums: pool.take(count * self.shape.heads),
             seen: None,
+            given: std::array::from_fn(|_| match self.output_norms {
+                Some(_) => pool.take(after * self.hidden()),
+                None => Vec::new(),
+            }),
             middle: pool.take(after * self.hidden()),
             gate: pool.take(after * gate.output),
             up: pool.take(after * up.output),
@@ -193,10 +193,10 @@ impl TransformerBlock<'_> {
                         raw[at].copy_from_slice(y);
                         rms_norm(raw[at], norms[at], self.eps, y);
                     }
-                    if self.rotates {
+                    if let Some(tables) = self.tables {
                         let positions = &rows.positions[task.range.clone()];
                         let (width, dim) = (projection.output, self.shape.dim);
-                        rotate(y, width, dim, positions, rows.tables, Turn::Forward);
+                        rotate(y, width, dim, positions, tables, Turn::Forward);
                     }
                 }
                 rows.pool.give(normed);
@@ -214,6 +214,8 @@ impl TransformerBlock<'_> {
     ) {
         struct FeedForwardTask<'a> {
             range: Range<usize>,
+            /// What attention and the feed-forward part give before their norms, where they have any.
+            given: Option<[&'a mut [f32]; 2]>,
             middle: &'a mut [f32],
             gate: &'a mut [f32],
             up: &'a mut [f32],
@@ -222,6 +224,11 @@ impl TransformerBlock<'_> {
         }
         let hidden = self.hidden();
         let wide = self.projections[GATE].output;
+        let [attended, fed] = &mut kept.given;
+        let mut given = self.output_norms.map(|_| {
+            let attended = split(attended, hidden, ranges).into_iter();
+            attended.zip(split(fed, hidden, ranges))
+        });
         let mut middle = split(&mut kept.middle, hidden, ranges).into_iter();
         let mut gate = split(&mut kept.gate, wide, ranges).into_iter();
         let mut up = split(&mut kept.up, wide, ranges).into_iter();
@@ -236,6 +243,9 @@ impl TransformerBlock<'_> {
             .filter_map(|range| {
                 Some(FeedForwardTask {
                     range: range.clone(),
+                    given: given
+                        .as_mut()
+                        .and_then(|given| given.next().map(<[_; 2]>::from)),
                     middle: middle.next()?,
                     gate: gate.next()?,
                     up: up.next()?,
@@ -261,6 +271,15 @@ impl TransformerBlock<'_> {
                         projection.forward(x, y, task.inner[at - O], first, &mut scratch.wide);
                     };
                 project(o, O, context, task.middle);
+                // The norm of what a part gives, in its place.
+                let norm_given =
+                    |given: &mut Option<[&mut [f32]; 2]>, part: usize, y: &mut [f32]| {
+                        if let (Some(norms), Some(given)) = (self.output_norms, given) {
+                            given[part].copy_from_slice(y);
+                            rms_norm(given[part], norms[part], self.eps, y);
+                        }
+                    };
+                norm_given(&mut task.given, 0, task.middle);
                 add(task.middle, &x[of(x, hidden)]);
                 let mut normed = pool.take(task.middle.len());
                 rms_norm(task.middle, self.second_norm, self.eps, &mut normed);
@@ -268,9 +287,10 @@ impl TransformerBlock<'_> {
                 project(up, UP, &normed, task.up);
                 pool.give(normed);
                 let mut inner = pool.take(task.gate.len());
-                swiglu(task.gate, task.up, &mut inner);
+                gated(self.activation, task.gate, task.up, &mut inner);
                 project(down, DOWN, &inner, task.y);
                 pool.give(inner);
+                norm_given(&mut task.given, 1, task.y);
                 add(task.y, task.middle);
             },
         );
@@ -375,7 +395,7 @@ impl TransformerBlock<'_> {
             )
             .collect();
         let context = kept.seen.as_ref().unwrap_or(&kept.context);
-        let (middle, inner) = (&kept.middle, &kept.inner);
+        let (given, middle, inner) = (&kept.given, &kept.middle, &kept.inner);
         let parts: Vec<PairGradients> = tasks
             .into_par_iter()
             .with_max_len(1)
@@ -388,21 +408,32 @@ impl TransformerBlock<'_> {
                     let of = |width: usize| task.range.start * width..task.range.end * width;
                     let inner = |at: usize| &inner[at][of(self.projections[at].rank())];
                     let middle = &middle[of(hidden)];
+                    // The gradient by what a part gives, where that passes a norm.
+                    let by_given = |part: usize, by_normed: &[f32]| {
+                        let norms = self.output_norms?;
+                        let mut by_given = pool.zeros(by_normed.len());
+                        let given = &given[part][of(hidden)];
+                        let (norm, eps) = (norms[part], self.eps);
+                        rms_norm_backward(given, norm, by_normed, eps, &mut by_given, None);
+                        Some(by_given)
+                    };
 
                     let mut product = pool.take(task.gate.len());
-                    swiglu(task.gate, task.up, &mut product);
+                    gated(self.activation, task.gate, task.up, &mut product);
                     let mut by_product = pool.take(task.gate.len());
+                    let by_fed = by_given(1, task.by_middle);
                     down.backward(
                         &product,
                         inner(DOWN),
-                        task.by_middle,
+                        by_fed.as_deref().unwrap_or(task.by_middle),
                         Some((&mut by_product, Store::Replace)),
                         &mut gradients[DOWN],
                         first,
                         scratch,
                     );
                     pool.give(product);
-                    swiglu_backward(task.gate, task.up, &by_product);
+                    by_fed.into_iter().for_each(|by_fed| pool.give(by_fed));
+                    gated_backward(self.activation, task.gate, task.up, &by_product);
                     pool.give(by_product);
 
                     let mut normed = pool.take(middle.len());
@@ -433,15 +464,17 @@ impl TransformerBlock<'_> {
                         None,
                     );
                     pool.give(by_normed);
+                    let by_attended = by_given(0, task.by_middle);
                     o.backward(
                         &context[of(o.input)],
                         inner(O),
-                        task.by_middle,
+                        by_attended.as_deref().unwrap_or(task.by_middle),
                         Some((task.by_context, Store::Replace)),
                         &mut gradients[O],
                         first,
                         scratch,
                     );
+                    by_attended.into_iter().for_each(|by| pool.give(by));
                     gradients
                 },
             )
@@ -497,9 +530,9 @@ impl TransformerBlock<'_> {
                     let mut store = Store::Replace;
                     for (at, by_y) in (Q..=V).zip(task.by_outputs) {
                         let projection = &self.projections[at];
-                        if at != V && self.rotates {
+                        if let Some(tables) = self.tables.filter(|_| at != V) {
                             let (width, dim) = (projection.output, self.shape.dim);
-                            rotate(by_y, width, dim, positions, rows.tables, Turn::Back);
+                            rotate(by_y, width, dim, positions, tables, Turn::Back);
                         }
                         if let Some(norms) = self.qk_norms.filter(|_| at != V) {
                             let raw = &kept.raw[at][of(projection.output)];
@@ -540,21 +573,4 @@ impl TransformerBlock<'_> {
             }
         })
     }
-}
-
-/// Adds up the parts in their order, so that threads do not change the result.
-fn sum(parts: Vec<PairGradients>, pool: &Pool) -> PairGradients {
-    let mut parts = parts.into_iter();
-    let mut total = parts.next().unwrap_or_default();
-    for part in parts {
-        for (total, part) in total.iter_mut().zip(part) {
-            for (total, part) in [(&mut total.a, part.a), (&mut total.b, part.b)] {
-                if let (Some(total), Some(part)) = (total, part) {
-                    add(total, &part);
-                    pool.give(part);
-                }
-            }
-        }
-    }
-    total
 }

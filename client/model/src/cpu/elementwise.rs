@@ -1,8 +1,9 @@
-//! Root-mean-square norm and SwiGLU on slices of rows, forward and backward.
+//! Root-mean-square norm and gated activations on slices of rows, forward and backward.
 
 use pulp::{Arch, Simd, with_simd};
 
 use super::simd::{sigmoid, sum_by};
+use crate::config::Activation;
 
 #[inline(always)]
 fn inverse_rms(row: &[f32], eps: f32) -> f32 {
@@ -64,33 +65,102 @@ pub(crate) fn rms_norm_backward_with_simd<'a, S: Simd>(
     }
 }
 
-/// `silu(gate) * up` (Shazeer, 2020).
-#[with_simd(swiglu = Arch::new())]
+/// An activation `x sigmoid(u(x))`, as [`Activation`] has them, with what its gradient needs.
+trait Sigmoidal {
+    /// `u(x)`.
+    fn argument(x: f32) -> f32;
+    /// `u'(x)`.
+    fn slope(x: f32) -> f32;
+}
+
+struct Silu;
+
+impl Sigmoidal for Silu {
+    #[inline(always)]
+    fn argument(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn slope(_: f32) -> f32 {
+        1.0
+    }
+}
+
+/// Half of one plus a hyperbolic tangent is a sigmoid of twice its argument.
+struct GeluTanh;
+
+impl GeluTanh {
+    /// Twice the root of `2 / pi`.
+    const FACTOR: f32 = 2.0 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+    /// The factor of the cube.
+    const CUBE: f32 = 0.044_715 * Self::FACTOR;
+}
+
+impl Sigmoidal for GeluTanh {
+    #[inline(always)]
+    fn argument(x: f32) -> f32 {
+        x * (Self::FACTOR + Self::CUBE * x * x)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        Self::FACTOR + 3.0 * Self::CUBE * x * x
+    }
+}
+
 #[inline(always)]
-pub(crate) fn swiglu_with_simd<'a, S: Simd>(
+fn forward<A: Sigmoidal>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gate * sigmoid(A::argument(gate)) * up;
+    }
+}
+
+#[inline(always)]
+fn backward<A: Sigmoidal>(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    for ((gate, up), &gradient) in gate.iter_mut().zip(up).zip(gradient) {
+        let sigma = sigmoid(A::argument(*gate));
+        let active = *gate * sigma;
+        // An argument that overflows has a sigmoid of 0 or 1, and no slope.
+        let bend = active * (1.0 - sigma);
+        let slope = if bend == 0.0 {
+            0.0
+        } else {
+            bend * A::slope(*gate)
+        };
+        *gate = gradient * *up * (sigma + slope);
+        *up = gradient * active;
+    }
+}
+
+/// `activation(gate) * up` (Shazeer, 2020).
+#[with_simd(gated = Arch::new())]
+#[inline(always)]
+pub(crate) fn gated_with_simd<'a, S: Simd>(
     _simd: S,
+    activation: Activation,
     gate: &'a [f32],
     up: &'a [f32],
     out: &'a mut [f32],
 ) {
-    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-        *out = gate * sigmoid(gate) * up;
+    match activation {
+        Activation::Silu => forward::<Silu>(gate, up, out),
+        Activation::GeluTanh => forward::<GeluTanh>(gate, up, out),
     }
 }
 
-/// Puts the gradients of [`swiglu`] in the place of its inputs.
-#[with_simd(swiglu_backward = Arch::new())]
+/// Puts the gradients of [`gated`] in the place of its inputs.
+#[with_simd(gated_backward = Arch::new())]
 #[inline(always)]
-pub(crate) fn swiglu_backward_with_simd<'a, S: Simd>(
+pub(crate) fn gated_backward_with_simd<'a, S: Simd>(
     _simd: S,
+    activation: Activation,
     gate: &'a mut [f32],
     up: &'a mut [f32],
     gradient: &'a [f32],
 ) {
-    for ((gate, up), &gradient) in gate.iter_mut().zip(up).zip(gradient) {
-        let sigma = sigmoid(*gate);
-        let silu = *gate * sigma;
-        *gate = gradient * *up * (sigma + silu * (1.0 - sigma));
-        *up = gradient * silu;
+    match activation {
+        Activation::Silu => backward::<Silu>(gate, up, gradient),
+        Activation::GeluTanh => backward::<GeluTanh>(gate, up, gradient),
     }
 }

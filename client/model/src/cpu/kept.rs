@@ -16,6 +16,8 @@ pub(crate) struct Kept {
     pub(super) sums: Vec<f32>,
     /// The rows of `context` that the feed-forward layers see, where those are not all.
     pub(super) seen: Option<Vec<f32>>,
+    /// What attention and the feed-forward part give before their norms; empty where they have none.
+    pub(super) given: [Vec<f32>; 2],
     /// The residual stream after attention.
     pub(super) middle: Vec<f32>,
     pub(super) gate: Vec<f32>,
@@ -39,6 +41,7 @@ impl Kept {
         ]
         .into_iter()
         .chain(self.raw)
+        .chain(self.given)
         .chain(self.inner)
         .chain(self.seen)
         {

@@ -7,6 +7,7 @@ pub(super) mod attention;
 pub(super) mod block;
 pub(super) mod elementwise;
 pub(super) mod frozen;
+mod gradients;
 pub(super) mod head;
 pub(super) mod host;
 mod kept;

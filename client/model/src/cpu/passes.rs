@@ -7,8 +7,9 @@ use burn::tensor::{Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
 use fedlora_adapter::{Factor, Factors, Target};
 
-use super::block::{PairGradients, Rows, TransformerBlock, Wanted};
+use super::block::{Rows, TransformerBlock};
 use super::frozen::Frozen;
+use super::gradients::{PairGradients, Wanted};
 use super::head::OutputHead;
 use super::host::{HostWeight, flat, tensor, values};
 use super::kept::Kept;
@@ -21,6 +22,7 @@ use crate::dropout::{Dropout, DropoutMask};
 use crate::gradients::{ActivationCheckpointing, Gradients, Score};
 use crate::llama::{Llama, Weight};
 use crate::lora::Lora;
+use crate::rope::Rotations;
 
 /// The model's tensors as slices on the host, shared with the model.
 struct Host<'a> {
@@ -32,14 +34,16 @@ struct Host<'a> {
     last_norm: FlexTensor,
     blocks: Vec<HostBlock>,
     scale: f32,
-    cos: FlexTensor,
-    sin: FlexTensor,
+    tables: Rotations<FlexTensor>,
 }
 
 struct HostBlock {
     norms: [FlexTensor; 2],
     /// Those of queries and keys.
     qk_norms: Option<[FlexTensor; 2]>,
+    /// Those of what attention and the feed-forward part give, times the factor of what is added to
+    /// the residual stream.
+    output_norms: Option<[FlexTensor; 2]>,
     weights: [HostWeight; 7],
     biases: [Option<FlexTensor>; 3],
     pairs: [Option<(FlexTensor, FlexTensor)>; 7],
@@ -73,6 +77,10 @@ impl<'a> Host<'a> {
                         flat(model.second_norm(layer)),
                     ],
                     qk_norms: model.qk_norms(layer).map(|norms| norms.map(flat)),
+                    output_norms: model.output_norms(layer).map(|norms| {
+                        let residual = model.config().variation.multipliers.residual;
+                        norms.map(|norm| flat(norm.mul_scalar(residual)))
+                    }),
                     weights: Target::ALL.map(|target| host_weight(model.projection(layer, target))),
                     biases: [Target::Q, Target::K, Target::V]
                         .map(|target| model.bias(layer, target).map(flat)),
@@ -81,7 +89,6 @@ impl<'a> Host<'a> {
                 }
             })
             .collect();
-        let tables = model.rope().tables(longest);
         Self {
             model,
             pool: model.reuse.get(),
@@ -90,16 +97,18 @@ impl<'a> Host<'a> {
             last_norm: flat(model.last_norm()),
             blocks,
             scale: lora.map_or(0.0, |lora| lora.scale() as f32),
-            cos: flat(tables.cos),
-            sin: flat(tables.sin),
+            tables: model.ropes().tables(longest).map(flat),
         }
     }
 
-    fn tables(&self) -> Tables<'_> {
-        Tables {
-            cos: values(&self.cos),
-            sin: values(&self.sin),
-        }
+    /// What a block turns its queries and keys by, if it does.
+    fn tables(&self, layer: usize) -> Option<Tables<'_>> {
+        let windowed = self.model.config().window(layer).is_some();
+        let rotation = self.tables.of(windowed);
+        self.model.rotates(layer).then(|| Tables {
+            cos: values(&rotation.cos),
+            sin: values(&rotation.sin),
+        })
     }
 
     fn block(&self, layer: usize) -> TransformerBlock<'_> {
@@ -107,9 +116,11 @@ impl<'a> Host<'a> {
         let block = &self.blocks[layer];
         let projections = std::array::from_fn(|at| {
             let (input, output) = config.projection(Target::ALL[at]);
-            // What these two give is added to the residual stream.
+            // What these two give is added to the residual stream, unless a norm comes between.
             let scale = match Target::ALL[at] {
-                Target::O | Target::Down => config.variation.multipliers.residual as f32,
+                Target::O | Target::Down if block.output_norms.is_none() => {
+                    config.variation.multipliers.residual as f32
+                }
                 _ => 1.0,
             };
             Projection {
@@ -136,7 +147,12 @@ impl<'a> Host<'a> {
                 .qk_norms
                 .as_ref()
                 .map(|norms| norms.each_ref().map(values)),
-            rotates: self.model.rotates(layer),
+            output_norms: block
+                .output_norms
+                .as_ref()
+                .map(|norms| norms.each_ref().map(values)),
+            activation: config.variation.activation,
+            tables: self.tables(layer),
             shape: self.model.attention_shape(layer),
         }
     }
@@ -203,7 +219,6 @@ impl BatchRows {
             sequences: batch.sequences(),
             positions: &self.positions,
             ranges: &self.ranges,
-            tables: host.tables(),
             pool: &host.pool,
         }
     }

@@ -3,6 +3,7 @@
 use super::super::config::{Architecture, LlamaConfig, Multipliers, RopeScaling, Variation};
 use super::container::Container;
 use super::error::GgufError;
+use super::gemma3;
 use super::metadata::{Metadata, Value};
 use super::names::{EMBEDDING, OUTPUT};
 use super::rope_factors;
@@ -51,7 +52,17 @@ pub(super) fn read(container: &Container) -> Result<LlamaConfig, GgufError> {
         rope_scaling: scaling(container, &keys, head_dim, rope_theta)?,
         sliding_window,
         qkv_bias: architecture == Architecture::Qwen2,
-        variation: variation(&keys, architecture, blocks)?,
+        variation: variation(
+            &keys,
+            architecture,
+            Sizes {
+                blocks,
+                hidden_size,
+                heads,
+                head_dim,
+                windowed: sliding_window.is_some(),
+            },
+        )?,
         tie_word_embeddings: !container.tensors().contains_key(OUTPUT),
         bos_token_id: token(metadata, "tokenizer.ggml.bos_token_id")?,
         eos_token_id: token(metadata, "tokenizer.ggml.eos_token_id")?,
@@ -77,10 +88,13 @@ fn scaling(
 
 const POSITIVE: &str = "a number above 0";
 
-const SUPPORTED: &str = "\"llama\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\", the supported \
-                         architectures";
-const DENSE: &str = "a dense model (\"llama\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\"): \
-                     this one is a mixture of experts, which is not supported";
+const SUPPORTED: &str = "\"llama\", \"qwen2\", \"qwen3\", \"smollm3\", \"granite\" or \"gemma3\", \
+                         the supported architectures";
+const DENSE: &str = "a dense model (\"llama\", \"qwen2\", \"qwen3\", \"smollm3\", \"granite\" or \
+                     \"gemma3\"): this one is a mixture of experts, which is not supported";
+const FUSED: &str = "an architecture with a projection each for q, k, v, gate and up: this one \
+                     fuses them, so that an adapter of them would not be one that PEFT loads into \
+                     the model";
 
 fn architecture(metadata: &Metadata) -> Result<(Architecture, &'static str), GgufError> {
     let key = "general.architecture";
@@ -90,13 +104,16 @@ fn architecture(metadata: &Metadata) -> Result<(Architecture, &'static str), Ggu
         "qwen3" => Ok((Architecture::Qwen3, "qwen3")),
         "smollm3" => Ok((Architecture::SmolLm3, "smollm3")),
         "granite" => Ok((Architecture::Granite, "granite")),
+        "gemma3" => Ok((Architecture::Gemma3, "gemma3")),
+        "phi3" => Err(metadata.refuse(key, FUSED)),
         "llama4" | "gpt-oss" => Err(metadata.refuse(key, DENSE)),
         mixture if mixture.ends_with("moe") => Err(metadata.refuse(key, DENSE)),
         _ => Err(metadata.refuse(key, SUPPORTED)),
     }
 }
 
-/// One window for all blocks. Which blocks have it a file of a newer architecture does not tell.
+/// One window for all blocks, or for those that an architecture says. Which blocks have it a file
+/// of other newer architectures does not tell.
 fn sliding_window(keys: &Keys<'_>, architecture: Architecture) -> Result<Option<usize>, GgufError> {
     let window = keys.optional_size("attention.sliding_window")?;
     let mixed = matches!(
@@ -114,7 +131,7 @@ fn sliding_window(keys: &Keys<'_>, architecture: Architecture) -> Result<Option<
 fn variation(
     keys: &Keys<'_>,
     architecture: Architecture,
-    blocks: usize,
+    sizes: Sizes,
 ) -> Result<Variation, GgufError> {
     let factor = |name| -> Result<f64, GgufError> { Ok(keys.positive(name)?.unwrap_or(1.0)) };
     Ok(match architecture {
@@ -125,7 +142,7 @@ fn variation(
         },
         // No metadata tells: llama.cpp rotates all blocks but every fourth.
         Architecture::SmolLm3 => Variation {
-            unrotated: (0..blocks).filter(|block| block % 4 == 3).collect(),
+            unrotated: (0..sizes.blocks).filter(|block| block % 4 == 3).collect(),
             ..Variation::default()
         },
         Architecture::Granite => Variation {
@@ -137,7 +154,19 @@ fn variation(
             },
             ..Variation::default()
         },
+        Architecture::Gemma3 => gemma3::variation(keys, sizes)?,
     })
+}
+
+/// What the variation of blocks depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) blocks: usize,
+    pub(super) hidden_size: usize,
+    pub(super) heads: usize,
+    pub(super) head_dim: usize,
+    /// Whether the file states a window.
+    pub(super) windowed: bool,
 }
 
 /// Refuses more blocks than the file has tensors of, before a list of them is made.
@@ -193,7 +222,7 @@ impl Keys<'_> {
             .ok_or_else(|| self.refuse(name, SIZE))
     }
 
-    fn size_or(&self, name: &str, default: usize) -> Result<usize, GgufError> {
+    pub(super) fn size_or(&self, name: &str, default: usize) -> Result<usize, GgufError> {
         Ok(self.optional_size(name)?.unwrap_or(default))
     }
 

@@ -384,6 +384,34 @@ fn what_architectures_compute_otherwise_is_that_of_the_metadata() {
         (granite.residual as f32, granite.logits_scaling),
         (0.22, 6.0)
     );
+    // The file of a folder says what the folder says.
+    let gemma3 = open("gemma3.gguf").config().clone();
+    let folder = golden_path("../architectures/gemma3");
+    let stated = BaseWeights::load(&folder).unwrap().config().clone();
+    assert_eq!(gemma3.variation, stated.variation);
+    assert_eq!(
+        (
+            gemma3.sliding_window,
+            gemma3.rope_scaling,
+            gemma3.rope_theta
+        ),
+        (
+            stated.sliding_window,
+            stated.rope_scaling,
+            stated.rope_theta
+        )
+    );
+    let file = || TestFile::golden("gemma3.gguf");
+    let variation = |file: TestFile| read(&file).unwrap().config().variation.clone();
+    let pattern = "gemma3.attention.sliding_window_pattern";
+    let pattern = variation(file().set(pattern, Value::Integer(2)));
+    assert_eq!(pattern.unwindowed, [1, 3, 5].into());
+    let local = variation(file().set("gemma3.rope.freq_base_swa", Value::Float(500.0)));
+    assert_eq!(local.local_theta, Some(500.0));
+    let full = variation(file().without("gemma3.attention.sliding_window"));
+    assert_eq!((full.local_theta, full.unwindowed), (None, [].into()));
+    let capped = file().set("gemma3.final_logit_softcapping", Value::Float(30.0));
+    assert!(refusal(&capped).contains("soft caps"));
     // As llama.cpp takes them where they are absent.
     let file = TestFile::golden("granite.gguf").without("granite.attention.scale");
     assert_eq!(
@@ -402,6 +430,9 @@ fn what_architectures_compute_otherwise_is_that_of_the_metadata() {
         error.contains("'qwen3.attention.sliding_window' is 8"),
         "{error}"
     );
+    let fused = Value::Text("phi3".to_owned());
+    let error = refusal(&TestFile::golden("qwen3.gguf").set("general.architecture", fused));
+    assert!(error.contains("fuses them"), "{error}");
     for mixture in ["qwen3moe", "llama4", "granitemoe"] {
         let named = Value::Text(mixture.to_owned());
         let error = refusal(&TestFile::golden("qwen3.gguf").set("general.architecture", named));

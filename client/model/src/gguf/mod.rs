@@ -9,6 +9,7 @@
 mod config;
 pub(crate) mod container;
 pub(crate) mod error;
+mod gemma3;
 pub(crate) mod metadata;
 mod names;
 mod parts;

@@ -35,7 +35,8 @@ impl GgufSource {
         let path = || container.path().to_owned();
         let mut places = Vec::new();
         for (model_name, expected) in config.tensors() {
-            let name = stored_name(&model_name).unwrap_or(model_name);
+            let name = stored_name(&model_name, config.variation.output_norms);
+            let name = name.unwrap_or(model_name);
             let info = container.tensors().get(&name).cloned();
             let Some(info) = info else {
                 return Err(GgufError::Missing { path: path(), name });
@@ -75,7 +76,7 @@ impl GgufSource {
 /// Whether converters put rows that turn together beside each other.
 fn interleaved(architecture: Architecture) -> bool {
     match architecture {
-        Architecture::Qwen2 | Architecture::Qwen3 => false,
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Gemma3 => false,
         Architecture::Llama
         | Architecture::Mistral
         | Architecture::SmolLm3

@@ -14,6 +14,7 @@ use burn::tensor::ops::FloatTensor;
 
 use super::FusedOps;
 use super::arguments::{AttentionOutput, AttentionShape, HeadLoss, Rotation, Turn};
+use crate::config::Activation;
 use crate::dropout::DropoutMask;
 use crate::sequences::Sequences;
 
@@ -60,15 +61,15 @@ impl<B: FusedOps> Backward<B, 2> for RmsNorm {
 }
 
 #[derive(Debug)]
-struct SwiGlu;
+struct Gated;
 
-impl<B: FusedOps> Backward<B, 2> for SwiGlu {
-    type State = (FloatTensor<B>, FloatTensor<B>);
+impl<B: FusedOps> Backward<B, 2> for Gated {
+    type State = (Activation, FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let (gate, up) = ops.state;
-        let (by_gate, by_up) = B::swiglu_backward(gate, up, gradient);
+        let (activation, gate, up) = ops.state;
+        let (by_gate, by_up) = B::gated_backward(activation, gate, up, gradient);
         for (node, gradient) in ops.parents.into_iter().zip([by_gate, by_up]) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, gradient);
@@ -164,14 +165,20 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn gated(
+        activation: Activation,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         let nodes = [gate.node.clone(), up.node.clone()];
-        let output = B::swiglu(gate.primitive.clone(), up.primitive.clone());
-        match Backward::<B, 2>::prepare::<C>(SwiGlu, nodes)
+        let output = B::gated(activation, gate.primitive.clone(), up.primitive.clone());
+        match Backward::<B, 2>::prepare::<C>(Gated, nodes)
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish((gate.primitive, up.primitive), output),
+            OpsKind::Tracked(prep) => {
+                prep.finish((activation, gate.primitive, up.primitive), output)
+            }
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

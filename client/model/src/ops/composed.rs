@@ -7,6 +7,7 @@ use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorMetad
 
 use super::FusedOps;
 use super::arguments::{AttentionOutput, AttentionShape, HeadLoss, Rotation, Turn};
+use crate::config::Activation;
 use crate::packed::Packed;
 use crate::primitive::{product, raw, transposed_product, wrap};
 use crate::sequences::Sequences;
@@ -106,13 +107,36 @@ pub(super) fn rms_norm_backward<B: Backend>(
     )
 }
 
-pub(super) fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
-    let dtype = gate.dtype();
-    let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
-    narrowed(gate.clone() * sigmoid(gate) * up, dtype)
+/// Twice the root of `2 / pi`: half of one plus a hyperbolic tangent is a sigmoid of twice its
+/// argument.
+const GELU: f64 = 2.0 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+/// The factor of the cube.
+const GELU_CUBE: f64 = 0.044_715;
+
+/// What the sigmoid of an activation `x sigmoid(u(x))` is of.
+fn argument<B: Backend>(activation: Activation, x: &Tensor<B, 2>) -> Tensor<B, 2> {
+    match activation {
+        Activation::Silu => x.clone(),
+        Activation::GeluTanh => {
+            let square = x.clone().powi_scalar(2);
+            x.clone() * (square.mul_scalar(GELU * GELU_CUBE).add_scalar(GELU))
+        }
+    }
 }
 
-pub(super) fn swiglu_backward<B: Backend>(
+pub(super) fn gated<B: Backend>(
+    activation: Activation,
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let dtype = gate.dtype();
+    let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
+    let sigma = sigmoid(argument(activation, &gate));
+    narrowed(gate * sigma * up, dtype)
+}
+
+pub(super) fn gated_backward<B: Backend>(
+    activation: Activation,
     gate: FloatTensor<B>,
     up: FloatTensor<B>,
     gradient: FloatTensor<B>,
@@ -120,13 +144,18 @@ pub(super) fn swiglu_backward<B: Backend>(
     let dtype = gate.dtype();
     let (gate, up) = (widened::<B, 2>(gate), widened::<B, 2>(up));
     let gradient = widened::<B, 2>(gradient);
-    let sigma = sigmoid(gate.clone());
-    let silu = gate * sigma.clone();
-    // silu' = sigma + silu (1 - sigma).
-    let slope = sigma.clone() + silu.clone() * (sigma.neg() + 1.0);
+    let sigma = sigmoid(argument(activation, &gate));
+    let active = gate.clone() * sigma.clone();
+    // With a = x sigma(u(x)): a' = sigma + a (1 - sigma) u'.
+    let mut slope = active.clone() * (sigma.clone().neg() + 1.0);
+    if activation == Activation::GeluTanh {
+        let square = gate.powi_scalar(2);
+        slope = slope * (square.mul_scalar(3.0 * GELU * GELU_CUBE).add_scalar(GELU));
+    }
+    let slope = sigma + slope;
     (
         narrowed(gradient.clone() * up * slope, dtype),
-        narrowed(gradient * silu, dtype),
+        narrowed(gradient * active, dtype),
     )
 }
 

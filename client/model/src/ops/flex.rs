@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::arguments::{AttentionOutput, AttentionShape, Rotation, Turn};
 use super::{FusedOps, composed};
+use crate::config::Activation;
 use crate::cpu::frozen::{Frozen, unpacked};
 use crate::cpu::host::{HostWeight, tensor, values};
 use crate::cpu::rope::Tables;
@@ -86,26 +87,31 @@ impl FusedOps for Flex {
         (tensor(out, x.shape()), by_weight)
     }
 
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn gated(
+        activation: Activation,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         if !is_f32(&gate) {
-            return composed::swiglu::<Self>(gate, up);
+            return composed::gated::<Self>(activation, gate, up);
         }
         let (gate, up) = (gate.to_contiguous(), up.to_contiguous());
         let mut out = vec![0.0_f32; values(&gate).len()];
         out.par_chunks_mut(GRAIN)
             .zip(values(&gate).par_chunks(GRAIN))
             .zip(values(&up).par_chunks(GRAIN))
-            .for_each(|((out, gate), up)| elementwise::swiglu(gate, up, out));
+            .for_each(|((out, gate), up)| elementwise::gated(activation, gate, up, out));
         tensor(out, gate.shape())
     }
 
-    fn swiglu_backward(
+    fn gated_backward(
+        activation: Activation,
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if !is_f32(&gate) {
-            return composed::swiglu_backward::<Self>(gate, up, gradient);
+            return composed::gated_backward::<Self>(activation, gate, up, gradient);
         }
         let (shape, gradient) = (gate.shape(), gradient.to_contiguous());
         let mut by_gate = values(&gate.to_contiguous()).to_vec();
@@ -114,7 +120,9 @@ impl FusedOps for Flex {
             .par_chunks_mut(GRAIN)
             .zip(by_up.par_chunks_mut(GRAIN))
             .zip(values(&gradient).par_chunks(GRAIN))
-            .for_each(|((gate, up), gradient)| elementwise::swiglu_backward(gate, up, gradient));
+            .for_each(|((gate, up), gradient)| {
+                elementwise::gated_backward(activation, gate, up, gradient);
+            });
         (tensor(by_gate, shape.clone()), tensor(by_up, shape))
     }
 

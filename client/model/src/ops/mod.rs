@@ -22,6 +22,7 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
+use super::config::Activation;
 use super::dropout::DropoutMask;
 use super::packed::Packed;
 use super::primitive::{ids, raw};
@@ -62,18 +63,23 @@ pub trait FusedOps: Backend {
         composed::rms_norm_backward::<Self>(x, weight, gradient, eps, by_weight)
     }
 
-    /// `silu(gate) * up` (Shazeer, 2020), elementwise.
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        composed::swiglu::<Self>(gate, up)
+    /// `activation(gate) * up` (Shazeer, 2020), elementwise.
+    fn gated(
+        activation: Activation,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        composed::gated::<Self>(activation, gate, up)
     }
 
-    /// The gradients of [`FusedOps::swiglu`] by `gate` and `up`.
-    fn swiglu_backward(
+    /// The gradients of [`FusedOps::gated`] by `gate` and `up`.
+    fn gated_backward(
+        activation: Activation,
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::swiglu_backward::<Self>(gate, up, gradient)
+        composed::gated_backward::<Self>(activation, gate, up, gradient)
     }
 
     /// Turns the pairs `(i, i + dim / 2)` of each head of each row (Su et al., 2021), `x`

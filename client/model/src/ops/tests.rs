@@ -120,7 +120,13 @@ fn rms_norm_composed_backward() {
 }
 
 #[test]
-fn swiglu() {
+fn gated_activations() {
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        gated(activation);
+    }
+}
+
+fn gated(activation: Activation) {
     let seed = fresh_seed();
     let inputs = [
         random([300, 70], seed).mul_scalar(4.0),
@@ -130,19 +136,48 @@ fn swiglu() {
         &inputs,
         |inputs| {
             let (gate, up) = two(inputs);
-            Train::swiglu(gate, up)
+            Train::gated(activation, gate, up)
         },
         |inputs| {
             let (gate, up) = two(inputs);
-            composed::swiglu::<Train>(gate, up)
+            composed::gated::<Train>(activation, gate, up)
         },
     );
     let raw = |index: usize| raw(inputs[index].clone());
-    let (gate, up) = Flex::swiglu_backward(raw(0), raw(1), raw(1));
-    let (other_gate, other_up) = composed::swiglu_backward::<Flex>(raw(0), raw(1), raw(1));
+    let (gate, up) = Flex::gated_backward(activation, raw(0), raw(1), raw(1));
+    let (other_gate, other_up) =
+        composed::gated_backward::<Flex>(activation, raw(0), raw(1), raw(1));
     let data = |x| numbers(wrap::<Flex, 2>(x).into_data());
     assert_close(&data(gate), &data(other_gate), "gate");
     assert_close(&data(up), &data(other_up), "up");
+}
+
+/// Both are the sigmoid form of a formula with a hyperbolic tangent, which is computed here.
+#[test]
+fn the_gelu_is_that_of_its_formula() {
+    let x: Vec<f32> = (-160..160).map(|step| step as f32 * 0.05).collect();
+    let gate = || {
+        Tensor::<Flex, 2>::from_data(
+            TensorData::new(x.clone(), [1, x.len()]),
+            &Default::default(),
+        )
+    };
+    let ones = || raw(gate().ones_like());
+    let activation = Activation::GeluTanh;
+    let data = |x| numbers(wrap::<Flex, 2>(x).into_data());
+    let own = data(Flex::gated(activation, raw(gate()), ones()));
+    let single = data(composed::gated::<Flex>(activation, raw(gate()), ones()));
+    let root = (2.0 / std::f64::consts::PI).sqrt();
+    for (at, &x) in x.iter().enumerate() {
+        let x = f64::from(x);
+        let expected = 0.5 * x * (1.0 + (root * (x + 0.044_715 * x.powi(3))).tanh());
+        for got in [own[at], single[at]] {
+            assert!(
+                (f64::from(got) - expected).abs() < 2e-6,
+                "{x}: {got}, {expected}"
+            );
+        }
+    }
 }
 
 #[test]

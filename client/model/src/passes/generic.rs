@@ -12,7 +12,6 @@ use crate::llama::{Llama, Weight};
 use crate::lora::Lora;
 use crate::loss::{loss_sum, target_rows};
 use crate::ops::FusedOps;
-use crate::ops::arguments::Rotation;
 use crate::primitive::{product, raw, wrap};
 
 /// Rows whose logits are held at a time.
@@ -94,7 +93,7 @@ fn whole<B: FusedOps>(
     dropout: &mut Option<Dropout>,
     batch: &Batch,
 ) -> Gradients<B> {
-    model.rope().tables(batch.sequences().longest());
+    model.ropes().tables(batch.sequences().longest());
     let (lora, leaves) = leaves(lora, factors);
     let loss = loss_sum(&lift(model), Some(&lora), dropout, batch);
     let found = loss.backward();
@@ -120,21 +119,18 @@ fn block_by_block<B: FusedOps>(
     batch: &Batch,
 ) -> Gradients<B> {
     let layers = model.config().num_hidden_layers;
-    let rotation = model.rotation(batch);
+    let rotations = model.rotations(batch);
     let mut inputs = Vec::with_capacity(layers);
     let mut dropouts = Vec::with_capacity(layers);
     let mut x = model.embed(batch.tokens());
     for layer in 0..layers {
         inputs.push(x.clone());
         dropouts.push(dropout.clone());
-        x = model.block(layer, x, batch, &rotation, Some(lora), dropout);
+        x = model.block(layer, x, batch, &rotations, Some(lora), dropout);
     }
 
     let lifted = lift(model);
-    let rotation = Rotation {
-        cos: Tensor::from_inner(rotation.cos),
-        sin: Tensor::from_inner(rotation.sin),
-    };
+    let rotations = rotations.map(Tensor::from_inner);
     let last: Tensor<Autodiff<B>, 2> = Tensor::from_inner(x).require_grad();
     let hidden = target_rows(lifted.norm(last.clone(), lifted.last_norm()), batch);
     let hidden = lifted.before_output(hidden);
@@ -165,7 +161,7 @@ fn block_by_block<B: FusedOps>(
             layer,
             x.clone(),
             batch,
-            &rotation,
+            &rotations,
             Some(&adapter),
             &mut dropout,
         );

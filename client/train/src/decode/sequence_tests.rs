@@ -5,7 +5,8 @@ use fedlora_adapter::{Adapter, LoraConfig, Target};
 use super::*;
 use crate::{Device, Engine};
 use fedlora_model::testing::random_weights;
-use fedlora_model::{Architecture, LlamaConfig, Multipliers, SplitMix, Variation};
+use fedlora_model::testing::varied;
+use fedlora_model::{Architecture, LlamaConfig, SplitMix, Variation};
 
 fn config() -> LlamaConfig {
     LlamaConfig {
@@ -90,19 +91,18 @@ fn each_step_gives_the_logits_of_the_whole_pass() {
             num_key_value_heads: 1,
             ..config()
         },
-        // Norms of queries and keys, blocks of two kinds, and multipliers.
+        // All that blocks can compute otherwise than Llama's.
+        LlamaConfig {
+            sliding_window: Some(5),
+            variation: varied(),
+            ..config()
+        },
+        // Two rotations, both of which turn.
         LlamaConfig {
             sliding_window: Some(5),
             variation: Variation {
-                qk_norm: true,
-                unrotated: [1].into(),
-                unwindowed: [0].into(),
-                multipliers: Multipliers {
-                    embedding: 3.0,
-                    attention: Some(0.7),
-                    residual: 0.4,
-                    logits_scaling: 2.5,
-                },
+                unrotated: Default::default(),
+                ..varied()
             },
             ..config()
         },

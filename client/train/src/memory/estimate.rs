@@ -121,6 +121,11 @@ impl Estimate {
             true => a_row + queries + keys,
             false => a_row,
         };
+        // What attention and the feed-forward part give before their norms.
+        let a_row = match config.variation.output_norms {
+            true => a_row + 2 * hidden,
+            false => a_row,
+        };
         // Autodiff also keeps the norms' outputs and what goes into the last projection.
         let more = if workload.autodiff {
             2 * hidden + inner
@@ -226,6 +231,8 @@ impl Estimate {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::path::Path;
+
+    use fedlora_model::Variation;
 
     use super::*;
 
@@ -366,6 +373,16 @@ pub(crate) mod tests {
         let gpu = with(|workload| workload.autodiff = true);
         let dropout = with(|workload| (workload.autodiff, workload.dropout) = (true, true));
         assert!(base.activations < gpu.activations && gpu.activations < dropout.activations);
+        let normed = LlamaConfig {
+            variation: Variation {
+                output_norms: true,
+                ..Variation::default()
+            },
+            ..config.clone()
+        };
+        let normed = Estimate::of(&normed, &workload());
+        let more = 2 * 4 * 1024 * config.num_hidden_layers * config.hidden_size;
+        assert_eq!(normed.activations, base.activations + more as u64);
         let packed = gpu.total(WeightKind::Int4, ActivationCheckpointing::Off);
         assert_eq!(
             packed,

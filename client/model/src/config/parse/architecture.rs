@@ -8,11 +8,14 @@ use serde_json::Value;
 
 use super::super::{Architecture, ModelConfigError, Multipliers, Variation};
 use super::fields::{Fields, TOKENS};
+use super::gemma3;
 
 /// What Transformers takes where a setting is absent.
 pub(super) struct Defaults {
     pub(super) positions: usize,
     pub(super) theta: f64,
+    /// Tokens in the vocabulary; to be stated where `None`.
+    pub(super) vocabulary: Option<usize>,
     /// As many as query heads where `None`.
     pub(super) key_value_heads: Option<usize>,
     /// The width divided by the query heads where `None`.
@@ -24,16 +27,30 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
+    const LLAMA: Self = Self {
+        positions: 2048,
+        theta: 10_000.0,
+        vocabulary: None,
+        key_value_heads: None,
+        head_dim: None,
+        window: None,
+        tied: false,
+        tokens: [Some(1), Some(2)],
+    };
+
+    pub(super) const GEMMA3: Self = Self {
+        positions: 131_072,
+        theta: 1_000_000.0,
+        vocabulary: Some(262_208),
+        key_value_heads: Some(4),
+        head_dim: Some(256),
+        window: Some(4096),
+        tied: true,
+        tokens: [Some(2), Some(1)],
+    };
+
     pub(super) fn of(architecture: Architecture) -> Self {
-        let llama = Self {
-            positions: 2048,
-            theta: 10_000.0,
-            key_value_heads: None,
-            head_dim: None,
-            window: None,
-            tied: false,
-            tokens: [Some(1), Some(2)],
-        };
+        let llama = Self::LLAMA;
         match architecture {
             Architecture::Llama | Architecture::Granite => llama,
             Architecture::Mistral => Self {
@@ -61,6 +78,7 @@ impl Defaults {
                 tokens: [Some(128_000), Some(128_001)],
                 ..llama
             },
+            Architecture::Gemma3 => Self::GEMMA3,
         }
     }
 }
@@ -80,12 +98,24 @@ pub(super) fn architecture(top: &Fields<'_>) -> Result<Architecture, ModelConfig
         || experts.iter().any(|key| top.get(key).is_some());
     Err(top.refuse(
         key,
-        if mixture {
-            "a dense model (\"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"smollm3\" or \
-             \"granite\"): this one is a mixture of experts, which is not supported"
-        } else {
-            "\"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"smollm3\" or \"granite\", the \
-             supported architectures"
+        match found {
+            _ if mixture => {
+                "a dense model (\"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"smollm3\", \
+                 \"granite\" or \"gemma3_text\"): this one is a mixture of experts, which is not \
+                 supported"
+            }
+            Some("gemma3") => {
+                "\"gemma3_text\": this checkpoint takes images too, which is not supported; use a \
+                 Gemma 3 for text alone, such as google/gemma-3-1b-it"
+            }
+            Some("phi3") => {
+                "an architecture with a projection each for q, k, v, gate and up: this one fuses \
+                 them, so that an adapter of them would not be one that PEFT loads into the model"
+            }
+            _ => {
+                "\"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"smollm3\", \"granite\" or \
+                 \"gemma3_text\", the supported architectures"
+            }
         },
     ))
 }
@@ -106,7 +136,10 @@ pub(super) fn qkv_bias(
             top.off("attention_bias", "false: Mistral has no biases")?;
             Ok(false)
         }
-        Architecture::Qwen3 | Architecture::SmolLm3 | Architecture::Granite => {
+        Architecture::Qwen3
+        | Architecture::SmolLm3
+        | Architecture::Granite
+        | Architecture::Gemma3 => {
             top.off(
                 "attention_bias",
                 "false: biases on the attention of this architecture are not supported",
@@ -120,7 +153,7 @@ pub(super) fn qkv_bias(
 pub(super) fn variation(
     top: &Fields<'_>,
     architecture: Architecture,
-    blocks: usize,
+    (blocks, hidden_size): (usize, usize),
     positions: usize,
 ) -> Result<(Option<usize>, Variation), ModelConfigError> {
     let mut variation = Variation::default();
@@ -129,6 +162,7 @@ pub(super) fn variation(
         Some(_) => top.optional_size("sliding_window", TOKENS)?,
     };
     let window = match architecture {
+        Architecture::Gemma3 => return gemma3::variation(top, blocks, hidden_size),
         // Neither has a window, whatever the file says.
         Architecture::Llama => None,
         Architecture::Granite => {
@@ -178,7 +212,7 @@ fn window_by_block(
 }
 
 /// The blocks without a window, where `layer_types` lists them.
-fn layer_types(
+pub(super) fn layer_types(
     top: &Fields<'_>,
     blocks: usize,
 ) -> Result<Option<BTreeSet<usize>>, ModelConfigError> {

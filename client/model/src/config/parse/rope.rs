@@ -50,6 +50,16 @@ pub(super) fn rope(
     else {
         return Ok((theta, None));
     };
+    stated(top, &rope, positions, theta)
+}
+
+/// What the object `rope` states, with `theta` where it states no base.
+pub(super) fn stated(
+    top: &Fields<'_>,
+    rope: &Fields<'_>,
+    positions: usize,
+    theta: f64,
+) -> Result<(f64, Option<RopeScaling>), ModelConfigError> {
     rope.whole_head()?;
     let theta = rope.optional_number("rope_theta")?.unwrap_or(theta);
     let kind_key = if rope.get("rope_type").is_some() {
@@ -74,9 +84,9 @@ pub(super) fn rope(
         "linear" => RopeScaling::Linear {
             factor: rope.number("factor")?,
         },
-        "dynamic" => dynamic(&rope, positions)?,
-        "yarn" => RopeScaling::Yarn(yarn(top, &rope, positions, theta)?),
-        "llama3" => RopeScaling::Llama3(llama3(top, &rope, positions)?),
+        "dynamic" => dynamic(rope, positions)?,
+        "yarn" => RopeScaling::Yarn(yarn(top, rope, positions, theta)?),
+        "llama3" => RopeScaling::Llama3(llama3(top, rope, positions)?),
         _ => return Ok((theta, None)),
     };
     Ok((theta, Some(scaling)))
