@@ -172,10 +172,7 @@ fn the_gelu_is_that_of_its_formula() {
         let x = f64::from(x);
         let expected = 0.5 * x * (1.0 + (root * (x + 0.044_715 * x.powi(3))).tanh());
         for got in [own[at], single[at]] {
-            assert!(
-                (f64::from(got) - expected).abs() < 2e-6,
-                "{x}: {got}, {expected}"
-            );
+            assert!((got - expected).abs() < 2e-6, "{x}: {got}, {expected}");
         }
     }
 }

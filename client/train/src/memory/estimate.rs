@@ -317,6 +317,22 @@ pub(crate) mod tests {
             tie_word_embeddings: false,
             ..embedded()
         };
+        let gemma3 = LlamaConfig {
+            vocab_size: 8192,
+            hidden_size: 640,
+            intermediate_size: 2048,
+            num_hidden_layers: 18,
+            num_attention_heads: 4,
+            num_key_value_heads: 1,
+            head_dim: 256,
+            tie_word_embeddings: true,
+            variation: Variation {
+                qk_norm: true,
+                output_norms: true,
+                ..Variation::default()
+            },
+            ..embedded()
+        };
         use ActivationCheckpointing::{Off, PerBlock};
         use WeightKind::{Bf16, F32, Int4};
         for (config, rank, rows, kind, checkpointing, mebibytes) in [
@@ -326,6 +342,8 @@ pub(crate) mod tests {
             (&smollm2, 16, 64, Int4, Off, 469),
             (&smollm2, 64, 512, F32, Off, 1874),
             (&smollm2, 16, 2048, Bf16, Off, 2118),
+            (&gemma3, 16, 876, F32, Off, 1310),
+            (&gemma3, 16, 876, F32, PerBlock, 719),
             (&small, 16, 1024, F32, Off, 225),
             (&small, 16, 4096, F32, Off, 487),
             (&small, 16, 16, F32, Off, 125),
