@@ -46,7 +46,8 @@ struct Programs<'a> {
 
 impl<'a> Programs<'a> {
     fn start(federation: &'a Federation, plan: String) -> Self {
-        let aggregator = serve(federation, &plan);
+        let mut aggregator = serve(federation, &plan);
+        aggregator.wait_for("waiting for members");
         for member in INSTITUTIONS {
             federation.join(member);
         }
