@@ -84,7 +84,9 @@ impl Federation {
     }
 
     fn unmade(store: Option<StoreKind>) -> Self {
-        let (listen, join_listen) = free_ports();
+        let port = free_port();
+        let [listen, join_listen] =
+            [port, port + 1].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             listen,
@@ -401,16 +403,17 @@ impl Default for Federation {
     }
 }
 
-/// Two free ports of UDP and TCP, one above the other: below those that the system gives to sockets which
-/// ask for none, so that none of these takes them before they are used.
-fn free_ports() -> (SocketAddr, SocketAddr) {
-    let free = |at| UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok();
+/// A port that is free over UDP and TCP, with the one above it: below those that the system gives to sockets
+/// which ask for none, so that none of these takes them before they are used.
+pub fn free_port() -> u16 {
+    let is_free = |port: u16| {
+        let at = (Ipv4Addr::LOCALHOST, port);
+        UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok()
+    };
     loop {
         let port = rand::random_range(10_000..32_000);
-        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let (listen, join_listen) = (at(port), at(port + 1));
-        if free(listen) && free(join_listen) {
-            return (listen, join_listen);
+        if is_free(port) && is_free(port + 1) {
+            return port;
         }
     }
 }

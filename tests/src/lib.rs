@@ -16,7 +16,7 @@ mod udp_proxy;
 
 pub use crowd::{Crowd, Shape};
 pub use faked_clock::FakedClock;
-pub use federation::{Federation, INSTITUTIONS, outcome_in, repository};
+pub use federation::{Federation, INSTITUTIONS, free_port, outcome_in, repository};
 pub use link::TestLink;
 pub use page::{Block, Page, compare_page};
 pub use programs::{Finished, Peaks, Running, program};

@@ -8,14 +8,13 @@
 //! Blocks marked `text`, `toml` and `python` are read by people alone.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fedlora_protocol::plan::RunPlan;
-use fedlora_tests::{Block, Page, program, repository};
+use fedlora_tests::{Block, Page, free_port, program, repository};
 
 /// How long one page may take: a debug build on two busy cores.
 const PAGE_LIMIT: Duration = Duration::from_secs(600);
@@ -354,21 +353,6 @@ fn token() -> String {
     };
     run(operate("init").args(["--listen", ADDRESS, "--name", "consortium"]));
     run(operate("invite").arg("hospital-a")).trim().to_owned()
-}
-
-/// A free UDP port with a free one above it.
-fn free_port() -> u16 {
-    loop {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = socket
-            .local_addr()
-            .expect("a bound socket has an address")
-            .port();
-        let above = port.checked_add(1);
-        if above.is_some_and(|above| UdpSocket::bind((Ipv4Addr::LOCALHOST, above)).is_ok()) {
-            return port;
-        }
-    }
 }
 
 fn guides() -> Vec<PathBuf> {

@@ -8,14 +8,13 @@
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fedlora_tests::{Page, program, repository};
+use fedlora_tests::{Page, free_port, program, repository};
 
 /// How long the page may take: a debug build on busy cores.
 const PAGE_LIMIT: Duration = Duration::from_secs(600);
@@ -259,19 +258,5 @@ impl Drop for Group {
             .stderr(Stdio::null())
             .status();
         kill.expect("kill can be started");
-    }
-}
-
-/// A port that is free, with the one above it, over UDP and TCP: below those that the system gives away.
-fn free_port() -> u16 {
-    let is_free = |port: u16| {
-        let at = (Ipv4Addr::LOCALHOST, port);
-        UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok()
-    };
-    loop {
-        let port = rand::random_range(10_000..32_000);
-        if is_free(port) && is_free(port + 1) {
-            return port;
-        }
     }
 }
